@@ -1,0 +1,136 @@
+"""The command line: thin Typer commands over the strategies.
+
+Nothing heavy is imported here. A command's body imports what it runs, so that `--help` answers
+at once; rich help is off for the same reason (it doubles the time).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from mlopsdeploy import __version__
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+app = typer.Typer(
+    name="mlopsdeploy",
+    help="Put a trained model to work.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> NoReturn:
+    """The entry point: one line and an exit code for what a user can act on."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        app()
+    except MlopsDeployError as error:
+        print(f"mlopsdeploy: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("mlopsdeploy: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """SIGTERM unwinds like an exception, so that no half-written file stays behind."""
+    sys.exit(128 + number)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mlopsdeploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Put a trained model to work."""
+
+
+@app.command()
+def batch(
+    input: Annotated[
+        str | None,
+        typer.Argument(help="CSV, JSON Lines or Parquet file (.gz too); - for standard input."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Where to; INPUT.predictions.csv by default; - too."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="YAML file with any of these settings.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Built-in name, folder, .onnx file, hub id org/name."),
+    ] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="Column to score; found by itself if only one is text.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Tabular models: columns a,b,c in the model's order.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows per unit of reading; 1000 by default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many rows.")] = None,
+    all_scores: Annotated[
+        bool | None, typer.Option("--all-scores", help="Also write every label's score.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Two labels: the second from this score on. More: no label below it."),
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="openvino, onnxruntime or torch; the fastest by default.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU cores to use; all by default.")] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="Goes before the names of the new columns.")
+    ] = None,
+    delimiter: Annotated[
+        str | None, typer.Option(help="Between CSV fields; found by itself.")
+    ] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Of a CSV file that is neither UTF-8 nor has a BOM.")
+    ] = None,
+    json_summary: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Score every row of a file with a text or tabular classifier.
+
+    Writes each row as it is, with label and score behind it. All settings can also stand in a
+    YAML file (--config) or in the environment (MLOPSDEPLOY_BATCH_SIZE=500).
+    """
+    flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
+
+    from mlopsdeploy.batch import command
+    from mlopsdeploy.config import BatchSettings, load
+
+    settings = load(BatchSettings, config, flags)
+    if settings.input is None:
+        raise ConfigError("no input: name a file, as in 'mlopsdeploy batch reviews.csv'")
+    if json_summary and settings.output == "-":
+        raise ConfigError("--json and --output -: both want standard output; use one of them")
+    summary = command.run_batch(settings)
+    if json_summary:
+        print(json.dumps(summary, ensure_ascii=False))

@@ -1,0 +1,100 @@
+"""The one type that everything speaks, and the two seams around it.
+
+A batch is columnar: a dict of arrays with the same first axis. A CSV chunk, a request, a stack of
+frames, the tensors of a model and its predictions all have that shape. Text and ragged values
+(token ids of rows of different length) are object arrays.
+
+A *task* knows what data mean, a *runtime* knows how to run a file, and a model is one of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Columns = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of a task's input or output.
+
+    `dtype` is a NumPy name, or `str` for text; `shape` is the shape of one row (`()`: a scalar),
+    with -1 for a size that varies.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+class Runtime(Protocol):
+    """Runs a model's file; knows nothing of what the numbers mean."""
+
+    inputs: tuple[Field, ...]
+    """The tensors that the file takes."""
+
+    metadata: dict[str, str]
+    """What the file's author wrote into it, such as `feature_names`."""
+
+    streams: int
+    """How many threads may usefully call `run` at the same time."""
+
+    batch_scale: int
+    """How many times the work of a CPU core's batch one call should bring (1 on a CPU)."""
+
+    precision: str
+    """What it computes in: float32, bfloat16 or int8."""
+
+    def run(self, tensors: Columns) -> Columns:
+        """Outputs by name for dense inputs by name; tensors it has no input for are ignored.
+
+        Thread-safe.
+        """
+        ...
+
+
+class Task(Protocol):
+    """Turns columns into tensors and tensors into predictions."""
+
+    inputs: tuple[Field, ...]
+    outputs: tuple[Field, ...]
+    batch_cost: int
+    """The work, in units of `cost`, that keeps one CPU core busy without leaving its cache."""
+
+    def encode(self, columns: Columns) -> Columns:
+        """What the model needs of each row; may be ragged (object arrays)."""
+        ...
+
+    def cost(self, encoded: Columns) -> Array:
+        """Work per row, int64 of shape (rows,): tokens for text, 1 for dense tasks."""
+        ...
+
+    def collate(self, encoded: Columns) -> Columns:
+        """Dense tensors by input name, padded where rows differ."""
+        ...
+
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """Predictions of the same rows: label, score, and what else the task gives."""
+        ...
+
+
+def rows_of(columns: Columns) -> int:
+    """The number of rows: the common first axis (0 when there are no columns)."""
+    return next((len(column) for column in columns.values()), 0)
+
+
+def take(columns: Columns, rows: npt.NDArray[np.intp] | slice) -> Columns:
+    """The given rows of every column."""
+    return {name: column[rows] for name, column in columns.items()}
+
+
+def objects(values: list[Any]) -> Array:
+    """A 1-D object array; unlike `np.array`, also for lists of equal length."""
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

@@ -1,0 +1,133 @@
+"""A Hugging Face checkpoint to ONNX, once, in a process of its own.
+
+PyTorch is needed to read the format, never to run it: the export happens in a child, so that its
+half a gigabyte is gone before the first row is scored. Beside the file stands the proof that it
+answers as the checkpoint does; without proof the file is not used.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from mlopsdeploy.errors import ModelError
+
+LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
+
+
+def to_onnx(
+    checkpoint: Path, cache: Path, digest: str, say: Callable[[str], None] = lambda _: None
+) -> Path:
+    """The ONNX file of a checkpoint, exported on first use.
+
+    Args:
+        checkpoint: folder with config.json and safetensors.
+        cache: folder that holds compiled models.
+        digest: SHA-256 of the checkpoint's content; its place in the cache.
+        say: told, in one line, that an export starts and how well it agrees.
+
+    Raises:
+        ModelError: PyTorch is not installed, the export fails, or its answers differ.
+    """
+    folder = cache / "onnx" / digest[:32]
+    file = folder / "model.onnx"
+    if file.exists():
+        return file
+    missing = [name for name in ("torch", "transformers", "onnx") if not _installed(name)]
+    if missing:
+        raise ModelError(
+            f"{checkpoint}: has no onnx/model.onnx, and exporting one needs {', '.join(missing)}: "
+            "pip install 'mlopsdeploy[torch]' (once; it is not needed to run)"
+        )
+    say(f"exporting {checkpoint.name} to ONNX, once")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        proof = _export(checkpoint, building)
+        if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
+            raise ModelError(
+                f"{checkpoint}: the exported ONNX file answers differently (by "
+                f"{proof['largest_difference']:.2g}, {proof['label_flips']} labels); "
+                "use --runtime torch"
+            )
+        if folder.exists():  # left by a run that was cut off, or made meanwhile by another
+            shutil.rmtree(folder, ignore_errors=True)
+        building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    say(
+        f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
+        f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
+    )
+    return file
+
+
+def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
+    script = Path(__file__).with_name("export_onnx.py")
+    child = subprocess.run(
+        [sys.executable, str(script), str(checkpoint), str(folder)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+    )
+    if child.returncode:
+        lines = [line for line in child.stderr.splitlines() if line.strip()]
+        reason = lines[-1].strip()[:200] if lines else f"exit code {child.returncode}"
+        raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
+    proof: dict[str, float] = json.loads((folder / "parity.json").read_text("utf-8"))
+    return proof
+
+
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def from_onnx(file: Path, cache: Path, digest: str) -> Path:
+    """The checkpoint folder of a model that ships as ONNX only, unpacked on first use.
+
+    Works where the file's initializers bear the names of the checkpoint's parameters, as those of
+    the built-in models do; int8 weights are unpacked with their scales.
+
+    Raises:
+        ModelError: a package is missing, or the file's weights have names of their own.
+    """
+    folder = cache / "checkpoint" / digest[:32]
+    if (folder / "model.safetensors").exists():
+        return folder
+    missing = [name for name in ("onnx", "safetensors") if not _installed(name)]
+    if missing:
+        raise ModelError(
+            f"{file}: to run it in PyTorch, {', '.join(missing)} is needed: "
+            "pip install 'mlopsdeploy[torch]'"
+        )
+    from mlopsdeploy.compile.weights import read_state
+
+    state = read_state(file)
+    if not any("encoder" in name or "layer" in name for name in state):
+        raise ModelError(
+            f"{file}: its weights do not bear the checkpoint's names, so PyTorch can't load them; "
+            "use --runtime openvino or onnxruntime, or a folder with model.safetensors"
+        )
+    from safetensors.numpy import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        save_file(state, building / "model.safetensors", {"format": "pt"})
+        home = file.parent.parent if file.parent.name == "onnx" else file.parent
+        shutil.copy(home / "config.json", building)
+        if folder.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return folder

@@ -1,0 +1,244 @@
+"""A reference to a model, and what can be read about it without running it.
+
+A reference is a built-in name (`sentiment`), a path (a Hugging Face folder, a folder with
+`model.yaml`, an `.onnx` file), or a hub id (`org/name`, `org/name@revision`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.models import hub
+
+# Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What is known of a model before it runs.
+
+    `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "checkpoint" (a Hugging Face
+    folder with safetensors). `digest` is the SHA-256 of everything that shapes its answers.
+    """
+
+    name: str
+    version: str
+    digest: str
+    task: str
+    graphs: Mapping[str, Path]
+    labels: tuple[str, ...] = ()
+    multi_label: bool = False
+    threshold: float | None = None
+    precision: str | None = None
+    tokenizer: Path | None = None
+    max_length: int = 512
+    pad_id: int = 0
+    pad_side: str = "right"
+    features: tuple[str, ...] = ()
+
+
+def find_model(reference: str) -> ModelFiles:
+    """The files and facts of the model that `reference` names.
+
+    Raises:
+        ModelError: there is no such model, or its files don't make up one that can be run.
+    """
+    path = Path(reference).expanduser()
+    if path.is_dir():
+        return _read_folder(path, name=path.resolve().name)
+    if path.is_file():
+        if path.suffix == ".onnx":
+            return _read_onnx(path)
+        raise ModelError(
+            f"{reference}: not a model file that can be run; expected .onnx or a model folder"
+        )
+    if reference in built_in():
+        folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
+        return _read_folder(folder, name=reference)
+    if hub.is_hub_id(reference) and not path.suffix:
+        return _read_folder(hub.download(reference), name=reference)
+    if "/" in reference or path.suffix:
+        raise ModelError(f"{reference}: no such file or folder")
+    near = difflib.get_close_matches(reference, built_in(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(built_in())}"
+    raise ModelError(
+        f"no model called {reference!r}; {hint} (a path or a hub id 'org/name' works too)"
+    )
+
+
+def built_in() -> tuple[str, ...]:
+    """Names of the models that travel with the package."""
+    folder = Path(str(resources.files("mlopsdeploy"))) / "builtin"
+    return tuple(sorted(path.parent.name for path in folder.glob("*/model.yaml")))
+
+
+def _read_folder(folder: Path, *, name: str) -> ModelFiles:
+    config = _read_json(folder / "config.json")
+    said = _read_yaml(folder / "model.yaml")
+    if not config and not said:
+        raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
+    graphs = _find_graphs(folder)
+    if not graphs:
+        raise ModelError(
+            f"{folder}: no weights; expected onnx/model.onnx, model.onnx or model.safetensors"
+        )
+    _verify(folder, said.get("sha256", {}))
+    if not config:
+        return _tabular(said, graphs, name=name)
+    tokens = _read_json(folder / "tokenizer_config.json")
+    tokenizer = folder / "tokenizer.json"
+    return ModelFiles(
+        name=str(said.get("name", name)),
+        version=str(said.get("version", "")),
+        digest=_digest([*_parts(graphs), folder / "config.json", tokenizer]),
+        task="text_classification",
+        graphs=graphs,
+        labels=_labels(config, folder),
+        multi_label=config.get("problem_type") == "multi_label_classification",
+        threshold=said.get("threshold"),
+        precision=said.get("precision"),
+        tokenizer=tokenizer if tokenizer.exists() else None,
+        max_length=_max_length(config, tokens),
+        pad_id=_pad_id(config, tokens, tokenizer),
+        pad_side=str(tokens.get("padding_side", "right")),
+    )
+
+
+def _read_onnx(path: Path) -> ModelFiles:
+    """A single file; what it does not say itself may stand in a YAML of the same name."""
+    said = _read_yaml(path.with_suffix(".yaml"))
+    return _tabular(said, {"onnx": path}, name=path.stem)
+
+
+def _tabular(said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str) -> ModelFiles:
+    return ModelFiles(
+        name=str(said.get("name", name)),
+        version=str(said.get("version", "")),
+        digest=_digest(_parts(graphs)),
+        task=str(said.get("task", "tabular_classification")),
+        graphs=graphs,
+        labels=tuple(str(label) for label in said.get("labels", ())),
+        threshold=said.get("threshold"),
+        precision=said.get("precision"),
+        features=tuple(str(feature) for feature in said.get("features", ())),
+    )
+
+
+def _find_graphs(folder: Path) -> dict[str, Path]:
+    places = {
+        "onnx": ("onnx/model.onnx", "model.onnx"),
+        "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
+        "checkpoint": ("model.safetensors", "model.safetensors.index.json"),
+    }
+    graphs = {}
+    for format_, names in places.items():
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found:
+            graphs[format_] = folder if format_ == "checkpoint" else found
+    return graphs
+
+
+def _parts(graphs: Mapping[str, Path]) -> list[Path]:
+    """The files that hold the weights, external data and shards included."""
+    parts: list[Path] = []
+    for format_, path in graphs.items():
+        if format_ == "checkpoint":
+            parts.extend(sorted(path.glob("model*.safetensors")))
+        elif format_ == "openvino":
+            parts.extend([path, path.with_suffix(".bin")])
+        else:
+            parts.extend([path, path.with_name(path.name + "_data"), Path(f"{path}.data")])
+    return [part for part in parts if part.exists()]
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            total.update(_sha256(path).encode())
+    return total.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path, sums: Mapping[str, str]) -> None:
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: missing; model.yaml lists it")
+        if _sha256(folder / name) != expected:
+            raise ModelError(
+                f"{folder / name}: its SHA-256 is not the one in model.yaml; fetch it again"
+            )
+
+
+def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    named = config.get("id2label")
+    if named:
+        try:
+            return tuple(str(named[key]) for key in sorted(named, key=int))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{folder / 'config.json'}: id2label is not a map of numbers to names"
+            ) from error
+    # transformers leaves id2label out when the labels have no names of their own.
+    return tuple(f"LABEL_{i}" for i in range(int(config.get("num_labels", 2))))
+
+
+def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
+    limits = [512]
+    positions = config.get("max_position_embeddings")
+    said = tokens.get("model_max_length")
+    if isinstance(positions, int):
+        limits = [positions - 2 * (config.get("model_type") in _OFFSET_POSITIONS)]
+    if isinstance(said, int | float) and 0 < said < 1e6:  # "no limit" is written as 1e30
+        limits.append(int(said))
+    return max(min(limits), 8)
+
+
+def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Path) -> int:
+    if isinstance(config.get("pad_token_id"), int):
+        return int(config["pad_token_id"])
+    token = tokens.get("pad_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    for added in _read_json(tokenizer).get("added_tokens", []):
+        if added.get("content") == content:
+            return int(added["id"])
+    return 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a map of settings")
+    return value

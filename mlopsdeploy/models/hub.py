@@ -1,0 +1,68 @@
+"""The Hugging Face hub: download once, work from its cache ever after."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from mlopsdeploy.errors import ModelError
+
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
+_NEEDED = ["config.json", "tokenizer*", "vocab.txt", "*.model", "merges.txt", "vocab.json"]
+_ONNX = ["onnx/model.onnx", "onnx/model.onnx_data"]
+_WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
+
+
+def is_hub_id(reference: str) -> bool:
+    """Whether it reads `org/name` or `org/name@revision`."""
+    return _HUB_ID.fullmatch(reference) is not None
+
+
+def download(reference: str) -> Path:
+    """The model's folder in the hub's cache, downloaded if it isn't there.
+
+    Only what is needed travels: the ONNX file if the model has one, else the weights.
+
+    Raises:
+        ModelError: the hub can't be reached, or has no such model; one line, no retries.
+    """
+    try:
+        import huggingface_hub  # a second and a network stack: only for those who ask for a hub id
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"{reference}: a hub id needs huggingface_hub; pip install 'mlopsdeploy[batch]'"
+        ) from error
+
+    name, _, revision = reference.partition("@")
+
+    def fetch(patterns: list[str], *, local: bool) -> Path:
+        return Path(
+            huggingface_hub.snapshot_download(
+                name,
+                revision=revision or None,
+                allow_patterns=patterns,
+                local_files_only=local,
+                etag_timeout=5,
+            )
+        )
+
+    def complete(folder: Path) -> bool:
+        has_graph = (folder / _ONNX[0]).exists() or any(folder.glob(_WEIGHTS[0]))
+        return (folder / "config.json").exists() and has_graph
+
+    try:
+        cached = fetch(_NEEDED, local=True)
+        if complete(cached):
+            return cached
+    except OSError:
+        pass  # not in the cache: LocalEntryNotFoundError
+    try:
+        listed = huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=5)
+        files = {sibling.rfilename for sibling in listed.siblings or ()}
+        return fetch(_NEEDED + (_ONNX if _ONNX[0] in files else _WEIGHTS), local=False)
+    except Exception as error:  # its HTTP client's errors are not part of its interface
+        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "no reason"
+        raise ModelError(
+            f"{reference}: not in the local cache, and the hub did not give it ({reason}); "
+            "with no network, pass the path of a downloaded folder"
+        ) from error

@@ -1,0 +1,54 @@
+"""Names to classes, through entry points: the one place of lazy imports.
+
+A runtime or a task is a module that imports its heavy package at the top. Nobody imports such a
+module but this function, so that nothing heavy is loaded before it is needed, and an outside
+package adds one by declaring an entry point.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from mlopsdeploy.errors import ConfigError
+
+
+def names(kind: str) -> tuple[str, ...]:
+    """What there is of a kind ("runtimes" or "tasks"), installed or not."""
+    return tuple(sorted(point.name for point in entry_points(group=f"mlopsdeploy.{kind}")))
+
+
+def load(kind: str, name: str) -> Any:
+    """The class that `name` stands for.
+
+    Raises:
+        ConfigError: there is none of that name, or a package that it needs is not installed.
+    """
+    point = _find(kind, name)
+    try:
+        return point.load()
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("", "mlopsdeploy"):  # a mistake of ours, or the plug-in's own
+            raise
+        extra = name if kind == "runtimes" else "batch"
+        raise ConfigError(
+            f"{kind[:-1]} {name!r} needs the package {missing!r}: "
+            f"pip install 'mlopsdeploy[{extra}]'"
+        ) from error
+
+
+def installed(runtime: str) -> bool:
+    """Whether the package of a runtime is there; it bears the runtime's name. Imports nothing."""
+    return importlib.util.find_spec(runtime) is not None
+
+
+def _find(kind: str, name: str) -> EntryPoint:
+    for point in entry_points(group=f"mlopsdeploy.{kind}", name=name):
+        return point
+    known = names(kind)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    raise ConfigError(f"no {kind[:-1]} called {name!r}; {hint}")

@@ -1,0 +1,95 @@
+"""ONNX Runtime on the CPU: any `.onnx` file, tree ensembles included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+
+from mlopsdeploy.columns import Array, Columns, Field
+from mlopsdeploy.errors import ConfigError, ModelError
+
+
+class OnnxRuntime:
+    """One session, called from as many threads as there are cores, one thread each.
+
+    It computes in float32 only: it has no bfloat16 kernels for CPUs, and its dynamic int8 lets a
+    row's score depend on its neighbours, since the scales are computed over the whole batch
+    (onnxruntime#10111).
+
+    Args:
+        file: the `.onnx` file.
+        precision: "float32" ("auto" means the same).
+        threads: how many calls may run at the same time.
+
+    Raises:
+        ConfigError: another precision is asked for.
+        ModelError: the file can't be loaded.
+    """
+
+    formats = ("onnx",)
+    batch_scale = 1
+
+    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+        if precision not in ("auto", "float32"):
+            raise ConfigError(
+                f"precision {precision!r}: onnxruntime computes in float32 only on a CPU; "
+                "use --runtime openvino for bfloat16 and int8"
+            )
+        self.precision = "float32"
+        self.streams = threads
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        # Both keep buffers per shape, and every batch has a new one: memory would grow for ever.
+        options.enable_cpu_mem_arena = False
+        options.enable_mem_pattern = False
+        options.log_severity_level = 3
+        # Weights stored as int8 are unpacked once, at load, and not at each call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        try:
+            self._session = ort.InferenceSession(
+                str(file), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has a class per status code and no common base
+            raise ModelError(
+                f"{file}: ONNX Runtime can't load it ({_first_line(error)})"
+            ) from error
+        self.inputs = tuple(
+            Field(
+                node.name,
+                _dtype(node.type),
+                tuple(size if isinstance(size, int) else -1 for size in node.shape[1:]),
+            )
+            for node in self._session.get_inputs()
+        )
+        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self._outputs = [node.name for node in self._session.get_outputs()]
+
+    def run(self, tensors: Columns) -> Columns:
+        """Outputs by name. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
+        feed = {
+            field.name: np.ascontiguousarray(
+                tensors[field.name], dtype=object if field.dtype == "str" else field.dtype
+            )
+            for field in self.inputs
+        }
+        values = self._session.run(self._outputs, feed)
+        return {name: _dense(value) for name, value in zip(self._outputs, values, strict=True)}
+
+
+def _dense(value: object) -> Array:
+    if isinstance(value, list):  # a ZipMap: one dict of class -> probability per row
+        return np.array([list(row.values()) for row in value], np.float32)
+    return np.asarray(value)
+
+
+def _dtype(kind: str) -> str:
+    """`tensor(float)` -> `float32`."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64", "string": "str"}.get(name, name)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

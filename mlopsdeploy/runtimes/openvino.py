@@ -1,0 +1,106 @@
+"""OpenVINO: the fastest way through a transformer on a CPU.
+
+One stream per core with one thread each: on two cores that is about 1.6 times as fast as two
+threads on one stream, since nothing waits for anything.
+"""
+
+from __future__ import annotations
+
+import queue
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+
+from mlopsdeploy.columns import Columns, Field
+from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.runtimes import openvino_graph
+
+# Scales per 128 activations: the fastest group that runs int8 kernels. Groups of 0 and of the
+# whole row silently run at float speed.
+DYNAMIC_GROUP = 128
+
+
+class OpenVino:
+    """A compiled model with one inference request per core.
+
+    Args:
+        file: an `.onnx` file or OpenVINO's own `.xml`.
+        precision: "float32"; "bfloat16", which needs a CPU that has it; "int8": weights in int8
+            per output channel, activations in int8 with a scale per token and 128 channels, so
+            that no row depends on another; "auto": bfloat16 where the CPU has it, else float32.
+        threads: how many calls may run at the same time.
+
+    Raises:
+        ConfigError: the CPU lacks the precision asked for.
+        ModelError: the file can't be loaded.
+    """
+
+    formats = ("onnx", "openvino")
+    batch_scale = 1
+
+    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+        core = ov.Core()
+        has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if precision == "auto":
+            precision = "bfloat16" if has_bfloat16 else "float32"
+        if precision == "bfloat16" and not has_bfloat16:
+            raise ConfigError("precision 'bfloat16': this CPU lacks it; use float32 or int8")
+        self.precision = precision
+        self.streams = threads
+        try:
+            model = core.read_model(str(file))
+            openvino_graph.keep_first_token(model)
+            if precision == "int8":
+                openvino_graph.weights_to_int8(model)
+            compiled = core.compile_model(model, "CPU", _settings(precision, threads, has_bfloat16))
+        except RuntimeError as error:  # OpenVINO raises nothing finer
+            raise ModelError(f"{file}: OpenVINO can't load it ({_last_line(error)})") from error
+        self.inputs = tuple(
+            Field(
+                port.get_any_name(),
+                np.dtype(port.get_element_type().to_dtype()).name,
+                tuple(
+                    size.get_length() if size.is_static else -1
+                    for size in list(port.get_partial_shape())[1:]
+                ),
+            )
+            for port in compiled.inputs
+        )
+        self.metadata: dict[str, str] = {}  # OpenVINO's readers drop what an ONNX file carries
+        self._outputs = [port.get_any_name() for port in compiled.outputs]
+        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(threads):
+            self._requests.put(compiled.create_infer_request())
+
+    def run(self, tensors: Columns) -> Columns:
+        """Outputs by name; waits while all requests are busy."""
+        feed = {
+            field.name: np.ascontiguousarray(tensors[field.name], dtype=field.dtype)
+            for field in self.inputs
+        }
+        request = self._requests.get()
+        try:
+            # The inputs are ours until it returns, so they are shared; the outputs are copied,
+            # since the request's own buffers are overwritten by its next caller.
+            values = request.infer(feed, share_inputs=True)
+            return {name: values[index] for index, name in enumerate(self._outputs)}
+        finally:
+            self._requests.put(request)
+
+
+def _settings(precision: str, threads: int, has_bfloat16: bool) -> dict[str, object]:
+    # Left to itself OpenVINO computes in bfloat16 wherever the CPU has it, also when asked for
+    # float, and quantises activations whenever weights are stored as int8.
+    low = precision == "bfloat16" or (precision == "int8" and has_bfloat16)
+    return {
+        "NUM_STREAMS": threads,
+        "INFERENCE_NUM_THREADS": threads,
+        "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": DYNAMIC_GROUP if precision == "int8" else 0,
+    }
+
+
+def _last_line(error: RuntimeError) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "no reason given"

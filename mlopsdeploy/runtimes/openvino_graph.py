@@ -1,0 +1,181 @@
+"""Two rewrites of a transformer's graph, done in memory when it is loaded.
+
+`keep_first_token` removes work whose result nobody reads and changes no result. BERT-like
+classifiers read the last layer's output at its first token only; so its queries, attention rows,
+residuals and feed-forward network are needed for that token alone: one part in seven of a
+six-layer model. (Keys and values are still needed for all tokens.)
+
+`weights_to_int8` stores the weights of matrix products as int8, one scale per output channel.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as ops
+
+_UNARY = {"Erf", "Gelu", "Relu", "Tanh", "Sigmoid", "Swish", "Exp", "Sqrt", "Convert", "HSwish"}
+_BINARY = {"Add", "Subtract", "Multiply", "Divide", "Power", "SquaredDifference", "Maximum"}
+
+
+def keep_first_token(model: ov.Model) -> bool:
+    """Compute a sequence's first position alone, where only that is read. In place.
+
+    The request "only index 0 of axis a" travels from the reader back through every operation
+    that treats positions one by one, as long as all readers of a value ask for the same. Where it
+    can't go further a slice is put in.
+
+    Returns:
+        Whether anything was changed.
+    """
+    wanted, cuts = _trace_back(model)
+    if not any(node.get_type_name() == "MatMul" for node in wanted):
+        return False
+    for target, axis in cuts:
+        first = ops.gather(target.get_source_output(), np.array([0]), np.array(axis))
+        target.replace_source_output(first.output(0))
+    for node in wanted:
+        if node.get_type_name() == "Reshape":
+            shape = ops.constant(_kept_shape(node), dtype=np.int64)
+            reshaped = ops.reshape(node.input_value(0), shape, special_zero=True)
+            for target in node.output(0).get_target_inputs():
+                target.replace_source_output(reshaped.output(0))
+    model.validate_nodes_and_infer_types()
+    return True
+
+
+def _trace_back(model: ov.Model) -> tuple[list[ov.Node], list[tuple[ov.Input, int]]]:
+    """The operations to compute at index 0 only, and the inputs to slice, with their axes."""
+    wanted: list[ov.Node] = []
+    cuts: list[tuple[ov.Input, int]] = []
+    asked: dict[ov.Node, list[tuple[ov.Input, int]]] = defaultdict(list)
+    for node in reversed(model.get_ordered_ops()):
+        requests = asked.pop(node, [])
+        if node.get_type_name() == "Gather" and _reads_first_token(node):
+            asked[node.input_value(0).get_node()].append((node.input(0), 1))
+        axes = {axis for _, axis in requests}
+        sources = _sources(node, next(iter(axes))) if len(axes) == 1 else None
+        if sources is None or len(node.output(0).get_target_inputs()) != len(requests):
+            cuts.extend(requests)  # somebody needs all of it, or we don't know how to go on
+            continue
+        wanted.append(node)
+        for source, axis in sources:
+            asked[source.get_source_output().get_node()].append((source, axis))
+    return wanted, cuts
+
+
+def _reads_first_token(gather: ov.Node) -> bool:
+    """Whether this is `hidden[:, 0]` of (rows, positions, channels)."""
+    index, axis = (gather.input_value(i).get_node() for i in (1, 2))
+    return (
+        all(node.get_type_name() == "Constant" and node.data.size == 1 for node in (index, axis))
+        and int(index.data.item()) == 0
+        and int(axis.data.item()) == 1
+        and _rank(gather.input_value(0)) == 3
+    )
+
+
+def _sources(node: ov.Node, axis: int) -> list[tuple[ov.Input, int]] | None:
+    """Which inputs, along which axes, suffice for index 0 of `axis` of the node's output.
+
+    None where the operation mixes positions, or is one we do not know.
+    """
+    kind = node.get_type_name()
+    rank = _rank(node.output(0))
+    if kind in _UNARY:
+        return [(node.input(0), axis)]
+    if kind in _BINARY:
+        return _broadcast_sources(node, axis, rank)
+    if kind in ("MVN", "Softmax"):  # both along the last axis in a transformer
+        return [(node.input(0), axis)] if axis != rank - 1 and _is_along_last(node) else None
+    if kind == "Transpose":
+        order = node.input_value(1).get_node()
+        if order.get_type_name() != "Constant":
+            return None
+        return [(node.input(0), int(order.data[axis]))]
+    if kind == "MatMul":
+        left = _rank(node.input_value(0))
+        if axis != rank - 2 or left != rank or node.get_attributes()["transpose_a"]:
+            return None
+        return [(node.input(0), axis)]
+    if kind == "Reshape" and axis == 1 and _splits_or_merges_heads(node):
+        return [(node.input(0), 1)]
+    return None
+
+
+def _broadcast_sources(node: ov.Node, axis: int, rank: int) -> list[tuple[ov.Input, int]]:
+    sources = []
+    for position in range(2):
+        shape = node.input_value(position).get_partial_shape()
+        own = axis - (rank - len(shape))
+        # An input that lacks the axis, or has one value along it, is the same for all positions.
+        if own >= 0 and not (shape[own].is_static and shape[own].get_length() == 1):
+            sources.append((node.input(position), own))
+    return sources
+
+
+def _is_along_last(node: ov.Node) -> bool:
+    if node.get_type_name() == "Softmax":
+        axis = int(node.get_attributes()["axis"])
+        return axis in (-1, _rank(node.output(0)) - 1)
+    axes = node.input_value(1).get_node()
+    if axes.get_type_name() == "Constant":
+        return [int(a) for a in axes.data] in ([-1], [_rank(node.output(0)) - 1])
+    # ONNX's LayerNormalization arrives as Range(start, stop, 1): here -1 .. 0.
+    bounds = [axes.input_value(i).get_node() for i in range(axes.get_input_size())]
+    return (
+        axes.get_type_name() == "Range"
+        and all(bound.get_type_name() == "Constant" for bound in bounds)
+        and [int(bound.data.item()) for bound in bounds] == [-1, 0, 1]
+    )
+
+
+def _splits_or_merges_heads(node: ov.Node) -> bool:
+    """(rows, positions, channels) to (rows, positions, heads, width) or back."""
+    ranks = (_rank(node.input_value(0)), _rank(node.output(0)))
+    if ranks == (3, 4):
+        return bool(node.output(0).get_partial_shape()[3].is_static)
+    return ranks == (4, 3) and node.input_value(0).get_node().get_type_name() == "Transpose"
+
+
+def _kept_shape(reshape: ov.Node) -> list[int]:
+    """The reshape's target with rows and positions copied from its input (0), heads inferred."""
+    shape = reshape.output(0).get_partial_shape()
+    return [0, 0, -1] if len(shape) == 3 else [0, 0, -1, shape[3].get_length()]
+
+
+def _rank(output: ov.Output) -> int:
+    shape = output.get_partial_shape()
+    return len(shape) if shape.rank.is_static else -1
+
+
+def weights_to_int8(model: ov.Model, smallest: int = 4096) -> int:
+    """Store float weights of matrix products as int8, symmetric, one scale per output channel.
+
+    In place. Weights of fewer than `smallest` numbers stay: they cost nothing and steer much.
+
+    Returns:
+        How many weights were changed.
+    """
+    changed = 0
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != "MatMul":
+            continue
+        source = node.input_value(1).get_node()
+        if source.get_type_name() == "Convert":  # float16 on disk
+            source = source.input_value(0).get_node()
+        if source.get_type_name() != "Constant" or len(source.shape) != 2:
+            continue
+        weights = np.asarray(source.data)
+        if weights.dtype.kind != "f" or weights.size < smallest:
+            continue
+        channels = 0 if node.get_attributes()["transpose_b"] else 1
+        scale = np.abs(weights).max(axis=1 - channels, keepdims=True).astype(np.float32) / 127
+        scale[scale == 0] = 1
+        packed = ops.constant(np.clip(np.rint(weights / scale), -127, 127).astype(np.int8))
+        unpacked = ops.multiply(ops.convert(packed, "f32"), ops.constant(scale))
+        node.input(1).replace_source_output(unpacked.output(0))
+        changed += 1
+    return changed

@@ -1,0 +1,77 @@
+"""PyTorch with transformers: the checkpoint as it was trained, on a CPU or a CUDA device."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import torch
+import transformers
+
+from mlopsdeploy.columns import Columns, Field
+from mlopsdeploy.errors import ConfigError, ModelError
+
+
+class Torch:
+    """A Hugging Face sequence classifier in eager mode.
+
+    Args:
+        file: a folder with `config.json` and weights in safetensors.
+        precision: "float32", "bfloat16", or "auto": bfloat16 where the device has it.
+        threads: how many calls may run at the same time on a CPU.
+
+    Raises:
+        ConfigError: int8 is asked for.
+        ModelError: the folder can't be loaded.
+    """
+
+    formats = ("checkpoint",)
+
+    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+        if precision == "int8":
+            raise ConfigError("precision 'int8': torch runs float32 or bfloat16; use openvino")
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if precision == "auto":
+            precision = "bfloat16" if _has_bfloat16(self._device) else "float32"
+        self.precision = precision
+        on_cpu = self._device.type == "cpu"
+        # A GPU takes one large batch at a time, each CPU core a small one of its own.
+        self.streams = threads if on_cpu else 1
+        self.batch_scale = 1 if on_cpu else 64
+        torch.set_num_threads(1 if on_cpu else threads)
+        transformers.utils.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            model = transformers.AutoModelForSequenceClassification.from_pretrained(
+                file,
+                local_files_only=True,
+                dtype=getattr(torch, precision),
+                trust_remote_code=False,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            reason = str(error).strip().splitlines()[0][:200]
+            raise ModelError(f"{file}: transformers can't load it ({reason})") from error
+        self._model = model.to(self._device).eval()
+        accepted = inspect.signature(model.forward).parameters
+        self.inputs = tuple(
+            Field(name, "int64", (-1,))
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+            if name in accepted
+        )
+        self.metadata: dict[str, str] = {}
+
+    def run(self, tensors: Columns) -> Columns:
+        """`logits`, float32 of shape (rows, labels)."""
+        feed = {
+            field.name: torch.from_numpy(tensors[field.name]).to(self._device)
+            for field in self.inputs
+        }
+        with torch.inference_mode():
+            logits = self._model(**feed).logits
+        return {"logits": logits.float().cpu().numpy()}
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,160 @@
+"""Columns of numbers in, label and score out: churn, fraud, default.
+
+Takes what the usual converters write: scikit-learn, XGBoost and LightGBM (a label and
+probabilities, as an array or as ZipMap dicts), Keras and PyTorch (one sigmoid, a softmax, or
+logits of several classes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.errors import ModelError
+
+
+class TabularClassification:
+    """Features by name before, labels after.
+
+    Args:
+        tensors: what the model's file takes: one tensor of all features, or one per feature.
+        features: the columns in the order of the one tensor; by default what the file itself
+            says under `feature_names` (a JSON list, or names between commas).
+        metadata: what the file's author wrote into it.
+        labels: names of the classes; by default the model's own labels, or their numbers.
+        threshold: two classes: the second is given from this probability on (0.5 when None);
+            more: a label is given from this probability on, else none (an empty string).
+        name: the model's name, for messages.
+
+    Raises:
+        ModelError: it can't be known which columns the model wants, or in which order.
+    """
+
+    batch_cost = 8192
+
+    def __init__(
+        self,
+        tensors: Sequence[Field],
+        *,
+        features: Sequence[str] = (),
+        metadata: Mapping[str, str] | None = None,
+        labels: Sequence[str] = (),
+        threshold: float | None = None,
+        name: str = "the model",
+    ) -> None:
+        self._tensors = tuple(tensors)
+        self._name = name
+        self.labels = tuple(labels)
+        self.threshold = threshold
+        if len(self._tensors) == 1 and self._tensors[0].shape not in ((), (1,)):
+            names = tuple(features) or _named_features(metadata or {})
+            self._check_features(names, self._tensors[0].shape)
+            self.inputs = tuple(Field(feature, self._tensors[0].dtype) for feature in names)
+        else:
+            self.inputs = tuple(Field(tensor.name, tensor.dtype) for tensor in self._tensors)
+        self.outputs = (
+            Field("label", "str"),
+            Field("score", "float32"),
+            Field("scores", "float32", (len(self.labels) or -1,)),
+        )
+
+    def _check_features(self, names: Sequence[str], shape: tuple[int, ...]) -> None:
+        if len(shape) != 1:
+            raise ModelError(
+                f"{self._name}: its input has a shape of {shape} per row; tabular models take a "
+                "row of numbers"
+            )
+        if not names:
+            count = f"{shape[0]} features" if shape[0] > 0 else "features"
+            raise ModelError(
+                f"{self._name}: takes {count} but does not name them; list the columns in the "
+                "model's order with --features a,b,c or 'features:' in a YAML beside the file"
+            )
+        if shape[0] not in (-1, len(names)):
+            raise ModelError(f"{self._name}: takes {shape[0]} features, but {len(names)} are named")
+
+    def encode(self, columns: Columns) -> Columns:
+        """The model's tensors: one matrix of (rows, features), or one column for each feature."""
+        if len(self._tensors) == 1 and len(self.inputs) > 1:
+            tensor = self._tensors[0]
+            matrix = np.column_stack([columns[field.name] for field in self.inputs])
+            return {tensor.name: matrix.astype(tensor.dtype, copy=False)}
+        return {
+            tensor.name: columns[field.name].reshape(-1, *tensor.shape)
+            for tensor, field in zip(self._tensors, self.inputs, strict=True)
+        }
+
+    def cost(self, encoded: Columns) -> Array:
+        """The same for every row."""
+        return np.ones(rows_of(encoded), np.int64)
+
+    def collate(self, encoded: Columns) -> Columns:
+        """Rows are dense already."""
+        return encoded
+
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """Label, its probability, and the probabilities of all classes, shape (rows, classes).
+
+        Raises:
+            ModelError: no output can be read as probabilities, or there are more or fewer of
+                them than labels.
+        """
+        scores = self._probabilities(tensors, rows_of(encoded))
+        names = self._class_names(scores.shape[1])
+        top = scores.argmax(axis=1)
+        score = scores[np.arange(len(top)), top]
+        if scores.shape[1] == 2:
+            top = (scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)).astype(int)
+            score = scores[np.arange(len(top)), top]
+        elif self.threshold is not None:
+            top = np.where(score >= self.threshold, top, scores.shape[1])
+        label = np.array([*names, ""], dtype=object)[top]
+        own = next((array for array in tensors.values() if array.dtype.kind in "iuOUS"), None)
+        if own is not None and not self.labels and self.threshold is None:
+            label = own.reshape(-1).astype(str).astype(object)  # what the model calls its classes
+        return {"label": label, "score": score, "scores": scores}
+
+    def _probabilities(self, tensors: Columns, rows: int) -> Array:
+        found = [array for array in tensors.values() if array.dtype.kind == "f"]
+        if not found:
+            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
+        scores = found[-1].astype(np.float32, copy=False).reshape(rows, -1)
+        single = scores.shape[1] == 1
+        if single:
+            scores = np.hstack([1 - scores, scores])
+        known = scores[~np.isnan(scores).any(axis=1)]
+        inside = bool(((known >= 0) & (known <= 1)).all())
+        if single and not inside:
+            raise ModelError(
+                f"{self._name}: answers with {float(np.nanmax(np.abs(found[-1]))):.4g} where a "
+                "probability from 0 to 1 is expected; regression is not supported, and logits "
+                "need a sigmoid at the model's end"
+            )
+        if inside and bool((np.abs(known.sum(axis=1) - 1) < 1e-3).all()):
+            return scores
+        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+        softmax: Array = exponents / exponents.sum(axis=1, keepdims=True)
+        return softmax
+
+    def _class_names(self, classes: int) -> tuple[str, ...]:
+        names = self.labels or tuple(str(number) for number in range(classes))
+        if len(names) != classes:
+            raise ModelError(
+                f"{self._name}: gives {classes} probabilities per row, but {len(names)} labels "
+                "are named"
+            )
+        return names
+
+
+def _named_features(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    said = metadata.get("feature_names", "")
+    try:
+        names = json.loads(said) if said.lstrip().startswith("[") else said.split(",")
+    except ValueError as error:
+        raise ModelError(
+            f"feature_names in the model's file is not a JSON list ({error})"
+        ) from error
+    return tuple(str(name).strip() for name in names if str(name).strip())
