@@ -31,7 +31,7 @@ def name_after(model: onnx.ModelProto, parameters: Mapping[str, Floats]) -> int:
         by_value.setdefault(_key(value), name)
         if value.ndim == 2:
             by_value.setdefault(_key(np.ascontiguousarray(value.T)), f"{name}.T")
-    renamed = {}
+    renamed: dict[str, str] = {}
     for initializer in model.graph.initializer:
         found = by_value.get(_key(numpy_helper.to_array(initializer)))
         if found and found not in renamed.values():
