@@ -79,7 +79,11 @@ class Task(Protocol):
         ...
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
-        """Predictions of the same rows: label, score, and what else the task gives."""
+        """Predictions of the same rows: label, score, and what else the task gives.
+
+        With a column `margin`, how far each score is from another label, a model that computes in
+        a low precision gives close calls a second look in float32.
+        """
         ...
 
 

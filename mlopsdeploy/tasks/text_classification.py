@@ -105,6 +105,8 @@ class TextClassification:
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Label, its probability, and the probabilities of all labels, shape (rows, labels).
 
+        `margin` is how far the probabilities are from giving another label.
+
         Raises:
             ModelError: the model gives another number of outputs than it has labels.
         """
@@ -122,7 +124,21 @@ class TextClassification:
             "score": score,
             "truncated": encoded["truncated"],
             "scores": scores,
+            "margin": self._margin(scores),
         }
+
+    def _margin(self, scores: Array) -> Array:
+        threshold = 0.5 if self.threshold is None else self.threshold
+        if self.multi_label or scores.shape[1] == 1:
+            margin = np.abs(scores - threshold).min(axis=1)
+        elif scores.shape[1] == 2:
+            margin = np.abs(scores[:, 1] - threshold)
+        else:
+            top = np.partition(scores, -2, axis=1)
+            margin = (top[:, -1] - top[:, -2]) / 2
+            if self.threshold is not None:
+                margin = np.minimum(margin, np.abs(top[:, -1] - self.threshold))
+        return np.asarray(margin)
 
     def _choose(self, scores: Array) -> tuple[Array, Array]:
         top = scores.argmax(axis=1)
