@@ -29,23 +29,23 @@ app = typer.Typer(
 
 def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         app()
     except MlopsDeployError as error:
         print(f"mlopsdeploy: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("mlopsdeploy: interrupted", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     sys.exit(0)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """SIGTERM unwinds like an exception, so that no half-written file stays behind."""
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal unwinds like an exception, so that no half-written file stays behind."""
+    word = "interrupted" if number == signal.SIGINT else "terminated"
+    print(f"mlopsdeploy: {word}; nothing was written", file=sys.stderr)
     sys.exit(128 + number)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,12 @@ from rich.progress import (
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 
 from mlopsdeploy.batch import job, text_column
 from mlopsdeploy.batch.sinks import check_output
-from mlopsdeploy.batch.sources import Source, open_source
+from mlopsdeploy.batch.sources import open_source
 from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.model import Model, load_model
@@ -55,7 +55,7 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
             say=lambda line: console.print(line, style="dim"),
         )
         columns = _match_columns(model, sample, settings, source.path)
-        with _progress(console, source, settings.limit) as progress:
+        with _progress(console, settings.limit) as progress:
             summary = job.run(
                 model,
                 source,
@@ -115,53 +115,86 @@ def _some(names: list[str]) -> str:
 
 
 @contextmanager
-def _progress(
-    console: Console, source: Source, limit: int | None
-) -> Iterator[Callable[[int, int], None]]:
+def _progress(console: Console, limit: int | None) -> Iterator[job.Progress]:
     """A bar on a terminal, a line now and then elsewhere."""
-    started = time.monotonic()
-
-    def done(rows: int, position: int) -> float | None:
-        if limit:
-            return min(rows / limit, 1.0)
-        return min(position / source.size, 1.0) if source.size else None
-
-    if console.is_terminal:
-        bar = Progress(
-            SpinnerColumn(),
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[rows]:,} rows"),
-            TextColumn("{task.fields[rate]:,.0f} rows/s"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-        )
-        task = bar.add_task("", total=1.0 if source.size or limit else None, rows=0, rate=0.0)
-
-        def draw(rows: int, position: int) -> None:
-            rate = rows / max(time.monotonic() - started, 1e-9)
-            bar.update(task, completed=done(rows, position) or 0, rows=rows, rate=rate)
-
-        with bar:
-            yield draw
+    meter = _Meter(limit)
+    if not console.is_terminal:
+        yield meter.tell
         return
+    bar = Progress(
+        SpinnerColumn(),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[rows]:,.0f} rows"),
+        TextColumn("{task.fields[rate]:,.0f} rows/s"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("", total=None, rows=0, rate=0, left="")
 
-    said = started
+    def draw(rows: float, share: float | None) -> None:
+        meter.add(rows, share)
+        bar.update(
+            task,
+            total=1 if meter.share else None,
+            completed=meter.share or 0,
+            rows=meter.rows,
+            rate=meter.rate,
+            left=meter.left,
+        )
 
-    def tell(rows: int, position: int) -> None:
-        nonlocal said
+    with bar:
+        yield draw
+
+
+class _Meter:
+    """Rows and share done so far, the rate and the time left. Fed by several threads."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._started = self._said = time.monotonic()
+        self.rows = 0.0
+        self.share: float | None = None
+
+    @property
+    def rate(self) -> float:
+        """Rows per second since the start."""
+        return self.rows / max(time.monotonic() - self._started, 1e-9)
+
+    @property
+    def left(self) -> str:
+        """The time left, as people say it."""
+        if not self.share:
+            return ""
+        elapsed = time.monotonic() - self._started
+        seconds = round(elapsed * max(1 / self.share - 1, 0))
+        if seconds < 120:
+            return f"{seconds} s left"
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours} h {minutes} min left" if hours else f"{minutes} min left"
+
+    def add(self, rows: float, share: float | None) -> None:
+        """Count what a batch came to."""
+        with self._lock:
+            self.rows += rows
+            if share is not None:
+                self.share = min((self.share or 0) + share, 1.0)
+            if self._limit:
+                self.share = max(min(self.rows / self._limit, 1.0), self.share or 0)
+
+    def tell(self, rows: float, share: float | None) -> None:
+        """Count, and print a line if the last one is some time ago."""
+        self.add(rows, share)
         now = time.monotonic()
-        if now - said < PLAIN_SECONDS:
-            return
-        said = now
-        share = done(rows, position)
-        left = f", {share:.0%}, {(now - started) * (1 / share - 1):,.0f} s left" if share else ""
-        print(f"{rows:,} rows, {rows / (now - started):,.0f} rows/s{left}", file=sys.stderr)
-
-    yield tell
+        with self._lock:
+            if now - self._said < PLAIN_SECONDS:
+                return
+            self._said = now
+        done = f", {self.share:.0%}, {self.left}" if self.share else ""
+        print(f"{self.rows:,.0f} rows, {self.rate:,.0f} rows/s{done}", file=sys.stderr)
 
 
 def _show(console: Console, summary: job.Summary, model: Model, output: str) -> None:

@@ -32,6 +32,7 @@ WINDOW = 8  # batches of reading; 8 × 1,000 rows give over 95 % of the speed of
 AHEAD = 2  # windows read and planned before they are needed
 
 T = TypeVar("T")
+Progress = Callable[[float, float | None], None]
 
 
 @dataclass
@@ -67,6 +68,7 @@ class _Planned:
     present: Array  # which rows get a prediction, bool (rows,)
     inverse: Rows  # for each present row, its place among the distinct ones
     encoded: Columns
+    cost: Array  # work per distinct row
     batches: list[Rows]
 
 
@@ -80,7 +82,7 @@ def run(
     limit: int | None = None,
     all_scores: bool = False,
     prefix: str = "",
-    progress: Callable[[int, int], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> Summary:
     """Score all rows of a source into a file.
 
@@ -93,7 +95,8 @@ def run(
         limit: stop after so many rows.
         all_scores: write every label's score, as `score_<label>`.
         prefix: goes before the names of the new columns.
-        progress: told the rows done and the bytes read, from time to time.
+        progress: told after each computed batch how many rows that was worth, and how much of
+            the input, from 0 to 1 (None where its size is unknown). Called from several threads.
 
     Returns:
         Counts and rates.
@@ -126,7 +129,8 @@ def run(
         predictions = _assemble(model, planned, results, all_scores)
         score_sum += _count(summary, planned, predictions)
         sink.write(planned.window, {prefix + name: array for name, array in predictions.items()})
-        progress(summary.rows, source.position())
+        if not planned.batches:
+            progress(planned.window.rows, planned.window.share)
 
     pool = ThreadPoolExecutor(model.runtime.streams, thread_name_prefix="model")
     writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -135,7 +139,10 @@ def run(
         with open_sink(output, source) as sink:
             writing: deque[Future[None]] = deque()
             for planned in planned_windows:
-                parts = [pool.submit(_predict, model, planned, batch) for batch in planned.batches]
+                parts = [
+                    pool.submit(_predict, model, planned, batch, progress)
+                    for batch in planned.batches
+                ]
                 writing.append(writer.submit(finish, planned, parts, sink))
                 if len(writing) > AHEAD:
                     writing.popleft().result()
@@ -174,12 +181,13 @@ def _prepare(model: Model, window: Window, renamed: dict[str, str]) -> _Planned:
         distinct = {name: array[present] for name, array in columns.items()}
         inverse = np.arange(rows_of(distinct))
     encoded = model.task.encode(distinct) if rows_of(distinct) else {}
-    return _Planned(window, present, inverse, encoded, model.plan(encoded))
+    cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
+    return _Planned(window, present, inverse, encoded, cost, model.plan(encoded))
 
 
-def _predict(model: Model, planned: _Planned, batch: Rows) -> Columns:
+def _predict(model: Model, planned: _Planned, batch: Rows, progress: Progress) -> Columns:
     try:
-        return model.predict_batch(planned.encoded, batch)
+        predictions = model.predict_batch(planned.encoded, batch)
     except MlopsDeployError:
         raise
     except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
@@ -188,6 +196,9 @@ def _predict(model: Model, planned: _Planned, batch: Rows) -> Columns:
         raise MlopsDeployError(
             f"{model.name} failed within rows {first} to {last}: {reason}"
         ) from error
+    window, part = planned.window, float(planned.cost[batch].sum() / planned.cost.sum())
+    progress(window.rows * part, None if window.share is None else window.share * part)
+    return predictions
 
 
 def _assemble(model: Model, planned: _Planned, results: list[Columns], all_scores: bool) -> Columns:

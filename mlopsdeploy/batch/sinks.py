@@ -167,7 +167,7 @@ class JsonLinesSink:
         else:
             records = window.records
         opened = pc.ascii_rtrim(pc.utf8_slice_codeunits(records, 0, -1), characters=" \t")
-        comma = pc.if_else(pc.ends_with(opened, "{"), "", ",")
+        comma = pc.if_else(pc.ends_with(opened, "{"), "", ",").cast(pa.large_string())
         parts: list[Any] = [opened, comma]
         for place, (name, values) in enumerate(predictions.items()):
             parts += [f"{', ' if place else ' '}{json.dumps(name, ensure_ascii=False)}: "]

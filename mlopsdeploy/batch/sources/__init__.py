@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from mlopsdeploy.batch.sources.base import Source, Window, named
+from mlopsdeploy.batch.sources.base import BROKEN, Source, Window, named
 from mlopsdeploy.batch.sources.csv import CsvSource
 from mlopsdeploy.batch.sources.json_lines import JsonLinesSource
 from mlopsdeploy.batch.sources.parquet import ParquetSource
@@ -41,8 +41,8 @@ def open_source(path: str, *, delimiter: str = "auto", encoding: str = "auto") -
         format_ = format_of(path) if path != "-" else _sniff(raw)
         if format_ == "parquet":
             return ParquetSource(raw, path)
-        stream: Any = gzip.GzipFile(fileobj=raw) if _peek(raw, 2) == b"\x1f\x8b" else raw
-        head = _peek(stream, 4096)
+        stream: Any = gzip.GzipFile(fileobj=raw) if _peek(raw, 2, path) == b"\x1f\x8b" else raw
+        head = _peek(stream, 4096, path)
         if not head:
             raise InputError(f"{named(path)}: the file is empty")
         if head.startswith((b"PAR1", b"PK\x03\x04")):
@@ -90,18 +90,18 @@ def _open_raw(path: str) -> IO[bytes]:
         raise InputError(f"{path}: can't be opened ({error.strerror})") from error
 
 
-def _peek(stream: IO[bytes], size: int) -> bytes:
+def _peek(stream: IO[bytes], size: int, path: str) -> bytes:
     """The first bytes, left in place."""
     try:
         if isinstance(stream, io.BufferedReader | gzip.GzipFile):
             return bytes(stream.peek(size)[:size])
         return b""
-    except (OSError, EOFError) as error:
-        raise InputError(f"can't be read ({error})") from error
+    except BROKEN as error:
+        raise InputError(f"{named(path)}: can't be read ({error})") from error
 
 
 def _sniff(raw: IO[bytes]) -> str:
-    head = _peek(raw, 4096).removeprefix(codecs.BOM_UTF8).lstrip()
+    head = _peek(raw, 4096, "-").removeprefix(codecs.BOM_UTF8).lstrip()
     if head.startswith(b"PAR1"):
         return "parquet"
     return "jsonl" if head.startswith(b"{") else "csv"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any, Protocol
@@ -14,6 +15,7 @@ import pyarrow as pa
 from mlopsdeploy.columns import Array, Columns, objects
 
 SAMPLE_ROWS = 200
+BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
 NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 
 
@@ -24,12 +26,14 @@ class Window:
     `columns` holds those asked for: text as str (None where missing), numbers as float64 (NaN
     where missing). `unreadable` marks rows with something else than a number in a number's
     place. `records` holds each row as it stands in the file, without its line end, `table` all
-    its columns; which of the two, the source's `columns` call says.
+    its columns; which of the two, the call of `windows` says. `share` is how much of the whole
+    input this is, from 0 to 1, and None where that can't be known.
     """
 
     first: int
     columns: Columns
     unreadable: Array
+    share: float | None
     records: pa.Array | None = None
     table: pa.Table | None = None
 
@@ -45,7 +49,6 @@ class Source(Protocol):
     format: str
     path: str
     names: list[str]
-    size: int | None
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first values of each column (all of it text in CSV)."""
@@ -64,10 +67,6 @@ class Source(Protocol):
         """
         ...
 
-    def position(self) -> int:
-        """Bytes of the file read so far; with `size` it tells how much is left."""
-        ...
-
     def close(self) -> None:
         """Close the file."""
         ...
@@ -84,6 +83,8 @@ def to_columns(table: pa.Table, wanted: Mapping[str, str]) -> tuple[Columns, Arr
         else:
             columns[name], bad = _numbers(column)
             unreadable |= bad
+            if not kind.startswith("float"):  # a whole number has no way to say "missing"
+                unreadable |= np.isnan(columns[name])
     return columns, unreadable
 
 
@@ -122,19 +123,29 @@ def named(path: str) -> str:
     return "standard input" if path == "-" else path
 
 
-def size_of(raw: IO[bytes]) -> int | None:
-    """Bytes of the file; None for a pipe."""
-    if not raw.seekable():
-        return None
-    here = raw.tell()
-    end = raw.seek(0, io.SEEK_END)
-    raw.seek(here)
-    return end or None
+class Meter:
+    """How much of a file some of its content is, also where the file is packed.
 
+    Content read and bytes taken from the file are compared as they come, so no size of the
+    unpacked content is needed.
+    """
 
-def tell(raw: IO[bytes]) -> int:
-    """Bytes read; 0 for a pipe."""
-    try:
-        return raw.tell()
-    except (OSError, ValueError):  # a pipe, or closed already
-        return 0
+    def __init__(self, raw: IO[bytes]) -> None:
+        self._raw = raw
+        self._size = 0
+        self._content = 0
+        if raw.seekable():
+            here = raw.tell()
+            self._size = raw.seek(0, io.SEEK_END)
+            raw.seek(here)
+
+    def read(self, content: bytes) -> bytes:
+        """Note what was read, and hand it on."""
+        self._content += len(content)
+        return content
+
+    def share(self, count: int) -> float | None:
+        """The part of the whole that `count` bytes of content are."""
+        if not self._size or not self._content:
+            return None
+        return count / self._content * self._raw.tell() / self._size

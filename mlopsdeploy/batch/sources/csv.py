@@ -15,12 +15,12 @@ import pyarrow.csv
 
 from mlopsdeploy.batch.records import guess_delimiter, record_ends
 from mlopsdeploy.batch.sources.base import (
+    BROKEN,
     NOT_A_NUMBER,
     SAMPLE_ROWS,
+    Meter,
     Window,
     named,
-    size_of,
-    tell,
     to_columns,
 )
 from mlopsdeploy.columns import Array
@@ -50,11 +50,16 @@ class CsvSource:
         head: bytes,
     ) -> None:
         self.path = path
-        self.size = size_of(raw)
+        self._meter = Meter(raw)
         self._raw = raw
         self.bom = head.startswith(codecs.BOM_UTF8)
         bom_encoding = next((name for bom, name in _BOMS if head.startswith(bom)), None)
-        encoding = (bom_encoding or "utf-8") if encoding == "auto" else encoding
+        if encoding == "auto":
+            encoding = bom_encoding or "utf-8"
+        try:
+            encoding = codecs.lookup(encoding).name  # UTF-8, utf8 and utf_8 are one
+        except LookupError as error:
+            raise InputError(f"{named(path)}: unknown encoding {encoding!r}") from error
         if encoding in ("utf-8", "utf-8-sig"):
             if b"\0" in head:
                 raise InputError(f"{named(path)}: this looks like a binary file, not CSV")
@@ -70,9 +75,9 @@ class CsvSource:
         self._read_header(delimiter)
 
     def _read_header(self, delimiter: str) -> None:
-        while b"\n" not in self._pending and (block := self._read(READ_BYTES)):
-            self._pending += block
-        first_line = self._pending.partition(b"\n")[0]
+        while b"\n" not in self._pending.lstrip(b"\r\n") and (block := self._read(READ_BYTES)):
+            self._pending += self._meter.read(block)
+        first_line = self._pending.lstrip(b"\r\n").partition(b"\n")[0]
         if delimiter == "auto":
             text = first_line.decode("utf-8", "replace")
             self._delimiter = "\t" if self.path.lower().endswith(".tsv") else guess_delimiter(text)
@@ -82,9 +87,9 @@ class CsvSource:
             if not len(ends):
                 raise InputError(f"{named(self.path)}: the file is empty")
             header = data
+            self._line += data.count(b"\n")
         self.line_end = "\r\n" if header.endswith(b"\r\n") else "\n"
         self.header = header.rstrip(b"\r\n")
-        self._line += header.count(b"\n")
         try:
             table = _parse_csv(header, self._delimiter)
         except (pa.ArrowInvalid, UnicodeDecodeError) as error:
@@ -118,11 +123,11 @@ class CsvSource:
             data, ends = self._take(min(rows, left))
             if not len(ends):
                 return
-            kinds = dict(wanted) if raw else {**dict.fromkeys(self.names, "str"), **wanted}
+            # Where a table goes on, all of it is text as it stands: one type in every window.
+            kinds = wanted if raw else dict.fromkeys(self.names, "str")
             window = self._window(data, ends, kinds, wanted, raw)
-            if window.rows == 0:  # nothing but blank lines
-                continue
-            yield window
+            if window.rows:  # else nothing but blank lines
+                yield window
             self._rows_read += window.rows
             self._line += data.count(b"\n")
             left -= window.rows
@@ -147,6 +152,7 @@ class CsvSource:
             first=self._rows_read + 1,
             columns=columns,
             unreadable=unreadable,
+            share=self._meter.share(len(data)),
             records=records if raw else None,
             table=None if raw else table.select(self.names),
         )
@@ -175,8 +181,10 @@ class CsvSource:
         return table
 
     def _line_of(self, data: bytes, number: int | None) -> int:
-        ends = record_ends(data, self._delimiter)
-        start = int(ends[number - 2]) if number and number > 1 and number - 2 < len(ends) else 0
+        ends = record_ends(data, self._delimiter).tolist()
+        places = zip([0, *ends], [*ends, len(data)], strict=True)
+        starts = [start for start, end in places if data[start:end].strip(b"\r\n")]
+        start = starts[number - 1] if number and number <= len(starts) else 0
         return self._line + data[:start].count(b"\n")
 
     def _unreadable(self, error: pa.ArrowInvalid, data: bytes) -> InputError:
@@ -201,7 +209,7 @@ class CsvSource:
                 self._end_of_file(ends)
                 ends = record_ends(self._pending, self._delimiter)
                 break
-            self._pending += block
+            self._pending += self._meter.read(block)
             ends = record_ends(self._pending, self._delimiter)
             if not len(ends) and len(self._pending) > LONGEST_RECORD:
                 raise self._open_quote(0)
@@ -229,10 +237,6 @@ class CsvSource:
         return InputError(
             f'{named(self.path)}: line {line}: a quote (") is opened and never closed'
         )
-
-    def position(self) -> int:
-        """See `Source`."""
-        return tell(self._raw)
 
     def close(self) -> None:
         """See `Source`."""
@@ -287,7 +291,7 @@ def _slices(data: bytes, ends: Array) -> pa.Array:
 def _read_some(stream: IO[bytes], size: int, path: str) -> bytes:
     try:
         return stream.read(size)
-    except (OSError, EOFError) as error:  # a truncated or damaged .gz
+    except BROKEN as error:
         raise InputError(f"{named(path)}: can't be read to its end ({error})") from error
 
 
@@ -301,6 +305,8 @@ def _transcoder(stream: IO[bytes], encoding: str, path: str) -> Callable[[int], 
     def read(size: int) -> bytes:
         try:
             return text.read(size).encode("utf-8")
+        except BROKEN as error:
+            raise InputError(f"{named(path)}: can't be read to its end ({error})") from error
         except UnicodeError as error:
             raise InputError(f"{named(path)}: is not {encoding} ({error})") from error
 

@@ -11,12 +11,12 @@ from typing import IO, Any
 import pyarrow as pa
 
 from mlopsdeploy.batch.sources.base import (
+    BROKEN,
     SAMPLE_ROWS,
+    Meter,
     Window,
     named,
     scalar,
-    size_of,
-    tell,
     to_columns,
 )
 from mlopsdeploy.errors import InputError
@@ -30,7 +30,7 @@ class JsonLinesSource:
 
     def __init__(self, stream: IO[bytes], raw: IO[bytes], path: str) -> None:
         self.path = path
-        self.size = size_of(raw)
+        self._meter = Meter(raw)
         self._raw = raw
         self._stream = stream
         self._line = 0
@@ -43,8 +43,8 @@ class JsonLinesSource:
         lines: list[tuple[bytes, dict[str, Any]]] = []
         while len(lines) < count:
             try:
-                line = self._stream.readline()
-            except (OSError, EOFError) as error:
+                line = self._meter.read(self._stream.readline())
+            except BROKEN as error:
                 raise InputError(f"{named(self.path)}: can't be read ({error})") from error
             if not line:
                 break
@@ -58,6 +58,8 @@ class JsonLinesSource:
     def _parse(self, line: bytes) -> dict[str, Any]:
         try:
             row = json.loads(line)
+            if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
+                row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
         except ValueError as error:
             raise InputError(
                 f"{named(self.path)}: line {self._line}: not JSON ({error})"
@@ -91,6 +93,7 @@ class JsonLinesSource:
                 first=first,
                 columns=columns,
                 unreadable=unreadable,
+                share=self._meter.share(sum(len(line) + 1 for line, _ in lines)),
                 records=pa.array([line.decode() for line, _ in lines], pa.large_string())
                 if raw
                 else None,
@@ -107,10 +110,6 @@ class JsonLinesSource:
                 for name in self.names
             }
         )
-
-    def position(self) -> int:
-        """See `Source`."""
-        return tell(self._raw)
 
     def close(self) -> None:
         """See `Source`."""

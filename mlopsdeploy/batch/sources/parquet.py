@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from mlopsdeploy.batch.sources.base import SAMPLE_ROWS, Window, named, size_of, tell, to_columns
+from mlopsdeploy.batch.sources.base import SAMPLE_ROWS, Window, named, to_columns
 from mlopsdeploy.errors import InputError
 
 
@@ -27,7 +27,6 @@ class ParquetSource:
             kept = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
             kept.write(raw.read())
             raw = self._raw = kept
-        self.size = size_of(raw)
         try:
             self._file = pyarrow.parquet.ParquetFile(raw)
         except (pa.ArrowInvalid, OSError) as error:
@@ -56,15 +55,12 @@ class ParquetSource:
         for batch in self._file.iter_batches(batch_size=rows):
             table = pa.Table.from_batches([batch[:left]])
             columns, unreadable = to_columns(table, wanted)
-            yield Window(first=first, columns=columns, unreadable=unreadable, table=table)
+            share = table.num_rows / self._file.metadata.num_rows
+            yield Window(first, columns, unreadable, share, table=table)
             first += table.num_rows
             left -= table.num_rows
             if not left:
                 return
-
-    def position(self) -> int:
-        """See `Source`."""
-        return tell(self._raw)
 
     def close(self) -> None:
         """See `Source`."""
