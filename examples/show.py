@@ -6,6 +6,7 @@ import csv
 import sys
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -19,7 +20,10 @@ def main(path: str) -> None:
     known = [row for row in rows if row["label"]]
     surprising = [row for row in known if (row["rating"] in "12") == (row["label"] == "POSITIVE")]
     shown = known[:: len(known) // (ROWS - 4)][: ROWS - 4] + surprising[:4]
-    table = Table(title=f"{path} (every {len(known) // (ROWS - 4)}th row, and four surprises)")
+    table = Table(
+        title=f"{path} (every {len(known) // (ROWS - 4)}th row, and four surprises)",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("stars", justify="right")
     table.add_column("review_text", max_width=64, no_wrap=True, overflow="ellipsis")
     table.add_column("label")

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -31,15 +32,20 @@ def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    code: int | str | None = 0
     try:
         app()
     except MlopsDeployError as error:
         print(f"mlopsdeploy: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader of our output went away, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
-    sys.exit(0)
+        code = error.exit_code
+    except SystemExit as leaving:
+        code = leaving.code
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A reader sits in a read that may never return; the interpreter would wait for its lock.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
@@ -123,7 +129,14 @@ def batch(
     """
     flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
 
-    from mlopsdeploy.batch import command
+    try:
+        from mlopsdeploy.batch import command
+    except ModuleNotFoundError as error:
+        if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):  # a mistake of ours
+            raise
+        raise ConfigError(
+            f"batch needs the package {error.name!r}: pip install 'mlopsdeploy[batch]'"
+        ) from error
     from mlopsdeploy.config import BatchSettings, load
 
     settings = load(BatchSettings, config, flags)
@@ -131,6 +144,9 @@ def batch(
         raise ConfigError("no input: name a file, as in 'mlopsdeploy batch reviews.csv'")
     if json_summary and settings.output == "-":
         raise ConfigError("--json and --output -: both want standard output; use one of them")
-    summary = command.run_batch(settings)
+    try:
+        summary = command.run_batch(settings)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.exit(141)
     if json_summary:
         print(json.dumps(summary, ensure_ascii=False))

@@ -38,6 +38,9 @@ class Runtime(Protocol):
     inputs: tuple[Field, ...]
     """The tensors that the file takes."""
 
+    outputs: tuple[Field, ...]
+    """The tensors that it gives."""
+
     metadata: dict[str, str]
     """What the file's author wrote into it, such as `feature_names`."""
 

@@ -43,7 +43,7 @@ class BatchSettings(Settings):
     limit: Annotated[int, Field(ge=1)] | None = None
     all_scores: bool = False
     prefix: str = ""
-    delimiter: Annotated[str, Field(pattern=r"^(auto|[^\"\r\n])$")] = "auto"
+    delimiter: Annotated[str, Field(pattern=r"^(auto|[\t -!#-~])$")] = "auto"
     encoding: str = "auto"
 
     @field_validator("features", mode="before")

@@ -120,6 +120,8 @@ def load_model(
     graph = _choose_graph(files, name, runtime_class.formats, say)
     if precision == "auto" and files.precision and name == "openvino":
         precision = files.precision
+    elif precision == "int8" and files.precision != "int8":
+        say(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
     threads = threads or core_count()
     running: Runtime = runtime_class(graph, precision=precision, threads=threads)
     task = _make_task(files, running, threshold, features)
@@ -200,6 +202,7 @@ def _make_task(
     else:
         task = task_class(
             runtime.inputs,
+            runtime.outputs,
             features=features or files.features,
             metadata=runtime.metadata,
             labels=files.labels,

@@ -12,6 +12,9 @@ that are computed; the pool always has the next window's batches to go on with.
 
 from __future__ import annotations
 
+import contextlib
+import queue
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
@@ -24,7 +27,7 @@ import numpy as np
 from mlopsdeploy.batch.sinks import Sink, check_output, open_sink, passes_records
 from mlopsdeploy.batch.sources import Source, Window
 from mlopsdeploy.columns import Array, Columns, objects, rows_of
-from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.model import Model
 from mlopsdeploy.planner import Rows, unique
 
@@ -102,6 +105,7 @@ def run(
         Counts and rates.
 
     Raises:
+        ConfigError: all scores of a model that does not name its labels.
         InputError: the input is broken, or already has a column of a new one's name.
         MlopsDeployError: the model or the disk fails; no output is left.
     """
@@ -161,7 +165,13 @@ def run(
 def _new_columns(model: Model, all_scores: bool, prefix: str) -> list[str]:
     names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
     if all_scores:
-        names += [f"score_{label}" for label in getattr(model.task, "labels", ())]
+        labels: tuple[str, ...] = getattr(model.task, "labels", ())
+        if not labels:
+            raise ConfigError(
+                f"--all-scores: {model.name} does not name its labels; "
+                f"put 'labels: [...]' into {model.name}.yaml beside the model"
+            )
+        names += [f"score_{label}" for label in labels]
     return [prefix + name for name in names]
 
 
@@ -221,8 +231,7 @@ def _assemble(model: Model, planned: _Planned, results: list[Columns], all_score
     label[unknown] = ""
     score[unknown] = np.nan
     if all_scores:
-        names = labels or tuple(str(place) for place in range(joined["scores"].shape[1]))
-        for place, name in enumerate(names):
+        for place, name in enumerate(labels):
             column = np.full(rows, np.nan)
             column[planned.present] = joined["scores"][:, place]
             predictions[f"score_{name}"] = column
@@ -247,13 +256,31 @@ def _count(summary: Summary, planned: _Planned, predictions: Columns) -> float:
 
 
 def _ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:
-    """The same items, made by a thread that stays at most `depth` ahead."""
-    with ThreadPoolExecutor(1, thread_name_prefix="reader") as reader:
-        coming = deque(reader.submit(next, items, None) for _ in range(depth))
+    """The same items, made by a thread that stays at most `depth` ahead.
+
+    Nobody waits for that thread at the end: it may sit in a read of a pipe that stays silent.
+    """
+    ready: queue.Queue[T | BaseException | None] = queue.Queue(depth)
+    left = threading.Event()
+
+    def read() -> None:
         try:
-            while (item := coming.popleft().result()) is not None:
-                coming.append(reader.submit(next, items, None))
-                yield item
-        finally:
-            for future in coming:
-                future.cancel()
+            for item in items:
+                ready.put(item)
+                if left.is_set():
+                    return
+            ready.put(None)
+        except BaseException as error:  # noqa: BLE001  # raised again by the one who waits
+            ready.put(error)
+
+    threading.Thread(target=read, name="reader", daemon=True).start()
+    try:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        left.set()
+        with contextlib.suppress(queue.Empty):  # make room, so that the reader can see it
+            while True:
+                ready.get_nowait()

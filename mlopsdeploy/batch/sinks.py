@@ -58,9 +58,18 @@ def open_sink(path: str, source: Source) -> Iterator[Sink]:
         MlopsDeployError: it can't be written, for instance because the disk is full.
     """
     if path == "-":
-        with _sink(sys.stdout.buffer, path, source) as sink:
-            yield sink
-        sys.stdout.buffer.flush()
+        try:
+            with _sink(sys.stdout.buffer, path, source) as sink:
+                yield sink
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            # What is still in the buffer has nowhere to go: else it is tried again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise MlopsDeployError(
+                f"standard output: can't be written ({error.strerror or error})"
+            ) from error
         return
     target = Path(path)
     check_output(path, source)
@@ -161,7 +170,7 @@ class JsonLinesSink:
         """See `Sink`."""
         if window.records is None:
             assert window.table is not None
-            rows = window.table.to_pylist()
+            rows = _without_nan(window.table).to_pylist()
             lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
             records = pa.array(lines, pa.large_string())
         else:
@@ -224,6 +233,15 @@ class ParquetSink:
         self._waiting = []
         self._writer = self._writer or pyarrow.parquet.ParquetWriter(self._file, table.schema)
         self._writer.write_table(table)
+
+
+def _without_nan(table: pa.Table) -> pa.Table:
+    """JSON can't spell NaN and infinity: they become null."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            column = table.column(place)
+            table = table.set_column(place, field, pc.if_else(pc.is_finite(column), column, None))
+    return table
 
 
 def _with_predictions(window: Window, predictions: Columns) -> pa.Table:

@@ -20,6 +20,8 @@ import yaml
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.models import hub
 
+# What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
+_FILE_SUFFIXES = {".onnx", ".xml", ".keras", ".h5", ".tflite", ".safetensors", ".pt", ".bin"}
 # Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
 
@@ -55,6 +57,9 @@ def find_model(reference: str) -> ModelFiles:
         ModelError: there is no such model, or its files don't make up one that can be run.
     """
     path = Path(reference).expanduser()
+    if reference in built_in():  # a folder of that name is ./sentiment
+        folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
+        return _read_folder(folder, name=reference)
     if path.is_dir():
         return _read_folder(path, name=path.resolve().name)
     if path.is_file():
@@ -63,12 +68,9 @@ def find_model(reference: str) -> ModelFiles:
         raise ModelError(
             f"{reference}: not a model file that can be run; expected .onnx or a model folder"
         )
-    if reference in built_in():
-        folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
-        return _read_folder(folder, name=reference)
-    if hub.is_hub_id(reference) and not path.suffix:
+    if hub.is_hub_id(reference) and path.suffix not in _FILE_SUFFIXES:
         return _read_folder(hub.download(reference), name=reference)
-    if "/" in reference or path.suffix:
+    if "/" in reference or path.suffix in _FILE_SUFFIXES:
         raise ModelError(f"{reference}: no such file or folder")
     near = difflib.get_close_matches(reference, built_in(), n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(built_in())}"

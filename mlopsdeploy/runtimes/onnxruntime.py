@@ -56,16 +56,9 @@ class OnnxRuntime:
             raise ModelError(
                 f"{file}: ONNX Runtime can't load it ({_first_line(error)})"
             ) from error
-        self.inputs = tuple(
-            Field(
-                node.name,
-                _dtype(node.type),
-                tuple(size if isinstance(size, int) else -1 for size in node.shape[1:]),
-            )
-            for node in self._session.get_inputs()
-        )
+        self.inputs = tuple(_field(node) for node in self._session.get_inputs())
+        self.outputs = tuple(_field(node) for node in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._outputs = [node.name for node in self._session.get_outputs()]
 
     def run(self, tensors: Columns) -> Columns:
         """Outputs by name. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
@@ -75,8 +68,16 @@ class OnnxRuntime:
             )
             for field in self.inputs
         }
-        values = self._session.run(self._outputs, feed)
-        return {name: _dense(value) for name, value in zip(self._outputs, values, strict=True)}
+        names = [field.name for field in self.outputs]
+        values = self._session.run(names, feed)
+        return {name: _dense(value) for name, value in zip(names, values, strict=True)}
+
+
+def _field(node: ort.NodeArg) -> Field:
+    """A tensor of the graph; a ZipMap's dicts have an unknown number of values per row."""
+    sizes = node.shape[1:] if node.type.startswith("tensor") else [None]
+    shape = tuple(size if isinstance(size, int) else -1 for size in sizes)
+    return Field(node.name, _dtype(node.type), shape)
 
 
 def _dense(value: object) -> Array:

@@ -56,19 +56,9 @@ class OpenVino:
             compiled = core.compile_model(model, "CPU", _settings(precision, threads, has_bfloat16))
         except RuntimeError as error:  # OpenVINO raises nothing finer
             raise ModelError(f"{file}: OpenVINO can't load it ({_last_line(error)})") from error
-        self.inputs = tuple(
-            Field(
-                port.get_any_name(),
-                np.dtype(port.get_element_type().to_dtype()).name,
-                tuple(
-                    size.get_length() if size.is_static else -1
-                    for size in list(port.get_partial_shape())[1:]
-                ),
-            )
-            for port in compiled.inputs
-        )
+        self.inputs = tuple(_field(port) for port in compiled.inputs)
+        self.outputs = tuple(_field(port) for port in compiled.outputs)
         self.metadata: dict[str, str] = {}  # OpenVINO's readers drop what an ONNX file carries
-        self._outputs = [port.get_any_name() for port in compiled.outputs]
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(threads):
             self._requests.put(compiled.create_infer_request())
@@ -84,9 +74,15 @@ class OpenVino:
             # The inputs are ours until it returns, so they are shared; the outputs are copied,
             # since the request's own buffers are overwritten by its next caller.
             values = request.infer(feed, share_inputs=True)
-            return {name: values[index] for index, name in enumerate(self._outputs)}
+            return {field.name: values[index] for index, field in enumerate(self.outputs)}
         finally:
             self._requests.put(request)
+
+
+def _field(port: ov.ConstOutput) -> Field:
+    sizes = list(port.get_partial_shape())[1:]
+    shape = tuple(size.get_length() if size.is_static else -1 for size in sizes)
+    return Field(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
 
 
 def _settings(precision: str, threads: int, has_bfloat16: bool) -> dict[str, object]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from safetensors import SafetensorError
 
 from mlopsdeploy.columns import Columns, Field
 from mlopsdeploy.errors import ConfigError, ModelError
@@ -42,15 +43,21 @@ class Torch:
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         try:
-            model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(
                 file,
                 local_files_only=True,
                 dtype=getattr(torch, precision),
                 trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
+        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise ModelError(f"{file}: transformers can't load it ({reason})") from error
+        if missing := sorted(loaded["missing_keys"]):  # transformers draws them at random
+            raise ModelError(
+                f"{file}: {len(missing)} of the classifier's weights are not in it, {missing[0]!r} "
+                "first; is it a text classifier's checkpoint?"
+            )
         self._model = model.to(self._device).eval()
         accepted = inspect.signature(model.forward).parameters
         self.inputs = tuple(
@@ -58,6 +65,7 @@ class Torch:
             for name in ("input_ids", "attention_mask", "token_type_ids")
             if name in accepted
         )
+        self.outputs = (Field("logits", "float32", (model.config.num_labels,)),)
         self.metadata: dict[str, str] = {}
 
     def run(self, tensors: Columns) -> Columns:

@@ -21,6 +21,7 @@ class TabularClassification:
 
     Args:
         tensors: what the model's file takes: one tensor of all features, or one per feature.
+        gives: what it gives; tells how many classes there are, if nobody names them.
         features: the columns in the order of the one tensor; by default what the file itself
             says under `feature_names` (a JSON list, or names between commas).
         metadata: what the file's author wrote into it.
@@ -38,6 +39,7 @@ class TabularClassification:
     def __init__(
         self,
         tensors: Sequence[Field],
+        gives: Sequence[Field] = (),
         *,
         features: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
@@ -47,10 +49,14 @@ class TabularClassification:
     ) -> None:
         self._tensors = tuple(tensors)
         self._name = name
-        self.labels = tuple(labels)
+        self.labels = tuple(labels) or _numbered_labels(gives)
+        self._named = bool(labels)
         self.threshold = threshold
-        if len(self._tensors) == 1 and self._tensors[0].shape not in ((), (1,)):
-            names = tuple(features) or _named_features(metadata or {})
+        names = tuple(features) or _named_features(metadata or {})
+        self._one = len(self._tensors) == 1
+        if self._one and not names and self._tensors[0].shape in ((), (1,)):
+            names = (self._tensors[0].name,)
+        if self._one:
             self._check_features(names, self._tensors[0].shape)
             self.inputs = tuple(Field(feature, self._tensors[0].dtype) for feature in names)
         else:
@@ -62,26 +68,28 @@ class TabularClassification:
         )
 
     def _check_features(self, names: Sequence[str], shape: tuple[int, ...]) -> None:
-        if len(shape) != 1:
+        if len(shape) > 1:
             raise ModelError(
                 f"{self._name}: its input has a shape of {shape} per row; tabular models take a "
                 "row of numbers"
             )
+        width = shape[0] if shape else 1
         if not names:
-            count = f"{shape[0]} features" if shape[0] > 0 else "features"
+            count = f"{width} features" if width > 0 else "features"
             raise ModelError(
                 f"{self._name}: takes {count} but does not name them; list the columns in the "
                 "model's order with --features a,b,c or 'features:' in a YAML beside the file"
             )
-        if shape[0] not in (-1, len(names)):
-            raise ModelError(f"{self._name}: takes {shape[0]} features, but {len(names)} are named")
+        if width not in (-1, len(names)):
+            raise ModelError(f"{self._name}: takes {width} features, but {len(names)} are named")
 
     def encode(self, columns: Columns) -> Columns:
         """The model's tensors: one matrix of (rows, features), or one column for each feature."""
-        if len(self._tensors) == 1 and len(self.inputs) > 1:
+        if self._one:
             tensor = self._tensors[0]
             matrix = np.column_stack([columns[field.name] for field in self.inputs])
-            return {tensor.name: matrix.astype(tensor.dtype, copy=False)}
+            matrix = matrix.astype(object if tensor.dtype == "str" else tensor.dtype, copy=False)
+            return {tensor.name: matrix.reshape(-1, *tensor.shape)}
         return {
             tensor.name: columns[field.name].reshape(-1, *tensor.shape)
             for tensor, field in zip(self._tensors, self.inputs, strict=True)
@@ -113,7 +121,7 @@ class TabularClassification:
             top = np.where(score >= self.threshold, top, scores.shape[1])
         label = np.array([*names, ""], dtype=object)[top]
         own = next((array for array in tensors.values() if array.dtype.kind in "iuOUS"), None)
-        if own is not None and not self.labels and self.threshold is None:
+        if own is not None and not self._named and self.threshold is None:
             label = own.reshape(-1).astype(str).astype(object)  # what the model calls its classes
         return {"label": label, "score": score, "scores": scores}
 
@@ -147,6 +155,15 @@ class TabularClassification:
                 "are named"
             )
         return names
+
+
+def _numbered_labels(gives: Sequence[Field]) -> tuple[str, ...]:
+    """Numbers as names for the columns of the probabilities, where their number is known."""
+    shapes = [field.shape for field in gives if field.dtype.startswith("float")]
+    if not shapes or (shapes[-1] and shapes[-1][-1] < 1):
+        return ()
+    width = shapes[-1][-1] if shapes[-1] else 1
+    return tuple(str(number) for number in range(max(width, 2)))
 
 
 def _named_features(metadata: Mapping[str, str]) -> tuple[str, ...]:
