@@ -88,7 +88,10 @@ def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
 
 
 def _installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # somebody blocks it on purpose
+        return False
 
 
 def from_onnx(file: Path, cache: Path, digest: str) -> Path:

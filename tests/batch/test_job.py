@@ -1,0 +1,398 @@
+"""The strategy itself, in this process, on real models."""
+
+import csv
+import json
+import random
+import re
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.batch.job import Summary
+from mlopsdeploy.errors import ConfigError, InputError, ModelError
+
+
+def write(path, rows, header=("id", "review_text")):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+    return path
+
+
+def read(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def scored(score, path, **settings):
+    """The output's rows, by review_text where it is distinct."""
+    output = path.with_name(f"{path.stem}.{abs(hash(str(settings)))}.predictions.csv")
+    summary = score(path, output=str(output), **settings)
+    return read(output), summary
+
+
+@pytest.fixture
+def file(tmp_path, reviews):
+    return write(tmp_path / "reviews.csv", list(enumerate(reviews(400))))
+
+
+def test_labels_and_scores_of_a_real_model(score, file):
+    rows, summary = scored(score, file)
+    assert [row["id"] for row in rows] == [str(number) for number in range(400)]
+    labels = {row["label"] for row in rows}
+    assert labels == {"NEGATIVE", "POSITIVE"}
+    assert all(0.5 <= float(row["score"]) <= 1 for row in rows)
+    assert summary["labels"]["NEGATIVE"] == sum(row["label"] == "NEGATIVE" for row in rows)
+    assert min(summary["labels"].values()) > 40, "the tiny model is to tell texts apart"
+
+
+def test_a_row_does_not_depend_on_its_neighbours(score, file, tmp_path):
+    rows, _ = scored(score, file)
+    known = {row["review_text"]: row for row in rows}
+    shuffled = list(enumerate(known))
+    random.Random(1).shuffle(shuffled)
+    again, _ = scored(score, write(tmp_path / "shuffled.csv", shuffled))
+    small, _ = scored(score, file, batch_size=1)
+    alone = [
+        scored(score, write(tmp_path / f"{place}.csv", [(0, text)]))[0][0]
+        for place, text in enumerate(list(known)[:8])
+    ]
+    for row in [*again, *small, *alone]:
+        before = known[row["review_text"]]
+        assert row["label"] == before["label"]
+        assert float(row["score"]) == pytest.approx(float(before["score"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 50, 1000])
+def test_order_is_kept_whatever_the_batch_size(score, file, batch_size):
+    rows, summary = scored(score, file, batch_size=batch_size)
+    assert [row["id"] for row in rows] == [str(number) for number in range(400)]
+    assert summary["rows"] == 400
+
+
+def test_the_same_run_twice_gives_the_same_bytes(score, file, tmp_path):
+    for name in ("a.csv", "b.csv"):
+        score(file, output=str(tmp_path / name))
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+def test_duplicates_are_computed_once_and_written_each_time(score, tmp_path):
+    texts = ["the food is great", "awful service", "the food is great", "the food is great "]
+    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    assert summary["duplicates"] == 1  # the fourth has a blank at its end: another text
+    assert rows[0]["label"] == rows[2]["label"]
+    assert rows[0]["score"] == rows[2]["score"]
+    assert summary["rows"] == sum(summary["labels"].values()) == 4
+
+
+def test_empty_texts_get_no_label(score, tmp_path):
+    texts = ["the food is great", "", "   ", "\n", "awful"]
+    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    assert [bool(row["label"]) for row in rows] == [True, False, False, False, True]
+    assert [bool(row["score"]) for row in rows] == [True, False, False, False, True]
+    assert [row["truncated"] for row in rows] == ["false"] * 5
+    assert summary["empty"] == 3
+    assert summary["failed"] == summary["duplicates"] == 0
+    assert sum(summary["labels"].values()) == 2
+
+
+def test_a_window_of_nothing_but_empty_texts(score, tmp_path):
+    texts = [""] * 20 + ["awful"] + [""] * 20
+    path = write(tmp_path / "r.csv", list(enumerate(texts)))
+    rows, summary = scored(score, path, batch_size=1, all_scores=True, text_column="review_text")
+    assert [bool(row["score_POSITIVE"]) for row in rows].index(True) == 20
+    assert (len(rows), summary["empty"]) == (41, 40)
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 9, 400, 5000])
+def test_limit(score, file, limit):
+    rows, summary = scored(score, file, limit=limit, batch_size=1)
+    assert len(rows) == summary["rows"] == min(limit, 400)
+    assert rows[-1]["id"] == str(len(rows) - 1)
+
+
+def test_all_scores_of_two_labels(score, file):
+    rows, _ = scored(score, file, all_scores=True, limit=50)
+    for row in rows:
+        both = {name: float(row[f"score_{name}"]) for name in ("NEGATIVE", "POSITIVE")}
+        assert sum(both.values()) == pytest.approx(1, abs=1e-5)
+        assert max(both, key=both.get) == row["label"]
+        assert both[row["label"]] == float(row["score"])
+
+
+def test_threshold_of_two_labels_moves_the_second(score, file):
+    rows, _ = scored(score, file, all_scores=True, threshold=0.9)
+    for row in rows:
+        positive = float(row["score_POSITIVE"])
+        assert (row["label"] == "POSITIVE") == (positive >= 0.9)
+        assert row["score"] == row[f"score_{row['label']}"]
+    assert any(0.5 < float(row["score_POSITIVE"]) < 0.9 for row in rows)
+    everything, _ = scored(score, file, threshold=0)
+    assert {row["label"] for row in everything} == {"POSITIVE"}
+
+
+def test_three_classes(score, file, three_class_bert):
+    rows, summary = scored(score, file, model=str(three_class_bert), all_scores=True)
+    names = ("negative", "neutral", "positive")
+    assert set(summary["labels"]) == set(names)
+    for row in rows:
+        each = {name: float(row[f"score_{name}"]) for name in names}
+        assert sum(each.values()) == pytest.approx(1, abs=1e-5)
+        assert row["label"] == max(each, key=each.get)
+
+
+def test_threshold_of_three_classes_withholds_labels(score, file, three_class_bert):
+    plain, _ = scored(score, file, model=str(three_class_bert))
+    rows, summary = scored(score, file, model=str(three_class_bert), threshold=0.7)
+    for row, before in zip(rows, plain, strict=True):
+        assert row["score"] == before["score"]
+        assert row["label"] == (before["label"] if float(row["score"]) >= 0.7 else "")
+    assert 0 < summary["labels"][""] < 400
+    assert summary["failed"] == 0
+
+
+def test_multi_label(score, file, multi_label_bert):
+    rows, summary = scored(score, file, model=str(multi_label_bert), all_scores=True)
+    names = ("toxic", "insult", "threat")
+    seen = set()
+    for row in rows:
+        each = {name: float(row[f"score_{name}"]) for name in names}
+        assert row["label"] == "|".join(name for name in names if each[name] >= 0.5)
+        assert float(row["score"]) == max(each.values())
+        seen.add(row["label"])
+    assert any("|" in label for label in seen)
+    assert summary["rows"] == 400
+    strict, _ = scored(score, file, model=str(multi_label_bert), threshold=0.99)
+    assert sum(row["label"].count("|") for row in strict) < sum(
+        row["label"].count("|") for row in rows
+    )
+
+
+def test_long_texts_are_cut_and_marked(score, tmp_path):
+    # 128 tokens, of which two are special
+    texts = [" ".join(["great"] * count) for count in (125, 126, 127, 500)]
+    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    assert [row["truncated"] for row in rows] == ["false", "false", "true", "true"]
+    assert rows[2]["score"] == rows[3]["score"] == rows[1]["score"]
+    assert summary["truncated"] == 2
+
+
+def test_prefix(score, file):
+    rows, _ = scored(score, file, prefix="predicted_", all_scores=True, limit=2)
+    assert list(rows[0])[2:] == [
+        "predicted_label",
+        "predicted_score",
+        "predicted_truncated",
+        "predicted_score_NEGATIVE",
+        "predicted_score_POSITIVE",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("column", "all_scores"), [("label", False), ("score", False), ("score_POSITIVE", True)]
+)
+def test_a_column_of_a_new_ones_name_is_refused(score, tmp_path, leftovers, column, all_scores):
+    path = write(tmp_path / "r.csv", [("kept", "great food")], (column, "review_text"))
+    with pytest.raises(InputError, match=f"already has a column '{column}'.*--prefix"):
+        score(path, all_scores=all_scores)
+    assert leftovers() == []
+    score(path, prefix="new_", all_scores=all_scores)
+    assert read(tmp_path / "r.predictions.csv")[0][column] == "kept"
+
+
+def test_a_model_with_another_number_of_outputs_than_labels(score, file, bert, tmp_path, leftovers):
+    folder = tmp_path / "odd"
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"):
+        (folder / name).write_bytes((bert / name).read_bytes())
+    config = json.loads((bert / "config.json").read_text("utf-8"))
+    config["id2label"] = {"0": "a", "1": "b", "2": "c"}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(ModelError, match="has 3 labels; is it a text classifier"):
+        score(file, model=str(folder))
+    assert leftovers() == []
+
+
+def test_precision_and_runtime_that_do_not_go_together(score, file):
+    with pytest.raises(ConfigError, match="onnxruntime computes in float32 only"):
+        score(file, precision="bfloat16")
+    with pytest.raises(ConfigError, match="no runtime called 'onxruntime'; did you mean 'onnxrun"):
+        score(file, runtime="onxruntime")
+
+
+# ---------------------------------------------------------------- rows of numbers
+
+
+def expected_churn(row):
+    logit = 0.05 * float(row["age"]) - 0.4 * float(row["visits"]) + 0.01 * float(row["spend"]) - 1
+    return 1 / (1 + np.exp(-logit))
+
+
+def test_features_are_found_by_name_in_any_order(score, customers, churn_onnx, tmp_path):
+    rows = read(customers)
+    with (tmp_path / "turned.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["spend", "name", "visits", "age"])
+        writer.writeheader()
+        writer.writerows(rows)
+    for path in (customers, tmp_path / "turned.csv"):
+        got, summary = scored(score, path, model=str(churn_onnx), all_scores=True)
+        assert summary["rows"] == 50
+        assert len(summary["labels"]) == 2
+        for row in got:
+            probability = expected_churn(row)
+            assert row["label"] == str(int(probability >= 0.5))
+            assert float(row["score"]) == pytest.approx(max(probability, 1 - probability), abs=1e-5)
+            assert "truncated" not in row
+
+
+def test_features_named_by_flag(score, customers, unnamed_onnx, churn_onnx):
+    with pytest.raises(ModelError, match="takes 3 features but does not name them.*--features"):
+        score(customers, model=str(unnamed_onnx))
+    with pytest.raises(ModelError, match="takes 3 features, but 2 are named"):
+        score(customers, model=str(unnamed_onnx), features=("age", "visits"))
+    named, _ = scored(
+        score, customers, model=str(unnamed_onnx), features=("age", "visits", "spend")
+    )
+    known, _ = scored(score, customers, model=str(churn_onnx))
+    assert named == known
+
+
+def test_features_and_labels_in_a_yaml_beside_the_file(score, customers, unnamed_onnx, tmp_path):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(unnamed_onnx.read_bytes())
+    model.with_suffix(".yaml").write_text(
+        "name: churn\nversion: 3\nfeatures: [age, visits, spend]\nlabels: [stays, leaves]\n"
+        "threshold: 0.8\n",
+        "utf-8",
+    )
+    rows, summary = scored(score, customers, model=str(model), all_scores=True)
+    assert summary["model"]["name"] == "churn"
+    assert summary["model"]["version"] == "3"
+    for row in rows:
+        assert row["label"] == ("leaves" if expected_churn(row) >= 0.8 else "stays")
+        assert float(row["score_leaves"]) == pytest.approx(expected_churn(row), abs=1e-5)
+    low, _ = scored(score, customers, model=str(model), threshold=0)
+    assert {row["label"] for row in low} == {"leaves"}
+
+
+def test_one_input_per_feature(score, customers, per_feature_onnx):
+    rows, _ = scored(score, customers, model=str(per_feature_onnx))
+    for row in rows:
+        probability = 1 / (1 + np.exp(-(float(row["age"]) - float(row["visits"]))))
+        assert float(row["score"]) == pytest.approx(max(probability, 1 - probability), abs=1e-5)
+
+
+def test_the_models_own_labels(score, customers, labelled_onnx):
+    rows, _ = scored(score, customers, model=str(labelled_onnx), all_scores=True)
+    names = {"age": "old", "visits": "loyal", "spend": "rich"}
+    for row in rows:
+        largest = max(names, key=lambda name: float(row[name]))
+        assert row["label"] == names[largest]
+        assert float(row["score"]) == max(float(row[f"score_{place}"]) for place in range(3))
+
+
+def test_a_word_in_a_numbers_place_fails_that_row_alone(score, tmp_path, churn_onnx):
+    rows = [(20 + number, 1, 5.5) for number in range(40)]
+    rows[21] = ("old", 1, 5.5)
+    rows[30] = ("", 1, 5.5)
+    rows[31] = ("NA", 1, 5.5)
+    path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
+    got, summary = scored(score, path, model=str(churn_onnx), batch_size=1)
+    empty = [place for place, row in enumerate(got) if not row["label"]]
+    assert empty == [21, 30, 31]
+    assert got[21]["age"] == "old"
+    assert got[31]["age"] == "NA"
+    assert summary["failed"] == 3
+    assert summary["first_failed"] == 22
+    assert summary["rows"] == 40
+    assert sum(summary["labels"].values()) == 37
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_failed_row_in_a_later_window_into_any_format(score, tmp_path, churn_onnx, suffix):
+    rows = [(20 + number, 1, 5.5) for number in range(40)]
+    rows[33] = ("old", 1, 5.5)
+    path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
+    output = tmp_path / f"out{suffix}"
+    summary = score(path, output=str(output), model=str(churn_onnx), batch_size=1)
+    assert (summary["rows"], summary["failed"], summary["first_failed"]) == (40, 1, 34)
+    assert output.stat().st_size > 100
+
+
+def test_all_scores_when_the_first_window_holds_nothing(score, tmp_path, churn_onnx):
+    rows = [("x", 1, 5.5)] * 8 + [(20, 1, 5.5)] * 8
+    path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
+    got, _ = scored(score, path, model=str(churn_onnx), batch_size=1, all_scores=True)
+    names = ["age", "visits", "spend", "label", "score", "score_0", "score_1"]
+    assert list(got[0]) == list(got[-1]) == names
+    assert got[0]["score_1"] == ""
+    assert float(got[-1]["score_1"]) == pytest.approx(expected_churn(got[-1]), abs=1e-5)
+
+
+def test_a_missing_value_for_a_whole_number(score, tmp_path, per_feature_onnx):
+    path = write(tmp_path / "c.csv", [(1, 2), (1, ""), (5, 3)], ("age", "visits"))
+    rows, summary = scored(score, path, model=str(per_feature_onnx))
+    assert [bool(row["label"]) for row in rows] == [True, False, True]
+    assert summary["failed"] == 1
+
+
+def test_missing_features_are_named(score, tmp_path, churn_onnx):
+    path = write(tmp_path / "c.csv", [(1, 2)], ("age", "other"))
+    with pytest.raises(
+        InputError, match=r"lacks 'visits', 'spend', which churn needs; it has 'age'"
+    ):
+        score(path, model=str(churn_onnx))
+
+
+def test_a_text_column_for_a_model_of_numbers(score, customers, churn_onnx):
+    with pytest.raises(InputError, match="--text-column: churn takes 3 features, not a text"):
+        score(customers, model=str(churn_onnx), text_column="name")
+
+
+# ---------------------------------------------------------------- the summary
+
+
+def test_summary(score, file, capsys):
+    _, summary = scored(score, file)
+    rows = read(next(file.parent.glob("*.predictions.csv")))
+    assert summary["mean_score"] == pytest.approx(
+        np.mean([float(row["score"]) for row in rows]), abs=1e-5
+    )
+    assert summary["rows_per_second"] == pytest.approx(400 / summary["seconds"], rel=0.01)
+    assert summary["runtime"] == "onnxruntime"
+    assert summary["precision"] == "float32"
+    assert summary["columns"] == {"text": "review_text"}
+    assert re.fullmatch("[0-9a-f]{64}", summary["model"]["digest"])
+    json.dumps(summary)
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    for word in ("rows", "400", "rows/s", "NEGATIVE", "mean score", "truncated", "duplicates",
+                 "failed", "onnxruntime float32"):  # fmt: skip
+        assert word in shown.err
+
+
+def test_a_summary_of_nothing():
+    empty = Summary()
+    assert empty.rows_per_second == 0
+    assert empty.as_dict()["mean_score"] is None
+
+
+def test_progress_adds_up_to_all_rows(bert, file, tmp_path):
+    from mlopsdeploy.batch import job
+    from mlopsdeploy.batch.sources import open_source
+    from mlopsdeploy.model import load_model
+
+    told = []
+    source = open_source(str(file))
+    job.run(
+        load_model(str(bert), runtime="onnxruntime", threads=1),
+        source,
+        str(tmp_path / "out.csv"),
+        columns={"text": "review_text"},
+        batch_size=5,
+        progress=lambda rows, *_: told.append(rows),
+    )
+    source.close()
+    assert sum(told) == pytest.approx(400)
+    assert len(told) >= 10

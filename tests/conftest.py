@@ -1,0 +1,463 @@
+"""Models and files that all tests share: tiny, real, and made anew for every run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from mlopsdeploy.batch import command
+from mlopsdeploy.config import BatchSettings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+WORDS = [
+    "the",
+    "a",
+    "this",
+    "that",
+    "it",
+    "was",
+    "is",
+    "not",
+    "very",
+    "really",
+    "quite",
+    "good",
+    "great",
+    "awful",
+    "terrible",
+    "fine",
+    "poor",
+    "nice",
+    "battery",
+    "screen",
+    "cable",
+    "food",
+    "service",
+    "waiter",
+    "hotel",
+    "room",
+    "shirt",
+    "colour",
+    "size",
+    "price",
+    "delivery",
+    "box",
+    "arrived",
+    "broke",
+    "works",
+    "stopped",
+    "again",
+    "never",
+    "always",
+    "twice",
+    "would",
+    "buy",
+    "return",
+    "love",
+    "hate",
+    "like",
+    "but",
+    "and",
+    "or",
+    "with",
+    "without",
+    "after",
+    "before",
+    "two",
+    "weeks",
+    "days",
+    "month",
+    "year",
+    "one",
+    "star",
+    "five",
+    "stars",
+    "money",
+    "back",
+    "cheap",
+    "dear",
+    "solid",
+    "thin",
+    "loud",
+    "quiet",
+    "fast",
+    "slow",
+    "warm",
+    "cold",
+    "clean",
+    "dirty",
+]
+POSITIONS = 128  # the most tokens that the tiny models take
+
+
+def pytest_configure() -> None:
+    """Before anything of Hugging Face is imported: no network, in this process or a child."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Compiled models go to a folder of this run; no setting leaks in from outside."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("MLOPSDEPLOY_"):
+                patch.delenv(name)
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("MLOPSDEPLOY_CACHE", str(folder))
+        yield folder
+
+
+# ---------------------------------------------------------------- the command
+
+
+class Result:
+    """What a finished `mlopsdeploy` process left behind."""
+
+    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
+        self.code = done.returncode
+        self.out = done.stdout
+        self.err = done.stderr.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        """Of standard error."""
+        return self.err.splitlines()
+
+    def __repr__(self) -> str:
+        return f"exit code {self.code}\n--- stdout\n{self.out!r}\n--- stderr\n{self.err}"
+
+
+@pytest.fixture
+def mlopsdeploy(tmp_path: Path) -> Callable[..., Result]:
+    """`mlopsdeploy("batch", "a.csv")` runs the command in a process, within `tmp_path`."""
+
+    def run(
+        *arguments: str | Path,
+        stdin: bytes | None = None,
+        env: dict[str, str] | None = None,
+        python: Sequence[str] = (),
+        cwd: Path = tmp_path,
+        **options: Any,
+    ) -> Result:
+        return Result(
+            subprocess.run(
+                [sys.executable, *python, "-m", "mlopsdeploy", *map(str, arguments)],
+                input=stdin if stdin is not None else b"",
+                stdout=options.pop("stdout", subprocess.PIPE),
+                stderr=subprocess.PIPE,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                timeout=240,
+                check=False,
+                **options,
+            )
+        )
+
+    return run
+
+
+@pytest.fixture
+def score(tmp_path: Path, bert: Path) -> Callable[..., dict[str, Any]]:
+    """`score(path, limit=3)` is `mlopsdeploy batch` in this process; gives the summary."""
+
+    def run(path: Path | str, **settings: Any) -> dict[str, Any]:
+        chosen = {
+            "model": str(bert),
+            "runtime": "onnxruntime",
+            "precision": "float32",
+            "threads": 2,
+        }
+        return command.run_batch(BatchSettings(input=str(path), **{**chosen, **settings}))
+
+    return run
+
+
+@pytest.fixture
+def leftovers(tmp_path: Path) -> Callable[[], list[str]]:
+    """Names of what a run wrote or left half-written in `tmp_path`."""
+
+    def names() -> list[str]:
+        return sorted(
+            path.name
+            for path in tmp_path.rglob("*")
+            if ".predictions." in path.name or path.name.endswith(".part")
+        )
+
+    return names
+
+
+# ---------------------------------------------------------------- texts
+
+
+@pytest.fixture(scope="session")
+def reviews() -> Callable[..., list[str]]:
+    """`reviews(10, seed=1)`: so many different texts of natural lengths, the same every time."""
+
+    def make(count: int, seed: int = 0) -> list[str]:
+        generator = random.Random(seed)
+        texts: dict[str, None] = {}
+        while len(texts) < count:
+            length = min(max(int(generator.lognormvariate(2.3, 0.7)), 2), 60)
+            texts[" ".join(generator.choice(WORDS) for _ in range(length))] = None
+        return list(texts)
+
+    return make
+
+
+# ---------------------------------------------------------------- text models
+
+
+def _tokenizer(folder: Path, special: dict[str, str]) -> int:
+    """A tokenizer.json of whole words, with BERT's or RoBERTa's special tokens; its size."""
+    letters = [chr(code) for code in range(33, 127)]
+    vocabulary = dict.fromkeys([*special.values(), *WORDS, *letters, "。", "好"])
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {word: place for place, word in enumerate(vocabulary)}, unk_token=special["unk"]
+        )
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, last = special["first"], special["last"]
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{first} $A {last}",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in (first, last)],
+    )
+    tokenizer.add_special_tokens(list(special.values()))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    said = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": POSITIONS,
+        "pad_token": special["pad"],
+        "unk_token": special["unk"],
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), "utf-8")
+    return len(vocabulary)
+
+
+BERT_TOKENS = {"pad": "[PAD]", "unk": "[UNK]", "first": "[CLS]", "last": "[SEP]"}
+ROBERTA_TOKENS = {"first": "<s>", "pad": "<pad>", "last": "</s>", "unk": "<unk>"}
+
+
+def _checkpoint(folder: Path, architecture: str, labels: Sequence[str], **config: Any) -> Path:
+    """A random sequence classifier, two layers deep and 32 wide, as a Hugging Face folder.
+
+    Its weights are drawn wide, so that texts differ clearly in their labels.
+    """
+    import torch
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    folder.mkdir(parents=True)
+    size = _tokenizer(folder, ROBERTA_TOKENS if architecture == "Roberta" else BERT_TOKENS)
+    names = {
+        "Bert": ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+        "DistilBert": ("dim", "n_layers", "n_heads", "hidden_dim"),
+    }
+    shape = dict(zip(names.get(architecture, names["Bert"]), (32, 2, 4, 64), strict=True))
+    extra = {"type_vocab_size": 1} if architecture == "Roberta" else {}
+    made = getattr(transformers, f"{architecture}Config")(
+        vocab_size=size,
+        max_position_embeddings=POSITIONS + 2 * (architecture == "Roberta"),
+        pad_token_id=1 if architecture == "Roberta" else 0,
+        bos_token_id=None,
+        eos_token_id=None,
+        initializer_range=0.4,
+        id2label=dict(enumerate(labels)),
+        label2id={label: place for place, label in enumerate(labels)},
+        **shape,
+        **extra,
+        **config,
+    )
+    torch.manual_seed(7)
+    model = getattr(transformers, f"{architecture}ForSequenceClassification")(made)
+    model.save_pretrained(folder)
+    return folder
+
+
+def _with_onnx(checkpoint: Path, folder: Path) -> Path:
+    """As many models lie on the hub: config, tokenizer, onnx/model.onnx, and no checkpoint."""
+    from mlopsdeploy.compile import export_onnx
+
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((checkpoint / name).read_bytes())
+    export_onnx.export(checkpoint, folder / "onnx")
+    (folder / "onnx" / "parity.json").unlink()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A tiny random checkpoint (safetensors) of each architecture: labels NEGATIVE, POSITIVE."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    return {
+        name: _checkpoint(folder / name.lower(), name, ("NEGATIVE", "POSITIVE"))
+        for name in ("Bert", "DistilBert", "Roberta")
+    }
+
+
+@pytest.fixture(scope="session")
+def bert_checkpoint(checkpoints: dict[str, Path]) -> Path:
+    """The BERT of them."""
+    return checkpoints["Bert"]
+
+
+@pytest.fixture(scope="session")
+def onnx_folders(
+    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The same models as folders with onnx/model.onnx in place of the checkpoint."""
+    folder = tmp_path_factory.mktemp("onnx_folders")
+    return {name: _with_onnx(path, folder / path.name) for name, path in checkpoints.items()}
+
+
+@pytest.fixture(scope="session")
+def bert(onnx_folders: dict[str, Path]) -> Path:
+    """A two-label BERT with onnx/model.onnx: what most tests score with."""
+    return onnx_folders["Bert"]
+
+
+@pytest.fixture(scope="session")
+def three_class_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT with the labels negative, neutral, positive."""
+    folder = tmp_path_factory.mktemp("three")
+    labels = ("negative", "neutral", "positive")
+    return _with_onnx(_checkpoint(folder / "checkpoint", "Bert", labels), folder / "three-class")
+
+
+@pytest.fixture(scope="session")
+def multi_label_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT that gives toxic, insult and threat a probability each."""
+    folder = tmp_path_factory.mktemp("multi")
+    made = _checkpoint(
+        folder / "checkpoint",
+        "Bert",
+        ("toxic", "insult", "threat"),
+        problem_type="multi_label_classification",
+    )
+    return _with_onnx(made, folder / "multi-label")
+
+
+# ---------------------------------------------------------------- tabular models
+
+
+def _save(
+    path: Path,
+    nodes: list[onnx.NodeProto],
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[onnx.ValueInfoProto],
+    weights: dict[str, np.ndarray],
+    metadata: dict[str, str] | None = None,
+) -> Path:
+    graph = helper.make_graph(
+        nodes,
+        "tabular",
+        inputs,
+        outputs,
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    if metadata:
+        helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, str(path))
+    return path
+
+
+def _value(name: str, shape: list[Any], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+CHURN = {"age": 0.05, "visits": -0.4, "spend": 0.01}  # feature -> weight; the bias is -1
+
+
+@pytest.fixture(scope="session")
+def churn_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sigmoid(0.05 age - 0.4 visits + 0.01 spend - 1); features named in the file's metadata."""
+    return _save(
+        tmp_path_factory.mktemp("tabular") / "churn.onnx",
+        [
+            helper.make_node("MatMul", ["features", "w"], ["m"]),
+            helper.make_node("Add", ["m", "b"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["probability"]),
+        ],
+        [_value("features", ["rows", 3])],
+        [_value("probability", ["rows", 1])],
+        {
+            "w": np.array([[weight] for weight in CHURN.values()], np.float32),
+            "b": np.array([-1], np.float32),
+        },
+        {"feature_names": json.dumps(list(CHURN))},
+    )
+
+
+@pytest.fixture(scope="session")
+def unnamed_onnx(churn_onnx: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The churn model without feature names."""
+    model = onnx.load(str(churn_onnx))
+    del model.metadata_props[:]
+    path = tmp_path_factory.mktemp("tabular") / "unnamed.onnx"
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="session")
+def per_feature_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One input per feature, as Keras and scikit-learn pipelines have: sigmoid(age - visits)."""
+    return _save(
+        tmp_path_factory.mktemp("tabular") / "per_feature.onnx",
+        [
+            helper.make_node("Cast", ["visits"], ["v"], to=TensorProto.FLOAT),
+            helper.make_node("Sub", ["age", "v"], ["logit"]),
+            helper.make_node("Sigmoid", ["logit"], ["probability"]),
+        ],
+        [_value("age", ["rows", 1]), _value("visits", ["rows", 1], TensorProto.INT64)],
+        [_value("probability", ["rows", 1])],
+        {},
+    )
+
+
+@pytest.fixture(scope="session")
+def labelled_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As scikit-learn's converter writes it: a label (a string of the model's own) and
+    probabilities of three classes, a softmax over (age, visits, spend)."""
+    return _save(
+        tmp_path_factory.mktemp("tabular") / "labelled.onnx",
+        [
+            helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
+            helper.make_node("ArgMax", ["probabilities"], ["place"], axis=1, keepdims=0),
+            helper.make_node("Gather", ["names", "place"], ["label"]),
+        ],
+        [_value("features", ["rows", 3])],
+        [_value("label", ["rows"], TensorProto.STRING), _value("probabilities", ["rows", 3])],
+        {"names": np.array(["old", "loyal", "rich"], dtype=object)},
+        {"feature_names": "age,visits,spend"},
+    )
+
+
+@pytest.fixture
+def customers(tmp_path: Path) -> Path:
+    """customers.csv: three features and a name, 50 rows."""
+    generator = random.Random(3)
+    rows = [
+        f"c{i},{generator.randint(18, 80)},{generator.randint(0, 9)},{generator.random() * 300:.2f}"
+        for i in range(50)
+    ]
+    path = tmp_path / "customers.csv"
+    path.write_text("\n".join(["name,age,visits,spend", *rows, ""]), "utf-8")
+    return path

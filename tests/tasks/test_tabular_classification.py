@@ -1,0 +1,102 @@
+"""What the usual converters write is understood, and what can't be is said."""
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.columns import Field
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.tasks.tabular_classification import TabularClassification
+
+MATRIX = (Field("features", "float32", (2,)),)
+ROWS = {"features": np.zeros((3, 2), np.float32)}
+
+
+def task(**options):
+    return TabularClassification(MATRIX, features=("age", "visits"), **options)
+
+
+def test_one_sigmoid_is_the_second_class():
+    got = task(labels=("stays", "leaves")).decode({"p": np.array([[0.2], [0.5], [0.9]])}, ROWS)
+    assert got["label"].tolist() == ["stays", "leaves", "leaves"]
+    np.testing.assert_allclose(got["score"], [0.8, 0.5, 0.9], atol=1e-6)
+
+
+def test_a_threshold_moves_the_line_and_the_score_is_of_the_label_given():
+    got = task(threshold=0.8).decode(
+        {"p": np.array([[0.7], [0.8]])}, {"features": np.zeros((2, 2))}
+    )
+    assert got["label"].tolist() == ["0", "1"]
+    np.testing.assert_allclose(got["score"], [0.3, 0.8], atol=1e-6)
+
+
+def test_more_classes_below_the_threshold_get_no_label():
+    scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.3, 0.3]])
+    got = task(labels=("a", "b", "c"), threshold=0.5).decode({"p": scores}, ROWS)
+    assert got["label"].tolist() == ["a", "c", ""]
+
+
+def test_logits_become_probabilities():
+    got = task().decode({"logits": np.array([[2.0, 0.0], [-3.0, 3.0], [9.0, 1.0]])}, ROWS)
+    np.testing.assert_allclose(got["scores"].sum(axis=1), 1, atol=1e-6)
+    assert got["label"].tolist() == ["0", "1", "0"]
+
+
+def test_the_models_own_labels_are_kept():
+    tensors = {
+        "label": np.array(["no", "yes", "no"], object),
+        "probabilities": np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32),
+    }
+    assert task().decode(tensors, ROWS)["label"].tolist() == ["no", "yes", "no"]
+
+
+def test_a_row_without_an_answer_does_not_touch_the_others():
+    got = task().decode({"p": np.array([[0.9], [np.nan], [0.1]])}, ROWS)
+    assert np.isnan(got["score"][1])
+    assert [got["label"][0], got["label"][2]] == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "message"),
+    [
+        ({"y": np.array([[153.2], [7.0], [1.0]])}, "regression is not supported"),
+        ({"y": np.array([1, 2, 3])}, "gives no probabilities"),
+    ],
+)
+def test_what_is_no_classifier_is_said(outputs, message):
+    with pytest.raises(ModelError, match=message):
+        task().decode(outputs, ROWS)
+
+
+def test_labels_and_probabilities_have_to_match():
+    with pytest.raises(ModelError, match="2 probabilities per row, but 3 labels"):
+        task(labels=("a", "b", "c")).decode({"p": np.full((3, 1), 0.5)}, ROWS)
+
+
+def test_features_have_to_be_named_and_counted():
+    with pytest.raises(ModelError, match="does not name them"):
+        TabularClassification(MATRIX)
+    with pytest.raises(ModelError, match="takes 2 features, but 3 are named"):
+        TabularClassification(MATRIX, features=("a", "b", "c"))
+    with pytest.raises(ModelError, match="a row of numbers"):
+        TabularClassification((Field("image", "float32", (3, 8, 8)),), features=("a",))
+
+
+@pytest.mark.parametrize("said", ['["age", "visits"]', "age, visits"])
+def test_names_in_the_file(said):
+    found = TabularClassification(MATRIX, metadata={"feature_names": said})
+    assert [field.name for field in found.inputs] == ["age", "visits"]
+
+
+def test_encode_puts_features_in_the_models_order():
+    columns = {"visits": np.array([1.0, 2.0]), "age": np.array([30.0, 40.0])}
+    encoded = task().encode(columns)["features"]
+    assert encoded.dtype == np.float32
+    assert encoded.tolist() == [[30, 1], [40, 2]]
+
+
+def test_a_single_feature_takes_its_name_from_the_file_or_the_tensor():
+    one = (Field("x", "float32", (1,)),)
+    assert TabularClassification(one).inputs[0].name == "x"
+    named = TabularClassification(one, metadata={"feature_names": "age"})
+    assert named.inputs[0].name == "age"
+    assert named.encode({"age": np.array([3.0])})["x"].tolist() == [[3]]

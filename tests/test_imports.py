@@ -1,0 +1,128 @@
+"""`--help` answers at once because nothing heavy is imported; every layer stands where it says."""
+
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "mlopsdeploy"
+
+# What the help of the command line may load beside the standard library: Typer and what it needs.
+# Typer reads the types of a command's flags with pydantic where that is installed.
+ALLOWED = {
+    "mlopsdeploy",
+    "typer",
+    "click",
+    "shellingham",
+    "typing_extensions",
+    "annotated_doc",
+    "colorama",
+}
+
+HELP = """
+import sys
+before = set(sys.modules)
+from mlopsdeploy.cli import main
+sys.argv = {arguments!r}
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+print("@", *sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        if parts[-1] not in ("__main__", "export_onnx"):
+            yield ".".join(parts).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["batch", "--help"]])
+def test_help_loads_only_what_is_allowed(arguments):
+    script = HELP.replace("{arguments!r}", repr(["mlopsdeploy", *arguments]))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.rpartition("@")[2].split())
+    own = {name for name in loaded if name not in sys.stdlib_module_names}
+    own = {name for name in own if not name.startswith("_")}
+    of_typer = {"pydantic", "pydantic_core", "annotated_types", "typing_inspection"}
+    allowed = ALLOWED if arguments == ["--help"] else ALLOWED | of_typer
+    assert own <= allowed, sorted(own - allowed)
+    assert "mlopsdeploy" in own
+    assert "Usage" in done.stdout
+
+
+def test_import_mlopsdeploy_loads_nothing_but_itself():
+    script = (
+        "import sys; before = set(sys.modules); import mlopsdeploy; mlopsdeploy.__version__;"
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded - set(sys.stdlib_module_names) == {"mlopsdeploy"}
+
+
+@pytest.mark.parametrize("name", list(modules()))
+def test_every_module_can_be_imported_by_name(name):
+    importlib.import_module(name)
+
+
+def test_public_names_are_there():
+    import mlopsdeploy
+
+    for name in mlopsdeploy.__all__:
+        assert getattr(mlopsdeploy, name)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = mlopsdeploy.no_such_name
+
+
+def test_import_contracts_name_modules_that_exist():
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    known = set(modules())
+    for contract in said["tool"]["importlinter"]["contracts"]:
+        named = [
+            name.strip()
+            for key in ("layers", "source_modules", "forbidden_modules", "modules")
+            for entry in contract.get(key, ())
+            for name in entry.split("|")
+        ]
+        assert named
+        assert set(named) <= known, contract["name"]
+
+
+def test_every_part_of_the_package_has_its_place_in_the_layers():
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    contracts = said["tool"]["importlinter"]["contracts"]
+    placed = {
+        name.strip()
+        for contract in contracts
+        for key in ("layers", "modules")
+        for entry in contract.get(key, ())
+        for name in entry.split("|")
+    }
+    top = {name for name in modules() if name.count(".") == 1}
+    assert top == placed
+
+
+def test_entry_points_lead_to_classes():
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    for group in ("mlopsdeploy.runtimes", "mlopsdeploy.tasks"):
+        for name, target in said["project"]["entry-points"][group].items():
+            module, _, attribute = target.partition(":")
+            assert module.rpartition(".")[2] == name, "a plug-in's module bears its name"
+            assert isinstance(getattr(importlib.import_module(module), attribute), type)
+
+
+def test_every_runtime_has_an_extra_of_its_name():
+    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    runtimes = said["project"]["entry-points"]["mlopsdeploy.runtimes"]
+    assert set(runtimes) <= set(said["project"]["optional-dependencies"])
