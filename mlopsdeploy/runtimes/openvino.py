@@ -92,6 +92,8 @@ def _settings(precision: str, threads: int, has_bfloat16: bool) -> dict[str, obj
     return {
         "NUM_STREAMS": threads,
         "INFERENCE_NUM_THREADS": threads,
+        # Pinned, the first stream of two models would share a core while another core is idle.
+        "ENABLE_CPU_PINNING": False,
         "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": DYNAMIC_GROUP if precision == "int8" else 0,
     }
