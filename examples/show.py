@@ -24,10 +24,10 @@ def main(path: str) -> None:
         title=f"{path} (every {len(known) // (ROWS - 4)}th row, and four surprises)",
         box=box.SIMPLE_HEAD,
     )
-    table.add_column("stars", justify="right")
+    table.add_column("stars", justify="right", min_width=5)
     table.add_column("review_text", max_width=64, no_wrap=True, overflow="ellipsis")
-    table.add_column("label")
-    table.add_column("score", justify="right")
+    table.add_column("label", min_width=8)
+    table.add_column("score", justify="right", min_width=5)
     for row in shown:
         style = "green" if row["label"] == "POSITIVE" else "red"
         text = " ".join(row["review_text"].split())
