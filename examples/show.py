@@ -23,9 +23,10 @@ def main(path: str) -> None:
     table = Table(
         title=f"{path} (every {len(known) // (ROWS - 4)}th row, and four surprises)",
         box=box.SIMPLE_HEAD,
+        expand=True,
     )
     table.add_column("stars", justify="right", min_width=5)
-    table.add_column("review_text", max_width=64, no_wrap=True, overflow="ellipsis")
+    table.add_column("review_text", ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column("label", min_width=8)
     table.add_column("score", justify="right", min_width=5)
     for row in shown:
@@ -34,7 +35,8 @@ def main(path: str) -> None:
         table.add_row(
             row["rating"], text, f"[{style}]{row['label']}[/]", f"{float(row['score']):.3f}"
         )
-    Console().print(table)
+    console = Console()
+    console.print(table, width=min(console.width, 100))
 
 
 if __name__ == "__main__":
