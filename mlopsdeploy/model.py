@@ -62,10 +62,7 @@ class Model:
         results = [self.predict_batch(encoded, batch) for batch in batches]
         if not results:
             return {}
-        order = np.argsort(np.concatenate(batches), kind="stable")
-        return {
-            name: np.concatenate([result[name] for result in results])[order] for name in results[0]
-        }
+        return in_order(batches, results)
 
     def plan(self, encoded: Columns) -> list[Rows]:
         """The rows to compute together, as `planner.plan` cuts them for this task and device."""
@@ -87,6 +84,14 @@ class Model:
             for name, values in exact.items():
                 predictions[name][close] = values
         return predictions
+
+
+def in_order(batches: list[Rows], results: list[Columns]) -> Columns:
+    """The results of batches as one, in the order of the rows that `plan` was given."""
+    order = np.argsort(np.concatenate(batches), kind="stable")
+    return {
+        name: np.concatenate([result[name] for result in results])[order] for name in results[0]
+    }
 
 
 def load_model(

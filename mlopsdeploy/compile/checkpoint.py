@@ -14,7 +14,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlopsdeploy.errors import ModelError
@@ -47,9 +48,7 @@ def to_onnx(
             "pip install 'mlopsdeploy[torch]' (once; it is not needed to run)"
         )
     say(f"exporting {checkpoint.name} to ONNX, once")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
+    with _appearing(folder) as building:
         proof = _export(checkpoint, building)
         if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
             raise ModelError(
@@ -57,16 +56,25 @@ def to_onnx(
                 f"{proof['largest_difference']:.2g}, {proof['label_flips']} labels); "
                 "use --runtime torch"
             )
-        if folder.exists():  # left by a run that was cut off, or made meanwhile by another
-            shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     say(
         f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
         f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
     )
     return file
+
+
+@contextmanager
+def _appearing(folder: Path) -> Iterator[Path]:
+    """A folder to build in; it becomes `folder` when the block ends well, else it is gone."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    try:
+        yield building
+        if folder.exists():  # left by a run that was cut off, or made meanwhile by another
+            shutil.rmtree(folder, ignore_errors=True)
+        building.replace(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
 
 
 def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
@@ -122,15 +130,8 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
         )
     from safetensors.numpy import save_file
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
+    with _appearing(folder) as building:
         save_file(state, building / "model.safetensors", {"format": "pt"})
         home = file.parent.parent if file.parent.name == "onnx" else file.parent
         shutil.copy(home / "config.json", building)
-        if folder.exists():
-            shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     return folder

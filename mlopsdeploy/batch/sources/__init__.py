@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
-from mlopsdeploy.batch.sources.base import BROKEN, Source, Window, named
+from mlopsdeploy.batch.sources.base import BROKEN, Source, Window, close, named
 from mlopsdeploy.batch.sources.csv import CsvSource
 from mlopsdeploy.batch.sources.json_lines import JsonLinesSource
 from mlopsdeploy.batch.sources.parquet import ParquetSource
@@ -52,7 +52,7 @@ def open_source(path: str, *, delimiter: str = "auto", encoding: str = "auto") -
             return JsonLinesSource(stream, raw, path)
         return CsvSource(stream, raw, path, delimiter, encoding, head)
     except BaseException:
-        raw.close()
+        close(raw)
         raise
 
 

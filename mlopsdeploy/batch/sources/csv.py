@@ -112,7 +112,7 @@ class CsvSource:
         data, ends = self._look(SAMPLE_ROWS)
         if not len(ends):
             raise InputError(f"{named(self.path)}: has a header but no rows")
-        table = self._parse(data, dict.fromkeys(self.names, "str"), 0)
+        table = self._parse(data, dict.fromkeys(self.names, "str"))
         return {name: table.column(name).to_pylist() for name in self.names}
 
     def windows(
@@ -142,7 +142,7 @@ class CsvSource:
         raw: bool,
     ) -> Window:
         records = _slices(data, ends)
-        table = self._parse(data, kinds, len(records))
+        table = self._parse(data, kinds)
         if table.num_rows != len(records):
             raise InputError(
                 f"{named(self.path)}: line {self._line} and after: quotes don't pair up; "
@@ -158,7 +158,7 @@ class CsvSource:
             table=None if raw else table.select(self.names),
         )
 
-    def _parse(self, data: bytes, kinds: Mapping[str, str], rows: int) -> pa.Table:
+    def _parse(self, data: bytes, kinds: Mapping[str, str]) -> pa.Table:
         wrong: list[Any] = []
 
         def note(row: Any) -> str:
@@ -171,7 +171,7 @@ class CsvSource:
         except pa.ArrowInvalid as error:
             if "conversion error to double" in str(error) and numbers:
                 # A word where a number should be: read as text, and judge value by value.
-                return self._parse(data, dict.fromkeys(kinds, "str"), rows)
+                return self._parse(data, dict.fromkeys(kinds, "str"))
             raise self._unreadable(error, data) from error
         if wrong:
             row = wrong[0]

@@ -27,7 +27,6 @@ class JsonLinesSource:
     """One JSON object a line; columns are the keys of the first rows."""
 
     format = "jsonl"
-    line_end = "\n"
 
     def __init__(self, stream: IO[bytes], raw: IO[bytes], path: str) -> None:
         self.path = path

@@ -18,7 +18,6 @@ class ParquetSource:
     """Columns with types of their own, which are kept."""
 
     format = "parquet"
-    line_end = "\n"
 
     def __init__(self, raw: IO[bytes], path: str) -> None:
         self.path = path
