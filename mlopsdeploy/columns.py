@@ -9,8 +9,10 @@ A *task* knows what data mean, a *runtime* knows how to run a file, and a model 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +34,41 @@ class Field:
     shape: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class ModelFiles:
+    """What is known of a model before it runs, read from its files.
+
+    `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "litert" (a `.tflite`),
+    "keras" (`.keras` or `.h5`), "saved_model" (a folder), "checkpoint" (a Hugging Face folder with
+    safetensors). `digest` is the SHA-256 of everything that shapes its answers. `task` is empty
+    where nothing but the graph itself can tell. `said` is all that `model.yaml` says.
+    """
+
+    name: str
+    version: str
+    digest: str
+    task: str
+    graphs: Mapping[str, Path]
+    labels: tuple[str, ...] = ()
+    multi_label: bool = False
+    threshold: float | None = None
+    precision: str | None = None
+    tokenizer: Path | None = None
+    max_length: int = 512
+    pad_id: int = 0
+    pad_side: str = "right"
+    features: tuple[str, ...] = ()
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a user may say over what the model's files say; see `load_model`."""
+
+    threshold: float | None = None
+    features: tuple[str, ...] = ()
+
+
 class Runtime(Protocol):
     """Runs a model's file; knows nothing of what the numbers mean."""
 
@@ -51,7 +88,8 @@ class Runtime(Protocol):
     """How many times the work of a CPU core's batch one call should bring (1 on a CPU)."""
 
     precision: str
-    """What it computes in: float32, bfloat16 or int8."""
+    """What it computes in: float32, bfloat16 or int8. A class that lets its caller choose lists
+    the choices as `precisions`, and the formats that it opens as `formats`."""
 
     def run(self, tensors: Columns) -> Columns:
         """Outputs by name for dense inputs by name; tensors it has no input for are ignored.
@@ -68,6 +106,15 @@ class Task(Protocol):
     outputs: tuple[Field, ...]
     batch_cost: int
     """The work, in units of `cost`, that keeps one CPU core busy without leaving its cache."""
+
+    @classmethod
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
+        """The task of a model, from its files, its tensors and the user's wishes.
+
+        Raises:
+            ModelError: the files lack what the task needs, or the tensors are not a model of it.
+        """
+        ...
 
     def encode(self, columns: Columns) -> Columns:
         """What the model needs of each row; may be ragged (object arrays)."""

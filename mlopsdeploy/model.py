@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlopsdeploy import plugins
-from mlopsdeploy.columns import Columns, Runtime, Task, rows_of, take
-from mlopsdeploy.compile import checkpoint
+from mlopsdeploy.columns import Columns, ModelFiles, Runtime, Task, TaskOptions, rows_of, take
+from mlopsdeploy.compile import checkpoint, keras
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.models import ModelFiles, find_model
+from mlopsdeploy.models import find_model
 from mlopsdeploy.models.cache import cache_folder
 from mlopsdeploy.planner import Rows, plan
 
@@ -24,10 +25,13 @@ from mlopsdeploy.planner import Rows, plan
 # row's neighbours.
 CLOSE_CALL = {"bfloat16": 0.02, "int8": 0.08}
 
-# What a model runs on when nobody says: the first that is installed.
+# By the format of its files, best first.
 _PREFERRED = {
-    "text_classification": ("openvino", "onnxruntime", "torch"),
-    "tabular_classification": ("onnxruntime", "openvino"),
+    "tflite": ("litert",),
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "keras": ("litert", "tensorflow"),
+    "saved_model": ("litert", "tensorflow"),
 }
 
 
@@ -42,6 +46,7 @@ class Model:
         task: its seam to data.
         runtime: its seam to hardware.
         exact: gives the same model in float32, for close calls of a lower precision.
+        said: what its `model.yaml` says, such as an `example` row.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Model:
     task: Task
     runtime: Runtime
     exact: Callable[[], Runtime] | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, columns: Columns) -> Columns:
         """Predictions for the given rows: as many, in the same order.
@@ -102,18 +108,25 @@ def load_model(
     threads: int | None = None,
     threshold: float | None = None,
     features: tuple[str, ...] = (),
+    streams: int | None = None,
+    trust_model: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Load a model by name, path or hub id.
 
     Args:
-        reference: `sentiment`, a Hugging Face folder, an `.onnx` file, or `org/name[@revision]`.
-        runtime: "auto", "openvino", "onnxruntime", "torch", or what a plug-in adds.
+        reference: `sentiment`, `fraud`, a Hugging Face folder, an `.onnx`, `.keras`, `.h5` or
+            `.tflite` file, a SavedModel, or `org/name[@revision]`.
+        runtime: "auto", "openvino", "onnxruntime", "litert", "tensorflow", "torch", or what a
+            plug-in adds.
         precision: "auto", "float32", "bfloat16" or "int8". Auto is what the model's `model.yaml`
             says was proven for it, else bfloat16 where the hardware has it, else float32.
-        threads: calls that run at the same time; by default one per core.
+        threads: CPU threads in all; by default one per core.
+        streams: calls that run at the same time, each with its share of the threads; by default
+            one per thread, which is best for throughput. One stream answers soonest.
         threshold: see the task; by default the model's own.
         features: for tabular models, the input columns in the model's order.
+        trust_model: run code that the model's files carry (Keras Lambda layers).
         say: told what takes long (an export), in one line each.
 
     Raises:
@@ -121,20 +134,22 @@ def load_model(
         ModelError: the model can't be found or loaded.
     """
     files = find_model(reference)
-    name = _choose_runtime(runtime, files)
-    runtime_class = plugins.load("runtimes", name)
-    graph = _choose_graph(files, name, runtime_class.formats, say)
-    if precision == "auto" and files.precision and name == "openvino":
-        precision = files.precision
+    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, say=say)
+    precisions = getattr(runtime_class, "precisions", ())
+    if precision == "auto" and files.precision in precisions:
+        precision = str(files.precision)
     elif precision == "int8" and files.precision != "int8":
         say(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
     threads = threads or core_count()
-    running: Runtime = runtime_class(graph, precision=precision, threads=threads)
-    task = _make_task(files, running, threshold, features)
+    spread = {} if streams is None else {"streams": streams}
+    running: Runtime = runtime_class(graph, precision=precision, threads=threads, **spread)
+    task = plugins.load("tasks", files.task or _guess_task(running)).build(
+        files, running, TaskOptions(threshold, features)
+    )
     exact = None
-    if running.precision in CLOSE_CALL:
-        exact = _once(lambda: runtime_class(graph, precision="float32", threads=threads))
-    return Model(files.name, files.version, files.digest, task, running, exact)
+    if running.precision in CLOSE_CALL and "float32" in precisions:
+        exact = _once(lambda: runtime_class(graph, precision="float32", threads=threads, **spread))
+    return Model(files.name, files.version, files.digest, task, running, exact, files.said)
 
 
 def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
@@ -158,61 +173,62 @@ def core_count() -> int:
     return os.cpu_count() or 1
 
 
-def _choose_runtime(runtime: str, files: ModelFiles) -> str:
-    if runtime != "auto":
-        return runtime
-    preferred = _PREFERRED.get(files.task, plugins.names("runtimes"))
-    for name in preferred:
-        if plugins.installed(name):
-            return name
-    raise ConfigError(
-        f"no runtime for {files.task} is installed: pip install 'mlopsdeploy[{preferred[0]}]'"
-    )
-
-
-def _choose_graph(
-    files: ModelFiles, runtime: str, formats: tuple[str, ...], say: Callable[[str], None]
-) -> Path:
+def _choose(
+    files: ModelFiles, runtime: str, *, trust_model: bool, say: Callable[[str], None]
+) -> tuple[Any, Path]:
+    """The runtime's class and the file that it runs, compiled first where need be."""
+    preferred = _preferred(files)
+    if runtime == "auto":
+        runtime = next((name for name in preferred if plugins.installed(name)), "")
+        if not runtime:
+            raise ConfigError(
+                f"no runtime for {files.name} is installed: "
+                f"pip install 'mlopsdeploy[{preferred[0]}]'"
+            )
+        if runtime == "litert" and "tflite" not in files.graphs:
+            compiled = _compile_keras(files, "auto", trust_model=trust_model, say=say)
+            name = "litert" if compiled.suffix == ".tflite" else "tensorflow"
+            return plugins.load("runtimes", name), compiled
+    runtime_class = plugins.load("runtimes", runtime)
+    formats = runtime_class.formats
     for format_ in formats:
         if format_ in files.graphs:
-            return files.graphs[format_]
+            return runtime_class, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
-        return checkpoint.to_onnx(files.graphs["checkpoint"], cache_folder(), files.digest, say=say)
+        graph = files.graphs["checkpoint"]
+        return runtime_class, checkpoint.to_onnx(graph, cache_folder(), files.digest, say=say)
     if "checkpoint" in formats and "onnx" in files.graphs and files.task == "text_classification":
-        return checkpoint.from_onnx(files.graphs["onnx"], cache_folder(), files.digest)
+        graph = files.graphs["onnx"]
+        return runtime_class, checkpoint.from_onnx(graph, cache_folder(), files.digest)
+    for target in ("tflite", "saved_model"):
+        if target in formats and not {"keras", "saved_model"}.isdisjoint(files.graphs):
+            return runtime_class, _compile_keras(files, target, trust_model=trust_model, say=say)
     raise ModelError(
         f"{files.name}: has {', '.join(files.graphs)}, but {runtime} runs {', '.join(formats)}"
     )
 
 
-def _make_task(
-    files: ModelFiles, runtime: Runtime, threshold: float | None, features: tuple[str, ...]
-) -> Task:
-    threshold = files.threshold if threshold is None else threshold
-    task_class = plugins.load("tasks", files.task)
+def _preferred(files: ModelFiles) -> tuple[str, ...]:
+    """What a model runs on when nobody says: the first of these that is installed."""
     if files.task == "text_classification":
-        if files.tokenizer is None:
-            raise ModelError(
-                f"{files.name}: has no tokenizer.json; save it once with transformers: "
-                "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
-            )
-        task: Task = task_class(
-            files.tokenizer,
-            files.labels,
-            multi_label=files.multi_label,
-            max_length=files.max_length,
-            pad_id=files.pad_id,
-            pad_side=files.pad_side,
-            threshold=threshold,
-        )
-    else:
-        task = task_class(
-            runtime.inputs,
-            runtime.outputs,
-            features=features or files.features,
-            metadata=runtime.metadata,
-            labels=files.labels,
-            threshold=threshold,
-            name=files.name,
-        )
-    return task
+        return ("openvino", "onnxruntime", "torch")
+    for format_, runtimes in _PREFERRED.items():
+        if format_ in files.graphs:
+            return runtimes
+    return plugins.names("runtimes")
+
+
+def _compile_keras(
+    files: ModelFiles, target: str, *, trust_model: bool, say: Callable[[str], None]
+) -> Path:
+    source = files.graphs.get("keras") or files.graphs["saved_model"]
+    return keras.compile_model(
+        source, cache_folder(), files.digest, target=target, trust_model=trust_model, say=say
+    )
+
+
+def _guess_task(runtime: Runtime) -> str:
+    """What a graph is for, where no file says it: a picture in, or a row of numbers."""
+    if any(len(field.shape) >= 3 for field in runtime.inputs):
+        return "object_detection" if len(runtime.outputs) > 1 else "image_classification"
+    return "tabular_classification"

@@ -14,6 +14,9 @@ from typing import Any
 
 from mlopsdeploy.errors import ConfigError
 
+# Where a runtime's package has another name than the runtime.
+_PACKAGES = {"litert": "ai_edge_litert"}
+
 
 def names(kind: str) -> tuple[str, ...]:
     """What there is of a kind ("runtimes" or "tasks"), installed or not."""
@@ -41,8 +44,8 @@ def load(kind: str, name: str) -> Any:
 
 
 def installed(runtime: str) -> bool:
-    """Whether the package of a runtime is there; it bears the runtime's name. Imports nothing."""
-    return importlib.util.find_spec(runtime) is not None
+    """Whether the package of a runtime is there. Imports nothing."""
+    return importlib.util.find_spec(_PACKAGES.get(runtime, runtime)) is not None
 
 
 def _find(kind: str, name: str) -> EntryPoint:

@@ -9,7 +9,7 @@ from mlopsdeploy.errors import ConfigError
 
 
 def test_what_there_is():
-    assert plugins.names("runtimes") == ("onnxruntime", "openvino", "torch")
+    assert plugins.names("runtimes") == ("litert", "onnxruntime", "openvino", "tensorflow", "torch")
     assert plugins.names("tasks") == ("tabular_classification", "text_classification")
 
 

@@ -1,5 +1,5 @@
 """From what a user calls a model to files on disk that a runtime can open."""
 
-from mlopsdeploy.models.files import ModelFiles, find_model
+from mlopsdeploy.models.files import find_model
 
-__all__ = ["ModelFiles", "find_model"]
+__all__ = ["find_model"]

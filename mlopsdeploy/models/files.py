@@ -1,7 +1,8 @@
 """A reference to a model, and what can be read about it without running it.
 
 A reference is a built-in name (`sentiment`), a path (a Hugging Face folder, a folder with
-`model.yaml`, an `.onnx` file), or a hub id (`org/name`, `org/name@revision`).
+`model.yaml`, a SavedModel, an `.onnx`, `.keras`, `.h5` or `.tflite` file, OpenVINO's `.xml`), or a
+hub id (`org/name`, `org/name@revision`).
 """
 
 from __future__ import annotations
@@ -10,44 +11,30 @@ import difflib
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.models import hub
 
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
-_FILE_SUFFIXES = {".onnx", ".xml", ".keras", ".h5", ".tflite", ".safetensors", ".pt", ".bin"}
+_FORMATS = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+    ".tflite": "tflite",
+}
+# Loading one of these runs whatever code its author put in.
+_PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"}
+_FILE_SUFFIXES = {*_FORMATS, *_PICKLES, ".safetensors"}
 # Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """What is known of a model before it runs.
-
-    `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "checkpoint" (a Hugging Face
-    folder with safetensors). `digest` is the SHA-256 of everything that shapes its answers.
-    """
-
-    name: str
-    version: str
-    digest: str
-    task: str
-    graphs: Mapping[str, Path]
-    labels: tuple[str, ...] = ()
-    multi_label: bool = False
-    threshold: float | None = None
-    precision: str | None = None
-    tokenizer: Path | None = None
-    max_length: int = 512
-    pad_id: int = 0
-    pad_side: str = "right"
-    features: tuple[str, ...] = ()
 
 
 def find_model(reference: str) -> ModelFiles:
@@ -63,11 +50,7 @@ def find_model(reference: str) -> ModelFiles:
     if path.is_dir():
         return _read_folder(path, name=path.resolve().name)
     if path.is_file():
-        if path.suffix == ".onnx":
-            return _read_onnx(path)
-        raise ModelError(
-            f"{reference}: not a model file that can be run; expected .onnx or a model folder"
-        )
+        return _read_file(path)
     if hub.is_hub_id(reference) and path.suffix not in _FILE_SUFFIXES:
         return _read_folder(hub.download(reference), name=reference)
     if "/" in reference or path.suffix in _FILE_SUFFIXES:
@@ -88,16 +71,17 @@ def built_in() -> tuple[str, ...]:
 def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     config = _read_json(folder / "config.json")
     said = _read_yaml(folder / "model.yaml")
-    if not config and not said:
-        raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     graphs = _find_graphs(folder)
+    if not config and not said and "saved_model" not in graphs:
+        raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     if not graphs:
         raise ModelError(
-            f"{folder}: no weights; expected onnx/model.onnx, model.onnx or model.safetensors"
+            f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
+            "model.keras or saved_model.pb"
         )
     _verify(folder, said.get("sha256", {}))
     if not config:
-        return _tabular(said, graphs, name=name)
+        return _described(said, graphs, name=name)
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
@@ -114,26 +98,38 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
         max_length=_max_length(config, tokens),
         pad_id=_pad_id(config, tokens, tokenizer),
         pad_side=str(tokens.get("padding_side", "right")),
+        said=said,
     )
 
 
-def _read_onnx(path: Path) -> ModelFiles:
+def _read_file(path: Path) -> ModelFiles:
     """A single file; what it does not say itself may stand in a YAML of the same name."""
+    if path.suffix in _PICKLES:
+        raise ModelError(
+            f"{path}: a pickle runs its author's code when it is opened, so it isn't; export the "
+            "model to ONNX (skl2onnx, torch.onnx) or safetensors"
+        )
+    if path.suffix not in _FORMATS:
+        raise ModelError(
+            f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
+            "model folder"
+        )
     said = _read_yaml(path.with_suffix(".yaml"))
-    return _tabular(said, {"onnx": path}, name=path.stem)
+    return _described(said, {_FORMATS[path.suffix]: path}, name=path.stem)
 
 
-def _tabular(said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str) -> ModelFiles:
+def _described(said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str) -> ModelFiles:
     return ModelFiles(
         name=str(said.get("name", name)),
         version=str(said.get("version", "")),
         digest=_digest(_parts(graphs)),
-        task=str(said.get("task", "tabular_classification")),
+        task=str(said.get("task", "")),
         graphs=graphs,
         labels=tuple(str(label) for label in said.get("labels", ())),
         threshold=said.get("threshold"),
         precision=said.get("precision"),
         features=tuple(str(feature) for feature in said.get("features", ())),
+        said=said,
     )
 
 
@@ -141,13 +137,16 @@ def _find_graphs(folder: Path) -> dict[str, Path]:
     places = {
         "onnx": ("onnx/model.onnx", "model.onnx"),
         "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
+        "tflite": ("model.tflite",),
         "checkpoint": ("model.safetensors", "model.safetensors.index.json"),
+        "keras": ("model.keras", "model.h5"),
+        "saved_model": ("saved_model.pb",),
     }
     graphs = {}
     for format_, names in places.items():
         found = next((folder / name for name in names if (folder / name).is_file()), None)
         if found:
-            graphs[format_] = folder if format_ == "checkpoint" else found
+            graphs[format_] = folder if format_ in ("checkpoint", "saved_model") else found
     return graphs
 
 
@@ -159,6 +158,9 @@ def _parts(graphs: Mapping[str, Path]) -> list[Path]:
             parts.extend(sorted(path.glob("model*.safetensors")))
         elif format_ == "openvino":
             parts.extend([path, path.with_suffix(".bin")])
+        elif format_ == "saved_model":
+            parts.append(path / "saved_model.pb")
+            parts.extend(sorted((path / "variables").glob("*")))
         else:
             parts.extend([path, path.with_name(path.name + "_data"), Path(f"{path}.data")])
     return [part for part in parts if part.exists()]

@@ -12,7 +12,7 @@ from mlopsdeploy.errors import ConfigError, ModelError
 
 
 class OnnxRuntime:
-    """One session, called from as many threads as there are cores, one thread each.
+    """One session, called from several threads at once, by default with one thread each.
 
     It computes in float32 only: it has no bfloat16 kernels for CPUs, and its dynamic int8 lets a
     row's score depend on its neighbours, since the scales are computed over the whole batch
@@ -21,7 +21,9 @@ class OnnxRuntime:
     Args:
         file: the `.onnx` file.
         precision: "float32" ("auto" means the same).
-        threads: how many calls may run at the same time.
+        threads: CPU threads in all.
+        streams: calls at the same time, each with its share of the threads; by default as many
+            as there are threads.
 
     Raises:
         ConfigError: another precision is asked for.
@@ -31,16 +33,18 @@ class OnnxRuntime:
     formats = ("onnx",)
     batch_scale = 1
 
-    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+    ) -> None:
         if precision not in ("auto", "float32"):
             raise ConfigError(
                 f"precision {precision!r}: onnxruntime computes in float32 only on a CPU; "
                 "use --runtime openvino for bfloat16 and int8"
             )
         self.precision = "float32"
-        self.streams = threads
+        self.streams = min(streams or threads, threads)
         options = ort.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = threads // self.streams
         options.inter_op_num_threads = 1
         # Both keep buffers per shape, and every batch has a new one: memory would grow for ever.
         options.enable_cpu_mem_arena = False

@@ -29,7 +29,9 @@ class OpenVino:
         precision: "float32"; "bfloat16", which needs a CPU that has it; "int8": weights in int8
             per output channel, activations in int8 with a scale per token and 128 channels, so
             that no row depends on another; "auto": bfloat16 where the CPU has it, else float32.
-        threads: how many calls may run at the same time.
+        threads: CPU threads in all.
+        streams: calls at the same time, each with its share of the threads; by default as many
+            as there are threads.
 
     Raises:
         ConfigError: the CPU lacks the precision asked for.
@@ -37,9 +39,12 @@ class OpenVino:
     """
 
     formats = ("onnx", "openvino")
+    precisions = ("float32", "bfloat16", "int8")
     batch_scale = 1
 
-    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+    ) -> None:
         core = ov.Core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "auto":
@@ -47,20 +52,21 @@ class OpenVino:
         if precision == "bfloat16" and not has_bfloat16:
             raise ConfigError("precision 'bfloat16': this CPU lacks it; use float32 or int8")
         self.precision = precision
-        self.streams = threads
+        self.streams = min(streams or threads, threads)
         try:
             model = core.read_model(str(file))
             openvino_graph.keep_first_token(model)
             if precision == "int8":
                 openvino_graph.weights_to_int8(model)
-            compiled = core.compile_model(model, "CPU", _settings(precision, threads, has_bfloat16))
+            settings = _settings(precision, threads, self.streams, has_bfloat16)
+            compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:  # OpenVINO raises nothing finer
             raise ModelError(f"{file}: OpenVINO can't load it ({_last_line(error)})") from error
         self.inputs = tuple(_field(port) for port in compiled.inputs)
         self.outputs = tuple(_field(port) for port in compiled.outputs)
         self.metadata: dict[str, str] = {}  # OpenVINO's readers drop what an ONNX file carries
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(threads):
+        for _ in range(self.streams):
             self._requests.put(compiled.create_infer_request())
 
     def run(self, tensors: Columns) -> Columns:
@@ -85,12 +91,12 @@ def _field(port: ov.ConstOutput) -> Field:
     return Field(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
 
 
-def _settings(precision: str, threads: int, has_bfloat16: bool) -> dict[str, object]:
+def _settings(precision: str, threads: int, streams: int, has_bfloat16: bool) -> dict[str, object]:
     # Left to itself OpenVINO computes in bfloat16 wherever the CPU has it, also when asked for
     # float, and quantises activations whenever weights are stored as int8.
     low = precision == "bfloat16" or (precision == "int8" and has_bfloat16)
     return {
-        "NUM_STREAMS": threads,
+        "NUM_STREAMS": streams,
         "INFERENCE_NUM_THREADS": threads,
         # Pinned, the first stream of two models would share a core while another core is idle.
         "ENABLE_CPU_PINNING": False,

@@ -19,7 +19,9 @@ class Torch:
     Args:
         file: a folder with `config.json` and weights in safetensors.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the device has it.
-        threads: how many calls may run at the same time on a CPU.
+        threads: CPU threads in all.
+        streams: calls at the same time on a CPU, each with its share of the threads; by default
+            as many as there are threads.
 
     Raises:
         ConfigError: int8 is asked for.
@@ -27,8 +29,11 @@ class Torch:
     """
 
     formats = ("checkpoint",)
+    precisions = ("float32", "bfloat16")
 
-    def __init__(self, file: Path, *, precision: str = "auto", threads: int = 1) -> None:
+    def __init__(
+        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+    ) -> None:
         if precision == "int8":
             raise ConfigError("precision 'int8': torch runs float32 or bfloat16; use openvino")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -37,9 +42,9 @@ class Torch:
         self.precision = precision
         on_cpu = self._device.type == "cpu"
         # A GPU takes one large batch at a time, each CPU core a small one of its own.
-        self.streams = threads if on_cpu else 1
+        self.streams = min(streams or threads, threads) if on_cpu else 1
         self.batch_scale = 1 if on_cpu else 64
-        torch.set_num_threads(1 if on_cpu else threads)
+        torch.set_num_threads(threads // self.streams)
         transformers.utils.logging.set_verbosity_error()
         transformers.utils.logging.disable_progress_bar()
         try:

@@ -9,10 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    Field,
+    ModelFiles,
+    Runtime,
+    TaskOptions,
+    rows_of,
+)
 from mlopsdeploy.errors import ModelError
 
 
@@ -65,6 +74,19 @@ class TabularClassification:
             Field("label", "str"),
             Field("score", "float32"),
             Field("scores", "float32", (len(self.labels) or -1,)),
+        )
+
+    @classmethod
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
+        """From the tensors of the file and what stands beside it."""
+        return cls(
+            runtime.inputs,
+            runtime.outputs,
+            features=options.features or files.features,
+            metadata=runtime.metadata,
+            labels=files.labels,
+            threshold=files.threshold if options.threshold is None else options.threshold,
+            name=files.name,
         )
 
     def _check_features(self, names: Sequence[str], shape: tuple[int, ...]) -> None:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Self
 
 import numpy as np
 from tokenizers import Tokenizer
 
-from mlopsdeploy.columns import Array, Columns, Field, objects, rows_of
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    Field,
+    ModelFiles,
+    Runtime,
+    TaskOptions,
+    objects,
+    rows_of,
+)
 from mlopsdeploy.errors import ModelError
 
 
@@ -46,7 +55,7 @@ class TextClassification:
         multi_label: bool = False,
         max_length: int = 512,
         pad_id: int = 0,
-        pad_side: Literal["left", "right"] = "right",
+        pad_side: str = "right",
         threshold: float | None = None,
         text: str = "text",
     ) -> None:
@@ -69,6 +78,24 @@ class TextClassification:
             Field("score", "float32"),
             Field("truncated", "bool"),
             Field("scores", "float32", (len(self.labels),)),
+        )
+
+    @classmethod
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:  # noqa: ARG003
+        """From the files of a sequence classifier."""
+        if files.tokenizer is None:
+            raise ModelError(
+                f"{files.name}: has no tokenizer.json; save it once with transformers: "
+                "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
+            )
+        return cls(
+            files.tokenizer,
+            files.labels,
+            multi_label=files.multi_label,
+            max_length=files.max_length,
+            pad_id=files.pad_id,
+            pad_side=files.pad_side,
+            threshold=files.threshold if options.threshold is None else options.threshold,
         )
 
     def encode(self, columns: Columns) -> Columns:
