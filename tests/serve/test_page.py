@@ -187,6 +187,7 @@ def test_a_wrong_value_is_marked_where_it_stands(page, typed, words):
     assert shown.predict()[0] == 200
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 @TAKES_A_BROWSER
 @pytest.mark.parametrize("model", ["fraud", "sentiment", "unnamed", "typed"])
 def test_the_copied_line_runs(page, model):
