@@ -28,6 +28,7 @@ UNNAMED = Instances(Takes((Field("x", "float32", (2,)),), Field("x", "float32", 
 WHOLE = Instances(
     Takes((Field("a", "int32"), Field("b", "int32")), Field("x", "int32", (2,))), "rows"
 )
+WIDE = Instances(Takes((Field("x", "int64", (2,)),), Field("x", "int64", (2,))), "rows")
 VALUES = Instances(
     Takes(
         (
@@ -155,6 +156,8 @@ def test_numbers_that_the_models_type_cannot_hold():
     )  # fmt: skip
     assert refused(WHOLE, [1, 2**31])[:2] == ("out-of-range", "rows[1]")
     assert refused(WHOLE, [1, 2**80])[:2] == ("out-of-range", "rows[1]")
+    assert refused(WIDE, [1, 2**70])[:2] == ("out-of-range", "rows")
+    assert decoded(WIDE, [1, 2**62])[0]["x"].tolist() == [[1, 2**62]]
     assert refused(WHOLE, [1, 2.5])[:2] == ("wrong-type", "rows[1]")
     assert decoded(WHOLE, [1, -(2**31)])[0]["x"].tolist() == [[1, -(2**31)]]
 
