@@ -84,13 +84,15 @@ def test_a_slow_body_holds_one_thread_and_no_more(server):
 
 
 def test_a_connection_that_ends_within_its_body(server):
-    before = server.get("/metrics").metric("mlopsdeploy_requests_total", code="400")
+    def cut_off():
+        return server.get("/metrics").metric("mlopsdeploy_requests_total", code="400")
+
+    before = cut_off()
     for _ in range(6):
         with server.connect() as connection:
             connection.sendall(HEAD + b"Content-Length: 500\r\n\r\n" + GOOD[:50])
-    server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 0)
-    after = server.get("/metrics").metric("mlopsdeploy_requests_total", code="400")
-    assert after - before == 6
+    server.until(lambda: cut_off() - before == 6)
+    assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 0
     assert server.call("POST", "/detect_fraud", GOOD).status == 200
 
 
