@@ -27,6 +27,7 @@ test: $(VENV)/.dev
 ## Speed, as ratios within one run; see benchmarks/README.md.
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/serve.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -41,5 +42,5 @@ $(VENV)/.batch: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --editable '.[batch,torch]'
+	$(BIN)/python -m pip install --quiet --editable '.[batch,serve,torch,tensorflow]'
 	@touch $@ $(VENV)/.batch

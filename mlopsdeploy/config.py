@@ -73,18 +73,23 @@ class BatchSettings(Settings):
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-class ServedModel(Running):
-    """One model of a server and the route that its callers know it by.
+class Route(Strict):
+    """How a model's callers know it; what is not said here, its `model.yaml` says under `serve:`.
 
     `answer` maps each key of the answer to where its value comes from: `label`, `score`, `scores`,
     `scores.LABEL`, `label == LABEL`, `threshold`, `model`, `version`.
     """
 
-    model: str
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
-    route: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/:-]+$")] | None = None
+    route: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")] | None = None
     input: Annotated[str, Field(min_length=1)] | None = None
     answer: dict[str, str] | None = None
+
+
+class ServedModel(Route, Running):
+    """One model of a server."""
+
+    model: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
     features: tuple[str, ...] = ()
 
     @property
@@ -109,13 +114,13 @@ class ServedModel(Running):
 class ServeSettings(Running):
     """`mlopsdeploy serve`; how models run is said for all of them or for each."""
 
-    models: tuple[ServedModel, ...] = (ServedModel(model="fraud"),)
+    models: Annotated[tuple[ServedModel, ...], Field(min_length=1)] = (ServedModel(model="fraud"),)
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8080
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     request_threads: Annotated[int, Field(ge=1, le=1024)] = 16
     server: Literal["granian", "gunicorn"] = "granian"
-    max_body: ByteSize = ByteSize(4 * 1024 * 1024)
+    max_body: Annotated[ByteSize, Field(gt=0)] = ByteSize(4 * 1024 * 1024)
     header_timeout: Annotated[float, Field(gt=0)] = 10.0
     drain_timeout: Annotated[float, Field(gt=0)] = 30.0
     access_log: bool = False

@@ -1,34 +1,48 @@
 """Docs are tests: every command in README.md runs, every file in configs/ validates and runs."""
 
+import json
 import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
-from mlopsdeploy.config import BatchSettings, load
+from mlopsdeploy.config import BatchSettings, ServeSettings, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
-NEEDS = ("pip", "network", "GPU", "hub", "your")
+
+
+def blocks():
+    """README.md's bash blocks as lists of lines, continued lines joined."""
+    text = (REPOSITORY / "README.md").read_text("utf-8")
+    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
+        lines = (line.strip() for line in block.replace("\\\n", " ").splitlines())
+        yield [line for line in lines if line]
 
 
 def commands():
-    """Lines of README.md's bash blocks, continued lines joined."""
-    text = (REPOSITORY / "README.md").read_text("utf-8")
-    found = []
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        lines = block.replace("\\\n", " ").splitlines()
-        found += [line.strip() for line in lines if line.strip().startswith("mlopsdeploy ")]
-    return found
+    """All lines that call us."""
+    return [line for block in blocks() for line in block if line.startswith("mlopsdeploy ")]
 
 
-RUN = [line for line in commands() if "# not run" not in line]
+# A server runs until it is stopped: its block, and what follows it in the block, is a test of its
+# own.
+SERVED = [block for block in blocks() if block[0].startswith("mlopsdeploy serve")]
+RUN = [
+    line
+    for line in commands()
+    if "# not run" not in line and not line.startswith("mlopsdeploy serve")
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +69,49 @@ def shell(folder, line):
     )  # fmt: skip
 
 
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def running(folder, command, port):
+    """A server that is ready, and is stopped as an operator would."""
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    process = subprocess.Popen(
+        shlex.split(command), cwd=folder, env={**os.environ, "PATH": path},
+        executable=str(folder / "bin" / "mlopsdeploy"),
+        stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                    break
+            except OSError:
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < deadline, "not ready in a minute"
+                time.sleep(0.1)
+        yield
+    finally:
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+        assert "Traceback" not in said
+
+
+def post(url, body):
+    request = urllib.request.Request(
+        url, body.encode(), {"Content-Type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as response:
+        return json.load(response)
+
+
 def test_the_readme_has_commands():
     assert any(line.startswith("mlopsdeploy batch") for line in RUN)
+    assert SERVED
 
 
 @pytest.mark.parametrize("line", list(dict.fromkeys(RUN)))
@@ -66,18 +121,49 @@ def test_a_command_of_the_readme(clone, line):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "block", [block for block in SERVED if "# not run" not in block[0]], ids=lambda block: block[0]
+)
+def test_a_server_of_the_readme_and_its_callers(clone, block):
+    port = free_port()
+    command, *callers = (re.sub(r"\b8080\b", str(port), line) for line in block)
+    if "--port" not in command:
+        command += f" --port {port}"
+    with running(clone, command.rstrip(" &"), port):
+        for line in callers:
+            done = shell(clone, line)
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            assert "urn:mlopsdeploy:problem" not in done.stdout, done.stdout
+
+
 @pytest.mark.parametrize("line", [line for line in commands() if "# not run" in line])
 def test_what_is_not_run_at_least_names_flags_that_exist(clone, line):
-    helped = shell(clone, "mlopsdeploy batch --help").stdout
+    helped = shell(clone, f"{' '.join(line.split()[:2])} --help").stdout
     for flag in re.findall(r"(?<= )--[a-z-]+", line):
         assert flag in helped, line
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.name)
-def test_a_config_validates_and_runs(clone, config):
-    load(BatchSettings, str(config), {}, {})
-    done = shell(clone, f"mlopsdeploy batch --config configs/{config.name} --limit 30")
+def test_the_batch_config_runs(clone):
+    load(BatchSettings, str(REPOSITORY / "configs" / "batch.yaml"), {}, {})
+    done = shell(clone, "mlopsdeploy batch --config configs/batch.yaml --limit 30")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_serve_config_runs(clone):
+    settings = load(ServeSettings, str(REPOSITORY / "configs" / "serve.yaml"), {}, {})
+    assert {"fraud", "sentiment"} == {served.called for served in settings.models}
+    port = free_port()
+    with running(clone, f"mlopsdeploy serve -c configs/serve.yaml --port {port}", port):
+        body = json.dumps({"reviews": ["Works like a charm.", "Broke on day two."]})
+        answer = post(f"http://127.0.0.1:{port}/sentiment", body)
+        assert [one["label"] for one in answer["predictions"]] == ["POSITIVE", "NEGATIVE"]
+        transaction = (clone / "examples" / "transaction.json").read_text("utf-8")
+        answer = post(f"http://127.0.0.1:{port}/detect_fraud", transaction)
+        assert list(answer) == ["is_fraud", "score", "threshold", "model", "version"]
+
+
+def test_every_config_has_a_test():
+    assert [path.stem for path in CONFIGS] == ["batch", "serve"]
 
 
 def test_the_batch_config_shows_every_setting():

@@ -80,45 +80,52 @@ class Answers:
 
     def _part(self, key: str, said: str) -> Part:
         left, equals, right = (word.strip() for word in said.partition("=="))
-        if equals:
-            self._check_label(key, right)
+        if equals and left == "label":
+            self._place(key, right)
             return lambda predictions, row: predictions["label"][row] == right
-        if left in self._facts:
+        if not equals and left in self._facts:
             fact = self._facts[left]
             return lambda _predictions, _row: fact
         column, _, label = left.partition(".")
-        if column not in self._outputs:
+        if equals or column not in self._outputs or (label and column != "scores"):
             words = (*WORDS, *self._outputs)
             near = difflib.get_close_matches(left, words, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
             raise ConfigError(f"answer: {key}: {said!r} is nothing that the model gives; {hint}")
         if label and column == "scores":
-            place = self._check_label(key, label)
-            return lambda predictions, row: round(float(predictions["scores"][row, place]), 6)
+            place = self._place(key, label)
+            return lambda predictions, row: _short(predictions["scores"][row, place])
         if column == "scores" and self.labels:
             return lambda predictions, row: {
-                name: round(score, 6)
+                name: _short(score)
                 for name, score in zip(
                     self.labels, predictions["scores"][row].tolist(), strict=True
                 )
             }
         return lambda predictions, row: plain(predictions[column][row])
 
-    def _check_label(self, key: str, label: str) -> int:
-        if self.labels and label not in self.labels:
-            raise ConfigError(
-                f"answer: {key}: the model has no label {label!r}; it has {', '.join(self.labels)}"
-            )
-        return self.labels.index(label) if self.labels else int(label)
+    def _place(self, key: str, label: str) -> int:
+        """Where a label stands; where nobody named them, they are numbers."""
+        if label in self.labels:
+            return self.labels.index(label)
+        if self.labels or not label.isdecimal():
+            known = ", ".join(self.labels) or "numbers from 0 on"
+            raise ConfigError(f"answer: {key}: the model has no label {label!r}; it has {known}")
+        return int(label)
 
 
 def plain(value: Any) -> Any:
-    """A value of a column as JSON has it; floats with the six digits that mean something."""
+    """A value of a column as JSON has it."""
     if isinstance(value, np.floating):
-        return round(float(value), 6)
+        return _short(value)
     if isinstance(value, np.ndarray):
         return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _short(value: float | np.floating[Any]) -> float:
+    """The six digits that mean something of a float32."""
+    return float(f"{value:.6g}")
 
 
 def _threshold(model: Model, labels: tuple[str, ...]) -> float | None:

@@ -14,14 +14,17 @@ import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
+from pathlib import Path
 from time import perf_counter
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from flask import Flask, Response, request
+from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from mlopsdeploy.config import ServedModel, ServeSettings
+from mlopsdeploy.config import Route, ServeSettings
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model import Model
 from mlopsdeploy.serve import metrics as prometheus
@@ -42,7 +45,7 @@ from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.problems import Problem
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_ID = re.compile(r"[\w.:-]{1,128}")
+_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _DETAILS = {404: "there is nothing at this path", 405: "this path takes another method"}
 log = logging.getLogger("mlopsdeploy.serve")
 access_log = logging.getLogger("mlopsdeploy.access")
@@ -107,54 +110,75 @@ class App(Flask):
         return body
 
 
-def create_app(models: Mapping[str, Model], settings: ServeSettings | None = None) -> App:
+def create_app(
+    models: Mapping[str, Model],
+    settings: ServeSettings | None = None,
+    metrics_folder: Path | None = None,
+) -> App:
     """An application that serves models; hand it to any WSGI server.
 
     Args:
         models: by the name that callers know them by.
         settings: their routes and shapes of answers, and the limits; see `ServeSettings`. A
             setting in `models` belongs to the model of that name.
+        metrics_folder: an empty folder that all worker processes of a server share, so that
+            `/metrics` tells of all of them; by default each tells of itself.
 
     Raises:
         ConfigError: two routes are the same, or an answer asks for what its model does not give.
     """
     settings = settings or ServeSettings()
     app = App(log_requests=settings.access_log)
-    metrics = Metrics(models)
+    metrics = Metrics(models, metrics_folder)
     said = {one.called: one for one in settings.models}
     served = {name: Served(name, model, metrics.of(name)) for name, model in models.items()}
     for name, one in served.items():
-        path, endpoint = _predict(one, said.get(name), settings.max_body)
-        if path in app.endpoints:
-            other = app.endpoints[path].served.name
-            raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
-        app.add_endpoint(path, endpoint)
-        infer = open_inference.Infer(one, settings.max_body)
-        version = open_inference.version_of(one)
-        app.add_endpoint(f"/v2/models/{name}/infer", infer)
-        app.add_endpoint(f"/v2/models/{name}/versions/{version}/infer", infer)
+        for path, endpoint in _endpoints(one, said.get(name), settings.max_body):
+            if path in app.endpoints:
+                other = app.endpoints[path].served.name
+                raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
+            app.add_endpoint(path, endpoint)
     open_inference.add(app, served, settings.max_body)
-    _add_operations(app, metrics)
+    _add_operations(app, metrics, list(served))
     document = openapi.document(app.endpoints, served)
     pages.add(app, served)
     app.add_url_rule("/openapi.json", view_func=lambda: _json(document))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _fault)
+    rules = [rule.rule for rule in app.url_map.iter_rules()]
+    for path in app.endpoints:
+        if rules.count(path) > 1:
+            raise ConfigError(f"route {path}: is the server's own; choose another one")
     return app
 
 
-def _predict(served: Served, said: ServedModel | None, max_body: int) -> tuple[str, Predict]:
-    """The route of a model: as the settings say, else as its own `model.yaml`, else the default."""
-    own = served.model.said.get("serve", {})
-    path = (said and said.route) or own.get("route") or f"/v1/models/{served.name}:predict"
-    key = (said and said.input) or own.get("input") or "instances"
-    template = (said and said.answer) or own.get("answer") or DEFAULT
-    instances = Instances(served.model.task, key)
-    answers = Answers(served.model, served.name, template)
-    return path, Predict(served, max_body, instances, answers)
+def _endpoints(served: Served, said: Route | None, max_body: int) -> list[tuple[str, Endpoint]]:
+    """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
+    said, own = said or Route(), _own_route(served)
+    path = said.route or own.route or f"/v1/models/{served.name}:predict"
+    instances = Instances(served.model.task, said.input or own.input or "instances")
+    answers = Answers(served.model, served.name, said.answer or own.answer or DEFAULT)
+    infer = open_inference.Infer(served, max_body)
+    version = open_inference.version_of(served)
+    return [
+        (path, Predict(served, max_body, instances, answers)),
+        (f"/v2/models/{served.name}/infer", infer),
+        (f"/v2/models/{served.name}/versions/{version}/infer", infer),
+    ]
 
 
-def _add_operations(app: App, metrics: Metrics) -> None:
+def _own_route(served: Served) -> Route:
+    try:
+        return Route.model_validate(served.model.said.get("serve") or {})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(("serve", *map(str, first["loc"])))
+        raise ConfigError(
+            f"{served.model.name}: model.yaml: {place}: {first['msg'].lower()}"
+        ) from error
+
+
+def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
     """What operators ask for."""
 
     @app.get("/healthz")
@@ -163,9 +187,7 @@ def _add_operations(app: App, metrics: Metrics) -> None:
 
     @app.get("/readyz")
     def readyz() -> Response:
-        return _json(
-            {"status": "ready", "models": [one.served.name for one in app.endpoints.values()]}
-        )
+        return _json({"status": "ready", "models": models})
 
     @app.get("/metrics")
     def metrics_() -> Response:
@@ -186,7 +208,7 @@ def _json(document: Any) -> Response:
 def _http_error(error: HTTPException) -> Response:
     """Flask's own refusals (no such page, wrong method) as problem details."""
     code = error.code or 500
-    if code < 400 and error.response is not None:
+    if code < 400:
         return error.get_response()  # type: ignore[return-value]
     headers = tuple((k, v) for k, v in error.get_headers() if k in ("Allow", "Retry-After"))
     phrase = HTTPStatus(code).phrase
@@ -196,7 +218,8 @@ def _http_error(error: HTTPException) -> Response:
 
 
 def _problem(problem: Problem) -> Response:
-    answer = problem_answer(problem, request.environ["mlopsdeploy.request_id"])
+    protocol = request.path == "/v2" or request.path.startswith("/v2/")
+    answer = problem_answer(problem, request.environ["mlopsdeploy.request_id"], error=protocol)
     return Response(
         answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
     )
@@ -219,14 +242,15 @@ def _headers(answer: Answer, request_id: str) -> list[tuple[str, str]]:
 
 
 def _log(environ: Environ, status: int, seconds: float, request_id: str) -> None:
+    path = quote(environ["PATH_INFO"], safe="/:", encoding="latin-1")
     access_log.info(
         "%s %s %d",
         environ["REQUEST_METHOD"],
-        environ["PATH_INFO"],
+        path,
         status,
         extra={
             "method": environ["REQUEST_METHOD"],
-            "path": environ["PATH_INFO"],
+            "path": path,
             "status": status,
             "seconds": round(seconds, 6),
             "request_id": request_id,

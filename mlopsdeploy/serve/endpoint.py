@@ -8,7 +8,7 @@ same answer, the same errors and the same metrics.
 from __future__ import annotations
 
 import logging
-import threading
+import queue
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -24,6 +24,7 @@ from mlopsdeploy.serve.metrics import ModelMetrics
 from mlopsdeploy.serve.problems import Problem
 
 JSON = "application/json"
+_DISCARDED = 32 * 1024 * 1024  # bytes of a body that is too long, read so that its sender goes on
 log = logging.getLogger("mlopsdeploy.serve")
 
 Environ = Mapping[str, Any]
@@ -36,6 +37,8 @@ class Answer(NamedTuple):
     content_type: str
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+    rows: int = 0
+    """How many were predicted."""
 
 
 class Served:
@@ -49,19 +52,22 @@ class Served:
         self.name = name
         self.model = model
         self.metrics = metrics
-        self._gate = threading.Semaphore(model.runtime.streams)
+        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(model.runtime.streams):
+            self._turns.put(None)
 
-    def predict(self, columns: Columns, rows: int) -> Columns:
+    def predict(self, columns: Columns) -> Columns:
         """Predictions, when it is this request's turn."""
-        self.metrics.rows.observe(rows)
-        if not self._gate.acquire(blocking=False):
-            self.metrics.queue.inc()
-            self._gate.acquire()
-            self.metrics.queue.dec()
+        try:
+            self._turns.get_nowait()
+        except queue.Empty:
+            self.metrics.waits(1)
+            self._turns.get()
+            self.metrics.waits(-1)
         try:
             return self.model.predict(columns)
         finally:
-            self._gate.release()
+            self._turns.put(None)
 
 
 class Endpoint:
@@ -72,6 +78,9 @@ class Endpoint:
         max_body: the most bytes that a request may bring.
     """
 
+    error = False
+    """Whether a refusal also has the member `error`; see `Problem.body`."""
+
     def __init__(self, served: Served, max_body: int) -> None:
         self.served = served
         self.max_body = max_body
@@ -80,16 +89,15 @@ class Endpoint:
         """The answer to a request, whatever is wrong with it."""
         started = perf_counter()
         metrics = self.served.metrics
-        metrics.in_flight.inc()
+        metrics.started()
         try:
             answer = self.answer(environ)
         except Problem as problem:
-            answer = problem_answer(problem, request_id)
+            answer = problem_answer(problem, request_id, error=self.error)
         except Exception:
             log.exception("request failed", extra={"request_id": request_id})
-            answer = problem_answer(server_fault(), request_id)
-        metrics.in_flight.dec()
-        metrics.answered(answer.status, perf_counter() - started)
+            answer = problem_answer(server_fault(), request_id, error=self.error)
+        metrics.answered(answer.status, perf_counter() - started, answer.rows)
         return answer
 
     def answer(self, environ: Environ) -> Answer:
@@ -121,10 +129,10 @@ class Predict(Endpoint):
         expect_json(environ)
         columns, single = self.instances.decode(read_body(environ, self.max_body))
         rows = len(next(iter(columns.values())))
-        predictions = self.served.predict(columns, rows)
+        predictions = self.served.predict(columns)
         answers = self.answers
         document = answers.one(predictions) if single else answers.many(predictions, rows)
-        return Answer(200, JSON, self._encode(document))
+        return Answer(200, JSON, self._encode(document), (), rows)
 
 
 def expect_json(environ: Environ) -> None:
@@ -145,28 +153,34 @@ def read_body(environ: Environ, limit: int) -> bytes:
     """The whole body.
 
     Raises:
-        Problem: 413 where it is longer than `limit` bytes, 400 where its length is no number.
+        Problem: 413 where it is longer than `limit` bytes, 415 where it is compressed, 400 and 411
+            where its length is no number or can't be known.
     """
+    coding = environ.get("HTTP_CONTENT_ENCODING")
+    if coding and coding.lower() != "identity":
+        detail = "send the body as it is, without Content-Encoding"
+        raise Problem(415, "encoded", detail, headers=(("Accept-Encoding", "identity"),))
     said = environ.get("CONTENT_LENGTH")
-    try:
-        length = int(said) if said else None
-    except ValueError:
-        raise Problem(400, "bad-length", "the header Content-Length is not a number") from None
+    if said and not (said.isascii() and said.isdigit()):
+        raise Problem(400, "bad-length", "the header Content-Length is not a number")
+    length = int(said) if said else None
     if length is not None and length > limit:
-        raise _too_long(limit)
+        raise _too_long(limit, environ, length)
     if length is None and environ.get("HTTP_TRANSFER_ENCODING") is None:
         return b""
+    if length is None and not environ.get("wsgi.input_terminated"):
+        raise Problem(411, "no-length", "send the header Content-Length")
     body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
     if len(body) > limit:
-        raise _too_long(limit)
+        raise _too_long(limit, environ)
     if length is not None and len(body) < length:
         raise Problem(400, "cut-off", "the body ended before its Content-Length")
     return body
 
 
-def problem_answer(problem: Problem, request_id: str) -> Answer:
+def problem_answer(problem: Problem, request_id: str, *, error: bool = False) -> Answer:
     """A problem as an answer."""
-    body = problem.body(request_id)
+    body = problem.body(request_id, error=error)
     return Answer(problem.status, problems.CONTENT_TYPE, body, problem.headers)
 
 
@@ -175,6 +189,13 @@ def server_fault() -> Problem:
     return Problem(500, "server-fault", "the server failed; its log has the reason")
 
 
-def _too_long(limit: int) -> Problem:
+def _too_long(limit: int, environ: Environ, length: int | None = None) -> Problem:
+    """A refusal that arrives: many clients read no answer before their whole body is sent."""
+    left = _DISCARDED
+    while left > 0 and (length is None or length <= _DISCARDED):
+        read = len(environ["wsgi.input"].read(min(left, 65536)))
+        if not read:
+            break
+        left -= read
     detail = f"the body may have at most {limit:,} bytes"
     return Problem(413, "too-long", detail, headers=(("Connection", "close"),))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -19,8 +19,11 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.serve.problems import Problem
 
 _EXPECTED = re.compile(r"Expected `.*`, got `(?P<got>\w+)`(?: - at `\$(?P<path>.*)`)?")
-_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`(?: - at `\$(?P<path>.*)`)?")
-_RANGE = re.compile(r"(?:Number|Integer value) out of range(?: - at `\$(?P<path>.*)`)?")
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<path>.*)`)?$")
+_RANGE = re.compile(
+    r"(?:(?:Number|Integer value) out of range|Expected `(?:float|int)` [<>]= \S+)"
+    r"(?: - at `\$(?P<path>.*)`)?"
+)
 _WORDS = {
     "str": "text", "float": "a number", "int": "a whole number", "bool": "true or false",
     "null": "null", "object": "an object", "array": "a list",
@@ -67,7 +70,7 @@ class Instances:
             rows = self._decoder.decode(body).rows
         except msgspec.ValidationError as error:
             raise self._explained(str(error)) from None
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self._malformed(body, error) from None
         single = self._is_single(rows)
         if not rows and not single:
@@ -88,18 +91,20 @@ class Instances:
             return str | row | list[str | row]
         if self.kind == "arrays":
             return list[Any] if row is None else row | list[row]
-        value: Any = _json_type(self.matrix) if self.matrix else _union(self.fields)
+        value: Any = _bounded(self.matrix) if self.matrix else _union(self.fields)
         if row is None:
             return list[value | list[value]]
         return row | list[value | list[value] | row]
 
     def _row_struct(self) -> Any:
-        types = [
-            (f"f{place}", _json_type(field) if not field.shape else list[Any])
-            for place, field in enumerate(self.fields)
-        ]
+        types = [(f"f{place}", self._field_type(field)) for place, field in enumerate(self.fields)]
         names = {f"f{place}": field.name for place, field in enumerate(self.fields)}
         return msgspec.defstruct("Row", types, rename=names)
+
+    def _field_type(self, field: Field) -> Any:
+        if field.shape:
+            return list[Any]
+        return _bounded(field) if self.matrix else _accepted(field)
 
     def _is_single(self, rows: Any) -> bool:
         if not isinstance(rows, list):
@@ -123,14 +128,12 @@ class Instances:
                 raise self._wrong_length(self._at(place, single), len(row))
         assert self.matrix is not None
         try:
-            matrix = np.array(listed, self.matrix.dtype)
-        except (TypeError, ValueError, OverflowError):
+            return np.array(listed, self.matrix.dtype)
+        except (TypeError, ValueError):  # a list or an object among the numbers
             raise self._not_numbers(listed, single) from None
-        if matrix.dtype.kind == "f" and not np.isfinite(matrix).all():
-            row, column = np.argwhere(~np.isfinite(matrix))[0].tolist()
-            where = f"{self._at(row, single)}{self._column(listed[row], column)}"
-            raise Problem(422, "out-of-range", f"{where} is too large for the model", where)
-        return matrix
+        except OverflowError:
+            detail = f"{self.key} holds a number that is too large for the model"
+            raise Problem(422, "out-of-range", detail, self.key) from None
 
     def _texts(self, rows: Sequence[Any]) -> Columns:
         texts = [row if isinstance(row, str) else row.f0 for row in rows]
@@ -149,11 +152,18 @@ class Instances:
                 listed.append(row)
         columns = {}
         for position, field in enumerate(self.fields):
+            limits = _limits(field)
             for place, row in enumerate(listed):
-                if not _fits(row[position], field):
-                    where = f"{self._at(place, single)}{self._column(row, position)}"
-                    wanted = _WORDS[_json_type(field).__name__]
-                    raise Problem(422, "wrong-type", f"{where} must be {wanted}", where)
+                value = row[position]
+                fits = _fits(value, field)
+                if fits and (limits is None or limits[0] <= value <= limits[1]):
+                    continue
+                where = f"{self._at(place, single)}{self._column(row, position)}"
+                if fits:
+                    detail = f"{where} is too large for the model"
+                    raise Problem(422, "out-of-range", detail, where)
+                wanted = _WORDS[_json_type(field).__name__]
+                raise Problem(422, "wrong-type", f"{where} must be {wanted}", where)
             columns[field.name] = _column([row[position] for row in listed], field)
         return columns
 
@@ -179,14 +189,18 @@ class Instances:
         if not fits:
             shape = "x".join("n" if size < 0 else str(size) for size in wanted)
             raise Problem(422, "wrong-shape", f"{where}: each row must be {shape} numbers", where)
-        if raw.dtype.kind not in "iuf":
-            raise Problem(422, "wrong-type", f"{where} must hold numbers only", where)
-        array: Array = raw.astype(field.dtype)
-        if not np.isfinite(raw.astype(np.float64)).all() or (
-            array.dtype.kind == "f" and not np.isfinite(array).all()
-        ):
+        limits = _limits(field)
+        kinds, words = "b", "true and false"
+        if limits:
+            whole = isinstance(limits[0], int)
+            kinds, words = ("iu", "whole numbers") if whole else ("iuf", "numbers")
+        if kinds == "iu" and raw.dtype.kind == "f" and (raw == np.trunc(raw)).all():
+            kinds += "f"
+        if raw.dtype.kind not in kinds:
+            raise Problem(422, "wrong-type", f"{where} must hold {words} only", where)
+        if limits and raw.size and not limits[0] <= raw.min() <= raw.max() <= limits[1]:
             raise Problem(422, "out-of-range", f"{where}: a number is too large", where)
-        return array
+        return raw.astype(field.dtype)
 
     # -- what is wrong
 
@@ -207,12 +221,13 @@ class Instances:
         return Problem(422, "wrong-type", f"{where} must be a row as the others are", where)
 
     def _not_numbers(self, rows: Sequence[Any], single: bool) -> Problem:
-        for place, row in enumerate(rows):
-            for position, value in enumerate(row):
-                if not isinstance(value, int | float):
-                    where = f"{self._at(place, single)}[{position}]"
-                    return Problem(422, "wrong-type", f"{where} must be a number", where)
-        return Problem(422, "out-of-range", f"{self.key}: a number is too large", self.key)
+        where = next(
+            f"{self._at(place, single)}[{position}]"
+            for place, row in enumerate(rows)
+            for position, value in enumerate(row)
+            if not isinstance(value, int | float)
+        )
+        return Problem(422, "wrong-type", f"{where} must be a number", where)
 
     def _explained(self, message: str) -> Problem:
         if found := _MISSING.match(message):
@@ -220,7 +235,7 @@ class Instances:
             return Problem(422, "missing", f"{where} is missing", where)
         if found := _RANGE.match(message):
             where = self._readable(found["path"])
-            return Problem(422, "out-of-range", f"{where} is too large", where)
+            return Problem(422, "out-of-range", f"{where} is too large for the model", where)
         found = _EXPECTED.match(message)
         got = _WORDS.get(found["got"], found["got"]) if found else "something else"
         path = (found["path"] if found else "") or ""
@@ -237,7 +252,8 @@ class Instances:
         if inner == 0:
             objects_ = " or an object by feature name" if self.named else ""
             return f"a list of {self.width} values{objects_}" if self.kind != "arrays" else "a list"
-        return "a number" if self.matrix else "a value of the feature's type"
+        field = self.matrix or next((f for f in self.fields if path.endswith(f".{f.name}")), None)
+        return _WORDS[_json_type(field).__name__] if field else "a value of the feature's type"
 
     def _readable(self, path: str | None, name: str = "") -> str:
         """`.rows[3].f2` as msgspec has it, with the caller's names."""
@@ -256,6 +272,8 @@ class Instances:
                 f"{self.key} holds NaN or Infinity, which JSON does not have: send numbers",
                 self.key,
             )
+        if "truncated" in str(error):
+            return Problem(400, "not-json", "the body is not JSON: it is cut off")
         place = re.search(r"\(byte (\d+)\)", str(error))
         at = f" (at byte {place[1]})" if place else ""
         return Problem(400, "not-json", f"the body is not JSON{at}")
@@ -266,9 +284,33 @@ def _json_type(field: Field) -> type:
     return {"f": float, "i": int, "u": int, "b": bool}.get(kind, str)
 
 
+def _bounded(field: Field) -> Any:
+    """A number that the field's type can hold; JSON has no infinity, but 1e39 in float32 is one."""
+    kind = _json_type(field)
+    limits = _limits(field)
+    if limits is None or field.dtype in ("int64", "uint64"):  # more than msgspec's bounds can say
+        return kind
+    return Annotated[kind, msgspec.Meta(ge=limits[0], le=limits[1])]
+
+
+def _limits(field: Field) -> tuple[Any, Any] | None:
+    """The smallest and the largest number of the field's type; None where it holds no numbers."""
+    kind = _json_type(field)
+    if kind not in (int, float):
+        return None
+    limits = np.finfo(field.dtype) if kind is float else np.iinfo(field.dtype)
+    return kind(limits.min), kind(limits.max)
+
+
+def _accepted(field: Field) -> Any:
+    """What JSON may have for it: to JSON Schema, and to many a client, 1.0 is a whole number."""
+    kind = _json_type(field)
+    return int | float if kind is int else kind
+
+
 def _union(fields: Sequence[Field]) -> Any:
     union: Any = None
-    for kind in {_json_type(field) for field in fields}:
+    for kind in {_accepted(field) for field in fields}:
         union = kind if union is None else union | kind
     return union
 
@@ -277,7 +319,8 @@ def _fits(value: object, field: Field) -> bool:
     wanted = _json_type(field)
     if wanted is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is wanted
+    whole = wanted is int and isinstance(value, float) and value.is_integer()
+    return whole or type(value) is wanted
 
 
 def _column(values: list[Any], field: Field) -> Array:

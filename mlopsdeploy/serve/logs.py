@@ -10,7 +10,10 @@ from typing import Any, Literal
 
 import msgspec
 
-_EXTRA = ("request_id", "method", "path", "status", "seconds", "remote", "model", "worker")
+_EXTRA = (
+    "request_id", "method", "path", "status", "seconds", "remote", "model", "models", "url",
+    "worker", "workers",
+)  # fmt: skip
 
 
 class JsonLines(logging.Formatter):
@@ -40,6 +43,8 @@ class Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
         line = super().format(record)
+        if record.levelno >= logging.WARNING:
+            line = line.replace(" ", f" {record.levelname.lower()}: ", 1)
         if hasattr(record, "seconds"):
             line += f"  {record.seconds * 1000:.2f} ms"
         if hasattr(record, "request_id"):
@@ -47,15 +52,30 @@ class Text(logging.Formatter):
         return line
 
 
-def configuration(log_format: Literal["auto", "text", "json"]) -> dict[str, Any]:
-    """For `logging.config.dictConfig`: everything to standard error, Granian's lines included."""
-    if log_format == "auto":
-        log_format = "text" if sys.stderr.isatty() else "json"
-    formatter = {"json": JsonLines, "text": Text}[log_format]
+class NoAdvice(logging.Filter):
+    """Without Granian's advice on threads: most of ours wait for bodies, and the gate for cores."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record stays."""
+        return "Python threads" not in str(record.msg)
+
+
+LogFormat = Literal["auto", "text", "json"]
+
+
+def as_text(log_format: LogFormat) -> bool:
+    """Whether a person reads along."""
+    return log_format == "text" or (log_format == "auto" and sys.stderr.isatty())
+
+
+def configuration(log_format: LogFormat) -> dict[str, Any]:
+    """For `logging.config.dictConfig`: all to standard error, the server's lines too."""
+    formatter = Text if as_text(log_format) else JsonLines
     quiet = {"handlers": ["stderr"], "level": "WARNING", "propagate": False}
     return {
         "version": 1,
         "disable_existing_loggers": False,
+        "filters": {"no advice": {"()": NoAdvice}},
         "formatters": {"lines": {"()": formatter}},
         "handlers": {
             "stderr": {
@@ -67,7 +87,9 @@ def configuration(log_format: Literal["auto", "text", "json"]) -> dict[str, Any]
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             "mlopsdeploy": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
-            "_granian": quiet,
+            "_granian": {**quiet, "filters": ["no advice"]},
             "granian.access": quiet,
+            "gunicorn.error": quiet,
+            "gunicorn.access": quiet,
         },
     }

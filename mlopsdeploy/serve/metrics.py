@@ -1,20 +1,31 @@
-"""Prometheus metrics, right across worker processes.
+"""Numbers for Prometheus, right across worker processes.
 
-With `PROMETHEUS_MULTIPROC_DIR` set, as `mlopsdeploy serve` does, each worker counts in files of
-its own in that folder, and whichever of them is asked adds all up.
+A request is counted in shared memory: each worker has a file of its own, mapped, with one 64-bit
+cell per number, and whichever worker is asked for the metrics adds all files up. That costs a
+microsecond per request, where prometheus-client's own multiprocess mode takes nine, as long as the
+prediction itself; its exposition format is used as it is.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
-import re
+import threading
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import numpy as np
 import prometheus_client
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
 
+from mlopsdeploy.columns import Array
 from mlopsdeploy.model import Model
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -23,134 +34,167 @@ SECONDS = (
     1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+CODES = (200, 400, 404, 411, 413, 415, 422, 500, 503)
+
+# The cells of one model: two gauges; per code the buckets of the latency, then its sum in
+# nanoseconds; the buckets of the rows, then their sum.
+_IN_FLIGHT, _QUEUE, _LATENCY = 0, 1, 2
+_PER_CODE = len(SECONDS) + 2
+_BATCH = _LATENCY + len(CODES) * _PER_CODE
+_PER_MODEL = _BATCH + len(ROWS) + 2
+_NANOSECONDS = tuple(round(bound * 1e9) for bound in SECONDS)
 
 
 class Metrics:
-    """All numbers of a server. Names follow Prometheus' conventions: base units, `_total`."""
+    """All numbers of a server. Names follow Prometheus' conventions: base units, `_total`.
 
-    def __init__(self, models: Mapping[str, Model]) -> None:
+    Args:
+        models: by name; every worker has the same.
+        folder: where the workers of one server count; None: this process is the only one.
+    """
+
+    def __init__(self, models: Mapping[str, Model], folder: Path | None = None) -> None:
         self._models = models
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "mlopsdeploy_requests", "Requests answered.", ["model", "code"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "mlopsdeploy_request_seconds",
-            "Time from the request's head to its answer.",
-            ["model", "code"],
-            buckets=SECONDS,
-            registry=self._registry,
-        )
-        self._rows = Histogram(
-            "mlopsdeploy_batch_rows",
-            "Rows per request.",
-            ["model"],
-            buckets=ROWS,
-            registry=self._registry,
-        )
-        self._in_flight = Gauge(
-            "mlopsdeploy_in_flight",
-            "Requests being worked on.",
-            ["model"],
-            multiprocess_mode="livesum",
-            registry=self._registry,
-        )
-        self._queue = Gauge(
-            "mlopsdeploy_queue",
-            "Requests that wait for the model to be free.",
-            ["model"],
-            multiprocess_mode="livesum",
-            registry=self._registry,
-        )
+        self._folder = folder
+        size = 8 * _PER_MODEL * max(len(models), 1)
+        if folder is None:
+            memory: bytearray | mmap.mmap = bytearray(size)
+        else:
+            with (folder / f"{os.getpid()}.cells").open("w+b") as file:
+                file.truncate(size)
+                memory = mmap.mmap(file.fileno(), size)
+        self._cells = memoryview(memory).cast("q")
+        self._lock = threading.Lock()
 
     def of(self, model: str) -> ModelMetrics:
-        """The metrics of one model, looked up once."""
-        return ModelMetrics(
-            self._requests, self._seconds, self._rows, self._in_flight, self._queue, model
-        )
+        """Where one model's requests are counted."""
+        start = _PER_MODEL * list(self._models).index(model)
+        return ModelMetrics(self._cells[start : start + _PER_MODEL], self._lock)
 
     def text(self) -> bytes:
         """The exposition of all workers together."""
-        registry = self._registry
-        folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
-        if folder:
-            registry = CollectorRegistry()
-            _forget_dead_workers(Path(folder))
-            multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        facts = CollectorRegistry()
-        facts.register(_Facts(self._models, folder))
+        registry = CollectorRegistry()
+        registry.register(self)
         exposed: bytes = prometheus_client.generate_latest(registry)
-        return exposed + prometheus_client.generate_latest(facts)
+        return exposed
+
+    def collect(self) -> Iterator[Metric]:
+        """The families, as prometheus-client asks a collector for them."""
+        workers = self._workers()
+        counted = np.sum(list(workers.values()), axis=0)
+        now = np.sum([cells for pid, cells in workers.items() if _lives(pid)], axis=0)
+        yield from _requests(dict(zip(self._models, counted, strict=True)))
+        yield from _present(dict(zip(self._models, now, strict=True)))
+        yield _info(self._models)
+        yield _memory([pid for pid in workers if _lives(pid)])
+
+    def _workers(self) -> dict[int, Array]:
+        """The cells of each worker that ever was, int64 of shape (models, cells), by its pid."""
+        if self._folder is None:
+            found = {os.getpid(): bytes(self._cells)}
+        else:
+            files = sorted(self._folder.glob("*.cells"))
+            found = {int(file.stem): file.read_bytes() for file in files}
+        return {
+            pid: np.frombuffer(raw, np.int64).reshape(-1, _PER_MODEL) for pid, raw in found.items()
+        }
 
 
 class ModelMetrics:
-    """What is counted for one model; the label lookups are done."""
+    """The cells of one model in this worker."""
 
-    def __init__(
-        self,
-        requests: Counter,
-        seconds: Histogram,
-        rows: Histogram,
-        in_flight: Gauge,
-        queue: Gauge,
-        model: str,
-    ) -> None:
-        self._model = model
-        self._all = requests, seconds
-        self._codes: dict[int, tuple[Counter, Histogram]] = {}
-        self.rows = rows.labels(model)
-        self.in_flight = in_flight.labels(model)
-        self.queue = queue.labels(model)
+    def __init__(self, cells: memoryview[int], lock: threading.Lock) -> None:
+        self._cells = cells
+        self._lock = lock
 
-    def answered(self, code: int, seconds: float) -> None:
-        """Count a request."""
-        found = self._codes.get(code)
-        if found is None:
-            requests, histogram = self._all
-            labels = (self._model, str(code))
-            found = self._codes[code] = requests.labels(*labels), histogram.labels(*labels)
-        found[0].inc()
-        found[1].observe(seconds)
+    def started(self) -> None:
+        """A request came in."""
+        with self._lock:
+            self._cells[_IN_FLIGHT] += 1
 
+    def waits(self, requests: int) -> None:
+        """A request begins (1) or ends (-1) to wait for the model."""
+        with self._lock:
+            self._cells[_QUEUE] += requests
 
-class _Facts:
-    """What is known at any time, read when it is asked for."""
-
-    def __init__(self, models: Mapping[str, Model], folder: str | None) -> None:
-        self._models = models
-        self._folder = folder
-
-    def collect(self) -> Iterator[Metric]:
-        info = GaugeMetricFamily(
-            "mlopsdeploy_model_info",
-            "The models that are served; always 1.",
-            labels=["model", "version", "digest", "runtime", "precision"],
-        )
-        for name, model in self._models.items():
-            runtime = type(model.runtime).__name__.lower()
-            labels = [name, model.version, model.digest[:12], runtime, model.runtime.precision]
-            info.add_metric(labels, 1)
-        yield info
-        memory = GaugeMetricFamily(
-            "mlopsdeploy_worker_resident_memory_bytes", "Memory per worker.", labels=["pid"]
-        )
-        for pid in sorted(_workers(Path(self._folder)) if self._folder else {os.getpid()}):
-            if resident := _resident_memory(pid):
-                memory.add_metric([str(pid)], resident)
-        yield memory
+    def answered(self, code: int, seconds: float, rows: int) -> None:
+        """A request was answered; `rows` is 0 where none were predicted."""
+        cells = self._cells
+        nanoseconds = int(seconds * 1e9)
+        start = _LATENCY + _PER_CODE * CODES.index(code if code in CODES else 500)
+        with self._lock:
+            cells[_IN_FLIGHT] -= 1
+            cells[start + bisect_left(_NANOSECONDS, nanoseconds)] += 1
+            cells[start + _PER_CODE - 1] += nanoseconds
+            if rows:
+                cells[_BATCH + bisect_left(ROWS, rows)] += 1
+                cells[_PER_MODEL - 1] += rows
 
 
-def _workers(folder: Path) -> set[int]:
-    """The processes that have counted anything and still live."""
-    found = (re.search(r"_(\d+)\.db$", file.name) for file in folder.glob("*.db"))
-    return {pid for pid in (int(match[1]) for match in found if match) if _lives(pid)}
+def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
+    """What has been counted since the server started."""
+    requests = CounterMetricFamily(
+        "mlopsdeploy_requests", "Requests answered.", labels=["model", "code"]
+    )
+    seconds = HistogramMetricFamily(
+        "mlopsdeploy_request_seconds",
+        "Time from a request's arrival at the application to its answer.",
+        labels=["model", "code"],
+    )
+    rows = HistogramMetricFamily("mlopsdeploy_batch_rows", "Rows per request.", labels=["model"])
+    for model, counted in cells.items():
+        for place, code in enumerate(CODES):
+            start = _LATENCY + _PER_CODE * place
+            *buckets, total = counted[start : start + _PER_CODE].tolist()
+            if sum(buckets):
+                requests.add_metric([model, str(code)], sum(buckets))
+                seconds.add_metric([model, str(code)], _cumulative(SECONDS, buckets), total / 1e9)
+        *buckets, total = counted[_BATCH:].tolist()
+        rows.add_metric([model], _cumulative(ROWS, buckets), total)
+    yield from (requests, seconds, rows)
 
 
-def _forget_dead_workers(folder: Path) -> None:
-    """What a worker that died was just doing is not in flight any more; its counts stay."""
-    for file in folder.glob("gauge_live*_*.db"):
-        if (match := re.search(r"_(\d+)\.db$", file.name)) and not _lives(int(match[1])):
-            file.unlink(missing_ok=True)
+def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str, float]]:
+    totals = np.cumsum(buckets).tolist()
+    names = [*(str(float(bound)) for bound in bounds), "+Inf"]
+    return list(zip(names, totals, strict=True))
+
+
+def _present(cells: Mapping[str, Array]) -> Iterator[Metric]:
+    """What is so at this moment, in workers that live."""
+    in_flight = GaugeMetricFamily(
+        "mlopsdeploy_in_flight", "Requests being worked on.", labels=["model"]
+    )
+    queue = GaugeMetricFamily(
+        "mlopsdeploy_queue", "Requests that wait for the model to be free.", labels=["model"]
+    )
+    for model, now in cells.items():
+        in_flight.add_metric([model], now[_IN_FLIGHT])
+        queue.add_metric([model], now[_QUEUE])
+    yield from (in_flight, queue)
+
+
+def _info(models: Mapping[str, Model]) -> Metric:
+    info = GaugeMetricFamily(
+        "mlopsdeploy_model_info",
+        "The models that are served; always 1.",
+        labels=["model", "version", "digest", "runtime", "precision"],
+    )
+    for name, model in models.items():
+        runtime = type(model.runtime).__name__.lower()
+        labels = [name, model.version, model.digest[:12], runtime, model.runtime.precision]
+        info.add_metric(labels, 1)
+    return info
+
+
+def _memory(pids: list[int]) -> Metric:
+    memory = GaugeMetricFamily(
+        "mlopsdeploy_worker_resident_memory_bytes", "Memory per worker.", labels=["pid"]
+    )
+    for pid in pids:
+        if resident := _resident_memory(pid):
+            memory.add_metric([str(pid)], resident)
+    return memory
 
 
 def _lives(pid: int) -> bool:

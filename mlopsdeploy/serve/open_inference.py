@@ -6,6 +6,7 @@ github.com/kserve/open-inference-protocol and Triton's extension_binary_data.md.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -58,11 +59,14 @@ class InferRequest(msgspec.Struct):
 class Infer(Endpoint):
     """`POST /v2/models/{name}/infer`: tensors in, tensors out."""
 
+    error = True
+
     def __init__(self, served: Served, max_body: int) -> None:
         super().__init__(served, max_body)
         self.inputs, self.outputs = tensors_of(served)
         self._decoder = msgspec.json.Decoder(InferRequest)
-        self._fields = {field.name: field for field in (*self.inputs, *served.model.task.inputs)}
+        self.features = served.model.task.inputs
+        self._fields = {field.name: field for field in (*self.inputs, *self.features)}
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
@@ -71,16 +75,14 @@ class Infer(Endpoint):
         try:
             asked = self._decoder.decode(header)
         except msgspec.ValidationError as error:
-            place = str(error).rpartition("`$.")[2].rstrip("`") if "`$." in str(error) else "inputs"
-            detail = f"{place} is missing or not what the protocol says"
-            raise Problem(400, "wrong-type", detail, place) from None
-        except (msgspec.DecodeError, RecursionError):
+            raise _explained(str(error)) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise Problem(400, "not-json", "the body is not JSON") from None
         columns = self._columns(asked.inputs, binary)
         rows = len(next(iter(columns.values())))
         wanted = self._wanted(asked)
-        predictions = self.served.predict(columns, rows)
-        return self._respond(asked, predictions, wanted)
+        predictions = self.served.predict(columns)
+        return self._respond(asked, predictions, wanted)._replace(rows=rows)
 
     def _columns(self, tensors: list[Tensor], binary: memoryview) -> Columns:
         columns: Columns = {}
@@ -195,7 +197,7 @@ def _server_metadata() -> Response:
 def _repository_index(served: Mapping[str, Served], body: bytes) -> Response:
     try:
         asked = msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "not-json", "the body must be a JSON object, or empty") from None
     if not isinstance(asked.get("ready", False), bool):
         raise Problem(400, "wrong-type", "ready must be true or false", "ready")
@@ -232,12 +234,27 @@ def version_of(served: Served) -> str:
     return served.model.version or "1"
 
 
+def accepted_datatypes(field: Field) -> list[str]:
+    """The datatypes in which a field's values may come."""
+    return [name for given, name in DATATYPES.items() if _convertible(given, field.dtype)]
+
+
 def _describe(field: Field) -> dict[str, Any]:
     return {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
 
 
 def _json(document: Any) -> Response:
     return Response(msgspec.json.encode(document), content_type=JSON)
+
+
+def _explained(message: str) -> Problem:
+    """A problem from the words of msgspec."""
+    place = message.rpartition("`$")[2].strip("`.") if "`$" in message else ""
+    if message.startswith("Object missing required field"):
+        place = f"{place}.{message.split('`')[1]}".lstrip(".")
+        return Problem(400, "missing", f"{place} is missing", place)
+    detail = f"{place or 'the body'} is not what the protocol says"
+    return Problem(400, "wrong-type", detail, place)
 
 
 def _split(body: bytes, said: str | None) -> tuple[bytes, memoryview]:
@@ -257,15 +274,14 @@ def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memo
     if tensor.datatype not in _NUMPY:
         raise Problem(400, "wrong-type", f"{where}: there is no such datatype", where)
     given, wanted = _NUMPY[tensor.datatype], field.dtype
-    text = "str" in (given, wanted)
-    if (text and given != wanted) or not (text or _convertible(given, wanted)):
+    if not _convertible(given, wanted):
         detail = f"{where} must be {DATATYPES[wanted]}, not {tensor.datatype}"
         raise Problem(400, "wrong-type", detail, where)
     shape = tuple(tensor.shape)
     if not _fits(shape, field.shape):
         sizes = ", ".join("n" if size < 0 else str(size) for size in (-1, *field.shape))
         raise Problem(400, "wrong-shape", f"{where} must have the shape [{sizes}]", where)
-    size = int(np.prod(shape, dtype=object))
+    size = math.prod(shape)
     declared = tensor.parameters.get("binary_data_size")
     if declared is not None:
         if not isinstance(declared, int) or not 0 <= declared <= len(binary):
@@ -274,17 +290,21 @@ def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memo
         array = _from_bytes(binary[:declared], given, size, where)
         binary = binary[declared:]
     else:
-        array = _from_json(tensor.data, given, size, where)
-    column = array if given == "str" else array.astype(wanted, copy=False)
+        array = _from_json(tensor.data, given, shape, where)
+    with np.errstate(over="ignore"):  # what it leads to is refused below
+        column = array if given == "str" else array.astype(wanted, copy=False)
     if column.dtype.kind == "f" and not np.isfinite(column).all():
         raise Problem(400, "out-of-range", f"{where} holds a number that is too large", where)
     return column.reshape(len(array) if not shape else shape[0], *_row(field.shape, shape)), binary
 
 
 def _convertible(given: str, wanted: str) -> bool:
-    """Numbers of one kind into another size of it, and whole numbers into floats."""
+    """Floats of any size into each other, whole numbers into floats, and into larger ones."""
+    if "str" in (given, wanted):
+        return given == wanted
     kinds = np.dtype(given).kind + np.dtype(wanted).kind
-    return given == wanted or kinds in ("ff", "if", "uf")
+    whole = given != "bool" and np.can_cast(given, wanted)
+    return given == wanted or kinds in ("ff", "if", "uf") or whole
 
 
 def _fits(shape: tuple[int, ...], row: tuple[int, ...]) -> bool:
@@ -302,10 +322,11 @@ def _row(row: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if row else ()
 
 
-def _from_json(data: list[Any] | None, dtype: str, size: int, where: str) -> Array:
+def _from_json(data: list[Any] | None, dtype: str, shape: tuple[int, ...], where: str) -> Array:
     if data is None:
         raise Problem(400, "missing", f"{where}.data is missing", f"{where}.data")
-    flat = _flat(data)
+    flat = _flat(data, len(shape))
+    size = math.prod(shape)
     if len(flat) != size:
         detail = f"{where}.data has {len(flat)} values, but its shape says {size}"
         raise Problem(400, "wrong-length", detail, f"{where}.data")
@@ -318,15 +339,18 @@ def _from_json(data: list[Any] | None, dtype: str, size: int, where: str) -> Arr
         if not isinstance(value, allowed) or isinstance(value, bool) != (dtype == "bool"):
             raise Problem(400, "wrong-type", f"{where}.data must hold {dtype}", f"{where}.data")
     try:
-        return np.array(flat, dtype)
+        with np.errstate(over="ignore"):  # an infinity is refused with what it is converted to
+            return np.array(flat, dtype)
     except (OverflowError, ValueError):
         detail = f"{where}.data holds a number that is too large"
         raise Problem(400, "out-of-range", detail, f"{where}.data") from None
 
 
-def _flat(data: list[Any]) -> list[Any]:
-    """Nested lists, row by row; no recursion, since a caller chooses the depth."""
-    while any(isinstance(item, list) for item in data):
+def _flat(data: list[Any], depth: int) -> list[Any]:
+    """Lists nested as deep as a tensor's shape is long, row by row; or flat already."""
+    for _ in range(depth - 1):
+        if not any(isinstance(item, list) for item in data):
+            break
         data = [inner for item in data for inner in (item if isinstance(item, list) else [item])]
     return data
 

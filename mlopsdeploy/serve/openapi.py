@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from mlopsdeploy.columns import Field
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
 from mlopsdeploy.serve.instances import Instances
-from mlopsdeploy.serve.open_inference import Infer
+from mlopsdeploy.serve.open_inference import DATATYPES, Infer, accepted_datatypes
 
 Schema = dict[str, Any]
 
@@ -219,7 +220,12 @@ def _infer(endpoint: Infer, path: str) -> Schema:
         + (" at this version." if "/versions/" in path else "."),
         "requestBody": {
             "required": True,
-            "content": {JSON: {"schema": {"$ref": "#/components/schemas/InferRequest"}}},
+            "content": {
+                JSON: {
+                    "schema": _infer_request(endpoint),
+                    "example": {"inputs": [_example(field) for field in endpoint.inputs]},
+                }
+            },
         },
         "responses": {
             "200": {
@@ -234,6 +240,59 @@ def _infer(endpoint: Infer, path: str) -> Schema:
             **_refusals(400, 413, 500),
         },
     }
+
+
+def _infer_request(endpoint: Infer) -> Schema:
+    """The protocol's request for one model.
+
+    What JSON Schema can't say: `data` has as many values as the sizes of `shape` multiply to, and
+    all tensors have the same number of rows.
+    """
+    outputs = _object(name={"enum": [field.name for field in endpoint.outputs]})
+    outputs["properties"]["parameters"] = {"type": "object"}
+    fields = {field.name: field for field in (*endpoint.inputs, *endpoint.features)}
+    request = _object(
+        inputs={
+            "type": "array",
+            "minItems": len(endpoint.inputs),
+            "items": {"anyOf": [_tensor(field) for field in fields.values()]},
+        }
+    )
+    request["properties"] |= {
+        "id": {"type": ["string", "null"]},
+        "parameters": {"type": "object"},
+        "outputs": {"type": ["array", "null"], "items": outputs},
+    }
+    return request
+
+
+def _example(field: Field) -> dict[str, Any]:
+    """A tensor of one row."""
+    shape = [1, *(max(size, 1) for size in field.shape)]
+    value = {"s": "good", "b": True}.get(field.dtype[0], 0)
+    data = [value] * math.prod(shape)
+    return {
+        "name": field.name, "datatype": DATATYPES[field.dtype], "shape": shape, "data": data,
+    }  # fmt: skip
+
+
+def _tensor(field: Field) -> Schema:
+    sizes: list[Schema] = [{"type": "integer", "minimum": 1}]
+    sizes += [{"const": size} if size >= 0 else {"type": "integer"} for size in field.shape]
+    scalar = [*sizes, {"const": 1}]
+    shapes = [sizes] if field.shape else [sizes, scalar]
+    tensor = _object(
+        name={"const": field.name},
+        datatype={"enum": accepted_datatypes(field)},
+        shape={
+            "anyOf": [
+                {"type": "array", "prefixItems": shape, **_length(len(shape))} for shape in shapes
+            ]
+        },
+        data={"type": "array", "description": "Flat, or nested as the shape is."},
+    )
+    tensor["properties"]["parameters"] = {"type": "object"}
+    return tensor
 
 
 def _operations() -> dict[str, Schema]:
@@ -282,28 +341,4 @@ def _components() -> dict[str, Schema]:
     problem = _object(type=_TEXT, title=_TEXT, status=status, detail=_TEXT, request_id=_TEXT)
     problem["properties"]["field"] = _TEXT
     problem["description"] = "RFC 9457 problem details."
-    tensor = _object(
-        name=_TEXT,
-        shape={"type": "array", "items": {"type": "integer", "minimum": 0}},
-        datatype=_TEXT,
-    )
-    tensor["properties"]["data"] = {"type": "array"}
-    tensor["properties"]["parameters"] = {"type": "object"}
-    infer = {
-        "type": "object",
-        "required": ["inputs"],
-        "properties": {
-            "id": _TEXT,
-            "parameters": {"type": "object"},
-            "inputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}},
-            "outputs": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name"],
-                    "properties": {"name": _TEXT, "parameters": {"type": "object"}},
-                },
-            },
-        },
-    }
-    return {"Problem": problem, "Tensor": tensor, "InferRequest": infer}
+    return {"Problem": problem}

@@ -39,8 +39,8 @@ class Problem(Exception):  # noqa: N818  (it is what RFC 9457 calls it)
         self.field = field
         self.headers = headers
 
-    def body(self, request_id: str) -> bytes:
-        """The JSON document."""
+    def body(self, request_id: str, *, error: bool = False) -> bytes:
+        """The JSON document; with `error`, also the member that Open Inference clients look for."""
         document = {
             "type": f"urn:mlopsdeploy:problem:{self.kind}",
             "title": HTTPStatus(self.status).phrase,
@@ -50,4 +50,6 @@ class Problem(Exception):  # noqa: N818  (it is what RFC 9457 calls it)
         if self.field:
             document["field"] = self.field
         document["request_id"] = request_id
+        if error:
+            document["error"] = self.detail
         return msgspec.json.encode(document)

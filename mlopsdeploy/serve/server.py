@@ -13,13 +13,15 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from types import FrameType
 from typing import Any
 
 from mlopsdeploy.columns import Columns
@@ -38,26 +40,28 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 def run(settings: ServeSettings) -> None:
     """Serve until a signal ends it; requests that are in work are answered first.
 
+    A second signal ends it at once.
+
     Raises:
         ConfigError: the address can't be bound, or the server's package is missing.
-        ModelError: a worker could not load a model.
+        ModelError: a worker could not load what the settings ask for.
     """
     check_address(settings.host, settings.port)
     logging.config.dictConfig(logs.configuration(settings.log_format))
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
     with _folder() as folder:
-        # Loaded before the workers fork, so that they share its memory; and not before the folder
-        # is known, since prometheus-client looks for it when it is imported.
+        # Loaded before the workers fork, so that they share its memory.
         from mlopsdeploy.serve import app  # noqa: F401
 
         serve = {"granian": _granian, "gunicorn": _gunicorn}[settings.server]
         try:
-            serve(settings, partial(load_app, settings, folder))
+            serve(settings, partial(load_app, settings, folder, os.getpid()))
         finally:
             failure = folder / _FAILURE
             if failure.exists():
-                raise ModelError(failure.read_text("utf-8"))
+                code, _, said = failure.read_text("utf-8").partition(" ")
+                raise (ModelError if code == "2" else MlopsDeployError)(said)
 
 
 def load_models(settings: ServeSettings) -> dict[str, Model]:
@@ -79,30 +83,47 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
     return models
 
 
-def load_app(settings: ServeSettings, folder: Path) -> Callable[..., Any]:
+def load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[..., Any]:
     """The application of one worker, its models loaded and warm.
 
     What goes wrong is left in `folder` for the parent, which then stops: starting the worker
-    again would not help.
+    again would not help. A worker whose parent is gone ends too.
     """
     from mlopsdeploy.serve.app import create_app
 
+    threading.Thread(target=_outlive_nobody, args=(parent, folder), daemon=True).start()
     logging.config.dictConfig(logs.configuration(settings.log_format))
     started = perf_counter()
     try:
         models = load_models(settings)
-        app = create_app(models, settings)
+        app = create_app(models, settings, folder)
         for model in models.values():
             warm_up(model)
-    except MlopsDeployError as error:
-        (folder / _FAILURE).write_text(str(error), "utf-8")
-        os.kill(os.getppid(), signal.SIGTERM)
-        sys.exit(1)
+    except Exception as error:  # whatever it is, the parent must know
+        if isinstance(error, MlopsDeployError):
+            said = f"{error.exit_code} {error}"
+        else:
+            log.exception("a worker could not start")
+            said = "1 a worker could not start; the log has the reason"
+        (folder / _FAILURE).write_text(said, "utf-8")
+        # The parent would take it for a crash if this worker did not wait to be ended.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        os.kill(parent, signal.SIGTERM)
+        time.sleep(2)
+        os._exit(0)
     # What is loaded by now lives as long as the worker: no collection need look at it again.
     gc.collect()
     gc.freeze()
     log.info("worker ready in %.2f s", perf_counter() - started, extra={"worker": os.getpid()})
     return app
+
+
+def _outlive_nobody(parent: int, folder: Path) -> None:
+    """A worker whose parent was killed would serve on for ever, and hold its port."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def warm_up(model: Model) -> None:
@@ -149,9 +170,8 @@ def check_address(host: str, port: int) -> None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """Where workers count (Prometheus' multiprocess mode) and leave word for the parent."""
+    """Where workers count their requests and leave word for the parent."""
     folder = Path(tempfile.mkdtemp(prefix="mlopsdeploy-"))
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
     try:
         yield folder
     finally:
@@ -159,8 +179,9 @@ def _folder() -> Iterator[Path]:
 
 
 def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
-    from granian.constants import Interfaces
+    from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
+    from granian.log import LogLevels
     from granian.server import Server
 
     server = Server(
@@ -168,6 +189,8 @@ def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
         address=settings.host,
         port=settings.port,
         interface=Interfaces.WSGI,
+        # The other modes wait for a connection's first bytes to tell HTTP/2, with no time-out.
+        http=HTTPModes.http1,
         workers=worker_count(settings),
         # A request holds a thread while its body arrives, so that one slow client does not hold
         # up the others; the model itself is behind a gate.
@@ -176,9 +199,36 @@ def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
         workers_kill_timeout=max(round(settings.drain_timeout), 1),
         websockets=False,
         http1_settings=HTTP1Settings(header_read_timeout=round(settings.header_timeout * 1000)),
+        log_level=LogLevels.warning,
         log_dictconfig=logs.configuration(settings.log_format),
     )
-    server.serve(target_loader=load, wrap_loader=False)
+
+    parent = os.getpid()
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        if os.getpid() != parent:  # a worker that was forked this moment has no handler yet
+            os._exit(0)
+        if server.interrupt_signal:
+            for worker in server.wrks:
+                worker.kill()  # type: ignore[no-untyped-call]
+            return
+        log.info("stopping; what is in work is answered first")
+        server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+
+    @server.on_startup
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, stop)
+
+    server.on_shutdown(lambda: log.info("stopped"))
+    server.serve(target_loader=partial(_in_granian, load), wrap_loader=False)
+
+
+def _in_granian(load: Callable[[], Any]) -> Any:
+    """Loads an application in a worker, which takes signals from its parent alone."""
+    os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: the parent, which drains the workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler until now
+    return load()
 
 
 def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
@@ -199,9 +249,12 @@ def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
                 "graceful_timeout": max(round(settings.drain_timeout), 1),
                 "logconfig_dict": logs.configuration(settings.log_format),
                 "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+                "control_socket_disable": True,
+                "on_exit": lambda _: log.info("stopped"),
             }
             for name, value in said.items():
-                self.cfg.set(name, value)
+                if name in self.cfg.settings:  # older ones have no control socket
+                    self.cfg.set(name, value)
 
         def load(self) -> Callable[..., Any]:
             app: Callable[..., Any] = load()
