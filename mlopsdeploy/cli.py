@@ -26,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+models = typer.Typer(help="Look at models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
 
 
 def main() -> NoReturn:
@@ -150,3 +152,25 @@ def batch(
         sys.exit(141)
     if json_summary:
         print(json.dumps(summary, ensure_ascii=False))
+
+
+@models.command("inspect")
+def models_inspect(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, file, hub id org/name.")],
+    runtime: Annotated[str, typer.Option(help="What to run it on; the fastest by default.")] = (
+        "auto"
+    ),
+    json_report: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Show what a model takes and gives, as it was understood, and why."""
+    from mlopsdeploy import models_command
+
+    report = models_command.inspect_model(model, runtime=runtime)
+    if json_report:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    models_command.show(report, Console())

@@ -27,7 +27,7 @@ CLOSE_CALL = {"bfloat16": 0.02, "int8": 0.08}
 
 # By the format of its files, best first.
 _PREFERRED = {
-    "tflite": ("litert",),
+    "tflite": ("litert", "tflite"),
     "onnx": ("onnxruntime", "openvino"),
     "openvino": ("openvino",),
     "keras": ("litert", "tensorflow"),
@@ -230,5 +230,7 @@ def _compile_keras(
 def _guess_task(runtime: Runtime) -> str:
     """What a graph is for, where no file says it: a picture in, or a row of numbers."""
     if any(len(field.shape) >= 3 for field in runtime.inputs):
-        return "object_detection" if len(runtime.outputs) > 1 else "image_classification"
+        # Several outputs, or one with rows of boxes.
+        boxes = len(runtime.outputs) > 1 or len(runtime.outputs[0].shape) > 1
+        return "object_detection" if boxes else "image_classification"
     return "tabular_classification"

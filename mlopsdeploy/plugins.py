@@ -15,7 +15,7 @@ from typing import Any
 from mlopsdeploy.errors import ConfigError
 
 # Where a runtime's package has another name than the runtime.
-_PACKAGES = {"litert": "ai_edge_litert"}
+_PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
 
 def names(kind: str) -> tuple[str, ...]:

@@ -1,0 +1,444 @@
+"""Which output of a detector is what: by its YAML, names, shapes and values, never by its place.
+
+Names are looked at first, then shapes; what is left open is decided by what the model really
+gives for a made-up picture. Only where all of that is silent the order of the outputs decides, and
+the evidence says so. In a `model.yaml`, for what can't be found out:
+
+    outputs:
+      boxes: StatefulPartitionedCall:1      # tensors by role: boxes, scores, classes, count
+      order: yxyx                           # or xyxy, or xywh (of the centre)
+      coordinates: relative                 # or pixels (of the model's input)
+      objectness: false                     # YOLO: whether column 4 is one
+      logits: false                         # whether scores still want a sigmoid
+    boxes:                                  # an SSD's anchors: see `ssd.Ssd`
+      size: [300, 300]
+      strides: [16, 32, 64, 128, 256, 512]
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, ModelFiles, Runtime
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.tasks.detection_outputs import (
+    Anchored,
+    Coordinates,
+    EndToEnd,
+    GivenAnchors,
+    Listed,
+    Reader,
+    Scored,
+    Yolo,
+    beyond_one,
+    which_are_scores,
+    yolo_positions,
+)
+from mlopsdeploy.tasks.pictures import Evidence, PictureInput, starts_with_background
+from mlopsdeploy.tasks.ssd import Ssd
+
+_ROLES = ("boxes", "scores", "classes", "count")
+_KEYS = {*_ROLES, "order", "coordinates", "objectness", "logits"}
+_ORDERS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "centre x y, width, height"}
+# The first that matches: "class_scores" are scores, "num_classes" is a count.
+_NAMES = {
+    "count": re.compile(r"num|count", re.IGNORECASE),
+    "boxes": re.compile(r"box|location|coord", re.IGNORECASE),
+    "scores": re.compile(r"score|prob|conf", re.IGNORECASE),
+    "classes": re.compile(r"class|categor|label", re.IGNORECASE),
+}
+_BESIDE = re.compile(r"raw_|multiclass|anchor_indices|mask|keypoint", re.IGNORECASE)
+_POST_PROCESS = re.compile(r"TFLite_Detection_PostProcess(?::(\d))?$")
+_POST_PROCESS_ROLES = ("boxes", "classes", "scores", "count")
+# SSD MobileNet for COCO, the commonest layout of anchors by far.
+_USUAL_STRIDES = (16, 32, 64, 128, 256, 512)
+_COARSE = 1 / 16  # a step of quantisation that leaves no score worth the name
+
+
+def is_yolo(runtime: Runtime) -> bool:
+    """Whether the shapes are those of a detector that answers in one tensor."""
+    flat = [field.shape for field in runtime.outputs if len(field.shape) == 2]
+    return len(flat) == 1 and min(flat[0]) >= 5
+
+
+def read_outputs(
+    files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
+) -> tuple[Reader, int | None, list[Evidence]]:
+    """How to read a detector's outputs.
+
+    Args:
+        files: what its files say.
+        runtime: its tensors.
+        takes: its input.
+        values: what it gave for one picture.
+
+    Returns:
+        The reader, the number of classes without a background (None where nothing tells), and
+        what speaks for it.
+
+    Raises:
+        ModelError: the outputs are none of a detector, or it can't be known what they are.
+    """
+    finder = _Finder(files, runtime, takes, values)
+    if is_yolo(runtime):
+        return finder.one_tensor()
+    return finder.several()
+
+
+class _Finder:
+    def __init__(
+        self, files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
+    ) -> None:
+        said = files.said.get("outputs") or {}
+        unknown = set(said) - _KEYS if isinstance(said, Mapping) else {str(said)}
+        if unknown:
+            raise ModelError(
+                f"{files.name}: unknown key {min(unknown)!r} under 'outputs' in its YAML; "
+                f"there are {', '.join(sorted(_KEYS))}"
+            )
+        self.said: Mapping[str, Any] = said
+        self.files, self.takes, self.values = files, takes, values
+        self.quantization = getattr(runtime, "quantization", {})
+        self.names = [field.name for field in runtime.outputs]
+        self.evidence: list[Evidence] = []
+
+    def note(self, what: str, value: str, why: str) -> None:
+        self.evidence.append(Evidence(what, value, why))
+
+    # ------------------------------------------------------------ one tensor
+
+    def one_tensor(self) -> tuple[Reader, int | None, list[Evidence]]:
+        name = next(name for name in self.names if self.values[name].ndim == 3)
+        value = self.values[name][0]
+        quantization = self.quantization.get(name)
+        if quantization and quantization.scale > _COARSE:
+            raise ModelError(
+                f"{self.files.name}: its output is quantised in steps of {quantization.scale:.3g}, "
+                "too coarse for scores from 0 to 1; export it with coordinates relative to the "
+                "picture, or as float"
+            )
+        places = yolo_positions(self.takes.size)
+        known = {places, 3 * places}
+        if value.shape[1] == 6 and value.shape[0] not in known and _end_to_end(value):
+            return self._end_to_end(name, value)
+        transposed = value.shape[1] > value.shape[0]
+        if {value.shape[0], value.shape[1]} & known:
+            transposed = value.shape[1] in known
+        columns = value if transposed else value.T
+        if min(columns.shape) < 5:
+            raise ModelError(f"{self.files.name}: {name} {value.shape} is no output of a detector")
+        shape = "columns first" if transposed else "a row for each box"
+        self.note("output", f"{name} {_shape(value)}: YOLO, {shape}", "the shape")
+        objectness = self._objectness(columns, places, transposed=transposed)
+        left = len(columns) - 4 - objectness
+        classes = len(self.files.labels) if 0 < len(self.files.labels) < left else left
+        rest = f", {left - classes} more columns left unread" if left > classes else ""
+        self.note("classes", f"{classes}{rest}", "the columns" + " and the labels" * bool(rest))
+        logits = self._logits(columns[4 : 5 + classes if objectness else 4 + classes])
+        coordinates = self._coordinates(columns[:4].T, "xywh", "the custom of YOLO")
+        reader = Yolo(name, coordinates, transposed, objectness, classes, logits)
+        return reader, classes, self.evidence
+
+    def _end_to_end(self, name: str, value: Array) -> tuple[Reader, int | None, list[Evidence]]:
+        self.note(
+            "output",
+            f"{name} {_shape(value)}: x1, y1, x2, y2, score, class of objects",
+            "the shape and the values: column 5 holds whole numbers, corners are in order",
+        )
+        coordinates = self._coordinates(value[:, :4], "xyxy", "the values")
+        return EndToEnd(name, coordinates), None, self.evidence
+
+    def _objectness(self, columns: Array, places: int, *, transposed: bool) -> bool:
+        labels = len(self.files.labels)
+        for answer, why in (
+            (self.said.get("objectness"), "the YAML"),
+            (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
+            (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
+            (True if columns.shape[1] == 3 * places else None, f"three boxes at {places} places"),
+            (False if transposed else None, "columns come first, as in YOLO v8 and newer"),
+            (len(columns) == 85, "the number of columns (a guess)"),
+        ):
+            if answer is not None:
+                self.note("objectness", "column 4" if answer else "none", why)
+                return bool(answer)
+        raise AssertionError
+
+    def _logits(self, scores: Array) -> bool:
+        if "logits" in self.said:
+            logits, why = bool(self.said["logits"]), "the YAML"
+        else:
+            low, high = float(scores.min()), float(scores.max())
+            # The best of thousands of boxes are above 0.5 and the rest below 0, or it has seen
+            # nothing and all are below 0: logits are negative wherever there is no object.
+            logits = low < -0.05 or high > 1.05
+            why = f"the values, {low:.2g} to {high:.2g}"
+        self.note("scores are", "logits: a sigmoid follows" if logits else "probabilities", why)
+        return logits
+
+    def _coordinates(self, boxes: Array, order: str, why: str) -> Coordinates:
+        said = self.said.get("order", self.files.metadata.get("box_order"))
+        if said is not None:
+            order, why = str(said), "the YAML" if "order" in self.said else "the file's metadata"
+        if order not in _ORDERS:
+            raise ModelError(
+                f"{self.files.name}: outputs.order is {order!r}; use {', '.join(_ORDERS)}"
+            )
+        self.note("a box is", _ORDERS[order], why)
+        if "coordinates" in self.said:
+            pixels, why = self.said["coordinates"] == "pixels", "the YAML"
+        elif self.files.metadata.get("pixels"):
+            pixels, why = True, "the file's metadata"
+        elif len(boxes):
+            pixels, why = beyond_one(boxes), f"the values, up to {float(boxes.max()):.4g}"
+        else:
+            pixels, why = False, "the custom (no box to see it by yet)"
+        self.note("coordinates", "pixels of the input" if pixels else "relative", why)
+        return Coordinates(order, self.takes.size, pixels)
+
+    # ------------------------------------------------------------ several tensors
+
+    def several(self) -> tuple[Reader, int | None, list[Evidence]]:
+        roles = self._roles_said() or self._roles_named() or self._roles_shaped()
+        boxes, scores = self.values[roles["boxes"]][0], self.values[roles["scores"]][0]
+        if scores.ndim == 2 and "classes" not in roles:
+            return self._raw(roles, boxes, scores)
+        return self._listed(roles, boxes.reshape(-1, 4))
+
+    def _roles_said(self) -> dict[str, str]:
+        roles = {role: str(self.said[role]) for role in _ROLES if role in self.said}
+        for role, name in roles.items():
+            if name not in self.names:
+                raise ModelError(
+                    f"{self.files.name}: outputs.{role} is {name!r}, but it gives "
+                    f"{', '.join(self.names)}"
+                )
+            self.note(role, self._describe(name), "the YAML")
+        if roles and not {"boxes", "scores"} <= set(roles):
+            raise ModelError(f"{self.files.name}: 'outputs' names no boxes, or no scores")
+        return roles
+
+    def _roles_named(self) -> dict[str, str]:
+        """By what their author calls them in the file, or in its metadata."""
+        written = self.files.metadata.get("outputs", [])
+        for names, why in ((self.names, "the name"), (written, "the name in the metadata")):
+            roles: dict[str, str] = {}
+            if len(names) == len(self.names):
+                for name, tensor in zip(names, self.names, strict=True):
+                    role = _role_of(name)
+                    if role and role not in roles and self._fits(role, tensor):
+                        roles[role] = tensor
+            if {"boxes", "scores"} <= set(roles):
+                for role, tensor in roles.items():
+                    said = f" {names[self.names.index(tensor)]!r}" if names is written else ""
+                    self.note(role, self._describe(tensor), why + said + " and the shape")
+                return roles
+        return {}
+
+    def _fits(self, role: str, name: str) -> bool:
+        value = self.values[name]
+        if role == "boxes":
+            return value.ndim >= 3 and value.shape[-1] == 4
+        return value.ndim <= 3 and (role != "count" or value.size == len(value))
+
+    def _roles_shaped(self) -> dict[str, str]:
+        """By shape: (n, 4) are boxes, one number is a count; then by value."""
+        four = [name for name in self.names if self._fits("boxes", name)]
+        if len(four) != 1:
+            raise self._unclear()
+        boxes = four[0]
+        many = len(self.values[boxes][0])
+        flat = [n for n in self.names if n != boxes and self.values[n].shape[1:] == (many,)]
+        table = [
+            n
+            for n in self.names
+            if n != boxes and self.values[n].ndim == 3 and self.values[n].shape[1] == many
+        ]
+        count = [n for n in self.names if self.values[n].ndim < 2 and n not in flat]
+        roles = {"boxes": boxes}
+        self.note("boxes", self._describe(boxes), "the shape: the only one of four columns")
+        if count and (flat or table):
+            roles["count"] = count[0]
+            self.note("count", self._describe(count[0]), "the shape: one number")
+        if len(flat) == 2:
+            self._tell_apart(roles, flat)
+        elif len(flat) + len(table) == 1:
+            roles["scores"] = (flat + table)[0]
+            self.note("scores", self._describe(roles["scores"]), "the shape: a row for each box")
+        else:
+            raise self._unclear()
+        return roles
+
+    def _tell_apart(self, roles: dict[str, str], pair: list[str]) -> None:
+        """Scores and classes, both (n,): by the values, or else by the order of the outputs."""
+        many = len(self.values[pair[0]][0])
+        count = int(self.values[roles["count"]].reshape(-1)[0]) if "count" in roles else many
+        count = min(max(count, 0), many)
+        found = which_are_scores(*(self.values[name][0][:count] for name in pair))
+        if found is None:
+            # TensorFlow 1: boxes, classes, scores, count. Since TensorFlow 2 scores come before
+            # classes: scores, boxes, count, classes, or count, scores, classes, boxes.
+            found = 1 if self.names.index(roles["boxes"]) < self.names.index(pair[0]) else 0
+            self.unsettled = True
+            why = "the order of the outputs, until a picture with objects shows it"
+        else:
+            why = "the values: classes are whole numbers, scores lie between 0 and 1"
+        roles["scores"], roles["classes"] = pair[found], pair[1 - found]
+        for role in ("scores", "classes"):
+            self.note(role, self._describe(roles[role]), why)
+
+    unsettled = False
+
+    def _listed(
+        self, roles: dict[str, str], boxes: Array
+    ) -> tuple[Reader, int | None, list[Evidence]]:
+        scores = self.values[roles["scores"]][0].reshape(-1)
+        classes, count = roles.get("classes"), roles.get("count")
+        done = count is not None or bool((np.diff(scores) <= 1e-6).all())
+        post_process = "TFLite_Detection_PostProcess" in self.files.metadata.get("operators", ())
+        if post_process:
+            order, why = "yxyx", "what TFLite_Detection_PostProcess gives"
+        elif beyond_one(boxes) or not done:
+            order, why = "xyxy", "the custom of models outside TensorFlow (a guess)"
+        else:
+            order, why = "yxyx", "the custom of TensorFlow (a guess)"
+        seen = boxes
+        if count is not None:
+            seen = boxes[: min(max(int(self.values[count].reshape(-1)[0]), 0), len(boxes))]
+        coordinates = self._coordinates(seen, order, why)
+        if done:
+            reader: Reader = Listed(
+                roles["boxes"],
+                roles["scores"],
+                classes,
+                count,
+                coordinates,
+                settled=not self.unsettled,
+            )
+            return reader, None, self.evidence
+        logits = self._logits(scores)
+        self.note("overlaps", "non-maximum suppression here", "scores are not sorted, no count")
+        return (
+            Scored(roles["boxes"], roles["scores"], classes, coordinates, logits),
+            None,
+            self.evidence,
+        )
+
+    def _raw(
+        self, roles: dict[str, str], boxes: Array, scores: Array
+    ) -> tuple[Reader, int | None, list[Evidence]]:
+        """Boxes (n, 4) and scores (n, classes): of an SSD with anchors, or boxes as they are."""
+        columns = scores.shape[1]
+        ssd = self._anchors(boxes, columns)
+        metadata = self.files.metadata
+        if ssd is None:
+            if not _corners(boxes):
+                raise ModelError(
+                    f"{self.files.name}: gives {len(boxes)} boxes as offsets to anchors, which it "
+                    "does not describe; say how they lie under 'boxes:' in a YAML beside the file "
+                    "(size, strides, min_scale, max_scale, aspect_ratios)"
+                )
+            background = self._background(columns, usual=False)
+            coordinates = self._coordinates(boxes, "xyxy", "the values: corners are in order")
+            logits = self._logits(scores)
+            classes = columns - (background is not None)
+            reader: Reader = Scored(
+                roles["boxes"], roles["scores"], None, coordinates, logits, background
+            )
+            return reader, classes, self.evidence
+        if "anchors" in metadata and "boxes" not in self.files.said:
+            logits = bool(metadata["sigmoid"])
+            self.note("scores are", "logits" if logits else "probabilities", "the file's metadata")
+        else:
+            logits = self._logits(scores)
+        if len(ssd.anchors) != len(boxes):
+            raise ModelError(
+                f"{self.files.name}: gives {len(boxes)} boxes, but its 'boxes:' describe "
+                f"{len(ssd.anchors)} anchors"
+            )
+        classes = columns - (ssd.background is not None)
+        return Anchored(roles["boxes"], roles["scores"], ssd, logits), classes, self.evidence
+
+    def _anchors(self, boxes: Array, columns: int) -> Ssd | None:
+        said = self.files.said.get("boxes")
+        if said:
+            try:
+                ssd = Ssd(**said)
+            except TypeError as error:
+                raise ModelError(f"{self.files.name}: 'boxes' in its YAML: {error}") from error
+            self.note("anchors", f"{len(ssd.anchors)}, strides {list(ssd.strides)}", "the YAML")
+            return ssd
+        given = self.files.metadata.get("anchors")
+        if given is not None:
+            self.note("anchors", f"{len(given)}, listed one by one", "the file's metadata")
+            return GivenAnchors(
+                self.takes.size,
+                (),
+                coder=self.files.metadata["coder"],
+                background=self._background(columns, usual=False),
+                given=given,
+            )
+        usual = Ssd(self.takes.size, _USUAL_STRIDES)
+        if len(usual.anchors) == len(boxes) and not _corners(boxes):
+            self.note(
+                "anchors",
+                f"{len(boxes)}, strides {list(_USUAL_STRIDES)}",
+                "their number: those of SSD MobileNet (a guess)",
+            )
+            background = self._background(columns, usual=True)
+            return Ssd(self.takes.size, _USUAL_STRIDES, background=background)
+        return None
+
+    def _background(self, columns: int, *, usual: bool) -> int | None:
+        """Column 0 if it stands for no object, by the number of labels or by custom."""
+        labels = self.files.labels
+        if labels:
+            named = starts_with_background(labels) and columns == len(labels)
+            background, why = named or columns == len(labels) + 1, f"{len(labels)} labels"
+        else:
+            background, why = usual, "the custom of such models (a guess)"
+        self.note("background", "column 0" if background else "none", why)
+        return 0 if background else None
+
+    def _describe(self, name: str) -> str:
+        return f"{name} {_shape(self.values[name][0])}"
+
+    def _unclear(self) -> ModelError:
+        shapes = ", ".join(self._describe(name) for name in self.names)
+        if sum(value.ndim >= 4 for value in self.values.values()) == len(self.names) > 1:
+            return ModelError(
+                f"{self.files.name}: gives raw feature maps ({shapes}); export it with its boxes "
+                "decoded"
+            )
+        return ModelError(
+            f"{self.files.name}: it can't be known which output is what ({shapes}); name boxes, "
+            "scores, classes and count under 'outputs:' in a YAML beside the file"
+        )
+
+
+def _role_of(name: str) -> str | None:
+    post_process = _POST_PROCESS.search(name)
+    if post_process:
+        return _POST_PROCESS_ROLES[int(post_process[1] or 0) % 4]
+    if _BESIDE.search(name):
+        return None
+    return next((role for role, pattern in _NAMES.items() if pattern.search(name)), None)
+
+
+def _corners(boxes: Array) -> bool:
+    """Whether these are corners, the smaller first, and not offsets or sizes."""
+    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    inside = boxes.min() > -0.5 * max(float(boxes.max()), 1)
+    return bool(ordered.mean() > 0.95 and inside)
+
+
+def _end_to_end(rows: Array) -> bool:
+    whole = bool((rows[:, 5] == np.rint(rows[:, 5])).all()) and bool((rows[:, 5] >= 0).all())
+    return whole and _corners(rows[:, :4]) and bool((rows[:, 4] <= 1.0001).all())
+
+
+def _shape(value: Array) -> str:
+    return f"({'×'.join(str(size) for size in value.shape)})" if value.ndim else "(one)"

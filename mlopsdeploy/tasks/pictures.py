@@ -1,0 +1,453 @@
+"""Pictures to the tensor that a model takes: size, colour, normalisation, quantisation.
+
+`read_input` finds out what a model wants and says how it knows; `Pictures` does it, for every
+frame of a camera, in as few passes over the pixels as there can be. In a `model.yaml`:
+
+    input:
+      size: [300, 300]        # height, width; where the file leaves them open
+      color: rgb              # or bgr, gray
+      mean: 127.5             # (pixel - mean) / std; one number, or one per channel as in `color`
+      std: 127.5
+      resize: stretch         # or letterbox: keep proportions, fill up with grey
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime
+from mlopsdeploy.errors import InputError, ModelError
+
+PICTURE = Field("image", "uint8", (-1, -1, 3))
+SIZES = "picture_size"
+"""The column of what `Pictures.encode` makes that keeps height and width of each picture."""
+
+_CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
+_GREY = 114  # what letterboxes are filled with, since Ultralytics did
+# Of ImageNet, as PyTorch's models want it, in steps of 0 to 255.
+_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+_BACKGROUND = {"", "???", "background", "__background__", "_background_", "bg", "dummy", "none"}
+
+
+class Evidence(NamedTuple):
+    """One thing understood about a model."""
+
+    what: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """What a model takes.
+
+    Attributes:
+        tensor: its name, dtype and shape of a row.
+        size: height and width in pixels.
+        color: "rgb", "bgr" or "gray".
+        mean: subtracted from each pixel of 0 to 255; one number, or one per channel.
+        std: what it is divided by then.
+        letterbox: keep a picture's proportions and fill up with grey.
+        channels_first: (channels, height, width) in place of (height, width, channels).
+        dtype: what the tensor really holds: its own dtype, or the integers of a quantised one.
+        scale: what a step of a quantised tensor stands for; 0 where it is not quantised.
+        zero_point: its integer for 0.
+    """
+
+    tensor: Field
+    size: tuple[int, int]
+    color: str = "rgb"
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    letterbox: bool = False
+    channels_first: bool = False
+    dtype: str = "float32"
+    scale: float = 0.0
+    zero_point: int = 0
+
+
+class Pictures:
+    """BGR pictures of any size as rows of a model's input, and boxes back to the pictures."""
+
+    def __init__(self, takes: PictureInput) -> None:
+        self.takes = takes
+        self._channels = _CHANNELS[takes.color]
+        self._scratch = threading.local()
+        self._table: Array | None = None
+        self._flip = False
+        if np.dtype(takes.dtype).kind == "f":
+            std, mean = (np.array(values, np.float32) for values in (takes.std, takes.mean))
+            self._gain = np.broadcast_to(1 / std, self._channels)
+            self._bias = np.broadcast_to(-mean / std, self._channels)
+            self._same = len({*takes.mean}) == 1 and len({*takes.std}) == 1
+        else:
+            table = _table(takes, self._channels)
+            if _is_shift(table, takes.dtype):
+                self._flip = takes.dtype == "int8"
+            else:
+                self._table = table
+
+    @property
+    def path(self) -> str:
+        """How pixels become numbers of the tensor, for people."""
+        if np.dtype(self.takes.dtype).kind == "f":
+            return "float arithmetic"
+        if self._table is not None:
+            return "a table of 256 entries"
+        return "pixel - 128" if self._flip else "the pixels as they are"
+
+    def encode(self, images: Array) -> Columns:
+        """The input tensor, and the size of each picture under `SIZES`.
+
+        Args:
+            images: uint8 of shape (rows, height, width, 3), or an object array of pictures.
+
+        Raises:
+            InputError: something in it is no picture.
+        """
+        takes, channels = self.takes, self._channels
+        height, width = takes.size
+        whole = self._table is None and np.dtype(takes.dtype).kind != "f"
+        shape = (height, width, channels)
+        kind = takes.dtype
+        ready = whole and not takes.channels_first  # pixels go straight to where they are read
+        order = (channels, height, width) if takes.channels_first else shape
+        tensor = np.empty((len(images), *order), np.uint8 if whole else kind)
+        sizes = np.empty((len(images), 2), np.int64)
+        for row, image in enumerate(images):
+            if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+                raise InputError(
+                    f"image {row}: expected a BGR picture, uint8 of shape (height, width, 3), and "
+                    f"got {getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
+                )
+            sizes[row] = image.shape[:2]
+            pixels = tensor[row] if ready else self._buffer(shape)
+            self._draw(image, pixels)
+            if not ready:
+                self._convert(pixels, tensor[row])
+        if self._flip:
+            np.bitwise_xor(tensor, 128, out=tensor)
+        return {takes.tensor.name: tensor.view(kind) if whole else tensor, SIZES: sizes}
+
+    def to_picture(self, boxes: Array, size: Array) -> Array:
+        """Boxes relative to the tensor as boxes relative to the picture, within it.
+
+        Args:
+            boxes: (n, 4): x1, y1, x2, y2.
+            size: height and width of the picture.
+        """
+        if self.takes.letterbox:
+            top, left, height, width = _place(self.takes.size, size)
+            frame_height, frame_width = self.takes.size
+            frame, shift, inner = np.array(
+                [[frame_width, frame_height] * 2, [left, top] * 2, [width, height] * 2], np.float32
+            )
+            boxes = (boxes * frame - shift) / inner
+        return np.clip(boxes, 0, 1, dtype=np.float32)
+
+    def _buffer(self, shape: tuple[int, ...]) -> Array:
+        """Room for the resized pixels of one picture; each thread has its own."""
+        buffer: Array | None = getattr(self._scratch, "buffer", None)
+        if buffer is None:
+            buffer = self._scratch.buffer = np.empty(shape, np.uint8)
+        return buffer
+
+    def _draw(self, image: Array, pixels: Array) -> None:
+        """The picture in the model's size and colours."""
+        if self.takes.letterbox:
+            top, left, height, width = _place(self.takes.size, image.shape)
+            if (height, width) != self.takes.size:
+                pixels[...] = _GREY
+                pixels = pixels[top : top + height, left : left + width]
+        height, width = pixels.shape[:2]
+        code = {"rgb": cv2.COLOR_BGR2RGB, "gray": cv2.COLOR_BGR2GRAY}.get(self.takes.color)
+        if image.shape[:2] == (height, width):
+            if code is None:
+                pixels[...] = image
+            else:
+                _recolor(image, code, pixels)
+        elif self.takes.color == "gray":
+            _recolor(cv2.resize(image, (width, height)), cv2.COLOR_BGR2GRAY, pixels)
+        else:
+            cv2.resize(image, (width, height), dst=pixels)
+            if code is not None:
+                _recolor(pixels, code, pixels)
+
+    def _convert(self, pixels: Array, row: Array) -> None:
+        """Pixels to the tensor's numbers, and channels first where it wants them so."""
+        if self._table is not None:
+            pixels = cv2.LUT(pixels, self._table).reshape(pixels.shape)
+        if self._table is not None or row.dtype.kind != "f":
+            row[...] = pixels.transpose(2, 0, 1) if self.takes.channels_first else pixels
+        elif self.takes.channels_first:
+            for channel in range(self._channels):
+                _scale(
+                    pixels[:, :, channel], row[channel], self._gain[channel], self._bias[channel]
+                )
+        elif self._same:
+            _scale(pixels, row, self._gain[0], self._bias[0])
+        else:
+            # As rows of width × channels: NumPy is slow along an axis of three.
+            flat = row.reshape(len(row), -1)
+            count = flat.shape[1] // self._channels
+            gain, bias = np.tile(self._gain, count), np.tile(self._bias, count)
+            _scale(pixels.reshape(flat.shape), flat, gain, bias)
+
+
+def _scale(pixels: Array, out: Array, gain: Any, bias: Any) -> None:
+    np.multiply(pixels, gain, out=out)
+    if np.any(bias):
+        np.add(out, bias, out=out)
+
+
+def _recolor(source: Array, code: int, target: Array) -> None:
+    made = cv2.cvtColor(source, code, dst=target)
+    if made is not target and not np.shares_memory(made, target):  # of another shape, as grey is
+        target[...] = made.reshape(target.shape)
+
+
+def _place(frame: Sequence[int], size: Any) -> tuple[int, int, int, int]:
+    """Where in a letterbox a picture lies: top, left, height, width."""
+    ratio = min(frame[0] / size[0], frame[1] / size[1])
+    height = min(max(round(size[0] * ratio), 1), frame[0])
+    width = min(max(round(size[1] * ratio), 1), frame[1])
+    return (frame[0] - height) // 2, (frame[1] - width) // 2, height, width
+
+
+def _table(takes: PictureInput, channels: int) -> Array:
+    """The tensor's integer for each value of a pixel: (256,), or (1, 256, channels)."""
+    limits = np.iinfo(takes.dtype)
+    mean, std = (
+        np.broadcast_to(np.array(values, np.float64), channels)
+        for values in (takes.mean, takes.std)
+    )
+    steps = (np.arange(256)[:, None] - mean) / std
+    if takes.scale:
+        steps = steps / takes.scale + takes.zero_point
+    table: Array = np.clip(np.rint(steps), limits.min, limits.max).astype(takes.dtype)
+    if (table == table[:, :1]).all():
+        return np.ascontiguousarray(table[:, 0])
+    return np.ascontiguousarray(table[None])
+
+
+def _is_shift(table: Array, dtype: str) -> bool:
+    """Whether the table gives the pixels themselves, from 0 or from -128, to one step.
+
+    A scale of 1/128 for a range that ends at ±1 is the usual reason for that step.
+    """
+    pixels = np.arange(256) - (128 if dtype == "int8" else 0)
+    return bool((np.abs(table.reshape(256, -1) - pixels[:, None]) <= 1).all())
+
+
+# ---------------------------------------------------------------- understanding
+
+
+def read_input(
+    files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
+) -> tuple[PictureInput, list[Evidence]]:
+    """What a model takes, and how that is known.
+
+    Args:
+        files: what its files say.
+        runtime: its tensors.
+        letterbox: whether models of its kind keep proportions, unless it says otherwise.
+        from_zero: whether models of its kind want pixels from 0 to 1, rather than -1 to 1, where
+            nothing tells.
+
+    Raises:
+        ModelError: it takes no picture, or one of unknown size.
+    """
+    said = files.said.get("input") or {}
+    if not isinstance(said, Mapping):
+        raise ModelError(f"{files.name}: 'input' in its YAML is not a map of settings")
+    unknown = set(said) - {"size", "color", "mean", "std", "resize"}
+    if unknown:
+        raise ModelError(
+            f"{files.name}: unknown key {min(unknown)!r} under 'input' in its YAML; there "
+            "are size, color, mean, std and resize"
+        )
+    tensor = _picture_tensor(files, runtime)
+    quantization = getattr(runtime, "quantization", {}).get(tensor.name)
+    dtype = quantization.dtype if quantization else tensor.dtype
+    shape = "×".join("?" if size < 0 else str(size) for size in tensor.shape)
+    steps = f", a step is {quantization.scale:.6g}" if quantization else ""
+    evidence = [Evidence("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file")]
+
+    first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
+    size, why = _size(files, said, tensor.shape[1:] if first else tensor.shape[:2])
+    layout = ", channels first" if first else ""
+    evidence.append(Evidence("size", f"{size[0]} high, {size[1]} wide{layout}", why))
+    color, why = _color(files, said, tensor.shape[0 if first else 2])
+    evidence.append(Evidence("colour", color.upper() if color != "gray" else "grey", why))
+    resize = said.get("resize")
+    if resize not in (None, "stretch", "letterbox"):
+        raise ModelError(f"{files.name}: input.resize is {resize!r}; use stretch or letterbox")
+    letterbox = resize == "letterbox" if resize else letterbox
+    why = "the YAML" if resize else "the custom of such models"
+    evidence.append(Evidence("resizing", "letterbox" if letterbox else "stretch", why))
+
+    mean, std, why = _normalization(files, said, quantization, dtype, from_zero=from_zero)
+    takes = PictureInput(
+        tensor,
+        size,
+        color,
+        mean,
+        std,
+        letterbox,
+        first,
+        dtype,
+        quantization.scale if quantization else 0.0,
+        quantization.zero_point if quantization else 0,
+    )
+    evidence.append(Evidence("normalisation", _formula(mean, std), why))
+    evidence.append(Evidence("pixels become", Pictures(takes).path, "the cheapest exact way"))
+    return takes, evidence
+
+
+def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
+    pictures = [field for field in runtime.inputs if len(field.shape) == 3]
+    if len(runtime.inputs) != 1 or not pictures:
+        shapes = ", ".join(f"{field.name} {field.shape}" for field in runtime.inputs)
+        raise ModelError(f"{files.name}: takes {shapes}, and not one picture")
+    tensor = pictures[0]
+    if not {tensor.shape[0], tensor.shape[2]} & {1, 3, -1}:
+        raise ModelError(
+            f"{files.name}: its input {tensor.shape} is no picture of one or three channels"
+        )
+    return tensor
+
+
+def _size(
+    files: ModelFiles, said: Mapping[str, Any], shape: Sequence[int]
+) -> tuple[tuple[int, int], str]:
+    if min(shape) > 0:
+        return (shape[0], shape[1]), "the shape of the tensor"
+    for size, why in (
+        (said.get("size"), "the YAML"),
+        (files.metadata.get("size"), "the file's metadata"),
+    ):
+        if size:
+            return (int(size[0]), int(size[1])), why
+    raise ModelError(
+        f"{files.name}: takes pictures of any size; say which in a YAML beside the file, as "
+        "'input: {size: [320, 320]}' (height, width)"
+    )
+
+
+def _color(files: ModelFiles, said: Mapping[str, Any], channels: int) -> tuple[str, str]:
+    for color, why in (
+        (said.get("color"), "the YAML"),
+        (files.metadata.get("color"), "the file's metadata"),
+    ):
+        if color is None:
+            continue
+        if color not in _CHANNELS:
+            raise ModelError(f"{files.name}: input.color is {color!r}; use rgb, bgr or gray")
+        if channels in (-1, _CHANNELS[color]):
+            return color, why
+    if channels == 1:
+        return "gray", "the tensor has one channel"
+    return "rgb", "the custom of TensorFlow (a guess)"
+
+
+def _normalization(
+    files: ModelFiles, said: Mapping[str, Any], quantization: Any, dtype: str, *, from_zero: bool
+) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """Mean, standard deviation, and how they are known; in steps of 0 to 255."""
+    for source, why in ((said, "the YAML"), (files.metadata, "the file's metadata")):
+        if "mean" in source or "std" in source:
+            return _numbers(source.get("mean", 0.0)), _numbers(source.get("std", 1.0)), why
+    if quantization:
+        limits = np.iinfo(quantization.dtype)
+        low, high = (
+            (edge - quantization.zero_point) * quantization.scale
+            for edge in (limits.min, limits.max)
+        )
+        return _of_range(low, high, f"the tensor's quantisation holds {low:.3g} to {high:.3g}")
+    if np.dtype(dtype).kind in "iu":
+        return (0.0,), (1.0,), f"a tensor of {dtype} that is not quantised takes pixels"
+    begin = files.metadata.get("starts_with") or {}
+    if begin.get("operator") == "QUANTIZE":
+        low, high = begin["low"], begin["high"]
+        return _of_range(low, high, f"the graph first quantises it to {low:.3g} to {high:.3g}")
+    if begin:
+        known = _of_arithmetic(begin["operator"], begin["by"])
+        if known:
+            return known
+    if from_zero:
+        return (0.0,), (255.0,), "the custom of such models (a guess)"
+    return (127.5,), (127.5,), "the custom of float models in TensorFlow (a guess)"
+
+
+def _of_range(
+    low: float, high: float, why: str
+) -> tuple[tuple[float, ...], tuple[float, ...], str]:
+    """What maps 0 to 255 to the range that a tensor was made to hold."""
+    near = 0.03 * (high - low)
+    for edges, mean, std in (
+        ((0.0, 1.0), (0.0,), (255.0,)),
+        ((-1.0, 1.0), (127.5,), (127.5,)),
+        ((0.0, 255.0), (0.0,), (1.0,)),
+        ((-128.0, 127.0), (128.0,), (1.0,)),
+        ((-2.118, 2.64), *_IMAGENET),
+    ):
+        if abs(low - edges[0]) <= near and abs(high - edges[1]) <= near:
+            return mean, std, why
+    std_of_range = 255 / max(high - low, 1e-9)
+    return (-low * std_of_range,), (std_of_range,), f"{why}: pixels are spread over that"
+
+
+def _of_arithmetic(
+    operator: str, by: float
+) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
+    """What the input of `x * by` and the like must have been."""
+    factor = {"MUL": by, "DIV": 1 / by if by else 0.0}.get(operator)
+    why = f"the graph itself begins with {operator} by {by:.4g}"
+    if factor is not None:
+        return ((0.0,), (1.0,), why) if 0.002 <= factor <= 0.02 else None
+    if abs(by) > 50:
+        return (0.0,), (1.0,), why
+    return ((0.0,), (255.0,), why) if 0.3 <= abs(by) <= 0.7 else None
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    values = np.atleast_1d(np.asarray(value, np.float64))
+    return tuple(float(number) for number in values)
+
+
+def _formula(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    for known, name in (((0, 1), "0 to 255"), ((0, 255), "0 to 1"), ((127.5, 127.5), "-1 to 1")):
+        if {*mean} == {known[0]} and {*std} == {known[1]}:
+            return name
+    names = [" ".join(f"{number:.5g}" for number in part) for part in (mean, std)]
+    return "(pixel - {}) / {}".format(*(f"[{name}]" if " " in name else name for name in names))
+
+
+# ---------------------------------------------------------------- what every task of pictures asks
+
+
+def example_picture() -> Array:
+    """One picture of soft blots of colour, the same every time: (1, 480, 640, 3), BGR."""
+    spots = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    return cv2.resize(spots, (640, 480), interpolation=cv2.INTER_CUBIC)[None]
+
+
+def starts_with_background(labels: tuple[str, ...]) -> bool:
+    """Whether the first label stands for no object."""
+    return bool(labels) and labels[0].strip().lower() in _BACKGROUND
+
+
+def labels_found(files: ModelFiles, classes: int | None) -> list[Evidence]:
+    """Which labels there are and where they stand."""
+    if not files.labels:
+        many = f"{classes} classes by number" if classes else "classes by number"
+        return [Evidence("labels", many, "no label file beside the model, none within")]
+    first = ", ".join(files.labels[:4]) + (", …" if len(files.labels) > 4 else "")
+    return [Evidence("labels", f"{len(files.labels)}: {first}", files.labels_from)]
