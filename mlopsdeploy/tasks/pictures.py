@@ -150,7 +150,7 @@ class Pictures:
                 [[frame_width, frame_height] * 2, [left, top] * 2, [width, height] * 2], np.float32
             )
             boxes = (boxes * frame - shift) / inner
-        return np.clip(boxes, 0, 1, dtype=np.float32)
+        return np.asarray(np.clip(boxes, 0, 1, dtype=np.float32))
 
     def _buffer(self, shape: tuple[int, ...]) -> Array:
         """Room for the resized pixels of one picture; each thread has its own."""
