@@ -430,14 +430,17 @@ def _role_of(name: str) -> str | None:
 
 def _corners(boxes: Array) -> bool:
     """Whether these are corners, the smaller first, and not offsets or sizes."""
-    ordered = (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    ordered = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     inside = boxes.min() > -0.5 * max(float(boxes.max()), 1)
     return bool(ordered.mean() > 0.95 and inside)
 
 
 def _end_to_end(rows: Array) -> bool:
-    whole = bool((rows[:, 5] == np.rint(rows[:, 5])).all()) and bool((rows[:, 5] >= 0).all())
-    return whole and _corners(rows[:, :4]) and bool((rows[:, 4] <= 1.0001).all())
+    """Whether these are corners, score and class; rows that are all 0 stand for nothing."""
+    scores, classes = rows[:, 4], rows[:, 5]
+    ordered = (rows[:, 2:4] >= rows[:, :2]).all(axis=1).mean() > 0.95
+    whole = (classes == np.rint(classes)).all() and (classes >= 0).all()
+    return bool(ordered and whole and (scores >= 0).all() and (scores <= 1.0001).all())
 
 
 def _shape(value: Array) -> str:
