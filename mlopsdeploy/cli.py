@@ -57,6 +57,15 @@ def _stop(number: int, frame: FrameType | None) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _import_failed(command: str, error: ModuleNotFoundError) -> NoReturn:
+    """A package of the command's extra is missing; or, if the name is ours, we made a mistake."""
+    if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
+        raise error
+    raise ConfigError(
+        f"{command} needs the package {error.name!r}: pip install 'mlopsdeploy[{command}]'"
+    ) from error
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"mlopsdeploy {__version__}")
@@ -134,11 +143,7 @@ def batch(
     try:
         from mlopsdeploy.batch import command
     except ModuleNotFoundError as error:
-        if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):  # a mistake of ours
-            raise
-        raise ConfigError(
-            f"batch needs the package {error.name!r}: pip install 'mlopsdeploy[batch]'"
-        ) from error
+        _import_failed("batch", error)
     from mlopsdeploy.config import BatchSettings, load
 
     settings = load(BatchSettings, config, flags)
@@ -152,6 +157,59 @@ def batch(
         sys.exit(141)
     if json_summary:
         print(json.dumps(summary, ensure_ascii=False))
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model", "-m", help="Built-in name, file or folder, or NAME=it; several are served."
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        typer.Option("--config", "-c", help="YAML file with routes and any of these settings."),
+    ] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen at; 127.0.0.1 by default: this machine.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 8080 by default, 0: any.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes; as many as cores by default.")
+    ] = None,
+    server: Annotated[str | None, typer.Option(help="granian (the default) or gunicorn.")] = None,
+    access_log: Annotated[
+        bool | None, typer.Option("--access-log", help="Log every request.")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="auto, text or json.")] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="The second of two labels is given from this score on.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="litert, onnxruntime, openvino, tensorflow or torch.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads per worker; its share of the cores by default.")
+    ] = None,
+    trust_model: Annotated[
+        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+    ] = None,
+) -> None:
+    """Answer requests over HTTP: a model behind REST.
+
+    With no model named it serves the built-in fraud model at POST /detect_fraud. A page to try it
+    is at /, its description at /openapi.json, numbers at /metrics.
+    """
+    flags = {key: value for key, value in locals().items() if key != "config"}
+    try:
+        from mlopsdeploy.serve import command
+    except ModuleNotFoundError as error:
+        _import_failed("serve", error)
+    from mlopsdeploy.config import ServeSettings, load
+
+    command.run_serve(load(ServeSettings, config, flags))
 
 
 @models.command("inspect")

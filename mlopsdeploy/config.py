@@ -8,28 +8,48 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from mlopsdeploy.errors import ConfigError
 
+_MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 
 
-class Settings(BaseModel):
-    """What all strategies share."""
+class Strict(BaseModel):
+    """No unknown keys, no changes after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = "sentiment"
+
+class Running(Strict):
+    """How a model runs."""
+
     runtime: str = "auto"
     precision: Precision = "auto"
     threads: Annotated[int, Field(ge=1)] | None = None
     threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    trust_model: bool = False
+
+
+class Settings(Running):
+    """What the strategies share that run one model."""
+
+    model: str = "sentiment"
 
 
 class BatchSettings(Settings):
@@ -53,7 +73,68 @@ class BatchSettings(Settings):
         return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
-S = TypeVar("S", bound=Settings)
+class ServedModel(Running):
+    """One model of a server and the route that its callers know it by.
+
+    `answer` maps each key of the answer to where its value comes from: `label`, `score`, `scores`,
+    `scores.LABEL`, `label == LABEL`, `threshold`, `model`, `version`.
+    """
+
+    model: str
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    route: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._~/:-]+$")] | None = None
+    input: Annotated[str, Field(min_length=1)] | None = None
+    answer: dict[str, str] | None = None
+    features: tuple[str, ...] = ()
+
+    @property
+    def called(self) -> str:
+        """What callers know the model by: its name, else one made from the reference."""
+        if self.name:
+            return self.name
+        last = self.model.rstrip("/").rpartition("/")[2].partition("@")[0]
+        stem = last.rpartition(".")[0] if last.endswith(_MODEL_SUFFIXES) else last
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "model"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_reference(cls, value: object) -> object:
+        """`fraud` stands for {model: fraud}, and `name=path` for {name: name, model: path}."""
+        if not isinstance(value, str):
+            return value
+        name, equals, reference = value.partition("=")
+        return {"name": name, "model": reference} if equals else {"model": value}
+
+
+class ServeSettings(Running):
+    """`mlopsdeploy serve`; how models run is said for all of them or for each."""
+
+    models: tuple[ServedModel, ...] = (ServedModel(model="fraud"),)
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    workers: Annotated[int, Field(ge=1, le=1024)] | None = None
+    request_threads: Annotated[int, Field(ge=1, le=1024)] = 16
+    server: Literal["granian", "gunicorn"] = "granian"
+    max_body: ByteSize = ByteSize(4 * 1024 * 1024)
+    header_timeout: Annotated[float, Field(gt=0)] = 10.0
+    drain_timeout: Annotated[float, Field(gt=0)] = 30.0
+    access_log: bool = False
+    log_format: Literal["auto", "text", "json"] = "auto"
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """`fraud,sentiment`, as in the environment."""
+        return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+    def running(self, served: ServedModel) -> Running:
+        """How one of the models runs: what is said for it, else what is said for all."""
+        for_all = {name: getattr(self, name) for name in Running.model_fields}
+        for_this = {name: getattr(served, name) for name in served.model_fields_set & set(for_all)}
+        return Running(**{**for_all, **for_this})
+
+
+S = TypeVar("S", bound=Strict)
 
 
 def load(
@@ -94,8 +175,17 @@ def load(
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         where = origin.get(name, file or "settings")
-        what = where if where.startswith("--") else f"{where}: {name}"
+        path = _path(first["loc"])
+        what = path.replace(name, where, 1) if where.startswith("--") else f"{where}: {path}"
+        if first["type"] == "extra_forbidden":
+            raise ConfigError(f"{what}: there is no such key") from error
         raise ConfigError(f"{what}: {first['input']!r}: {first['msg'].lower()}") from error
+
+
+def _path(places: tuple[int | str, ...]) -> str:
+    """`('models', 0, 'route')` -> `models[0].route`."""
+    parts = (f"[{place}]" if isinstance(place, int) else f".{place}" for place in places)
+    return "".join(parts).lstrip(".")
 
 
 def _read(file: str) -> dict[str, Any]:

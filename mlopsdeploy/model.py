@@ -64,6 +64,8 @@ class Model:
             columns: what `task.inputs` names; each of shape (rows, ...).
         """
         encoded = self.task.encode(columns)
+        if rows_of(encoded) == 1:
+            return self._call(encoded)
         batches = self.plan(encoded)
         results = [self.predict_batch(encoded, batch) for batch in batches]
         if not results:
@@ -79,7 +81,9 @@ class Model:
 
     def predict_batch(self, encoded: Columns, rows: Rows) -> Columns:
         """Predictions for some rows of what `task.encode` made, in one call of the runtime."""
-        batch = take(encoded, rows)
+        return self._call(take(encoded, rows))
+
+    def _call(self, batch: Columns) -> Columns:
         predictions = self.task.decode(self.runtime.run(self.task.collate(batch)), batch)
         if self.exact is None or "margin" not in predictions:
             return predictions
@@ -150,6 +154,21 @@ def load_model(
     if running.precision in CLOSE_CALL and "float32" in precisions:
         exact = _once(lambda: runtime_class(graph, precision="float32", threads=threads, **spread))
     return Model(files.name, files.version, files.digest, task, running, exact, files.said)
+
+
+def prepare_model(
+    reference: str,
+    *,
+    runtime: str = "auto",
+    trust_model: bool = False,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Find a model and compile it where need be, so that loading it later is quick.
+
+    Raises:
+        ConfigError, ModelError: as `load_model` does.
+    """
+    _choose(find_model(reference), runtime, trust_model=trust_model, say=say)
 
 
 def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:

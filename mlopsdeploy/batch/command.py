@@ -25,7 +25,7 @@ from mlopsdeploy.batch import job, text_column
 from mlopsdeploy.batch.sinks import check_output
 from mlopsdeploy.batch.sources import open_source
 from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.errors import InputError, ModelError
 from mlopsdeploy.model import Model, load_model
 
 PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
@@ -100,6 +100,12 @@ def _match_columns(
         return {"text": text_column.choose(sample, settings.text_column, path)}
     if settings.text_column:
         raise InputError(f"--text-column: {model.name} takes {len(wishes)} features, not a text")
+    if nameless := next((wish for wish in wishes if wish.shape), None):
+        raise ModelError(
+            f"{model.name}: takes {nameless.shape[0]} features but does not name them; list the "
+            "columns in the model's order with --features a,b,c or 'features:' in a YAML beside "
+            "the file"
+        )
     missing = [wish.name for wish in wishes if wish.name not in sample]
     if missing:
         raise InputError(

@@ -1,12 +1,13 @@
 """What LiteRT and its elder, tflite-runtime, have in common: the interpreter of `.tflite` files.
 
-An interpreter serves one caller at a time, so each calling thread gets one of its own. They all
-map the same file, so a further interpreter costs its activations and nothing else.
+An interpreter serves one caller at a time, so there are as many as calls may run at once. They
+all map the same file: a further interpreter costs its activations and nothing else.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -45,7 +46,7 @@ class Quantization:
 
 
 class TFLiteFile:
-    """A `.tflite` file with an interpreter per calling thread; its package is named by a subclass.
+    """A `.tflite` file with an interpreter per stream; a subclass names its package.
 
     Where the file leaves the number of rows open, all rows of a call run at once; where it fixes
     it, they run in steps of that size. Quantised tensors are real numbers to the outside; an
@@ -74,7 +75,6 @@ class TFLiteFile:
         self.streams = min(streams or threads, threads)
         self._file = file
         self._threads = threads // self.streams
-        self._local = threading.local()
         first = self._open()
         self.precision = "int8" if _computes_in_int8(first.interpreter) else "float32"
         if precision not in ("auto", self.precision):
@@ -90,11 +90,18 @@ class TFLiteFile:
             if tensor.quantization
         }
         self.metadata: dict[str, str] = {}
+        self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
+        self._idle.put(first)
+        for _ in range(self.streams - 1):
+            self._idle.put(self._open())
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name, each with as many rows as the inputs have."""
-        opened = getattr(self._local, "opened", None) or self._open()
-        return opened.run(tensors)
+        """Outputs by name, each with as many rows as the inputs; waits while all are busy."""
+        opened = self._idle.get()
+        try:
+            return opened.run(tensors)
+        finally:
+            self._idle.put(opened)
 
     def _open(self) -> _Opened:
         try:
@@ -104,8 +111,7 @@ class TFLiteFile:
         except (ValueError, RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0][:200]
             raise ModelError(f"{self._file}: {self.package} can't load it ({reason})") from error
-        opened = self._local.opened = _Opened(interpreter)
-        return opened
+        return _Opened(interpreter)
 
 
 @dataclass(frozen=True)

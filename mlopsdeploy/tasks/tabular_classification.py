@@ -20,6 +20,7 @@ from mlopsdeploy.columns import (
     ModelFiles,
     Runtime,
     TaskOptions,
+    objects,
     rows_of,
 )
 from mlopsdeploy.errors import ModelError
@@ -38,6 +39,11 @@ class TabularClassification:
         threshold: two classes: the second is given from this probability on (0.5 when None);
             more: a label is given from this probability on, else none (an empty string).
         name: the model's name, for messages.
+
+    Attributes:
+        inputs: one field per feature; if the model's one tensor has unnamed features, that tensor.
+        matrix: the one tensor of numbers, which `encode` takes as well as columns: callers that
+            have rows of numbers need not take them apart.
 
     Raises:
         ModelError: it can't be known which columns the model wants, or in which order.
@@ -65,9 +71,16 @@ class TabularClassification:
         self._one = len(self._tensors) == 1
         if self._one and not names and self._tensors[0].shape in ((), (1,)):
             names = (self._tensors[0].name,)
+        self.matrix: Field | None = None
         if self._one:
             self._check_features(names, self._tensors[0].shape)
-            self.inputs = tuple(Field(feature, self._tensors[0].dtype) for feature in names)
+            tensor = self._tensors[0]
+            width = len(names) or tensor.shape[0]
+            if tensor.dtype != "str" and tensor.name not in names:
+                self.matrix = Field(tensor.name, tensor.dtype, (width,))
+            self.inputs = tuple(Field(feature, tensor.dtype) for feature in names)
+            if self.matrix and not names:
+                self.inputs = (self.matrix,)
         else:
             self.inputs = tuple(Field(tensor.name, tensor.dtype) for tensor in self._tensors)
         self.outputs = (
@@ -96,19 +109,21 @@ class TabularClassification:
                 "row of numbers"
             )
         width = shape[0] if shape else 1
-        if not names:
-            count = f"{width} features" if width > 0 else "features"
+        if not names and (width < 0 or self._tensors[0].dtype == "str"):
             raise ModelError(
-                f"{self._name}: takes {count} but does not name them; list the columns in the "
+                f"{self._name}: takes features but does not name them; list the columns in the "
                 "model's order with --features a,b,c or 'features:' in a YAML beside the file"
             )
-        if width not in (-1, len(names)):
+        if names and width not in (-1, len(names)):
             raise ModelError(f"{self._name}: takes {width} features, but {len(names)} are named")
 
     def encode(self, columns: Columns) -> Columns:
         """The model's tensors: one matrix of (rows, features), or one column for each feature."""
         if self._one:
             tensor = self._tensors[0]
+            if self.matrix and self.matrix.name in columns:
+                dense = columns[self.matrix.name].astype(tensor.dtype, copy=False)
+                return {tensor.name: dense.reshape(-1, *tensor.shape)}
             matrix = np.column_stack([columns[field.name] for field in self.inputs])
             matrix = matrix.astype(object if tensor.dtype == "str" else tensor.dtype, copy=False)
             return {tensor.name: matrix.reshape(-1, *tensor.shape)}
@@ -134,17 +149,20 @@ class TabularClassification:
         """
         scores = self._probabilities(tensors, rows_of(encoded))
         names = self._class_names(scores.shape[1])
-        top = scores.argmax(axis=1)
-        score = scores[np.arange(len(top)), top]
         if scores.shape[1] == 2:
-            top = (scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)).astype(int)
+            second = scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)
+            score = np.where(second, scores[:, 1], scores[:, 0])
+            label = objects([names[place] for place in second.tolist()])
+        else:
+            top = scores.argmax(axis=1)
             score = scores[np.arange(len(top)), top]
-        elif self.threshold is not None:
-            top = np.where(score >= self.threshold, top, scores.shape[1])
-        label = np.array([*names, ""], dtype=object)[top]
-        own = next((array for array in tensors.values() if array.dtype.kind in "iuOUS"), None)
-        if own is not None and not self._named and self.threshold is None:
-            label = own.reshape(-1).astype(str).astype(object)  # what the model calls its classes
+            if self.threshold is not None:
+                top = np.where(score >= self.threshold, top, scores.shape[1])
+            label = np.array([*names, ""], dtype=object)[top]
+        if not self._named and self.threshold is None:
+            own = next((array for array in tensors.values() if array.dtype.kind in "iuOUS"), None)
+            if own is not None:
+                label = own.reshape(-1).astype(str).astype(object)  # the model's own class names
         return {"label": label, "score": score, "scores": scores}
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
@@ -152,22 +170,28 @@ class TabularClassification:
         if not found:
             raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
         scores = found[-1].astype(np.float32, copy=False).reshape(rows, -1)
-        single = scores.shape[1] == 1
-        if single:
-            scores = np.hstack([1 - scores, scores])
+        if scores.shape[1] == 1:
+            return self._both(scores)
         known = scores[~np.isnan(scores).any(axis=1)]
         inside = bool(((known >= 0) & (known <= 1)).all())
-        if single and not inside:
-            raise ModelError(
-                f"{self._name}: answers with {float(np.nanmax(np.abs(found[-1]))):.4g} where a "
-                "probability from 0 to 1 is expected; regression is not supported, and logits "
-                "need a sigmoid at the model's end"
-            )
         if inside and bool((np.abs(known.sum(axis=1) - 1) < 1e-3).all()):
             return scores
         exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
         softmax: Array = exponents / exponents.sum(axis=1, keepdims=True)
         return softmax
+
+    def _both(self, second: Array) -> Array:
+        """The probabilities of both classes from that of the second, shape (rows, 1)."""
+        if len(second) and (np.fmin.reduce(second) < 0 or np.fmax.reduce(second) > 1):
+            raise ModelError(
+                f"{self._name}: answers with {float(np.nanmax(np.abs(second))):.4g} where a "
+                "probability from 0 to 1 is expected; regression is not supported, and logits "
+                "need a sigmoid at the model's end"
+            )
+        scores = np.empty((len(second), 2), np.float32)
+        scores[:, 1:] = second
+        scores[:, :1] = 1 - second
+        return scores
 
     def _class_names(self, classes: int) -> tuple[str, ...]:
         names = self.labels or tuple(str(number) for number in range(classes))

@@ -74,11 +74,21 @@ def test_labels_and_probabilities_have_to_match():
 
 def test_features_have_to_be_named_and_counted():
     with pytest.raises(ModelError, match="does not name them"):
-        TabularClassification(MATRIX)
+        TabularClassification((Field("features", "float32", (-1,)),))
     with pytest.raises(ModelError, match="takes 2 features, but 3 are named"):
         TabularClassification(MATRIX, features=("a", "b", "c"))
     with pytest.raises(ModelError, match="a row of numbers"):
         TabularClassification((Field("image", "float32", (3, 8, 8)),), features=("a",))
+
+
+def test_rows_of_numbers_need_no_names():
+    nameless = TabularClassification(MATRIX)
+    assert nameless.inputs == (nameless.matrix,) == (Field("features", "float32", (2,)),)
+    rows = np.array([[30.0, 1.0], [40.0, 2.0]])
+    for taken in (nameless, task()):
+        encoded = taken.encode({"features": rows})["features"]
+        assert encoded.dtype == np.float32
+        assert encoded.tolist() == rows.tolist()
 
 
 @pytest.mark.parametrize("said", ['["age", "visits"]', "age, visits"])

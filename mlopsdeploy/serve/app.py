@@ -1,0 +1,235 @@
+"""The Flask application.
+
+A prediction takes microseconds; what Flask does around a view takes ninety. So the application
+answers its prediction routes before Flask's routing, context and response objects come to be, by
+calling the endpoint that the route's view would call. As soon as a host adds a hook of its own
+(`before_request` and the like), every request goes through Flask, and the hook sees it.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from http import HTTPStatus
+from time import perf_counter
+from typing import Any
+
+import msgspec
+from flask import Flask, Response, request
+from werkzeug.exceptions import HTTPException
+
+from mlopsdeploy.config import ServedModel, ServeSettings
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model import Model
+from mlopsdeploy.serve import metrics as prometheus
+from mlopsdeploy.serve import open_inference, openapi, pages
+from mlopsdeploy.serve.answers import DEFAULT, Answers
+from mlopsdeploy.serve.endpoint import (
+    JSON,
+    Answer,
+    Endpoint,
+    Environ,
+    Predict,
+    Served,
+    problem_answer,
+    server_fault,
+)
+from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.metrics import Metrics
+from mlopsdeploy.serve.problems import Problem
+
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+_ID = re.compile(r"[\w.:-]{1,128}")
+_DETAILS = {404: "there is nothing at this path", 405: "this path takes another method"}
+log = logging.getLogger("mlopsdeploy.serve")
+access_log = logging.getLogger("mlopsdeploy.access")
+
+
+class App(Flask):
+    """Flask with a short way for endpoints.
+
+    Attributes:
+        endpoints: by path; each answers POST.
+    """
+
+    def __init__(self, *, log_requests: bool = False) -> None:
+        super().__init__("mlopsdeploy.serve", static_folder=None, template_folder="pages")
+        self.endpoints: dict[str, Endpoint] = {}
+        self._log_requests = log_requests
+        self._ids = itertools.count(int.from_bytes(os.urandom(4), "big"))
+        self._id_prefix = os.urandom(4).hex()
+        self._hooks = (
+            self.before_request_funcs,
+            self.after_request_funcs,
+            self.teardown_request_funcs,
+            self.teardown_appcontext_funcs,
+            self.url_value_preprocessors,
+        )
+
+    def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
+        """Answer POST requests to a path."""
+        self.endpoints[path] = endpoint
+        self.add_url_rule(path, endpoint=path, view_func=lambda: _view(endpoint), methods=["POST"])
+
+    def wsgi_app(
+        self, environ: dict[str, Any], start_response: Callable[..., Any]
+    ) -> Iterable[bytes]:
+        """Every request comes in here and gets its id here."""
+        started = perf_counter()
+        said = environ.get("HTTP_X_REQUEST_ID")
+        if said is not None and _ID.fullmatch(said):
+            request_id = said
+        else:
+            request_id = f"{self._id_prefix}-{next(self._ids):x}"
+        environ["mlopsdeploy.request_id"] = request_id
+        status = 500
+
+        endpoint = self.endpoints.get(environ["PATH_INFO"])
+        if endpoint is not None and environ["REQUEST_METHOD"] == "POST" and not any(self._hooks):
+            answer = endpoint(environ, request_id)
+            start_response(STATUS_LINES[answer.status], _headers(answer, request_id))
+            if self._log_requests:
+                _log(environ, answer.status, perf_counter() - started, request_id)
+            return [answer.body]
+
+        def start(line: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
+            nonlocal status
+            status = int(line[:3])
+            headers.append(("X-Request-ID", request_id))
+            return start_response(line, headers, error)
+
+        body = super().wsgi_app(environ, start)
+        if self._log_requests:
+            _log(environ, status, perf_counter() - started, request_id)
+        return body
+
+
+def create_app(models: Mapping[str, Model], settings: ServeSettings | None = None) -> App:
+    """An application that serves models; hand it to any WSGI server.
+
+    Args:
+        models: by the name that callers know them by.
+        settings: their routes and shapes of answers, and the limits; see `ServeSettings`. A
+            setting in `models` belongs to the model of that name.
+
+    Raises:
+        ConfigError: two routes are the same, or an answer asks for what its model does not give.
+    """
+    settings = settings or ServeSettings()
+    app = App(log_requests=settings.access_log)
+    metrics = Metrics(models)
+    said = {one.called: one for one in settings.models}
+    served = {name: Served(name, model, metrics.of(name)) for name, model in models.items()}
+    for name, one in served.items():
+        path, endpoint = _predict(one, said.get(name), settings.max_body)
+        if path in app.endpoints:
+            other = app.endpoints[path].served.name
+            raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
+        app.add_endpoint(path, endpoint)
+        infer = open_inference.Infer(one, settings.max_body)
+        version = open_inference.version_of(one)
+        app.add_endpoint(f"/v2/models/{name}/infer", infer)
+        app.add_endpoint(f"/v2/models/{name}/versions/{version}/infer", infer)
+    open_inference.add(app, served, settings.max_body)
+    _add_operations(app, metrics)
+    document = openapi.document(app.endpoints, served)
+    pages.add(app, served)
+    app.add_url_rule("/openapi.json", view_func=lambda: _json(document))
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _fault)
+    return app
+
+
+def _predict(served: Served, said: ServedModel | None, max_body: int) -> tuple[str, Predict]:
+    """The route of a model: as the settings say, else as its own `model.yaml`, else the default."""
+    own = served.model.said.get("serve", {})
+    path = (said and said.route) or own.get("route") or f"/v1/models/{served.name}:predict"
+    key = (said and said.input) or own.get("input") or "instances"
+    template = (said and said.answer) or own.get("answer") or DEFAULT
+    instances = Instances(served.model.task, key)
+    answers = Answers(served.model, served.name, template)
+    return path, Predict(served, max_body, instances, answers)
+
+
+def _add_operations(app: App, metrics: Metrics) -> None:
+    """What operators ask for."""
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @app.get("/readyz")
+    def readyz() -> Response:
+        return _json(
+            {"status": "ready", "models": [one.served.name for one in app.endpoints.values()]}
+        )
+
+    @app.get("/metrics")
+    def metrics_() -> Response:
+        return Response(metrics.text(), content_type=prometheus.CONTENT_TYPE)
+
+
+def _view(endpoint: Endpoint) -> Response:
+    answer = endpoint(request.environ, request.environ["mlopsdeploy.request_id"])
+    return Response(
+        answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
+    )
+
+
+def _json(document: Any) -> Response:
+    return Response(msgspec.json.encode(document), content_type=JSON)
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Flask's own refusals (no such page, wrong method) as problem details."""
+    code = error.code or 500
+    if code < 400 and error.response is not None:
+        return error.get_response()  # type: ignore[return-value]
+    headers = tuple((k, v) for k, v in error.get_headers() if k in ("Allow", "Retry-After"))
+    phrase = HTTPStatus(code).phrase
+    kind = phrase.lower().replace(" ", "-")
+    problem = Problem(code, kind, _DETAILS.get(code, f"{phrase.lower()}"), headers=headers)
+    return _problem(problem)
+
+
+def _problem(problem: Problem) -> Response:
+    answer = problem_answer(problem, request.environ["mlopsdeploy.request_id"])
+    return Response(
+        answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
+    )
+
+
+def _fault(error: Exception) -> Response:
+    if isinstance(error, Problem):
+        return _problem(error)
+    log.exception("request failed", extra={"request_id": request.environ["mlopsdeploy.request_id"]})
+    return _problem(server_fault())
+
+
+def _headers(answer: Answer, request_id: str) -> list[tuple[str, str]]:
+    return [
+        ("Content-Type", answer.content_type),
+        ("Content-Length", str(len(answer.body))),
+        ("X-Request-ID", request_id),
+        *answer.headers,
+    ]
+
+
+def _log(environ: Environ, status: int, seconds: float, request_id: str) -> None:
+    access_log.info(
+        "%s %s %d",
+        environ["REQUEST_METHOD"],
+        environ["PATH_INFO"],
+        status,
+        extra={
+            "method": environ["REQUEST_METHOD"],
+            "path": environ["PATH_INFO"],
+            "status": status,
+            "seconds": round(seconds, 6),
+            "request_id": request_id,
+            "remote": environ.get("REMOTE_ADDR", ""),
+        },
+    )

@@ -1,0 +1,210 @@
+"""The WSGI server around the application: processes, threads, signals.
+
+The parent loads no model. It starts workers, each of which loads the models for itself, calls
+each of them once, and only then takes requests from the socket that they share.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import logging.config
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from mlopsdeploy.columns import Columns
+from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.model import Model, core_count, load_model
+from mlopsdeploy.serve import logs
+
+log = logging.getLogger("mlopsdeploy.serve")
+_FAILURE = "failure"
+# Read when a numeric library is loaded: a worker's models bring their own threads, and a second
+# set under them would fight for the same cores.
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run(settings: ServeSettings) -> None:
+    """Serve until a signal ends it; requests that are in work are answered first.
+
+    Raises:
+        ConfigError: the address can't be bound, or the server's package is missing.
+        ModelError: a worker could not load a model.
+    """
+    check_address(settings.host, settings.port)
+    logging.config.dictConfig(logs.configuration(settings.log_format))
+    for name in _ONE_THREAD:
+        os.environ.setdefault(name, "1")
+    with _folder() as folder:
+        # Loaded before the workers fork, so that they share its memory; and not before the folder
+        # is known, since prometheus-client looks for it when it is imported.
+        from mlopsdeploy.serve import app  # noqa: F401
+
+        serve = {"granian": _granian, "gunicorn": _gunicorn}[settings.server]
+        try:
+            serve(settings, partial(load_app, settings, folder))
+        finally:
+            failure = folder / _FAILURE
+            if failure.exists():
+                raise ModelError(failure.read_text("utf-8"))
+
+
+def load_models(settings: ServeSettings) -> dict[str, Model]:
+    """The models of a server by name, each with this worker's share of the cores."""
+    share = max(core_count() // worker_count(settings), 1)
+    models = {}
+    for served in settings.models:
+        running = settings.running(served)
+        models[served.called] = load_model(
+            served.model,
+            runtime=running.runtime,
+            precision=running.precision,
+            threads=running.threads or share,
+            threshold=running.threshold,
+            features=served.features,
+            trust_model=running.trust_model,
+            say=log.info,
+        )
+    return models
+
+
+def load_app(settings: ServeSettings, folder: Path) -> Callable[..., Any]:
+    """The application of one worker, its models loaded and warm.
+
+    What goes wrong is left in `folder` for the parent, which then stops: starting the worker
+    again would not help.
+    """
+    from mlopsdeploy.serve.app import create_app
+
+    logging.config.dictConfig(logs.configuration(settings.log_format))
+    started = perf_counter()
+    try:
+        models = load_models(settings)
+        app = create_app(models, settings)
+        for model in models.values():
+            warm_up(model)
+    except MlopsDeployError as error:
+        (folder / _FAILURE).write_text(str(error), "utf-8")
+        os.kill(os.getppid(), signal.SIGTERM)
+        sys.exit(1)
+    # What is loaded by now lives as long as the worker: no collection need look at it again.
+    gc.collect()
+    gc.freeze()
+    log.info("worker ready in %.2f s", perf_counter() - started, extra={"worker": os.getpid()})
+    return app
+
+
+def warm_up(model: Model) -> None:
+    """Call a model once on each stream, so that no caller pays for what happens only once."""
+    import numpy as np
+
+    from mlopsdeploy.columns import objects
+
+    row: Columns = {
+        field.name: objects(["warm"])
+        if field.dtype == "str"
+        else np.zeros((1, *(max(size, 1) for size in field.shape)), field.dtype)
+        for field in model.task.inputs
+    }
+    for _ in range(model.runtime.streams):
+        model.predict(row)
+
+
+def worker_count(settings: ServeSettings) -> int:
+    """As many workers as cores, unless the settings say otherwise."""
+    return settings.workers or core_count()
+
+
+def check_address(host: str, port: int) -> None:
+    """Whether the address is free, before anything is loaded.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except socket.gaierror as error:
+        raise ConfigError(f"--host: {host!r} is no address of this machine") from error
+    with socket.socket(family, kind) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except PermissionError as error:
+            raise ConfigError(f"--port {port}: needs more rights; take one from 1024 on") from error
+        except OSError as error:
+            reason = "is in use" if error.errno == 98 else f"can't be bound ({error.strerror})"
+            raise ConfigError(f"--port: {host}:{port} {reason}; choose another one") from error
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """Where workers count (Prometheus' multiprocess mode) and leave word for the parent."""
+    folder = Path(tempfile.mkdtemp(prefix="mlopsdeploy-"))
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
+    from granian.constants import Interfaces
+    from granian.http import HTTP1Settings
+    from granian.server import Server
+
+    server = Server(
+        "mlopsdeploy.serve",
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.WSGI,
+        workers=worker_count(settings),
+        # A request holds a thread while its body arrives, so that one slow client does not hold
+        # up the others; the model itself is behind a gate.
+        blocking_threads=settings.request_threads,
+        respawn_failed_workers=True,
+        workers_kill_timeout=max(round(settings.drain_timeout), 1),
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=round(settings.header_timeout * 1000)),
+        log_dictconfig=logs.configuration(settings.log_format),
+    )
+    server.serve(target_loader=load, wrap_loader=False)
+
+
+def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
+    try:
+        from gunicorn.app.base import BaseApplication
+    except ModuleNotFoundError as error:
+        raise ConfigError("--server gunicorn needs the package: pip install gunicorn") from error
+
+    class Application(BaseApplication):  # type: ignore[misc]
+        def load_config(self) -> None:
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            said = {
+                "bind": f"{host}:{settings.port}",
+                "workers": worker_count(settings),
+                "threads": settings.request_threads,
+                "worker_class": "gthread",
+                "timeout": 60,
+                "graceful_timeout": max(round(settings.drain_timeout), 1),
+                "logconfig_dict": logs.configuration(settings.log_format),
+                "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+            }
+            for name, value in said.items():
+                self.cfg.set(name, value)
+
+        def load(self) -> Callable[..., Any]:
+            app: Callable[..., Any] = load()
+            return app
+
+    Application().run()
