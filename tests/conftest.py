@@ -492,7 +492,9 @@ def rectangle() -> Callable[..., np.ndarray]:
     ) -> np.ndarray:
         height, width = size
         picture = np.zeros((height, width, 3), np.uint8)
-        x1, y1, x2, y2 = (round(edge * side) for edge, side in zip(box, (width, height) * 2))
+        x1, y1, x2, y2 = (
+            round(edge * side) for edge, side in zip(box, (width, height) * 2, strict=True)
+        )
         picture[y1:y2, x1:x2, places[color]] = 255
         return picture
 

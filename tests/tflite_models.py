@@ -78,7 +78,16 @@ def yolo(pixels, *, objectness, pixel_units=False, places=PLACES):
         tf.concat([xywh, *sure, scores], 1),
         tf.concat([xywh * 1.01, *sure, scores * 0.8], 1),
     ]
-    nothing = [0.5 * unit, 0.5 * unit, 0.9 * unit, 0.9 * unit, *[0.01] * objectness, 0.01, 0.01, 0.02]
+    nothing = [
+        0.5 * unit,
+        0.5 * unit,
+        0.9 * unit,
+        0.9 * unit,
+        *[0.01] * objectness,
+        0.01,
+        0.01,
+        0.02,
+    ]
     return fill(tf.stack(rows, 1), places, nothing)
 
 
@@ -97,7 +106,8 @@ def encoded(box, anchor, coder=(10, 10, 5, 5)):
     ay, ax, ah, aw = (float(value) for value in anchor)
     log = [tf.math.log(tf.maximum(side, 1e-3)) for side in (h / ah, w / aw)]
     return tf.stack(
-        [(y - ay) / ah * coder[0], (x - ax) / aw * coder[1], log[0] * coder[2], log[1] * coder[3]], 1
+        [(y - ay) / ah * coder[0], (x - ax) / aw * coder[1], log[0] * coder[2], log[1] * coder[3]],
+        1,
     )
 
 
@@ -167,8 +177,9 @@ def probabilities(pixels):
 # ---------------------------------------------------------------- how they are written
 
 
-def convert(path, function, *, shape=(SIZE, SIZE, 3), low=0.0, high=1.0, dtype=None, out=None,
-            float16=False):
+def convert(
+    path, function, *, shape=(SIZE, SIZE, 3), low=0.0, high=1.0, dtype=None, out=None, float16=False
+):
     """One .tflite file.
 
     `function` takes pixels of 0 to 1; the model takes `low` to `high`. With `dtype` its input, and
@@ -190,7 +201,9 @@ def convert(path, function, *, shape=(SIZE, SIZE, 3), low=0.0, high=1.0, dtype=N
         converter.target_spec.supported_types = [tf.float16]
     if dtype:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = lambda: ([low + (high - low) * x] for x in samples(shape))
+        converter.representative_dataset = lambda: (
+            [low + (high - low) * x] for x in samples(shape)
+        )
         converter.inference_input_type = getattr(tf, dtype)
         converter.inference_output_type = getattr(tf, out or "float32")
     path.write_bytes(converter.convert())
@@ -262,9 +275,9 @@ def metadata(*, mean, std, files=(), outputs=(), detector=None, box_index=None, 
             least = table(b, ("float", threshold))
             fields[4] = ("offset", vector(b, [table(b, ("byte", 3), ("offset", least))]))
         if place == 0 and files:
-            entries = []
-            for file in files:
-                entries.append(table(b, ("offset", b.CreateString(file)), None, ("byte", 2)))
+            entries = [
+                table(b, ("offset", b.CreateString(file)), None, ("byte", 2)) for file in files
+            ]
             fields[6] = ("offset", vector(b, entries))
         gives.append(table(b, *fields))
     graph = [None] * 10
@@ -344,18 +357,36 @@ def main(folder):
     v8 = lambda p: tf.transpose(yolo(p, objectness=False), [0, 2, 1])  # noqa: E731
     plain = make("yolo_v8", v8)
     make("yolo_v8_int8", v8, dtype="int8", out="int8")
-    make("yolo_v8_pixels", lambda p: tf.transpose(yolo(p, objectness=False, pixel_units=True), [0, 2, 1]))
+    make(
+        "yolo_v8_pixels",
+        lambda p: tf.transpose(yolo(p, objectness=False, pixel_units=True), [0, 2, 1]),
+    )
     make("yolo_v8_channels_first", v8, shape=(3, SIZE, SIZE))
     make("yolo_v10", end_to_end)
-    make("yolo_too_coarse", lambda p: yolo(p, objectness=True, pixel_units=True), dtype="int8", out="int8")
+    make(
+        "yolo_too_coarse",
+        lambda p: yolo(p, objectness=True, pixel_units=True),
+        dtype="int8",
+        out="int8",
+    )
     said = {"names": {0: "red", 1: "green", 2: "blue"}, "imgsz": [SIZE, SIZE], "task": "detect"}
     zipped(folder / "yolo_ultralytics.tflite", plain, "temp_meta.txt", str(said))
     make("heads", lambda p: [tf.image.resize(p, (8, 8)), tf.image.resize(p, (4, 4))])
 
     softmax = make("softmax", probabilities, low=-1.0, high=1.0)
     make("logits", lambda p: 20 * tf.reduce_mean(p, [1, 2]), low=-1.0, high=1.0)
-    make("with_background", lambda p: tf.concat([tf.zeros((1, 1)), probabilities(p)], 1), low=-1.0, high=1.0)
-    make("sigmoid", lambda p: tf.sigmoid(40 * tf.reduce_mean(p[..., :1], [1, 2]) - 2), low=-1.0, high=1.0)
+    make(
+        "with_background",
+        lambda p: tf.concat([tf.zeros((1, 1)), probabilities(p)], 1),
+        low=-1.0,
+        high=1.0,
+    )
+    make(
+        "sigmoid",
+        lambda p: tf.sigmoid(40 * tf.reduce_mean(p[..., :1], [1, 2]) - 2),
+        low=-1.0,
+        high=1.0,
+    )
     make("softmax_int8", probabilities, low=-1.0, high=1.0, dtype="int8", out="int8")
     make("softmax_uint8", probabilities, dtype="uint8", out="uint8")
     make("softmax_float16", probabilities, low=-1.0, high=1.0, float16=True)

@@ -395,9 +395,9 @@ class _Finder:
     def _background(self, columns: int, *, usual: bool) -> int | None:
         """Column 0 if it stands for no object, by the number of labels or by custom."""
         labels = self.files.labels
-        if labels:
-            named = starts_with_background(labels) and columns == len(labels)
-            background, why = named or columns == len(labels) + 1, f"{len(labels)} labels"
+        if columns - len(labels) in (0, 1):
+            background = columns > len(labels) or starts_with_background(labels)
+            why = f"{len(labels)} labels"
         else:
             background, why = usual, "the custom of such models (a guess)"
         self.note("background", "column 0" if background else "none", why)
