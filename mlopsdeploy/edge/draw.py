@@ -51,7 +51,7 @@ def draw(image: Image, detections: Sequence[Detection]) -> None:
 def text_size(image: Image) -> int:
     """Height of letters, in pixels, that can be read on a picture of that size."""
     height, width = image.shape[:2]
-    return round(min(max(min(height, width * 3 / 4) / 28, 12), 64))
+    return min(max(int(min(height, width * 3 / 4) / 28), 12), 64)
 
 
 def paste(image: Image, tag: Image, x: int, y: int) -> int:
@@ -61,7 +61,7 @@ def paste(image: Image, tag: Image, x: int, y: int) -> int:
     x = min(max(x, 0), width - tag.shape[1])
     y = min(max(y, 0), height - tag.shape[0])
     image[y : y + tag.shape[0], x : x + tag.shape[1]] = tag
-    return y + tag.shape[0]
+    return y + len(tag)
 
 
 @lru_cache(maxsize=512)

@@ -147,10 +147,11 @@ class Paced:
 
     live = True
 
-    def __init__(self, video: Video) -> None:
+    def __init__(self, video: Video, *, timing: Callable[[float], None]) -> None:
         self.name, self.fps, self.size = video.name, video.fps, video.size
         self.total, self.said = video.total, video.said + ", as if live"
         self._video = video
+        self._timing = timing
         self._newest: Channel[Frame] = Channel(1, keep=False)
         self._stopped = threading.Event()
 
@@ -171,11 +172,14 @@ class Paced:
         self._newest.cancel()
 
     def _paced(self) -> Iterator[Frame]:
-        start = time.monotonic()
+        start = before = time.monotonic()
         for frame in self._video.frames():
             due = start + (frame.media_time or 0.0)
             if self._stopped.wait(max(due - time.monotonic(), 0)):
                 return
+            now = time.monotonic()
+            self._timing(now - before)  # as with a camera, waiting for the frame is a part of it
+            before = now
             yield Frame(frame.number, frame.image, media_time=frame.media_time)
             del frame
 

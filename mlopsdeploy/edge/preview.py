@@ -94,7 +94,8 @@ class Preview:
 
     def hear(self, event: Event) -> None:
         """Shown on the page until the next frame."""
-        self.happened = event.text
+        if event.kind != "ended":  # the page finds out by itself
+            self.happened = event.text
 
     def write(self, item: Result) -> None:
         """Encode it once for all who watch."""
@@ -167,6 +168,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, "application/json", json.dumps(said).encode())
         elif path == "/stream":
             self._stream()
+        elif path == "/favicon.ico":
+            self._send(HTTPStatus.NO_CONTENT, "image/x-icon", b"")
         else:
             self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
 

@@ -107,8 +107,9 @@ def open_source(
         if pictures:
             return Pictures(name, pictures, tell=tell, timing=timing)
         capture = cv2.VideoCapture(camera)
-    video = Video(name, capture, tell=tell, timing=timing)
-    return Paced(video) if realtime else video
+    if realtime:
+        return Paced(Video(name, capture, tell=tell, timing=lambda _: None), timing=timing)
+    return Video(name, capture, tell=tell, timing=timing)
 
 
 def redacted(camera: str) -> str:

@@ -20,9 +20,11 @@ function fill(list, pairs, none) {
 }
 
 function show(state) {
-  at("camera").textContent = state.camera;
+  const name = state.camera.includes("://") ? state.camera : state.camera.split("/").pop();
+  at("camera").textContent = name;
+  at("camera").title = state.camera;
   at("model").textContent = state.model;
-  document.title = `${state.camera} · mlopsdeploy edge`;
+  document.title = `${name} · mlopsdeploy edge`;
   const numbers = [["fps", state.fps.toFixed(1)], ["frames", state.frames.toLocaleString("en")]];
   if (state.live) {
     numbers.push(["dropped", state.dropped.toLocaleString("en")]);
