@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow.lite.python import schema_py_generated as schema
 from tensorflow.lite.tools import flatbuffer_utils
 
+from mlopsdeploy.tasks.detection_outputs import grid_points
 from mlopsdeploy.tasks.ssd import Ssd
 
 SIZE = 64
@@ -98,6 +99,42 @@ def end_to_end(pixels, pixel_units=True):
     kind = tf.cast(tf.argmax(scores, 1, output_type=tf.int32), tf.float32)
     row = tf.stack([x1 * unit, y1 * unit, x2 * unit, y2 * unit, tf.reduce_max(scores, 1), kind], 1)
     return fill(row[:, None], 30, [0, 0, unit / 2, unit, 0.01, 1])
+
+
+def best_class(pixels):
+    """Corners in pixels, the best score and its class, neither sorted nor counted."""
+    table = yolo(pixels, objectness=False, pixel_units=True)
+    xy, wh, scores = table[..., :2], table[..., 2:4], table[..., 4:]
+    kinds = tf.cast(tf.argmax(scores, 2, output_type=tf.int32), tf.float32)
+    order = list(range(PLACES))[::-1]  # the surest last
+    boxes = tf.concat([xy - wh / 2, xy + wh / 2], 2)
+    parts = (boxes, tf.reduce_max(scores, 2), kinds)
+    return tuple(tf.gather(part, order, axis=1) for part in parts)
+
+
+def corners(pixels):
+    """Corners, relative, and a table of scores."""
+    table = yolo(pixels, objectness=False)
+    xy, wh = table[..., :2], table[..., 2:4]
+    return tf.concat([xy - wh / 2, xy + wh / 2], 2), table[..., 4:]
+
+
+def pointed(pixels, place=77):
+    """As MediaPipe's faces: (1, 224, 16) in pixels from points of a grid, (1, 224, 1) logits."""
+    points, _ = grid_points((SIZE, SIZE), 224)
+    box, scores = find(pixels)
+    y, x, h, w = centre(box)
+    from_point = [x - float(points[place, 0]), y - float(points[place, 1]), w, h]
+    row = tf.concat([tf.stack(from_point, 1) * SIZE, tf.zeros((1, 12))], 1)
+    sure = tf.reduce_max(scores, 1, keepdims=True) * 20 - 10
+    boxes = np.random.default_rng(0).normal(0, 9, (1, 224, 16)).astype(np.float32)
+    logits = np.full((1, 224, 1), -50, np.float32)
+    return tuple(
+        tf.concat(
+            [tf.constant(part[:, :place]), one[:, None], tf.constant(part[:, place + 1 :])], 1
+        )
+        for part, one in ((boxes, row), (logits, sure))
+    )
 
 
 def encoded(box, anchor, coder=(10, 10, 5, 5)):
@@ -267,7 +304,7 @@ def metadata(*, mean, std, files=(), outputs=(), detector=None, box_index=None, 
     for place, name in enumerate(outputs):
         text = b.CreateString(name)
         fields = [("offset", text), None, None, None, None, None, None]
-        if place == 0 and box_index is not None:
+        if name == "location" and box_index is not None:
             index = numbers(b, box_index, np.uint32)
             box = table(b, ("offset", index), ("byte", 1), ("byte", 0))
             fields[3] = ("offset", table(b, ("byte", 3), ("offset", box)))
@@ -306,6 +343,13 @@ def detector_options(anchors):
     return bytes(b.Output())
 
 
+def in_file_order(source, names):
+    """Names by output of the signature, in the order of the file's tensors: as metadata want it."""
+    model = flatbuffer_utils.read_model(str(source))
+    made = {entry.tensorIndex: entry.name.decode() for entry in model.signatureDefs[0].outputs}
+    return [names[made[index]] for index in model.subgraphs[0].outputs]
+
+
 def described(path, source, buffer, *, label_file=None, labels=()):
     """A copy of a model with TFLite Metadata in it."""
     model = flatbuffer_utils.read_model(str(source))
@@ -333,10 +377,20 @@ def main(folder):
         return dict(zip(roles, listed(pixels), strict=True))
 
     make("post_process", post_processed, low=-1.0, high=1.0)
-    make("tf1_order", reordered(0, 1, 2, 3), low=-1.0, high=1.0)
+    plain = make("tf1_order", reordered(0, 1, 2, 3), low=-1.0, high=1.0)
     make("tf2_order", reordered(2, 0, 3, 1), low=-1.0, high=1.0)
     make("maker_order", reordered(3, 2, 1, 0), low=-1.0, high=1.0)
     make("named", named, low=-1.0, high=1.0)
+    outputs = ("location", "category", "score", "number of detections")
+    outputs = in_file_order(plain, {f"output_{i}": name for i, name in enumerate(outputs)})
+    how = {"mean": [127.5], "std": [127.5], "box_index": [1, 0, 3, 2]}
+    described(folder / "listed_described.tflite", plain, metadata(outputs=outputs, **how))
+    turned = {"category": "score", "score": "category"}
+    outputs = [turned.get(name, name) for name in outputs]
+    described(folder / "misnamed.tflite", plain, metadata(outputs=outputs, **how))
+    make("best_class", best_class)
+    make("corners", corners)
+    make("pointed", pointed, low=-1.0, high=1.0)
     make("listed_uint8", named, low=-1.0, high=1.0, dtype="uint8")
     raw = make("raw_ssd", raw_ssd, low=-1.0, high=1.0)
     described(

@@ -31,10 +31,12 @@ from mlopsdeploy.tasks.detection_outputs import (
     EndToEnd,
     GivenAnchors,
     Listed,
+    Pointed,
     Reader,
     Scored,
     Yolo,
     beyond_one,
+    grid_points,
     which_are_scores,
     yolo_positions,
 )
@@ -65,6 +67,18 @@ def is_yolo(runtime: Runtime) -> bool:
     return len(flat) == 1 and min(flat[0]) >= 5
 
 
+def is_pointed(runtime: Runtime) -> bool:
+    """Whether the shapes are those of MediaPipe's detectors: boxes with key points, and scores."""
+    shapes = [field.shape for field in runtime.outputs]
+    return (
+        len(shapes) == 2
+        and all(len(shape) == 2 for shape in shapes)
+        and shapes[0][0] == shapes[1][0] > 100
+        and min(shapes[0][1], shapes[1][1]) == 1
+        and max(shapes[0][1], shapes[1][1]) in range(6, 100, 2)
+    )
+
+
 def read_outputs(
     files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
 ) -> tuple[Reader, int | None, list[Evidence]]:
@@ -86,6 +100,8 @@ def read_outputs(
     finder = _Finder(files, runtime, takes, values)
     if is_yolo(runtime):
         return finder.one_tensor()
+    if is_pointed(runtime):
+        return finder.pointed()
     return finder.several()
 
 
@@ -199,6 +215,22 @@ class _Finder:
         self.note("coordinates", "pixels of the input" if pixels else "relative", why)
         return Coordinates(order, self.takes.size, pixels)
 
+    def pointed(self) -> tuple[Reader, int | None, list[Evidence]]:
+        """Boxes with key points around the points of a grid."""
+        scores, boxes = sorted(self.names, key=lambda name: self.values[name].shape[2])
+        why = "the shape: boxes with key points, and a score for each"
+        self.note("boxes", self._describe(boxes), why)
+        self.note("scores", self._describe(scores), why)
+        grids = grid_points(self.takes.size, self.values[boxes].shape[1])
+        if grids is None:
+            raise self._unclear()
+        points, strides = grids
+        self.note(
+            "grid", f"{len(points)} points, strides {strides}", "their number: as MediaPipe's"
+        )
+        logits = self._logits(self.values[scores][0])
+        return Pointed(boxes, scores, points, self.takes.size, logits), 1, self.evidence
+
     # ------------------------------------------------------------ several tensors
 
     def several(self) -> tuple[Reader, int | None, list[Evidence]]:
@@ -231,12 +263,31 @@ class _Finder:
                     role = _role_of(name)
                     if role and role not in roles and self._fits(role, tensor):
                         roles[role] = tensor
-            if {"boxes", "scores"} <= set(roles):
+            if {"boxes", "scores"} <= set(roles) and not self._belies(roles, names):
                 for role, tensor in roles.items():
                     said = f" {names[self.names.index(tensor)]!r}" if names is written else ""
                     self.note(role, self._describe(tensor), why + said + " and the shape")
                 return roles
         return {}
+
+    def _belies(self, roles: dict[str, str], names: list[str]) -> bool:
+        """Whether names leave a list of numbers out, or the values say the opposite of them."""
+        many = len(self.values[roles["boxes"]][0])
+        for name, tensor in zip(names, self.names, strict=True):
+            unnamed = tensor not in roles.values() and not _BESIDE.search(name)
+            if unnamed and self.values[tensor].shape[1:] == (many,):
+                return True
+        if "classes" not in roles or self.values[roles["scores"]].ndim > 2:
+            return False
+        count = self._count(roles, many)
+        pair = [self.values[roles[role]][0].reshape(-1)[:count] for role in ("scores", "classes")]
+        return which_are_scores(*pair) == 1
+
+    def _count(self, roles: dict[str, str], many: int) -> int:
+        """How many of the boxes are objects of this picture."""
+        if "count" not in roles:
+            return many
+        return min(max(int(self.values[roles["count"]].reshape(-1)[0]), 0), many)
 
     def _fits(self, role: str, name: str) -> bool:
         value = self.values[name]
@@ -274,9 +325,7 @@ class _Finder:
 
     def _tell_apart(self, roles: dict[str, str], pair: list[str]) -> None:
         """Scores and classes, both (n,): by the values, or else by the order of the outputs."""
-        many = len(self.values[pair[0]][0])
-        count = int(self.values[roles["count"]].reshape(-1)[0]) if "count" in roles else many
-        count = min(max(count, 0), many)
+        count = self._count(roles, len(self.values[pair[0]][0]))
         found = which_are_scores(*(self.values[name][0][:count] for name in pair))
         if found is None:
             # TensorFlow 1: boxes, classes, scores, count. Since TensorFlow 2 scores come before
@@ -305,10 +354,7 @@ class _Finder:
             order, why = "xyxy", "the custom of models outside TensorFlow (a guess)"
         else:
             order, why = "yxyx", "the custom of TensorFlow (a guess)"
-        seen = boxes
-        if count is not None:
-            seen = boxes[: min(max(int(self.values[count].reshape(-1)[0]), 0), len(boxes))]
-        coordinates = self._coordinates(seen, order, why)
+        coordinates = self._coordinates(boxes[: self._count(roles, len(boxes))], order, why)
         if done:
             reader: Reader = Listed(
                 roles["boxes"],

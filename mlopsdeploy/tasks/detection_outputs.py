@@ -5,6 +5,7 @@ There is a reader for each way in which detectors answer:
     Listed      boxes, scores, classes and mostly a count: a detector with non-maximum suppression
                 in its graph, as TFLite_Detection_PostProcess is, in any order of outputs
     Anchored    offsets to anchors and scores of classes: an SSD without its last step
+    Pointed     offsets in pixels to points of a grid: MediaPipe's faces, palms and poses
     Scored      boxes and scores of classes, or of the best one, before non-maximum suppression
     Yolo        all in one tensor, before non-maximum suppression: YOLO v3 to v9, v11, v12
     EndToEnd    all in one tensor, after it: YOLO v10 and newer
@@ -27,6 +28,7 @@ CANDIDATES = 1000
 """Boxes that go into non-maximum suppression at most: the surest."""
 
 IOU = 0.45
+POINTED_IOU = 0.3
 LIMIT = 100
 
 
@@ -170,6 +172,49 @@ class GivenAnchors(Ssd):
 
 
 @dataclass
+class Pointed:
+    """Centre and size in pixels, from a point of a grid on; key points may follow (BlazeFace)."""
+
+    boxes: str
+    scores: str
+    points: Array
+    size: tuple[int, int]
+    logits: bool
+
+    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader.read`."""
+        scores = tensors[self.scores][row].reshape(len(self.points), -1)
+        best = scores.max(axis=1)
+        sure = surest(best, threshold, logits=self.logits)
+        height, width = self.size
+        unit = np.array([width, height], np.float32)
+        centres = tensors[self.boxes][row][sure, :2] / unit + self.points[sure]
+        halves = tensors[self.boxes][row][sure, 2:4] / unit / 2
+        boxes = np.concatenate([centres - halves, centres + halves], axis=1)
+        found = sigmoid(best[sure]) if self.logits else best[sure]
+        return suppressed(boxes, found, scores[sure].argmax(axis=1), POINTED_IOU)
+
+
+# Stride and boxes at each point: the grids of MediaPipe's detectors.
+_GRIDS = (((8, 2), (16, 6)), ((16, 2), (32, 6)), ((8, 2), (16, 2), (32, 6)), ((4, 1),))
+
+
+def grid_points(size: Sequence[int], count: int) -> tuple[Array, list[int]] | None:
+    """The points (count, 2), x and y relative, and strides of the grids that have so many."""
+    for grids in _GRIDS:
+        layers = []
+        for stride, boxes in grids:
+            rows, columns = (-(-extent // stride) for extent in size)
+            y, x = np.mgrid[:rows, :columns]
+            centres = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 2)
+            layers.append(np.repeat(centres, boxes, axis=0))
+        points = np.concatenate(layers).astype(np.float32)
+        if len(points) == count:
+            return points, [stride for stride, _ in grids]
+    return None
+
+
+@dataclass
 class Scored:
     """Boxes, and scores of all classes (n, classes) or of the best one (n,)."""
 
@@ -264,9 +309,9 @@ def surest(scores: Array, threshold: float, *, logits: bool = False) -> Array:
     return sure
 
 
-def suppressed(boxes: Array, scores: Array, classes: Array) -> Found:
+def suppressed(boxes: Array, scores: Array, classes: Array, iou: float = IOU) -> Found:
     """Without the boxes that overlap a surer one of their class."""
-    kept = non_max_suppression(boxes, scores, classes, IOU, LIMIT)
+    kept = non_max_suppression(boxes, scores, classes, iou, LIMIT)
     return Found(boxes[kept], scores[kept], classes[kept])
 
 

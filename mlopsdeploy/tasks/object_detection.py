@@ -13,7 +13,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.detection_evidence import is_yolo, read_outputs
+from mlopsdeploy.tasks.detection_evidence import is_pointed, is_yolo, read_outputs
 from mlopsdeploy.tasks.detection_outputs import Reader
 from mlopsdeploy.tasks.pictures import (
     PICTURE,
@@ -70,7 +70,8 @@ class ObjectDetection:
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
         """From what the files say, and from what the model answers to one made-up picture."""
         yolo = is_yolo(runtime)
-        takes, evidence = read_input(files, runtime, letterbox=yolo, from_zero=yolo)
+        letterbox = yolo or is_pointed(runtime)
+        takes, evidence = read_input(files, runtime, letterbox=letterbox, from_zero=yolo)
         pictures = Pictures(takes)
         values = runtime.run(pictures.encode(example_picture()))
         reader, classes, found = read_outputs(files, runtime, takes, values)

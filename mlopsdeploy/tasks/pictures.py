@@ -447,7 +447,8 @@ def starts_with_background(labels: tuple[str, ...]) -> bool:
 def labels_found(files: ModelFiles, classes: int | None) -> list[Evidence]:
     """Which labels there are and where they stand."""
     if not files.labels:
-        many = f"{classes} classes by number" if classes else "classes by number"
+        many = {None: "classes by number", 1: "one class, 0"}.get(classes)
+        many = many or f"{classes} classes by number"
         return [Evidence("labels", many, "no label file beside the model, none within")]
     first = ", ".join(files.labels[:4]) + (", …" if len(files.labels) > 4 else "")
     return [Evidence("labels", f"{len(files.labels)}: {first}", files.labels_from)]

@@ -172,8 +172,8 @@ def non_max_suppression(
     suppresses = np.triu(overlap, k=1)
     stands = np.ones(len(order), bool)
     while True:
-        still = ~suppresses[stands].any(axis=0)
-        if (still == stands).all():
+        still = np.logical_not(suppresses[stands].any(axis=0))
+        if np.array_equal(still, stands):
             return order[stands][:limit]
         stands = still
 

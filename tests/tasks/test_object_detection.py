@@ -15,7 +15,11 @@ DETECTORS = (
     "tf2_order",
     "maker_order",
     "named",
+    "listed_described",
+    "misnamed",
     "listed_uint8",
+    "best_class",
+    "corners",
     "raw_ssd",
     "yolo_v5",
     "yolo_v8",
@@ -138,6 +142,27 @@ def test_the_label_offset_is_found(load, pictures, name, labels, first, why):
     assert entry.value == repr(first)
     assert why in entry.why
     assert list(model.predict({"image": pictures[:1]})["label"][0]) == ["green"]
+
+
+def test_metadata_name_outputs_unless_the_values_belie_them(load):
+    said = evidence(load("listed_described"))
+    assert said["scores"].why == "the name in the metadata 'score' and the shape"
+    assert said["a box is"].why == "the file's metadata"
+    assert "classes are whole numbers" in evidence(load("misnamed"))["scores"].why
+
+
+def test_boxes_with_key_points_around_a_grid(load, pictures):
+    """As MediaPipe finds faces: one class, boxes in pixels from points of a grid."""
+    model = load("pointed", labels="thing")
+    found = model.predict({"image": pictures})
+    assert [list(labels) for labels in found["label"]] == [["thing"], ["thing"], [], ["thing"]]
+    np.testing.assert_allclose(found["boxes"][0], [BOX], atol=0.02)
+    assert evidence(model)["grid"].value == "224 points, strides [8, 16]"
+    assert evidence(model)["resizing"].value == "letterbox"
+
+
+def test_boxes_that_are_not_sorted_are_suppressed_here(load):
+    assert evidence(load("best_class"))["overlaps"].value == "non-maximum suppression here"
 
 
 def test_the_label_offset_can_be_said(load, pictures):
