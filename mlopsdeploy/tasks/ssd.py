@@ -108,7 +108,7 @@ class Ssd:
             )
         # The sigmoid is monotonic, so only the few logits above the threshold need one; and one
         # comparison of all is much faster than a maximum per anchor.
-        sure = class_predictions >= np.log(threshold / (1 - threshold))
+        sure = class_predictions >= np.float32(np.log(threshold / (1 - threshold)))
         if self.background is not None:
             sure[:, self.background] = False
         anchors = np.unique(np.flatnonzero(sure) // sure.shape[1])
