@@ -107,7 +107,7 @@ class Ssd:
                 f"{self.size[1]} pixels make {len(self.anchors)} anchors"
             )
         # The sigmoid is monotonic, so only the few logits above the threshold need one; and one
-        # comparison of all is much faster than a maximum per anchor.
+        # comparison of all is faster than a maximum per anchor.
         sure = class_predictions >= np.float32(np.log(threshold / (1 - threshold)))
         if self.background is not None:
             sure[:, self.background] = False
