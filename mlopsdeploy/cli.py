@@ -308,4 +308,5 @@ def models_inspect(
         return
     from rich.console import Console
 
-    models_command.show(report, Console())
+    # A pipe gets whole lines, for grep.
+    models_command.show(report, Console(width=None if sys.stdout.isatty() else 200))

@@ -249,7 +249,7 @@ def _compile_keras(
 def _guess_task(runtime: Runtime) -> str:
     """What a graph is for, where no file says it: a picture in, or a row of numbers."""
     if any(len(field.shape) >= 3 for field in runtime.inputs):
-        # Several outputs, or one with rows of boxes.
-        boxes = len(runtime.outputs) > 1 or len(runtime.outputs[0].shape) > 1
-        return "object_detection" if boxes else "image_classification"
+        # A classifier gives a row of numbers; boxes, or shapes left open, are a detector's.
+        rows = all(len(field.shape) == 1 for field in runtime.outputs)
+        return "image_classification" if rows else "object_detection"
     return "tabular_classification"

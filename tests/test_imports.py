@@ -120,6 +120,8 @@ def test_entry_points_lead_to_classes():
         for name, target in said["project"]["entry-points"][group].items():
             module, _, attribute = target.partition(":")
             assert module.rpartition(".")[2] == name, "a plug-in's module bears its name"
+            if name == "tflite":  # has an environment of its own: see runtimes/test_tflite.py
+                continue
             assert isinstance(getattr(importlib.import_module(module), attribute), type)
 
 

@@ -41,7 +41,9 @@ class Quantization:
 
     def dequantize(self, steps: Array) -> Array:
         """The tensor's integers to float32."""
-        values: Array = (steps.astype(np.float32) - self.zero_point) * np.float32(self.scale)
+        values: Array = steps.astype(np.float32)
+        values -= self.zero_point
+        values *= np.float32(self.scale)
         return values
 
 

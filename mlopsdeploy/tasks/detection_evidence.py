@@ -460,8 +460,9 @@ class _Finder:
                 "decoded"
             )
         return ModelError(
-            f"{self.files.name}: it can't be known which output is what ({shapes}); name boxes, "
-            "scores, classes and count under 'outputs:' in a YAML beside the file"
+            f"{self.files.name}: gives {shapes}, and it can't be known which are boxes and scores; "
+            "name them under 'outputs:' in a YAML beside the file, or say 'task: "
+            "image_classification' there (other tasks on pictures are not supported)"
         )
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.tasks.ssd import Found, Ssd, non_max_suppression, sigmoid
 
-CANDIDATES = 1000
+CANDIDATES = 300
 """Boxes that go into non-maximum suppression at most: the surest."""
 
 IOU = 0.45

@@ -176,6 +176,8 @@ def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Evid
     if not labels:
         return tuple(str(number) for number in range(classes)), evidence
     if offset is not None:
+        if not isinstance(offset, int):
+            raise ModelError(f"{files.name}: label_offset is {offset!r}, not a whole number")
         why = "the YAML"
     elif len(labels) == classes:
         offset, why = 0, f"as many classes as labels, {classes}"

@@ -127,6 +127,7 @@ def test_a_yaml_may_say_it_all(load, pictures):
     [
         ("softmax", "labels: [a, b, c, d, e]", "gives 3 classes, but .* names 5"),
         ("softmax", "activation: relu", "activation is 'relu'; use none, sigmoid, softmax"),
+        ("softmax", "labels: [a, b, c]\nlabel_offset: x", "label_offset is 'x'"),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),
         ("heads", "task: image_classification", "and not a number for each class"),
     ],

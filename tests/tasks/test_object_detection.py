@@ -225,7 +225,7 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
         ("named", "label_offset: one\nlabels: [a]", "label_offset is 'one'"),
         ("raw_ssd", "boxes: {size: [64, 64], strides: [32]}", "gives 96 boxes, but .* 12 anchors"),
         ("raw_ssd", "boxes: {stride: 3}", "'boxes' in its YAML"),
-        ("softmax", "task: object_detection", "can't be known which output is what"),
+        ("softmax", "task: object_detection", "can't be known which are boxes and scores"),
     ],
 )
 def test_what_can_not_be_understood_is_one_line(load, name, said, message):
