@@ -32,11 +32,12 @@ class CommandError(Exception):
     """A command ended badly; the message is the last thing it said."""
 
 
-def _tree(pid: int) -> Iterator[int]:
+def tree(pid: int) -> Iterator[int]:
+    """A process and all that it started."""
     yield pid
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text(encoding="ascii").split():
-            yield from _tree(int(child))
+            yield from tree(int(child))
 
 
 def _high_water_mb(pid: int) -> float:
@@ -52,12 +53,12 @@ def _watch(pid: int, stop: threading.Event, peak: list[float]) -> None:
     counts as well."""
     while not stop.wait(SAMPLE_SECONDS):
         try:
-            peak[0] = max(peak[0], sum(_high_water_mb(member) for member in _tree(pid)))
+            peak[0] = max(peak[0], sum(_high_water_mb(member) for member in tree(pid)))
         except OSError:  # a process ended between two reads
             continue
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Processor time that the whole machine has spent, lost to the host included."""
     try:
         first = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
@@ -68,7 +69,7 @@ def _busy_seconds() -> float:
     return ticks / os.sysconf("SC_CLK_TCK")
 
 
-def _own_seconds() -> float:
+def own_seconds() -> float:
     """Processor time of this process and of the children that have ended."""
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
@@ -90,7 +91,7 @@ def run(
     out, err = folder / "stdout.log", folder / "stderr.log"
     peak, stop = [0.0], threading.Event()
     with out.open("wb") as stdout, err.open("wb") as stderr:
-        busy, own, start = _busy_seconds(), _own_seconds(), time.perf_counter()
+        busy, own, start = busy_seconds(), own_seconds(), time.perf_counter()
         process = subprocess.Popen(
             [str(part) for part in command],
             cwd=folder,
@@ -112,8 +113,8 @@ def run(
             wall = time.perf_counter() - start
             stop.set()
             watcher.join()
-    ours = _own_seconds() - own
-    others = (_busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
+    ours = own_seconds() - own
+    others = (busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
     error = None
     if code is None:
         error = f"not done after {timeout:.0f} s"

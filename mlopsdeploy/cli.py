@@ -129,6 +129,9 @@ def batch(
     encoding: Annotated[
         str | None, typer.Option(help="Of a CSV file that is neither UTF-8 nor has a BOM.")
     ] = None,
+    trust_model: Annotated[
+        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+    ] = None,
     json_summary: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,

@@ -211,7 +211,8 @@ def _choose(
     runtime_class = plugins.load("runtimes", runtime)
     formats = runtime_class.formats
     for format_ in formats:
-        if format_ in files.graphs:
+        # A SavedModel goes through the compiler, which looks for code in it before it is loaded.
+        if format_ in files.graphs and format_ != "saved_model":
             return runtime_class, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         graph = files.graphs["checkpoint"]

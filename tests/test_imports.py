@@ -40,7 +40,7 @@ def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(REPOSITORY).with_suffix("").parts
         # tflite-runtime has an environment of its own: see runtimes/test_tflite.py.
-        if parts[-1] not in ("__main__", "export_onnx", "tflite"):
+        if parts[-1] not in ("__main__", "export_onnx", "export_litert", "tflite"):
             yield ".".join(parts).removesuffix(".__init__")
 
 

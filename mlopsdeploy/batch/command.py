@@ -52,6 +52,7 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
             threads=settings.threads,
             threshold=settings.threshold,
             features=settings.features,
+            trust_model=settings.trust_model,
             say=lambda line: console.print(line, style="dim"),
         )
         columns = _match_columns(model, sample, settings, source.path)

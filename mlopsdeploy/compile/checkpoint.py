@@ -7,17 +7,12 @@ answers as the checkpoint does; without proof the file is not used.
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
+from mlopsdeploy.compile import child
 from mlopsdeploy.errors import ModelError
 
 LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
@@ -41,14 +36,14 @@ def to_onnx(
     file = folder / "model.onnx"
     if file.exists():
         return file
-    missing = [name for name in ("torch", "transformers", "onnx") if not _installed(name)]
+    missing = [name for name in ("torch", "transformers", "onnx") if not child.installed(name)]
     if missing:
         raise ModelError(
             f"{checkpoint}: has no onnx/model.onnx, and exporting one needs {', '.join(missing)}: "
             "pip install 'mlopsdeploy[torch]' (once; it is not needed to run)"
         )
     say(f"exporting {checkpoint.name} to ONNX, once")
-    with _appearing(folder) as building:
+    with child.appearing(folder) as building:
         proof = _export(checkpoint, building)
         if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
             raise ModelError(
@@ -63,43 +58,13 @@ def to_onnx(
     return file
 
 
-@contextmanager
-def _appearing(folder: Path) -> Iterator[Path]:
-    """A folder to build in; it becomes `folder` when the block ends well, else it is gone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
-        yield building
-        if folder.exists():  # left by a run that was cut off, or made meanwhile by another
-            shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-
-
 def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
-    script = Path(__file__).with_name("export_onnx.py")
-    child = subprocess.run(
-        [sys.executable, str(script), str(checkpoint), str(folder)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-    )
-    if child.returncode:
-        lines = [line for line in child.stderr.splitlines() if line.strip()]
-        reason = lines[-1].strip()[:200] if lines else f"exit code {child.returncode}"
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    code, reason = child.run("export_onnx.py", checkpoint, folder, env=env)
+    if code:
         raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
     proof: dict[str, float] = json.loads((folder / "parity.json").read_text("utf-8"))
     return proof
-
-
-def _installed(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(package) is not None
-    except (ImportError, ValueError):  # somebody blocks it on purpose
-        return False
 
 
 def from_onnx(file: Path, cache: Path, digest: str) -> Path:
@@ -114,7 +79,7 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
     folder = cache / "checkpoint" / digest[:32]
     if (folder / "model.safetensors").exists():
         return folder
-    missing = [name for name in ("onnx", "safetensors") if not _installed(name)]
+    missing = [name for name in ("onnx", "safetensors") if not child.installed(name)]
     if missing:
         raise ModelError(
             f"{file}: to run it in PyTorch, {', '.join(missing)} is needed: "
@@ -130,7 +95,7 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
         )
     from safetensors.numpy import save_file
 
-    with _appearing(folder) as building:
+    with child.appearing(folder) as building:
         save_file(state, building / "model.safetensors", {"format": "pt"})
         home = file.parent.parent if file.parent.name == "onnx" else file.parent
         shutil.copy(home / "config.json", building)

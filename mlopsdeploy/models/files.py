@@ -195,6 +195,7 @@ def _parts(graphs: Mapping[str, Path]) -> list[Path]:
         elif format_ == "saved_model":
             parts.append(path / "saved_model.pb")
             parts.extend(sorted((path / "variables").glob("*")))
+            parts.extend(sorted(file for file in (path / "assets").rglob("*") if file.is_file()))
         else:
             parts.extend([path, path.with_name(path.name + "_data"), Path(f"{path}.data")])
     return [part for part in parts if part.exists()]

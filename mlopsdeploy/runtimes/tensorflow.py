@@ -1,0 +1,206 @@
+"""TensorFlow: a SavedModel's concrete function, for what LiteRT can't take."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.runtimes.quiet import quietly
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+with quietly(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import tensorflow as tf
+    from tensorflow.python.saved_model.loader_impl import parse_saved_model
+
+tf.get_logger().setLevel("ERROR")
+
+# Operations that call back into the Python program which made the graph; no file holds that.
+_PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+# Operations that read or write files wherever the graph's author says. Those that hold a
+# SavedModel's own weights and tables (RestoreV2, SaveV2, InitializeTableFromTextFileV2) stay.
+_FILES = {"ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "ImmutableConst"}
+_UNFIT_VALUES = (
+    ValueError,
+    TypeError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.OutOfRangeError,
+    tf.errors.UnimplementedError,
+)
+
+
+class TensorFlow:
+    """A SavedModel's signature `serving_default`, or its only one.
+
+    Where the signature fixes the number of rows, they run in steps of that size.
+
+    Args:
+        file: the folder that holds `saved_model.pb`.
+        precision: "auto" or "float32".
+        threads: CPU threads in all; TensorFlow takes the first model's wish for the process.
+        streams: calls at the same time on a CPU; by default as many as there are threads.
+
+    Raises:
+        ConfigError: another precision is asked for.
+        ModelError: the folder can't be loaded, or has no signature to call.
+    """
+
+    formats = ("saved_model",)
+    precisions = ("float32",)
+
+    def __init__(
+        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+    ) -> None:
+        if precision not in ("auto", "float32"):
+            raise ConfigError(f"precision {precision!r}: tensorflow runs float32")
+        self.precision = "float32"
+        self.streams = min(streams or threads, threads)
+        on_gpu = _set_up(self.streams, threads // self.streams)
+        if on_gpu:
+            self.streams = 1
+        self.batch_scale = 64 if on_gpu else 1
+        check_graph(file)
+        self._file = file
+        self._function, self._owner = signature_of(file)  # the owner keeps the variables alive
+        self._specs = self._function.structured_input_signature[1]
+        self.inputs = tuple(_field(name, spec) for name, spec in self._specs.items())
+        gives = self._function.structured_outputs
+        self.outputs = tuple(_field(name, gives[name]) for name in sorted(gives))
+        self._rows = next(
+            (s.shape[0] for s in self._specs.values() if s.shape.rank and s.shape[0]), None
+        )
+        self.metadata: dict[str, str] = {}
+
+    def run(self, tensors: Columns) -> Columns:
+        """Outputs by name, each with as many rows as the inputs.
+
+        Raises:
+            InputError: the model's own checks refuse the values.
+        """
+        given = {field.name: tensors[field.name] for field in self.inputs}
+        if self._rows is None:
+            return self._call(given)
+        rows, parts = rows_of(given), []
+        for start in range(0, rows, self._rows):  # the last step is filled up with the last row
+            places = np.minimum(np.arange(start, start + self._rows), rows - 1)
+            parts.append(self._call({name: array[places] for name, array in given.items()}))
+        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+
+    def _call(self, given: Columns) -> Columns:
+        try:
+            tensors = {name: _tensor(array, self._specs[name]) for name, array in given.items()}
+            answers = self._function(**tensors)
+        except _UNFIT_VALUES as error:
+            reason = _line(error).rpartition("<stack traces unavailable> ")[2].partition(" [[")[0]
+            raise InputError(
+                f"{self._file.name}: TensorFlow can't compute these values ({reason})"
+            ) from error
+        return {name: _array(value) for name, value in answers.items()}
+
+
+def check_graph(folder: Path, *, files: bool = False) -> None:
+    """Refuse a SavedModel that can't run by itself, from its file alone.
+
+    Args:
+        folder: holds `saved_model.pb`.
+        files: refuse operations on files of this machine, too.
+
+    Raises:
+        ModelError: it is refused, or the file can't be read.
+    """
+    try:
+        saved = parse_saved_model(str(folder))
+    except OSError as error:
+        raise ModelError(f"{folder}: not a SavedModel, or damaged; fetch it again") from error
+    if not saved.meta_graphs:
+        raise ModelError(f"{folder}: its saved_model.pb holds no graph; fetch it again")
+    found = {_kind(node) for meta in saved.meta_graphs for node in _nodes(meta.graph_def)}
+    if found & _PYTHON:
+        raise ModelError(
+            f"{folder}: calls Python code that isn't in a SavedModel ({min(found & _PYTHON)}, from "
+            "tf.py_function or tf.numpy_function), so it can't run outside the program that made it"
+        )
+    if files and found & _FILES:
+        raise ModelError(
+            f"{folder}: reads or writes files ({min(found & _FILES)}), which is its author's code; "
+            "if you trust it: --trust-model"
+        )
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def _kind(node: Any) -> str:
+    if node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:"):
+        return "WriteFile"
+    return str(node.op)
+
+
+def signature_of(folder: Path) -> tuple[Any, Any]:
+    """The concrete function to call, and what keeps its variables.
+
+    Raises:
+        ModelError: the folder can't be loaded, or offers no function, or several of other names.
+    """
+    try:
+        with quietly():
+            owner = tf.saved_model.load(str(folder))
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise ModelError(f"{folder}: TensorFlow can't load it ({_line(error)})") from error
+    signatures = getattr(owner, "signatures", {})
+    names = sorted(signatures)
+    name = names[0] if len(names) == 1 else "serving_default"
+    if name not in signatures:
+        said = f"none but {', '.join(names)}" if names else "none at all"
+        raise ModelError(
+            f"{folder}: needs a signature 'serving_default', has {said}; model.export('folder') "
+            "writes one"
+        )
+    return signatures[name], owner
+
+
+def _set_up(streams: int, threads: int) -> bool:
+    """Limit threads and memory, if nothing has run yet; whether there is a GPU."""
+    gpus = tf.config.list_physical_devices("GPU")
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(streams)
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        for gpu in gpus:  # else TensorFlow takes all of its memory at once
+            tf.config.experimental.set_memory_growth(gpu, enable=True)
+    except RuntimeError:  # another model of this process has set them
+        pass
+    return bool(gpus)
+
+
+def _field(name: str, spec: Any) -> Field:
+    dtype = "str" if spec.dtype == tf.string else np.dtype(spec.dtype.as_numpy_dtype).name
+    sizes = spec.shape.as_list()[1:] if spec.shape.rank is not None else []
+    return Field(name, dtype, tuple(-1 if size is None else size for size in sizes))
+
+
+def _tensor(array: Array, spec: Any) -> Any:
+    if spec.dtype != tf.string:
+        array = array.astype(spec.dtype.as_numpy_dtype, copy=False)
+    return tf.constant(array, spec.dtype)
+
+
+def _array(value: Any) -> Array:
+    array: Array = value.numpy()
+    if array.dtype != object:
+        return array
+    texts = [text.decode("utf-8", "replace") for text in array.flat]
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:250]

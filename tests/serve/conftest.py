@@ -1,0 +1,281 @@
+"""Applications in this process, and real servers on a port."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.model import Model, load_model
+from mlopsdeploy.serve import create_app
+
+# ---------------------------------------------------------------- in this process
+
+
+@pytest.fixture(scope="session")
+def fraud() -> Model:
+    """The built-in model: 30 numbers, LiteRT, a route of its own."""
+    return load_model("fraud", threads=1)
+
+
+@pytest.fixture(scope="session")
+def churn(churn_onnx: Path) -> Model:
+    """Three named numbers, and no route of its own."""
+    return load_model(str(churn_onnx), runtime="onnxruntime", threads=1)
+
+
+@pytest.fixture(scope="session")
+def sentiment() -> Model:
+    """The built-in model of texts."""
+    return load_model("sentiment", runtime="onnxruntime", threads=1)
+
+
+@pytest.fixture(scope="session")
+def per_feature(per_feature_onnx: Path) -> Model:
+    """A tensor per feature: `age` is a float, `visits` a whole number."""
+    return load_model(str(per_feature_onnx), runtime="onnxruntime", threads=1)
+
+
+class Got(NamedTuple):
+    """An answer, however it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The sum of the samples of `/metrics` that have this name and bear these labels."""
+        total = 0.0
+        for line in self.body.decode().splitlines():
+            found = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
+            if found and all(f'{key}="{said}"' in (found[1] or "") for key, said in labels.items()):
+                total += float(found[2])
+        return total
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture(scope="session")
+def client() -> Callable[..., Callable[..., Got]]:
+    """`client(model, name=model, **settings)` is `call(method, path, body, headers)` of an app."""
+
+    def of(served: dict[str, Model], through_flask: bool = False, **settings: Any):
+        app = create_app(served, ServeSettings(**settings))
+        if through_flask:
+            app.before_request(lambda: None)
+        werkzeug = app.test_client()
+
+        def call(method: str, path: str, body: Any = None, headers: Any = JSON) -> Got:
+            raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+            answer = werkzeug.open(path, method=method, data=raw, headers=headers)
+            return Got(
+                answer.status_code, {k.lower(): v for k, v in answer.headers}, answer.get_data()
+            )
+
+        call.app = app
+        return call
+
+    return of
+
+
+# ---------------------------------------------------------------- real servers
+
+
+class Server:
+    """A `mlopsdeploy serve` process.
+
+    Attributes:
+        url: its base URL, without a slash at the end.
+        port: where it listens.
+    """
+
+    def __init__(self, folder: Path, *arguments: str, env: dict[str, str], host: str) -> None:
+        self.host = host
+        self.port = free_port(host)
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self._log = folder / f"{self.port}.log"
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "mlopsdeploy", "serve"),
+                    *("--host", host, "--port", str(self.port), *arguments),
+                ],
+                cwd=folder,
+                env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def log(self) -> str:
+        """All that it has written so far."""
+        return self._log.read_text("utf-8")
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that it started and that live."""
+        return children(self.process.pid)
+
+    def wait(self, workers: int = 1) -> None:
+        """Until so many workers take requests."""
+        self.until(lambda: self.log.count("worker ready") >= workers)
+        self.until(self._ready)
+
+    def until(self, true: Callable[[], Any], seconds: float = 60) -> None:
+        """Until `true()` is; that the process ends meanwhile is a failure."""
+        end = time.monotonic() + seconds
+        while not true():
+            assert self.process.poll() is None, self.log
+            assert time.monotonic() < end, self.log
+            time.sleep(0.02)
+
+    def _ready(self) -> bool:
+        try:
+            return self.get("/readyz").status == 200
+        except OSError:
+            return False
+
+    def get(self, path: str) -> Got:
+        return self.call("GET", path)
+
+    def call(self, method: str, path: str, body: Any = None, headers: Any = JSON) -> Got:
+        """One request on a connection of its own."""
+        raw = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        with contextlib.closing(connection):
+            connection.request(method, path, raw, dict(headers))
+            answer = connection.getresponse()
+            given = {name.lower(): value for name, value in answer.getheaders()}
+            return Got(answer.status, given, answer.read())
+
+    def connect(self) -> socket.socket:
+        """A bare connection."""
+        connection = socket.create_connection((self.host, self.port), timeout=30)
+        connection.settimeout(30)
+        return connection
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends it as an operator would; gives the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
+    """`serve("--workers", "1", ready=1, env={}, **settings)` starts a server; it ends by itself."""
+    started: list[Server] = []
+
+    def start(
+        *arguments: str,
+        ready: int = 1,
+        env: dict[str, str] | None = None,
+        host: str = "127.0.0.1",
+        **settings: Any,
+    ) -> Server:
+        folder = tmp_path_factory.mktemp("served")
+        (folder / "serve.yaml").write_text(yaml.safe_dump(settings), "utf-8")
+        server = Server(folder, "--config", "serve.yaml", *arguments, env=env or {}, host=host)
+        started.append(server)
+        if ready:
+            server.wait(ready)
+        return server
+
+    yield start
+    for server in started:
+        if server.process.poll() is None:
+            server.process.kill()
+            server.process.wait()
+
+
+@pytest.fixture(scope="session")
+def server(serve: Callable[..., Server], churn_onnx: Path) -> Iterator[Server]:
+    """Two workers with two models, and every limit low; must end well when all tests are done."""
+    server = serve(
+        ready=2,
+        workers=2,
+        header_timeout=1.0,
+        request_threads=4,
+        max_body=200_000,
+        access_log=True,
+        models=["fraud", {"model": str(churn_onnx), "name": "churn", "runtime": "onnxruntime"}],
+    )
+    yield server
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log
+    assert "nothing was written" not in server.log
+    for line in server.log.splitlines():
+        assert set(json.loads(line)) >= {"time", "level", "logger", "message"}
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.bind((host, 0))
+        return probe.getsockname()[1]
+
+
+def children(pid: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text("utf-8").rpartition(")")[2].split()
+            if int(fields[1]) == pid and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
+SLOW = '''
+import os
+import time
+
+from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
+
+
+class Slow(OnnxRuntime):
+    """Takes `age` seconds; fails below 0, and takes the process with it below -1."""
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        time.sleep(float(os.environ.get("SLOW_START", 0)))
+
+    def run(self, tensors):
+        seconds = float(tensors["features"][0, 0])
+        if seconds < -1:
+            os._exit(9)
+        if seconds < 0:
+            raise RuntimeError("s3cr3t-4711 is what the arena holds")
+        time.sleep(seconds)
+        return super().run(tensors)
+'''
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with a runtime called "slow", as an outside package brings one."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "slow_runtime.py").write_text(SLOW, "utf-8")
+    facts = folder / "slow_runtime-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-runtime\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[mlopsdeploy.runtimes]\nslow = slow_runtime:Slow\n")
+    return {"PYTHONPATH": str(folder)}

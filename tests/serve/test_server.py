@@ -1,0 +1,448 @@
+"""Real servers: what arrives at their sockets, and how they start, stop and survive."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+ROW = [0.0] * 30
+GOOD = json.dumps({"transaction_data": ROW}).encode()
+HEAD = b"POST /detect_fraud HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+POST = HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD
+
+
+def read_all(connection):
+    """Until the other side closes."""
+    got = b""
+    while True:
+        try:
+            more = connection.recv(65536)
+        except ConnectionResetError:
+            return got
+        if not more:
+            return got
+        got += more
+
+
+def read_answers(connection, count):
+    """The statuses and bodies of so many answers that bear their lengths."""
+    file = connection.makefile("rb")
+    answers = []
+    for _ in range(count):
+        status = int(file.readline().split()[1])
+        length = 0
+        while (line := file.readline().strip()) != b"":
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        answers.append((status, file.read(length)))
+    return answers
+
+
+# ---------------------------------------------------------------- sockets
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"PO", b"POST /detect_fraud HTTP/1.1\r\nHost: x\r\nX-Slow: a"]
+)
+def test_who_does_not_finish_a_head_is_cut_off(server, start):
+    with server.connect() as connection:
+        began = time.monotonic()
+        connection.sendall(start)
+        got = read_all(connection)
+        assert time.monotonic() - began < 15, "the limit is 1 s"
+        assert got == b"" or got.startswith(b"HTTP/1.1 4")
+
+
+def test_an_idle_connection_is_closed_too(server):
+    with server.connect() as connection:
+        connection.sendall(POST)
+        got = read_all(connection)
+    assert got.startswith(b"HTTP/1.1 200")
+
+
+def test_a_slow_body_holds_one_thread_and_no_more(server):
+    with server.connect() as slow:
+        slow.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD[:50])
+        with ThreadPoolExecutor(4) as pool:
+            sent = [pool.submit(server.call, "POST", "/detect_fraud", GOOD) for _ in range(20)]
+        assert {one.result().status for one in sent} == {200}
+        assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 1
+        slow.sendall(GOOD[50:])
+        ((status, body),) = read_answers(slow, 1)
+    assert status == 200
+    assert "is_fraud" in json.loads(body)
+
+
+def test_a_connection_that_ends_within_its_body(server):
+    before = server.get("/metrics").metric("mlopsdeploy_requests_total", code="400")
+    for _ in range(6):
+        with server.connect() as connection:
+            connection.sendall(HEAD + b"Content-Length: 500\r\n\r\n" + GOOD[:50])
+    server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 0)
+    after = server.get("/metrics").metric("mlopsdeploy_requests_total", code="400")
+    assert after - before == 6
+    assert server.call("POST", "/detect_fraud", GOOD).status == 200
+
+
+def test_keep_alive_and_requests_sent_ahead(server):
+    with server.connect() as connection:
+        for _ in range(3):
+            connection.sendall(POST)
+            assert read_answers(connection, 1)[0][0] == 200
+    with server.connect() as connection:
+        bad = HEAD + b"Content-Length: 2\r\n\r\n{}"
+        connection.sendall(POST + bad + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + POST)
+        assert [status for status, _ in read_answers(connection, 4)] == [200, 422, 200, 200]
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 700_000 + b"\r\n\r\n", 431),
+        (b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + b"X: y\r\n" * 5_000 + b"\r\n", 431),
+        (b"garbage\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),  # TLS
+        (HEAD + b"Content-Length: many\r\n\r\n", 400),
+        (HEAD + b"Content-Length: -5\r\n\r\n", 400),
+        (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a chunk\r\n", 400),
+        (HEAD + b"Content-Length: 2\r\n\r\n" + GOOD, 400),  # what is behind is no request
+        (HEAD + b"\r\n", 400),
+        (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
+        (POST.replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
+    ],
+)
+def test_heads_of_all_kinds(server, request_, status):
+    with server.connect() as connection:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            connection.sendall(request_)  # some are answered before they are read
+        got = read_all(connection)
+    assert int(got.split()[1]) == status, got[:300]
+    assert b"Traceback" not in got
+    assert server.get("/healthz").status == 200
+
+
+def chunked(*chunks):
+    framed = b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in chunks)
+    return HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + framed + b"0\r\n\r\n"
+
+
+def test_a_body_in_chunks(server):
+    with server.connect() as connection:
+        connection.sendall(chunked(GOOD[:7], GOOD[7:100], GOOD[100:]) + POST)
+        assert [status for status, _ in read_answers(connection, 2)] == [200, 200]
+
+
+def test_a_body_in_chunks_that_is_too_long(server):
+    with server.connect() as connection:
+        connection.sendall(chunked(*[b" " * 50_000] * 5))
+        ((status, body),) = read_answers(connection, 1)
+    assert (status, json.loads(body)["type"]) == (413, "urn:mlopsdeploy:problem:too-long")
+
+
+def test_who_asks_first_is_told_before_the_body(server):
+    """Expect: 100-continue, as curl does with long bodies."""
+    with server.connect() as connection:
+        connection.sendall(HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(GOOD))
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+        connection.sendall(GOOD)
+        assert read_answers(connection, 1)[0][0] == 200
+
+
+# ---------------------------------------------------------------- stopping
+
+
+@pytest.fixture
+def slow_server(serve, slow, churn_onnx, tmp_path):
+    """`slow_server("--workers", "1")`: a request takes as many seconds as its `age` says."""
+
+    def start(*arguments, env=None, **options):
+        folder = tmp_path / "tmp"
+        folder.mkdir(exist_ok=True)
+        env = {**slow, "TMPDIR": str(folder), **(env or {})}
+        arguments = ("--model", f"churn={churn_onnx}", "--runtime", "slow", *arguments)
+        return serve(*arguments, env=env, **options)
+
+    return start
+
+
+def ask(server, seconds):
+    return server.call("POST", "/v1/models/churn:predict", {"instances": [seconds, 0, 0]})
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["granian", "gunicorn"])
+def test_what_is_in_work_is_answered_before_the_end(slow_server, tmp_path, number, kind):
+    server = slow_server("--workers", "1", "--server", kind)
+    with ThreadPoolExecutor(1) as pool:
+        in_work = pool.submit(ask, server, 1.5)
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
+        if number == signal.SIGTERM or kind == "granian":
+            assert server.stop(number) == 0
+            assert in_work.result().status == 200
+        else:  # gunicorn's quick end; its workers still answer what they have
+            assert server.stop(number) == 0
+    assert "Traceback" not in server.log
+    assert "nothing was written" not in server.log
+    assert list((tmp_path / "tmp").glob("mlopsdeploy-*")) == []
+    with pytest.raises(ConnectionError):
+        server.get("/healthz")
+
+
+def test_a_second_signal_does_not_wait(slow_server):
+    server = slow_server("--workers", "1")
+    with ThreadPoolExecutor(1) as pool:
+        in_work = pool.submit(ask, server, 25)
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
+        server.process.send_signal(signal.SIGINT)
+        server.until(lambda: "stopping" in server.log)
+        began = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - began < 10
+        assert isinstance(in_work.exception(), OSError)
+    assert "Traceback" not in server.log
+
+
+def test_what_takes_too_long_is_given_up(slow_server):
+    server = slow_server("--workers", "1", drain_timeout=1.0)
+    with ThreadPoolExecutor(1) as pool:
+        in_work = pool.submit(ask, server, 25)
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 15
+        assert isinstance(in_work.exception(), OSError)
+    assert "Killing worker-1" in server.log
+
+
+def test_a_signal_while_workers_load(slow_server, tmp_path):
+    server = slow_server("--workers", "2", ready=0, env={"SLOW_START": "20"})
+    server.until(lambda: len(server.workers) == 2)
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert server.stop() == 0
+    assert time.monotonic() - began < 10
+    assert "nothing was written" not in server.log
+    assert "Traceback" not in server.log
+    assert list((tmp_path / "tmp").glob("mlopsdeploy-*")) == []
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_whole_group(slow_server):
+    """The workers leave it to their parent, so that none looks as if it had crashed."""
+    server = slow_server("--workers", "2", ready=2)
+    groups = {os.getpgid(pid) for pid in server.workers}
+    assert os.getpgid(server.process.pid) not in groups
+    assert server.stop(signal.SIGINT) == 0
+    assert "Unexpected" not in server.log
+
+
+def test_workers_end_when_their_parent_is_killed(slow_server, tmp_path):
+    server = slow_server("--workers", "2", ready=2)
+    workers = server.workers
+    assert len(workers) == 2
+    server.process.kill()
+    server.process.wait()
+    end = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end, "a worker lives on"
+        time.sleep(0.05)
+    assert list((tmp_path / "tmp").glob("mlopsdeploy-*")) == []
+    assert "Traceback" not in server.log
+
+
+# ---------------------------------------------------------------- surviving
+
+
+def test_a_model_that_fails_and_one_that_takes_its_worker_along(slow_server):
+    server = slow_server("--workers", "2", ready=2)
+    failed = ask(server, -0.5)
+    assert failed.status == 500
+    assert "4711" not in failed.body.decode()
+    assert "Traceback" not in failed.body.decode()
+    (line,) = [one for one in map(json.loads, server.log.splitlines()) if "traceback" in one]
+    assert line["request_id"] == failed.json["request_id"]
+    assert "RuntimeError" in line["traceback"]
+    with pytest.raises((ConnectionError, http.client.HTTPException)):
+        ask(server, -2)
+    server.until(lambda: server.log.count("worker ready") == 3)
+    assert ask(server, 0).status == 200
+    assert server.stop() == 0
+
+
+def test_requests_wait_at_the_gate_and_are_counted_there(slow_server):
+    server = slow_server("--workers", "1", "--threads", "1")
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(ask, server, 0.8) for _ in range(3)]
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_queue") == 2)
+        assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 3
+        assert server.get("/healthz").status == 200
+        assert {one.result().status for one in sent} == {200}
+    assert server.get("/metrics").metric("mlopsdeploy_queue") == 0
+    assert server.stop() == 0
+
+
+# ---------------------------------------------------------------- starting
+
+
+def refused(mlopsdeploy, *arguments, code=2, **options):
+    """The last line of a server that did not start."""
+    done = mlopsdeploy("serve", *arguments, **options)
+    assert done.code == code, done
+    assert "Traceback" not in done.err
+    assert done.out == b""
+    assert done.lines[-1].startswith("mlopsdeploy: "), done
+    assert "worker ready" not in done.err
+    return done.lines[-1].removeprefix("mlopsdeploy: ")
+
+
+def test_a_port_that_is_in_use(mlopsdeploy, server):
+    said = refused(mlopsdeploy, "--port", server.port)
+    assert said == f"--port: 127.0.0.1:{server.port} is in use; choose another one"
+
+
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "999.1.1.1", "256.256.256.256"])
+def test_a_host_that_is_none(mlopsdeploy, host):
+    assert f"--host: {host!r}" in refused(mlopsdeploy, "--host", host, "--port", "0")
+
+
+def test_a_host_that_is_another_machines(mlopsdeploy):
+    assert "192.0.2.1" in refused(mlopsdeploy, "--host", "192.0.2.1", "--port", "0")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may")
+def test_a_port_that_needs_rights(mlopsdeploy):
+    assert "from 1024 on" in refused(mlopsdeploy, "--port", "81")
+
+
+def test_any_port(mlopsdeploy, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlopsdeploy", "serve", "--port", "0", "--workers", "1"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        said = json.loads(process.stderr.readline())
+        port = int(said["url"].rpartition(":")[2])
+        assert port > 0
+        assert said["models"] == ["fraud"]
+        assert "worker ready" in process.stderr.readline()
+        for _ in range(100):  # the worker is ready a moment before its socket
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=30).close()
+                break
+            time.sleep(0.1)
+        else:
+            pytest.fail("nobody listens at the port that was said")
+    finally:
+        process.terminate()
+        rest = process.communicate(timeout=60)
+    assert (process.returncode, rest[0]) == (0, "")
+    assert [json.loads(line)["message"] for line in rest[1].splitlines()] == [
+        "stopping; what is in work is answered first", "stopped",
+    ]  # fmt: skip
+
+
+def test_all_addresses_are_served_with_a_word_on_what_that_means(serve):
+    server = serve("--workers", "1", host="0.0.0.0")
+    (line,) = [one for one in map(json.loads, server.log.splitlines()) if one["level"] == "warning"]
+    assert "no login and no TLS" in line["message"]
+    assert server.get("/healthz").status == 200
+    assert server.stop() == 0
+
+
+def test_loopback_gets_no_warning(server):
+    assert '"warning"' not in server.log
+
+
+def test_an_address_of_ipv6(serve):
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    server = serve("--workers", "1", host="::1")
+    assert f"http://[::1]:{server.port}" in server.log
+    assert server.call("POST", "/detect_fraud", GOOD).status == 200
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["granian", "gunicorn"])
+def test_a_model_that_cannot_be_loaded_ends_the_server_at_once(mlopsdeploy, tmp_path, kind):
+    (tmp_path / "corrupt.onnx").write_bytes(b"not a model" * 100)
+    began = time.monotonic()
+    said = refused(
+        mlopsdeploy, "--model", "corrupt.onnx", "--port", "0", "--server", kind,
+        "--runtime", "onnxruntime", "--workers", "2",
+    )  # fmt: skip
+    assert "corrupt.onnx" in said
+    assert "can't load it" in said
+    assert time.monotonic() - began < 30
+
+
+def test_what_is_wrong_with_a_route_is_one_line(mlopsdeploy, tmp_path):
+    (tmp_path / "s.yaml").write_text("models: [{model: fraud, answer: {x: nothing}}]\n", "utf-8")
+    said = refused(mlopsdeploy, "-c", "s.yaml", "--port", "0")
+    assert said.startswith("answer: x: 'nothing' is nothing that the model gives")
+
+
+def test_a_mistake_of_ours_in_a_worker_keeps_its_traceback_and_ends_with_1(
+    mlopsdeploy, slow, churn_onnx
+):
+    done = mlopsdeploy(
+        "serve", "--port", "0", "--model", churn_onnx, "--runtime", "slow", "--workers", "1",
+        env={**slow, "SLOW_START": "soon"},
+    )  # fmt: skip
+    assert done.code == 1, done
+    assert "ValueError" in done.err
+    assert done.lines[-1] == "mlopsdeploy: a worker could not start; the log has the reason"
+
+
+def test_gunicorn_hosts_it_too(serve):
+    server = serve("--server", "gunicorn", "--workers", "2", ready=2)
+    with ThreadPoolExecutor(4) as pool:
+        sent = [pool.submit(server.call, "POST", "/detect_fraud", GOOD) for _ in range(20)]
+    assert {one.result().status for one in sent} == {200}
+    for _ in range(6):
+        shown = server.get("/metrics")
+        assert shown.metric("mlopsdeploy_requests_total", code="200") == 20
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+    for line in server.log.splitlines():
+        json.loads(line)
+
+
+def test_a_worker_of_gunicorn_ends_with_its_parent(serve):
+    server = serve("--server", "gunicorn", "--workers", "1")
+    (worker,) = server.workers
+    server.process.kill()
+    server.process.wait()
+    end = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_many_connections_at_once(server):
+    """More than there are threads; all are answered."""
+    answers = []
+
+    def send():
+        answers.append(server.call("POST", "/detect_fraud", GOOD).status)
+
+    threads = [threading.Thread(target=send) for _ in range(60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert answers == [200] * 60
