@@ -146,7 +146,6 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
-    protocol_version = "HTTP/1.1"
     timeout = PATIENCE
 
     def do_GET(self) -> None:
@@ -201,7 +200,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _stream(self) -> None:
         """JPEG after JPEG, as browsers show them in an `img` (multipart/x-mixed-replace)."""
         preview = self.server.preview
-        self.close_connection = True
         self.send_response(HTTPStatus.OK)
         for name, value in HEADERS.items():
             self.send_header(name, value)

@@ -61,7 +61,10 @@ class Window:
             return True
         if cv2.pollKey() & 0xFF in (ord("q"), ord("Q"), 27):
             return False
-        return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        try:
+            return cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # Qt has gone with its last window
+            return False
 
     def close(self) -> None:
         """Close it."""
@@ -70,8 +73,7 @@ class Window:
             self._trial.kill()
         self._trial.wait()
         if self._open:
-            cv2.destroyWindow(TITLE)
-            cv2.pollKey()
+            cv2.destroyAllWindows()  # unlike destroyWindow right where the user has closed it
 
     def _draw(self, result: Result) -> None:
         # The speed belongs on the screen alone, and others may be reading the picture.

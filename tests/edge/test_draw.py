@@ -34,7 +34,9 @@ def test_the_label_stands_at_the_top_left_above_the_box():
     assert (tag.sum(axis=2) < 100).any(), "dark letters on it"
 
 
-@pytest.mark.parametrize("box", [(0, 0, 0.1, 0.1), (0.9, 0, 1, 0.1), (0.9, 0.9, 1, 1), (0, 0, 1, 1)])
+@pytest.mark.parametrize(
+    "box", [(0, 0, 0.1, 0.1), (0.9, 0, 1, 0.1), (0.9, 0.9, 1, 1), (0, 0, 1, 1)]
+)
 @pytest.mark.parametrize("size", [(640, 480), (64, 48), (1920, 1080)])
 def test_a_label_stays_within_the_picture(box, size):
     alone, labelled = grey(*size), grey(*size)
