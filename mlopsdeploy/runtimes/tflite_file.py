@@ -6,12 +6,8 @@ all map the same file: a further interpreter costs its activations and nothing e
 
 from __future__ import annotations
 
-import os
 import queue
-import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field
-from mlopsdeploy.errors import ConfigError, ModelError
-
-_greeting, _greeted = threading.Lock(), threading.Event()
+from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.runtimes.quiet import quietly
 
 
 @dataclass(frozen=True)
@@ -98,22 +93,30 @@ class TFLiteFile:
             self._idle.put(self._open())
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name, each with as many rows as the inputs; waits while all are busy."""
+        """Outputs by name, each with as many rows as the inputs; waits while all are busy.
+
+        Raises:
+            InputError: a shape, or a value such as an unknown token's number, is not for the model.
+        """
         opened = self._idle.get()
         try:
             return opened.run(tensors)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self._file.name}: {self.package} can't compute these values ({_line(error)})"
+            ) from error
         finally:
             self._idle.put(opened)
 
     def _open(self) -> _Opened:
         try:
-            with _quietly():
+            with quietly():  # LiteRT greets every process
                 interpreter = self.interpreter(str(self._file), num_threads=self._threads)
-                interpreter.allocate_tensors()
+                return _Opened(interpreter)
         except (ValueError, RuntimeError, OSError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise ModelError(f"{self._file}: {self.package} can't load it ({reason})") from error
-        return _Opened(interpreter)
+            raise ModelError(
+                f"{self._file}: {self.package} can't load it ({_line(error)})"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,15 @@ class _Opened:
         self.inputs = [_tensor(detail, names_in) for detail in given]
         self.outputs = [_tensor(detail, names_out) for detail in interpreter.get_output_details()]
         self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in given]
-        self.rows = self._shapes[0][0] if self._shapes[0] else 1  # of a call, where it is fixed
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError:
+            # A size that is left open stands as 1, which may be too small for the model.
+            if all(-1 not in tensor.field.shape for tensor in self.inputs):
+                raise
+            self._shapes = []
+        first = given[0]["shape"]
+        self.rows = int(first[0]) if len(first) else 1  # of a call, where it is fixed
         self._free = all(len(d["shape_signature"]) and d["shape_signature"][0] == -1 for d in given)
 
     def run(self, tensors: Columns) -> Columns:
@@ -174,8 +185,9 @@ class _Opened:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _resize(self, arrays: list[Array]) -> None:
+        self._shapes = []  # till it is known that these can be
         for tensor, array in zip(self.inputs, arrays, strict=True):
-            self.interpreter.resize_tensor_input(tensor.index, array.shape)
+            self.interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
         self.interpreter.allocate_tensors()
         self._shapes = [array.shape for array in arrays]
 
@@ -186,26 +198,6 @@ class _Opened:
                 return array
             return tensor.quantization.quantize(array)
         return array if array.dtype == tensor.field.dtype else array.astype(tensor.field.dtype)
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """LiteRT greets every process on standard error, in C++, with no setting to stop it."""
-    with _greeting:
-        if not _greeted.is_set():
-            sys.stderr.flush()
-            kept = os.dup(2)
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            try:
-                os.dup2(nowhere, 2)
-                yield
-            finally:
-                os.dup2(kept, 2)
-                os.close(kept)
-                os.close(nowhere)
-                _greeted.set()
-            return
-    yield
 
 
 def _signature(interpreter: Any) -> tuple[dict[int, str], dict[int, str]]:
@@ -235,3 +227,7 @@ def _computes_in_int8(interpreter: Any) -> bool:
     """Whether activations, and not only weights, are integers: then some input of it is."""
     kinds = [np.dtype(detail["dtype"]).name for detail in interpreter.get_input_details()]
     return any(kind in ("int8", "uint8") for kind in kinds)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
