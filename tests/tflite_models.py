@@ -425,6 +425,12 @@ def main(folder):
     )
     said = {"names": {0: "red", 1: "green", 2: "blue"}, "imgsz": [SIZE, SIZE], "task": "detect"}
     zipped(folder / "yolo_ultralytics.tflite", plain, "temp_meta.txt", str(said))
+    for name, operator in (("coral", "edgetpu-custom-op"), ("flex", "FlexErf")):
+        model = flatbuffer_utils.read_model(str(folder / "post_process.tflite"))
+        for code in model.operatorCodes:
+            if code.customCode:
+                code.customCode = operator.encode()
+        flatbuffer_utils.write_model(model, str(folder / f"{name}.tflite"))
     make("heads", lambda p: [tf.image.resize(p, (8, 8)), tf.image.resize(p, (4, 4))])
 
     softmax = make("softmax", probabilities, low=-1.0, high=1.0)

@@ -125,6 +125,7 @@ def _described(
     said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str, yaml_file: Path
 ) -> ModelFiles:
     metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    _check_operators(graphs, metadata)
     labels, labels_from = _described_labels(said, metadata, graphs.get("tflite"), yaml_file)
     return ModelFiles(
         name=str(said.get("name", name)),
@@ -155,6 +156,21 @@ def _described_labels(
         return metadata["labels"], metadata["labels_from"]
     beside = find_labels(tflite) if tflite else None
     return (_read_labels(beside), f"{beside.name} beside the model") if beside else ((), "")
+
+
+def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+    """Say at once what no interpreter here could run; its own words would help nobody."""
+    for operator in metadata.get("operators", ()):
+        if operator == "edgetpu-custom-op":
+            raise ModelError(
+                f"{graphs['tflite']}: compiled for a Coral Edge TPU; take the file that it was "
+                "compiled from, mostly of the same name without _edgetpu"
+            )
+        if operator.startswith("Flex"):
+            raise ModelError(
+                f"{graphs['tflite']}: needs TensorFlow's own operator {operator}; convert the "
+                "model without SELECT_TF_OPS"
+            )
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

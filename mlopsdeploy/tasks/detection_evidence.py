@@ -209,7 +209,10 @@ class _Finder:
         elif self.files.metadata.get("pixels"):
             pixels, why = True, "the file's metadata"
         elif len(boxes):
-            pixels, why = beyond_one(boxes), f"the values, up to {float(boxes.max()):.4g}"
+            # Centres: what stands for nothing may be many pictures wide, but lies within one.
+            centres = boxes[:, :2] if order == "xywh" else (boxes[:, :2] + boxes[:, 2:]) / 2
+            pixels = beyond_one(centres)
+            why = f"the values: centres up to {float(centres.max()):.4g}"
         else:
             pixels, why = False, "the custom (no box to see it by yet)"
         self.note("coordinates", "pixels of the input" if pixels else "relative", why)

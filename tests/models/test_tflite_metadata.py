@@ -56,6 +56,18 @@ def test_the_post_process_operator_makes_a_detector(tflite_models):
     assert said["task"] == "object_detection"
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("coral", r"coral\.tflite: compiled for a Coral Edge TPU; take the file that it was"),
+        ("flex", r"flex\.tflite: needs TensorFlow's own operator FlexErf; convert the model"),
+    ],
+)
+def test_operators_that_no_interpreter_here_has_are_one_line(tflite_models, name, message):
+    with pytest.raises(ModelError, match=message):
+        find_model(str(tflite_models / f"{name}.tflite"))
+
+
 def test_what_is_no_tflite_file_says_nothing(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"hello")
     assert tflite_metadata.read(tmp_path / "x.tflite") == {}
