@@ -40,7 +40,8 @@ from mlopsdeploy.tasks.detection_outputs import (
     which_are_scores,
     yolo_positions,
 )
-from mlopsdeploy.tasks.pictures import Evidence, PictureInput, starts_with_background
+from mlopsdeploy.tasks.picture_evidence import Evidence, starts_with_background
+from mlopsdeploy.tasks.pictures import PictureInput
 from mlopsdeploy.tasks.ssd import Ssd
 
 _ROLES = ("boxes", "scores", "classes", "count")

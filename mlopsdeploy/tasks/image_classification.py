@@ -9,15 +9,14 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.pictures import (
-    PICTURE,
+from mlopsdeploy.tasks.picture_evidence import (
     Evidence,
-    Pictures,
     example_picture,
     labels_found,
     read_input,
     starts_with_background,
 )
+from mlopsdeploy.tasks.pictures import PICTURE, Pictures
 
 _ACTIVATIONS = ("none", "sigmoid", "softmax")
 

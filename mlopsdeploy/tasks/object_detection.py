@@ -1,6 +1,6 @@
 """Pictures in, boxes with label and score out.
 
-Any detector will do: what it takes is found out in `pictures`, what it gives in
+Any detector will do: what it takes is found out in `picture_evidence`, what it gives in
 `detection_evidence`; `evidence` keeps what was understood and why.
 """
 
@@ -15,16 +15,14 @@ from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, Task
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.detection_evidence import is_pointed, is_yolo, read_outputs
 from mlopsdeploy.tasks.detection_outputs import Reader
-from mlopsdeploy.tasks.pictures import (
-    PICTURE,
-    SIZES,
+from mlopsdeploy.tasks.picture_evidence import (
     Evidence,
-    Pictures,
     example_picture,
     labels_found,
     read_input,
     starts_with_background,
 )
+from mlopsdeploy.tasks.pictures import PICTURE, SIZES, Pictures
 
 
 class ObjectDetection:
@@ -143,10 +141,10 @@ def label_offset(files: ModelFiles, classes: int | None) -> tuple[int, list[Evid
         offset, why = said, "the YAML"
     elif classes == len(labels):
         offset, why = 0, f"as many classes as labels, {classes}"
-    elif starts_with_background(labels):
+    elif starts_with_background(labels) and classes in (None, len(labels) - 1):
         offset, why = 1, f"the first label, {labels[0]!r}, stands for no object"
     elif classes is not None:
-        offset, why = 0, f"{classes} classes for {len(labels)} labels, none a background (a guess)"
+        offset, why = 0, f"{classes} classes for {len(labels)} labels (a guess)"
     else:
         offset, why = 0, "the first label is no background"
     return offset, [*evidence, Evidence("label of class 0", _label(labels, offset), why)]
