@@ -18,8 +18,6 @@ the evidence says so. In a `model.yaml`, for what can't be found out:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -27,26 +25,19 @@ from mlopsdeploy.columns import Array, Columns, ModelFiles, Runtime
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.detection_outputs import (
     Anchored,
-    Coordinates,
-    EndToEnd,
     GivenAnchors,
     Listed,
-    Pointed,
     Reader,
     Scored,
-    Yolo,
     beyond_one,
-    grid_points,
     which_are_scores,
-    yolo_positions,
 )
-from mlopsdeploy.tasks.picture_evidence import Evidence, starts_with_background
+from mlopsdeploy.tasks.grid_evidence import GridFinder, is_pointed, is_yolo
+from mlopsdeploy.tasks.output_evidence import ROLES, Answer, OutputFinder
+from mlopsdeploy.tasks.picture_evidence import starts_with_background
 from mlopsdeploy.tasks.pictures import PictureInput
 from mlopsdeploy.tasks.ssd import Ssd
 
-_ROLES = ("boxes", "scores", "classes", "count")
-_KEYS = {*_ROLES, "order", "coordinates", "objectness", "logits"}
-_ORDERS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "centre x y, width, height"}
 # The first that matches: "class_scores" are scores, "num_classes" is a count.
 _NAMES = {
     "count": re.compile(r"num|count", re.IGNORECASE),
@@ -59,30 +50,11 @@ _POST_PROCESS = re.compile(r"TFLite_Detection_PostProcess(?::(\d))?$")
 _POST_PROCESS_ROLES = ("boxes", "classes", "scores", "count")
 # SSD MobileNet for COCO, the commonest layout of anchors by far.
 _USUAL_STRIDES = (16, 32, 64, 128, 256, 512)
-_COARSE = 1 / 16  # a step of quantisation that leaves no score worth the name
-
-
-def is_yolo(runtime: Runtime) -> bool:
-    """Whether the shapes are those of a detector that answers in one tensor."""
-    flat = [field.shape for field in runtime.outputs if len(field.shape) == 2]
-    return len(flat) == 1 and min(flat[0]) >= 5
-
-
-def is_pointed(runtime: Runtime) -> bool:
-    """Whether the shapes are those of MediaPipe's detectors: boxes with key points, and scores."""
-    shapes = [field.shape for field in runtime.outputs]
-    return (
-        len(shapes) == 2
-        and all(len(shape) == 2 for shape in shapes)
-        and shapes[0][0] == shapes[1][0] > 100
-        and min(shapes[0][1], shapes[1][1]) == 1
-        and max(shapes[0][1], shapes[1][1]) in range(6, 100, 2)
-    )
 
 
 def read_outputs(
     files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
-) -> tuple[Reader, int | None, list[Evidence]]:
+) -> Answer:
     """How to read a detector's outputs.
 
     Args:
@@ -98,146 +70,21 @@ def read_outputs(
     Raises:
         ModelError: the outputs are none of a detector, or it can't be known what they are.
     """
-    finder = _Finder(files, runtime, takes, values)
     if is_yolo(runtime):
-        return finder.one_tensor()
+        return GridFinder(files, runtime, takes, values).one_tensor()
     if is_pointed(runtime):
-        return finder.pointed()
-    return finder.several()
+        return GridFinder(files, runtime, takes, values).pointed()
+    return RoleFinder(files, runtime, takes, values).several()
 
 
-class _Finder:
-    def __init__(
-        self, files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
-    ) -> None:
-        said = files.said.get("outputs") or {}
-        unknown = set(said) - _KEYS if isinstance(said, Mapping) else {str(said)}
-        if unknown:
-            raise ModelError(
-                f"{files.name}: unknown key {min(unknown)!r} under 'outputs' in its YAML; "
-                f"there are {', '.join(sorted(_KEYS))}"
-            )
-        self.said: Mapping[str, Any] = said
-        self.files, self.takes, self.values = files, takes, values
-        self.quantization = getattr(runtime, "quantization", {})
-        self.names = [field.name for field in runtime.outputs]
-        self.evidence: list[Evidence] = []
+class RoleFinder(OutputFinder):
+    """Tells boxes, scores, classes and count of several tensors apart."""
 
-    def note(self, what: str, value: str, why: str) -> None:
-        self.evidence.append(Evidence(what, value, why))
+    unsettled = False
+    """Whether scores and classes still wait for a picture that shows which is which."""
 
-    # ------------------------------------------------------------ one tensor
-
-    def one_tensor(self) -> tuple[Reader, int | None, list[Evidence]]:
-        name = next(name for name in self.names if self.values[name].ndim == 3)
-        value = self.values[name][0]
-        quantization = self.quantization.get(name)
-        if quantization and quantization.scale > _COARSE:
-            raise ModelError(
-                f"{self.files.name}: its output is quantised in steps of {quantization.scale:.3g}, "
-                "too coarse for scores from 0 to 1; export it with coordinates relative to the "
-                "picture, or as float"
-            )
-        places = yolo_positions(self.takes.size)
-        known = {places, 3 * places}
-        if value.shape[1] == 6 and value.shape[0] not in known and _end_to_end(value):
-            return self._end_to_end(name, value)
-        transposed = value.shape[1] > value.shape[0]
-        if {value.shape[0], value.shape[1]} & known:
-            transposed = value.shape[1] in known
-        columns = value if transposed else value.T
-        if min(columns.shape) < 5:
-            raise ModelError(f"{self.files.name}: {name} {value.shape} is no output of a detector")
-        shape = "columns first" if transposed else "a row for each box"
-        self.note("output", f"{name} {_shape(value)}: YOLO, {shape}", "the shape")
-        objectness = self._objectness(columns, places, transposed=transposed)
-        left = len(columns) - 4 - objectness
-        classes = len(self.files.labels) if 0 < len(self.files.labels) < left else left
-        rest = f", {left - classes} more columns left unread" if left > classes else ""
-        self.note("classes", f"{classes}{rest}", "the columns" + " and the labels" * bool(rest))
-        logits = self._logits(columns[4 : 5 + classes if objectness else 4 + classes])
-        coordinates = self._coordinates(columns[:4].T, "xywh", "the custom of YOLO")
-        reader = Yolo(name, coordinates, transposed, objectness, classes, logits)
-        return reader, classes, self.evidence
-
-    def _end_to_end(self, name: str, value: Array) -> tuple[Reader, int | None, list[Evidence]]:
-        self.note(
-            "output",
-            f"{name} {_shape(value)}: x1, y1, x2, y2, score, class of objects",
-            "the shape and the values: column 5 holds whole numbers, corners are in order",
-        )
-        coordinates = self._coordinates(value[:, :4], "xyxy", "the values")
-        return EndToEnd(name, coordinates), None, self.evidence
-
-    def _objectness(self, columns: Array, places: int, *, transposed: bool) -> bool:
-        labels = len(self.files.labels)
-        for answer, why in (
-            (self.said.get("objectness"), "the YAML"),
-            (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
-            (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
-            (True if columns.shape[1] == 3 * places else None, f"three boxes at {places} places"),
-            (False if transposed else None, "columns come first, as in YOLO v8 and newer"),
-            (len(columns) == 85, "the number of columns (a guess)"),
-        ):
-            if answer is not None:
-                self.note("objectness", "column 4" if answer else "none", why)
-                return bool(answer)
-        raise AssertionError
-
-    def _logits(self, scores: Array) -> bool:
-        if "logits" in self.said:
-            logits, why = bool(self.said["logits"]), "the YAML"
-        else:
-            low, high = float(scores.min()), float(scores.max())
-            # The best of thousands of boxes are above 0.5 and the rest below 0, or it has seen
-            # nothing and all are below 0: logits are negative wherever there is no object.
-            logits = low < -0.05 or high > 1.05
-            why = f"the values, {low:.2g} to {high:.2g}"
-        self.note("scores are", "logits: a sigmoid follows" if logits else "probabilities", why)
-        return logits
-
-    def _coordinates(self, boxes: Array, order: str, why: str) -> Coordinates:
-        said = self.said.get("order", self.files.metadata.get("box_order"))
-        if said is not None:
-            order, why = str(said), "the YAML" if "order" in self.said else "the file's metadata"
-        if order not in _ORDERS:
-            raise ModelError(
-                f"{self.files.name}: outputs.order is {order!r}; use {', '.join(_ORDERS)}"
-            )
-        self.note("a box is", _ORDERS[order], why)
-        if "coordinates" in self.said:
-            pixels, why = self.said["coordinates"] == "pixels", "the YAML"
-        elif self.files.metadata.get("pixels"):
-            pixels, why = True, "the file's metadata"
-        elif len(boxes):
-            # Centres: what stands for nothing may be many pictures wide, but lies within one.
-            centres = boxes[:, :2] if order == "xywh" else (boxes[:, :2] + boxes[:, 2:]) / 2
-            pixels = beyond_one(centres)
-            why = f"the values: centres up to {float(centres.max()):.4g}"
-        else:
-            pixels, why = False, "the custom (no box to see it by yet)"
-        self.note("coordinates", "pixels of the input" if pixels else "relative", why)
-        return Coordinates(order, self.takes.size, pixels)
-
-    def pointed(self) -> tuple[Reader, int | None, list[Evidence]]:
-        """Boxes with key points around the points of a grid."""
-        scores, boxes = sorted(self.names, key=lambda name: self.values[name].shape[2])
-        why = "the shape: boxes with key points, and a score for each"
-        self.note("boxes", self._describe(boxes), why)
-        self.note("scores", self._describe(scores), why)
-        grids = grid_points(self.takes.size, self.values[boxes].shape[1])
-        if grids is None:
-            raise self._unclear()
-        points, strides = grids
-        self.note(
-            "grid", f"{len(points)} points, strides {strides}", "their number: as MediaPipe's"
-        )
-        logits = self._logits(self.values[scores][0])
-        return Pointed(boxes, scores, points, self.takes.size, logits), 1, self.evidence
-
-    # ------------------------------------------------------------ several tensors
-
-    def several(self) -> tuple[Reader, int | None, list[Evidence]]:
+    def several(self) -> Answer:
+        """Boxes and scores, and mostly classes and a count, in tensors of their own."""
         roles = self._roles_said() or self._roles_named() or self._roles_shaped()
         boxes, scores = self.values[roles["boxes"]][0], self.values[roles["scores"]][0]
         if scores.ndim == 2 and "classes" not in roles:
@@ -245,14 +92,14 @@ class _Finder:
         return self._listed(roles, boxes.reshape(-1, 4))
 
     def _roles_said(self) -> dict[str, str]:
-        roles = {role: str(self.said[role]) for role in _ROLES if role in self.said}
+        roles = {role: str(self.said[role]) for role in ROLES if role in self.said}
         for role, name in roles.items():
             if name not in self.names:
                 raise ModelError(
                     f"{self.files.name}: outputs.{role} is {name!r}, but it gives "
                     f"{', '.join(self.names)}"
                 )
-            self.note(role, self._describe(name), "the YAML")
+            self.note(role, self.describe(name), "the YAML")
         if roles and not {"boxes", "scores"} <= set(roles):
             raise ModelError(f"{self.files.name}: 'outputs' names no boxes, or no scores")
         return roles
@@ -270,7 +117,7 @@ class _Finder:
             if {"boxes", "scores"} <= set(roles) and not self._belies(roles, names):
                 for role, tensor in roles.items():
                     said = f" {names[self.names.index(tensor)]!r}" if names is written else ""
-                    self.note(role, self._describe(tensor), why + said + " and the shape")
+                    self.note(role, self.describe(tensor), why + said + " and the shape")
                 return roles
         return {}
 
@@ -303,7 +150,7 @@ class _Finder:
         """By shape: (n, 4) are boxes, one number is a count; then by value."""
         four = [name for name in self.names if self._fits("boxes", name)]
         if len(four) != 1:
-            raise self._unclear()
+            raise self.unclear()
         boxes = four[0]
         many = len(self.values[boxes][0])
         flat = [n for n in self.names if n != boxes and self.values[n].shape[1:] == (many,)]
@@ -314,17 +161,17 @@ class _Finder:
         ]
         count = [n for n in self.names if self.values[n].ndim < 2 and n not in flat]
         roles = {"boxes": boxes}
-        self.note("boxes", self._describe(boxes), "the shape: the only one of four columns")
+        self.note("boxes", self.describe(boxes), "the shape: the only one of four columns")
         if count and (flat or table):
             roles["count"] = count[0]
-            self.note("count", self._describe(count[0]), "the shape: one number")
+            self.note("count", self.describe(count[0]), "the shape: one number")
         if len(flat) == 2:
             self._tell_apart(roles, flat)
         elif len(flat) + len(table) == 1:
             roles["scores"] = (flat + table)[0]
-            self.note("scores", self._describe(roles["scores"]), "the shape: a row for each box")
+            self.note("scores", self.describe(roles["scores"]), "the shape: a row for each box")
         else:
-            raise self._unclear()
+            raise self.unclear()
         return roles
 
     def _tell_apart(self, roles: dict[str, str], pair: list[str]) -> None:
@@ -341,13 +188,9 @@ class _Finder:
             why = "the values: classes are whole numbers, scores lie between 0 and 1"
         roles["scores"], roles["classes"] = pair[found], pair[1 - found]
         for role in ("scores", "classes"):
-            self.note(role, self._describe(roles[role]), why)
+            self.note(role, self.describe(roles[role]), why)
 
-    unsettled = False
-
-    def _listed(
-        self, roles: dict[str, str], boxes: Array
-    ) -> tuple[Reader, int | None, list[Evidence]]:
+    def _listed(self, roles: dict[str, str], boxes: Array) -> Answer:
         scores = self.values[roles["scores"]][0].reshape(-1)
         classes, count = roles.get("classes"), roles.get("count")
         done = count is not None or bool((np.diff(scores) <= 1e-6).all())
@@ -358,7 +201,7 @@ class _Finder:
             order, why = "xyxy", "the custom of models outside TensorFlow (a guess)"
         else:
             order, why = "yxyx", "the custom of TensorFlow (a guess)"
-        coordinates = self._coordinates(boxes[: self._count(roles, len(boxes))], order, why)
+        coordinates = self.coordinates(boxes[: self._count(roles, len(boxes))], order, why)
         if done:
             reader: Reader = Listed(
                 roles["boxes"],
@@ -369,7 +212,7 @@ class _Finder:
                 settled=not self.unsettled,
             )
             return reader, None, self.evidence
-        logits = self._logits(scores)
+        logits = self.logits(scores)
         self.note("overlaps", "non-maximum suppression here", "scores are not sorted, no count")
         return (
             Scored(roles["boxes"], roles["scores"], classes, coordinates, logits),
@@ -377,9 +220,7 @@ class _Finder:
             self.evidence,
         )
 
-    def _raw(
-        self, roles: dict[str, str], boxes: Array, scores: Array
-    ) -> tuple[Reader, int | None, list[Evidence]]:
+    def _raw(self, roles: dict[str, str], boxes: Array, scores: Array) -> Answer:
         """Boxes (n, 4) and scores (n, classes): of an SSD with anchors, or boxes as they are."""
         columns = scores.shape[1]
         ssd = self._anchors(boxes, columns)
@@ -392,8 +233,8 @@ class _Finder:
                     "(size, strides, min_scale, max_scale, aspect_ratios)"
                 )
             background = self._background(columns, usual=False)
-            coordinates = self._coordinates(boxes, "xyxy", "the values: corners are in order")
-            logits = self._logits(scores)
+            coordinates = self.coordinates(boxes, "xyxy", "the values: corners are in order")
+            logits = self.logits(scores)
             classes = columns - (background is not None)
             reader: Reader = Scored(
                 roles["boxes"], roles["scores"], None, coordinates, logits, background
@@ -403,7 +244,7 @@ class _Finder:
             logits = bool(metadata["sigmoid"])
             self.note("scores are", "logits" if logits else "probabilities", "the file's metadata")
         else:
-            logits = self._logits(scores)
+            logits = self.logits(scores)
         if len(ssd.anchors) != len(boxes):
             raise ModelError(
                 f"{self.files.name}: gives {len(boxes)} boxes, but its 'boxes:' describe "
@@ -453,22 +294,6 @@ class _Finder:
         self.note("background", "column 0" if background else "none", why)
         return 0 if background else None
 
-    def _describe(self, name: str) -> str:
-        return f"{name} {_shape(self.values[name][0])}"
-
-    def _unclear(self) -> ModelError:
-        shapes = ", ".join(self._describe(name) for name in self.names)
-        if sum(value.ndim >= 4 for value in self.values.values()) == len(self.names) > 1:
-            return ModelError(
-                f"{self.files.name}: gives raw feature maps ({shapes}); export it with its boxes "
-                "decoded"
-            )
-        return ModelError(
-            f"{self.files.name}: gives {shapes}, and it can't be known which are boxes and scores; "
-            "name them under 'outputs:' in a YAML beside the file, or say 'task: "
-            "image_classification' there (other tasks on pictures are not supported)"
-        )
-
 
 def _role_of(name: str) -> str | None:
     post_process = _POST_PROCESS.search(name)
@@ -484,15 +309,3 @@ def _corners(boxes: Array) -> bool:
     ordered = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     inside = boxes.min() > -0.5 * max(float(boxes.max()), 1)
     return bool(ordered.mean() > 0.95 and inside)
-
-
-def _end_to_end(rows: Array) -> bool:
-    """Whether these are corners, score and class; rows that are all 0 stand for nothing."""
-    scores, classes = rows[:, 4], rows[:, 5]
-    ordered = (rows[:, 2:4] >= rows[:, :2]).all(axis=1).mean() > 0.95
-    whole = (classes == np.rint(classes)).all() and (classes >= 0).all()
-    return bool(ordered and whole and (scores >= 0).all() and (scores <= 1.0001).all())
-
-
-def _shape(value: Array) -> str:
-    return f"({'×'.join(str(size) for size in value.shape)})" if value.ndim else "(one)"

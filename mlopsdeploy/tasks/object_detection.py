@@ -13,8 +13,9 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.detection_evidence import is_pointed, is_yolo, read_outputs
+from mlopsdeploy.tasks.detection_evidence import read_outputs
 from mlopsdeploy.tasks.detection_outputs import Reader
+from mlopsdeploy.tasks.grid_evidence import is_pointed, is_yolo
 from mlopsdeploy.tasks.picture_evidence import (
     Evidence,
     example_picture,

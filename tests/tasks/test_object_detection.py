@@ -222,6 +222,7 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
         ("yolo_v8", "outputs: {box: a}", "unknown key 'box' under 'outputs'"),
         ("named", "outputs: {boxes: nothing}", "outputs.boxes is 'nothing', but it gives"),
         ("named", "outputs: {order: zyx}", "outputs.order is 'zyx'"),
+        ("yolo_v8", "outputs: {coordinates: pixel}", "use pixels or relative"),
         ("named", "label_offset: one\nlabels: [a]", "label_offset is 'one'"),
         ("raw_ssd", "boxes: {size: [64, 64], strides: [32]}", "gives 96 boxes, but .* 12 anchors"),
         ("raw_ssd", "boxes: {stride: 3}", "'boxes' in its YAML"),
