@@ -1,6 +1,6 @@
 import pytest
 
-from mlopsdeploy.config import BatchSettings, load
+from mlopsdeploy.config import BatchSettings, ServedModel, ServeSettings, load
 from mlopsdeploy.errors import ConfigError
 
 
@@ -110,3 +110,121 @@ def test_a_wrong_value_is_blamed_on_the_place_that_won(tmp_path):
 def test_settings_cannot_be_changed_afterwards():
     with pytest.raises(ValueError, match="frozen"):
         loaded().limit = 3
+
+
+# ---------------------------------------------------------------- serve
+
+
+def serving(file=None, environment=None, **flags):
+    return load(ServeSettings, str(file) if file else None, flags, environment or {})
+
+
+def test_serve_defaults_are_safe():
+    settings = serving()
+    assert settings.host == "127.0.0.1"
+    assert settings.port == 8080
+    assert [one.called for one in settings.models] == ["fraud"]
+    assert settings.max_body == 4 * 1024 * 1024
+    assert settings.trust_model is False
+    assert settings.server == "granian"
+    assert settings.workers is None
+
+
+@pytest.mark.parametrize(
+    ("reference", "called"),
+    [
+        ("fraud", "fraud"),
+        ("scam=fraud", "scam"),
+        ("scam=models/x=y.onnx", "scam"),
+        ("models/churn.onnx", "churn"),
+        ("models/churn.v2.tflite", "churn.v2"),
+        ("./models/churn/", "churn"),
+        ("org/some_name", "some_name"),
+        ("org/name@abc123", "name"),
+        ("fraud@1.0.0", "fraud"),
+        ("fraud_detection_model.h5", "fraud_detection_model"),
+        ("my model (2).keras", "my-model-2"),
+        ("...", "model"),
+    ],
+)
+def test_what_a_served_model_is_called(reference, called):
+    assert ServedModel.model_validate(reference).called == called
+
+
+def test_served_models_as_flags_environment_and_yaml(tmp_path):
+    assert [one.model for one in serving(models=["a", "b=c"]).models] == ["a", "c"]
+    settings = serving(environment={"MLOPSDEPLOY_MODELS": "a, b=c"})
+    assert [(one.called, one.model) for one in settings.models] == [("a", "a"), ("b", "c")]
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "models:\n- fraud\n- x=churn.onnx\n"
+        "- {model: churn.onnx, route: /v1/churn:score, input: rows, answer: {risk: score}}\n",
+        "utf-8",
+    )
+    first, second, third = serving(file).models
+    assert (first.called, second.called, third.called) == ("fraud", "x", "churn")
+    assert (third.route, third.input, third.answer) == (
+        "/v1/churn:score",
+        "rows",
+        {"risk": "score"},
+    )
+    assert [one.called for one in serving(file, models=["flag"]).models] == ["flag"]
+
+
+def test_how_a_model_runs_is_said_for_all_or_for_one(tmp_path):
+    file = tmp_path / "serve.yaml"
+    file.write_text(
+        "threshold: 0.3\nruntime: onnxruntime\nmodels:\n- a\n- {model: b, threshold: 0.9}\n"
+        "- {model: c, runtime: auto, trust_model: true}\n",
+        "utf-8",
+    )
+    settings = serving(file, threads=2)
+    runs = [settings.running(one) for one in settings.models]
+    assert [one.threshold for one in runs] == [0.3, 0.9, 0.3]
+    assert [one.runtime for one in runs] == ["onnxruntime", "onnxruntime", "auto"]
+    assert [one.trust_model for one in runs] == [False, False, True]
+    assert {one.threads for one in runs} == {2}
+
+
+@pytest.mark.parametrize(("said", "size"), [("2MB", 2_000_000), ("1MiB", 1 << 20), ("512", 512)])
+def test_a_size_in_words(said, size):
+    assert serving(environment={"MLOPSDEPLOY_MAX_BODY": said}).max_body == size
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("port: 99999", ["port: 99999", "65535"]),
+        ("workers: 0", ["workers: 0"]),
+        ("max_body: lots", ["max_body: 'lots'"]),
+        ("max_body: 0", ["max_body: 0", "greater than 0"]),
+        ("header_timeout: 0", ["header_timeout: 0"]),
+        ("server: apache", ["server: 'apache'", "gunicorn"]),
+        ("route: /x", ["unknown key 'route'"]),
+        ("models: []", ["models: []", "at least 1"]),
+        ("models: 5", ["models: 5"]),
+        ("models: [5]", ["models[0]: 5"]),
+        ("models: [{name: x}]", ["models[0].model", "required"]),
+        ("models: [{model: x, route: x}]", ["models[0].route: 'x'"]),
+        ("models: [{model: x, route: '/a b'}]", ["models[0].route: '/a b'"]),
+        ("models: [{model: x, route: '/<x>'}]", ["models[0].route: '/<x>'"]),
+        ("models: [{model: x, route: /}]", ["models[0].route: '/'"]),
+        ("models: [{model: x, route: /a/}]", ["models[0].route: '/a/'"]),
+        ("models: [{model: x, name: 'a/b'}]", ["models[0].name: 'a/b'"]),
+        ("models: [{model: x, input: ''}]", ["models[0].input: ''"]),
+        ("models: [{model: x, answer: [label]}]", ["models[0].answer: ['label']"]),
+        ("models: [{model: x, answer: {a: 1}}]", ["models[0].answer.a: 1"]),
+        ("models: [a, {model: x, answr: {}}]", ["models[1].answr: there is no such key"]),
+        ("models: ['a b=c']", ["models[0].name: 'a b'"]),
+    ],
+)
+def test_what_is_wrong_in_a_yaml_file_of_serve(tmp_path, text, words):
+    file = tmp_path / "serve.yaml"
+    file.write_text(text, "utf-8")
+    with pytest.raises(ConfigError) as raised:
+        serving(file)
+    message = str(raised.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    for word in words:
+        assert word in message

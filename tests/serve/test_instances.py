@@ -185,7 +185,7 @@ def test_values_of_several_types():
     }  # fmt: skip
     types = [columns[field.name].dtype for field in VALUES.fields]
     assert types == [np.float32, object, np.int16, bool]
-    columns, alone = decoded(VALUES, [6.5, "Bonn", -3, False])
+    columns, alone = decoded(VALUES, [6.5, "Bonn", -3.0, False])
     assert alone is True
     assert columns["city"].tolist() == ["Bonn"]
 
@@ -222,6 +222,7 @@ PICTURE = [[[0, 1, 2], [3, 4, 5]], [[6, 7, 8], [9, 10, 255]]]
 def test_nested_lists():
     columns, alone = decoded(PICTURES, PICTURE)
     assert (alone, columns["image"].shape, columns["image"].dtype) == (True, (1, 2, 2, 3), np.uint8)
+    assert decoded(PICTURES, [[[255.0] * 3] * 2] * 2)[0]["image"].max() == 255
     columns, alone = decoded(PICTURES, [PICTURE, PICTURE])
     assert (alone, columns["image"].tolist()) == (False, [PICTURE, PICTURE])
     columns, alone = decoded(SERIES, [[1, 2], [3, 4], [5, 6]])

@@ -1,13 +1,93 @@
-"""The page at `/`: try a model by hand, and see how the server is doing."""
+"""The page at `/`: try a model by hand, and see how the server is doing.
+
+Plain HTML, CSS and JavaScript modules, served as they lie in this folder: nothing is built, and
+nothing comes from another host.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from importlib import resources
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+import msgspec
+from flask import Response, request
 
-from mlopsdeploy.serve.endpoint import Served
+from mlopsdeploy import __version__
+from mlopsdeploy.serve.endpoint import JSON, Predict, Served
+
+if TYPE_CHECKING:
+    from mlopsdeploy.serve.app import App
+
+_TYPES = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_HEADERS = {
+    # Asked for again each time; the ETag makes the answer short, and a new version shows at once.
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; object-src 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 
 
-def add(app: Flask, served: Mapping[str, Served]) -> None:
-    """The page and what it is made of."""
+def add(app: App, served: Mapping[str, Served]) -> None:
+    """The page, what it is made of, and what it must know of the models.
+
+    Args:
+        app: with an endpoint for each model.
+        served: the models by name, in the order in which the page lists them.
+    """
+    for file in resources.files(__name__).iterdir():
+        if kind := _TYPES.get(PurePath(file.name).suffix):
+            path = "/" if file.name == "index.html" else f"/page/{file.name}"
+            _add_file(app, path, file.read_bytes(), kind)
+    ways = {
+        endpoint.served.name: (path, endpoint)
+        for path, endpoint in app.endpoints.items()
+        if isinstance(endpoint, Predict)
+    }
+    models = [_about(one, *ways[name]) for name, one in served.items()]
+    known = {"version": __version__, "models": models}
+    _add_file(app, "/page/models.json", msgspec.json.encode(known), JSON)
+
+
+def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
+    """What the page must know of a model to make a form for it and to read its answers."""
+    model, instances = served.model, endpoint.instances
+    return {
+        "name": served.name,
+        "version": model.version,
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "route": route,
+        "key": instances.key,
+        "kind": instances.kind,
+        "named": instances.named,
+        "width": instances.width,
+        "fields": [
+            {"name": field.name, "dtype": field.dtype, "shape": field.shape}
+            for field in instances.fields
+        ],
+        "example": endpoint.example(),
+        "labels": endpoint.answers.labels,
+        "threshold": getattr(model.task, "threshold", None),
+        "answer": endpoint.answers.template,
+    }
+
+
+def _add_file(app: App, path: str, content: bytes, kind: str) -> None:
+    etag = hashlib.sha256(content).hexdigest()[:32]
+
+    def view() -> Response:
+        response = Response(content, content_type=kind, headers=_HEADERS)
+        response.set_etag(etag)
+        return response.make_conditional(request)  # type: ignore[return-value]
+
+    app.add_url_rule(path, endpoint=f"page {path}", view_func=view)

@@ -1,0 +1,88 @@
+// An answer as a person reads it: what was found, how sure the model is, and the rest in small.
+// Which key of the answer means what, the model's template says.
+
+import { make } from "./forms.js";
+
+export function showAnswer(model, answer) {
+  const keys = Object.entries(model.answer).filter(([key]) => key in answer);
+  const shown = new Set();
+  const parts = [];
+  const verdict = keys.map(([key, said]) => verdictOf(model, said, answer[key], key)).find(Boolean);
+  if (verdict) {
+    shown.add(verdict.key);
+    parts.push(make("p", { className: verdict.found ? "verdict found" : "verdict" }, verdict.text));
+  }
+  const label = verdict?.label;
+  for (const [key, said] of keys) {
+    const bars = barsOf(model, said, answer[key], label);
+    if (!bars.length) continue;
+    shown.add(key);
+    parts.push(make("div", { className: "bars" }, ...bars));
+  }
+  const rest = keys.filter(([key, said]) => !shown.has(key) && !(said === "threshold" && parts.length > 1));
+  const facts = rest.map(([key]) =>
+    make("div", {}, make("dt", {}, key), make("dd", {}, text(answer[key]))),
+  );
+  if (verdict && text(answer[verdict.key]) !== verdict.text) {
+    facts.unshift(make("div", {}, make("dt", {}, verdict.key), make("dd", {}, text(answer[verdict.key]))));
+  }
+  if (facts.length) parts.push(make("dl", { className: "facts" }, ...facts));
+  return parts;
+}
+
+export function showProblem(title, detail) {
+  return [make("p", { className: "verdict problem" }, title), make("p", { className: "detail" }, detail)];
+}
+
+/** The label in words, and whether it is what the route asks for (`label == fraud`). */
+function verdictOf(model, said, value, key) {
+  const wanted = /^label\s*==\s*(.+)$/.exec(said)?.[1];
+  if (said !== "label" && !wanted) return null;
+  const other = model.labels.length === 2 && model.labels.find((label) => label !== wanted);
+  const label = wanted ? (value ? wanted : other || null) : value;
+  const words = label ?? `not ${wanted}`;
+  return { key, label, found: Boolean(wanted && value), text: words === "" ? "no label" : words };
+}
+
+function barsOf(model, said, value, label) {
+  const [column, name] = said.split(/\.(.*)/);
+  if (column === "score" && typeof value === "number") return [bar(model, label ?? "score", value)];
+  if (column !== "scores") return [];
+  if (name) return [bar(model, name, value)];
+  if (Array.isArray(value)) return value.map((score, place) => bar(model, String(place), score));
+  return Object.entries(value).map(([each, score]) => bar(model, each, score));
+}
+
+function bar(model, name, score) {
+  const mark = markOf(model, name);
+  const over = mark === null || score >= mark;
+  const fill = make("i", { className: "fill" });
+  fill.style.inlineSize = `${100 * Math.min(Math.max(score, 0), 1)}%`;
+  const track = make("div", { className: "track" }, fill);
+  const head = make("div", { className: "name" }, make("span", {}, `score of ${name}`), make("b", {}, text(score)));
+  const whole = make("div", { className: over ? "bar over" : "bar" }, head, track);
+  if (mark !== null) {
+    const line = make("i", { className: "mark" });
+    line.style.insetInlineStart = `${100 * mark}%`;
+    track.append(line);
+    const words = make("span", {}, `threshold ${text(mark)}`);
+    const under = make("div", { className: "under" }, words);
+    // The words stand on the side of the mark that has room for them.
+    if (mark <= 0.6) words.style.marginInlineStart = `${100 * mark}%`;
+    else under.classList.add("left"), (words.style.marginInlineEnd = `${100 * (1 - mark)}%`);
+    whole.append(under);
+  }
+  return whole;
+}
+
+/** From which score on a label is given; for the first of two, what the second leaves. */
+function markOf(model, name) {
+  const two = model.labels.length === 2;
+  const threshold = model.threshold ?? (two ? 0.5 : null);
+  if (threshold === null) return null;
+  return two && name === model.labels[0] ? Number((1 - threshold).toPrecision(6)) : threshold;
+}
+
+function text(value) {
+  return typeof value === "string" ? value || "–" : JSON.stringify(value);
+}
