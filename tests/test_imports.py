@@ -44,7 +44,7 @@ def modules():
             yield ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["batch", "--help"]])
+@pytest.mark.parametrize("arguments", [["--help"], ["batch", "--help"], ["edge", "--help"]])
 def test_help_loads_only_what_is_allowed(arguments):
     script = HELP.replace("{arguments!r}", repr(["mlopsdeploy", *arguments]))
     done = subprocess.run(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import mlopsdeploy.edge  # noqa: F401  # sets what OpenCV reads when it is loaded
 
@@ -59,11 +60,11 @@ def pictures():
 
 @pytest.fixture(scope="session")
 def make_clip():
-    def make(path, frames=40, fps=20, codec="mp4v"):
-        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, SIZE)
+    def make(path, frames=40, fps=20, codec="mp4v", size=SIZE):
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), fps, size)
         assert writer.isOpened()
         for number in range(frames):
-            writer.write(numbered(number))
+            writer.write(numbered(number, size))
         writer.release()
         return path
 
@@ -153,3 +154,14 @@ def wait_for():
             time.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def repository():
+    return Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def street(repository):
+    """Our example: objects that the built-in detector knows."""
+    return repository / "examples" / "street.mp4"

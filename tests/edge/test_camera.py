@@ -4,6 +4,7 @@ There is no camera on the machines that run the tests. Its place takes a fake th
 block or to fail, and, for streams, a real server of motion JPEG that OpenCV's FFmpeg reads.
 """
 
+import contextlib
 import socket
 import threading
 import time
@@ -29,7 +30,7 @@ class FakeCapture:
         self.released = False
         self.count = 0
 
-    def isOpened(self):
+    def isOpened(self):  # noqa: N802
         return True
 
     def set(self, setting, value):
@@ -58,7 +59,7 @@ def live():
     """`live(captures…)`: each opening takes the next; one that is an error is raised."""
     made = []
 
-    def make(*captures, stall_seconds=0.2, wish=Wish()):
+    def make(*captures, stall_seconds=0.2, wish=None):
         left, told = list(captures), []
 
         def opener():
@@ -68,7 +69,7 @@ def live():
             return capture
 
         source = Live(
-            "camera 0", opener, wish=wish, stall_seconds=stall_seconds, tell=told.append,
+            "camera 0", opener, wish=wish or Wish(), stall_seconds=stall_seconds, tell=told.append,
             timing=lambda _: None,
         )  # fmt: skip
         source.told = told
@@ -150,15 +151,13 @@ def test_a_dead_camera_is_opened_again_and_again_with_longer_waits(live):
     frames = source.frames()
     next(frames)
     first.mode = "fails"
-    for frame in frames:
-        if kinds(source) == ["lost", "reconnected"]:
-            break
+    while kinds(source) != ["lost", "reconnected"]:
+        next(frames)
     assert source.told[1].facts["attempts"] == 3
     # 0.5, 1 and 2 seconds, each times 0.5 to 1.
     assert 1.75 <= source.told[1].facts["seconds"] < 6
     assert source.told[0].facts["reason"] == "the stream ended"
     assert first.released
-    del frame
 
 
 def test_stop_ends_it_within_a_read_that_does_not_return_and_while_waiting(live):
@@ -244,10 +243,8 @@ class Streamer:
         self.server.shutdown()
         self.server.server_close()
         for connection in self.connections:
-            try:
+            with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
 
 
 @pytest.fixture
@@ -340,10 +337,8 @@ def test_a_video_on_a_web_server_loses_no_frame(clip, tmp_path, pictures):
             self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(len(body) - start))
             self.end_headers()
-            try:
+            with contextlib.suppress(OSError):
                 self.wfile.write(body[start:])
-            except OSError:
-                pass
 
         def log_message(self, *_):
             pass

@@ -194,7 +194,10 @@ def test_snapshots_are_of_frames_with_something_on_them_and_rare(result, tmp_pat
     found = [(), (CAT,), (CAT,), (CAT,), (CAT,), ()]
     write(
         sink,
-        [result(number, *some, media_time=number * 0.5, time=1e9) for number, some in enumerate(found)],
+        [
+            result(number, *some, media_time=number * 0.5, time=1e9)
+            for number, some in enumerate(found)
+        ],
     )  # fmt: skip
     assert sorted(path.name for path in folder.iterdir()) == [
         "20010909T014640.000Z-000001.jpg",

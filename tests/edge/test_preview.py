@@ -21,8 +21,8 @@ CAT = Detection("cat", 0.9, (0.25, 0.25, 0.75, 0.75))
 STATE = {
     "camera": "/media/<b>cam</b>.mp4", "model": "detector 1.0", "live": True, "fps": 12.34,
     "frames": 1234, "dropped": 5, "age": {"p50": 21.0, "p99": 42.0}, "temperature": 48.2,
-    "labels": {"cat": 700}, "stages": {"capture": {"p50": 1, "p99": 2}, "infer": {"p50": 7, "p99": 9}},
-    "bottleneck": "infer",
+    "labels": {"cat": 700}, "bottleneck": "infer",
+    "stages": {"capture": {"p50": 1, "p99": 2}, "infer": {"p50": 7, "p99": 9}},
 }  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.edge.draw import GREEN
+from mlopsdeploy.edge.window import _on_screen
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def display(tmp_path, wait_for):
         pytest.skip("Xvfb is not installed")
     read, write = os.pipe()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp", "-noreset",
-         "-fbdir", str(tmp_path)],
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1024x768x24", "-nolisten", "tcp",
+         "-noreset", "-fbdir", str(tmp_path)],
         pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(write)
@@ -86,12 +87,17 @@ def green(image):
 @pytest.fixture
 def shown(start, display, make_clip, tmp_path, wait_for):
     """The command with a window that can be seen; a low threshold finds boxes on anything."""
-    clip = make_clip(tmp_path / "long.mp4", frames=600)
+    clip = make_clip(tmp_path / "long.mp4", frames=600, size=(640, 480))
     process = start(
         "--camera", clip, "--realtime", "--threshold", "0.02", "--save", "out.mp4",
         env={"DISPLAY": display.name},
     )  # fmt: skip
-    wait_for(lambda: display.look().any() and green(display.look()) > 500)
+
+    def seen():
+        assert process.poll() is None, process.communicate()
+        return green(display.look()) > 500
+
+    wait_for(seen)
     return process
 
 
@@ -102,7 +108,7 @@ def test_the_window_shows_boxes_and_q_ends_it(shown, display, tmp_path, pictures
     screen = display.look()
     rows = screen.any(axis=2).any(axis=1).sum()
     columns = screen.any(axis=2).any(axis=0).sum()
-    assert (columns, rows) == (640, 480), "a small picture is enlarged"
+    assert (columns, rows) == (640, 480)
     xdotool(display, "key", "--window", window, "q")
     out, err = shown.communicate(timeout=20)
     assert shown.returncode == 0, err
@@ -127,6 +133,12 @@ def test_ctrl_c_ends_it_with_a_window_too(shown, tmp_path, pictures):
     _, err = shown.communicate(timeout=20)
     assert shown.returncode == 130, err
     assert len(pictures.read(tmp_path / "out.mp4")) > 1
+
+
+def test_a_window_fits_on_the_screen_and_is_no_stamp():
+    assert _on_screen(640, 480) == (640, 480)
+    assert _on_screen(3840, 2160) == (1280, 720)
+    assert _on_screen(160, 120) == (640, 480)
 
 
 @pytest.mark.parametrize(
