@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +27,7 @@ from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.threads import tuned
 from mlopsdeploy.edge.window import Window, display_named
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model, load_model
+from mlopsdeploy.model import Model, core_count, load_model
 
 TICK = 0.05  # seconds between two looks at window, terminal and signals
 STOPS = {"interrupted": 130, "terminated": 143}  # exit codes
@@ -41,9 +39,7 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     Raises:
         MlopsDeployError: see `open_source`, `load_model`, the sinks and `Pipeline.run`.
     """
-    # A thread that hands over the GIL late makes the model wait; five milliseconds are late.
-    sys.setswitchinterval(0.0005)
-    cv2.setNumThreads(max(1, (os.cpu_count() or 1) // 2))
+    settle()
     console = Console(stderr=True, highlight=False)
 
     def say(line: str) -> None:
@@ -53,7 +49,7 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     teller = _Teller(say)
     with ExitStack() as stack:
         inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        loading = inference.submit(_load, settings, say)
+        loading = inference.submit(load, settings, say)
         source = open_source(
             settings.camera,
             wish=Wish(settings.width, settings.height, settings.fps),
@@ -64,7 +60,7 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         )
         stack.callback(source.stop)
         model = loading.result()
-        _check_task(model)
+        check_task(model)
         window = _window(settings, stack, say)
         outlets = _outlets(settings, source, model, stats, stack, say)
         teller.begin(source, outlets)
@@ -86,6 +82,40 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         say(f"{pipeline.ended}; all files are finished" if outlets else pipeline.ended)
     terminal.show_summary(console, summary, stats, _written(settings))
     return summary, STOPS.get(pipeline.ended, 1 if failed else 0)
+
+
+def settle() -> None:
+    """Leave half of the cores to the model: OpenCV would take them all for resizing."""
+    cv2.setNumThreads(max(1, core_count() // 2))
+
+
+def load(settings: EdgeSettings, say: Callable[[str], None]) -> Model:
+    """The model of the settings, with as many threads as they say or as run fastest."""
+
+    def with_threads(threads: int) -> Model:
+        return load_model(
+            settings.model,
+            runtime=settings.runtime,
+            precision=settings.precision,
+            threads=threads,
+            threshold=settings.threshold,
+            streams=1,
+            trust_model=settings.trust_model,
+            say=say,
+        )
+
+    return with_threads(settings.threads) if settings.threads else tuned(with_threads, say)
+
+
+def check_task(model: Model) -> None:
+    """Refuse a model that does not take pictures.
+
+    Raises:
+        ConfigError: it takes something else.
+    """
+    if [field.name for field in model.task.inputs] != ["image"]:
+        takes = ", ".join(field.name for field in model.task.inputs[:3])
+        raise ConfigError(f"--model {model.name}: takes {takes}, not pictures; try 'detector'")
 
 
 class _Teller:
@@ -115,28 +145,6 @@ class _Teller:
             for event in sorted(early, key=lambda event: event.time):
                 for outlet in outlets:
                     outlet.tell(event)
-
-
-def _load(settings: EdgeSettings, say: Callable[[str], None]) -> Model:
-    def load(threads: int) -> Model:
-        return load_model(
-            settings.model,
-            runtime=settings.runtime,
-            precision=settings.precision,
-            threads=threads,
-            threshold=settings.threshold,
-            streams=1,
-            trust_model=settings.trust_model,
-            say=say,
-        )
-
-    return load(settings.threads) if settings.threads else tuned(load, say)
-
-
-def _check_task(model: Model) -> None:
-    if [field.name for field in model.task.inputs] != ["image"]:
-        takes = ", ".join(field.name for field in model.task.inputs[:3])
-        raise ConfigError(f"--model {model.name}: takes {takes}, not pictures; try 'detector'")
 
 
 def _outlets(

@@ -209,7 +209,7 @@ class Snapshots:
     """
 
     name = "snapshots"
-    waiting = 2
+    waiting = 1
 
     def __init__(self, folder: str, *, seconds: float) -> None:
         self._folder = Path(folder)
@@ -265,7 +265,7 @@ class VideoFile:
     """
 
     name = "save"
-    waiting = 2
+    waiting = 1
 
     def __init__(self, path: str, *, size: tuple[int, int], fps: float, live: bool) -> None:
         self._path = Path(path)
