@@ -1,11 +1,15 @@
 """Small real clips, whose pictures say which frame they are, and a real model."""
 
+import contextlib
 import dataclasses
 import json
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import mlopsdeploy.edge  # noqa: F401  # sets what OpenCV reads when it is loaded
@@ -99,6 +103,67 @@ def slowed(model):
             return model.runtime.run(tensors)
 
     return lambda seconds: dataclasses.replace(model, runtime=Slow(seconds))
+
+
+class Streamer:
+    """A real server of motion JPEG on a port of its own. `mode`: good, silent."""
+
+    def __init__(self, picture, port=0):
+        streamer = self
+        self.mode = "good"
+        self.number = 0
+        self.connections = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                streamer.connections.append(self.connection)
+                self.send_response(200)
+                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+                self.end_headers()
+                try:
+                    while not streamer.closed.is_set():
+                        if streamer.mode == "good":
+                            streamer.number += 1
+                            jpeg = cv2.imencode(".jpg", picture(streamer.number % 256))[1].tobytes()
+                            self.wfile.write(
+                                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: "
+                                + f"{len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
+                            )  # fmt: skip
+                        time.sleep(0.03)
+                except OSError:
+                    pass
+
+            def log_message(self, *_):
+                pass
+
+        self.closed = threading.Event()
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server.daemon_threads = True
+        self.server.handle_error = lambda *_: None
+        self.port = self.server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}/video"
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def close(self):
+        self.closed.set()
+        self.server.shutdown()
+        self.server.server_close()
+        for connection in self.connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def streamer():
+    servers = []
+
+    def make(port=0):
+        servers.append(Streamer(numbered, port))
+        return servers[-1]
+
+    yield make
+    for server in servers:
+        server.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ block or to fail, and, for streams, a real server of motion JPEG that OpenCV's F
 """
 
 import contextlib
-import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -197,67 +196,6 @@ def test_what_is_asked_of_a_camera_and_what_it_gives(live):
 
 
 # ---------------------------------------------------------------- a real stream
-
-
-class Streamer:
-    """A real server of motion JPEG on a port of its own. `mode`: good, silent."""
-
-    def __init__(self, picture, port=0):
-        streamer = self
-        self.mode = "good"
-        self.number = 0
-        self.connections = []
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                streamer.connections.append(self.connection)
-                self.send_response(200)
-                self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-                self.end_headers()
-                try:
-                    while not streamer.closed.is_set():
-                        if streamer.mode == "good":
-                            streamer.number += 1
-                            jpeg = cv2.imencode(".jpg", picture(streamer.number % 256))[1].tobytes()
-                            self.wfile.write(
-                                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: "
-                                + f"{len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
-                            )  # fmt: skip
-                        time.sleep(0.03)
-                except OSError:
-                    pass
-
-            def log_message(self, *_):
-                pass
-
-        self.closed = threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None
-        self.port = self.server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/video"
-        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
-
-    def close(self):
-        self.closed.set()
-        self.server.shutdown()
-        self.server.server_close()
-        for connection in self.connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def streamer(pictures):
-    servers = []
-
-    def make(port=0):
-        servers.append(Streamer(pictures.make, port))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.close()
 
 
 def open_stream(url, stall_seconds):

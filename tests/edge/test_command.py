@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import cv2
 import pytest
@@ -179,6 +180,42 @@ def test_a_signal_finishes_the_files(
         seen = [line["frame"] for line in lines if line["event"] == "frame"]
         assert seen == list(range(summary["frames"]))
         assert saved == summary["frames"]
+
+
+def test_a_stream_that_goes_silent_dies_and_comes_back(
+    start, streamer, tmp_path, lines_of, pictures, wait_for
+):
+    """Each is an event in the file and a line for people, and the video can be played."""
+    server = streamer()
+    path = tmp_path / "e.jsonl"
+    process = start(
+        "--camera", server.url, "--stall-seconds", "0.5", "--events", "e.jsonl", "--save", "o.mp4"
+    )
+
+    def happened():
+        lines = lines_of(path) if path.exists() else []
+        return [line["event"] for line in lines if line["event"] != "frame"]
+
+    wait_for(lambda: happened() == ["connected"])
+    time.sleep(0.5)
+    server.mode = "silent"
+    wait_for(lambda: "stalled" in happened())
+    server.mode = "good"
+    wait_for(lambda: "resumed" in happened())
+    server.close()
+    wait_for(lambda: "lost" in happened())
+    streamer(server.port)
+    wait_for(lambda: "reconnected" in happened())
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert happened()[:5] == ["connected", "stalled", "resumed", "lost", "reconnected"]
+    assert happened()[-1] == "ended"
+    for said in ("no frame for 0.", "frames again after", "connecting again", "back after"):
+        assert err.count(f"{server.url}: ") >= 5
+        assert said in err
+    assert len(pictures.read(tmp_path / "o.mp4")) > 10
 
 
 def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_for):
