@@ -63,12 +63,16 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         check_task(model)
         window = _window(settings, stack, say)
         outlets = _outlets(settings, source, model, stats, stack, say)
+        if window is None and not outlets:
+            say("nothing is shown or written: --preview 8081, --save or --events would")
         teller.begin(source, outlets)
         takers: list[Taker] = [*outlets, window] if window else [*outlets]
         pipeline = Pipeline(model, source, takers, stats, settings.limit)
         screen = terminal.Screen(console, f"{source.name} · {model.name}", stats, source)
         with _signals(pipeline.stop), screen.shown():
             _watch(inference.submit(pipeline.run), pipeline, window, screen, say)
+            if window is not None and not outlets and source.total == 1 and not source.live:
+                _hold(window, pipeline)
         seconds = time.monotonic() - stats.started
         teller.tell(Event("ended", pipeline.ended, {"reason": pipeline.ended}))
         for outlet in outlets:
@@ -235,6 +239,15 @@ def _watch(
             done.wait()
         screen.tick()
     running.result()
+
+
+def _hold(window: Window, pipeline: Pipeline) -> None:
+    """A single picture, shown and nothing else, stays until somebody has seen it."""
+    while pipeline.ended not in STOPS and window.usable() is not False:
+        if not window.usable():
+            time.sleep(TICK)
+        elif not window.show(TICK):
+            return
 
 
 @contextmanager

@@ -113,6 +113,13 @@ def test_pictures(edge, pictures, tmp_path, lines_of):
     assert len(pictures.read(tmp_path / "o.avi")) == 3
 
 
+def test_who_sees_nothing_is_told_how_to(edge, clip):
+    _, _, err = edge("--camera", clip, "--limit", "2")
+    assert "nothing is shown or written: --preview 8081" in err
+    _, _, err = edge("--camera", clip, "--limit", "2", "--events", "e.jsonl")
+    assert "nothing is shown" not in err
+
+
 def test_a_limit(edge, clip, tmp_path, lines_of):
     code, out, _ = edge("--camera", clip, "--limit", "5", "--events", "e.jsonl", "--json")
     assert code == 0

@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 
+import cv2
 import numpy as np
 import pytest
 
@@ -134,6 +135,15 @@ def test_closing_the_window_ends_it(shown, display):
     press_the_cross(display, int(window))
     _, err = shown.communicate(timeout=20)
     assert shown.returncode == 0, err
+
+
+def test_a_single_picture_stays_until_q(start, display, pictures, tmp_path, wait_for):
+    cv2.imwrite(str(tmp_path / "a.png"), pictures.make(7, (640, 480)))
+    process = start("--camera", "a.png", env={"DISPLAY": display.name})
+    time.sleep(2)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
 
 
 def test_ctrl_c_ends_it_with_a_window_too(shown, tmp_path, pictures):
