@@ -26,6 +26,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+models = typer.Typer(help="Look at models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models, name="models")
 
 
 def main() -> NoReturn:
@@ -211,3 +213,103 @@ def serve(
     from mlopsdeploy.config import ServeSettings, load
 
     command.run_serve(load(ServeSettings, config, flags))
+
+
+@app.command()
+def edge(
+    camera: Annotated[
+        str | None,
+        typer.Option(help="0, /dev/video0, rtsp://…, a video, a picture, a folder; 0 by default."),
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="YAML file with any of these settings.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Built-in name, folder, .tflite; detector by default."),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Least score of what is shown; the model's by default.")
+    ] = None,
+    window: Annotated[
+        bool | None, typer.Option("--window/--no-window", help="On where there is a display.")
+    ] = None,
+    save: Annotated[
+        str | None, typer.Option(help="Video with the boxes: .mp4, .mkv, .avi.")
+    ] = None,
+    events: Annotated[
+        str | None, typer.Option(help="JSON Lines of what was found, and of camera trouble.")
+    ] = None,
+    snapshots: Annotated[
+        str | None, typer.Option(help="Folder for JPEGs of frames with something on them.")
+    ] = None,
+    snapshot_seconds: Annotated[
+        float | None, typer.Option(help="Least time between two snapshots; 1 by default.")
+    ] = None,
+    preview: Annotated[
+        str | None, typer.Option(help="Port for a page with the picture: 8081, or host:port.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    width: Annotated[int | None, typer.Option(help="Asked of the camera, in pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Asked of the camera, in pixels.")] = None,
+    fps: Annotated[int | None, typer.Option(help="Asked of the camera.")] = None,
+    realtime: Annotated[
+        bool | None, typer.Option("--realtime", help="Play a video at its own speed, as if live.")
+    ] = None,
+    stall_seconds: Annotated[
+        float | None, typer.Option(help="A camera without a frame for so long is stalled; 3.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="litert, tflite or openvino; the fastest by default.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Of the model; auto, the default, measures and picks.")
+    ] = None,
+    trust_model: Annotated[
+        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+    ] = None,
+    json_summary: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Find objects in the picture of a camera, here, with no network.
+
+    Shows a window with boxes and labels; q in it, or Ctrl-C, ends. All settings can also stand in
+    a YAML file (--config) or in the environment (MLOPSDEPLOY_CAMERA=0).
+    """
+    flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
+
+    try:
+        from mlopsdeploy.edge import command
+    except ModuleNotFoundError as error:
+        _import_failed("edge", error)
+    from mlopsdeploy.config import EdgeSettings, load
+
+    summary, code = command.run_edge(load(EdgeSettings, config, flags))
+    if json_summary:
+        print(json.dumps(summary, ensure_ascii=False))
+    sys.exit(code)
+
+
+@models.command("inspect")
+def models_inspect(
+    model: Annotated[str, typer.Argument(help="Built-in name, folder, file, hub id org/name.")],
+    runtime: Annotated[str, typer.Option(help="What to run it on; the fastest by default.")] = (
+        "auto"
+    ),
+    json_report: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Show what a model takes and gives, as it was understood, and why."""
+    from mlopsdeploy import models_command
+
+    report = models_command.inspect_model(model, runtime=runtime)
+    if json_report:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    # A pipe gets whole lines, for grep.
+    models_command.show(report, Console(width=None if sys.stdout.isatty() else 200))

@@ -41,7 +41,9 @@ class ModelFiles:
     `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "litert" (a `.tflite`),
     "keras" (`.keras` or `.h5`), "saved_model" (a folder), "checkpoint" (a Hugging Face folder with
     safetensors). `digest` is the SHA-256 of everything that shapes its answers. `task` is empty
-    where nothing but the graph itself can tell. `said` is all that `model.yaml` says.
+    where nothing but the graph itself can tell. `said` is all that `model.yaml` says, `metadata`
+    what the graph's own file says (see `models.tflite_metadata`), and `labels_from` where the
+    labels were found.
     """
 
     name: str
@@ -59,6 +61,8 @@ class ModelFiles:
     pad_side: str = "right"
     features: tuple[str, ...] = ()
     said: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    labels_from: str = ""
 
 
 @dataclass(frozen=True)

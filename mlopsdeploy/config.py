@@ -139,6 +139,37 @@ class ServeSettings(Running):
         return Running(**{**for_all, **for_this})
 
 
+class EdgeSettings(Settings):
+    """`mlopsdeploy edge`."""
+
+    model: str = "detector"
+    camera: str = "0"
+    limit: Annotated[int, Field(ge=1)] | None = None
+    width: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    height: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    fps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    realtime: bool = False
+    stall_seconds: Annotated[float, Field(gt=0, le=3600)] = 3.0
+    window: bool | None = None
+    save: str | None = None
+    events: str | None = None
+    snapshots: str | None = None
+    snapshot_seconds: Annotated[float, Field(ge=0)] = 1.0
+    preview: str | None = None
+
+    @field_validator("camera", "preview", mode="before")
+    @classmethod
+    def _text(cls, value: object) -> object:
+        """In YAML `camera: 0` and `preview: 8081` are numbers."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("threads", mode="before")
+    @classmethod
+    def _auto(cls, value: object) -> object:
+        """`auto` is the default: measure."""
+        return None if value == "auto" else value
+
+
 S = TypeVar("S", bound=Strict)
 
 

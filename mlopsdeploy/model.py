@@ -27,7 +27,7 @@ CLOSE_CALL = {"bfloat16": 0.02, "int8": 0.08}
 
 # By the format of its files, best first.
 _PREFERRED = {
-    "tflite": ("litert",),
+    "tflite": ("litert", "tflite"),
     "onnx": ("onnxruntime", "openvino"),
     "openvino": ("openvino",),
     "keras": ("litert", "tensorflow"),
@@ -250,5 +250,7 @@ def _compile_keras(
 def _guess_task(runtime: Runtime) -> str:
     """What a graph is for, where no file says it: a picture in, or a row of numbers."""
     if any(len(field.shape) >= 3 for field in runtime.inputs):
-        return "object_detection" if len(runtime.outputs) > 1 else "image_classification"
+        # A classifier gives a row of numbers; boxes, or shapes left open, are a detector's.
+        rows = all(len(field.shape) == 1 for field in runtime.outputs)
+        return "image_classification" if rows else "object_detection"
     return "tabular_classification"

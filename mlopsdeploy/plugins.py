@@ -14,8 +14,10 @@ from typing import Any
 
 from mlopsdeploy.errors import ConfigError
 
+# What to install for tasks that are not a batch's.
+_EXTRAS = {"image_classification": "edge", "object_detection": "edge"}
 # Where a runtime's package has another name than the runtime.
-_PACKAGES = {"litert": "ai_edge_litert"}
+_PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
 
 def names(kind: str) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def load(kind: str, name: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "mlopsdeploy"):  # a mistake of ours, or the plug-in's own
             raise
-        extra = name if kind == "runtimes" else "batch"
+        extra = name if kind == "runtimes" else _EXTRAS.get(name, "batch")
         raise ConfigError(
             f"{kind[:-1]} {name!r} needs the package {missing!r}: "
             f"pip install 'mlopsdeploy[{extra}]'"

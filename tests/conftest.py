@@ -461,3 +461,41 @@ def customers(tmp_path: Path) -> Path:
     path = tmp_path / "customers.csv"
     path.write_text("\n".join(["name,age,visits,spend", *rows, ""]), "utf-8")
     return path
+
+
+# ---------------------------------------------------------------- models of pictures
+
+
+@pytest.fixture(scope="session")
+def tflite_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of detectors and classifiers of every kind: see tflite_models.py."""
+    folder = tmp_path_factory.mktemp("tflite_models")
+    script = REPOSITORY / "tests" / "tflite_models.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rectangle() -> Callable[..., np.ndarray]:
+    """`rectangle("red", (x1, y1, x2, y2))`: a BGR picture of it on black, 480 × 640 by default."""
+    places = {"blue": 0, "green": 1, "red": 2}
+
+    def draw(
+        color: str, box: tuple[float, float, float, float], size: tuple[int, int] = (480, 640)
+    ) -> np.ndarray:
+        height, width = size
+        picture = np.zeros((height, width, 3), np.uint8)
+        x1, y1, x2, y2 = (
+            round(edge * side) for edge, side in zip(box, (width, height) * 2, strict=True)
+        )
+        picture[y1:y2, x1:x2, places[color]] = 255
+        return picture
+
+    return draw

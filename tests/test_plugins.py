@@ -9,8 +9,20 @@ from mlopsdeploy.errors import ConfigError
 
 
 def test_what_there_is():
-    assert plugins.names("runtimes") == ("litert", "onnxruntime", "openvino", "tensorflow", "torch")
-    assert plugins.names("tasks") == ("tabular_classification", "text_classification")
+    assert plugins.names("runtimes") == (
+        "litert",
+        "onnxruntime",
+        "openvino",
+        "tensorflow",
+        "tflite",
+        "torch",
+    )
+    assert plugins.names("tasks") == (
+        "image_classification",
+        "object_detection",
+        "tabular_classification",
+        "text_classification",
+    )
 
 
 def test_classes_by_name():
@@ -21,9 +33,7 @@ def test_classes_by_name():
 def test_an_unknown_name():
     with pytest.raises(ConfigError, match="no runtime called 'onxruntime'; did you mean 'onnxrun"):
         plugins.load("runtimes", "onxruntime")
-    with pytest.raises(
-        ConfigError, match="no task called 'x'; there are: tabular_classification, "
-    ):
+    with pytest.raises(ConfigError, match="no task called 'x'; there are: image_classification, "):
         plugins.load("tasks", "x")
 
 
@@ -42,6 +52,7 @@ def test_installed_imports_nothing():
         ("runtimes", "openvino", "openvino", "openvino"),
         ("runtimes", "torch", "transformers", "torch"),
         ("tasks", "text_classification", "tokenizers", "batch"),
+        ("tasks", "object_detection", "cv2", "edge"),
     ],
 )
 def test_a_missing_package_names_its_extra(kind, name, package, extra):

@@ -19,7 +19,8 @@ import yaml
 
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.models import hub
+from mlopsdeploy.models import hub, tflite_metadata
+from mlopsdeploy.models.labels import find_labels, parse_labels
 
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
 _FORMATS = {
@@ -72,7 +73,7 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     config = _read_json(folder / "config.json")
     said = _read_yaml(folder / "model.yaml")
     graphs = _find_graphs(folder)
-    if not config and not said and "saved_model" not in graphs:
+    if not config and not said and not {"saved_model", "tflite"} & set(graphs):
         raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     if not graphs:
         raise ModelError(
@@ -81,7 +82,7 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
         )
     _verify(folder, said.get("sha256", {}))
     if not config:
-        return _described(said, graphs, name=name)
+        return _described(said, graphs, name=name, yaml_file=folder / "model.yaml")
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
     return ModelFiles(
@@ -114,23 +115,69 @@ def _read_file(path: Path) -> ModelFiles:
             f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
             "model folder"
         )
-    said = _read_yaml(path.with_suffix(".yaml"))
-    return _described(said, {_FORMATS[path.suffix]: path}, name=path.stem)
+    beside = path.with_suffix(".yaml")
+    return _described(
+        _read_yaml(beside), {_FORMATS[path.suffix]: path}, name=path.stem, yaml_file=beside
+    )
 
 
-def _described(said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str) -> ModelFiles:
+def _described(
+    said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str, yaml_file: Path
+) -> ModelFiles:
+    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    _check_operators(graphs, metadata)
+    labels, labels_from = _described_labels(said, metadata, graphs.get("tflite"), yaml_file)
     return ModelFiles(
         name=str(said.get("name", name)),
         version=str(said.get("version", "")),
         digest=_digest(_parts(graphs)),
-        task=str(said.get("task", "")),
+        task=str(said.get("task", metadata.get("task", ""))),
         graphs=graphs,
-        labels=tuple(str(label) for label in said.get("labels", ())),
+        labels=labels,
         threshold=said.get("threshold"),
         precision=said.get("precision"),
         features=tuple(str(feature) for feature in said.get("features", ())),
         said=said,
+        metadata=metadata,
+        labels_from=labels_from,
     )
+
+
+def _described_labels(
+    said: Mapping[str, Any], metadata: Mapping[str, Any], tflite: Path | None, yaml_file: Path
+) -> tuple[tuple[str, ...], str]:
+    """Names of the classes and where they stand: a YAML, the model's own file, a file beside it."""
+    named = said.get("labels")
+    if isinstance(named, str):  # a file, relative to the YAML
+        return _read_labels(yaml_file.parent / named), f"{named}, which {yaml_file.name} names"
+    if named:
+        return tuple(str(label) for label in named), yaml_file.name
+    if "labels" in metadata:
+        return metadata["labels"], metadata["labels_from"]
+    beside = find_labels(tflite) if tflite else None
+    return (_read_labels(beside), f"{beside.name} beside the model") if beside else ((), "")
+
+
+def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+    """Say at once what no interpreter here could run; its own words would help nobody."""
+    for operator in metadata.get("operators", ()):
+        if operator == "edgetpu-custom-op":
+            raise ModelError(
+                f"{graphs['tflite']}: compiled for a Coral Edge TPU; take the file that it was "
+                "compiled from, mostly of the same name without _edgetpu"
+            )
+        if operator.startswith("Flex"):
+            raise ModelError(
+                f"{graphs['tflite']}: needs TensorFlow's own operator {operator}; convert the "
+                "model without SELECT_TF_OPS"
+            )
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        return parse_labels(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:
@@ -147,6 +194,9 @@ def _find_graphs(folder: Path) -> dict[str, Path]:
         found = next((folder / name for name in names if (folder / name).is_file()), None)
         if found:
             graphs[format_] = folder if format_ in ("checkpoint", "saved_model") else found
+    others = sorted(folder.glob("*.tflite"))
+    if not graphs and len(others) == 1:  # `detect.tflite` with its labels, as they are published
+        graphs["tflite"] = others[0]
     return graphs
 
 

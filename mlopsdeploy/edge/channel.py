@@ -1,0 +1,110 @@
+"""How threads hand things on: a bounded queue that either waits or forgets, and can end."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Closed(Exception):  # noqa: N818  # not an error: it ends a loop, as StopIteration does
+    """Nothing more comes."""
+
+
+class Channel(Generic[T]):
+    """At most `size` items on their way from one thread to another.
+
+    Args:
+        size: items that may wait.
+        keep: a full channel makes the sender wait, so that nothing is lost; otherwise it forgets
+            the oldest item, so that the sender never waits and the receiver gets the newest.
+
+    Attributes:
+        dropped: items forgotten so far.
+    """
+
+    def __init__(self, size: int, *, keep: bool) -> None:
+        self._size = size
+        self._keep = keep
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._error: BaseException | None = None
+        self.dropped = 0
+
+    def put(self, item: T) -> bool:
+        """Send an item; False if nobody takes it any more."""
+        with self._changed:
+            while self._keep and len(self._items) >= self._size and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return False
+            if len(self._items) >= self._size:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+            return True
+
+    def take(self, timeout: float | None = None) -> T:
+        """The next item.
+
+        Raises:
+            Closed: there will be none.
+            TimeoutError: there was none within `timeout` seconds.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
+                raise TimeoutError
+            if self._items:
+                item = self._items.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            raise Closed
+
+    def close(self, error: BaseException | None = None) -> None:
+        """The sender's end: what was sent can still be taken; after it, `error` is raised."""
+        with self._changed:
+            if not self._closed:
+                self._closed, self._error = True, error
+            self._changed.notify_all()
+
+    def cancel(self) -> None:
+        """The receiver's end: nothing more will be taken; a waiting sender goes on."""
+        with self._changed:
+            self._items.clear()
+            self._closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            try:
+                yield self.take()
+            except Closed:
+                return
+
+
+def feed(items: Iterable[T], channel: Channel[T], name: str) -> None:
+    """Run through `items` in a thread that sends them, and ends with them or with the channel.
+
+    The thread is a daemon: it may sit in a read that never returns, and nobody waits for it.
+    """
+    # Closing a generator that has a camera open is for the thread that runs it.
+    close: Callable[[], None] = getattr(items, "close", lambda: None)
+
+    def run() -> None:
+        try:
+            for item in items:
+                if not channel.put(item):
+                    break
+            close()
+            channel.close()
+        except BaseException as error:  # noqa: BLE001  # raised again by the one who takes
+            channel.close(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()

@@ -1,0 +1,149 @@
+"""Capture, inference and output at the same time: the pace is that of the slowest, not the sum.
+
+    capture thread          the caller's thread       finish thread          a thread per output
+    ──────────────          ───────────────────       ─────────────          ───────────────────
+    read a frame ──────►    run the model ──────►     boxes, counts ──────►  draw, encode, write
+    encode it (a file's)    (encode, if live)
+
+A file's frames wait in short queues and none is lost. A live source hands over its newest frame at
+the moment when the model is free, so a slow model means fewer frames, never older ones.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from mlopsdeploy.columns import Columns
+from mlopsdeploy.edge.channel import Channel, feed
+from mlopsdeploy.edge.frames import Frame, detections_of
+from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.sources import Source
+from mlopsdeploy.edge.stages import Stats
+from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.model import Model
+
+
+class Taker(Protocol):
+    """What takes results: an outlet, or the window."""
+
+    def put(self, result: Result) -> None:
+        """Take one; must be quick."""
+        ...
+
+
+class Pipeline:
+    """A model on a source, and its results to outputs.
+
+    Args:
+        model: takes a column `image`, uint8 (rows, height, width, 3), BGR.
+        source: of the frames.
+        outlets: each gets every result.
+        stats: counts.
+        limit: stop after so many frames.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        source: Source,
+        outlets: Sequence[Taker],
+        stats: Stats,
+        limit: int | None = None,
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._outlets = outlets
+        self._stats = stats
+        self._limit = limit
+        self._ahead: Channel[tuple[Frame, Columns]] | None = None
+        self._stopped = threading.Event()
+        self.ended = "end"
+        """Why it ended: end, limit, or what was given to `stop`."""
+
+    def run(self) -> None:
+        """Until the source ends, the limit is reached, or `stop` is called.
+
+        To be called in the thread that loaded the model: a runtime may keep an interpreter for
+        each thread.
+
+        Raises:
+            MlopsDeployError: the source or the model fails.
+        """
+        infer = self._model.runtime.run
+        finishing: Channel[tuple[Frame, Columns, Columns]] = Channel(1, keep=True)
+        results: Channel[None] = Channel(1, keep=True)  # carries only an error, or the end
+        feed(self._finish(finishing), results, "finish")
+        frames = 0
+        try:
+            for frame, encoded in self._encoded():
+                start = time.perf_counter()
+                try:
+                    tensors = infer(encoded)
+                except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
+                    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+                    raise MlopsDeployError(
+                        f"{self._model.name} failed on frame {frame.number}: {reason}"
+                    ) from error
+                self._stats.add("infer", time.perf_counter() - start)
+                if not finishing.put((frame, encoded, tensors)):
+                    break
+                del frame, encoded
+                frames += 1
+                if self._limit and frames >= self._limit:
+                    self.ended = "limit"
+                    break
+        finally:
+            self._source.stop()
+            if self._ahead is not None:
+                self._ahead.cancel()
+            finishing.close()
+            for _ in results:
+                pass
+
+    def stop(self, reason: str) -> None:
+        """Let `run` end soon, with all its results handed on. Callable from any thread."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self.ended = reason
+        self._source.stop()
+        if self._ahead is not None:
+            self._ahead.cancel()
+
+    def _encoded(self) -> Iterator[tuple[Frame, Columns]]:
+        """Frames and the model's input, made ahead where no frame may be lost anyway."""
+        items = self._encode()
+        if self._source.live:
+            return items
+        self._ahead = Channel(1, keep=True)
+        feed(items, self._ahead, "capture")
+        return iter(self._ahead)
+
+    def _encode(self) -> Iterator[tuple[Frame, Columns]]:
+        task, stats = self._model.task, self._stats
+        for frame in self._source.frames():
+            if self._stopped.is_set():
+                return
+            start = time.perf_counter()
+            encoded = task.collate(task.encode({"image": frame.image[None]}))
+            stats.add("encode", time.perf_counter() - start)
+            yield frame, encoded
+            del frame, encoded  # while it waits for the next frame, their memory is free
+
+    def _finish(self, channel: Channel[tuple[Frame, Columns, Columns]]) -> Iterator[None]:
+        task, stats = self._model.task, self._stats
+        try:
+            for frame, encoded, tensors in channel:
+                start = time.perf_counter()
+                detections = detections_of(task.decode(tensors, encoded))
+                stats.add("decode", time.perf_counter() - start)
+                stats.finish(frame.captured, [found.label for found in detections])
+                result = Result(frame, detections, stats)
+                for outlet in self._outlets:
+                    outlet.put(result)
+                del frame, encoded, tensors, result
+            yield from ()
+        finally:
+            channel.cancel()

@@ -1,0 +1,247 @@
+"""`--preview`: a page with the live picture, what is on it, and what takes how long.
+
+The page is for this machine: it listens on loopback unless told otherwise, and answers only to
+requests that name the machine itself, so that no page on the web can look through the camera by
+pointing a name of its own at this address (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from typing import Any
+from urllib.parse import urlsplit
+
+import cv2
+
+from mlopsdeploy.edge.events import Event
+from mlopsdeploy.edge.frames import Image
+from mlopsdeploy.edge.outputs import Result, encode_jpeg
+from mlopsdeploy.errors import ConfigError
+
+WIDTH = 960  # pixels of the picture on the page, at most
+SECONDS = 1 / 15  # between two pictures, at least
+PATIENCE = 10.0  # seconds that a browser may take for a picture
+FILES = {
+    "/": ("preview.html", "text/html; charset=utf-8"),
+    "/preview.css": ("preview.css", "text/css; charset=utf-8"),
+    "/preview.js": ("preview.js", "text/javascript; charset=utf-8"),
+}
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Preview:
+    """A web server that shows the newest result to whoever watches; idle while nobody does.
+
+    Args:
+        address: `8081` or `:8081` for this machine only, or `HOST:PORT`.
+        state: what the page shows beside the picture, ready for JSON.
+
+    Attributes:
+        url: where the page is.
+        exposed: other machines can reach it.
+
+    Raises:
+        ConfigError: the address makes no sense or is taken.
+    """
+
+    name = "preview"
+    waiting = 1
+
+    def __init__(self, address: str, state: Callable[[], dict[str, Any]]) -> None:
+        host, port = parse_address(address)
+        self.state = state
+        self.watchers = 0
+        self.happened = ""
+        self.detections: list[dict[str, Any]] = []
+        self._jpeg, self._number = b"", 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._last = 0.0
+        try:
+            self._server = _Server((host, port), self)
+        except OSError as error:
+            raise ConfigError(f"--preview {address}: {error.strerror or error}") from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._server.server_address[1]}/"
+        self.exposed = not _is_loopback(host)
+        threading.Thread(
+            target=self._server.serve_forever, args=(0.1,), name="preview-server", daemon=True
+        ).start()
+
+    def pick(self, result: Result) -> Result | None:
+        """The frame, if somebody watches and the last one is long enough ago."""
+        height, width = result.frame.image.shape[:2]
+        self.detections = [found.as_dict(width, height) for found in result.detections[:50]]
+        self.happened = ""
+        now = time.monotonic()
+        if not self.watchers or now - self._last < SECONDS:
+            return None
+        self._last = now
+        return result
+
+    def hear(self, event: Event) -> None:
+        """Shown on the page until the next frame."""
+        if event.kind != "ended":  # the page finds out by itself
+            self.happened = event.text
+
+    def write(self, item: Result) -> None:
+        """Encode it once for all who watch."""
+        jpeg = encode_jpeg(_small(item.drawn()), 80)
+        with self._changed:
+            self._jpeg, self._number = jpeg, self._number + 1
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Let all who watch go, and stop listening."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def next_jpeg(self, seen: int) -> tuple[bytes, int]:
+        """The newest picture after the one of number `seen`; empty when there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._number > seen)
+            return (b"" if self._closed else self._jpeg), self._number
+
+    def watch(self, change: int) -> int:
+        """One who watches comes (1) or goes (-1); the number of the picture now shown."""
+        with self._changed:
+            self.watchers += change
+            return self._number
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], preview: Preview) -> None:
+        self.preview = preview
+        self.bound = address[0]
+        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        super().__init__(address, _Handler)
+
+    def server_bind(self) -> None:
+        """Without the parent's look-up of the machine's name, which may take seconds."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away is no error."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    timeout = PATIENCE
+
+    def do_GET(self) -> None:
+        """A page, its parts, the state as JSON, or the stream of pictures."""
+        path = urlsplit(self.path).path
+        if not self._names_us():
+            self._send(HTTPStatus.FORBIDDEN, "text/plain", b"this host name is not served\n")
+        elif path in FILES:
+            file, kind = FILES[path]
+            pages = resources.files("mlopsdeploy.edge") / "pages"
+            self._send(HTTPStatus.OK, kind, (pages / file).read_bytes())
+        elif path == "/state":
+            preview = self.server.preview
+            said = {
+                **preview.state(),
+                "detections": preview.detections,
+                "happened": preview.happened,
+            }
+            self._send(HTTPStatus.OK, "application/json", json.dumps(said).encode())
+        elif path == "/stream":
+            self._stream()
+        elif path == "/favicon.ico":
+            self._send(HTTPStatus.NO_CONTENT, "image/x-icon", b"")
+        else:
+            self._send(HTTPStatus.NOT_FOUND, "text/plain", b"no such page\n")
+
+    def log_message(self, *_: Any) -> None:
+        """Requests are not news."""
+
+    def version_string(self) -> str:
+        """Says no more than it must."""
+        return "mlopsdeploy"
+
+    def _names_us(self) -> bool:
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            name = socket.gethostname().lower()
+            return host in ("localhost", self.server.bound, name, f"{name}.local")
+        return True  # a number can't be pointed elsewhere
+
+    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _stream(self) -> None:
+        """JPEG after JPEG, as browsers show them in an `img` (multipart/x-mixed-replace)."""
+        preview = self.server.preview
+        self.send_response(HTTPStatus.OK)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+        self.end_headers()
+        seen = preview.watch(1)
+        try:
+            while True:
+                jpeg, seen = preview.next_jpeg(seen)
+                if not jpeg:
+                    return
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+                self.wfile.write(head.encode() + jpeg + b"\r\n")
+        except OSError:  # gone, or too slow
+            return
+        finally:
+            preview.watch(-1)
+
+
+def parse_address(address: str) -> tuple[str, int]:
+    """`8081`, `:8081`, `0.0.0.0:8081`, `[::1]:8081` -> host and port; loopback by default.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]") or "127.0.0.1"
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"--preview {address!r}: expected a port, such as 8081, or host:port")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _small(image: Image) -> Image:
+    height, width = image.shape[:2]
+    if width <= WIDTH:
+        return image
+    size = WIDTH, max(round(height * WIDTH / width), 1)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)

@@ -1,0 +1,115 @@
+"""How long each stage takes, and which of them sets the pace."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+ORDER = ("capture", "encode", "infer", "decode", "draw")  # and then the outputs
+WINDOW = 4096  # latest values that percentiles are taken of: two minutes at 30 frames a second
+
+
+class Values:
+    """Durations or ages, in seconds: percentiles of the latest, the sum of all."""
+
+    def __init__(self) -> None:
+        self._latest: deque[float] = deque(maxlen=WINDOW)
+        self.total = 0.0
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self._latest.append(seconds)
+        self.total += seconds
+        self.count += 1
+
+    def percentiles(self) -> tuple[float, float]:
+        """The median and the 99th percentile, in milliseconds (0 where there is nothing)."""
+        latest = self._latest.copy()
+        if not latest:
+            return 0.0, 0.0
+        middle, high = np.percentile(latest, (50, 99)) * 1000
+        return float(middle), float(high)
+
+
+class Stats:
+    """What a run counts. Each stage and counter has one thread that writes it.
+
+    Attributes:
+        stages: by name: the time that each takes for one frame.
+        ages: from the capture of a frame to what was found on it.
+        frames: frames that went through the model.
+        labels: how often each was found.
+    """
+
+    def __init__(self) -> None:
+        self.stages: dict[str, Values] = {}
+        self.ages = Values()
+        self.frames = 0
+        self.labels: Counter[str] = Counter()
+        self._lock = threading.Lock()
+        self._finished: deque[float] = deque(maxlen=64)
+        self.started = self.first = self.last = time.monotonic()
+
+    @contextmanager
+    def timing(self, stage: str) -> Iterator[None]:
+        """Count the time of the body for a stage."""
+        start = time.perf_counter()
+        yield
+        self.add(stage, time.perf_counter() - start)
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count a duration for a stage."""
+        values = self.stages.get(stage)
+        if values is None:
+            with self._lock:
+                values = self.stages.setdefault(stage, Values())
+        values.add(seconds)
+
+    def finish(self, captured: float, labels: list[str]) -> None:
+        """A frame is through the model."""
+        now = time.monotonic()
+        if not self.frames:
+            self.first = now
+        self.last = now
+        self.frames += 1
+        self.labels.update(labels)
+        self.ages.add(now - captured)
+        self._finished.append(now)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, of late."""
+        latest = self._finished.copy()
+        if len(latest) < 2 or time.monotonic() - latest[-1] > 5:
+            return 0.0
+        return (len(latest) - 1) / max(latest[-1] - latest[0], 1e-9)
+
+    @property
+    def mean_fps(self) -> float:
+        """Frames per second from the first to the last."""
+        return (self.frames - 1) / (self.last - self.first) if self.frames > 1 else 0.0
+
+    def latencies(self) -> dict[str, dict[str, float]]:
+        """By stage: `p50` and `p99` in milliseconds."""
+        shown = {}
+        for name in sorted(self.stages, key=lambda name: (*ORDER, name).index(name)):
+            middle, high = self.stages[name].percentiles()
+            shown[name] = {"p50": round(middle, 2), "p99": round(high, 2)}
+        return shown
+
+    def bottleneck(self) -> str:
+        """The stage with the most time per frame: all run at once, so it sets the pace."""
+        frames = max(self.frames, 1)
+        # A live camera is read more often than the model runs, so each stage by its own count.
+        costs = {
+            name: values.total / (values.count if name == "capture" else frames)
+            for name, values in tuple(self.stages.items())
+            if values.count
+        }
+        return max(costs, key=costs.__getitem__, default="")

@@ -1,0 +1,233 @@
+"""What LiteRT and its elder, tflite-runtime, have in common: the interpreter of `.tflite` files.
+
+An interpreter serves one caller at a time, so there are as many as calls may run at once. They
+all map the same file: a further interpreter costs its activations and nothing else.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field
+from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.runtimes.quiet import quietly
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What an integer tensor means: `(value - zero_point) * scale`."""
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def quantize(self, values: Array) -> Array:
+        """Real numbers to the tensor's integers, rounded and clipped."""
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / self.scale) + self.zero_point
+        quantized: Array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+        return quantized
+
+    def dequantize(self, steps: Array) -> Array:
+        """The tensor's integers to float32."""
+        values: Array = steps.astype(np.float32)
+        values -= self.zero_point
+        values *= np.float32(self.scale)
+        return values
+
+
+class TFLiteFile:
+    """A `.tflite` file with an interpreter per stream; a subclass names its package.
+
+    Where the file leaves the number of rows open, all rows of a call run at once; where it fixes
+    it, they run in steps of that size. Quantised tensors are real numbers to the outside; an
+    input that already has the file's integer type (a uint8 picture) is taken as it is.
+
+    Args:
+        file: the `.tflite` file.
+        precision: "auto": what the file was made in; another one can't be chosen at run time.
+        threads: CPU threads in all.
+        streams: calls at the same time, each with its share of the threads; by default as many
+            as there are threads.
+
+    Raises:
+        ConfigError: a precision is asked for.
+        ModelError: the file can't be loaded.
+    """
+
+    formats: tuple[str, ...] = ("tflite",)
+    batch_scale = 1
+    package: str
+    interpreter: Any
+
+    def __init__(
+        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+    ) -> None:
+        self.streams = min(streams or threads, threads)
+        self._file = file
+        self._threads = threads // self.streams
+        first = self._open()
+        self.precision = "int8" if _computes_in_int8(first.interpreter) else "float32"
+        if precision not in ("auto", self.precision):
+            raise ConfigError(
+                f"precision {precision!r}: {file.name} was made in {self.precision}, and a .tflite "
+                "file runs in the precision it was made in"
+            )
+        self.inputs = tuple(tensor.field for tensor in first.inputs)
+        self.outputs = tuple(tensor.field for tensor in first.outputs)
+        self.quantization: Mapping[str, Quantization] = {
+            tensor.field.name: tensor.quantization
+            for tensor in (*first.inputs, *first.outputs)
+            if tensor.quantization
+        }
+        self.metadata: dict[str, str] = {}
+        self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
+        self._idle.put(first)
+        for _ in range(self.streams - 1):
+            self._idle.put(self._open())
+
+    def run(self, tensors: Columns) -> Columns:
+        """Outputs by name, each with as many rows as the inputs; waits while all are busy.
+
+        Raises:
+            InputError: a shape, or a value such as an unknown token's number, is not for the model.
+        """
+        opened = self._idle.get()
+        try:
+            return opened.run(tensors)
+        except (ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{self._file.name}: {self.package} can't compute these values ({_line(error)})"
+            ) from error
+        finally:
+            self._idle.put(opened)
+
+    def _open(self) -> _Opened:
+        try:
+            with quietly():  # LiteRT greets every process
+                interpreter = self.interpreter(str(self._file), num_threads=self._threads)
+                return _Opened(interpreter)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise ModelError(
+                f"{self._file}: {self.package} can't load it ({_line(error)})"
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    field: Field
+    index: int
+    quantization: Quantization | None
+
+
+class _Opened:
+    """One interpreter, and the shapes it is set up for."""
+
+    def __init__(self, interpreter: Any) -> None:
+        self.interpreter = interpreter
+        # A signature bears the names that the model's author gave; the bare tensors have others.
+        names_in, names_out = _signature(interpreter)
+        given = interpreter.get_input_details()
+        self.inputs = [_tensor(detail, names_in) for detail in given]
+        self.outputs = [_tensor(detail, names_out) for detail in interpreter.get_output_details()]
+        self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in given]
+        try:
+            interpreter.allocate_tensors()
+        except RuntimeError:
+            # A size that is left open stands as 1, which may be too small for the model.
+            if all(-1 not in tensor.field.shape for tensor in self.inputs):
+                raise
+            self._shapes = []
+        first = given[0]["shape"]
+        self.rows = int(first[0]) if len(first) else 1  # of a call, where it is fixed
+        self._free = all(len(d["shape_signature"]) and d["shape_signature"][0] == -1 for d in given)
+
+    def run(self, tensors: Columns) -> Columns:
+        arrays = [self._prepared(tensor, tensors[tensor.field.name]) for tensor in self.inputs]
+        if [array.shape for array in arrays] == self._shapes:
+            return self._invoke(arrays)
+        if self._free:
+            self._resize(arrays)
+            return self._invoke(arrays)
+        return self._in_steps(arrays)
+
+    def _invoke(self, arrays: list[Array]) -> Columns:
+        interpreter = self.interpreter
+        for tensor, array in zip(self.inputs, arrays, strict=True):
+            interpreter.set_tensor(tensor.index, array)
+        interpreter.invoke()
+        result = {}
+        for tensor in self.outputs:
+            value = interpreter.get_tensor(tensor.index)
+            result[tensor.field.name] = (
+                tensor.quantization.dequantize(value) if tensor.quantization else value
+            )
+        return result
+
+    def _in_steps(self, arrays: list[Array]) -> Columns:
+        """A fixed number of rows per call; the last call is filled up with its last row."""
+        parts = []
+        for start in range(0, len(arrays[0]), self.rows):
+            step = [array[start : start + self.rows] for array in arrays]
+            lacking = self.rows - len(step[0])
+            if lacking:
+                step = [np.concatenate([part, np.repeat(part[-1:], lacking, 0)]) for part in step]
+            if [part.shape for part in step] != self._shapes:  # a sequence of another length
+                self._resize(step)
+            out = self._invoke(step)
+            parts.append({name: value[: self.rows - lacking] for name, value in out.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _resize(self, arrays: list[Array]) -> None:
+        self._shapes = []  # till it is known that these can be
+        for tensor, array in zip(self.inputs, arrays, strict=True):
+            self.interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
+        self.interpreter.allocate_tensors()
+        self._shapes = [array.shape for array in arrays]
+
+    @staticmethod
+    def _prepared(tensor: _Tensor, array: Array) -> Array:
+        if tensor.quantization:
+            if array.dtype == tensor.quantization.dtype:
+                return array
+            return tensor.quantization.quantize(array)
+        return array if array.dtype == tensor.field.dtype else array.astype(tensor.field.dtype)
+
+
+def _signature(interpreter: Any) -> tuple[dict[int, str], dict[int, str]]:
+    """Tensor index -> name in the file's only signature; nothing where it has none or several."""
+    signatures = interpreter.get_signature_list()
+    if len(signatures) != 1:
+        return {}, {}
+    runner = interpreter.get_signature_runner(next(iter(signatures)))
+    named = (runner.get_input_details(), runner.get_output_details())
+    given, gives = ({detail["index"]: name for name, detail in part.items()} for part in named)
+    return given, gives
+
+
+def _tensor(detail: dict[str, Any], names: dict[int, str]) -> _Tensor:
+    index = int(detail["index"])
+    dtype = np.dtype(detail["dtype"]).name if detail["dtype"] is not np.bytes_ else "str"
+    scale, zero_point = detail["quantization"]
+    quantization = None
+    if scale and np.issubdtype(detail["dtype"], np.integer):
+        quantization = Quantization(dtype, float(scale), int(zero_point))
+    shape = tuple(int(size) for size in detail["shape_signature"][1:])
+    name = names.get(index, str(detail["name"]))
+    return _Tensor(Field(name, "float32" if quantization else dtype, shape), index, quantization)
+
+
+def _computes_in_int8(interpreter: Any) -> bool:
+    """Whether activations, and not only weights, are integers: then some input of it is."""
+    kinds = [np.dtype(detail["dtype"]).name for detail in interpreter.get_input_details()]
+    return any(kind in ("int8", "uint8") for kind in kinds)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,197 @@
+"""Pictures in, label and score out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.tasks.picture_evidence import (
+    Evidence,
+    example_picture,
+    labels_found,
+    read_input,
+    starts_with_background,
+)
+from mlopsdeploy.tasks.pictures import PICTURE, Pictures
+
+_ACTIVATIONS = ("none", "sigmoid", "softmax")
+
+
+class ImageClassification:
+    """BGR pictures before, labels after.
+
+    Args:
+        pictures: how pictures become the model's input.
+        tensor: the output to read.
+        labels: a name for each class, the two of a single sigmoid included.
+        activation: what turns the output into probabilities: "none", "sigmoid" or "softmax".
+        threshold: two classes: the second is given from this probability on (0.5 when None);
+            more: a label is given from this probability on, else none (an empty string).
+        evidence: what was understood about the model, and why.
+    """
+
+    inputs = (PICTURE,)
+    batch_cost = 8
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        tensor: str,
+        *,
+        labels: Sequence[str],
+        activation: str = "none",
+        threshold: float | None = None,
+        evidence: Sequence[Evidence] = (),
+    ) -> None:
+        self.labels = tuple(labels)
+        self.threshold = threshold
+        self.evidence = tuple(evidence)
+        self.outputs = (
+            Field("label", "str"),
+            Field("score", "float32"),
+            Field("scores", "float32", (len(self.labels),)),
+        )
+        self._pictures = pictures
+        self._tensor = tensor
+        self._activation = activation
+        self._names = np.array([*self.labels, ""], dtype=object)
+
+    @classmethod
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
+        """From what the files say, and from what the model answers to one made-up picture."""
+        takes, evidence = read_input(files, runtime)
+        pictures = Pictures(takes)
+        values = runtime.run(pictures.encode(example_picture()))
+        tensor, scores, found = _output(files, values)
+        evidence += found
+        activation, why = _activation(files, scores, getattr(runtime, "quantization", {}), tensor)
+        evidence.append(Evidence("scores are", _MEANING[activation], why))
+        labels, named = _labels(files, max(scores.shape[1], 2))
+        evidence += named
+        threshold = files.threshold if options.threshold is None else options.threshold
+        return cls(
+            pictures,
+            tensor,
+            labels=labels,
+            activation=activation,
+            threshold=threshold,
+            evidence=evidence,
+        )
+
+    def encode(self, columns: Columns) -> Columns:
+        """The model's input tensor."""
+        return self._pictures.encode(columns["image"])
+
+    def cost(self, encoded: Columns) -> Array:
+        """The same for every picture."""
+        return np.ones(rows_of(encoded), np.int64)
+
+    def collate(self, encoded: Columns) -> Columns:
+        """Rows are dense already."""
+        return encoded
+
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """Label, its probability, and those of all classes, shape (rows, classes)."""
+        rows = rows_of(encoded)
+        scores = tensors[self._tensor].reshape(rows, -1).astype(np.float32, copy=False)
+        scores = _activate(scores, self._activation)
+        if scores.shape[1] == 1:
+            scores = np.hstack([1 - scores, scores])
+        top = scores.argmax(axis=1)
+        if scores.shape[1] == 2:
+            top = (scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)).astype(int)
+        score = scores[np.arange(rows), top]
+        if scores.shape[1] > 2 and self.threshold is not None:
+            top = np.where(score >= self.threshold, top, scores.shape[1])
+        return {"label": self._names[top], "score": score, "scores": scores}
+
+
+_MEANING = {
+    "none": "probabilities",
+    "sigmoid": "logits: a sigmoid follows",
+    "softmax": "logits: a softmax follows",
+}
+
+
+def _activate(scores: Array, activation: str) -> Array:
+    if activation == "sigmoid":
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
+    if activation == "softmax":
+        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
+        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+    return scores
+
+
+def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Evidence]]:
+    """The output that holds a number for each class: its name and values as (1, classes)."""
+    said = files.said.get("output")
+    if said is not None and said not in values:
+        raise ModelError(f"{files.name}: output is {said!r}, but it gives {', '.join(values)}")
+    flat = {
+        name: value.reshape(1, -1)
+        for name, value in values.items()
+        if value.ndim >= 2 and value.size == max(value.shape) and value.dtype.kind in "fiu"
+    }
+    if said is None and not flat:
+        shapes = ", ".join(f"{name} {value.shape[1:]}" for name, value in values.items())
+        raise ModelError(f"{files.name}: gives {shapes}, and not a number for each class")
+    name = str(said) if said is not None else max(flat, key=lambda name: flat[name].size)
+    scores = values[name].reshape(1, -1)
+    why = "the YAML" if said else "the only output" if len(values) == 1 else "the most classes"
+    return name, scores, [Evidence("scores", f"{name} ({scores.shape[1]})", why)]
+
+
+def _activation(
+    files: ModelFiles, scores: Array, quantization: Any, tensor: str
+) -> tuple[str, str]:
+    said = files.said.get("activation")
+    if said is not None:
+        if said not in _ACTIVATIONS:
+            raise ModelError(f"{files.name}: activation is {said!r}; use {', '.join(_ACTIVATIONS)}")
+        return str(said), "the YAML"
+    steps = quantization.get(tensor)
+    if steps is not None:
+        lowest = (np.iinfo(steps.dtype).min - steps.zero_point) * steps.scale
+        if abs(lowest) < 1e-6 and abs(steps.scale * 256 - 1) < 0.01:
+            return "none", "quantised in steps of 1/256 from 0, as a softmax is"
+    low, high, total = float(scores.min()), float(scores.max()), float(scores.sum())
+    if low >= -1e-4 and high <= 1 + 1e-4:
+        if abs(total - 1) < 0.02:
+            return "none", f"the values lie within 0 and 1 and add up to {total:.3f}"
+        return "none", f"the values lie within 0 and 1, {low:.2g} to {high:.2g}"
+    one = scores.shape[1] == 1
+    return "sigmoid" if one else "softmax", f"the values, {low:.3g} to {high:.3g}"
+
+
+def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Evidence]]:
+    """One name for each class; lists with and without a background line fit either way."""
+    labels = files.labels
+    evidence = labels_found(files, classes)
+    offset = files.said.get("label_offset")
+    if not labels:
+        return tuple(str(number) for number in range(classes)), evidence
+    if offset is not None:
+        if not isinstance(offset, int):
+            raise ModelError(f"{files.name}: label_offset is {offset!r}, not a whole number")
+        why = "the YAML"
+    elif len(labels) == classes:
+        offset, why = 0, f"as many classes as labels, {classes}"
+    elif len(labels) == classes + 1 and starts_with_background(labels):
+        offset, why = 1, f"the first label, {labels[0]!r}, has no class"
+    elif len(labels) == classes - 1 and not starts_with_background(labels):
+        offset, why = -1, f"{classes} classes for {len(labels)} labels: class 0 is the background"
+    else:
+        raise ModelError(
+            f"{files.name}: gives {classes} classes, but {files.labels_from} names {len(labels)}; "
+            "name as many, or say which label is the first class's with 'label_offset:'"
+        )
+    numbers = range(int(offset), int(offset) + classes)
+    names = tuple(
+        labels[number] if 0 <= number < len(labels) else "background" if number < 0 else str(number)
+        for number in numbers
+    )
+    return names, [*evidence, Evidence("label of class 0", repr(names[0]), why)]

@@ -1,0 +1,219 @@
+"""Boxes from the raw outputs of an SSD detector (Liu et al. 2016, https://arxiv.org/abs/1512.02325).
+
+A single-shot detector answers, for each of a fixed set of anchor boxes, with an offset of that box
+and a score per class. What stands between those and a list of objects is here, in NumPy alone:
+
+    ssd = Ssd(**boxes)                    # `boxes:` of model.yaml
+    found = ssd.detect(box_encodings[0], class_predictions[0], threshold=0.5)
+
+The keys of `boxes:` in a `model.yaml` are the attributes of `Ssd`. Boxes are `ymin, xmin, ymax,
+xmax`, relative to the picture, as in TensorFlow's detection models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float32]
+Indices = npt.NDArray[np.intp]
+
+
+class Found(NamedTuple):
+    """Objects in a picture, the surest first."""
+
+    boxes: Floats
+    """Shape (objects, 4): ymin, xmin, ymax, xmax, relative to the picture and within it."""
+
+    scores: Floats
+    """Shape (objects,): between 0 and 1."""
+
+    classes: Indices
+    """Shape (objects,): an index of the labels, the background not counted."""
+
+
+@dataclass(frozen=True)
+class Ssd:
+    """How one model lays out its anchors and writes its boxes.
+
+    Attributes:
+        size: height and width of the model's input, in pixels.
+        strides: pixels from one anchor to the next, for each feature map.
+        min_scale: side of the anchors of the finest map, as a part of the picture.
+        max_scale: the same of the coarsest map; the maps between are spaced evenly.
+        aspect_ratios: width / height of the anchors at every place of a map.
+        reduced_lowest: the finest map has three anchors at each place, of a tenth of the picture
+            and of the aspect ratios 1, 2 and 1/2, in place of all the others.
+        coder: divisors of the encoded y, x, height and width.
+        background: column of `class_predictions` that stands for no object; None where all
+            columns are objects.
+        iou: boxes of one class that overlap by more than this are one object.
+        limit: objects in a picture at most.
+    """
+
+    size: Sequence[int]
+    strides: Sequence[int]
+    min_scale: float = 0.2
+    max_scale: float = 0.95
+    aspect_ratios: Sequence[float] = (1, 2, 1 / 2, 3, 1 / 3)
+    reduced_lowest: bool = True
+    coder: Sequence[float] = (10, 10, 5, 5)
+    background: int | None = 0
+    iou: float = 0.5
+    limit: int = 100
+
+    @cached_property
+    def anchors(self) -> Floats:
+        """The anchor boxes, shape (anchors, 4): y and x of the centre, height, width."""
+        maps = len(self.strides)
+        scales = [*np.linspace(self.min_scale, self.max_scale, maps), 1.0]
+        layers = []
+        for i, stride in enumerate(self.strides):
+            if i == 0 and self.reduced_lowest:
+                ratios, sides = [1.0, 2.0, 0.5], [0.1, scales[0], scales[0]]
+            else:
+                # One square more, of a size between this map's and the next one's.
+                ratios = [*self.aspect_ratios, 1.0]
+                sides = [scales[i]] * len(self.aspect_ratios)
+                sides.append(np.sqrt(scales[i] * scales[i + 1]))
+            layers.append(_grid(self.size, stride, np.array(ratios), np.array(sides)))
+        return np.concatenate(layers)
+
+    def detect(
+        self, box_encodings: Floats, class_predictions: Floats, threshold: float = 0.5
+    ) -> Found:
+        """The objects that a model's raw outputs for one picture stand for.
+
+        Each anchor gives its best class only: with labels that include each other, such as "Mug"
+        and "Coffee cup", one anchor would else be two objects.
+
+        Args:
+            box_encodings: shape (anchors, 4).
+            class_predictions: logits, shape (anchors, classes), the background included.
+            threshold: the least score of an object, above 0 and below 1.
+
+        Raises:
+            ValueError: the model has another number of anchors.
+        """
+        if len(box_encodings) != len(self.anchors) or len(class_predictions) != len(self.anchors):
+            raise ValueError(
+                f"the model answers for {len(box_encodings)} boxes and {len(class_predictions)} "
+                f"rows of scores, but strides {list(self.strides)} of {self.size[0]} x "
+                f"{self.size[1]} pixels make {len(self.anchors)} anchors"
+            )
+        # The sigmoid is monotonic, so only the few logits above the threshold need one; and one
+        # comparison of all is faster than a maximum per anchor.
+        sure = class_predictions >= np.float32(np.log(threshold / (1 - threshold)))
+        if self.background is not None:
+            sure[:, self.background] = False
+        anchors = np.unique(np.flatnonzero(sure) // sure.shape[1])
+        logits = np.where(sure[anchors], class_predictions[anchors], -np.inf)
+        classes = logits.argmax(axis=1)
+        scores = sigmoid(logits.max(axis=1, initial=-np.inf))
+        if self.background is not None:
+            classes -= classes > self.background
+        boxes = decode_boxes(box_encodings[anchors], self.anchors[anchors], self.coder)
+        kept = non_max_suppression(boxes, scores, classes, self.iou, self.limit)
+        return Found(boxes[kept].clip(0, 1), scores[kept], classes[kept])
+
+
+def decode_boxes(encodings: Floats, anchors: Floats, coder: Sequence[float]) -> Floats:
+    """Boxes from offsets to anchors, in the centre-size coding of Faster R-CNN and SSD.
+
+    Args:
+        encodings: shape (boxes, 4): y, x, height, width, each times its entry of `coder`; the
+            centre in units of the anchor's size, the size as a logarithm of the ratio to it.
+        anchors: shape (boxes, 4): y and x of the centre, height, width.
+        coder: the four factors.
+
+    Returns:
+        Shape (boxes, 4): ymin, xmin, ymax, xmax; may reach beyond the picture.
+    """
+    offsets = encodings / np.asarray(coder, np.float32)
+    centres = anchors[:, :2] + offsets[:, :2] * anchors[:, 2:]
+    halves = anchors[:, 2:] * np.exp(offsets[:, 2:]) / 2
+    return np.concatenate([centres - halves, centres + halves], axis=1)
+
+
+def non_max_suppression(
+    boxes: Floats,
+    scores: Floats,
+    classes: Indices | None = None,
+    iou: float = 0.5,
+    limit: int = 100,
+) -> Indices:
+    """Of boxes that overlap, the surest.
+
+    The greedy rule, a box falls if it overlaps one that stands and is surer, written as a fixed
+    point over the whole matrix of overlaps (Cluster-NMS: Zheng et al. 2020,
+    https://arxiv.org/abs/2005.03572): the result is the same, and the loop runs as often as the
+    longest chain of boxes that suppress each other, not once for each box.
+
+    Args:
+        boxes: shape (boxes, 4): two opposite corners, in any unit.
+        scores: shape (boxes,).
+        classes: shape (boxes,); boxes of different classes leave each other alone. Without it all
+            are of one class.
+        iou: the overlap, intersection over union, above which two boxes are one object.
+        limit: boxes to keep at most.
+
+    Returns:
+        Indices of the kept boxes, the surest first; of equal scores, the first.
+    """
+    order = np.argsort(-scores, kind="stable")
+    overlap = box_iou(boxes[order], boxes[order]) > iou
+    if classes is not None:
+        overlap &= classes[order, None] == classes[order]
+    suppresses = np.triu(overlap, k=1)
+    stands = np.ones(len(order), bool)
+    while True:
+        still = np.logical_not(suppresses[stands].any(axis=0))
+        if np.array_equal(still, stands):
+            return order[stands][:limit]
+        stands = still
+
+
+def box_iou(first: Floats, second: Floats) -> Floats:
+    """Intersection over union of each box with each.
+
+    Args:
+        first: shape (boxes, 4): two opposite corners, the smaller first.
+        second: shape (others, 4).
+
+    Returns:
+        Shape (boxes, others); 0 for boxes without an area.
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1] - shared
+    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """1 / (1 + exp(-x)), written so that it can't overflow."""
+    scores: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
+    return scores
+
+
+def _grid(size: Sequence[int], stride: int, ratios: Floats, sides: Floats) -> Floats:
+    """Anchors of one feature map: row by row, all shapes at one place together."""
+    rows, columns = (-(-extent // stride) for extent in size)
+    y, x = np.meshgrid(
+        (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij"
+    )
+    centres = np.stack([y, x], axis=-1).reshape(-1, 1, 2)
+    shapes = np.stack([sides / np.sqrt(ratios), sides * np.sqrt(ratios)], axis=-1)
+    places, count = len(centres), len(shapes)
+    grid = np.concatenate(
+        [np.broadcast_to(centres, (places, count, 2)), np.broadcast_to(shapes, (places, count, 2))],
+        axis=-1,
+    )
+    return grid.reshape(-1, 4).astype(np.float32)

@@ -1,0 +1,137 @@
+"""The example clip, examples/street.mp4, from nothing but code.
+
+    python recipes/make_clip.py
+
+A chair stands on a pavement; a red car passes from left to right, then a blue one comes back.
+Flat shapes with a little shading are enough for the built-in detector to see a chair and cars.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Color = tuple[float, float, float]  # BGR
+
+CLIP = Path(__file__).parents[1] / "examples" / "street.mp4"
+WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 7
+
+# Outlines in parts of an object's width, from its middle, and of its height, from its top.
+CAR_BODY = (
+    *((-0.5, 0.62), (-0.49, 0.45), (-0.38, 0.38), (-0.24, 0.08), (-0.18, 0.02), (0.12, 0.0)),
+    *((0.2, 0.06), (0.34, 0.36), (0.47, 0.42), (0.5, 0.55), (0.5, 0.8), (-0.5, 0.8)),
+)
+CAR_WINDOWS = (
+    ((-0.34, 0.38), (-0.22, 0.1), (-0.17, 0.06), (-0.03, 0.05), (-0.03, 0.38)),
+    ((0.0, 0.38), (0.0, 0.05), (0.11, 0.05), (0.18, 0.1), (0.3, 0.37)),
+)
+CAR_WHEELS = (-0.3, 0.31)
+# The chair's, far parts first: left, top, right, bottom, and how bright.
+CHAIR_BOARDS = (
+    *((-0.35, 0.53, -0.27, 0.9, 0.55), (0.3, 0.53, 0.38, 0.9, 0.55)),  # hind legs
+    *((-0.33 + 0.2 * slat, 0.0, -0.23 + 0.2 * slat, 0.5, 1.0) for slat in range(4)),
+    (-0.38, 0.0, 0.4, 0.1, 1.25),
+    *((-0.52, 0.62, -0.42, 1.0, 1.0), (0.44, 0.62, 0.54, 1.0, 1.0)),  # front legs
+    (-0.53, 0.58, 0.55, 0.62, 0.55),
+)
+CHAIR_SEAT = ((-0.4, 0.5), (0.42, 0.5), (0.55, 0.58), (-0.53, 0.58))
+
+
+def main() -> None:
+    """Write the clip."""
+    street = backdrop()
+    chair(street, x=540, ground=228, height=190)
+    writer = cv2.VideoWriter(str(CLIP), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
+    for frame in range(FPS * SECONDS):
+        seconds = frame / FPS
+        picture = street.copy()
+        # Each car needs 2.8 seconds from beyond one edge to beyond the other.
+        car(picture, x=-180 + 1000 * (seconds - 0.4) / 2.8, ground=345, color=(40, 40, 180))
+        car(picture, x=820 - 1000 * (seconds - 3.8) / 2.8, ground=345, color=(180, 110, 40), way=-1)
+        writer.write(cv2.GaussianBlur(picture, (0, 0), 0.8).clip(0, 255).astype(np.uint8))
+    writer.release()
+
+
+def backdrop() -> Array:
+    """A wall, a pavement and a road, shaded from far to near; float32, (HEIGHT, WIDTH, 3)."""
+    picture = np.empty((HEIGHT, WIDTH, 3), np.float32)
+    bands: tuple[tuple[int, int, Color], ...] = (
+        (0, 165, (150, 185, 205)),
+        (165, 240, (165, 170, 172)),
+        (240, HEIGHT, (95, 95, 98)),
+    )
+    for top, bottom, color in bands:
+        shade = np.linspace(0.85, 1.05, bottom - top)[:, None, None]
+        picture[top:bottom] = np.array(color) * shade
+    picture[236:242] = 205  # the kerb
+    picture[161:166] = 120
+    return picture
+
+
+def chair(picture: Array, *, x: float, ground: float, height: float) -> None:
+    """A wooden chair, seen from the front."""
+    width, wood = 0.45 * height, np.array((40, 90, 150))
+    shadow(picture, x, ground, 0.8 * width, 0.05 * height, 0.45)
+    place = np.array((width, height))
+    origin = np.array((x, ground - height))
+    for left, top, right, bottom, shade in CHAIR_BOARDS:
+        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+        fill(picture, np.array(corners) * place + origin, tuple((wood * shade).tolist()))
+    fill(picture, np.array(CHAIR_SEAT) * place + origin, tuple((wood * 1.25).tolist()))
+
+
+def car(
+    picture: Array, *, x: float, ground: float, color: Color, height: float = 95, way: int = 1
+) -> None:
+    """A car from its side, that drives to the right (`way` 1) or to the left (-1)."""
+    width = 2.9 * height
+    if not -0.7 * width < x < WIDTH + 0.7 * width:
+        return
+    shadow(picture, x, ground, 0.55 * width, 0.1 * height, 0.6)
+    place = np.array((way * width, height))
+    origin = np.array((x, ground - height))
+    mask = np.zeros((HEIGHT, WIDTH, 1), np.uint8)
+    fill(mask, np.array(CAR_BODY) * place + origin, 255)
+    down = ((np.arange(HEIGHT) - origin[1]) / height).clip(0, 1)
+    light = 1.25 - 0.75 * down + 0.25 * np.exp(-(((down - 0.45) / 0.05) ** 2))  # and a glint
+    cover = mask / 255
+    picture *= 1 - cover
+    picture += cover * (np.array(color) * light[:, None, None]).clip(0, 255)
+    for window in CAR_WINDOWS:
+        fill(picture, np.array(window) * place + origin, (70, 60, 50))
+    for at in CAR_WHEELS:
+        wheel(picture, x + way * at * width, ground - 0.17 * height, 0.2 * height)
+    lamp = (round(x + way * 0.475 * width), round(ground - 0.5 * height))
+    cv2.ellipse(picture, lamp, (7, 6), 0, 0, 360, (230, 240, 250), -1, cv2.LINE_AA)
+
+
+def wheel(picture: Array, x: float, y: float, radius: float) -> None:
+    """A tyre and a rim with five spokes, which turn as far as the wheel has rolled."""
+    middle = (round(x), round(y))
+    for part, color in ((1.0, (25, 25, 25)), (0.62, (190, 190, 190)), (0.2, (80, 80, 80))):
+        cv2.circle(picture, middle, round(part * radius), color, -1, cv2.LINE_AA)
+    for spoke in range(5):
+        turn = x / radius + spoke * 2 * np.pi / 5
+        end = (round(x + 0.6 * radius * np.cos(turn)), round(y + 0.6 * radius * np.sin(turn)))
+        cv2.line(picture, middle, end, (90, 90, 90), 3, cv2.LINE_AA)
+
+
+def shadow(picture: Array, x: float, y: float, wide: float, high: float, depth: float) -> None:
+    """Darken a soft ellipse on the ground."""
+    mask = np.zeros(picture.shape[:2], np.float32)
+    cv2.ellipse(mask, (round(x), round(y)), (round(wide), round(high)), 0, 0, 360, 1, -1)
+    picture *= 1 - depth * cv2.GaussianBlur(mask, (0, 0), 0.6 * high)[..., None]
+
+
+def fill(picture: Array, corners: Array, color: Any) -> None:
+    """A polygon of (x, y) corners."""
+    cv2.fillPoly(picture, [np.rint(corners).astype(np.int32)], color, cv2.LINE_AA)
+
+
+if __name__ == "__main__":
+    main()

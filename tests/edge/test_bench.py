@@ -1,0 +1,134 @@
+"""The real detector measured on real clips, briefly: that figures fit together, never how large."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.edge.bench import bench_edge, slowest, verdict
+from mlopsdeploy.errors import InputError
+
+STAGES = ["capture", "encode", "infer", "decode", "draw", "events", "save"]
+COSTS = {
+    "capture": 2,
+    "encode": 2,
+    "infer": 3,
+    "decode": 0.1,
+    "draw": 0.1,
+    "events": 0.1,
+    "save": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def bench(clip):
+    def run(camera=clip, outputs=(), seconds=0.3, **settings):
+        wanted = EdgeSettings(camera=str(camera), threads=1, **settings)
+        return bench_edge(wanted, outputs=outputs, seconds=seconds)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def report(bench):
+    return bench()
+
+
+def test_every_stage_is_measured(report):
+    assert list(report["stages_ms"]) == STAGES
+    for values in (*report["stages_ms"].values(), report["invoke"]):
+        assert 0 < values["p50"] <= values["p99"]
+
+
+def test_the_figures_fit_together(report):
+    pipeline, invoke = report["pipeline"], report["invoke"]
+    assert report["model"] == "detector"
+    assert (report["width"], report["height"], report["live"]) == (160, 120, False)
+    assert pipeline["frames"] > 0
+    assert pipeline["frame_age_ms"] is None
+    assert report["ratio"] == pytest.approx(pipeline["fps"] / invoke["fps"], abs=0.01)
+    costs = {name: values["p50"] for name, values in report["stages_ms"].items()}
+    assert report["bottleneck"] == slowest(costs, (), live=False)
+    assert report["verdict"] == verdict(report)
+
+
+def test_a_clip_shorter_than_the_bench_is_watched_again(bench):
+    assert bench(seconds=1.0)["pipeline"]["frames"] > 39
+
+
+def test_outputs_are_part_of_the_pipeline(bench):
+    report = bench(outputs=("events", "save"))
+    assert report["pipeline"]["outputs"] == ["events", "save"]
+    assert report["pipeline"]["frames"] > 0
+
+
+def test_a_live_source_has_ages_and_sets_the_pace(bench):
+    report = bench(realtime=True, seconds=0.6)
+    assert report["live"]
+    assert report["pipeline"]["frame_age_ms"]["p99"] > 0
+    assert report["pipeline"]["fps"] < 25  # the clip has 20
+
+
+def test_a_single_picture_is_refused(bench, tmp_path, pictures):
+    import cv2
+
+    path = tmp_path / "one.png"
+    cv2.imwrite(str(path), pictures.make(1))
+    with pytest.raises(InputError, match="a single picture; name a video"):
+        bench(path)
+
+
+@pytest.mark.parametrize(
+    ("costs", "outputs", "live", "stage"),
+    [
+        ({}, (), False, "capture"),  # reading and encoding share a thread: 4 ms
+        ({"encode": 0.5}, (), False, "infer"),
+        ({}, (), True, "infer"),  # encoding and the model do: 5 ms
+        ({"capture": 33}, (), True, "capture"),
+        ({}, ("save",), False, "save"),
+        ({"save": 1}, ("events", "save"), False, "capture"),
+        ({"decode": 9}, (), False, "decode"),
+    ],
+)
+def test_the_busiest_thread_sets_the_pace(costs, outputs, live, stage):
+    assert slowest({**COSTS, **costs}, outputs, live=live) == stage
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ratio": 0.97}, "The model sets the pace: 97.0 fps are 97% of bare calls"),
+        ({"live": True, "bottleneck": "capture"}, "The camera sets the pace, 97.0 fps; the model"),
+        ({}, "The model is the slowest stage, but 97.0 fps are only 50% of bare calls"),
+        ({"bottleneck": "save"}, "save sets the pace with 5.0 ms a frame: 97.0 fps are 50%"),
+    ],
+)
+def test_the_verdict_is_one_sentence(changes, said):
+    report = {
+        "live": False, "ratio": 0.5, "bottleneck": "infer", "cores": 2,
+        "invoke": {"fps": 100.0}, "pipeline": {"fps": 97.0, "cores_busy": 1.5},
+        "stages_ms": {name: {"p50": cost} for name, cost in COSTS.items()},
+    }  # fmt: skip
+    sentence = verdict({**report, **changes})
+    assert sentence.startswith(said)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_the_command(clip):
+    command = [sys.executable, "-m", "mlopsdeploy", "bench", "edge", "--camera", str(clip)]
+    command += ["--threads", "1", "--seconds", "0.3"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(stage in shown for stage in STAGES)
+    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
+    assert json.loads(told)["verdict"].endswith(".")
+
+
+def test_a_camera_that_is_not_there_is_one_line(clip):
+    command = [sys.executable, "-m", "mlopsdeploy", "bench", "edge", "--camera", "nowhere.mp4"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "nowhere.mp4: no such camera or file" in done.stderr
+    assert "Traceback" not in done.stderr

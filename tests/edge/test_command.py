@@ -1,0 +1,365 @@
+"""`mlopsdeploy edge` as a process: a real video in, whole files out, whatever ends it."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import cv2
+import pytest
+import typer.main
+import yaml
+
+from mlopsdeploy.cli import app
+from mlopsdeploy.config import EdgeSettings, load
+from mlopsdeploy.errors import ConfigError
+
+
+def flags():
+    command = typer.main.get_command(app)
+    return {parameter.name: parameter for parameter in command.commands["edge"].params}
+
+
+def test_flags_and_settings_are_the_same_set():
+    given = flags()
+    assert set(given) - {"config", "json_summary", "help"} == set(EdgeSettings.model_fields)
+    for name in EdgeSettings.model_fields:
+        assert given[name].default is None, "the default stands in config.py alone"
+        assert "--" + name.replace("_", "-") in given[name].opts
+        assert given[name].help
+
+
+def test_the_config_shows_every_setting(repository):
+    text = (repository / "configs" / "edge.yaml").read_text("utf-8")
+    for name in EdgeSettings.model_fields:
+        assert re.search(rf"^#? ?{name}:", text, re.MULTILINE), name
+    everything = yaml.safe_load(re.sub(r"^# (?=\w+: )", "", text, flags=re.MULTILINE))
+    assert set(everything) == set(EdgeSettings.model_fields)
+    assert EdgeSettings.model_validate(everything).camera == "0"
+
+
+def test_settings_from_yaml_and_environment(tmp_path):
+    file = tmp_path / "e.yaml"
+    file.write_text("camera: 0\npreview: 8081\nthreads: auto\nwindow: false\n", "utf-8")
+    settings = load(EdgeSettings, str(file), {}, {"MLOPSDEPLOY_THREADS": "3"})
+    assert (settings.camera, settings.preview, settings.threads) == ("0", "8081", 3)
+    assert settings.window is False
+    assert load(EdgeSettings, str(file), {"threads": "auto"}, {}).threads is None
+    with pytest.raises(ConfigError, match="--threads: 'many'"):
+        load(EdgeSettings, None, {"threads": "many"}, {})
+    with pytest.raises(ConfigError, match="unknown key 'snapshot'; did you mean 'snapshots'"):
+        file.write_text("snapshot: x\n", "utf-8")
+        load(EdgeSettings, str(file), {}, {})
+
+
+# ---------------------------------------------------------------- to the end
+
+
+def test_a_video_into_all_outputs_at_once(edge, street, tmp_path, lines_of, pictures):
+    code, out, err = edge(
+        "--camera", street, "--save", "out.mp4", "--events", "e.jsonl", "--snapshots", "shots",
+        "--preview", "0", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    summary = json.loads(out)
+    capture = cv2.VideoCapture(str(street))
+    frames, fps = (capture.get(key) for key in (cv2.CAP_PROP_FRAME_COUNT, cv2.CAP_PROP_FPS))
+    assert summary["frames"] == frames
+    assert summary["ended"] == "end"
+    assert summary["dropped"] == 0
+    assert summary["failed"] == []
+    assert summary["bottleneck"] in summary["stages_ms"]
+    assert summary["model"]["name"] == "detector"
+    assert {"capture", "encode", "infer", "decode", "draw", "save", "events"} <= set(
+        summary["stages_ms"]
+    )
+    lines = lines_of(tmp_path / "e.jsonl")
+    assert (lines[0]["event"], lines[-1]["event"]) == ("connected", "ended")
+    seen = [line for line in lines if line["event"] == "frame"]
+    assert [line["frame"] for line in seen] == list(range(int(frames)))
+    assert seen[-1]["media_time"] == pytest.approx((frames - 1) / fps, abs=0.002)
+    found = [one for line in seen for one in line["detections"]]
+    assert found, "the example clip has objects in it that the detector finds"
+    for one in found:
+        x1, y1, x2, y2 = one["box"]
+        assert 0 <= x1 <= x2 <= seen[0]["width"]
+        assert 0 <= y1 <= y2 <= seen[0]["height"]
+        assert all(0 <= side <= 1 for side in one["relative"])
+        assert 0.5 <= one["score"] <= 1
+    counts = {}
+    for one in found:
+        counts[one["label"]] = counts.get(one["label"], 0) + 1
+    assert counts == summary["labels"]
+    assert len(pictures.read(tmp_path / "out.mp4")) == frames
+    assert 1 <= len(list((tmp_path / "shots").iterdir())) <= frames / fps + 2
+    assert "sets the pace" in err
+    assert re.search(r"preview: http://127\.0\.0\.1:\d+/", err)
+    assert "\x1b" not in err, "no colours where there is no terminal"
+
+
+def test_pictures(edge, pictures, tmp_path, lines_of):
+    (tmp_path / "in").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), pictures.make(number, (320, 240)))
+    code, _, err = edge("--camera", "in", "--events", "e.jsonl", "--save", "o.avi")
+    assert code == 0, err
+    seen = [line for line in lines_of(tmp_path / "e.jsonl") if line["event"] == "frame"]
+    assert [line["name"] for line in seen] == ["0.png", "1.png", "2.png"]
+    assert "media_time" not in seen[0]
+    assert len(pictures.read(tmp_path / "o.avi")) == 3
+
+
+def test_who_sees_nothing_is_told_how_to(edge, clip):
+    _, _, err = edge("--camera", clip, "--limit", "2")
+    assert "nothing is shown or written: --preview 8081" in err
+    _, _, err = edge("--camera", clip, "--limit", "2", "--events", "e.jsonl")
+    assert "nothing is shown" not in err
+
+
+def test_a_limit(edge, clip, tmp_path, lines_of):
+    code, out, _ = edge("--camera", clip, "--limit", "5", "--events", "e.jsonl", "--json")
+    assert code == 0
+    assert (json.loads(out)["frames"], json.loads(out)["ended"]) == (5, "limit")
+    lines = lines_of(tmp_path / "e.jsonl")
+    assert len(lines) == 7
+    assert lines[-1]["reason"] == "limit"
+
+
+def test_a_config_file(edge, clip, tmp_path):
+    (tmp_path / "e.yaml").write_text(f"camera: {clip}\nlimit: 3\nwindow: false\n", "utf-8")
+    code, out, err = edge("--config", "e.yaml", "--limit", "4", "--json")
+    assert code == 0, err
+    assert json.loads(out)["frames"] == 4
+    assert "no window" not in err
+
+
+def test_threads_are_measured(start, clip, tmp_path):
+    process = subprocess.run(
+        [sys.executable, "-m", "mlopsdeploy", "edge", "--camera", str(clip), "--limit", "1",
+         "--no-window"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    from mlopsdeploy.model import core_count
+
+    chosen = re.search(r"threads: (\d+) \(1: \d+\.\d ms", process.stderr)
+    assert chosen or core_count() == 1
+    assert not chosen or 1 <= int(chosen[1]) <= core_count()
+
+
+# ---------------------------------------------------------------- interrupted
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+@pytest.mark.parametrize("realtime", [True, False])
+def test_a_signal_finishes_the_files(
+    start, make_clip, tmp_path, lines_of, pictures, wait_for, number, code, word, realtime
+):
+    clip = make_clip(tmp_path / "long.mp4", frames=3000)
+    process = start(
+        "--camera", clip, "--save", "out.mp4", "--events", "e.jsonl", "--json",
+        *["--realtime"] * realtime,
+    )  # fmt: skip
+    wait_for(lambda: (tmp_path / "e.jsonl").exists() and len(lines_of(tmp_path / "e.jsonl")) > 1)
+    # The video has its first frames.
+    wait_for((tmp_path / "out.mp4").exists)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == code, err
+    assert f"{word}; all files are finished" in err
+    assert "Traceback" not in err
+    assert "nothing was written" not in err
+    summary = json.loads(out)
+    assert summary["ended"] == word
+    lines = lines_of(tmp_path / "e.jsonl")
+    assert lines[-1]["event"] == "ended"
+    assert lines[-1]["reason"] == word
+    saved = len(pictures.read(tmp_path / "out.mp4"))
+    if realtime:
+        assert saved > 0
+    else:
+        seen = [line["frame"] for line in lines if line["event"] == "frame"]
+        assert seen == list(range(summary["frames"]))
+        assert saved == summary["frames"]
+
+
+def test_a_stream_that_goes_silent_dies_and_comes_back(
+    start, streamer, tmp_path, lines_of, pictures, wait_for
+):
+    """Each is an event in the file and a line for people, and the video can be played."""
+    server = streamer()
+    path = tmp_path / "e.jsonl"
+    process = start(
+        "--camera", server.url, "--stall-seconds", "0.5", "--events", "e.jsonl", "--save", "o.mp4"
+    )
+
+    def happened():
+        lines = lines_of(path) if path.exists() else []
+        return [line["event"] for line in lines if line["event"] != "frame"]
+
+    wait_for(lambda: happened() == ["connected"])
+    time.sleep(0.5)
+    server.mode = "silent"
+    wait_for(lambda: "stalled" in happened())
+    server.mode = "good"
+    wait_for(lambda: "resumed" in happened())
+    server.close()
+    wait_for(lambda: "lost" in happened())
+    streamer(server.port)
+    wait_for(lambda: "reconnected" in happened())
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert happened()[:5] == ["connected", "stalled", "resumed", "lost", "reconnected"]
+    assert happened()[-1] == "ended"
+    for said in ("no frame for 0.", "frames again after", "connecting again", "back after"):
+        assert err.count(f"{server.url}: ") >= 5
+        assert said in err
+    assert len(pictures.read(tmp_path / "o.mp4")) > 10
+
+
+def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_for):
+    clip = make_clip(tmp_path / "long.mp4", frames=3000)
+    process = start("--camera", clip, "--events", "e.jsonl")
+    path = tmp_path / "e.jsonl"
+    wait_for(lambda: path.exists() and path.stat().st_size > 20_000)
+    process.kill()
+    process.wait()
+    frames = [line["frame"] for line in lines_of(path) if line["event"] == "frame"]
+    assert frames == list(range(len(frames)))
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+WRONG = {
+    "no camera": (["--camera", "77"], "no camera 77: /dev/video77 does not exist"),
+    "no file": (["--camera", "none.mp4"], "none.mp4: no such camera or file"),
+    "no video": (["--camera", "text.mp4"], "text.mp4: can't be read as a video or picture"),
+    "no stream": (["--camera", "http://127.0.0.1:9/v"], "can't be opened; is it running"),
+    "no model": (["--camera", "clip.mp4", "-m", "detecter"], "no model called 'detecter'; did you"),
+    "a model of text": (
+        ["--camera", "clip.mp4", "-m", "fraud"],
+        "--model fraud: takes",
+    ),
+    "threads": (["--camera", "clip.mp4", "--threads", "0"], "--threads: '0'"),
+    "threshold": (["--camera", "clip.mp4", "--threshold", "7"], "--threshold: 7.0"),
+    "limit": (["--camera", "clip.mp4", "--limit", "0"], "--limit: 0"),
+    "size of a file": (["--camera", "clip.mp4", "--width", "640"], "clip.mp4 is a file"),
+    "save": (["--camera", "clip.mp4", "--save", "none/out.mp4"], "the folder none does not exist"),
+    "save as": (["--camera", "clip.mp4", "--save", "out.txt"], "can't write that; can: .mp4"),
+    "events": (["--camera", "clip.mp4", "--events", "none/e.jsonl"], "No such file"),
+    "snapshots": (["--camera", "clip.mp4", "--snapshots", "clip.mp4"], "--snapshots clip.mp4: "),
+    "preview": (["--camera", "clip.mp4", "--preview", "here"], "expected a port, such as 8081"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_asked_wrongly_gets_one_line(edge, clip, tmp_path, case):
+    (tmp_path / "clip.mp4").symlink_to(clip)
+    (tmp_path / "text.mp4").write_text("no video\n" * 1000, "utf-8")
+    arguments, message = WRONG[case]
+    code, out, err = edge("--no-window", *arguments)
+    assert code == 2, err
+    assert out == ""
+    (line,) = [line for line in err.splitlines() if line.startswith("mlopsdeploy: ")]
+    assert message in line
+    assert "Traceback" not in err
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_a_port_in_use(edge, clip):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        code, _, err = edge("--camera", clip, "--preview", str(taken.getsockname()[1]))
+    assert code == 2
+    assert "Address already in use" in err
+
+
+def test_a_full_disk_is_one_line_and_the_other_outputs_go_on(edge, clip, tmp_path, pictures):
+    code, out, err = edge("--camera", clip, "--events", "/dev/full", "--save", "out.mp4", "--json")
+    assert code == 1
+    assert err.count("--events: No space left on device; nothing more is written there") == 1
+    assert "Traceback" not in err
+    assert json.loads(out)["failed"] == ["--events: No space left on device"]
+    assert len(pictures.read(tmp_path / "out.mp4")) == 40
+
+
+def test_a_preview_for_others_is_warned_of_and_can_be_looked_at(
+    start, make_clip, tmp_path, wait_for
+):
+    clip = make_clip(tmp_path / "long.mp4", frames=600)
+    log = tmp_path / "log"
+    with log.open("w") as stderr:
+        process = start("--camera", clip, "--realtime", "--preview", "0.0.0.0:0", stderr=stderr)
+    wait_for(lambda: "no password" in log.read_text("utf-8"))
+    port = int(re.search(r"preview: http://0\.0\.0\.0:(\d+)/", log.read_text("utf-8"))[1])
+
+    def state():
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection.request("GET", "/state")
+        said = json.loads(connection.getresponse().read())
+        connection.close()
+        return said
+
+    wait_for(lambda: state()["frames"] > 3)
+    assert state()["camera"] == str(clip)
+    assert state()["stages"]["infer"]["p50"] > 0
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+
+
+# ---------------------------------------------------------------- footprint
+
+LOADED = """
+import json, sys
+sys.argv = {arguments!r}
+from mlopsdeploy.cli import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+"""
+
+
+def test_it_loads_only_what_a_small_device_has(clip, tmp_path):
+    """`pip install 'mlopsdeploy[edge]'`: no framework, no pandas, no Flask."""
+    arguments = ["mlopsdeploy", "edge", "--camera", str(clip), "--no-window", "--threads", "1",
+                 "--events", str(tmp_path / "e.jsonl"), "--preview", "0",
+                 "--save", str(tmp_path / "o.mp4")]  # fmt: skip
+    # The process may end without unwinding, so it says what it has loaded on its way.
+    script = "import atexit, os, sys\nleave = os._exit\n" + (
+        "def tell(code=0):\n"
+        "    names = {name.partition('.')[0] for name in sys.modules}\n"
+        "    print('@', *sorted(names), flush=True)\n"
+        "    leave(code)\n"
+        "os._exit = tell\natexit.register(tell)\n"
+    ) + LOADED.format(arguments=arguments)  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    loaded = set(done.stdout.rpartition("@")[2].split())
+    own = {name for name in loaded - set(sys.stdlib_module_names) if not name.startswith("_")}
+    own -= set(subprocess_modules())
+    allowed = {
+        "mlopsdeploy", "numpy", "cv2", "ai_edge_litert", "rich", "typer", "yaml",
+        "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions",
+        "shellingham", "annotated_doc", "click", "markdown_it", "mdurl", "pygments",
+        "cython_runtime",
+    }  # fmt: skip
+    assert {"numpy", "cv2", "ai_edge_litert"} <= own
+    assert own <= allowed, sorted(own - allowed)
+
+
+def subprocess_modules():
+    """What a bare interpreter has loaded here, such as hooks of editable installs."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; print(*{n.partition('.')[0] for n in sys.modules})"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return done.stdout.split()

@@ -1,0 +1,284 @@
+"""Videos can be played, events are whole, snapshots are rare, and none disturbs another."""
+
+import json
+import subprocess
+import threading
+import time
+
+import cv2
+import numpy as np
+import pytest
+
+from mlopsdeploy.edge.events import Event
+from mlopsdeploy.edge.frames import Detection, Frame
+from mlopsdeploy.edge.outputs import (
+    Events,
+    Outlet,
+    Result,
+    Snapshots,
+    VideoFile,
+    fitted,
+)
+from mlopsdeploy.edge.stages import Stats
+from mlopsdeploy.errors import ConfigError
+
+CAT = Detection("cat", 0.9, (0.25, 0.5, 0.75, 1.0))
+
+
+@pytest.fixture
+def result(pictures):
+    def make(number, *detections, image=None, **frame):
+        image = pictures.make(number) if image is None else image
+        return Result(Frame(number, image, **frame), detections, Stats())
+
+    return make
+
+
+def write(sink, results):
+    for one in results:
+        item = sink.pick(one)
+        if item is not None:
+            sink.write(item)
+    sink.close()
+
+
+# ---------------------------------------------------------------- a result
+
+
+def test_a_result_is_drawn_once_in_place_and_only_when_asked_for(result):
+    one = result(1, CAT)
+    before = one.frame.image.copy()
+    assert (one.frame.image == before).all()
+    first = one.drawn()
+    assert first is one.frame.image is one.drawn()
+    assert (first != before).any()
+    assert one.stats.stages["draw"].count == 1
+
+
+# ---------------------------------------------------------------- save
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_a_saved_video_has_every_frame_of_a_file(result, pictures, tmp_path, suffix):
+    path = tmp_path / f"out{suffix}"
+    sink = VideoFile(str(path), size=(160, 120), fps=20, live=False)
+    write(sink, [result(number, CAT) for number in range(30)])
+    saved = pictures.read(path)
+    assert [pictures.number(image) for image in saved] == list(range(30))
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FPS) == pytest.approx(20)
+
+
+def test_a_saved_video_of_a_live_source_runs_at_the_speed_of_life(result, pictures, tmp_path):
+    path = tmp_path / "out.mp4"
+    sink = VideoFile(str(path), size=(160, 120), fps=10, live=True)
+    # 30 a second, then one a second, then a minute of silence.
+    times = [number / 30 for number in range(30)] + [2.0, 3.0, 63.0]
+    write(sink, [result(number, captured=100 + at) for number, at in enumerate(times)])
+    numbers = [pictures.number(image) for image in pictures.read(path)]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == pytest.approx(10 + 20 + 20, abs=2)
+    assert numbers[-1] == 32
+
+
+def test_frames_of_another_size_are_fitted_in(result, pictures, tmp_path):
+    path = tmp_path / "out.mp4"
+    sink = VideoFile(str(path), size=(160, 120), fps=10, live=False)
+    sizes = [(160, 120), (320, 100), (64, 200)]
+    write(sink, [result(1, image=np.full((h, w, 3), 200, np.uint8)) for w, h in sizes])
+    assert [image.shape for image in pictures.read(path)] == [(120, 160, 3)] * 3
+    wide = fitted(np.full((100, 320, 3), 200, np.uint8), (160, 120))
+    assert (wide[35:85] == 200).all()
+    assert (wide[:30] == 0).all()
+    assert (wide[90:] == 0).all()
+
+
+def test_where_a_video_can_not_be_saved(tmp_path):
+    (tmp_path / "folder.mp4").mkdir()
+    (tmp_path / "full.mp4").symlink_to("/dev/full")
+    wrong = {
+        "out.gif": "can't write that; can: .mp4",
+        "none/out.mp4": "does not exist",
+        "folder.mp4": "is not a file",
+        "full.mp4": "is not a file",
+    }
+    for name, message in wrong.items():
+        with pytest.raises(ConfigError, match=message):
+            VideoFile(str(tmp_path / name), size=(160, 120), fps=10, live=False)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of four megabytes, which only root can make."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)],
+        capture_output=True, check=False,
+    )  # fmt: skip
+    if made.returncode:
+        pytest.skip("a small file system can't be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, small_disk):
+    said = []
+    path = small_disk / "out.avi"
+    sink = VideoFile(str(path), size=(640, 480), fps=100, live=False)
+    outlet = Outlet(sink, Stats(), keep=True, say=said.append)
+    noise = np.random.default_rng(1)
+    for number in range(200):
+        outlet.put(result(number, image=noise.integers(0, 255, (480, 640, 3), np.uint8)))
+    outlet.close()
+    (line,) = said
+    assert line.startswith(f"--save: {path}: no space left on the disk; nothing more is written")
+    assert outlet.failed
+    assert 1 < len(pictures.read(path)) < 200
+
+
+# ---------------------------------------------------------------- events
+
+
+def test_events_of_a_file_have_a_line_for_every_frame(result, tmp_path, lines_of):
+    path = tmp_path / "e.jsonl"
+    sink = Events(str(path), live=False)
+    write(sink, [result(0, media_time=0.0), result(1, CAT, media_time=0.05, time=1e9 + 0.25)])
+    first, second = lines_of(path)
+    assert first["detections"] == []
+    assert second == {
+        "event": "frame",
+        "time": "2001-09-09T01:46:40.250Z",
+        "frame": 1,
+        "media_time": 0.05,
+        "width": 160,
+        "height": 120,
+        "detections": [
+            {
+                "label": "cat",
+                "score": 0.9,
+                "box": [40, 60, 120, 120],
+                "relative": [0.25, 0.5, 0.75, 1.0],
+            }
+        ],
+    }
+
+
+def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_path, lines_of):
+    path = tmp_path / "e.jsonl"
+    sink = Events(str(path), live=True)
+    seen = [(), (), (CAT,), (CAT,), (), (), (), (CAT,), ()]
+    write(sink, [result(number, *found) for number, found in enumerate(seen)])
+    assert [line["frame"] for line in lines_of(path)] == [0, 2, 3, 4, 7, 8]
+
+
+def test_a_line_is_there_as_soon_as_it_is_written(result, tmp_path):
+    path = tmp_path / "e.jsonl"
+    sink = Events(str(path), live=False)
+    sink.write(sink.pick(result(0)))
+    sink.write(sink.hear(Event("stalled", "no frame", {"seconds": 3.1})))
+    assert json.loads(path.read_text("utf-8").splitlines()[1])["seconds"] == 3.1
+    sink.close()
+
+
+def test_events_where_they_can_not_be_written(tmp_path):
+    with pytest.raises(ConfigError, match=r"--events .*none/e\.jsonl: No such file"):
+        Events(str(tmp_path / "none" / "e.jsonl"), live=False)
+
+
+# ---------------------------------------------------------------- snapshots
+
+
+def test_snapshots_are_of_frames_with_something_on_them_and_rare(result, tmp_path):
+    folder = tmp_path / "a" / "b"
+    sink = Snapshots(str(folder), seconds=1)
+    found = [(), (CAT,), (CAT,), (CAT,), (CAT,), ()]
+    write(
+        sink,
+        [
+            result(number, *some, media_time=number * 0.5, time=1e9)
+            for number, some in enumerate(found)
+        ],
+    )  # fmt: skip
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "20010909T014640.000Z-000001.jpg",
+        "20010909T014640.000Z-000003.jpg",
+    ]
+    image = cv2.imread(str(folder / "20010909T014640.000Z-000001.jpg"))
+    assert image.shape == (120, 160, 3)
+    assert tuple(image[110, 40]) != (90, 90, 90), "the box is on it"
+
+
+def test_every_picture_of_a_folder_gets_its_snapshot(result, tmp_path):
+    sink = Snapshots(str(tmp_path), seconds=1)
+    write(sink, [result(number, CAT, name=f"{number}.jpg") for number in range(3)])
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+# ---------------------------------------------------------------- outlets
+
+
+class Rest:
+    """A sink that takes its time, or fails."""
+
+    name, waiting = "rest", 2
+
+    def __init__(self, seconds=0.0, error=None):
+        self.seconds, self.error = seconds, error
+        self.numbers, self.closed = [], False
+
+    def pick(self, result):
+        return result.frame.number
+
+    def hear(self, event):
+        return event.kind
+
+    def write(self, item):
+        if self.error:
+            raise self.error
+        time.sleep(self.seconds)
+        self.numbers.append(item)
+
+    def close(self):
+        self.closed = True
+
+
+def test_an_outlet_that_keeps_gets_everything_in_order(result):
+    sink = Rest(0.002)
+    outlet = Outlet(sink, Stats(), keep=True, say=print)
+    for number in range(30):
+        outlet.put(result(number))
+    outlet.tell(Event("ended", "end"))
+    outlet.close()
+    assert sink.numbers == [*range(30), "ended"]
+    assert sink.closed
+    assert outlet.dropped == 0
+
+
+def test_an_outlet_that_does_not_keep_never_makes_the_pipeline_wait(result):
+    sink = Rest(0.1)
+    outlet = Outlet(sink, Stats(), keep=False, say=print)
+    gone = threading.Event()
+
+    def put():
+        for number in range(300):
+            outlet.put(result(number))
+        gone.set()
+
+    threading.Thread(target=put).start()
+    assert gone.wait(20), "writing all of it would take 30 seconds"
+    outlet.close()
+    assert sink.numbers[-1] == 299
+    assert len(sink.numbers) + outlet.dropped == 300
+
+
+def test_an_outlet_that_fails_says_so_once_and_takes_no_more(result):
+    said = []
+    sink = Rest(error=OSError(28, "No space left on device"))
+    outlet = Outlet(sink, Stats(), keep=True, say=said.append)
+    for number in range(30):
+        outlet.put(result(number))
+    outlet.close()
+    assert sink.closed
+    assert said == [
+        "--rest: No space left on device; nothing more is written there, the rest goes on"
+    ]

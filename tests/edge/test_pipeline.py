@@ -1,0 +1,158 @@
+"""The real detector on real frames: none of a file is lost, a camera's newest is what counts."""
+
+import threading
+import time
+
+import pytest
+
+from mlopsdeploy.edge.camera import Wish
+from mlopsdeploy.edge.pipeline import Pipeline
+from mlopsdeploy.edge.sources import open_source
+from mlopsdeploy.edge.stages import Stats
+from mlopsdeploy.errors import MlopsDeployError
+
+
+class Keeper:
+    """Remembers numbers and what each picture says, and when it was handed over."""
+
+    def __init__(self, pictures):
+        self.read = pictures.number
+        self.numbers, self.seen = [], []
+
+    def put(self, result):
+        self.numbers.append(result.frame.number)
+        self.seen.append(self.read(result.frame.image))
+
+
+@pytest.fixture
+def pipeline(clip, pictures):
+    def make(model, *, realtime=False, limit=None):
+        stats, keeper = Stats(), Keeper(pictures)
+        source = open_source(
+            str(clip), wish=Wish(), realtime=realtime, stall_seconds=3, tell=print,
+            timing=lambda seconds: stats.add("capture", seconds),
+        )  # fmt: skip
+        made = Pipeline(model, source, [keeper], stats, limit)
+        made.source, made.stats, made.keeper = source, stats, keeper
+        return made
+
+    return make
+
+
+def test_a_file_loses_no_frame(pipeline, model):
+    run = pipeline(model)
+    run.run()
+    assert run.keeper.numbers == run.keeper.seen == list(range(40))
+    assert run.ended == "end"
+    assert run.stats.frames == 40
+    assert {"capture", "encode", "infer", "decode"} <= set(run.stats.stages)
+    assert run.stats.stages["infer"].count == 40
+
+
+def test_a_file_loses_no_frame_to_a_slow_model(pipeline, slowed):
+    run = pipeline(slowed(0.03))
+    run.run()
+    assert run.keeper.numbers == list(range(40))
+    assert run.stats.bottleneck() == "infer"
+
+
+def test_a_slow_model_on_a_live_source_means_fewer_frames_never_older_ones(pipeline, slowed):
+    slow = slowed(0.2)  # four frames of the source
+    run = pipeline(slow, realtime=True)
+    newest, at_start = [], []
+    real = run.source._newest.put
+
+    def put(frame):  # what the source has given so far
+        newest.append(frame.number)
+        return real(frame)
+
+    run.source._newest.put = put
+    inner = slow.runtime.run
+
+    def infer(tensors):
+        at_start.append(newest[-1])
+        return inner(tensors)
+
+    slow.runtime.run = infer
+    run.run()
+    numbers = run.keeper.numbers
+    assert numbers == run.keeper.seen == sorted(set(numbers))
+    assert 2 < len(numbers) < 20
+    # At most one more had come while it was made ready.
+    assert all(there - number <= 1 for number, there in zip(numbers, at_start, strict=True))
+    assert run.source.dropped + len(numbers) == 40
+
+
+def test_a_limit(pipeline, model):
+    run = pipeline(model, limit=7)
+    run.run()
+    assert run.keeper.numbers == list(range(7))
+    assert run.ended == "limit"
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_stop_ends_it_with_all_that_was_done_handed_on(pipeline, slowed, realtime):
+    run = pipeline(slowed(0.05), realtime=realtime)
+    threading.Timer(0.4, run.stop, ("interrupted",)).start()
+    run.run()
+    assert run.ended == "interrupted"
+    assert 0 < len(run.keeper.numbers) == run.stats.frames < 40
+
+
+def test_a_model_that_fails_is_said_in_one_line(pipeline, slowed):
+    broken = slowed(0)
+
+    def run(tensors):
+        raise RuntimeError("first line\nof a long story: node 17 failed")
+
+    broken.runtime.run = run
+    made = pipeline(broken)
+    with pytest.raises(MlopsDeployError) as caught:
+        made.run()
+    assert str(caught.value) == "detector failed on frame 0: of a long story: node 17 failed"
+
+
+def test_a_mistake_of_ours_in_another_thread_is_not_swallowed(pipeline, model):
+    made = pipeline(model)
+
+    def put(result):
+        raise KeyError("ours")
+
+    made.keeper.put = put
+    with pytest.raises(KeyError, match="ours"):
+        made.run()
+
+
+def test_stages_overlap(pipeline, slowed, pictures):
+    """A model and an output of 30 ms each take together hardly longer than one of them."""
+    run = pipeline(slowed(0.03), limit=20)
+
+    class Slow:
+        def __init__(self):
+            self.numbers, self.began, self.ended = [], [], []
+
+        def put(self, result):
+            self.began.append(time.monotonic())
+            time.sleep(0.03)
+            self.ended.append(time.monotonic())
+
+    slow = run.keeper.put = Slow()
+    run._outlets = [slow]
+    inferred = []
+    inner = run._model.runtime.run
+
+    def infer(tensors):
+        start = time.monotonic()
+        done = inner(tensors)
+        inferred.append((start, time.monotonic()))
+        return done
+
+    run._model.runtime.run = infer
+    run.run()
+    # While a frame is handed on, the next one is already in the model.
+    both = sum(
+        start < ended and began < end
+        for began, ended in zip(slow.began, slow.ended, strict=True)
+        for start, end in inferred
+    )
+    assert both >= 15

@@ -1,0 +1,105 @@
+"""tflite-runtime, which wants NumPy 1 and Python 3.11, in an environment of its own.
+
+The environment is made once from PyPI and kept in pytest's cache; where that can't be done (no
+network, no Python 3.11) the tests say so and are skipped.
+"""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model import load_model
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+
+# Predictions of models on pictures, as JSON. Arguments: pictures.npy model.tflite ...
+SCRIPT = """
+import json, sys
+import numpy as np
+from mlopsdeploy.model import load_model
+
+pictures = np.load(sys.argv[1])
+answers = {}
+for path in sys.argv[2:]:
+    model = load_model(path, threads=1)
+    found = model.predict({"image": pictures})
+    answers[path] = {
+        "runtime": type(model.runtime).__name__,
+        "found": {
+            name: [np.asarray(row).tolist() for row in column] for name, column in found.items()
+        },
+    }
+print(json.dumps(answers))
+"""
+
+
+@pytest.fixture(scope="session")
+def tflite_python(request):
+    """A Python with 'mlopsdeploy[edge-tflite]' and nothing else."""
+    python = shutil.which("python3.11") or (
+        sys.executable if sys.version_info[:2] == (3, 11) else None
+    )
+    if python is None:
+        pytest.skip("tflite-runtime has no wheel past Python 3.11, and there is no python3.11")
+    project = (REPOSITORY / "pyproject.toml").read_bytes()
+    stamp = hashlib.sha256(project + str(REPOSITORY).encode()).hexdigest()[:16]
+    folder = Path(request.config.cache.mkdir("tflite-runtime")) / stamp
+    inside = folder / "bin" / "python"
+    if not (folder / "complete").exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=120)
+        done = subprocess.run(
+            [str(inside), "-m", "pip", "install", "--quiet", "-e", f"{REPOSITORY}[edge-tflite]"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=280,
+        )
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            pytest.skip(f"can't install mlopsdeploy[edge-tflite] here: {last[0]}")
+        (folder / "complete").touch()
+    return inside
+
+
+def test_it_answers_as_litert_does(tflite_python, tflite_models, rectangle, tmp_path):
+    box = (0.25, 0.25, 0.75, 0.5)
+    pictures = np.stack([rectangle("green", box), rectangle("red", (0, 0.5, 0.5, 1))])
+    np.save(tmp_path / "pictures.npy", pictures)
+    names = ("post_process", "tf2_order", "listed_uint8", "yolo_v8", "yolo_v8_int8", "softmax_int8")
+    paths = [str(tflite_models / f"{name}.tflite") for name in names]
+    done = subprocess.run(
+        [str(tflite_python), "-c", SCRIPT, str(tmp_path / "pictures.npy"), *paths],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    answers = json.loads(done.stdout)
+    for path in paths:
+        assert answers[path]["runtime"] == "TFLite"
+        ours = load_model(path, runtime="litert", threads=1).predict({"image": pictures})
+        for name, column in ours.items():
+            theirs = answers[path]["found"][name]
+            for row, value in enumerate(column):
+                if name == "label":
+                    assert np.asarray(value).tolist() == theirs[row]
+                else:
+                    np.testing.assert_allclose(theirs[row], value, rtol=0, atol=1e-6)
+
+
+def test_with_numpy_2_it_says_so_in_one_line(tflite_models):
+    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
+        pytest.skip("here is NumPy 1")
+    with pytest.raises(ConfigError, match=r"needs numpy < 2, and here is numpy 2") as caught:
+        load_model(str(tflite_models / "softmax.tflite"), runtime="tflite")
+    assert "mlopsdeploy[edge-tflite]" in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,137 @@
+import shutil
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model import load_model
+
+THREE = ("softmax", "logits", "softmax_int8", "softmax_uint8", "softmax_float16", "takes_pixels")
+
+
+@pytest.fixture
+def load(tflite_models, tmp_path):
+    def make(name, *, labels=None, said=None, **how):
+        path = tmp_path / f"{name}.tflite"
+        shutil.copy(tflite_models / path.name, path)
+        if labels:
+            (tmp_path / "labels.txt").write_text(labels)
+        if said:
+            path.with_suffix(".yaml").write_text(said)
+        return load_model(str(path), threads=1, **how)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pictures(rectangle):
+    box = (0.1, 0.1, 0.9, 0.9)
+    return np.stack([rectangle(color, box) for color in ("green", "red", "blue")])
+
+
+def evidence(model):
+    return {entry.what: entry for entry in model.task.evidence}
+
+
+@pytest.mark.parametrize("name", THREE)
+def test_the_colour_is_known(load, pictures, name):
+    found = load(name, labels="red\ngreen\nblue").predict({"image": pictures})
+    assert list(found["label"]) == ["green", "red", "blue"]
+    assert found["scores"].shape == (3, 3)
+    np.testing.assert_allclose(found["scores"].sum(axis=1), 1, atol=0.02)
+    np.testing.assert_array_equal(found["score"], found["scores"].max(axis=1))
+    assert (found["score"] > 0.95).all()
+
+
+def test_every_kind_gives_the_same_probabilities(load, pictures):
+    exact = load("softmax").predict({"image": pictures})["scores"]
+    for name in THREE[1:]:
+        other = load(name).predict({"image": pictures})["scores"]
+        np.testing.assert_allclose(other, exact, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "value", "why"),
+    [
+        ("softmax", "scores are", "probabilities", "add up to 1"),
+        ("logits", "scores are", "logits: a softmax follows", "the values"),
+        ("softmax_int8", "scores are", "probabilities", "steps of 1/256"),
+        ("takes_pixels", "normalisation", "0 to 255", "begins with MUL"),
+        ("quantised_inside", "normalisation", "0 to 1", "first quantises"),
+        ("softmax_uint8", "pixels become", "the pixels as they are", ""),
+        ("softmax_int8", "normalisation", "-1 to 1", "quantisation"),
+    ],
+)
+def test_what_was_understood_is_kept(load, name, what, value, why):
+    entry = evidence(load(name))[what]
+    assert entry.value == value
+    assert why in entry.why
+
+
+def test_metadata_say_labels_and_normalisation(tflite_models, pictures):
+    model = load_model(str(tflite_models / "described.tflite"), threads=1)
+    assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
+    assert evidence(model)["normalisation"].why == "the file's metadata"
+    assert model.task.labels == ("red", "green", "blue")
+
+
+def test_a_label_file_at_the_file_s_end(tflite_models, pictures):
+    model = load_model(str(tflite_models / "labels_within.tflite"), threads=1)
+    assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "why"),
+    [
+        ("with_background", "background\nred\ngreen\nblue", "as many classes as labels"),
+        ("with_background", "red\ngreen\nblue", "class 0 is the background"),
+        ("softmax", "???\nred\ngreen\nblue", "has no class"),
+        ("softmax", "red\ngreen\nblue", "as many classes as labels"),
+    ],
+)
+def test_labels_with_and_without_a_background(load, pictures, name, labels, why):
+    model = load(name, labels=labels)
+    assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
+    assert why in evidence(model)["label of class 0"].why
+
+
+def test_one_sigmoid_is_two_classes(load, pictures):
+    model = load("sigmoid", labels="other\nred")
+    found = model.predict({"image": pictures})
+    assert list(found["label"]) == ["other", "red", "other"]
+    np.testing.assert_allclose(found["scores"].sum(axis=1), 1, atol=1e-6)
+    lenient = load("sigmoid", labels="other\nred", threshold=0.1)  # it gives the others 0.12
+    assert list(lenient.predict({"image": pictures})["label"]) == ["red"] * 3
+
+
+def test_a_threshold_leaves_unsure_pictures_without_a_label(load, pictures):
+    model = load("softmax", labels="red\ngreen\nblue", threshold=0.9)
+    black = np.zeros_like(pictures[:1])
+    found = model.predict({"image": np.concatenate([pictures[:1], black])})
+    assert list(found["label"]) == ["green", ""]
+
+
+def test_classes_without_labels_are_numbers(load, pictures):
+    assert list(load("softmax").predict({"image": pictures})["label"]) == ["1", "0", "2"]
+
+
+def test_a_yaml_may_say_it_all(load, pictures):
+    said = "labels: [r, g, b]\nactivation: softmax\noutput: output_0\ninput: {color: bgr}"
+    model = load("logits", said=said)
+    assert list(model.predict({"image": pictures})["label"]) == ["g", "b", "r"]
+    assert evidence(model)["scores are"].why == "the YAML"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "message"),
+    [
+        ("softmax", "labels: [a, b, c, d, e]", "gives 3 classes, but .* names 5"),
+        ("softmax", "activation: relu", "activation is 'relu'; use none, sigmoid, softmax"),
+        ("softmax", "labels: [a, b, c]\nlabel_offset: x", "label_offset is 'x'"),
+        ("softmax", "output: nothing", "output is 'nothing', but it gives"),
+        ("heads", "task: image_classification", "and not a number for each class"),
+    ],
+)
+def test_what_can_not_be_understood_is_one_line(load, name, said, message):
+    with pytest.raises(ModelError, match=message):
+        load(name, said=said)

@@ -1,0 +1,139 @@
+"""What a model takes, by everything that can tell."""
+
+import pytest
+
+from mlopsdeploy.columns import Field, ModelFiles
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.runtimes.tflite_file import Quantization
+from mlopsdeploy.tasks.picture_evidence import read_input
+from mlopsdeploy.tasks.pictures import Pictures
+
+IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+
+class Tensors:
+    """A runtime's inputs, without the runtime."""
+
+    outputs = ()
+
+    def __init__(self, shape=(30, 40, 3), dtype="float32", quantization=None, others=()):
+        self.inputs = (Field("x", "float32" if quantization else dtype, shape), *others)
+        self.quantization = {"x": quantization} if quantization else {}
+
+
+def files(said=None, **metadata):
+    return ModelFiles(
+        name="m",
+        version="",
+        digest="",
+        task="",
+        graphs={},
+        said={"input": said} if said else {},
+        metadata=metadata,
+    )
+
+
+def understood(tensors, found=None, **how):
+    made, evidence = read_input(found or files(), tensors, **how)
+    return made, {entry.what: entry for entry in evidence}
+
+
+@pytest.mark.parametrize(
+    ("said", "metadata", "quantization", "expected", "why"),
+    [
+        ({"mean": 10, "std": [1, 2, 3]}, {"mean": [5.0]}, None, ((10,), (1, 2, 3)), "the YAML"),
+        (None, {"mean": [0.0], "std": [255.0]}, None, ((0,), (255,)), "the file's metadata"),
+        (None, {}, ("uint8", 1 / 128, 128), ((127.5,), (127.5,)), "quantisation holds -1 to 0.992"),
+        (None, {}, ("int8", 1 / 255, -128), ((0,), (255,)), "quantisation holds 0 to 1"),
+        (None, {}, ("uint8", 1.0, 0), ((0,), (1,)), "quantisation holds 0 to 255"),
+        (None, {}, ("uint8", 0.01866, 114), IMAGENET, "quantisation"),
+        (
+            None,
+            {"starts_with": {"operator": "MUL", "by": 1 / 255}},
+            None,
+            ((0,), (1,)),
+            "begins with MUL",
+        ),
+        (
+            None,
+            {"starts_with": {"operator": "SUB", "by": 0.45}},
+            None,
+            ((0,), (255,)),
+            "begins with SUB",
+        ),
+        (
+            None,
+            {"starts_with": {"operator": "QUANTIZE", "low": -1.0, "high": 1.0}},
+            None,
+            ((127.5,), (127.5,)),
+            "first quantises",
+        ),
+        (None, {}, None, ((127.5,), (127.5,)), "a guess"),
+    ],
+)
+def test_normalisation_and_where_it_is_from(said, metadata, quantization, expected, why):
+    tensors = Tensors(quantization=Quantization(*quantization) if quantization else None)
+    made, evidence = understood(tensors, files(said, **metadata))
+    assert (made.mean, made.std) == expected
+    assert why in evidence["normalisation"].why
+
+
+def test_a_quantisation_unlike_any_other_spreads_the_pixels_over_it():
+    tensors = Tensors(quantization=Quantization("uint8", 0.05, 20))
+    made, _ = understood(tensors)
+    assert Pictures(made).path == "the pixels as they are"
+
+
+def test_yolo_takes_zero_to_one_in_a_letterbox():
+    made, evidence = understood(Tensors(), letterbox=True, from_zero=True)
+    assert (made.mean, made.std, made.letterbox) == ((0,), (255,), True)
+    assert "a guess" in evidence["normalisation"].why
+    made, _ = understood(Tensors(), files({"resize": "stretch"}), letterbox=True)
+    assert not made.letterbox
+
+
+@pytest.mark.parametrize(
+    ("shape", "color", "first"),
+    [
+        ((30, 40, 3), "rgb", False),
+        ((30, 40, 1), "gray", False),
+        ((3, 30, 40), "rgb", True),
+        ((1, 30, 40), "gray", True),
+    ],
+)
+def test_channels_by_the_shape(shape, color, first):
+    made, _ = understood(Tensors(shape))
+    assert (made.size, made.color, made.channels_first) == ((30, 40), color, first)
+
+
+def test_an_open_size_is_said_somewhere_or_asked_for():
+    open_size = Tensors((-1, -1, 3))
+    assert understood(open_size, files({"size": [20, 30]}))[0].size == (20, 30)
+    assert understood(open_size, files(size=(8, 9)))[0].size == (8, 9)
+    with pytest.raises(ModelError, match=r"any size; say which .* 'input: \{size:"):
+        understood(open_size)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"normalise": 1}, "unknown key 'normalise' under 'input'"),
+        ({"color": "cmyk"}, "input.color is 'cmyk'"),
+        ({"resize": "crop"}, "input.resize is 'crop'"),
+        ({"mean": [1, 2]}, r"mean \[1.0, 2.0\] and std \[1.0\] of the YAML are not one number"),
+        ({"std": 0}, r"std \[0.0\] of the YAML are not one number, .* with no std of 0"),
+        ({"mean": "imagenet"}, r"mean \[\] and std"),
+    ],
+)
+def test_a_wrong_setting_is_one_line(said, message):
+    with pytest.raises(ModelError, match=message):
+        understood(Tensors(), files(said))
+
+
+def test_a_model_that_takes_no_picture_is_one_line():
+    with pytest.raises(ModelError, match="and not one picture"):
+        understood(Tensors((10,)))
+    with pytest.raises(ModelError, match="and not one picture"):
+        understood(Tensors(others=(Field("y", "float32", (3,)),)))
+    with pytest.raises(ModelError, match="no picture of one or three channels"):
+        understood(Tensors((30, 40, 7)))

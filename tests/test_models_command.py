@@ -1,0 +1,62 @@
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from mlopsdeploy.cli import app
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mlopsdeploy", "models", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_inspect_says_what_was_understood_and_why(tflite_models):
+    done = run("inspect", str(tflite_models / "post_process.tflite"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("post_process: object detection on litert float32, ready in ")
+    assert lines[1].split() == ["what", "understood", "as", "because", "of"]
+    assert any("y1 x1 y2 x2" in line for line in lines)
+    assert done.stderr == ""
+
+
+def test_inspect_as_json(tflite_models):
+    result = CliRunner().invoke(
+        app, ["models", "inspect", str(tflite_models / "described.tflite"), "--json"]
+    )
+    report = json.loads(result.stdout)
+    assert report["task"] == "image_classification"
+    assert report["labels"] == ["red", "green", "blue"]
+    assert report["tensors"]["inputs"] == [
+        {"name": "picture", "dtype": "float32", "shape": [64, 64, 3]}
+    ]
+    assert [field["name"] for field in report["outputs"]] == ["label", "score", "scores"]
+    why = {entry["what"]: entry["why"] for entry in report["evidence"]}
+    assert why["normalisation"] == "the file's metadata"
+
+
+def test_inspect_of_a_model_that_leaves_nothing_to_find_out():
+    result = CliRunner().invoke(app, ["models", "inspect", "fraud", "--json"])
+    report = json.loads(result.stdout)
+    assert report["task"] == "tabular_classification"
+    assert report["evidence"] == []
+    shown = CliRunner().invoke(app, ["models", "inspect", "fraud"])
+    assert "the model's files" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"), [("nothing", "no model called 'nothing'"), ("a/x.tflite", "no such")]
+)
+def test_a_model_that_is_not_there_is_one_line(reference, message):
+    done = run("inspect", reference)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
