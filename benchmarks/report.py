@@ -1,5 +1,5 @@
 """The result file as Markdown."""
-# ruff: noqa: RUF001  (dashes and signs are the report's typography)
+
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ WSGI callable of the same round. The share of the cores that other processes too
 with every run: it should be near zero.
 """
 
-# ruff: noqa: RUF001  (dashes and signs are the report's typography)
+
 
 from __future__ import annotations
 
