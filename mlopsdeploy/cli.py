@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 models = typer.Typer(help="Look at models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models, name="models")
+bench = typer.Typer(help="Measure how fast.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench, name="bench")
 
 
 def main() -> NoReturn:
@@ -313,3 +315,59 @@ def models_inspect(
 
     # A pipe gets whole lines, for grep.
     models_command.show(report, Console(width=None if sys.stdout.isatty() else 200))
+
+
+@bench.command("edge")
+def bench_edge(
+    camera: Annotated[
+        str | None, typer.Option(help="0, rtsp://…, a video, a folder; 0 by default.")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="YAML file, as of 'mlopsdeploy edge'.")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Built-in name, folder, .tflite; detector by default."),
+    ] = None,
+    events: Annotated[
+        bool, typer.Option("--events", help="Lines of what is found are part of the pipeline.")
+    ] = False,
+    save: Annotated[bool, typer.Option("--save", help="So is a video with the boxes.")] = False,
+    realtime: Annotated[
+        bool | None, typer.Option("--realtime", help="Play a video at its own speed, as if live.")
+    ] = None,
+    runtime: Annotated[
+        str | None, typer.Option(help="litert, tflite or openvino; the fastest by default.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    threads: Annotated[
+        str | None, typer.Option(help="Of the model; auto, the default, measures and picks.")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, max=3600, help="That the pipeline runs.")
+    ] = 3.0,
+    trust_model: Annotated[
+        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+    ] = None,
+    json_report: Annotated[
+        bool, typer.Option("--json", help="Print it as JSON on standard output.")
+    ] = False,
+) -> None:
+    """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
+    own = ("config", "events", "save", "seconds", "json_report")
+    flags = {key: value for key, value in locals().items() if key not in own}
+    try:
+        from mlopsdeploy.edge import bench as measuring
+    except ModuleNotFoundError as error:
+        _import_failed("edge", error)
+    from mlopsdeploy.config import EdgeSettings, load
+
+    outputs = [name for name, wanted in (("events", events), ("save", save)) if wanted]
+    settings = load(EdgeSettings, config, flags)
+    report = measuring.bench_edge(settings, outputs=outputs, seconds=seconds)
+    if json_report:
+        print(json.dumps(report, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    measuring.show(report, Console(highlight=False))

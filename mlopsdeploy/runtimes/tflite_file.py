@@ -7,7 +7,8 @@ all map the same file: a further interpreter costs its activations and nothing e
 from __future__ import annotations
 
 import queue
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,15 @@ class TFLiteFile:
             raise InputError(
                 f"{self._file.name}: {self.package} can't compute these values ({_line(error)})"
             ) from error
+        finally:
+            self._idle.put(opened)
+
+    @contextmanager
+    def lent(self) -> Iterator[Any]:
+        """The bare interpreter, for as long as the body runs: what a benchmark compares with."""
+        opened = self._idle.get()
+        try:
+            yield opened.interpreter
         finally:
             self._idle.put(opened)
 
