@@ -28,6 +28,7 @@ test: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/edge.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
@@ -42,5 +43,5 @@ $(VENV)/.batch: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --editable '.[batch,serve,torch,tensorflow]'
+	$(BIN)/python -m pip install --quiet --editable '.[batch,serve,edge,torch,tensorflow]'
 	@touch $@ $(VENV)/.batch

@@ -1,6 +1,5 @@
 """The result file as Markdown."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -30,8 +30,6 @@ WSGI callable of the same round. The share of the cores that other processes too
 with every run: it should be near zero.
 """
 
-
-
 from __future__ import annotations
 
 import argparse

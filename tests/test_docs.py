@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mlopsdeploy.config import BatchSettings, ServeSettings, load
+from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
@@ -38,10 +38,9 @@ def commands():
 # A server runs until it is stopped: its block, and what follows it in the block, is a test of its
 # own.
 SERVED = [block for block in blocks() if block[0].startswith("mlopsdeploy serve")]
+NOT_HERE = [line for line in commands() if re.search(r"# not run|--camera (0|rtsp)\b", line)]
 RUN = [
-    line
-    for line in commands()
-    if "# not run" not in line and not line.startswith("mlopsdeploy serve")
+    line for line in commands() if line not in NOT_HERE and not line.startswith("mlopsdeploy serve")
 ]
 
 
@@ -126,7 +125,8 @@ def test_a_command_of_the_readme(clone, line):
 )
 def test_a_server_of_the_readme_and_its_callers(clone, block):
     port = free_port()
-    command, *callers = (re.sub(r"\b8080\b", str(port), line) for line in block)
+    lines = (re.sub(r"\s+# .*", "", line) for line in block)
+    command, *callers = (re.sub(r"\b8080\b", str(port), line) for line in lines)
     if "--port" not in command:
         command += f" --port {port}"
     with running(clone, command.rstrip(" &"), port):
@@ -136,7 +136,7 @@ def test_a_server_of_the_readme_and_its_callers(clone, block):
             assert "urn:mlopsdeploy:problem" not in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("line", [line for line in commands() if "# not run" in line])
+@pytest.mark.parametrize("line", NOT_HERE)
 def test_what_is_not_run_at_least_names_flags_that_exist(clone, line):
     helped = shell(clone, f"{' '.join(line.split()[:2])} --help").stdout
     for flag in re.findall(r"(?<= )--[a-z-]+", line):
@@ -162,14 +162,28 @@ def test_the_serve_config_runs(clone):
         assert list(answer) == ["is_fraud", "score", "threshold", "model", "version"]
 
 
+def test_the_edge_config_runs(clone):
+    load(EdgeSettings, str(REPOSITORY / "configs" / "edge.yaml"), {}, {})
+    line = (
+        "mlopsdeploy edge -c configs/edge.yaml --camera examples/street.mp4 --limit 9 --no-window"
+    )
+    done = shell(clone, line)
+    assert done.returncode == 0, done.stderr
+    assert (clone / "events.jsonl").read_text("utf-8").count('"event": "frame"') == 9
+
+
 def test_every_config_has_a_test():
-    assert [path.stem for path in CONFIGS] == ["batch", "serve"]
+    assert [path.stem for path in CONFIGS] == ["batch", "edge", "serve"]
 
 
-def test_the_batch_config_shows_every_setting():
-    text = (REPOSITORY / "configs" / "batch.yaml").read_text("utf-8")
-    for name in BatchSettings.model_fields:
-        assert re.search(rf"^#? ?{name}:", text, re.MULTILINE), name
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("batch", BatchSettings), ("edge", EdgeSettings), ("serve", ServeSettings)],
+)
+def test_a_config_shows_every_setting(name, settings):
+    text = (REPOSITORY / "configs" / f"{name}.yaml").read_text("utf-8")
+    for setting in settings.model_fields:
+        assert re.search(rf"^#? ?{setting}:", text, re.MULTILINE), setting
     assert isinstance(yaml.safe_load(text), dict)
 
 

@@ -214,6 +214,14 @@ def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
             return
         log.info("stopping; what is in work is answered first")
         server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
+        threading.Thread(target=insist, daemon=True).start()
+
+    def insist() -> None:
+        """A worker that begins to serve at this moment loses the first signal."""
+        while server.wrks:
+            time.sleep(0.5)
+            for worker in tuple(server.wrks):
+                worker.terminate()  # type: ignore[no-untyped-call]
 
     @server.on_startup
     def take_signals() -> None:

@@ -5,9 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from mlopsdeploy.edge.bench import bench_edge, slowest, verdict
 
 from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.edge.bench import bench_edge, slowest, verdict
 from mlopsdeploy.errors import InputError
 
 STAGES = ["capture", "encode", "infer", "decode", "draw", "events", "save"]
