@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Mapping
+from math import isnan
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
 
 from mlopsdeploy.columns import Columns
+from mlopsdeploy.errors import InputError
 from mlopsdeploy.model import Model
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.answers import Answers
@@ -57,7 +59,12 @@ class Served:
             self._turns.put(None)
 
     def predict(self, columns: Columns) -> Columns:
-        """Predictions, when it is this request's turn."""
+        """Predictions, when it is this request's turn.
+
+        Raises:
+            Problem: 422 where the values are of the right kind, but the model has no answer to
+                them: it refuses them, or its score is not a number.
+        """
         try:
             self._turns.get_nowait()
         except queue.Empty:
@@ -65,9 +72,15 @@ class Served:
             self._turns.get()
             self.metrics.waits(-1)
         try:
-            return self.model.predict(columns)
+            predictions = self.model.predict(columns)
+        except InputError:
+            raise Problem(422, "no-answer", "the model can't take values like these") from None
         finally:
             self._turns.put(None)
+        score = predictions.get("score")
+        if score is not None and score.dtype.kind == "f" and any(map(isnan, score.tolist())):
+            raise Problem(422, "no-answer", "the model has no answer to values like these")
+        return predictions
 
 
 class Endpoint:

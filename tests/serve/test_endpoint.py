@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
+from mlopsdeploy.errors import InputError
+from mlopsdeploy.serve.app import create_app
 from mlopsdeploy.serve.endpoint import Served, expect_json, read_body
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.problems import Problem
@@ -136,3 +138,24 @@ def test_the_gate_lets_in_as_many_as_the_runtime_has_streams(churn, streams):
     assert got[20] is None
     assert len(set(got[:20])) == 20
     assert 'mlopsdeploy_queue{model="churn"} 0.0' in metrics.text().decode()
+
+
+class Unsure(Counted):
+    """Answers with what is not a number; refuses what is negative."""
+
+    def run(self, tensors):
+        if (tensors["features"] < 0).any():
+            raise InputError("features: s3cr3t-4711 does not fit")
+        answers = self._run(tensors)
+        return {name: np.full_like(value, np.nan) for name, value in answers.items()}
+
+
+@pytest.mark.parametrize("age", [1, -1])
+def test_no_answer_is_no_answer(churn, age):
+    """Rather than 'false', which is what a comparison with not-a-number gives."""
+    model = dataclasses.replace(churn, runtime=Unsure(churn.runtime, 1))
+    client = create_app({"churn": model}).test_client()
+    answer = client.post("/v1/models/churn:predict", json={"instances": [age, 1, 2]})
+    assert answer.status_code == 422
+    assert answer.json["type"].endswith(":no-answer")
+    assert "s3cr3t" not in answer.text
