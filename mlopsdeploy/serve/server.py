@@ -32,6 +32,7 @@ from mlopsdeploy.serve import logs
 
 log = logging.getLogger("mlopsdeploy.serve")
 _FAILURE = "failure"
+_STOPPING = "stopping"
 # Read when a numeric library is loaded: a worker's models bring their own threads, and a second
 # set under them would fight for the same cores.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -54,9 +55,12 @@ def run(settings: ServeSettings) -> None:
         # Loaded before the workers fork, so that they share its memory.
         from mlopsdeploy.serve import app  # noqa: F401
 
-        serve = {"granian": _granian, "gunicorn": _gunicorn}[settings.server]
+        load = partial(load_app, settings, folder, os.getpid())
         try:
-            serve(settings, partial(load_app, settings, folder, os.getpid()))
+            if settings.server == "granian":
+                _granian(settings, load, folder)
+            else:
+                _gunicorn(settings, load)
         finally:
             failure = folder / _FAILURE
             if failure.exists():
@@ -178,7 +182,7 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
+def _granian(settings: ServeSettings, load: Callable[[], Any], folder: Path) -> None:
     from granian.constants import HTTPModes, Interfaces
     from granian.http import HTTP1Settings
     from granian.log import LogLevels
@@ -213,15 +217,8 @@ def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
                 worker.kill()  # type: ignore[no-untyped-call]
             return
         log.info("stopping; what is in work is answered first")
+        (folder / _STOPPING).touch()
         server.signal_handler_interrupt()  # type: ignore[no-untyped-call]
-        threading.Thread(target=insist, daemon=True).start()
-
-    def insist() -> None:
-        """A worker that begins to serve at this moment loses the first signal."""
-        while server.wrks:
-            time.sleep(0.5)
-            for worker in tuple(server.wrks):
-                worker.terminate()  # type: ignore[no-untyped-call]
 
     @server.on_startup
     def take_signals() -> None:
@@ -229,14 +226,27 @@ def _granian(settings: ServeSettings, load: Callable[[], Any]) -> None:
             signal.signal(number, stop)
 
     server.on_shutdown(lambda: log.info("stopped"))
-    server.serve(target_loader=partial(_in_granian, load), wrap_loader=False)
+    server.serve(target_loader=partial(_in_granian, load, folder), wrap_loader=False)
 
 
-def _in_granian(load: Callable[[], Any]) -> Any:
+def _in_granian(load: Callable[[], Any], folder: Path) -> Any:
     """Loads an application in a worker, which takes signals from its parent alone."""
     os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: the parent, which drains the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler until now
-    return load()
+    app = load()
+    threading.Thread(target=_hear_again, args=(folder,), daemon=True).start()
+    return app
+
+
+def _hear_again(folder: Path) -> None:
+    """Granian loses a signal that comes just before it serves.
+
+    It is sent again once, and only in that case: a worker that gets a third one hangs.
+    """
+    time.sleep(0.25)
+    if (folder / _STOPPING).exists():
+        time.sleep(0.25)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:

@@ -140,6 +140,8 @@ def test_what_a_person_sees_in_a_terminal(tmp_path):
         process.wait()
         os.close(ours)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).replace("\r", "").splitlines()
+    # On a busy machine Granian takes a worker that has just ended for one that lives.
+    lines = [line for line in lines if "refused to gracefully stop" not in line]
     assert re.fullmatch(r"models +fraud *", lines[0])
     assert re.fullmatch(r"try it +http://127\.0\.0\.1:\d+/ *", lines[1])
     assert "openapi.json" in lines[2]

@@ -159,6 +159,6 @@ def test_schemathesis_finds_nothing(serve, churn_onnx, per_feature_onnx, tmp_pat
     but_itself = sum(len(item) for item in paths.values()) - 1
     assert int(tested[1]) == but_itself, done.stdout
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 1000
+    assert not [one for one in map(json.loads, server.log.splitlines()) if one["level"] != "info"]
     assert server.stop() == 0
     assert "Traceback" not in server.log
-    assert not [one for one in map(json.loads, server.log.splitlines()) if one["level"] != "info"]

@@ -350,9 +350,9 @@ def test_any_port(mlopsdeploy, tmp_path):
         process.terminate()
         rest = process.communicate(timeout=60)
     assert (process.returncode, rest[0]) == (0, "")
-    assert [json.loads(line)["message"] for line in rest[1].splitlines()] == [
-        "stopping; what is in work is answered first", "stopped",
-    ]  # fmt: skip
+    messages = [json.loads(line)["message"] for line in rest[1].splitlines()]
+    assert messages[0] == "stopping; what is in work is answered first"
+    assert messages[-1] == "stopped"
 
 
 def test_all_addresses_are_served_with_a_word_on_what_that_means(serve):
