@@ -4,6 +4,7 @@ import gzip
 import json
 import logging
 import re
+import socket
 import threading
 import wsgiref.simple_server
 import wsgiref.validate
@@ -237,9 +238,9 @@ def refused(answer, status, kind, field=None, caplog=None):
     assert "`" not in detail
     if field:
         assert field in detail
+    shown = (answer.body.decode() + str(answer.headers)).replace(document["request_id"], "")
     for leak in (MARK, "4711", "4.711", "Traceback", "msgspec", "Body", "Row"):
-        assert leak not in answer.body.decode()
-        assert leak not in str(answer.headers)
+        assert leak not in shown
     return detail
 
 
@@ -612,8 +613,14 @@ def test_it_keeps_to_wsgi_under_another_server(fraud, flask):
         assert b"mlopsdeploy_requests_total" in call("GET", "/metrics")[1]
         assert call("GET", "/openapi.json")[0] == 200
         # This server does not decode chunks; to read them would be to wait for ever.
-        status, body = call("POST", "/detect_fraud", iter([good.encode()]))
-        assert (status, json.loads(body)["type"]) == (411, "urn:mlopsdeploy:problem:no-length")
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as bare:
+            bare.sendall(
+                b"POST /detect_fraud HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Transfer-Encoding: chunked\r\n\r\n"
+            )
+            answer = bare.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.0 411 ")
+        assert b"urn:mlopsdeploy:problem:no-length" in answer
     finally:
         server.shutdown()
         server.server_close()

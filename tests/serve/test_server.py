@@ -271,7 +271,7 @@ def test_a_model_that_fails_and_one_that_takes_its_worker_along(slow_server):
     server = slow_server("--workers", "2", ready=2)
     failed = ask(server, -0.5)
     assert failed.status == 500
-    assert "4711" not in failed.body.decode()
+    assert "s3cr3t" not in failed.body.decode()
     assert "Traceback" not in failed.body.decode()
     (line,) = [one for one in map(json.loads, server.log.splitlines()) if "traceback" in one]
     assert line["request_id"] == failed.json["request_id"]
