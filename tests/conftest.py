@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -499,3 +501,36 @@ def rectangle() -> Callable[..., np.ndarray]:
         return picture
 
     return draw
+
+
+# ---------------------------------------------------------------- environments of their own
+
+
+@pytest.fixture(scope="session")
+def environment(request: pytest.FixtureRequest) -> Callable[..., Path]:
+    """`environment("name", *pip_arguments)`: the Python of an environment with these and no more.
+
+    It is made once from PyPI and kept in pytest's cache. Where it can't be made, tests that need
+    it are skipped and say why; CI makes it.
+    """
+
+    def make(name: str, *arguments: str) -> Path:
+        project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
+        stamp = hashlib.sha256(" ".join([project, *arguments]).encode()).hexdigest()[:16]
+        folder = Path(request.config.cache.mkdir(name)) / stamp
+        python = folder / "bin" / "python"
+        if (folder / "complete").exists():
+            return python
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+        done = subprocess.run(
+            [str(python), "-m", "pip", "install", "--quiet", *arguments],
+            capture_output=True, text=True, check=False, timeout=280,
+        )  # fmt: skip
+        if done.returncode:
+            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
+            pytest.skip(f"can't make an environment for {name}: {last[0]}")
+        (folder / "complete").touch()
+        return python
+
+    return make

@@ -1,12 +1,9 @@
 """tflite-runtime, which wants NumPy 1 and Python 3.11, in an environment of its own.
 
-The environment is made once from PyPI and kept in pytest's cache; where that can't be done (no
-network, no Python 3.11) the tests say so and are skipped.
+Where it can't be made (no network, another Python) the tests say so and are skipped.
 """
 
-import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,32 +38,11 @@ print(json.dumps(answers))
 
 
 @pytest.fixture(scope="session")
-def tflite_python(request):
+def tflite_python(environment):
     """A Python with 'mlopsdeploy[edge-tflite]' and nothing else."""
-    python = shutil.which("python3.11") or (
-        sys.executable if sys.version_info[:2] == (3, 11) else None
-    )
-    if python is None:
-        pytest.skip("tflite-runtime has no wheel past Python 3.11, and there is no python3.11")
-    project = (REPOSITORY / "pyproject.toml").read_bytes()
-    stamp = hashlib.sha256(project + str(REPOSITORY).encode()).hexdigest()[:16]
-    folder = Path(request.config.cache.mkdir("tflite-runtime")) / stamp
-    inside = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([python, "-m", "venv", str(folder)], check=True, timeout=120)
-        done = subprocess.run(
-            [str(inside), "-m", "pip", "install", "--quiet", "-e", f"{REPOSITORY}[edge-tflite]"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=280,
-        )
-        if done.returncode:
-            last = done.stderr.strip().splitlines()[-1:] or ["no reason given"]
-            pytest.skip(f"can't install mlopsdeploy[edge-tflite] here: {last[0]}")
-        (folder / "complete").touch()
-    return inside
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime has no wheel past Python 3.11")
+    return environment("tflite-runtime", "-e", f"{REPOSITORY}[edge-tflite]")
 
 
 def test_it_answers_as_litert_does(tflite_python, tflite_models, rectangle, tmp_path):
