@@ -31,6 +31,12 @@ app.add_typer(models, name="models")
 bench = typer.Typer(help="Measure how fast.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench, name="bench")
 
+# Options that mean the same in every command.
+Precision = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")]
+TrustModel = Annotated[
+    bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+]
+
 
 def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
@@ -120,7 +126,7 @@ def batch(
     runtime: Annotated[
         str | None, typer.Option(help="openvino, onnxruntime or torch; the fastest by default.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    precision: Precision = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use; all by default.")] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Goes before the names of the new columns.")
@@ -131,9 +137,7 @@ def batch(
     encoding: Annotated[
         str | None, typer.Option(help="Of a CSV file that is neither UTF-8 nor has a BOM.")
     ] = None,
-    trust_model: Annotated[
-        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
-    ] = None,
+    trust_model: TrustModel = None,
     json_summary: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,
@@ -194,13 +198,11 @@ def serve(
     runtime: Annotated[
         str | None, typer.Option(help="litert, onnxruntime, openvino, tensorflow or torch.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    precision: Precision = None,
     threads: Annotated[
         int | None, typer.Option(help="CPU threads per worker; its share of the cores by default.")
     ] = None,
-    trust_model: Annotated[
-        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
-    ] = None,
+    trust_model: TrustModel = None,
 ) -> None:
     """Answer requests over HTTP: a model behind REST.
 
@@ -264,13 +266,11 @@ def edge(
     runtime: Annotated[
         str | None, typer.Option(help="litert, tflite or openvino; the fastest by default.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    precision: Precision = None,
     threads: Annotated[
         str | None, typer.Option(help="Of the model; auto, the default, measures and picks.")
     ] = None,
-    trust_model: Annotated[
-        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
-    ] = None,
+    trust_model: TrustModel = None,
     json_summary: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,
@@ -339,16 +339,14 @@ def bench_edge(
     runtime: Annotated[
         str | None, typer.Option(help="litert, tflite or openvino; the fastest by default.")
     ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")] = None,
+    precision: Precision = None,
     threads: Annotated[
         str | None, typer.Option(help="Of the model; auto, the default, measures and picks.")
     ] = None,
     seconds: Annotated[
         float, typer.Option(min=0.1, max=3600, help="That the pipeline runs.")
     ] = 3.0,
-    trust_model: Annotated[
-        bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
-    ] = None,
+    trust_model: TrustModel = None,
     json_report: Annotated[
         bool, typer.Option("--json", help="Print it as JSON on standard output.")
     ] = False,

@@ -101,6 +101,8 @@ def _match_columns(
         return {"text": text_column.choose(sample, settings.text_column, path)}
     if settings.text_column:
         raise InputError(f"--text-column: {model.name} takes {len(wishes)} features, not a text")
+    if any(len(wish.shape) > 1 for wish in wishes):
+        raise ModelError(f"{model.name}: takes pictures or arrays, which no column of a table is")
     if nameless := next((wish for wish in wishes if wish.shape), None):
         raise ModelError(
             f"{model.name}: takes {nameless.shape[0]} features but does not name them; list the "

@@ -19,7 +19,6 @@ from time import perf_counter
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
@@ -31,7 +30,6 @@ from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import DEFAULT, Answers
 from mlopsdeploy.serve.endpoint import (
-    JSON,
     Answer,
     Endpoint,
     Environ,
@@ -43,6 +41,7 @@ from mlopsdeploy.serve.endpoint import (
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.problems import Problem
+from mlopsdeploy.serve.responses import flask_response, json_response
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -142,7 +141,7 @@ def create_app(
     _add_operations(app, metrics, list(served))
     document = openapi.document(app.endpoints, served)
     pages.add(app, served)
-    app.add_url_rule("/openapi.json", view_func=lambda: _json(document))
+    app.add_url_rule("/openapi.json", view_func=lambda: json_response(document))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _fault)
     rules = [rule.rule for rule in app.url_map.iter_rules()]
@@ -183,11 +182,11 @@ def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     @app.get("/readyz")
     def readyz() -> Response:
-        return _json({"status": "ready", "models": models})
+        return json_response({"status": "ready", "models": models})
 
     @app.get("/metrics")
     def metrics_() -> Response:
@@ -195,14 +194,7 @@ def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
 
 
 def _view(endpoint: Endpoint) -> Response:
-    answer = endpoint(request.environ, request.environ["mlopsdeploy.request_id"])
-    return Response(
-        answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
-    )
-
-
-def _json(document: Any) -> Response:
-    return Response(msgspec.json.encode(document), content_type=JSON)
+    return flask_response(endpoint(request.environ, request.environ["mlopsdeploy.request_id"]))
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -220,9 +212,7 @@ def _http_error(error: HTTPException) -> Response:
 def _problem(problem: Problem) -> Response:
     protocol = request.path == "/v2" or request.path.startswith("/v2/")
     answer = problem_answer(problem, request.environ["mlopsdeploy.request_id"], error=protocol)
-    return Response(
-        answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
-    )
+    return flask_response(answer)
 
 
 def _fault(error: Exception) -> Response:

@@ -19,6 +19,7 @@ from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, objects
 from mlopsdeploy.serve.endpoint import JSON, Answer, Endpoint, Environ, Served, read_body
 from mlopsdeploy.serve.problems import Problem
+from mlopsdeploy.serve.responses import json_response
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -165,18 +166,18 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
         return one
 
     def model_metadata(name: str, version: str | None = None) -> Response:
-        return _json(metadata(find(name, version)))
+        return json_response(metadata(find(name, version)))
 
     def model_ready(name: str, version: str | None = None) -> Response:
-        return _json({"name": find(name, version).name, "ready": True})
+        return json_response({"name": find(name, version).name, "ready": True})
 
     def infer_unknown(name: str, version: str | None = None) -> Response:
         find(name, version)
         raise AssertionError("a known model has a route of its own")
 
     app.add_url_rule("/v2", view_func=_server_metadata)
-    app.add_url_rule("/v2/health/live", "v2_live", lambda: _json({"live": True}))
-    app.add_url_rule("/v2/health/ready", "v2_ready", lambda: _json({"ready": True}))
+    app.add_url_rule("/v2/health/live", "v2_live", lambda: json_response({"live": True}))
+    app.add_url_rule("/v2/health/ready", "v2_ready", lambda: json_response({"ready": True}))
     for model in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
         app.add_url_rule(model, view_func=model_metadata)
         app.add_url_rule(f"{model}/ready", view_func=model_ready)
@@ -191,7 +192,7 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
 
 def _server_metadata() -> Response:
     extensions = ["binary_tensor_data", "model_repository"]
-    return _json({"name": "mlopsdeploy", "version": __version__, "extensions": extensions})
+    return json_response({"name": "mlopsdeploy", "version": __version__, "extensions": extensions})
 
 
 def _repository_index(served: Mapping[str, Served], body: bytes) -> Response:
@@ -201,7 +202,7 @@ def _repository_index(served: Mapping[str, Served], body: bytes) -> Response:
         raise Problem(400, "not-json", "the body must be a JSON object, or empty") from None
     if not isinstance(asked.get("ready", False), bool):
         raise Problem(400, "wrong-type", "ready must be true or false", "ready")
-    return _json(
+    return json_response(
         [
             {"name": name, "version": version_of(one), "state": "READY", "reason": ""}
             for name, one in served.items()
@@ -241,10 +242,6 @@ def accepted_datatypes(field: Field) -> list[str]:
 
 def _describe(field: Field) -> dict[str, Any]:
     return {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
-
-
-def _json(document: Any) -> Response:
-    return Response(msgspec.json.encode(document), content_type=JSON)
 
 
 def _explained(message: str) -> Problem:

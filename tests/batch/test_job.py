@@ -8,7 +8,9 @@ import re
 import numpy as np
 import pytest
 
+from mlopsdeploy.batch import command
 from mlopsdeploy.batch.job import Summary
+from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 
 
@@ -396,3 +398,10 @@ def test_progress_adds_up_to_all_rows(bert, file, tmp_path):
     source.close()
     assert sum(told) == pytest.approx(400)
     assert len(told) >= 10
+
+
+def test_a_table_has_no_pictures(tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text("image\n1\n", "utf-8")
+    with pytest.raises(ModelError, match="detector: takes pictures or arrays"):
+        command.run_batch(BatchSettings(input=str(table), model="detector"))
