@@ -17,7 +17,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from mlopsdeploy import __version__
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, Stopped
 
 app = typer.Typer(
     name="mlopsdeploy",
@@ -48,6 +48,10 @@ def main() -> NoReturn:
     except MlopsDeployError as error:
         print(f"mlopsdeploy: {error}", file=sys.stderr)
         code = error.exit_code
+    except Stopped as stopped:
+        word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
+        print(f"mlopsdeploy: {word}; {stopped.kept}", file=sys.stderr)
+        code = stopped.code
     except SystemExit as leaving:
         code = leaving.code
     if any(thread.daemon for thread in threading.enumerate()):
@@ -60,9 +64,7 @@ def main() -> NoReturn:
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     """A signal unwinds like an exception, so that no half-written file stays behind."""
-    word = "interrupted" if number == signal.SIGINT else "terminated"
-    print(f"mlopsdeploy: {word}; nothing was written", file=sys.stderr)
-    sys.exit(128 + number)
+    raise Stopped(number)
 
 
 def _import_failed(command: str, error: ModuleNotFoundError) -> NoReturn:
@@ -93,7 +95,7 @@ def root(
 def batch(
     input: Annotated[
         str | None,
-        typer.Argument(help="CSV, JSON Lines or Parquet file (.gz too); - for standard input."),
+        typer.Argument(help="CSV, JSON Lines or Parquet (.gz too); a folder, 'a pattern', or -."),
     ] = None,
     output: Annotated[
         str | None,
@@ -116,6 +118,37 @@ def batch(
         int | None, typer.Option(help="Rows per unit of reading; 1000 by default.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many rows.")] = None,
+    long_text: Annotated[
+        str | None,
+        typer.Option(help="Texts longer than the model takes: head, head-tail or chunks."),
+    ] = None,
+    max_errors: Annotated[
+        str | None,
+        typer.Option(help="Bad rows allowed: a number, a share (1% by default), none."),
+    ] = None,
+    commit_seconds: Annotated[
+        float | None, typer.Option(help="Between commits, which a crash loses at most; 5.")
+    ] = None,
+    fresh: Annotated[
+        bool | None,
+        typer.Option("--fresh", help="Start over, also if a run is unfinished."),
+    ] = None,
+    incremental: Annotated[
+        bool | None,
+        typer.Option("--incremental", help="Compute only rows that no earlier run has scored."),
+    ] = None,
+    report: Annotated[
+        str | None, typer.Option(help="Write a page about the result, and drift, to this .html.")
+    ] = None,
+    dry_run: Annotated[
+        bool | None, typer.Option("--dry-run", help="Score a sample and say what all would take.")
+    ] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Of this machine; --dry-run says what the run would cost.")
+    ] = None,
+    schedule: Annotated[
+        str | None, typer.Option(help="Run again and again, as cron would: '0 2 * * *'.")
+    ] = None,
     all_scores: Annotated[
         bool | None, typer.Option("--all-scores", help="Also write every label's score.")
     ] = None,
@@ -127,6 +160,10 @@ def batch(
         str | None, typer.Option(help="openvino, onnxruntime or torch; the fastest by default.")
     ] = None,
     precision: Precision = None,
+    max_flips: Annotated[
+        str | None,
+        typer.Option(help="Labels that int8 may change, a share; 1% by default."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU cores to use; all by default.")] = None,
     prefix: Annotated[
         str | None, typer.Option(help="Goes before the names of the new columns.")
@@ -160,7 +197,11 @@ def batch(
         raise ConfigError("no input: name a file, as in 'mlopsdeploy batch reviews.csv'")
     if json_summary and settings.output == "-":
         raise ConfigError("--json and --output -: both want standard output; use one of them")
+    if settings.schedule and settings.input == "-":
+        raise ConfigError("--schedule: standard input can be read only once; name a file")
     try:
+        if settings.schedule:
+            sys.exit(command.run_again_and_again(settings.schedule, sys.argv[1:]))
         summary = command.run_batch(settings)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)

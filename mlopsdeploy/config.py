@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ByteSize,
     ConfigDict,
     Field,
@@ -28,6 +29,16 @@ from mlopsdeploy.errors import ConfigError
 
 _MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
+
+
+def _share(value: object) -> object:
+    """`1%` is 0.01."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
 
 
 class Strict(BaseModel):
@@ -59,12 +70,34 @@ class BatchSettings(Settings):
     output: str | None = None
     text_column: str | None = None
     features: tuple[str, ...] = ()
+    long_text: Literal["head", "head-tail", "chunks"] = "head"
+    max_flips: Share = 0.01
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     limit: Annotated[int, Field(ge=1)] | None = None
+    max_errors: str = "1%"
+    commit_seconds: Annotated[float, Field(ge=0)] = 5.0
+    fresh: bool = False
+    incremental: bool = False
+    report: str | None = None
+    dry_run: bool = False
+    price_per_hour: Annotated[float, Field(gt=0)] | None = None
+    schedule: str | None = None
     all_scores: bool = False
     prefix: str = ""
     delimiter: Annotated[str, Field(pattern=r"^(auto|[\t -!#-~])$")] = "auto"
     encoding: str = "auto"
+
+    @field_validator("max_errors", mode="before")
+    @classmethod
+    def _number(cls, value: object) -> object:
+        """In YAML `max_errors: 100` is a number."""
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("schedule")
+    @classmethod
+    def _off(cls, value: str | None) -> str | None:
+        """`off` on the command line overrides a schedule in the YAML."""
+        return None if value == "off" else value
 
     @field_validator("features", mode="before")
     @classmethod

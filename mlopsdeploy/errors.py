@@ -33,3 +33,12 @@ class ModelError(MlopsDeployError):
     """The model can't be found, read, or run by the runtime asked for."""
 
     exit_code = 2
+
+
+class Stopped(SystemExit):
+    """A signal ended the process; `kept` says what is left of its work."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.number = number
+        self.kept = "nothing was written"

@@ -79,11 +79,7 @@ BAD_FILES = {
     "binary.csv": (bytes(range(256)) * 20, "looks like a binary file"),
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "looks like a binary file"),
     "excel.csv": (b"PK\x03\x04" + bytes(50), "this is a zip (or Excel) file"),
-    "quote.csv": (b'id,review_text\n1,"never closed\n2,b\n', "line 2: a quote"),
-    "ragged.csv": (b"id,review_text\n1,a\n2,b,c\n", "line 3: has 3 fields, the header has 2"),
-    "latin.csv": (b"id,review_text\n1,ok\n2,caf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
     "cut.csv.gz": (gzip.compress(GOOD * 2000)[:-30], "cut.csv.gz: can't be read"),
-    "r.jsonl": (b'{"review_text": "a"}\nnot json\n', "line 2: not JSON"),
     "r.parquet": (b"PAR1 but not really PAR1", "not a Parquet file"),
     "labelled.csv": (b"label,review_text\n1,good\n", "already has a column 'label'"),
     "r.xlsx": (b"PK\x03\x04", "can't tell its format"),
@@ -98,16 +94,44 @@ def test_a_file_that_is_not_right(mlopsdeploy, leftovers, tmp_path, bert, name):
     assert message in line
 
 
-def test_an_error_far_down_leaves_nothing_either(mlopsdeploy, leftovers, tmp_path, bert):
-    rows = b"".join(b"%d,good food %d\n" % (number, number) for number in range(3000))
-    (tmp_path / "r.csv").write_bytes(b"id,review_text\n" + rows + b"1,2,3\n")
-    line = refused(mlopsdeploy("batch", "r.csv", "--model", bert, "--batch-size", "50"), leftovers)
-    assert "line 3002: has 3 fields" in line
+SET_ASIDE = {
+    "quote.csv": (b'id,review_text\n1,"never closed\n2,b\n', "line 2: a quote"),
+    "ragged.csv": (b"id,review_text\n1,a\n2,b,c\n", "line 3: has 3 fields, the header has 2"),
+    "latin.csv": (b"id,review_text\n1,ok\n2,caf\xe9\n", "line 3: byte 0xe9 is not UTF-8"),
+    "r.jsonl": (b'{"review_text": "a"}\nnot json\n', "line 2: not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", SET_ASIDE)
+def test_a_row_that_is_set_aside(mlopsdeploy, tmp_path, bert, name):
+    content, message = SET_ASIDE[name]
+    (tmp_path / name).write_bytes(content)
+    done = mlopsdeploy("batch", name, "--model", bert, "--json")
+    assert done.code == 0, done
+    assert message in " ".join(done.err.split())
+    stem, suffix = name.split(".")
+    errors = tmp_path / f"{stem}.predictions.{suffix}.errors.jsonl"
+    assert len(errors.read_text("utf-8").splitlines()) == 1
+    assert json.loads(done.out)["failed"] == 1
+
+
+def test_too_many_bad_rows(mlopsdeploy, tmp_path, bert):
+    rows = b"".join(b"%d,good food %d\n" % (number, number) for number in range(30))
+    (tmp_path / "r.csv").write_bytes(b"id,review_text\n" + rows + b"1,2,3\n" * 3)
+    done = mlopsdeploy("batch", "r.csv", "--model", bert)
+    assert done.code == 2
+    (line,) = done.lines
+    assert "3 of 33 rows are bad, more than --max-errors allows" in line
+    assert "r.csv: line 32: has 3 fields" in line
+    errors = tmp_path / "r.predictions.csv.unfinished" / "errors.jsonl"
+    assert str(errors.relative_to(tmp_path)) in line
+    assert len(errors.read_text("utf-8").splitlines()) == 3
+    assert mlopsdeploy("batch", "r.csv", "--model", bert, "--max-errors", "3").code == 0
 
 
 ASKED_WRONGLY = {
     "no such file": (["none.csv"], "none.csv: no such file"),
-    "a folder": (["."], "is a folder"),
+    "a folder": (["sub"], "sub: no .csv, .jsonl or .parquet file there"),
     "no input": ([], "no input: name a file"),
     "no such text column": (["r.csv", "--text-column", "txt"], "no column 'txt'; there are: 'id'"),
     "output folder": (["r.csv", "-o", "none/r.csv"], "the folder none does not exist"),

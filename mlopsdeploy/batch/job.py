@@ -1,10 +1,10 @@
-"""The batch strategy: read, plan, compute, write, all four at the same time.
+"""The batch strategy on one machine: read, plan, compute, write, all four at the same time.
 
     reader thread            pool, one thread per stream      writer thread
     ─────────────            ───────────────────────────      ─────────────
-    read a window       ┌──► collate, run, decode a batch ──┐ restore the order
+    read and parse      ┌──► collate, run, decode a batch ──┐ restore the order
     skip duplicates     │    …                              ├──► write the rows
-    encode, plan ───────┘    …                              ┘
+    encode, plan ───────┘    …                              ┘    commit now and then
 
 A window is eight batches of reading. Within it rows are sorted by cost and cut into the batches
 that are computed; the pool always has the next window's batches to go on with.
@@ -13,23 +13,30 @@ that are computed; the pool always has the next window's batches to go on with.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from typing import TypeVar
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 
-from mlopsdeploy.batch.sinks import Sink, check_output, open_sink, passes_records
-from mlopsdeploy.batch.sources import Source, Window
-from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-from mlopsdeploy.model import Model, in_order
-from mlopsdeploy.planner import Rows, unique
+from mlopsdeploy.batch import scoring
+from mlopsdeploy.batch.bad_rows import BadRow, MaxErrors, TooManyBadRows
+from mlopsdeploy.batch.incremental import ScoreStore
+from mlopsdeploy.batch.scoring import Computed, Planned
+from mlopsdeploy.batch.sinks import Sink
+from mlopsdeploy.batch.sources import Chunk, Source, Wanted, Window, chunks
+from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.columns import Columns
+from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.model import Model
+from mlopsdeploy.planner import Rows
 
 WINDOW = 8  # batches of reading; 8 × 1,000 rows give over 95 % of the speed of a full sort
 AHEAD = 2  # windows read and planned before they are needed
@@ -40,218 +47,389 @@ Progress = Callable[[float, float | None], None]
 
 @dataclass
 class Summary:
-    """What a run did. `failed` rows hold something that the model can't take as input."""
+    """What a run did so far.
+
+    `failed` rows were set aside, `empty` ones lack a value to score, `reused` ones were scored
+    by an earlier run. `seconds` are of all attempts together; `stages` are seconds of all threads.
+    """
 
     rows: int = 0
     seconds: float = 0.0
     labels: Counter[str] = field(default_factory=Counter)
-    mean_score: float | None = None
+    score_sum: float = 0.0
     truncated: int = 0
+    tokens: int = 0
+    lost_tokens: int = 0
     duplicates: int = 0
+    reused: int = 0
     empty: int = 0
     failed: int = 0
-    first_failed: int | None = None
+    first_failed: str = ""
+    reasons: Counter[str] = field(default_factory=Counter)
+    stages: Counter[str] = field(default_factory=Counter)
+    attempts: int = 0
 
     @property
     def rows_per_second(self) -> float:
         """Rows over the whole run, reading and writing included."""
         return self.rows / self.seconds if self.seconds else 0.0
 
-    def as_dict(self) -> dict[str, object]:
-        """The same for JSON."""
-        known = {**asdict(self), "labels": dict(self.labels.most_common())}
-        return {**known, "rows_per_second": round(self.rows_per_second, 1)}
+    @property
+    def mean_score(self) -> float | None:
+        """Of the rows that have one."""
+        scored = sum(self.labels.values())
+        return self.score_sum / scored if scored else None
+
+    @classmethod
+    def from_state(cls, said: Mapping[str, Any]) -> Summary:
+        """What `state` gave, also by way of JSON."""
+        summary = cls(**{item.name: said[item.name] for item in fields(cls)})
+        for name in ("labels", "reasons", "stages"):
+            setattr(summary, name, Counter(said[name]))
+        return summary
+
+    def state(self) -> dict[str, Any]:
+        """All of it; `from_state` reads it."""
+        values = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {
+            name: dict(value) if isinstance(value, Counter) else value
+            for name, value in values.items()
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts, with what follows from it."""
+        known = {
+            **self.state(),
+            "labels": dict(self.labels.most_common()),
+            "reasons": dict(self.reasons.most_common()),
+            "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
+            "mean_score": self.mean_score,
+            "rows_per_second": round(self.rows_per_second, 1),
+        }
+        del known["score_sum"]
+        return known
+
+    def count(self, planned: Planned, window: Window, predictions: Columns) -> None:
+        """Add a window: as planned, and as it came out."""
+        bad = window.bad
+        scored = np.isfinite(predictions["score"])
+        self.rows += window.rows + len(bad)
+        self.labels.update(predictions["label"][scored].tolist())
+        self.score_sum += float(predictions["score"][scored].sum())
+        self.duplicates += int(planned.present.sum()) - planned.distinct
+        self.reused += int(planned.known[planned.inverse].sum())
+        self.empty += int((~scored).sum())
+        self.failed += len(bad)
+        self.reasons.update(row.reason for row in bad)
+        if bad and not self.first_failed:
+            self.first_failed = f"{bad[0].path}: {bad[0].place}: {bad[0].reason}"
+        for name in ("truncated", "tokens", "lost_tokens"):
+            if name in predictions:
+                setattr(self, name, getattr(self, name) + int(predictions[name].sum()))
+
+
+class Run(Protocol):
+    """Where a run's rows go, and what it has done before; see `unfinished`."""
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input that are done for good."""
+        ...
+
+    @property
+    def done(self) -> Mapping[str, Any]:
+        """What the last commit said."""
+        ...
+
+    @property
+    def file(self) -> IO[bytes]:
+        """The output as it grows."""
+        ...
+
+    @property
+    def errors(self) -> IO[bytes]:
+        """The rows set aside, as they come."""
+        ...
+
+    def is_due(self) -> bool:
+        """Whether a commit is."""
+        ...
+
+    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
+        """Make what was written last."""
+        ...
+
+    def start_over(self) -> None:
+        """Drop what was done before."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Planned:
-    """A window and its rows that need computing: the distinct ones among those with a value."""
+class Job:
+    """What to score and how; `run` does it.
 
-    window: Window
-    present: Array  # which rows get a prediction, bool (rows,)
-    inverse: Rows  # for each present row, its place among the distinct ones
-    encoded: Columns
-    cost: Array  # work per distinct row
-    batches: list[Rows]
-
-
-def run(
-    model: Model,
-    source: Source,
-    output: str,
-    *,
-    columns: dict[str, str],
-    batch_size: int = 1000,
-    limit: int | None = None,
-    all_scores: bool = False,
-    prefix: str = "",
-    progress: Progress = lambda *_: None,
-) -> Summary:
-    """Score all rows of a source into a file.
-
-    Args:
+    Attributes:
         model: what to score with.
-        source: an open input; it is read to its end, and not closed.
-        output: path of the file to write, or "-".
         columns: the model's input -> the source's column.
+        open_source: opens the input, at its start.
+        make_sink: what writes to the run's file.
+        shown: what messages call the output.
+        raw: rows pass on as they stand (see `Wanted`).
         batch_size: rows per unit of reading; eight of them are planned together.
         limit: stop after so many rows.
         all_scores: write every label's score, as `score_<label>`.
         prefix: goes before the names of the new columns.
+        max_errors: how many rows may be set aside.
+        breakdowns: columns that the statistics want, beside the model's.
+        statistics: an empty one, to fill.
+        store: rows scored by earlier runs.
         progress: told after each computed batch how many rows that was worth, and how much of
             the input, from 0 to 1 (None where its size is unknown). Called from several threads.
+        say: told what a person should know, in one line.
+    """
+
+    model: Model
+    columns: Mapping[str, str]
+    open_source: Callable[[], Source]
+    make_sink: Callable[[Any, Source], Sink]
+    raw: bool
+    shown: str
+    statistics: Statistics
+    batch_size: int = 1000
+    limit: int | None = None
+    all_scores: bool = False
+    prefix: str = ""
+    max_errors: MaxErrors = MaxErrors(share=0.01)  # noqa: RUF009  # never changed
+    breakdowns: tuple[str, ...] = ()
+    store: ScoreStore | None = None
+    progress: Progress = lambda *_: None
+    say: Callable[[str], None] = lambda _: None
+
+    @property
+    def wanted(self) -> Wanted:
+        """What is needed of each row."""
+        kinds = {self.columns[wish.name]: wish.dtype for wish in self.model.task.inputs}
+        extra = {name: "str" for name in self.breakdowns if name not in kinds}
+        return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns))
+
+    @property
+    def new_columns(self) -> list[str]:
+        """The columns that the output has over the input's."""
+        names = scoring.new_columns(self.model, all_scores=self.all_scores)
+        return [self.prefix + name for name in names]
+
+
+def run(job: Job, target: Run) -> tuple[Summary, Statistics, str]:
+    """Score all rows of the input that are not done yet.
 
     Returns:
-        Counts and rates.
+        What happened, by counts and by statistics, and the digest of the input.
 
     Raises:
         ConfigError: all scores of a model that does not name its labels.
         InputError: the input is broken, or already has a column of a new one's name.
-        MlopsDeployError: the model or the disk fails; no output is left.
+        MlopsDeployError: the model or the disk fails, or too many rows are bad.
     """
-    wanted = {columns[wish.name]: wish.dtype for wish in model.task.inputs}
-    new = _new_columns(model, all_scores, prefix)
-    taken = [name for name in new if name in source.names]
-    if taken:
-        raise InputError(
-            f"{source.path}: already has a column {taken[0]!r}; give the new ones other names, "
-            "for instance --prefix predicted_"
-        )
-    if output != "-":
-        check_output(output, source)
-    started = time.perf_counter()
-    summary = Summary()
-    score_sum = 0.0
-    windows = source.windows(
-        batch_size * WINDOW, wanted, raw=passes_records(output, source), limit=limit
-    )
-    renamed = {wish.name: columns[wish.name] for wish in model.task.inputs}
-
-    def finish(planned: _Planned, parts: list[Future[Columns]], sink: Sink) -> None:
-        nonlocal score_sum
-        results = [part.result() for part in parts]
-        predictions = _assemble(model, planned, results, all_scores)
-        score_sum += _count(summary, planned, predictions)
-        sink.write(planned.window, {prefix + name: array for name, array in predictions.items()})
-        if not planned.batches:
-            progress(planned.window.rows, planned.window.share)
-
-    pool = ThreadPoolExecutor(model.runtime.streams, thread_name_prefix="model")
-    writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
-    planned_windows = _ahead((_prepare(model, window, renamed) for window in windows), AHEAD)
+    source = job.open_source()
     try:
-        with open_sink(output, source) as sink:
+        taken = [name for name in job.new_columns if name in source.names]
+        if taken:
+            raise InputError(
+                f"{source.path}: already has a column {taken[0]!r}; give the new ones other names, "
+                "for instance --prefix predicted_"
+            )
+        reading = _Reading(job, source)
+        if target.rows and not reading.skip(target.rows, target.done["input_digest"]):
+            source.close()
+            job.say(
+                f"{source.path} has changed since {target.rows:,} of its rows were scored: "
+                "starting over"
+            )
+            target.start_over()
+            source = job.open_source()  # of standard input there is only one: see `command`
+            reading = _Reading(job, source)
+        return _Running(job, target, reading).go()
+    finally:
+        source.close()
+
+
+class _Reading:
+    """The chunks of a source, with the digest of all rows so far beside each."""
+
+    def __init__(self, job: Job, source: Source) -> None:
+        self.source = source
+        self.share = 0.0  # of the input, skipped
+        self._digest = hashlib.sha256()
+        self._chunks = chunks(source, job.batch_size * WINDOW, limit=job.limit)
+
+    def __iter__(self) -> Iterator[tuple[Chunk, str]]:
+        for chunk in self._chunks:
+            chunk.add_to(self._digest)
+            yield chunk, self._digest.hexdigest()
+
+    def skip(self, rows: int, digest: str) -> bool:
+        """Read past rows that are done; whether they are still the same."""
+        for chunk, now in self:
+            self.share += chunk.share or 0
+            if chunk.first + chunk.rows - 1 >= rows:
+                return chunk.first + chunk.rows - 1 == rows and now == digest
+        return False
+
+
+class _Running:
+    """A run while it is on."""
+
+    def __init__(self, job: Job, target: Run, reading: _Reading) -> None:
+        self._job = job
+        self._target = target
+        self._reading = reading
+        self._wanted = job.wanted
+        self._started = time.perf_counter()
+        self._clock = _Clock()
+        state = target.done.get("state", {}) if target.rows else {}
+        self._summary = Summary.from_state(state["summary"]) if state else Summary()
+        self._statistics = Statistics.from_dict(state["statistics"]) if state else job.statistics
+        self._summary.attempts += 1
+        self._before = replace(self._summary, stages=Counter(self._summary.stages))
+        self._writing = False  # a window, which is then there in part only
+        self._digest = target.done.get("input_digest", "") if state else ""
+        self._share: float | None = reading.share
+        self._sink = job.make_sink(target.file, reading.source)
+
+    def go(self) -> tuple[Summary, Statistics, str]:
+        """Until all is written."""
+        job = self._job
+        self._check_errors()
+        if self._summary.rows:
+            job.say(f"going on after {self._summary.rows:,} rows that are done")
+            job.progress(0, self._share)
+        pool = ThreadPoolExecutor(job.model.runtime.streams, thread_name_prefix="model")
+        writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
+        windows = _ahead(self._planned(), AHEAD)
+        try:
             writing: deque[Future[None]] = deque()
-            for planned in planned_windows:
-                parts = [
-                    pool.submit(_predict, model, planned, batch, progress)
-                    for batch in planned.batches
-                ]
-                writing.append(writer.submit(finish, planned, parts, sink))
+            for planned, digest in windows:
+                parts = [pool.submit(self._predict, planned, batch) for batch in planned.batches]
+                writing.append(writer.submit(self._finish, planned, parts, digest))
                 if len(writing) > AHEAD:
                     writing.popleft().result()
             while writing:
                 writing.popleft().result()
-    finally:
-        planned_windows.close()
-        for executor in (pool, writer):
-            executor.shutdown(cancel_futures=True)
-    summary.seconds = time.perf_counter() - started
-    scored = sum(summary.labels.values())
-    summary.mean_score = score_sum / scored if scored else None
-    return summary
+        finally:
+            windows.close()
+            for executor in (pool, writer):
+                executor.shutdown(cancel_futures=True)
+            self._commit()  # also when interrupted: what is written is done
+        self._share = 1.0
+        self._check_errors()
+        return self._summary, self._statistics, self._digest
 
+    def _planned(self) -> Iterator[tuple[Planned, str]]:
+        job, clock = self._job, self._clock
+        reading = iter(self._reading)
+        while True:
+            with clock.stage("read"):
+                item = next(reading, None)
+            if item is None:
+                return
+            chunk, digest = item
+            with clock.stage("parse"):
+                window = self._reading.source.parse(chunk, self._wanted)
+            with clock.stage("encode"):
+                planned = scoring.prepare(job.model, window, job.columns, job.store)
+            yield planned, digest
 
-def _new_columns(model: Model, all_scores: bool, prefix: str) -> list[str]:
-    names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
-    if all_scores:
-        labels: tuple[str, ...] = getattr(model.task, "labels", ())
-        if not labels:
-            raise ConfigError(
-                f"--all-scores: {model.name} does not name its labels; "
-                f"put 'labels: [...]' into {model.name}.yaml beside the model"
+    def _predict(self, planned: Planned, batch: Rows) -> Computed:
+        with self._clock.stage("model"):
+            computed = scoring.predict(self._job.model, planned, batch)
+        window = planned.window
+        part = float(planned.cost[batch].sum() / planned.cost.sum())
+        rows = window.rows + len(window.bad)
+        self._job.progress(rows * part, None if window.share is None else window.share * part)
+        return computed
+
+    def _finish(self, planned: Planned, parts: list[Future[Computed]], digest: str) -> None:
+        """In the writer's thread, window by window in their order; none after one that failed."""
+        if self._writing:
+            raise CancelledError
+        self._writing = True
+        job = self._job
+        computed = [part.result() for part in parts]
+        with self._clock.stage("write"):
+            window, predictions = scoring.assemble(job.model, planned, computed)
+            columns = scoring.written(
+                job.model, predictions, all_scores=job.all_scores, prefix=job.prefix
             )
-        names += [f"score_{label}" for label in labels]
-    return [prefix + name for name in names]
+            self._write(window, columns)
+            for part in computed if job.store else ():
+                unknown = np.flatnonzero(~planned.known)[part.rows]
+                job.store.add([planned.keys[row] for row in unknown], part.predictions)
+        self._summary.count(planned, window, predictions)
+        self._statistics.add(
+            window.numbers, window.columns, predictions, text=job.columns.get("text")
+        )
+        self._digest = digest
+        self._share = None if window.share is None else (self._share or 0) + window.share
+        self._writing = False
+        if not planned.batches:
+            job.progress(planned.window.rows + len(planned.window.bad), window.share)
+        if self._target.is_due():
+            self._commit()
+        self._check_errors()
+
+    def _write(self, window: Window, columns: Columns) -> None:
+        try:
+            self._sink.write(window, columns)
+            self._target.errors.write(_lines(window.bad))
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise MlopsDeployError(
+                f"{self._job.shown}: can't be written ({error.strerror or error})"
+            ) from error
+
+    def _commit(self) -> None:
+        """What is written so far, and what is known of it."""
+        summary, before = self._summary, self._before
+        if self._writing or summary.rows == self._target.rows:
+            return
+        summary.seconds = before.seconds + time.perf_counter() - self._started
+        summary.stages = before.stages + self._clock.seconds
+        state = {"summary": summary.state(), "statistics": self._statistics.as_dict()}
+        self._target.commit(summary.rows, self._digest, state)
+        if self._job.store:
+            self._job.store.commit()
+
+    def _check_errors(self) -> None:
+        summary = self._summary
+        if not self._job.max_errors.exceeded(summary.failed, summary.rows, self._share):
+            return
+        raise TooManyBadRows(
+            f"{summary.failed:,} of {summary.rows:,} rows are bad, more than --max-errors allows; "
+            f"the first: {summary.first_failed}"
+        )
 
 
-def _prepare(model: Model, window: Window, renamed: dict[str, str]) -> _Planned:
-    """Find the rows to compute, encode them, plan their batches."""
-    columns = {name: window.columns[column] for name, column in renamed.items()}
-    present = ~window.unreadable
-    texts = [columns[wish.name] for wish in model.task.inputs if wish.dtype == "str"]
-    if len(texts) == 1 and len(columns) == 1:
-        stripped = [text is not None and bool(text.strip()) for text in texts[0]]
-        present &= np.array(stripped, bool)
-        values = texts[0][present].tolist()
-        first, inverse = unique(values)
-        distinct = {name: objects(values)[first] for name in columns}
-    else:
-        # Exact duplicates among rows of numbers are rare, and finding them costs more than a row.
-        distinct = {name: array[present] for name, array in columns.items()}
-        inverse = np.arange(rows_of(distinct))
-    encoded = model.task.encode(distinct) if rows_of(distinct) else {}
-    cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
-    return _Planned(window, present, inverse, encoded, cost, model.plan(encoded))
+class _Clock:
+    """Seconds per stage, over all threads."""
+
+    def __init__(self) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count what happens within."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - started  # type: ignore[assignment]
 
 
-def _predict(model: Model, planned: _Planned, batch: Rows, progress: Progress) -> Columns:
-    try:
-        predictions = model.predict_batch(planned.encoded, batch)
-    except MlopsDeployError:
-        raise
-    except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
-        first, last = planned.window.first, planned.window.first + planned.window.rows - 1
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-        raise MlopsDeployError(
-            f"{model.name} failed within rows {first} to {last}: {reason}"
-        ) from error
-    window, part = planned.window, float(planned.cost[batch].sum() / planned.cost.sum())
-    progress(window.rows * part, None if window.share is None else window.share * part)
-    return predictions
-
-
-def _assemble(model: Model, planned: _Planned, results: list[Columns], all_scores: bool) -> Columns:
-    """Predictions in the window's order; "" and NaN for rows without one."""
-    rows = planned.window.rows
-    label = objects([""] * rows)
-    score = np.full(rows, np.nan)
-    predictions: Columns = {"label": label, "score": score}
-    labels = getattr(model.task, "labels", ())
-    if any(wish.name == "truncated" for wish in model.task.outputs):
-        predictions["truncated"] = np.zeros(rows, bool)
-    if not results:
-        extra = {f"score_{name}": np.full(rows, np.nan) for name in labels}
-        return {**predictions, **(extra if all_scores else {})}
-    joined = take(in_order(planned.batches, results), planned.inverse)
-    for name, array in predictions.items():
-        array[planned.present] = joined[name]
-    unknown = ~np.isfinite(score)
-    label[unknown] = ""
-    score[unknown] = np.nan
-    if all_scores:
-        for place, name in enumerate(labels):
-            column = np.full(rows, np.nan)
-            column[planned.present] = joined["scores"][:, place]
-            predictions[f"score_{name}"] = column
-    return predictions
-
-
-def _count(summary: Summary, planned: _Planned, predictions: Columns) -> float:
-    """Add a window to the summary; returns the sum of its scores."""
-    window, score = planned.window, predictions["score"]
-    scored = np.isfinite(score)
-    failed = window.unreadable | (planned.present & ~scored)
-    if failed.any() and summary.first_failed is None:
-        summary.first_failed = window.first + int(np.flatnonzero(failed)[0])
-    summary.rows += window.rows
-    summary.labels.update(predictions["label"][scored].tolist())
-    summary.duplicates += int(planned.present.sum()) - rows_of(planned.encoded)
-    summary.empty += int((~planned.present & ~window.unreadable).sum())
-    summary.failed += int(failed.sum())
-    if "truncated" in predictions:
-        summary.truncated += int(predictions["truncated"].sum())
-    return float(score[scored].sum())
+def _lines(bad: tuple[BadRow, ...]) -> bytes:
+    return "".join(row.as_json() + "\n" for row in bad).encode()
 
 
 def _ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:

@@ -1,17 +1,18 @@
-"""Rows and their predictions to a file that appears whole or not at all.
+"""Rows and their predictions to a file.
 
 Where input and output have the same format, a row is written as it was read, byte for byte, with
 its predictions behind it. Elsewhere its columns are written anew.
+
+A sink writes a window at a time to a file that only grows, so that a run can be interrupted and go
+on. Parquet's index comes last, so its rows are kept as Arrow's own stream until all are there.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-import sys
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -21,16 +22,16 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlopsdeploy.batch.sources import CsvSource, Source, Window, format_of
+from mlopsdeploy.batch.sources import CsvSource, JoinedSource, Source, Window, format_of
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.errors import InputError
 
 DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 ROW_GROUP = 65_536
 
 
 class Sink(Protocol):
-    """An output being written."""
+    """Writes windows."""
 
     def write(self, window: Window, predictions: Columns) -> None:
         """Append a window; `predictions` may hold "" (no label) and NaN (no score)."""
@@ -42,60 +43,35 @@ def output_format(path: str, source: Source) -> str:
     return source.format if path == "-" else format_of(path)
 
 
-def passes_records(path: str, source: Source) -> bool:
-    """Whether rows go from the input to this output as they stand."""
-    return output_format(path, source) == source.format != "parquet"
+def passes_records(format_: str, source: Source) -> bool:
+    """Whether rows go from the input to an output of this format as they stand."""
+    return format_ == source.format != "parquet"
 
 
-@contextmanager
-def open_sink(path: str, source: Source) -> Iterator[Sink]:
-    """A sink for `path`; the file appears when the block ends well, else nothing is left.
+def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
+    """What writes the windows of a source.
 
-    "-" is standard output, which can't be taken back.
-
-    Raises:
-        InputError: the output's folder does not exist, or the output is the input.
-        MlopsDeployError: it can't be written, for instance because the disk is full.
+    Args:
+        format_: "csv", "jsonl", or "parquet" (see `tables`).
+        path: the output; a name that ends in .gz is packed.
+        file: where to; what it holds already was written by such a sink.
+        source: the rows' own.
     """
-    if path == "-":
-        try:
-            with _sink(sys.stdout.buffer, path, source) as sink:
-                yield sink
-            sys.stdout.buffer.flush()
-        except OSError as error:
-            # What is still in the buffer has nowhere to go: else it is tried again at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            if isinstance(error, BrokenPipeError):
-                raise
-            raise MlopsDeployError(
-                f"standard output: can't be written ({error.strerror or error})"
-            ) from error
-        return
-    target = Path(path)
-    check_output(path, source)
-    building = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        with building.open("wb") as file:
-            if path.lower().endswith(".gz"):
-                # No name and no time in it: the same rows make the same bytes.
-                with (
-                    gzip.GzipFile("", "wb", 6, file, mtime=0) as packed,
-                    _sink(packed, path, source) as sink,
-                ):
-                    yield sink
-            else:
-                with _sink(file, path, source) as sink:
-                    yield sink
-            file.flush()
-            os.fsync(file.fileno())
-        building.replace(target)
-        _sync_folder(target.parent)
-    except OSError as error:
-        raise MlopsDeployError(
-            f"{path}: can't be written ({error.strerror or error}); nothing was kept"
-        ) from error
-    finally:
-        building.unlink(missing_ok=True)
+    started = file.tell() > 0 if file.seekable() else False
+    if format_ == "parquet":
+        return TableSink(file)
+    if path.lower().endswith(".gz"):
+        return _Packed(file, lambda part: _text_sink(format_, path, part, source, started))
+    return _text_sink(format_, path, file, source, started)
+
+
+def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
+    if format_ == "jsonl":
+        return JsonLinesSink(file)
+    first = source.first if isinstance(source, JoinedSource) else source
+    if isinstance(first, CsvSource):
+        return CsvSink(file, first, started=started)
+    return TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
 
 
 def check_output(path: str, source: Source) -> None:
@@ -110,36 +86,43 @@ def check_output(path: str, source: Source) -> None:
         raise InputError(f"{path}: the folder {target.parent} does not exist")
     if target.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
-    if source.path != "-" and target.exists() and target.samefile(source.path):
+    if Path(source.path).exists() and target.exists() and target.samefile(source.path):
         raise InputError(f"{path}: is the input itself; give another --output")
     if not os.access(target.parent, os.W_OK):
         raise InputError(f"{path}: no permission to write in {target.parent}")
 
 
-@contextmanager
-def _sink(file: Any, path: str, source: Source) -> Iterator[Sink]:
-    format_ = output_format(path, source)
-    if format_ == "parquet":
-        sink = ParquetSink(file)
-        yield sink
-        sink.finish()
-    elif format_ == "jsonl":
-        yield JsonLinesSink(file)
-    elif isinstance(source, CsvSource):
-        yield CsvSink(file, source)
-    else:
-        yield TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",")
+class _Packed:
+    """Each window as a gzip member of its own: a file can be cut off between two of them."""
+
+    def __init__(self, file: IO[bytes], sink: Callable[[Any], Sink]) -> None:
+        self._file = file
+        self._sink = sink(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        # No name and no time in it: the same rows make the same bytes.
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+
+    def write(self, window: Any, predictions: Columns | None = None) -> None:
+        """A window from the job, or bytes from the sink that it went to."""
+        if predictions is None:
+            self._file.write(self._packer.compress(window))
+            return
+        self._sink.write(window, predictions)
+        self._file.write(self._packer.flush())
+        self._begin()
 
 
 class CsvSink:
     """CSV to CSV: the row's own bytes, the input's delimiter and line ends."""
 
-    def __init__(self, file: IO[bytes], source: CsvSource) -> None:
+    def __init__(self, file: IO[bytes], source: CsvSource, *, started: bool = False) -> None:
         self._file = file
         self._source = source
         self._delimiter = source.delimiter
         self._line_end = source.line_end
-        self._started = False
+        self._started = started
 
     def write(self, window: Window, predictions: Columns) -> None:
         """See `Sink`."""
@@ -187,10 +170,10 @@ class JsonLinesSink:
 class TableCsvSink:
     """Another format to CSV."""
 
-    def __init__(self, file: IO[bytes], delimiter: str) -> None:
+    def __init__(self, file: IO[bytes], delimiter: str, *, started: bool = False) -> None:
         self._file = file
         self._delimiter = delimiter
-        self._started = False
+        self._started = started
 
     def write(self, window: Window, predictions: Columns) -> None:
         """See `Sink`."""
@@ -206,33 +189,47 @@ class TableCsvSink:
             ) from error
 
 
-class ParquetSink:
-    """Columns with their types; rows are gathered into groups that readers like."""
+class TableSink:
+    """Columns with their types, as a sequence of Arrow streams; see `tables`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._writer: pyarrow.parquet.ParquetWriter | None = None
-        self._waiting: list[pa.Table] = []
 
     def write(self, window: Window, predictions: Columns) -> None:
         """See `Sink`."""
-        self._waiting.append(_with_predictions(window, predictions))
-        if sum(table.num_rows for table in self._waiting) >= ROW_GROUP:
-            self._flush()
+        table = _with_predictions(window, predictions)
+        with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
+            stream.write_table(table)
 
-    def finish(self) -> None:
-        """Write the last group and the index."""
-        self._flush()
-        if self._writer:
-            self._writer.close()
 
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        table = pa.concat_tables(self._waiting)
-        self._waiting = []
-        self._writer = self._writer or pyarrow.parquet.ParquetWriter(self._file, table.schema)
-        self._writer.write_table(table)
+def tables(file: IO[bytes]) -> Iterator[pa.Table]:
+    """What a `TableSink` wrote, window by window."""
+    size = os.fstat(file.fileno()).st_size
+    while file.tell() < size:
+        with pa.ipc.open_stream(file) as stream:
+            yield stream.read_all()
+
+
+def write_parquet(windows: Iterator[pa.Table], file: IO[bytes]) -> None:
+    """Rows gathered into groups that readers like, and the index behind them."""
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    waiting: list[pa.Table] = []
+
+    def flush() -> None:
+        nonlocal writer
+        if waiting:
+            table = pa.concat_tables(waiting)
+            waiting.clear()
+            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+
+    for table in windows:
+        waiting.append(table)
+        if sum(part.num_rows for part in waiting) >= ROW_GROUP:
+            flush()
+    flush()
+    if writer:
+        writer.close()
 
 
 def _without_nan(table: pa.Table) -> pa.Table:
@@ -285,13 +282,3 @@ def _write_joined(file: IO[bytes], parts: list[Any]) -> None:
         offsets = np.frombuffer(array.buffers()[1], np.int64)
         start, stop = offsets[array.offset], offsets[array.offset + len(array)]
         file.write(memoryview(array.buffers()[2])[start:stop])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the rename survive a power cut, where the system lets folders be synced."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

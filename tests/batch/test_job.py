@@ -4,6 +4,7 @@ import csv
 import json
 import random
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -300,15 +301,16 @@ def test_a_word_in_a_numbers_place_fails_that_row_alone(score, tmp_path, churn_o
     rows[30] = ("", 1, 5.5)
     rows[31] = ("NA", 1, 5.5)
     path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
-    got, summary = scored(score, path, model=str(churn_onnx), batch_size=1)
+    got, summary = scored(score, path, model=str(churn_onnx), batch_size=1, max_errors="1")
+    assert len(got) == 39  # without the word
     empty = [place for place, row in enumerate(got) if not row["label"]]
-    assert empty == [21, 30, 31]
-    assert got[21]["age"] == "old"
-    assert got[31]["age"] == "NA"
-    assert summary["failed"] == 3
-    assert summary["first_failed"] == 22
-    assert summary["rows"] == 40
+    assert [got[place]["age"] for place in empty] == ["", "NA"]
+    assert (summary["rows"], summary["failed"], summary["empty"]) == (40, 1, 2)
+    assert summary["first_failed"].endswith("c.csv: line 23: column 'age' holds no number")
     assert sum(summary["labels"].values()) == 37
+    (errors,) = tmp_path.glob("*.errors.jsonl")
+    said = json.loads(errors.read_text("utf-8"))
+    assert (said["row"], said["record"]) == (22, "old,1,5.5")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
@@ -317,13 +319,14 @@ def test_a_failed_row_in_a_later_window_into_any_format(score, tmp_path, churn_o
     rows[33] = ("old", 1, 5.5)
     path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
     output = tmp_path / f"out{suffix}"
-    summary = score(path, output=str(output), model=str(churn_onnx), batch_size=1)
-    assert (summary["rows"], summary["failed"], summary["first_failed"]) == (40, 1, 34)
+    summary = score(path, output=str(output), model=str(churn_onnx), batch_size=1, max_errors="10%")
+    assert (summary["rows"], summary["failed"]) == (40, 1)
+    assert "line 35: " in summary["first_failed"]
     assert output.stat().st_size > 100
 
 
 def test_all_scores_when_the_first_window_holds_nothing(score, tmp_path, churn_onnx):
-    rows = [("x", 1, 5.5)] * 8 + [(20, 1, 5.5)] * 8
+    rows = [("", 1, 5.5)] * 8 + [(20, 1, 5.5)] * 8
     path = write(tmp_path / "c.csv", rows, ("age", "visits", "spend"))
     got, _ = scored(score, path, model=str(churn_onnx), batch_size=1, all_scores=True)
     names = ["age", "visits", "spend", "label", "score", "score_0", "score_1"]
@@ -336,7 +339,7 @@ def test_a_missing_value_for_a_whole_number(score, tmp_path, per_feature_onnx):
     path = write(tmp_path / "c.csv", [(1, 2), (1, ""), (5, 3)], ("age", "visits"))
     rows, summary = scored(score, path, model=str(per_feature_onnx))
     assert [bool(row["label"]) for row in rows] == [True, False, True]
-    assert summary["failed"] == 1
+    assert (summary["failed"], summary["empty"]) == (0, 1)
 
 
 def test_missing_features_are_named(score, tmp_path, churn_onnx):
@@ -370,7 +373,7 @@ def test_summary(score, file, capsys):
     shown = capsys.readouterr()
     assert shown.out == ""
     for word in ("rows", "400", "rows/s", "NEGATIVE", "mean score", "truncated", "duplicates",
-                 "failed", "onnxruntime float32"):  # fmt: skip
+                 "bad rows", "onnxruntime float32"):  # fmt: skip
         assert word in shown.err
 
 
@@ -380,23 +383,17 @@ def test_a_summary_of_nothing():
     assert empty.as_dict()["mean_score"] is None
 
 
-def test_progress_adds_up_to_all_rows(bert, file, tmp_path):
-    from mlopsdeploy.batch import job
-    from mlopsdeploy.batch.sources import open_source
-    from mlopsdeploy.model import load_model
-
+def test_progress_adds_up_to_all_rows(score, file, monkeypatch):
     told = []
-    source = open_source(str(file))
-    job.run(
-        load_model(str(bert), runtime="onnxruntime", threads=1),
-        source,
-        str(tmp_path / "out.csv"),
-        columns={"text": "review_text"},
-        batch_size=5,
-        progress=lambda rows, *_: told.append(rows),
-    )
-    source.close()
-    assert sum(told) == pytest.approx(400)
+
+    @contextmanager
+    def progress(*_):
+        yield lambda rows, share: told.append((rows, share))
+
+    monkeypatch.setattr(command, "progress_of", progress)
+    score(file, batch_size=5)
+    assert sum(rows for rows, _ in told) == pytest.approx(400)
+    assert sum(share for _, share in told) == pytest.approx(1, rel=0.01)  # the header is none
     assert len(told) >= 10
 
 

@@ -7,35 +7,115 @@ are read as they stand. A review that says "NA" is text, not a missing value.
 from __future__ import annotations
 
 import codecs
+import glob
 import gzip
 import io
 import sys
 from pathlib import Path
 from typing import IO, Any
 
-from mlopsdeploy.batch.sources.base import BROKEN, Source, Window, close, named
+from mlopsdeploy.batch.sources.base import (
+    BROKEN,
+    Chunk,
+    Source,
+    Wanted,
+    Window,
+    chunks,
+    close,
+    named,
+)
 from mlopsdeploy.batch.sources.csv import CsvSource
+from mlopsdeploy.batch.sources.joined import JoinedSource
 from mlopsdeploy.batch.sources.json_lines import JsonLinesSource
 from mlopsdeploy.batch.sources.parquet import ParquetSource
 from mlopsdeploy.errors import InputError
 
 __all__ = [
+    "SUFFIXES",
+    "Chunk",
     "CsvSource",
+    "JoinedSource",
     "JsonLinesSource",
     "ParquetSource",
     "Source",
+    "Wanted",
     "Window",
+    "chunks",
+    "files_of",
     "format_of",
     "open_source",
 ]
 
 
-def open_source(path: str, *, delimiter: str = "auto", encoding: str = "auto") -> Source:
-    """Open a file by its name, or standard input for "-".
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".txt"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "parquet": (".parquet", ".pq"),
+}
+SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+# What a run writes beside its output, and what others put beside data.
+_NOT_DATA = (".errors.jsonl", ".part", ".crc")
+
+
+def open_source(
+    path: str, *, delimiter: str = "auto", encoding: str = "auto", output: str = ""
+) -> Source:
+    """Open a file by its name, several by their folder or pattern, or standard input for "-".
+
+    Args:
+        path: `reviews.csv`, `reviews/`, `reviews/2026-*.csv`, "-".
+        delimiter: of CSV; "auto" finds it.
+        encoding: of CSV; "auto" is UTF-8, or what a byte order mark says.
+        output: is not an input, even where the pattern fits it.
 
     Raises:
         InputError: it isn't there, is empty, or isn't what its name says.
     """
+    files = files_of(path, output)
+    if not files:
+        return _open_file(path, delimiter, encoding)
+
+    def opened(file: str) -> Source | None:
+        if not Path(file).stat().st_size:
+            return None
+        return _open_file(file, delimiter, encoding)
+
+    formats = {format_of(file) for file in files}
+    if len(formats) > 1:
+        raise InputError(f"{path}: holds {' and '.join(sorted(formats))}; name files of one format")
+    return JoinedSource(path, {file: Path(file).stat().st_size for file in files}, opened)
+
+
+def files_of(path: str, output: str = "") -> list[str]:
+    """The data files of a folder or a pattern, sorted; nothing for the name of one file.
+
+    Raises:
+        InputError: there are none.
+    """
+    place = Path(path)
+    if path == "-" or place.is_file():
+        return []
+    if place.is_dir():
+        found = [str(file) for file in place.iterdir() if _is_data(file)]
+    elif glob.has_magic(path):
+        matches = glob.glob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute ones
+        found = [file for file in matches if _is_data(Path(file))]
+    else:
+        return []
+    found = [file for file in found if Path(file).resolve() != Path(output).resolve()]
+    if not found:
+        raise InputError(f"{path}: no .csv, .jsonl or .parquet file there")
+    return sorted(found)
+
+
+def _is_data(file: Path) -> bool:
+    name = file.name.lower()
+    if not file.is_file() or name.startswith((".", "_")) or name.endswith(_NOT_DATA):
+        return False
+    return name.removesuffix(".gz").endswith(SUFFIXES)
+
+
+def _open_file(path: str, delimiter: str, encoding: str) -> Source:
     raw = _open_raw(path)
     try:
         format_ = format_of(path) if path != "-" else _sniff(raw)
@@ -63,11 +143,7 @@ def format_of(path: str) -> str:
         InputError: the name says none of them.
     """
     name = path.lower().removesuffix(".gz")
-    for format_, suffixes in {
-        "csv": (".csv", ".tsv", ".txt"),
-        "jsonl": (".jsonl", ".ndjson"),
-        "parquet": (".parquet", ".pq"),
-    }.items():
+    for format_, suffixes in _SUFFIXES.items():
         if name.endswith(suffixes):
             return format_
     raise InputError(
@@ -82,8 +158,6 @@ def _open_raw(path: str) -> IO[bytes]:
     file = Path(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")
-    if file.is_dir():
-        raise InputError(f"{path}: is a folder; name a file")
     try:
         return file.open("rb")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What all sources share: the window they give, and values as columns."""
+"""What all sources share: chunks as they are read, windows as they are parsed, and values."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import io
 import json
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import IO, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from mlopsdeploy.batch.bad_rows import BadRow
 from mlopsdeploy.columns import Array, Columns, objects
 
 SAMPLE_ROWS = 200
@@ -21,51 +22,143 @@ NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 
 
 @dataclass(frozen=True)
-class Window:
-    """Some rows of a source, in its order.
+class Chunk:
+    """Some rows of a source as they were read, in its order; `Source.parse` makes sense of them.
 
-    `columns` holds those asked for: text as str (None where missing), numbers as float64 (NaN
-    where missing). `unreadable` marks rows with something else than a number in a number's
-    place. `records` holds each row as it stands in the file, without its line end, `table` all
-    its columns; which of the two, the call of `windows` says. `share` is how much of the whole
-    input this is, from 0 to 1, and None where that can't be known.
+    `first` is the number of the first row, counted from 1, `line` its line (0 where there are
+    none). `share` is how much of the whole input this is, from 0 to 1, and None where that can't
+    be known.
     """
 
     first: int
-    columns: Columns
-    unreadable: Array
+    rows: int
+    content: Any
     share: float | None
+    line: int = 0
+
+    def add_to(self, digest: Digest) -> None:
+        """Feed a digest with all that the rows hold."""
+        if isinstance(self.content, pa.Table):
+            with pa.ipc.new_stream(pa.PythonFile(_Feed(digest), "w"), self.content.schema) as to:
+                to.write_table(self.content)
+        else:
+            digest.update(self.content)
+
+
+class Digest(Protocol):
+    """What `hashlib` makes."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+        ...
+
+
+class _Feed(io.RawIOBase):
+    """A file whose content goes into a digest."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._digest.update(data)
+        return len(data)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What of a source's rows is asked for.
+
+    `columns` maps a column's name to "str" or a NumPy number type. `raw` asks for `records`
+    rather than a `table` (see `Window`). `new` are the columns that will be added: a row that
+    already has one is a bad row.
+    """
+
+    columns: Mapping[str, str]
+    raw: bool
+    new: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file that rows come from; `first` is the number of its first row in the whole input."""
+
+    path: str
+    first: int = 1
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rows of a chunk, parsed; those that can't be are in `bad`.
+
+    `numbers` are the rows' numbers in the whole input, counted from 1; `origins` are its files.
+    `columns` holds the columns asked for: text as str (None where missing), numbers as float64
+    (NaN where missing). `records` holds each row as it stands in the file, without its line end,
+    `table` all its columns; which of the two, `Wanted.raw` says.
+    """
+
+    numbers: Array
+    columns: Columns
+    share: float | None
+    origins: tuple[Origin, ...]
     records: pa.Array | None = None
     table: pa.Table | None = None
+    bad: tuple[BadRow, ...] = ()
 
     @property
     def rows(self) -> int:
-        """How many there are."""
-        return len(self.unreadable)
+        """How many there are, without the bad ones."""
+        return len(self.numbers)
+
+    def without(self, bad: Sequence[BadRow], dropped: Array) -> Window:
+        """Less the rows where `dropped` is true; `bad` says why."""
+        if not dropped.any():
+            return self
+        kept = ~dropped
+        mask = pa.array(kept)
+        return replace(
+            self,
+            numbers=self.numbers[kept],
+            columns={name: array[kept] for name, array in self.columns.items()},
+            records=None if self.records is None else self.records.filter(mask),
+            table=None if self.table is None else self.table.filter(mask),
+            bad=tuple(sorted([*self.bad, *bad], key=lambda row: (row.path, row.number))),
+        )
+
+    def bad_row(self, place: int, reason: str, line: int | None = None) -> BadRow:
+        """What to say about one of the rows."""
+        number = int(self.numbers[place])
+        origin = max((item for item in self.origins if item.first <= number), key=_first)
+        return BadRow(number - origin.first + 1, reason, self.record(place), origin.path, line)
+
+    def record(self, place: int) -> str | dict[str, Any]:
+        """A row as it stands in the file, or its columns where that is not text."""
+        if self.records is not None:
+            return str(self.records[place].as_buffer().to_pybytes().decode("utf-8", "replace"))
+        assert self.table is not None
+        row: dict[str, Any] = self.table.slice(place, 1).to_pylist()[0]
+        return row
 
 
 class Source(Protocol):
-    """An open input. `names` are its columns, `sample` some of its first rows."""
+    """An open input. `names` are its columns."""
 
     format: str
     path: str
     names: list[str]
 
     def sample(self) -> Mapping[str, list[Any]]:
-        """The first values of each column (all of it text in CSV)."""
+        """The first values of each column (all of it text in CSV); it does not move on."""
         ...
 
-    def windows(
-        self, rows: int, wanted: Mapping[str, str], *, raw: bool, limit: int | None
-    ) -> Iterator[Window]:
-        """The rows, `rows` at a time.
+    def read(self, rows: int) -> Chunk | None:
+        """The next rows, `rows` of them or what is left; None at the end."""
+        ...
 
-        Args:
-            rows: of one window.
-            wanted: column name -> "str" or a NumPy number type.
-            raw: give `records` rather than `table`.
-            limit: stop after so many rows.
-        """
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """The rows of one of its chunks."""
         ...
 
     def close(self) -> None:
@@ -73,19 +166,60 @@ class Source(Protocol):
         ...
 
 
-def to_columns(table: pa.Table, wanted: Mapping[str, str]) -> tuple[Columns, Array]:
-    """The columns asked for, and which rows hold something else than a number in its place."""
+def chunks(source: Source, rows: int, *, limit: int | None = None) -> Iterator[Chunk]:
+    """All rows of a source, `rows` at a time, up to `limit` in all."""
+    left = sys.maxsize if limit is None else limit
+    while left and (chunk := source.read(min(rows, left))):
+        yield chunk
+        left -= chunk.rows
+
+
+def table_window(chunk: Chunk, table: pa.Table, wanted: Wanted, path: str) -> Window:
+    """A window of rows that are already columns."""
+    columns, unreadable = to_columns(table, wanted.columns)
+    numbers = np.arange(chunk.first, chunk.first + table.num_rows)
+    whole = Window(numbers, columns, chunk.share, (Origin(path),), table=table)
+    return whole.without(*not_numbers(whole, unreadable))
+
+
+def _first(origin: Origin) -> int:
+    return origin.first
+
+
+def not_numbers(
+    window: Window,
+    unreadable: Mapping[str, Array],
+    line: Callable[[int], int | None] = lambda _: None,
+) -> tuple[list[BadRow], Array]:
+    """The rows with something else than a number in a number's place, and where they are.
+
+    Args:
+        window: the rows.
+        unreadable: by column, where that is so.
+        line: gives the line of a row, by its place in the window.
+    """
+    dropped = np.zeros(window.rows, bool)
+    bad = []
+    for name, wrong in unreadable.items():
+        for place in np.flatnonzero(wrong & ~dropped).tolist():
+            reason = f"column {name!r} holds no number"
+            bad.append(window.bad_row(place, reason, line(place)))
+        dropped |= wrong
+    return bad, dropped
+
+
+def to_columns(table: pa.Table, wanted: Mapping[str, str]) -> tuple[Columns, dict[str, Array]]:
+    """The columns asked for, and by column which rows hold something else than a number in it."""
     columns: Columns = {}
-    unreadable = np.zeros(table.num_rows, bool)
+    unreadable: dict[str, Array] = {}
     for name, kind in wanted.items():
         column = table.column(name)
         if kind == "str":
             columns[name] = objects([_text(value) for value in column.to_pylist()])
         else:
             columns[name], bad = _numbers(column)
-            unreadable |= bad
-            if not kind.startswith("float"):  # a whole number has no way to say "missing"
-                unreadable |= np.isnan(columns[name])
+            if bad.any():
+                unreadable[name] = bad
     return columns, unreadable
 
 

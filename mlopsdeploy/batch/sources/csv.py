@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import IO, Any
 
 import numpy as np
@@ -13,15 +14,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
+from mlopsdeploy.batch.bad_rows import BadRow
 from mlopsdeploy.batch.records import guess_delimiter, record_ends
 from mlopsdeploy.batch.sources.base import (
     BROKEN,
     NOT_A_NUMBER,
     SAMPLE_ROWS,
+    Chunk,
     Meter,
+    Origin,
+    Wanted,
     Window,
     close,
     named,
+    not_numbers,
     to_columns,
 )
 from mlopsdeploy.columns import Array
@@ -29,6 +35,8 @@ from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
 LONGEST_RECORD = 64 << 20  # beyond this a quote was left open, not a long review written
+# Closes a quote that nobody closed, and marks its row as one that can't be read: no text has it.
+OPENED = b'"\0'
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -70,8 +78,8 @@ class CsvSource:
         else:
             self._read = _transcoder(stream, encoding, path)
         self._pending = b""
-        self._rows_read = 0
         self._line = 1
+        self._rows_read = 0
         self._delimiter = "," if delimiter == "auto" else delimiter
         self._read_header(delimiter)
 
@@ -89,6 +97,10 @@ class CsvSource:
                 raise InputError(f"{named(self.path)}: the file is empty")
             header = data
             self._line += data.count(b"\n")
+        if OPENED in header:
+            raise InputError(
+                f'{named(self.path)}: line {self._line - 1}: a quote (") is opened and never closed'
+            )
         self.line_end = "\r\n" if header.endswith(b"\r\n") else "\n"
         self.header = header.rstrip(b"\r\n")
         try:
@@ -112,108 +124,120 @@ class CsvSource:
         data, ends = self._look(SAMPLE_ROWS)
         if not len(ends):
             raise InputError(f"{named(self.path)}: has a header but no rows")
-        table = self._parse(data, dict.fromkeys(self.names, "str"))
+        chunk = Chunk(1, len(ends), data, None, self._line)
+        table = self.parse(chunk, Wanted(dict.fromkeys(self.names, "str"), raw=False)).table
+        assert table is not None
         return {name: table.column(name).to_pylist() for name in self.names}
 
-    def windows(
-        self, rows: int, wanted: Mapping[str, str], *, raw: bool, limit: int | None
-    ) -> Iterator[Window]:
+    def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
-        left = sys.maxsize if limit is None else limit
-        while left:
-            data, ends = self._take(min(rows, left))
+        while True:
+            line = self._line
+            data, ends = self._take(rows)
             if not len(ends):
-                return
-            # Where a table goes on, all of it is text as it stands: one type in every window.
-            kinds = wanted if raw else dict.fromkeys(self.names, "str")
-            window = self._window(data, ends, kinds, wanted, raw)
-            if window.rows:  # else nothing but blank lines
-                yield window
-            self._rows_read += window.rows
+                return None
             self._line += data.count(b"\n")
-            left -= window.rows
+            count = len(_slices(data, ends))
+            if count:  # else nothing but blank lines
+                first = self._rows_read + 1
+                self._rows_read += count
+                return Chunk(first, count, data, self._meter.share(len(data)), line)
 
-    def _window(
-        self,
-        data: bytes,
-        ends: Array,
-        kinds: Mapping[str, str],
-        wanted: Mapping[str, str],
-        raw: bool,
-    ) -> Window:
-        records = _slices(data, ends)
-        table = self._parse(data, kinds)
-        if table.num_rows != len(records):
-            raise InputError(
-                f"{named(self.path)}: line {self._line} and after: quotes don't pair up; "
-                "can't tell where rows end"
-            )
-        columns, unreadable = to_columns(table, wanted)
-        return Window(
-            first=self._rows_read + 1,
-            columns=columns,
-            unreadable=unreadable,
-            share=self._meter.share(len(data)),
-            records=records if raw else None,
-            table=None if raw else table.select(self.names),
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`."""
+        rows = _Rows(chunk, self._delimiter)
+        # Where a table goes on, all of it is text as it stands: one type in every window.
+        kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
+        reasons = rows.opened()
+        if reasons:
+            table, more = self._parse_parts([rows.records], kinds, reasons)
+            reasons |= more
+        else:
+            table, reasons = self._parse(chunk.content, rows.records, kinds)
+        bad = tuple(
+            BadRow(chunk.first + place, reason, rows.text(place), self.path, rows.line(place))
+            for place, reason in sorted(reasons.items())
         )
+        records = rows.records
+        places = np.arange(len(records))
+        if bad:
+            places = np.setdiff1d(places, list(reasons), assume_unique=True)
+            records = records.take(pa.array(places))
+        columns, unreadable = to_columns(table, wanted.columns)
+        window = Window(
+            chunk.first + places,
+            columns,
+            chunk.share,
+            (Origin(self.path),),
+            records=records,
+            bad=bad,
+        )
+        strange, dropped = not_numbers(window, unreadable, lambda row: rows.line(int(places[row])))
+        if not wanted.raw:
+            window = replace(window, records=None, table=table.select(self.names))
+        return window.without(strange, dropped)
 
-    def _parse(self, data: bytes, kinds: Mapping[str, str]) -> pa.Table:
-        wrong: list[Any] = []
+    def _parse(
+        self, data: bytes, records: pa.Array, kinds: Mapping[str, str]
+    ) -> tuple[pa.Table, dict[int, str]]:
+        """The readable rows, and why the others are not; these by their place among `records`."""
+        wrong: dict[int, str] = {}
 
         def note(row: Any) -> str:
-            wrong.append(row)
+            fields = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
+            place = 0 if row.number is None else row.number - 1
+            wrong[place] = f"has {fields}, the header has {row.expected_columns}"
             return "skip"
 
-        numbers = {name for name, kind in kinds.items() if kind != "str"}
         try:
             table = _parse_csv(data, self._delimiter, self.names, kinds, note)
         except pa.ArrowInvalid as error:
-            if "conversion error to double" in str(error) and numbers:
+            if "conversion error to double" in str(error):
                 # A word where a number should be: read as text, and judge value by value.
-                return self._parse(data, dict.fromkeys(kinds, "str"))
-            raise self._unreadable(error, data) from error
-        if wrong:
-            row = wrong[0]
-            raise InputError(
-                f"{named(self.path)}: line {self._line_of(data, row.number)}: has "
-                f"{row.actual_columns} fields, the header has {row.expected_columns}"
-            )
-        return table
+                return self._parse(data, records, dict.fromkeys(kinds, "str"))
+            if len(records) == 1:
+                return _no_rows(kinds), {0: _reason(error, records)}
+        else:
+            if table.num_rows + len(wrong) == len(records):
+                return table, wrong
+            if len(records) == 1:
+                return _no_rows(kinds), {0: "its quotes don't pair up"}
+        # One of them is wrong, or where it ends is: halve until it is alone.
+        half = len(records) // 2
+        return self._parse_parts([records[:half], records[half:]], kinds, ())
 
-    def _line_of(self, data: bytes, number: int | None) -> int:
-        ends = record_ends(data, self._delimiter).tolist()
-        places = zip([0, *ends], [*ends, len(data)], strict=True)
-        starts = [start for start, end in places if data[start:end].strip(b"\r\n")]
-        start = starts[number - 1] if number and number <= len(starts) else 0
-        return self._line + data[:start].count(b"\n")
-
-    def _unreadable(self, error: pa.ArrowInvalid, data: bytes) -> InputError:
-        if "UTF8" in str(error) or "UTF-8" in str(error):
-            try:
-                data.decode("utf-8")
-            except UnicodeDecodeError as bad:
-                line = self._line + data[: bad.start].count(b"\n")
-                return InputError(
-                    f"{named(self.path)}: line {line}: byte 0x{data[bad.start]:02x} is not UTF-8; "
-                    "name the file's encoding, for instance 'encoding: cp1252' in the YAML"
-                )
-        reason = str(error).splitlines()[0][:160]
-        return InputError(f"{named(self.path)}: line {self._line} and after: {reason}")
+    def _parse_parts(
+        self, parts: Sequence[pa.Array], kinds: Mapping[str, str], left_out: Collection[int]
+    ) -> tuple[pa.Table, dict[int, str]]:
+        """As `_parse`, part by part, without the rows of some places."""
+        tables = [_no_rows(kinds)]
+        wrong: dict[int, str] = {}
+        start = 0
+        for part in parts:
+            places = [place for place in range(len(part)) if start + place not in left_out]
+            content = b"".join(part[place].as_buffer().to_pybytes() + b"\n" for place in places)
+            if places:
+                table, reasons = self._parse(content, part.take(pa.array(places)), kinds)
+                tables.append(table)
+                wrong |= {start + places[place]: reason for place, reason in reasons.items()}
+            start += len(part)
+        return pa.concat_tables(tables, promote_options="permissive"), wrong
 
     def _look(self, rows: int) -> tuple[bytes, Array]:
         """Up to `rows` complete records, and where each ends; they stay."""
         ends = record_ends(self._pending, self._delimiter)
         while len(ends) < rows:
-            block = self._read(max(READ_BYTES, len(self._pending)))
-            if not block:
-                self._end_of_file(ends)
+            open_since = int(ends[-1]) if len(ends) else 0
+            if len(self._pending) - open_since > LONGEST_RECORD:
+                self._pending = _closed(self._pending, open_since)
                 ends = record_ends(self._pending, self._delimiter)
+                continue
+            block = self._read(max(READ_BYTES, len(self._pending)))
+            if block:
+                self._pending += self._meter.read(block)
+            elif not self._end_of_file(open_since):
                 break
-            self._pending += self._meter.read(block)
             ends = record_ends(self._pending, self._delimiter)
-            if not len(ends) and len(self._pending) > LONGEST_RECORD:
-                raise self._open_quote(0)
         ends = ends[:rows]
         return self._pending[: int(ends[-1]) if len(ends) else 0], ends
 
@@ -223,21 +247,15 @@ class CsvSource:
         self._pending = self._pending[len(data) :]
         return data, ends
 
-    def _end_of_file(self, ends: Array) -> None:
-        """Give the last record its line end, if the file lacks it and its quotes are closed."""
-        start = int(ends[-1]) if len(ends) else 0
-        rest = self._pending[start:]
-        if not rest.strip(b"\r\n"):
-            return
-        if not len(record_ends(rest + b"\n", self._delimiter)):
-            raise self._open_quote(start)
-        self._pending += b"\n"
-
-    def _open_quote(self, start: int) -> InputError:
-        line = self._line + self._pending[:start].count(b"\n")
-        return InputError(
-            f'{named(self.path)}: line {line}: a quote (") is opened and never closed'
-        )
+    def _end_of_file(self, start: int) -> bool:
+        """Complete the record that the file ends in; whether there was one."""
+        if not self._pending[start:].strip(b"\r\n"):
+            return False
+        if not self._pending.endswith(b"\n"):
+            self._pending += b"\n"
+        if not len(record_ends(self._pending[start:], self._delimiter)):
+            self._pending = _closed(self._pending, start)
+        return True
 
     def close(self) -> None:
         """See `Source`."""
@@ -276,6 +294,65 @@ def _parse_csv(
             strings_can_be_null=False,
         ),
     )
+
+
+class _Rows:
+    """The rows of a chunk, and where each stands."""
+
+    def __init__(self, chunk: Chunk, delimiter: str) -> None:
+        self._chunk = chunk
+        self._delimiter = delimiter
+        self._ends = record_ends(chunk.content, delimiter)
+        self.records = _slices(chunk.content, self._ends)
+
+    def opened(self) -> dict[int, str]:
+        """Those whose quote nobody closed, with what to say about it."""
+        if OPENED not in self._chunk.content:
+            return {}
+        ends = pc.ends_with(self.records, OPENED.decode()).to_numpy(zero_copy_only=False)
+        return dict.fromkeys(
+            np.flatnonzero(ends).tolist(), 'a quote (") is opened and never closed'
+        )
+
+    def text(self, place: int) -> str:
+        """The row as it stands in the file."""
+        record: bytes = self.records[place].as_buffer().to_pybytes()
+        return record.removesuffix(OPENED).decode("utf-8", "replace")
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        data = self._chunk.content
+        places = zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True)
+        return [start for start, end in places if data[start:end].strip(b"\r\n")]
+
+    def line(self, place: int) -> int:
+        """The line that it starts on."""
+        return self._chunk.line + int(self._chunk.content.count(b"\n", 0, self._starts[place]))
+
+
+def _no_rows(kinds: Mapping[str, str]) -> pa.Table:
+    return pa.table({name: pa.array([], pa.large_string()) for name in kinds})
+
+
+def _reason(error: pa.ArrowInvalid, records: pa.Array) -> str:
+    data = records[0].as_buffer().to_pybytes()
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        return (
+            f"byte 0x{data[bad.start]:02x} is not UTF-8; if the file is not, name its encoding: "
+            "--encoding cp1252"
+        )
+    return str(error).splitlines()[0][:160]
+
+
+def _closed(data: bytes, start: int) -> bytes:
+    """`data` with an end to the record from `start` on, whose quote is opened and never closed.
+
+    The lines after it are rows again.
+    """
+    end = data.index(b"\n", start)
+    return data[:end] + OPENED + data[end:]
 
 
 def _slices(data: bytes, ends: Array) -> pa.Array:

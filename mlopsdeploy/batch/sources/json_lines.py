@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import codecs
 import json
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 
+from mlopsdeploy.batch.bad_rows import BadRow
 from mlopsdeploy.batch.sources.base import (
     BROKEN,
     SAMPLE_ROWS,
+    Chunk,
     Meter,
+    Origin,
+    Wanted,
     Window,
     close,
     named,
+    not_numbers,
     scalar,
     to_columns,
 )
@@ -33,14 +38,22 @@ class JsonLinesSource:
         self._meter = Meter(raw)
         self._raw = raw
         self._stream = stream
-        self._line = 0
+        self._started = False
+        self._line = 1
+        self._rows_read = 0
         self._ahead = self._read_lines(SAMPLE_ROWS)
-        if not self._ahead:
-            raise InputError(f"{named(path)}: has no rows")
-        self.names = list(dict.fromkeys(key for _, row in self._ahead for key in row))
+        rows = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
+        if not rows:
+            problem = _parse(self._ahead[0]) if self._ahead else "has no rows"
+            where = "line 1: " if self._ahead else ""
+            raise InputError(f"{named(path)}: {where}{problem}")
+        self._sample = rows
+        self.names = list(dict.fromkeys(key for row in rows for key in row))
 
-    def _read_lines(self, count: int) -> list[tuple[bytes, dict[str, Any]]]:
-        lines: list[tuple[bytes, dict[str, Any]]] = []
+    def _read_lines(self, count: int) -> list[bytes]:
+        """Up to `count` rows, each with the blank lines before it."""
+        lines: list[bytes] = []
+        blank = b""
         while len(lines) < count:
             try:
                 line = self._meter.read(self._stream.readline())
@@ -48,59 +61,78 @@ class JsonLinesSource:
                 raise InputError(f"{named(self.path)}: can't be read ({error})") from error
             if not line:
                 break
-            self._line += 1
-            if self._line == 1:
+            if not self._started:
                 line = line.removeprefix(codecs.BOM_UTF8)
+                self._started = True
             if line.strip():
-                lines.append((line.strip(), self._parse(line)))
+                lines.append(blank + line)
+                blank = b""
+            else:
+                blank += line
         return lines
-
-    def _parse(self, line: bytes) -> dict[str, Any]:
-        try:
-            row = json.loads(line)
-            if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
-                row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
-        except ValueError as error:
-            raise InputError(
-                f"{named(self.path)}: line {self._line}: not JSON ({error})"
-            ) from error
-        if not isinstance(row, dict):
-            raise InputError(f"{named(self.path)}: line {self._line}: not a JSON object")
-        return row
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows, without moving on."""
-        return {name: [row.get(name) for _, row in self._ahead] for name in self.names}
+        return {name: [row.get(name) for row in self._sample] for name in self.names}
 
-    def windows(
-        self, rows: int, wanted: Mapping[str, str], *, raw: bool, limit: int | None
-    ) -> Iterator[Window]:
+    def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
-        left = sys.maxsize if limit is None else limit
-        first = 1
-        while left:
-            count = min(rows, left)
-            self._ahead += self._read_lines(count - len(self._ahead))
-            lines, self._ahead = self._ahead[:count], self._ahead[count:]
-            if not lines:
-                return
-            values = {
-                name: pa.array([scalar(row.get(name)) for _, row in lines], pa.large_string())
-                for name in wanted
-            }
-            columns, unreadable = to_columns(pa.table(values), wanted)
-            yield Window(
-                first=first,
-                columns=columns,
-                unreadable=unreadable,
-                share=self._meter.share(sum(len(line) + 1 for line, _ in lines)),
-                records=pa.array([line.decode() for line, _ in lines], pa.large_string())
-                if raw
-                else None,
-                table=None if raw else self._table([row for _, row in lines]),
-            )
-            first += len(lines)
-            left -= len(lines)
+        self._ahead += self._read_lines(rows - len(self._ahead))
+        lines, self._ahead = self._ahead[:rows], self._ahead[rows:]
+        if not lines:
+            return None
+        content = b"".join(lines)
+        share = self._meter.share(len(content))
+        chunk = Chunk(self._rows_read + 1, len(lines), content, share, self._line)
+        self._rows_read += len(lines)
+        self._line += content.count(b"\n")
+        return chunk
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`."""
+        numbers, places, lines, rows, bad = [], [], [], [], []
+        number = chunk.first
+        for place, line in enumerate(chunk.content.split(b"\n"), chunk.line):
+            if not line.strip():
+                continue
+            row = self._checked(_parse(line), wanted)
+            if isinstance(row, str):
+                record = line.strip().decode("utf-8", "replace")
+                bad.append(BadRow(number, row, record, self.path, place))
+            else:
+                numbers.append(number)
+                places.append(place)
+                lines.append(line.strip())
+                rows.append(row)
+            number += 1
+        values = {
+            name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
+            for name in wanted.columns
+        }
+        columns, unreadable = to_columns(pa.table(values), wanted.columns)
+        records = pa.array([line.decode() for line in lines], pa.large_string())
+        whole = Window(
+            np.array(numbers, np.int64),
+            columns,
+            chunk.share,
+            (Origin(self.path),),
+            records=records if wanted.raw else None,
+            table=None if wanted.raw else self._table(rows),
+            bad=tuple(bad),
+        )
+        return whole.without(*not_numbers(whole, unreadable, places.__getitem__))
+
+    def _checked(self, row: dict[str, Any] | str, wanted: Wanted) -> dict[str, Any] | str:
+        """The row, or why it can't go on to the output."""
+        if isinstance(row, str):
+            return row
+        if taken := next((name for name in wanted.new if name in row), None):
+            return f"already has a key {taken!r}; --prefix gives the new ones other names"
+        if wanted.raw:
+            return row
+        if strange := next((name for name in row if name not in self.names), None):
+            return f"has a key {strange!r}, which none of the first rows has"
+        return row
 
     def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
         """All columns; nested values and mixed types as JSON text, so that windows agree."""
@@ -114,3 +146,14 @@ class JsonLinesSource:
     def close(self) -> None:
         """See `Source`."""
         close(self._raw)
+
+
+def _parse(line: bytes) -> dict[str, Any] | str:
+    """The object in a line, or what is wrong with it."""
+    try:
+        row = json.loads(line)
+        if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
+            row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else "not a JSON object"

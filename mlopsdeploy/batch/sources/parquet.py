@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from mlopsdeploy.batch.sources.base import SAMPLE_ROWS, Window, close, named, to_columns
+from mlopsdeploy.batch.sources.base import (
+    SAMPLE_ROWS,
+    Chunk,
+    Wanted,
+    Window,
+    close,
+    named,
+    table_window,
+)
 from mlopsdeploy.errors import InputError
+
+BATCH_ROWS = 8192
 
 
 class ParquetSource:
@@ -31,12 +40,16 @@ class ParquetSource:
         except (pa.ArrowInvalid, OSError) as error:
             reason = str(error).splitlines()[0][:120]
             raise InputError(f"{named(path)}: not a Parquet file ({reason})") from error
-        self.names = self._file.schema_arrow.names
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.names = self.schema.names
         if not self._file.metadata.num_rows:
             raise InputError(f"{named(path)}: has no rows")
         for name in self.names:
             if self.names.count(name) > 1:
                 raise InputError(f"{named(path)}: column {name!r} is there twice")
+        self._batches = self._file.iter_batches(batch_size=BATCH_ROWS)
+        self._ahead: list[pa.RecordBatch] = []
+        self._rows_read = 0
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows."""
@@ -44,22 +57,30 @@ class ParquetSource:
         sample: dict[str, list[Any]] = batch.to_pydict()
         return sample
 
-    def windows(
-        self, rows: int, wanted: Mapping[str, str], *, raw: bool, limit: int | None
-    ) -> Iterator[Window]:
+    def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
-        left = sys.maxsize if limit is None else limit
-        del raw  # there is nothing rawer than a table
-        first = 1
-        for batch in self._file.iter_batches(batch_size=rows):
-            table = pa.Table.from_batches([batch[:left]])
-            columns, unreadable = to_columns(table, wanted)
-            share = table.num_rows / self._file.metadata.num_rows
-            yield Window(first, columns, unreadable, share, table=table)
-            first += table.num_rows
-            left -= table.num_rows
-            if not left:
-                return
+        waiting = sum(batch.num_rows for batch in self._ahead)
+        try:
+            while waiting < rows and (batch := next(self._batches, None)):
+                self._ahead.append(batch)
+                waiting += batch.num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            reason = str(error).splitlines()[0][:120]
+            where = f"{named(self.path)}: after row {self._rows_read + waiting}"
+            raise InputError(f"{where}: can't be read ({reason})") from error
+        if not waiting:
+            return None
+        table = pa.Table.from_batches(self._ahead)
+        self._ahead = table[rows:].to_batches()
+        table = table[:rows]
+        share = table.num_rows / self._file.metadata.num_rows
+        chunk = Chunk(self._rows_read + 1, table.num_rows, table, share)
+        self._rows_read += table.num_rows
+        return chunk
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`; there is nothing rawer than a table."""
+        return table_window(chunk, chunk.content, wanted, self.path)
 
     def close(self) -> None:
         """See `Source`."""

@@ -1,0 +1,140 @@
+"""The rows of each label that a model is most and least certain of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns
+
+EXCERPT = 300  # characters
+MOST_FEATURES = 40
+
+_KINDS = {"most": 1.0, "least": -1.0}  # kind -> the sign that makes the larger score the better
+
+
+class _Example(NamedTuple):
+    """The larger comes first: its score, or minus that, and then the earlier row."""
+
+    rank: float
+    before: int  # minus the row's number
+    content: Any  # an excerpt of the text, or the features as (name, value)
+
+
+class Examples:
+    """The best few rows of each label, no two with the same content.
+
+    Args:
+        count: how many to keep of each label and kind.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: dict[tuple[str, int], list[_Example]] = {}  # best first
+
+    def add(
+        self, numbers: Array, places: Array, scores: Array, columns: Columns, text: str | None
+    ) -> None:
+        """Look at some rows.
+
+        Args:
+            numbers: of the rows in the input; with all that follow of shape (rows,).
+            places: of their labels.
+            scores: float64.
+            columns: what to keep of a row.
+            text: the only column to keep, if that is a text.
+        """
+        names = list(columns)[:MOST_FEATURES]
+
+        def content(row: int) -> Any:
+            if text is not None:
+                return _excerpt(columns[text][row])
+            return tuple((name, _plain(columns[name][row])) for name in names)
+
+        labels = np.unique(places).tolist()
+        for kind, sign in _KINDS.items():
+            rank = sign * scores
+            for place in labels:
+                kept = self._kept.get((kind, place), [])
+                candidates = places == place
+                if len(kept) == self._count:  # few rows are better than what is there
+                    last = kept[-1]
+                    tie = (rank == last.rank) & (-numbers > last.before)
+                    candidates &= (rank > last.rank) | tie
+                rows = np.flatnonzero(candidates)
+                for row in rows[np.lexsort((numbers[rows], -rank[rows]))].tolist():
+                    before = -int(numbers[row])
+                    if self._full(kind, place, float(rank[row]), before):
+                        break
+                    self._offer(kind, place, _Example(float(rank[row]), before, content(row)))
+
+    def merge(self, other: Examples, places: Array) -> None:
+        """Add another's, whose label at place i is this one's at places[i]."""
+        for (kind, place), examples in other._kept.items():
+            for example in examples:
+                self._offer(kind, int(places[place]), example)
+
+    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
+        """By label: `most` and `least`, lists of row, score and `text` or `features`."""
+        rows: dict[str, Any] = {}
+        for (kind, place), examples in sorted(self._kept.items(), key=lambda item: item[0][1]):
+            rows.setdefault(labels[place], {})[kind] = [
+                {
+                    "row": -example.before,
+                    "score": example.rank * _KINDS[kind],
+                    **_described(example.content),
+                }
+                for example in examples
+            ]
+        return {"count": self._count, "rows": rows}
+
+    @classmethod
+    def from_dict(cls, known: Mapping[str, Any], labels: Sequence[str]) -> Self:
+        """What `as_dict` described."""
+        made = cls(known["count"])
+        for label, kinds in known["rows"].items():
+            for kind, examples in kinds.items():
+                made._kept[kind, labels.index(label)] = [
+                    _Example(
+                        example["score"] * _KINDS[kind],
+                        -example["row"],
+                        example["text"]
+                        if "text" in example
+                        else tuple(example["features"].items()),
+                    )
+                    for example in examples
+                ]
+        return made
+
+    def _full(self, kind: str, place: int, rank: float, before: int) -> bool:
+        kept = self._kept.get((kind, place), [])
+        return len(kept) == self._count and (rank, before) <= kept[-1][:2]
+
+    def _offer(self, kind: str, place: int, example: _Example) -> None:
+        kept = self._kept.setdefault((kind, place), [])
+        for twin in kept:
+            if twin.content == example.content:
+                if twin[:2] >= example[:2]:
+                    return
+                kept.remove(twin)
+                break
+        kept.append(example)
+        kept.sort(key=lambda each: each[:2], reverse=True)
+        del kept[self._count :]
+
+
+def _excerpt(text: str | None) -> str:
+    text = " ".join((text or "")[: 2 * EXCERPT].split())
+    return text if len(text) <= EXCERPT else text[: EXCERPT - 1].rstrip() + "…"
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which knows no NumPy and no NaN."""
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _described(content: Any) -> dict[str, Any]:
+    return {"text": content} if isinstance(content, str) else {"features": dict(content)}

@@ -1,0 +1,114 @@
+"""Rows scored on earlier nights: `--incremental` computes only what is new or changed.
+
+A SQLite file beside the output holds, for the digest of each row's values, what the model said.
+It is one model's, with one set of settings: another one's rows are dropped at the first commit.
+A crash loses what came after the last commit, which is then computed again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, objects
+from mlopsdeploy.errors import MlopsDeployError
+
+_AT_ONCE = 500  # keys in one question; SQLite took no more than 999 for long
+
+
+class ScoreStore:
+    """What one model said of rows, by their digest.
+
+    Reading and writing may go on in two threads, each on a connection of its own.
+
+    Args:
+        path: the SQLite file; made if it isn't there.
+        identity: digest of the model and of all settings that shape a row's answer.
+
+    Raises:
+        MlopsDeployError: the file can't be written, or is no such file.
+    """
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self._path = path
+        self._identity = identity
+        try:
+            self._writing = self._connect()
+            self._writing.execute("PRAGMA journal_mode = WAL")
+            self._writing.execute(
+                "CREATE TABLE IF NOT EXISTS scored "
+                "(identity TEXT, key BLOB, value TEXT, PRIMARY KEY (identity, key)) WITHOUT ROWID"
+            )
+            self._writing.commit()
+            self._reading = self._connect()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode no crash breaks the file
+        return connection
+
+    def find(self, keys: Sequence[bytes]) -> tuple[Array, Columns]:
+        """Which of these keys are known, bool, and the predictions of those that are."""
+        values: dict[bytes, str] = {}
+        try:
+            for start in range(0, len(keys), _AT_ONCE):
+                part = keys[start : start + _AT_ONCE]
+                marks = ",".join("?" * len(part))
+                question = (
+                    "SELECT key, value FROM scored "  # noqa: S608  # nothing but question marks
+                    f"WHERE identity = ? AND key IN ({marks})"
+                )
+                values.update(self._reading.execute(question, [self._identity, *part]))
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+        known = np.fromiter((key in values for key in keys), bool, len(keys))
+        return known, _columns([json.loads(values[key]) for key in keys if key in values])
+
+    def add(self, keys: Sequence[bytes], predictions: Columns) -> None:
+        """Note what was computed, row by row; `commit` makes it last."""
+        names = [name for name in predictions if name != "margin"]
+        lists = [predictions[name].tolist() for name in names]
+        rows = [
+            (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
+            for key, row in zip(keys, zip(*lists, strict=True), strict=True)
+        ]
+        try:
+            self._writing.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?)", rows)
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def commit(self) -> None:
+        """Make what was added last."""
+        try:
+            self._writing.execute("DELETE FROM scored WHERE identity <> ?", [self._identity])
+            self._writing.commit()
+        except sqlite3.Error as error:
+            raise self._failed(error) from error
+
+    def close(self) -> None:
+        """Close the file; what was not committed is dropped."""
+        self._reading.close()
+        self._writing.close()
+
+    def _failed(self, error: sqlite3.Error) -> MlopsDeployError:
+        return MlopsDeployError(f"{self._path}: can't be used ({error}); delete it to start anew")
+
+
+def _columns(rows: list[dict[str, object]]) -> Columns:
+    if not rows:
+        return {}
+    columns: Columns = {}
+    for name, value in rows[0].items():
+        values = [row[name] for row in rows]
+        if isinstance(value, str):
+            columns[name] = objects(values)
+        else:
+            array = np.array(values)
+            columns[name] = array.astype(np.float32) if array.dtype.kind == "f" else array
+    return columns

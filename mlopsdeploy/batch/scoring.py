@@ -1,0 +1,253 @@
+"""One window of rows: find what to compute, compute it, put it in order.
+
+Every engine goes through these three steps, so that a row gets the same label wherever it is
+scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Protocol
+
+import numpy as np
+
+from mlopsdeploy.batch.bad_rows import BadRow
+from mlopsdeploy.batch.sources import Window
+from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model import Model
+from mlopsdeploy.planner import Rows, unique
+
+# What runtimes raise over a row that they can't take.
+ROW_ERRORS = (RuntimeError, ValueError, MemoryError)
+
+
+class Known(Protocol):
+    """Rows scored before; see `incremental.ScoreStore`."""
+
+    def find(self, keys: Sequence[bytes]) -> tuple[Array, Columns]:
+        """Which of these keys are known, bool, and the predictions of those that are."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A window, and what of it has to be computed: the distinct rows that nobody knows yet.
+
+    Attributes:
+        window: its rows; those whose input can't be encoded are among its bad ones already.
+        present: which rows have a value to score, bool (rows,).
+        inverse: for each present row, its place among the distinct ones.
+        keys: what the distinct rows are known by, if anybody wants to know.
+        known: which distinct rows are known, bool.
+        found: the predictions of these.
+        encoded: the other distinct rows, as the task encodes them.
+        cost: work for each of those.
+        batches: which of them to compute together.
+    """
+
+    window: Window
+    present: Array
+    inverse: Rows
+    keys: list[bytes]
+    known: Array
+    found: Columns
+    encoded: Columns
+    cost: Array
+    batches: list[Rows]
+
+    @property
+    def distinct(self) -> int:
+        """How many distinct rows there are."""
+        return len(self.known)
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What became of a batch: predictions of `rows`, and why the others have none."""
+
+    rows: Rows
+    predictions: Columns
+    failed: Mapping[int, str] = field(default_factory=dict)
+
+
+def new_columns(model: Model, *, all_scores: bool) -> list[str]:
+    """The names of the columns that predictions add.
+
+    Raises:
+        ConfigError: all scores of a model that does not name its labels.
+    """
+    names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
+    if all_scores:
+        labels: tuple[str, ...] = getattr(model.task, "labels", ())
+        if not labels:
+            raise ConfigError(
+                f"--all-scores: {model.name} does not name its labels; "
+                f"put 'labels: [...]' into {model.name}.yaml beside the model"
+            )
+        names += [f"score_{label}" for label in labels]
+    return names
+
+
+def prepare(
+    model: Model, window: Window, columns: Mapping[str, str], known: Known | None = None
+) -> Planned:
+    """Find the rows to compute, encode them, plan their batches.
+
+    Args:
+        model: what to score with.
+        window: the rows.
+        columns: the model's input -> the window's column.
+        known: rows scored before.
+    """
+    inputs = {name: window.columns[column] for name, column in columns.items()}
+    present = np.ones(window.rows, bool)
+    texts = [inputs[wish.name] for wish in model.task.inputs if wish.dtype == "str"]
+    if len(texts) == 1 and len(inputs) == 1:
+        stripped = [text is not None and bool(text.strip()) for text in texts[0]]
+        present = np.array(stripped, bool)
+        values = texts[0][present].tolist()
+        first, inverse = unique(values)
+        distinct = {name: objects(values)[first] for name in inputs}
+    else:
+        for wish in model.task.inputs:
+            if not wish.dtype.startswith(("float", "str")):  # it has no way to say "missing"
+                present &= ~np.isnan(inputs[wish.name])
+        # Exact duplicates among rows of numbers are rare, and finding them costs more than a row.
+        distinct = inputs if present.all() else take(inputs, np.flatnonzero(present))
+        inverse = np.arange(rows_of(distinct))
+    count = rows_of(distinct)
+    keys: list[bytes] = []
+    there = np.zeros(count, bool)
+    found: Columns = {}
+    if known is not None and count:
+        keys = _keys(distinct)
+        there, found = known.find(keys)
+        distinct = take(distinct, np.flatnonzero(~there))
+    encoded = model.task.encode(distinct) if rows_of(distinct) else {}
+    cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
+    batches = model.plan(encoded)
+    return Planned(window, present, inverse, keys, there, found, encoded, cost, batches)
+
+
+def _keys(distinct: Columns) -> list[bytes]:
+    """A digest of each row's values."""
+    if len(distinct) == 1 and (texts := next(iter(distinct.values()))).dtype == object:
+        return [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+    rows = np.column_stack([distinct[name].astype(np.float64) for name in sorted(distinct)])
+    return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+
+
+def predict(model: Model, planned: Planned, batch: Rows) -> Computed:
+    """Compute a batch; if it fails, halve it until the rows that are to blame are alone."""
+    try:
+        return Computed(batch, model.predict_batch(planned.encoded, batch))
+    except ROW_ERRORS as error:
+        if len(batch) == 1:
+            return Computed(batch[:0], {}, {int(batch[0]): _reason(error)})
+    parts = [predict(model, planned, part) for part in np.array_split(batch, 2)]
+    filled = [part for part in parts if len(part.rows)]
+    names = filled[0].predictions if filled else {}
+    return Computed(
+        np.concatenate([part.rows for part in parts]),
+        {name: np.concatenate([part.predictions[name] for part in filled]) for name in names},
+        {row: reason for part in parts for row, reason in part.failed.items()},
+    )
+
+
+def _reason(error: Exception) -> str:
+    """One line of it; runtimes put the cause last."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"the model failed: {lines[-1][:200] if lines else type(error).__name__}"
+
+
+def assemble(
+    model: Model, planned: Planned, computed: Sequence[Computed]
+) -> tuple[Window, Columns]:
+    """The rows that have an answer, and the answers, in the window's order.
+
+    Rows without a value, and those that lack one which the model can't do without, get "" and
+    NaN; rows that failed are among the window's bad ones.
+    """
+    window = planned.window
+    distinct, failed = _gathered(planned, computed)
+    reasons = {}
+    if failed:
+        reasons = {
+            row: failed[place]
+            for row, place in zip(
+                np.flatnonzero(planned.present).tolist(), planned.inverse.tolist(), strict=True
+            )
+            if place in failed
+        }
+    predictions = _spread(model, planned, distinct)
+    lost = planned.present & ~np.isfinite(predictions["score"]) & ~_lacking(window)
+    for row in np.flatnonzero(lost).tolist():
+        reasons.setdefault(row, "the model's score is not a number")
+    if reasons:
+        dropped = np.zeros(window.rows, bool)
+        dropped[list(reasons)] = True
+        bad: list[BadRow] = [window.bad_row(row, reason) for row, reason in reasons.items()]
+        window = window.without(bad, dropped)
+        predictions = {name: array[~dropped] for name, array in predictions.items()}
+    return window, predictions
+
+
+def _lacking(window: Window) -> Array:
+    """Rows with a number missing, bool (rows,)."""
+    lacking = np.zeros(window.rows, bool)
+    for array in window.columns.values():
+        if array.dtype.kind == "f":
+            lacking |= np.isnan(array)
+    return lacking
+
+
+def _gathered(planned: Planned, computed: Sequence[Computed]) -> tuple[Columns, dict[int, str]]:
+    """Predictions of the distinct rows, and why some have none (theirs are of another row)."""
+    unknown = np.flatnonzero(~planned.known)
+    sources = [(np.flatnonzero(planned.known), planned.found)]
+    sources += [(unknown[part.rows], part.predictions) for part in computed]
+    failed = {int(unknown[row]): reason for part in computed for row, reason in part.failed.items()}
+    filled = [(rows, predictions) for rows, predictions in sources if len(rows)]
+    if not filled:
+        return {}, failed
+    place = np.zeros(planned.distinct, np.intp)
+    place[np.concatenate([rows for rows, _ in filled])] = np.arange(planned.distinct - len(failed))
+    names = set.intersection(*(set(predictions) for _, predictions in filled))
+    return {
+        name: np.concatenate([predictions[name] for _, predictions in filled])[place]
+        for name in names
+    }, failed
+
+
+def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
+    """Predictions of all rows of the window."""
+    rows = planned.window.rows
+    labels = getattr(model.task, "labels", ())
+    predictions: Columns = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
+    if any(wish.name == "truncated" for wish in model.task.outputs):
+        predictions["truncated"] = np.zeros(rows, bool)
+        predictions["tokens"] = np.zeros(rows, np.int64)
+        predictions["lost_tokens"] = np.zeros(rows, np.int64)
+    if labels:
+        predictions["scores"] = np.full((rows, len(labels)), np.nan)
+    for name, array in predictions.items():
+        if name in distinct:
+            array[planned.present] = distinct[name][planned.inverse]
+    predictions["label"][~np.isfinite(predictions["score"])] = ""
+    return predictions
+
+
+def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> Columns:
+    """The columns that go into the output."""
+    columns = {
+        prefix + wish.name: predictions[wish.name]
+        for wish in model.task.outputs
+        if wish.name in predictions and wish.name != "scores"
+    }
+    if all_scores:
+        for place, label in enumerate(getattr(model.task, "labels", ())):
+            columns[f"{prefix}score_{label}"] = predictions["scores"][:, place]
+    return columns

@@ -1,0 +1,323 @@
+"""A run that can be interrupted at any moment, and goes on where it was.
+
+What is done so far is in a folder beside the output, `OUTPUT.unfinished/`:
+
+    rows            what has been written of the output; only ever grows
+    errors.jsonl    the rows set aside; only ever grows
+    manifest.json   how much of both is certain, and what it was made from
+    lock            held while a run is on
+
+A commit brings both files to the disk, then renames a new manifest into place. What a crash left
+behind the certain length is cut off by the next run, which reads the input from its start, checks
+that the rows done are still the same ones, and computes the rest. When all is done, the files
+are renamed to their final names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from filelock import FileLock, Timeout
+
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+ROWS, ERRORS, MANIFEST, LOCK = "rows", "errors.jsonl", "manifest.json", "lock"
+
+
+class UnfinishedRun:
+    """The folder of a run, open and locked.
+
+    Args:
+        base: the output, or the file of its name where it is no local file; `.unfinished` and
+            the like are added to it.
+        shown: what messages call the output.
+        identity: what shapes the output: model, settings, versions, by name.
+        every: seconds between commits.
+        fresh: forget what an earlier run has done.
+
+    Raises:
+        ConfigError: the earlier run was made with another model or other settings.
+        MlopsDeployError: another run is on, or the folder can't be written.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        shown: str,
+        identity: Mapping[str, Any],
+        *,
+        every: float = 5.0,
+        fresh: bool = False,
+    ) -> None:
+        self._base = base
+        self.folder = folder = beside(base, "unfinished")
+        self._shown = shown
+        self._identity = json.loads(json.dumps(identity, default=str))
+        self._every = every
+        self._lock = FileLock(folder / LOCK)
+        try:
+            folder.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise MlopsDeployError(
+                f"{shown}: another run is writing it; wait for its end, or name another --output"
+            ) from error
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            if fresh:
+                self._forget()
+            self.done = self._read()
+            self._check()
+            self._open()
+        except BaseException:
+            self._lock.release()
+            raise
+        self._last_commit = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for file in (self._rows, self._errors):
+            with contextlib.suppress(OSError):  # what is not committed may be lost
+                file.close()
+        if not self.rows:  # nothing to go on with
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self._lock.release()
+
+    @property
+    def rows(self) -> int:
+        """Rows of the input that are done for good."""
+        return int(self.done.get("rows", 0))
+
+    @property
+    def file(self) -> IO[bytes]:
+        """The output as it grows."""
+        return self._rows
+
+    @property
+    def errors(self) -> IO[bytes]:
+        """The rows set aside, as they come."""
+        return self._errors
+
+    def is_due(self) -> bool:
+        """Whether the last commit is long enough ago."""
+        return time.monotonic() - self._last_commit >= self._every
+
+    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
+        """Make what was written so far last.
+
+        Args:
+            rows: of the input, from its start, that this is.
+            input_digest: of all these rows.
+            state: what else a run needs to go on; JSON.
+
+        Raises:
+            MlopsDeployError: the disk is full, or gone.
+        """
+        try:
+            for file in (self._rows, self._errors):
+                file.flush()
+                os.fsync(file.fileno())
+            self.done = {
+                "rows": rows,
+                "input_digest": input_digest,
+                "rows_bytes": self._rows.tell(),
+                "errors_bytes": self._errors.tell(),
+                "identity": self._identity,
+                "state": state,
+            }
+            write_whole(self.folder / MANIFEST, json.dumps(self.done).encode())
+        except OSError as error:
+            raise self._failed(error) from error
+        self._last_commit = time.monotonic()
+
+    def start_over(self) -> None:
+        """Drop what an earlier run has done: its input is no more."""
+        self._rows.close()
+        self._errors.close()
+        self._forget()
+        self.done = {}
+        self._open()
+
+    def finish(self, publish: Callable[[Path], None], manifest: Mapping[str, Any]) -> None:
+        """Put the files where they belong and remove the folder.
+
+        A crash in the middle leaves the folder as it was; the next run does all of it again.
+
+        Args:
+            publish: puts the file of rows where the output belongs, without changing it.
+            manifest: goes into `OUTPUT.manifest.json`.
+
+        Raises:
+            MlopsDeployError: the disk is full, or `publish` fails.
+        """
+        self._rows.close()
+        self._errors.close()
+        try:
+            publish(self.folder / ROWS)
+            if self.done["errors_bytes"]:
+                copy_whole(self.folder / ERRORS, beside(self._base, ERRORS))
+            else:
+                beside(self._base, ERRORS).unlink(missing_ok=True)
+            text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str)
+            write_whole(beside(self._base, MANIFEST), text.encode())
+            self._forget()
+            shutil.rmtree(self.folder, ignore_errors=True)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _read(self) -> dict[str, Any]:
+        """What the last commit says, if its files are still there."""
+        try:
+            done: dict[str, Any] = json.loads((self.folder / MANIFEST).read_bytes())
+            whole = (
+                (self.folder / ROWS).stat().st_size >= done["rows_bytes"]
+                and (self.folder / ERRORS).stat().st_size >= done["errors_bytes"]
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError):
+            return {}
+        return done if whole else {}
+
+    def _check(self) -> None:
+        if not self.done:
+            return
+        before, now = self.done["identity"], self._identity
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            told = ", ".join(
+                f"{name} was {_brief(before.get(name))} and is now {_brief(now[name])}"
+                for name in changed[:3]
+            )
+            raise ConfigError(
+                f"{self.folder}: holds an unfinished run, {self.rows:,} rows done, but {told}; "
+                "go on with what it was, or start over with --fresh"
+            )
+
+    def _open(self) -> None:
+        try:
+            self._rows = _opened(self.folder / ROWS, self.done.get("rows_bytes", 0))
+            self._errors = _opened(self.folder / ERRORS, self.done.get("errors_bytes", 0))
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _forget(self) -> None:
+        for name in (MANIFEST, ROWS, ERRORS):  # in this order: no manifest without its rows
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> MlopsDeployError:
+        kept = f"; {self.kept}" if getattr(self, "done", None) else "; nothing was kept"
+        return MlopsDeployError(
+            f"{self._shown}: can't be written ({error.strerror or error}){kept}"
+        )
+
+    @property
+    def kept(self) -> str:
+        """What an interrupted run leaves, in words."""
+        if not self.rows:
+            return "nothing was written"
+        return f"{self.rows:,} rows are kept: the same command goes on with the rest"
+
+
+class Piped:
+    """The same for standard output, which can't be taken back: nothing is kept."""
+
+    rows = 0
+    done: Mapping[str, Any] = {}
+    kept = "nothing is kept"
+
+    def __init__(self, file: IO[bytes], errors: IO[bytes]) -> None:
+        self.file = file
+        self.errors = errors
+
+    def is_due(self) -> bool:
+        """Never."""
+        return False
+
+    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
+        """Nothing to do."""
+
+    def start_over(self) -> None:
+        """Nothing to drop."""
+
+
+def beside(base: Path, name: str) -> Path:
+    """`scored.csv` -> `scored.csv.errors.jsonl`."""
+    return base.with_name(f"{base.name}.{name}")
+
+
+@contextmanager
+def appearing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that is there whole at the end of the block, or as it was, whatever happens."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole."""
+    with appearing(path) as file:
+        file.write(content)
+
+
+def copy_whole(source: Path, target: Path) -> None:
+    """The same with the content of a file; where the disk can, no byte is copied."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        os.link(source, part)
+    except OSError:  # another disk, or one without links
+        with source.open("rb") as old, appearing(target) as new:
+            shutil.copyfileobj(old, new, 1 << 20)
+        return
+    part.replace(target)
+    sync_folder(target.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, where the system lets folders be synced."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _opened(path: Path, length: int) -> IO[bytes]:
+    """The file to append to, without what stands behind the certain length."""
+    path.touch()
+    if path.stat().st_nlink > 1:  # already published: that file must not change any more
+        part = path.with_name(f".{path.name}.part")
+        shutil.copyfile(path, part)
+        part.replace(path)
+    file = path.open("r+b")
+    file.truncate(length)
+    file.seek(length)
+    return file
+
+
+def _brief(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:12]}…"
