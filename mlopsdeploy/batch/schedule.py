@@ -1,0 +1,263 @@
+"""A batch on cron's rhythm, in the foreground: for a container, a service, a terminal.
+
+Each run is a process of its own, so that one night's crash or leak is not the next one's. There is
+one at a time: a time that comes while a run is on is skipped. A time missed because the machine
+slept is made up for once, however many there were.
+
+The rhythm is read by cronsim, which keeps to Debian's cron: Sunday is 0 and 7, either of day of
+month and day of week is enough when both are given, and a time that the change to summer time
+leaves out comes right after it. (APScheduler counts weekdays from Monday and wants both.)
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta, tzinfo
+from queue import Empty, SimpleQueue
+
+from cronsim import CronSim, CronSimError
+
+from mlopsdeploy.errors import ConfigError
+
+# Seconds between two looks at the clock: how late a run may be after the clock was set or the
+# machine slept, which no timer counts.
+SLICE = 5.0
+# A clock set back by more than this was wrong, and the next time is found anew; else no time comes
+# twice. It is the bound of Debian's cron.
+SET_BACK = 3 * 3600.0
+_FIELDS = 5
+
+
+def check(expression: str) -> None:
+    """See that `expression` is one of cron's, and that its time ever comes.
+
+    Raises:
+        ConfigError: it is not, or it never does.
+    """
+    _next_after(expression, time.time())
+
+
+def run_on_schedule(
+    expression: str,
+    command: Sequence[str],
+    say: Callable[[str], None],
+    *,
+    now: Callable[[], float] = time.time,
+) -> int:
+    """Run `command` whenever `expression` says, until a signal ends it.
+
+    SIGTERM and SIGINT are passed to a run that is on, and waited for: it commits its work, and the
+    next run goes on from there. A second signal kills it. A run that fails ends nothing. Call it
+    in the main thread, which alone gets signals.
+
+    Args:
+        expression: minute, hour, day of month, month, day of week; in the machine's local time.
+        command: the program and its arguments. It gets an empty standard input; what it writes
+            goes where this process's output goes.
+        say: told each start, end and skipped time, in one line with the time and what is next.
+        now: the wall clock, in seconds since 1970.
+
+    Returns:
+        0 after SIGTERM, the ordinary end of a service, which systemd and Kubernetes take for
+        success; 130 after SIGINT and 129 after SIGHUP; 128 and its number after a second signal.
+
+    Raises:
+        ConfigError: as `check` does.
+    """
+    schedule = _Schedule(expression, command, say, now)
+    with _signals(schedule.events.put):
+        return schedule.follow()
+
+
+class _Schedule:
+    """The state between two events: a signal, the end of a run, or a time that has come."""
+
+    def __init__(
+        self,
+        expression: str,
+        command: Sequence[str],
+        say: Callable[[str], None],
+        now: Callable[[], float],
+    ) -> None:
+        # A signal's number, or None when the run ends. Its `put` may interrupt itself, as a
+        # signal handler does.
+        self.events: SimpleQueue[int | None] = SimpleQueue()
+        self._expression = expression
+        self._command = list(command)
+        self._tell = say
+        self._now = now
+        self._due = _next_after(expression, now())
+        self._child: subprocess.Popen[bytes] | None = None
+        self._run = 0
+        self._started = 0.0  # of the run, on the monotonic clock
+        self._signal = 0  # the first one
+
+    def follow(self) -> int:
+        meaning = CronSim(self._expression, datetime.now()).explain()
+        self._say(f"schedule '{self._expression}' ({meaning}), {self._next()}")
+        while not self._signal or self._child:
+            try:
+                event = self.events.get(timeout=self._pause())
+            except Empty:
+                if not self._signal and self._now() >= self._due:
+                    self._come()
+                continue
+            if event is None:
+                self._ended()
+            elif self._signal:
+                self._kill()
+                self._say("killed by a second signal")
+                return 128 + event
+            else:
+                self._stop(event)
+        self._say("stopped")
+        return 0 if self._signal == signal.SIGTERM else 128 + self._signal
+
+    def _pause(self) -> float:
+        """Seconds until the next look at the clock, at the latest."""
+        now = self._now()
+        if self._due - now > SET_BACK:
+            again = _next_after(self._expression, now)
+            if self._due - again > SET_BACK:
+                self._due = again
+                self._say(f"the clock was set back, {self._next()}")
+        return SLICE if self._signal else min(SLICE, max(self._due - now, 0.0))
+
+    def _come(self) -> None:
+        """The time has come: start a run, or skip it."""
+        came, now = self._due, self._now()
+        self._due = _next_after(self._expression, max(came, now))
+        if self._child:
+            self._say(f"skipped {_local(came)}: run {self._run} is still on, {self._next()}")
+            return
+        late = f", {_duration(now - came)} late" if now - came > 60 else ""
+        self._run += 1
+        self._started = time.monotonic()
+        try:
+            # A process group of its own: Ctrl-C reaches it once, through this process.
+            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
+        except OSError as error:
+            reason = error.strerror or error
+            self._say(
+                f"run {self._run} failed to start: {self._command[0]}: {reason}, {self._next()}"
+            )
+            return
+        self._say(f"run {self._run} started{late}")
+        threading.Thread(target=self._watch, args=(self._child,), name="watch", daemon=True).start()
+
+    def _watch(self, child: subprocess.Popen[bytes]) -> None:
+        child.wait()
+        self.events.put(None)
+
+    def _ended(self) -> None:
+        assert self._child
+        code = self._child.returncode
+        self._child = None
+        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
+        word = "failed" if code else "done"
+        then = "" if self._signal else f", {self._next()}"
+        took = _duration(time.monotonic() - self._started)
+        self._say(f"run {self._run} {word}: {how}, {took}{then}")
+
+    def _stop(self, number: int) -> None:
+        self._signal = number
+        if self._child:
+            name = signal.Signals(number).name
+            self._say(f"{name}: waiting for run {self._run} to end; a second signal kills it")
+            hangs_up = number not in (signal.SIGTERM, signal.SIGINT)
+            self._child.send_signal(signal.SIGTERM if hangs_up else number)
+
+    def _kill(self) -> None:
+        """With all that it started: its process group."""
+        if self._child:
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
+            self._child.wait()
+
+    def _next(self) -> str:
+        return f"next run {_local(self._due)}"
+
+    def _say(self, text: str) -> None:
+        self._tell(f"{datetime.fromtimestamp(self._now(), LOCAL):%Y-%m-%d %H:%M:%S %Z} {text}")
+
+
+@contextmanager
+def _signals(heard: Callable[[int], None]) -> Iterator[None]:
+    """The signals that end a program, told to `heard` while the block lasts."""
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup leaves it
+            signal.signal(number, lambda number, _: heard(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _next_after(expression: str, moment: float) -> float:
+    """The first time of `expression` after `moment`, both in seconds since 1970.
+
+    Raises:
+        ConfigError: `expression` is none of cron's, or its time never comes.
+    """
+    reason = "its day never comes"
+    try:
+        if (fields := len(expression.split())) != _FIELDS:  # cronsim has one with seconds, too
+            raise CronSimError(f"{fields} field{'s' * (fields != 1)}, not 5")
+        for time_ in CronSim(expression, datetime.fromtimestamp(moment, LOCAL)):
+            # In the hour that the end of summer time repeats, its first run may be over.
+            if time_.timestamp() > moment:
+                return time_.timestamp()
+    except CronSimError as error:
+        reason = str(error).lower()
+    raise ConfigError(
+        f"--schedule {expression!r}: {reason}; expected minute, hour, day of month, month and day "
+        "of week, such as '0 2 * * *' (every night at 2) or '30 6 * * MON-FRI'"
+    )
+
+
+class _Local(tzinfo):
+    """The machine's time zone with its changes; `datetime.astimezone` gives only today's offset."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta | None:
+        return None if moment is None else _here(moment).utcoffset()
+
+    def tzname(self, moment: datetime | None) -> str | None:
+        return None if moment is None else _here(moment).tzname()
+
+    def dst(self, moment: datetime | None) -> timedelta | None:  # noqa: ARG002
+        return None
+
+    def fromutc(self, moment: datetime) -> datetime:
+        here = moment.replace(tzinfo=UTC).astimezone()
+        wall = here.replace(tzinfo=self)
+        return wall if wall.utcoffset() == here.utcoffset() else wall.replace(fold=1)
+
+
+LOCAL = _Local()
+
+
+def _here(wall: datetime) -> datetime:
+    return wall.replace(tzinfo=None).astimezone()
+
+
+def _local(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, LOCAL):%Y-%m-%d %H:%M %Z}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(seconds, 60)
+    hours, minutes = divmod(int(minutes), 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest:.0f} s" if minutes else f"{rest:.1f} s"

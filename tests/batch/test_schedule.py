@@ -1,0 +1,324 @@
+"""On time: cron's rhythm, real runs, real signals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from mlopsdeploy.batch import schedule
+from mlopsdeploy.errors import ConfigError
+
+pytestmark = pytest.mark.timeout(60)
+
+# ---------------------------------------------------------------- when
+
+
+@pytest.fixture
+def zone(monkeypatch):
+    """`zone("Europe/Berlin")` sets the machine's time zone for a test."""
+
+    def set_zone(name):
+        monkeypatch.setenv("TZ", name)
+        time.tzset()
+
+    yield set_zone
+    monkeypatch.undo()
+    time.tzset()
+
+
+def times(expression, after, count):
+    """The next so many times, as the log shows them."""
+    moment, found = datetime.fromisoformat(after).timestamp(), []
+    for _ in range(count):
+        moment = schedule._next_after(expression, moment)
+        found.append(schedule._local(moment))
+    return found
+
+
+def test_weekdays_are_crons(zone):
+    zone("UTC")
+    monday = ["2026-11-23 06:30 UTC"]
+    assert times("30 6 * * 1", "2026-11-22T12:00Z", 1) == monday
+    assert times("30 6 * * MON-FRI", "2026-11-22T12:00Z", 1) == monday
+    sunday = times("0 0 * * 0", "2026-11-22T12:00Z", 2)
+    assert sunday == times("0 0 * * 7", "2026-11-22T12:00Z", 2)
+    assert sunday[0] == "2026-11-29 00:00 UTC"
+
+
+def test_either_day_is_enough(zone):
+    zone("UTC")
+    assert times("0 0 13 * FRI", "2026-12-01T12:00Z", 3) == [
+        "2026-12-04 00:00 UTC",
+        "2026-12-11 00:00 UTC",
+        "2026-12-13 00:00 UTC",
+    ]
+
+
+def test_the_hour_that_summer_time_leaves_out(zone):
+    zone("Europe/Berlin")
+    assert times("30 2 * * *", "2026-03-28T00:00+01:00", 3) == [
+        "2026-03-28 02:30 CET",
+        "2026-03-29 03:00 CEST",
+        "2026-03-30 02:30 CEST",
+    ]
+
+
+def test_the_hour_that_winter_time_repeats(zone):
+    zone("Europe/Berlin")
+    assert times("30 2 * * *", "2026-10-24T00:00+02:00", 3) == [
+        "2026-10-24 02:30 CEST",
+        "2026-10-25 02:30 CEST",
+        "2026-10-26 02:30 CET",
+    ]
+    within_the_second = "2026-10-25T02:45+01:00"
+    assert times("50 2 * * *", within_the_second, 1) == ["2026-10-26 02:50 CET"]
+    assert times("30 * * * *", "2026-10-25T01:00+02:00", 3) == [
+        "2026-10-25 01:30 CEST",
+        "2026-10-25 02:30 CEST",
+        "2026-10-25 02:30 CET",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("expression", "reason"),
+    [
+        ("", "0 fields, not 5"),
+        ("daily", "1 field, not 5"),
+        ("0 2 * * * *", "6 fields, not 5"),
+        ("61 * * * *", "bad minute"),
+        ("0 2 * * FUNDAY", "bad day-of-week"),
+        ("0 0 30 2 *", "bad day-of-month"),
+        ("0 0 */0 * *", "bad day-of-month"),
+    ],
+)
+def test_what_is_no_schedule(expression, reason):
+    with pytest.raises(ConfigError) as caught:
+        schedule.check(expression)
+    assert str(caught.value).startswith(f"--schedule {expression!r}: {reason}; expected minute,")
+    assert "'0 2 * * *' (every night at 2)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_one():
+    for expression in ("0 2 * * *", "*/15 8-18 * * mon-fri", "0 0 29 2 *", "5 4 L * *"):
+        schedule.check(expression)
+
+
+# ---------------------------------------------------------------- runs
+
+# A minute goes by in half a second; the children and the signals are real.
+DRIVER = """
+import json, signal, sys, time
+from mlopsdeploy.batch import schedule
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, lambda *_: sys.exit(99))  # as the command line has handlers of its own
+expression, command, jumps = json.loads(sys.argv[1])
+schedule.SLICE = 0.05
+began = time.monotonic()
+def now():
+    past = (time.monotonic() - began) * 120
+    return 1795228790 + past + sum(jump for when, jump in jumps if past >= when)  # 02:39:50 UTC
+say = lambda line: print(line, file=sys.stderr, flush=True)
+sys.exit(schedule.run_on_schedule(expression, command, say, now=now))
+"""
+
+
+class Driver:
+    """A process that follows a schedule."""
+
+    def __init__(self, code, *, expression="* * * * *", jumps=(), command=None):
+        command = command or [sys.executable, "-c", code]
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, json.dumps([expression, command, list(jumps)])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, "TZ": "UTC"},
+        )
+        self.lines = []
+
+    def until(self, text, times=1):
+        """Reads the log up to a line with `text`."""
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip("\n"))
+            times -= text in line
+            if not times:
+                return self.lines[-1]
+        pytest.fail(f"ended before {text!r}: {self.lines}")
+
+    def end(self, *numbers):
+        """Its exit code after these signals, and all that it said."""
+        for number in numbers:
+            self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=20)
+        self.lines += err.splitlines()
+        return self.process.returncode, out
+
+
+@pytest.fixture
+def follow():
+    drivers = []
+
+    def start(*arguments, **options):
+        drivers.append(Driver(*arguments, **options))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        if driver.process.poll() is None:
+            driver.process.kill()
+        driver.process.wait()
+        driver.process.stdout.close()
+        driver.process.stderr.close()
+
+
+def shown(driver, text):
+    """The lines with `text`, without their timestamps."""
+    return [line[24:] for line in driver.lines if text in line]
+
+
+def test_it_runs_on_time_and_ends_clean(follow):
+    driver = follow("print('scored', flush=True)")
+    driver.until("run 2 done")
+    code, out = driver.end(signal.SIGTERM)
+    assert code == 0
+    assert out.splitlines()[:2] == ["scored", "scored"]
+    assert driver.lines[0].endswith(
+        " UTC schedule '* * * * *' (Every minute), next run 2026-11-21 02:40 UTC"
+    )
+    assert driver.lines[1].startswith("2026-11-21 02:4")
+    assert " UTC run 1 started" in driver.lines[1]
+    assert shown(driver, "run 1 done")[0].startswith("run 1 done: exit code 0, 0.")
+    assert "next run 2026-11-21 02:4" in shown(driver, "run 1 done")[0]
+    assert shown(driver, "stopped") == ["stopped"]
+
+
+def test_a_run_that_fails_ends_nothing(follow):
+    driver = follow("import os, sys; sys.exit(3)")
+    driver.until("run 1 failed: exit code 3, ")
+    driver.until("run 2 failed: exit code 3, ")
+    assert driver.end(signal.SIGTERM)[0] == 0
+
+
+def test_a_run_that_is_killed(follow):
+    driver = follow("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    driver.until("run 1 failed: killed by SIGKILL, ")
+
+
+def test_a_program_that_is_not_there(follow):
+    driver = follow("", command=["/nowhere/mlopsdeploy", "batch"])
+    driver.until("run 1 failed to start: /nowhere/mlopsdeploy: No such file or directory, next run")
+    driver.until("run 2 failed to start")
+    assert driver.end(signal.SIGTERM)[0] == 0
+
+
+def test_times_that_come_while_a_run_is_on_are_skipped(follow, tmp_path):
+    log = tmp_path / "log"
+    driver = follow(
+        f"import time; log = open({str(log)!r}, 'a', buffering=1); print('+', file=log)\n"
+        "time.sleep(1.3); print('-', file=log)"
+    )
+    driver.until("run 2 done")
+    assert driver.end(signal.SIGTERM)[0] == 0
+    assert log.read_text().split()[:4] == ["+", "-", "+", "-"], "one at a time"
+    before = driver.lines.index(next(line for line in driver.lines if "run 1 done" in line))
+    skipped = [line[24:] for line in driver.lines[:before] if "skipped" in line]
+    assert skipped[0].startswith("skipped 2026-11-21 02:4")
+    assert " UTC: run 1 is still on, next run 2026-11-21 02:4" in skipped[0]
+
+
+WORK = """
+import signal, sys, time
+def commit(number, frame):
+    print("committed", flush=True); time.sleep(0.3); sys.exit(128 + number)
+for number in (signal.SIGTERM, signal.SIGINT):
+    signal.signal(number, commit)
+print("working", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_is_passed_on_and_the_run_waited_for(follow, number, code):
+    driver = follow(WORK)
+    driver.until("run 1 started")
+    assert driver.process.stdout.readline() == "working\n"
+    assert driver.end(number) == (code, "committed\n")
+    name = signal.Signals(number).name
+    assert shown(driver, "waiting") == [
+        f"{name}: waiting for run 1 to end; a second signal kills it"
+    ]
+    assert shown(driver, "run 1 failed")[0].startswith(f"run 1 failed: exit code {128 + number}, ")
+    assert shown(driver, "stopped") == ["stopped"]
+
+
+def test_hanging_up_is_told_to_the_run_as_an_end(follow):
+    driver = follow(WORK)
+    driver.until("run 1 started")
+    assert driver.process.stdout.readline() == "working\n"
+    assert driver.end(signal.SIGHUP) == (129, "committed\n")
+
+
+def test_a_second_signal_kills_the_run_and_what_it_started(follow):
+    driver = follow(
+        "import signal, subprocess, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True); time.sleep(60)"
+    )
+    driver.until("run 1 started")
+    grandchild = int(driver.process.stdout.readline())
+    driver.process.send_signal(signal.SIGTERM)
+    driver.until("waiting for run 1")
+    assert driver.end(signal.SIGTERM)[0] == 143
+    end = time.monotonic() + 5
+    while time.monotonic() < end and running(grandchild):
+        time.sleep(0.05)
+    assert not running(grandchild)
+
+
+def running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_between_runs(follow, number):
+    driver = follow("", expression="0 2 1 1 *")
+    driver.until("next run 2027-01-01 02:00 UTC")
+    assert driver.end(number)[0] == (0 if number == signal.SIGTERM else 130)
+    assert shown(driver, "stopped") == ["stopped"]
+
+
+def test_times_missed_in_sleep_are_made_up_for_once(follow):
+    driver = follow("pass", expression="0 * * * *", jumps=[(5, 5 * 3600 + 60)])
+    driver.until("run 1 done")
+    assert driver.end(signal.SIGTERM)[0] == 0
+    (started,) = shown(driver, "started")
+    assert started.startswith("run 1 started, 4 h 4")
+    assert started.endswith(" late")
+    assert "next run 2026-11-21 08:00 UTC" in shown(driver, "run 1 done")[0]
+
+
+def test_a_clock_set_back_a_little_repeats_nothing(follow):
+    driver = follow("pass", expression="40,42 2 * * *", jumps=[(30, -60)])
+    driver.until("run 2 done")
+    assert driver.end(signal.SIGTERM)[0] == 0
+    first, second = [line[11:16] for line in driver.lines if "started" in line][:2]
+    assert "02:40" <= first < "02:42" <= second
+
+
+def test_a_clock_that_was_wrong_by_days(follow):
+    driver = follow("pass", expression="40 2 * * *", jumps=[(30, -2 * 86400)])
+    driver.until("run 1 done")
+    driver.until("the clock was set back, next run 2026-11-20 02:40 UTC")
+    assert driver.end(signal.SIGTERM)[0] == 0
