@@ -71,6 +71,7 @@ class TaskOptions:
 
     threshold: float | None = None
     features: tuple[str, ...] = ()
+    long_text: str = "head"
 
 
 class Runtime(Protocol):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from mlopsdeploy import plugins
 from mlopsdeploy.columns import Columns, ModelFiles, Runtime, Task, TaskOptions, rows_of, take
-from mlopsdeploy.compile import checkpoint, keras
+from mlopsdeploy.compile import checkpoint, keras, quantize
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.models import find_model
 from mlopsdeploy.models.cache import cache_folder
@@ -47,6 +48,7 @@ class Model:
         runtime: its seam to hardware.
         exact: gives the same model in float32, for close calls of a lower precision.
         said: what its `model.yaml` says, such as an `example` row.
+        proof: of a model that was quantised here, what that costs; see `compile.quantize`.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Model:
     runtime: Runtime
     exact: Callable[[], Runtime] | None = None
     said: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, Any] = field(default_factory=dict)
 
     def predict(self, columns: Columns) -> Columns:
         """Predictions for the given rows: as many, in the same order.
@@ -80,20 +83,34 @@ class Model:
         return plan(self.task.cost(encoded), budget)
 
     def predict_batch(self, encoded: Columns, rows: Rows) -> Columns:
-        """Predictions for some rows of what `task.encode` made, in one call of the runtime."""
+        """Predictions for some rows of what `task.encode` made, computed together."""
         return self._call(take(encoded, rows))
 
     def _call(self, batch: Columns) -> Columns:
-        predictions = self.task.decode(self.runtime.run(self.task.collate(batch)), batch)
+        predictions = self._run(self.runtime, batch)
         if self.exact is None or "margin" not in predictions:
             return predictions
         close = np.flatnonzero(predictions["margin"] < CLOSE_CALL[self.runtime.precision])
         if len(close):
             again = take(batch, close)
-            exact = self.task.decode(self.exact().run(self.task.collate(again)), again)
+            exact = self._run(self.exact(), again)
             for name, values in exact.items():
                 predictions[name][close] = values
         return predictions
+
+    def _run(self, runtime: Runtime, batch: Columns) -> Columns:
+        tensors = self.task.collate(batch)
+        rows = rows_of(tensors)
+        if rows <= rows_of(batch):
+            return self.task.decode(runtime.run(tensors), batch)
+        # A row that became many, a long text its windows, would take gigabytes in one call.
+        budget = self.task.batch_cost * self.runtime.batch_scale
+        step = max(budget * rows // int(self.task.cost(batch).sum()), 1)
+        parts = [
+            runtime.run(take(tensors, slice(start, start + step))) for start in range(0, rows, step)
+        ]
+        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self.task.decode(outputs, batch)
 
 
 def in_order(batches: list[Rows], results: list[Columns]) -> Columns:
@@ -112,8 +129,11 @@ def load_model(
     threads: int | None = None,
     threshold: float | None = None,
     features: tuple[str, ...] = (),
+    long_text: str = "head",
     streams: int | None = None,
     trust_model: bool = False,
+    calibrate: Callable[[], Columns] | None = None,
+    max_flips: float = quantize.MAX_FLIPS,
     say: Callable[[str], None] = lambda _: None,
 ) -> Model:
     """Load a model by name, path or hub id.
@@ -124,36 +144,60 @@ def load_model(
         runtime: "auto", "openvino", "onnxruntime", "litert", "tensorflow", "torch", or what a
             plug-in adds.
         precision: "auto", "float32", "bfloat16" or "int8". Auto is what the model's `model.yaml`
-            says was proven for it, else bfloat16 where the hardware has it, else float32.
+            says was proven for it, else bfloat16 where the hardware has it, else float32. int8 of
+            a text classifier on OpenVINO is calibrated and proven, once, if `calibrate` is given;
+            else what was proven before is taken, or scales are computed anew for each row.
         threads: CPU threads in all; by default one per core.
         streams: calls that run at the same time, each with its share of the threads; by default
             one per thread, which is best for throughput. One stream answers soonest.
         threshold: see the task; by default the model's own.
         features: for tabular models, the input columns in the model's order.
+        long_text: for text models, what becomes of a text longer than the model takes: "head",
+            "head-tail" or "chunks"; see `tasks.text_classification`.
         trust_model: run code that the model's files carry (Keras Lambda layers).
+        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`.
+        max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
+            model that is calibrated.
         say: told what takes long (an export), in one line each.
 
     Raises:
         ConfigError: the runtime or precision is unknown, missing, or not for this model.
-        ModelError: the model can't be found or loaded.
+        InputError: there are too few rows to calibrate.
+        ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
     """
     files = find_model(reference)
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, say=say)
     precisions = getattr(runtime_class, "precisions", ())
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
-    elif precision == "int8" and files.precision != "int8":
-        say(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
     threads = threads or core_count()
     spread = {} if streams is None else {"streams": streams}
-    running: Runtime = runtime_class(graph, precision=precision, threads=threads, **spread)
-    task = plugins.load("tasks", files.task or _guess_task(running)).build(
-        files, running, TaskOptions(threshold, features)
-    )
-    exact = None
-    if running.precision in CLOSE_CALL and "float32" in precisions:
-        exact = _once(lambda: runtime_class(graph, precision="float32", threads=threads, **spread))
-    return Model(files.name, files.version, files.digest, task, running, exact, files.said)
+    options = TaskOptions(threshold, features, long_text)
+
+    def run(file: Path, precision: str) -> Runtime:
+        running: Runtime = runtime_class(file, precision=precision, threads=threads, **spread)
+        return running
+
+    exact = _once(lambda: run(graph, "float32"))
+
+    def assemble(file: Path, precision: str) -> Model:
+        running = exact() if precision == "float32" else run(file, precision)
+        task = plugins.load("tasks", files.task or _guess_task(running)).build(
+            files, running, options
+        )
+        look = exact if running.precision in CLOSE_CALL and "float32" in precisions else None
+        return Model(files.name, files.version, files.digest, task, running, look, files.said)
+
+    if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
+        return assemble(graph, precision)
+    if files.task == "text_classification" and "openvino" in runtime_class.formats:
+        quantized = _quantized(files, graph, options, assemble, calibrate, max_flips, say)
+        if quantized is not None:
+            digest = hashlib.sha256((files.digest + quantized.digest).encode()).hexdigest()
+            model = assemble(quantized.file, "int8")
+            return replace(model, digest=digest, proof=quantized.proof)
+    say(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
+    return assemble(graph, precision)
 
 
 def prepare_model(
@@ -169,6 +213,36 @@ def prepare_model(
         ConfigError, ModelError: as `load_model` does.
     """
     _choose(find_model(reference), runtime, trust_model=trust_model, say=say)
+
+
+def _quantized(
+    files: ModelFiles,
+    graph: Path,
+    options: TaskOptions,
+    assemble: Callable[[Path, str], Model],
+    calibrate: Callable[[], Columns] | None,
+    max_flips: float,
+    say: Callable[[str], None],
+) -> quantize.Quantized | None:
+    """The model in int8 with its proof; None where there is none and no rows to make one."""
+    threshold = files.threshold if options.threshold is None else options.threshold
+    shaping = {"threshold": threshold, "long_text": options.long_text}
+    folder = quantize.place(cache_folder(), files.digest, shaping)
+
+    def quick(file: Path) -> tuple[Model, Model]:
+        model = assemble(file, "int8")
+        return replace(model, exact=None), model
+
+    return quantize.int8_model(
+        folder,
+        graph,
+        calibrate,
+        name=files.name,
+        max_flips=max_flips,
+        floating=lambda: assemble(graph, "float32"),
+        quick=quick,
+        say=say,
+    )
 
 
 def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:

@@ -151,6 +151,11 @@ def _rank(output: ov.Output) -> int:
     return len(shape) if shape.rank.is_static else -1
 
 
+def has_scales(model: ov.Model) -> bool:
+    """Whether the graph quantises activations by scales that it carries."""
+    return any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+
+
 def weights_to_int8(model: ov.Model, smallest: int = 4096) -> int:
     """Store float weights of matrix products as int8, symmetric, one scale per output channel.
 

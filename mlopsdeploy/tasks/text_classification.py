@@ -6,9 +6,9 @@ Works with any sequence classifier that a `tokenizer.json` feeds: one softmax ov
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -21,9 +21,14 @@ from mlopsdeploy.columns import (
     Runtime,
     TaskOptions,
     objects,
-    rows_of,
 )
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ConfigError, ModelError
+
+LONG_TEXT = ("head", "head-tail", "chunks")
+
+# The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
+# done. This many characters a call bound that to some 30 MB, and keep every core busy.
+_CHARACTERS = 2**18
 
 
 class TextClassification:
@@ -33,8 +38,13 @@ class TextClassification:
         tokenizer: path of a `tokenizer.json`.
         labels: label names in the order of the model's outputs.
         multi_label: each label has a probability of its own, rather than one among all.
-        max_length: the most tokens the model takes, special tokens included; the rest of a
-            longer text is cut off and the row marked `truncated`.
+        max_length: the most tokens the model takes, special tokens included.
+        long_text: what becomes of a text with more tokens than that. "head" takes the first ones;
+            "head-tail" a quarter from the start and the rest from the end, where reviews and
+            articles often conclude; the row is then marked `truncated`. "chunks" loses nothing: it
+            cuts the text into as few windows as hold it, all of one length within a token and
+            without overlap, and gives the mean of their probabilities. Windows of one length
+            weigh every token of the text alike, so that no short rest of it counts for much.
         pad_id: the token that fills up shorter rows of a batch.
         pad_side: where it goes; decoders and XLNet classify by the last token and need "left".
         threshold: two labels: the second is given from this probability on, else the first.
@@ -42,7 +52,11 @@ class TextClassification:
             Multi-label: every label from this probability on (0.5 when None), joined by "|".
 
     Raises:
-        ModelError: the tokenizer's file can't be read.
+        ConfigError: `long_text` is none of the three.
+        ModelError: the tokenizer's file can't be read, or its special tokens leave no room.
+
+    Sources: head and tail, 128 + 382 of 510 tokens, and the mean over even fractions of a text: Sun
+    et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1.
     """
 
     batch_cost = 1024
@@ -54,6 +68,7 @@ class TextClassification:
         *,
         multi_label: bool = False,
         max_length: int = 512,
+        long_text: str = "head",
         pad_id: int = 0,
         pad_side: str = "right",
         threshold: float | None = None,
@@ -63,8 +78,18 @@ class TextClassification:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
         except Exception as error:  # tokenizers raises bare Exception
             raise ModelError(f"{tokenizer}: not a tokenizer that can be read ({error})") from error
+        if long_text not in LONG_TEXT:
+            raise ConfigError(f"long_text {long_text!r}: expected {', '.join(LONG_TEXT)}")
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_truncation()  # what is cut off is counted, and cut in three ways
+        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._room = max_length - self._special
+        if self._room < 1:
+            raise ModelError(
+                f"{tokenizer}: adds {self._special} special tokens to a text, but the model takes "
+                f"only {max_length} tokens; mend max_position_embeddings or model_max_length"
+            )
+        self._long_text = long_text
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.threshold = threshold
@@ -93,27 +118,69 @@ class TextClassification:
             files.labels,
             multi_label=files.multi_label,
             max_length=files.max_length,
+            long_text=options.long_text,
             pad_id=files.pad_id,
             pad_side=files.pad_side,
             threshold=files.threshold if options.threshold is None else options.threshold,
         )
 
     def encode(self, columns: Columns) -> Columns:
-        """Token ids per row (ragged int64) and whether the text was longer than the model takes."""
-        encodings = self._tokenizer.encode_batch_fast(columns[self._text].tolist())
+        """Token ids per text (ragged int64) and, each int64 of shape (rows,), counts beside them.
+
+        `windows` is how many rows of the tensors a text becomes; their ids, special tokens
+        included, lie one after the other, as `np.array_split` would cut them. `tokens` is how many
+        tokens the whole text has and `lost_tokens` how many of them are in no window; neither
+        counts special tokens.
+        """
+        ids = []
+        lengths = []
+        for texts in _parts(columns[self._text].tolist()):
+            for encoding in self._tokenizer.encode_batch_fast(texts):
+                row = np.array(encoding.ids, np.int64)
+                lengths.append(len(row))
+                fits = len(row) - self._special <= self._room
+                ids.append(row if fits else self._fit(row, encoding))
+        tokens = np.array(lengths, np.int64) - self._special
+        whole = self._long_text == "chunks"
         return {
-            "input_ids": objects([np.array(encoding.ids, np.int64) for encoding in encodings]),
-            "truncated": np.array([bool(encoding.overflowing) for encoding in encodings], bool),
+            "input_ids": objects(ids),
+            "windows": np.maximum(-(-tokens // self._room), 1) if whole else np.ones_like(tokens),
+            "tokens": tokens,
+            "lost_tokens": np.zeros_like(tokens) if whole else np.maximum(tokens - self._room, 0),
         }
 
+    def _fit(self, row: Array, encoding: Any) -> Array:
+        """The ids of a text that is too long, as ids that the model takes."""
+        before = encoding.special_tokens_mask.index(0)  # [CLS]; some tokenizers add only at the end
+        after = len(row) - (self._special - before)
+        if self._long_text == "head":
+            return np.concatenate([row[: before + self._room], row[after:]])
+        if self._long_text == "head-tail":
+            head = -(-self._room // 4)
+            return np.concatenate([row[: before + head], row[after - (self._room - head) :]])
+        windows = -(-(after - before) // self._room)
+        pieces = np.array_split(row[before:after], windows)
+        return np.concatenate(
+            [ids for piece in pieces for ids in (row[:before], piece, row[after:])]
+        )
+
     def cost(self, encoded: Columns) -> Array:
-        """Tokens per row."""
-        ids = encoded["input_ids"]
-        return np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
+        """Tokens per text, each of its windows padded to the longest of them."""
+        ids, windows = encoded["input_ids"], encoded["windows"]
+        lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
+        cost: Array = -(-lengths // windows) * windows
+        return cost
 
     def collate(self, encoded: Columns) -> Columns:
-        """`input_ids`, `attention_mask` and `token_type_ids`, int64 of shape (rows, longest)."""
-        lengths = self.cost(encoded)
+        """`input_ids`, `attention_mask` and `token_type_ids`, int64 of shape (windows, longest).
+
+        As many rows as texts, or more where a text has several windows.
+        """
+        ids, windows = encoded["input_ids"].tolist(), encoded["windows"]
+        if windows.max(initial=1) > 1:
+            pairs = zip(ids, windows.tolist(), strict=True)
+            ids = [window for row, count in pairs for window in np.array_split(row, count)]
+        lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
         longest = int(lengths.max(initial=1))
         position = np.arange(longest)
         if self._pad_left:
@@ -122,7 +189,7 @@ class TextClassification:
             mask = position < lengths[:, None]
         input_ids = np.full(mask.shape, self._pad_id, np.int64)
         if len(lengths):
-            input_ids[mask] = np.concatenate(encoded["input_ids"])
+            input_ids[mask] = np.concatenate(ids)
         return {
             "input_ids": input_ids,
             "attention_mask": mask.astype(np.int64),
@@ -132,26 +199,35 @@ class TextClassification:
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Label, its probability, and the probabilities of all labels, shape (rows, labels).
 
-        `margin` is how far the probabilities are from giving another label.
+        `margin` is how far the probabilities are from giving another label; `tokens` how many the
+        whole text has, `lost_tokens` how many of these the model did not see.
 
         Raises:
             ModelError: the model gives another number of outputs than it has labels.
         """
         logits = tensors["logits"] if "logits" in tensors else next(iter(tensors.values()))
         logits = np.asarray(logits, np.float32)
-        if logits.shape != (rows_of(encoded), len(self.labels)):
+        windows = encoded["windows"]
+        rows = int(windows.sum())
+        if logits.shape != (rows, len(self.labels)):
             raise ModelError(
-                f"the model answers with an array of shape {logits.shape} to {rows_of(encoded)} "
+                f"the model answers with an array of shape {logits.shape} to {rows} "
                 f"rows, but has {len(self.labels)} labels; is it a text classifier?"
             )
         scores = _sigmoid(logits) if self.multi_label or logits.shape[1] == 1 else _softmax(logits)
+        if rows > len(windows):
+            first = np.cumsum(windows) - windows
+            sums = np.add.reduceat(scores, first, axis=0, dtype=np.float64)
+            scores = (sums / windows[:, None]).astype(np.float32)
         label, score = self._choose(scores)
         return {
             "label": label,
             "score": score,
-            "truncated": encoded["truncated"],
+            "truncated": encoded["lost_tokens"] > 0,
             "scores": scores,
             "margin": self._margin(scores),
+            "tokens": encoded["tokens"],
+            "lost_tokens": encoded["lost_tokens"],
         }
 
     def _margin(self, scores: Array) -> Array:
@@ -180,6 +256,20 @@ class TextClassification:
         elif self.threshold is not None:
             top = np.where(score >= self.threshold, top, len(self.labels))
         return self._label_names[top], score
+
+
+def _parts(texts: list[str]) -> Iterator[list[str]]:
+    """The texts in turn, as many at a time as have `_CHARACTERS` together; a longer one alone."""
+    part: list[str] = []
+    characters = 0
+    for text in texts:
+        characters += len(text)
+        if part and characters > _CHARACTERS:
+            yield part
+            part, characters = [], len(text)
+        part.append(text)
+    if part:
+        yield part
 
 
 def _softmax(logits: Array) -> Array:
