@@ -23,6 +23,7 @@ from mlopsdeploy.batch import job, text_column
 from mlopsdeploy.batch.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
 from mlopsdeploy.batch.destination import destination
+from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.job import Job, Summary
 from mlopsdeploy.batch.progress import progress_of
@@ -39,7 +40,7 @@ from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.errors import InputError, MlopsDeployError, ModelError, Stopped
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError, Stopped
 from mlopsdeploy.model import Model, load_model
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -57,6 +58,8 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
         MlopsDeployError: see `open_source`, `load_model`, `UnfinishedRun` and `job.run`.
     """
     console = Console(stderr=True, highlight=False)
+    if settings.report:
+        _report_module().check_report(settings.report)
     inputs = _Input(settings)
     source = inputs.open()
     try:
@@ -224,10 +227,21 @@ def _run(work: Job, settings: BatchSettings, inputs: _Input, source: Source) -> 
                 raise
             raise type(error)(f"{error}; {target.kept}") from error
     if settings.report:
-        from mlopsdeploy.batch.report import write_report
-
-        write_report(settings.report, said, previous)
+        _report_module().write_report(settings.report, said, previous)
+    if previous:
+        said["drift"] = compare(said, previous).as_dict()
     return said
+
+
+def _report_module() -> Any:
+    """It draws, and so needs packages that no run without --report does."""
+    try:
+        from mlopsdeploy.batch import report
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
+        ) from error
+    return report
 
 
 @contextmanager
@@ -416,6 +430,8 @@ def _show(console: Console, manifest: Mapping[str, Any], model: Model, output: s
         table.add_row("", f"the first: {summary['first_failed']}")
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     version_ = f" {model.version}" if model.version else ""
+    if "drift" in manifest:
+        table.add_row("last run", manifest["drift"]["verdict"])
     table.add_row("model", f"{model.name}{version_}, {runtime}, {model.runtime.streams} streams")
     table.add_row("written to", "standard output" if output == "-" else output)
     console.print(table)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import queue
 import threading
 import time
@@ -259,7 +260,8 @@ class _Reading:
     def __init__(self, job: Job, source: Source) -> None:
         self.source = source
         self.share = 0.0  # of the input, skipped
-        self._digest = hashlib.sha256()
+        # What the columns are called is not among the rows, but decides what they mean.
+        self._digest = hashlib.sha256(json.dumps(source.names).encode())
         self._chunks = chunks(source, job.batch_size * WINDOW, limit=job.limit)
 
     def __iter__(self) -> Iterator[tuple[Chunk, str]]:
@@ -291,6 +293,7 @@ class _Running:
         self._statistics = Statistics.from_dict(state["statistics"]) if state else job.statistics
         self._summary.attempts += 1
         self._before = replace(self._summary, stages=Counter(self._summary.stages))
+        self._left_out = False  # a window failed, so that none may follow it
         self._writing = False  # a window, which is then there in part only
         self._digest = target.done.get("input_digest", "") if state else ""
         self._share: float | None = reading.share
@@ -302,6 +305,8 @@ class _Running:
         self._check_errors()
         if self._summary.rows:
             job.say(f"going on after {self._summary.rows:,} rows that are done")
+            if job.statistics.keeps_examples and not self._statistics.keeps_examples:
+                job.say("they were scored without --report, which will show no single rows")
             job.progress(0, self._share)
         pool = ThreadPoolExecutor(job.model.runtime.streams, thread_name_prefix="model")
         writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
@@ -350,9 +355,9 @@ class _Running:
 
     def _finish(self, planned: Planned, parts: list[Future[Computed]], digest: str) -> None:
         """In the writer's thread, window by window in their order; none after one that failed."""
-        if self._writing:
+        if self._left_out:
             raise CancelledError
-        self._writing = True
+        self._left_out = True
         job = self._job
         computed = [part.result() for part in parts]
         with self._clock.stage("write"):
@@ -360,6 +365,7 @@ class _Running:
             columns = scoring.written(
                 job.model, predictions, all_scores=job.all_scores, prefix=job.prefix
             )
+            self._writing = True
             self._write(window, columns)
             for part in computed if job.store else ():
                 unknown = np.flatnonzero(~planned.known)[part.rows]
@@ -370,7 +376,7 @@ class _Running:
         )
         self._digest = digest
         self._share = None if window.share is None else (self._share or 0) + window.share
-        self._writing = False
+        self._writing = self._left_out = False
         if not planned.batches:
             job.progress(planned.window.rows + len(planned.window.bad), window.share)
         if self._target.is_due():

@@ -73,8 +73,10 @@ class Statistics:
             predictions: `label` and `score`, and for texts `truncated`, `tokens` and
                 `lost_tokens`, as far as the model gives them. A row whose score is not a number
                 has no prediction; it counts as a row only.
-            text: which column holds the text.
+            text: which column holds the text, if the model takes one.
         """
+        if text is not None and columns[text].dtype != object:
+            text = None  # a feature that is called so
         self.rows += len(numbers)
         scored = np.isfinite(predictions["score"])
         score = predictions["score"][scored].astype(np.float64)
@@ -108,6 +110,11 @@ class Statistics:
                 {name: columns[name][scored] for name in shown},
                 text,
             )
+
+    @property
+    def keeps_examples(self) -> bool:
+        """Whether rows' contents are kept, as a report wants them."""
+        return self._examples is not None
 
     def merge(self, other: Statistics) -> None:
         """Add what another part of the same run has counted.

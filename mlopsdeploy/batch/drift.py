@@ -1,0 +1,344 @@
+"""Whether tonight's rows are like last night's: labels, scores and lengths of two runs.
+
+Each is compared by the population stability index, PSI = Σ (q - p) ln(q / p) over the shares p and
+q of its bins then and now. The rule of thumb (below 0.1 little change, up to 0.25 some, above that
+much) says nothing about chance, and small runs exceed it without any change: where nothing has
+changed, PSI / (1/n + 1/m) of runs with n and m rows is distributed like χ² with one degree of
+freedom less than there are bins (B. Yurdakul and J. Naranjo, Statistical properties of the
+population stability index, Journal of Risk Model Validation 14(4), 2020; Yurdakul's dissertation,
+Western Michigan University, 2018). So a change is reported if the PSI is above that
+distribution's 99 % quantile, and its size is judged by what is above that distribution's mean.
+
+The index hardly moves when a rare label doubles, 0.2 % of fraud to 0.4 %, say. So a label that
+became twice or half as frequent, by four standard deviations or more of the difference of two
+shares, counts as some change whatever the index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.batch.statistics import FORMAT, OTHER
+from mlopsdeploy.columns import Array
+
+SOME, MUCH = 0.1, 0.25  # the rule of thumb
+LEVELS = ("little", "some", "much")
+_SCORE_BINS = 10  # at most, of about equal shares
+_FEWEST = 5  # rows that a bin should have in the smaller run, for χ² to be a fair description
+# Settings that say how rows are written, not what is found; and what is compared by itself.
+_HARMLESS = {"all scores", "batch size", "format", "prefix", "model", "runtime", "precision"}
+_RAREST = 0.002  # share of a label that stands for itself
+_Z = 2.326  # the 99 % quantile of the normal distribution
+
+
+@dataclass(frozen=True)
+class Bin:
+    """A part of what is compared, with its shares of the rows then and now."""
+
+    name: str
+    then: float
+    now: float
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One comparison.
+
+    Attributes:
+        name: labels, scores or lengths.
+        psi: the index, with half a row added to each bin so that none is empty.
+        by_chance: its mean where nothing has changed.
+        limit: its 99 % quantile where nothing has changed.
+        level: `little`, `some` or `much`.
+        words: what has changed, for people; empty if little has.
+        bins: what was compared.
+    """
+
+    name: str
+    psi: float
+    by_chance: float
+    limit: float
+    level: str
+    words: str
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How a run differs from the one before.
+
+    Attributes:
+        level: the highest of the measures: `little`, `some`, `much`; or `unknown`.
+        verdict: one sentence.
+        measures: labels, scores and, where both runs know them, lengths.
+        unfair: why the rows are perhaps not what made the difference, one line each.
+        rows: of the two runs, then and now.
+        since: when the last run started, as its manifest says.
+    """
+
+    level: str
+    verdict: str
+    measures: tuple[Measure, ...] = ()
+    unfair: tuple[str, ...] = ()
+    rows: tuple[int, int] = (0, 0)
+    since: str = ""
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return asdict(self)
+
+
+def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
+    """What has changed since the last run.
+
+    Args:
+        manifest: this run's; `statistics` is compared, the rest says whether that is fair.
+        previous: the last run's.
+    """
+    now, then = manifest.get("statistics") or {}, previous.get("statistics") or {}
+    since = str(previous.get("started", ""))
+    unfair = tuple(_unfair(manifest, previous))
+    if now.get("format") != FORMAT or then.get("format") != FORMAT:
+        verdict = "The last run can't be compared: another version of mlopsdeploy made it."
+        return Drift("unknown", verdict, unfair=unfair, since=since)
+    rows = (then["scored"], now["scored"])
+    if not all(rows):
+        which = "This run" if not rows[1] else "The last run"
+        verdict = f"{which} scored no rows, so there is nothing to compare."
+        return Drift("unknown", verdict, unfair=unfair, rows=rows, since=since)
+    measures = [_labels(then, now), _scores(then, now)]
+    if (
+        then["lengths"]
+        and now["lengths"]
+        and then["lengths"]["unit"] == now["lengths"]["unit"]
+        and then["lengths"]["starts"] == now["lengths"]["starts"]
+    ):
+        measures.append(_lengths(then["lengths"], now["lengths"]))
+    level = max((measure.level for measure in measures), key=LEVELS.index)
+    notes = []
+    if manifest.get("input_digest") and manifest["input_digest"] == previous.get("input_digest"):
+        notes.append("Both runs read the same data.")
+    return Drift(
+        level, _verdict(measures, level, rows), tuple(measures), unfair, rows, since, tuple(notes)
+    )
+
+
+def psi(then: Sequence[int] | Array, now: Sequence[int] | Array) -> tuple[float, float, float]:
+    """The index for rows per bin then and now; its mean and 99 % quantile if nothing has changed.
+
+    The quantile of χ² is approximated as E. B. Wilson and M. M. Hilferty did (PNAS 17, 1931).
+    """
+    one, other = np.asarray(then, np.float64), np.asarray(now, np.float64)
+    free = len(one) - 1
+    if free < 1:
+        return 0.0, 0.0, 0.0
+    chance = 1 / one.sum() + 1 / other.sum()
+    p, q = ((counts + 0.5) / (counts.sum() + 0.5 * len(counts)) for counts in (one, other))
+    part = 2 / (9 * free)
+    quantile = free * (1 - part + _Z * part**0.5) ** 3
+    return float(((q - p) * np.log(q / p)).sum()), free * chance, float(quantile * chance)
+
+
+def _measure(name: str, bins: Sequence[str], then: Array, now: Array, words: str) -> Measure:
+    value, by_chance, limit = psi(then, now)
+    excess = value - by_chance
+    level = "little"
+    if value > limit and excess >= SOME:
+        level = "much" if excess >= MUCH else "some"
+    shares = zip(bins, (then / then.sum()).tolist(), (now / now.sum()).tolist(), strict=True)
+    return Measure(
+        name,
+        value,
+        by_chance,
+        limit,
+        level,
+        "" if level == "little" else words,
+        tuple(Bin(*share) for share in shares),
+    )
+
+
+def _labels(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
+    names = list(dict.fromkeys([*then["labels"], *now["labels"]]))
+    one, other = (
+        np.array([run["labels"].get(name, {"rows": 0})["rows"] for name in names])
+        for run in (then, now)
+    )
+    p, q = one / one.sum(), other / other.sum()
+    fewest = max(_RAREST, _FEWEST / min(one.sum(), other.sum()))
+    rare = ((p + q) / 2 < fewest) | np.array([name == OTHER for name in names])
+    if rare.sum() == 1 and len(names) <= 2:
+        rare[:] = False  # one of two labels, however rare, is half of what there is to know
+    if len(names) <= 2:  # one says it all: the rarer
+        told = [int((p + q).argmin())]
+    else:
+        told = np.argsort(-np.abs(q - p), kind="stable")[:2].tolist()
+    kept = np.flatnonzero(~rare).tolist()
+    bins = [label_text(names[place]) for place in kept]
+    before, after = one[kept], other[kept]
+    if rare.any():
+        bins.append("all others")
+        before, after = np.append(before, one[rare].sum()), np.append(after, other[rare].sum())
+    measure = _measure("labels", bins, before, after, _shifted(names, p, q, told))
+    doubled = np.flatnonzero(_doubled(one, other)).tolist()
+    if measure.level == "little" and doubled:
+        words = _shifted(names, p, q, sorted(doubled, key=lambda place: -q[place])[:2])
+        return replace(measure, level="some", words=words)
+    return measure
+
+
+def _shifted(names: Sequence[str], p: Array, q: Array, places: Sequence[int]) -> str:
+    return "labels have shifted: " + ", ".join(
+        f"{label_text(names[place])} {percent(p[place])} → {percent(q[place])}" for place in places
+    )
+
+
+def _doubled(one: Array, other: Array) -> Array:
+    """Labels that are clearly twice or half as frequent now, and not just a handful; bool."""
+    n, m = one.sum(), other.sum()
+    p, q, pooled = one / n, other / m, (one + other) / (n + m)
+    deviation = np.sqrt(pooled * (1 - pooled) * (1 / n + 1 / m))
+    clear = (np.abs(q - p) > 4 * deviation) & (pooled * min(n, m) >= _FEWEST)
+    found: Array = clear & (np.maximum(p, q) >= 2 * np.minimum(p, q))
+    return found
+
+
+def _scores(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
+    one, other = (
+        np.sum([label["scores"] for label in run["labels"].values()], axis=0) for run in (then, now)
+    )
+    starts = _merged(one, other)
+    edges = [*starts, len(one)]
+    bins = [f"{low / len(one):.2f} to {high / len(one):.2f}" for low, high in pairwise(edges)]
+    before, after = _mean_score(then), _mean_score(now)
+    digits = 2 if abs(after - before) >= 0.01 else 3
+    if abs(after - before) < 0.005:
+        words = "scores are spread otherwise"
+    else:
+        direction = "lower" if after < before else "higher"
+        words = f"scores are {direction}: {before:.{digits}f} → {after:.{digits}f} on average"
+    return _measure(
+        "scores", bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words
+    )
+
+
+def _lengths(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
+    one, other = np.array(then["counts"]), np.array(now["counts"])
+    starts = _merged(one, other)
+    firsts = [then["starts"][start] for start in starts]
+    last = max(then["longest"], now["longest"])
+    bins = [
+        f"{low} to {high - 1}" if high - 1 > low else str(low)
+        for low, high in zip(firsts, [*firsts[1:], last + 1], strict=True)
+    ]
+    before, after = then["mean"], now["mean"]
+    if abs(after - before) < 0.02 * before:
+        words = "lengths are spread otherwise"
+    else:
+        direction = "shorter" if after < before else "longer"
+        words = f"texts are {direction}: {before:.0f} → {after:.0f} {now['unit']} on average"
+    return _measure(
+        "lengths", bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words
+    )
+
+
+def _mean_score(run: Mapping[str, Any]) -> float:
+    total = sum(
+        label["mean_score"] * label["rows"] for label in run["labels"].values() if label["rows"]
+    )
+    return float(total / run["scored"])
+
+
+def _merged(one: Array, other: Array) -> list[int]:
+    """Where to start each bin, so that each has about a tenth of the rows, then and now together.
+
+    Equal widths would put nearly all rows of a model that is sure of itself into one bin.
+    """
+    share = (one / one.sum() + other / other.sum()) / 2
+    enough = max(1 / _SCORE_BINS, _FEWEST / min(one.sum(), other.sum())) - 1e-9
+    starts, filled = [0], 0.0
+    for place, part in enumerate(share[:-1].tolist(), 1):
+        filled += part
+        if filled >= enough and share[place:].sum() >= enough:
+            starts.append(place)
+            filled = 0.0
+    return starts
+
+
+def _verdict(measures: Sequence[Measure], level: str, rows: tuple[int, int]) -> str:
+    changed = [measure.words for measure in measures if measure.level != "little"]
+    if changed:
+        text = "; ".join(changed)
+        return f"{text[0].upper()}{text[1:]}."
+    blind = [measure.name for measure in measures if measure.limit > MUCH]
+    if blind:
+        return (
+            f"No change that {min(rows):,} rows could prove; with so few, a change of "
+            f"{_listed(blind)} could go unseen."
+        )
+    assert level == "little"
+    return "Much like the last run."
+
+
+def _unfair(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> list[str]:
+    model, before = manifest.get("model", {}), previous.get("model", {})
+    settings, then = flat(manifest.get("settings") or {}), flat(previous.get("settings") or {})
+    found = []
+    if model.get("digest") != before.get("digest"):
+        found.append(f"another model: {_model(before)} then, {_model(model)} now")
+    found += [
+        f"another {key}: {previous.get(key)} then, {manifest.get(key)} now"
+        for key in ("runtime", "precision")
+        if manifest.get(key) != previous.get(key)
+    ]
+    found += [
+        f"another setting: {key} was {_said(then.get(key))}, is {_said(settings.get(key))}"
+        for key in sorted({*settings, *then} - _HARMLESS)
+        if settings.get(key) != then.get(key)
+    ]
+    return found
+
+
+def _model(model: Mapping[str, Any]) -> str:
+    words = [model.get("name"), model.get("version"), f"({str(model.get('digest', ''))[:8]})"]
+    return " ".join(str(word) for word in words if word)
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings in groups as one table: `{"packages": {"numpy": "2"}}` has `packages numpy`."""
+    table: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            table |= {f"{name} {key}": inner for key, inner in flat(value).items()}
+        else:
+            table[name] = ", ".join(map(str, value)) if isinstance(value, list) else value
+    return table
+
+
+def _said(value: object) -> str:
+    return "not set" if value is None or value == "" else str(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
+
+
+def label_text(label: str) -> str:
+    """A label for people, who don't see an empty one."""
+    return label or "(no label)"
+
+
+def percent(share: float) -> str:
+    """0.34 -> `34 %`, with digits where they matter: `0.4 %`, `99.7 %`, `< 0.1 %`."""
+    value = 100 * float(share)
+    if 0 < value < 0.1:
+        return "< 0.1 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
+    digits = 0 if value in (0, 100) or 9.95 <= value <= 99 else 1
+    return f"{value:.{digits}f} %"

@@ -1,0 +1,416 @@
+"""The report of a run: one HTML file for people, and the same numbers as JSON for scripts.
+
+The page needs no network and no JavaScript. Import this module before a long run that wants a
+report: it brings Matplotlib and Jinja, the packages of the extra `report`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from mlopsdeploy.batch import plots
+from mlopsdeploy.batch.drift import Drift, compare, flat, label_text, percent
+from mlopsdeploy.batch.statistics import OTHER
+from mlopsdeploy.errors import InputError, MlopsDeployError
+
+SHOWN = plots.SERIES - 1  # labels with a colour of their own
+MANY_DAYS = 62  # more are shown by week
+MANY_VALUES = 12  # more categories are shown as one
+WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
+
+_PAGES = Path(__file__).parent / "pages"
+_OTHERS = "all others"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should know first; `where` is the section that says more."""
+
+    words: str
+    where: str
+
+
+def write_report(
+    path: str, manifest: Mapping[str, Any], previous: Mapping[str, Any] | None
+) -> None:
+    """Write the page, and beside it the same numbers: `report.html` and `report.json`.
+
+    Args:
+        path: of the page.
+        manifest: of the run.
+        previous: of the last run, if there was one.
+
+    Raises:
+        InputError: its folder is not there, or it is named like the JSON file.
+        MlopsDeployError: the disk fails.
+    """
+    page = Path(path)
+    check_report(path)
+    drift = compare(manifest, previous) if previous else None
+    found = findings(manifest, drift)
+    numbers = {
+        "verdict": headline(manifest, found),
+        "findings": [finding.words for finding in found],
+        "drift": drift.as_dict() if drift else None,
+        "manifest": manifest,
+    }
+    _write(page.with_suffix(".json"), json.dumps(numbers, ensure_ascii=False, indent=1) + "\n")
+    _write(page, render(manifest, previous, drift))
+
+
+def check_report(path: str) -> None:
+    """Whether a report can go there; to be asked before the work, not after it.
+
+    Raises:
+        InputError: its folder is not there, or it is named like the JSON file.
+    """
+    page = Path(path)
+    if not page.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {page.parent}")
+    if page.suffix.lower() == ".json" or page.is_dir():
+        raise InputError(f"{path}: name an HTML file; the same numbers go beside it as JSON")
+
+
+def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
+    """What is worth a look, gravest first."""
+    summary, statistics = manifest["summary"], manifest["statistics"]
+    rows, scored = summary["rows"], statistics["scored"]
+    found = []
+    if not scored:
+        found.append(
+            Finding("There is nothing to show" if rows else "The input is empty", "errors")
+        )
+    if failed := summary.get("failed", 0):
+        words = f"{_rows(failed)} ({percent(failed / rows)}) could not be scored"
+        found.append(Finding(words, "errors"))
+    if drift and drift.level in ("some", "much"):
+        found.append(Finding(drift.verdict.rstrip("."), "drift"))
+    if drift and drift.unfair:
+        what = ", ".join(dict.fromkeys(reason.split(":")[0] for reason in drift.unfair))
+        found.append(Finding(f"Not quite comparable with the last run: {what}", "drift"))
+    truncated, lost = statistics["truncated"], _lost(statistics)
+    if scored and (truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING):
+        words = f"{_rows(truncated)} ({percent(truncated / scored)}) longer than the model reads"
+        words += f"; {percent(lost)} of all tokens not seen" if lost else ""
+        found.append(Finding(words, "lengths"))
+    empty = summary.get("empty", 0)
+    if rows and empty / rows >= WORTH_SAYING:
+        found.append(
+            Finding(f"{_rows(empty)} ({percent(empty / rows)}) with nothing in it", "errors")
+        )
+    used = [name for name, label in statistics["labels"].items() if label["rows"]]
+    if len(used) == 1 and len(statistics["labels"]) > 1 and scored >= 20:
+        found.append(Finding(f"Every row got the same label, {label_text(used[0])}", "labels"))
+    return found
+
+
+def headline(manifest: Mapping[str, Any], found: Sequence[Finding]) -> str:
+    """How it went, in one sentence."""
+    summary = manifest["summary"]
+    if not summary["rows"]:
+        return "The input had no rows."
+    if not manifest["statistics"]["scored"]:
+        return f"None of {_rows(summary['rows'])} could be scored."
+    done = f"{_rows(manifest['statistics']['scored'])} scored in {duration(summary['seconds'])}"
+    if not found:
+        return f"{done}, nothing unusual."
+    return f"{done}; {'one thing' if len(found) == 1 else f'{len(found)} things'} to look at."
+
+
+def render(
+    manifest: Mapping[str, Any], previous: Mapping[str, Any] | None, drift: Drift | None
+) -> str:
+    """The page."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_PAGES),
+        autoescape=True,  # rows hold what anybody wrote
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        count=lambda value: f"{value:,}",
+        percent=percent,
+        duration=duration,
+        moment=moment,
+        label=label_text,
+        score=lambda value: "–" if value is None else f"{value:.3f}",
+        number=_number,
+        rows=_rows,
+        tied=lambda words: re.sub(r"(?<=\d) (?=(?:s|min|h|%)\b)", "\u00a0", words),
+    )
+    now = manifest["statistics"]
+    # Where nothing can be compared, the last run is not drawn either.
+    then = previous["statistics"] if previous and drift and drift.measures else None
+    names = _shown(now)
+    found = findings(manifest, drift)
+    return environment.get_template("report.html").render(
+        manifest=manifest,
+        summary=manifest["summary"],
+        statistics=now,
+        headline=headline(manifest, found),
+        findings=found,
+        drift=drift,
+        labels=_labels(now, then, names),
+        legend=_legend(now, names),
+        histograms=_histograms(now, then, names),
+        lengths=_lengths(now, then),
+        by_date=_by_date(now, names),
+        by_category=_by_category(now, names),
+        examples=_examples(now),
+        stages=_stages(manifest),
+        settings=flat(manifest.get("settings") or {}),
+    )
+
+
+# ---------------------------------------------------------------- what the sections show
+
+
+def _shown(statistics: Mapping[str, Any]) -> list[str]:
+    """The labels that get a colour, in the model's order, so that they keep it from run to run."""
+    labels = statistics["labels"]
+    if len(labels) <= SHOWN:
+        return list(labels)
+    frequent = sorted(labels, key=lambda name: (name == OTHER, -labels[name]["rows"]))[:SHOWN]
+    return [name for name in labels if name in frequent]
+
+
+def _labels(
+    now: Mapping[str, Any], then: Mapping[str, Any] | None, names: Sequence[str]
+) -> dict[str, Any]:
+    """Rows of the table of labels: those with a colour, and the others."""
+    total = max(1, now["scored"])
+
+    def row(name: str) -> dict[str, Any]:
+        label = now["labels"][name]
+        before = then["labels"].get(name, {"rows": 0})["rows"] / then["scored"] if then else None
+        return {
+            "name": name,
+            "series": names.index(name) if name in names else SHOWN,
+            "rows": label["rows"],
+            "share": label["rows"] / total,
+            "before": before,
+            "mean_score": label["mean_score"],
+        }
+
+    by_rows = sorted(now["labels"], key=lambda name: -now["labels"][name]["rows"])
+    others = [row(name) for name in by_rows if name not in names]
+    rows = sum(other["rows"] for other in others)
+    return {
+        "shown": [row(name) for name in by_rows if name in names],
+        "others": others,
+        "others_rows": rows,
+        "others_share": rows / total,
+    }
+
+
+def _legend(now: Mapping[str, Any], names: Sequence[str]) -> list[tuple[int, str]]:
+    known = [(series, label_text(name)) for series, name in enumerate(names)]
+    return known + ([(SHOWN, _OTHERS)] if len(names) < len(now["labels"]) else [])
+
+
+def _histograms(
+    now: Mapping[str, Any], then: Mapping[str, Any] | None, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    before = then["labels"] if then else {}
+    used = [name for name in names if now["labels"][name]["rows"]]
+    seen = [now["labels"][name]["scores"] for name in used]
+    seen += [before[name]["scores"] for name in used if name in before]
+    low = _floor(np.sum(seen, axis=0)) if seen else 0.0
+    drawn = []
+    for name in used:
+        label = now["labels"][name]
+        counts = np.array(label["scores"])
+        old = np.array(before[name]["scores"]) if name in before else None
+        sure = percent(counts[90:].sum() / label["rows"])
+        words = (
+            f"Scores of {label_text(name)}: {label['mean_score']:.3f} on average, "
+            f"{sure} of its rows at 0.9 or more"
+        )
+        svg = plots.scores(counts, old, names.index(name), low, words)
+        drawn.append({"name": name, **label, "sure": sure, "svg": Markup(svg)})  # noqa: S704  # ours
+    return drawn
+
+
+def _floor(scores: Any) -> float:
+    """Where the axis of scores starts: a round number below all but one in a thousand."""
+    share = np.cumsum(scores) / max(1, np.sum(scores))
+    first = int(np.searchsorted(share, 0.001)) / len(scores)
+    return float(min(0.9, np.floor(first * 10) / 10))
+
+
+def _lengths(now: Mapping[str, Any], then: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    known = now["lengths"]
+    if not known:
+        return None
+    old = then["lengths"] if then else None
+    comparable = old and old["unit"] == known["unit"] and old["starts"] == known["starts"]
+    before = np.array(old["counts"]) if old and comparable else None
+    words = (
+        f"Lengths in {known['unit']}: {known['mean']:.0f} on average, {known['longest']:,} at most"
+    )
+    svg = plots.lengths(np.array(known["starts"]), np.array(known["counts"]), before, words)
+    return {
+        **known,
+        "svg": Markup(svg),  # noqa: S704  # ours
+        "before": old["mean"] if old and comparable else None,
+        "truncated": now["truncated"] / max(1, now["scored"]),
+        "lost": _lost(now) if known["unit"] == "tokens" else None,
+    }
+
+
+def _lost(statistics: Mapping[str, Any]) -> float:
+    """Share of the tokens that the model did not see."""
+    lengths = statistics["lengths"]
+    tokens = lengths["sum"] if lengths and lengths["unit"] == "tokens" else 0
+    return float(statistics["lost_tokens"] / tokens) if tokens else 0.0
+
+
+def _by_date(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | None:
+    known = now["by_date"]
+    if not known or not known["rows"]:
+        return None
+    rows, period = known["rows"], known["period"]
+    if period == "day" and len(rows) > MANY_DAYS:
+        rows, period = plots.weekly(rows), "week"
+    days = sorted(rows)
+    counts = np.array([_by_series(rows[day], names) for day in days])
+    if len(names) == len(now["labels"]):
+        counts = counts[:, : len(names)]
+    words = (
+        f"Shares of labels by {known['column']}, per {period}, {days[0]} to {days[-1]}; "
+        "the table below has the numbers"
+    )
+    wide, narrow = (
+        plots.over_time(days, period, counts, words, width=width) for width in (780, 340)
+    )
+    return {
+        **known,
+        "period": period,
+        "first": days[0],
+        "last": days[-1],
+        "wide": Markup(wide),  # noqa: S704  # ours
+        "narrow": Markup(narrow),  # noqa: S704  # ours
+        "table": [
+            {"day": day, "rows": sum(row), "shares": [part / max(1, sum(row)) for part in row]}
+            for day, row in zip(days, counts.tolist(), strict=True)
+        ],
+    }
+
+
+def _by_category(now: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
+    """For each column its most frequent values, each with the shares of its labels."""
+    columns = []
+    for column, values in now["by_category"].items():
+        ranked = sorted(
+            values, key=lambda value: (value == OTHER, -sum(values[value].values()), value)
+        )
+        shown = ranked[:MANY_VALUES]
+        if len(ranked) == len(shown) and all(value.isdigit() for value in shown):
+            shown.sort(key=int)
+        rows = [_category(value or "(empty)", _by_series(values[value], names)) for value in shown]
+        if len(ranked) > MANY_VALUES:
+            rest = np.sum(
+                [_by_series(values[value], names) for value in ranked[MANY_VALUES:]], axis=0
+            )
+            rows.append(_category(f"{len(ranked) - MANY_VALUES} more", rest.tolist()))
+        if rows:
+            columns.append({"column": column, "rows": rows})
+    return columns
+
+
+def _category(value: str, counts: Sequence[int]) -> dict[str, Any]:
+    total = max(1, sum(counts))
+    return {"value": value, "rows": sum(counts), "shares": [part / total for part in counts]}
+
+
+def _by_series(labels: Mapping[str, int], names: Sequence[str]) -> list[int]:
+    """Rows per colour: the labels that have one, then all others together."""
+    counts = [labels.get(name, 0) for name in names] + [0] * (SHOWN - len(names))
+    return [*counts, sum(labels.values()) - sum(counts)]
+
+
+def _examples(now: Mapping[str, Any]) -> list[dict[str, Any]]:
+    if not now["examples"]:
+        return []
+    by_rows = sorted(now["labels"], key=lambda name: -now["labels"][name]["rows"])
+    rows = now["examples"]["rows"]
+    return [
+        {"name": name, "rows": now["labels"][name]["rows"], **rows[name]}
+        for name in by_rows
+        if name in rows
+    ]
+
+
+def _stages(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    stages = manifest.get("stages") or {}
+    total, rows = sum(stages.values()), manifest["summary"]["rows"]
+    return [
+        {
+            "name": name,
+            "seconds": seconds,
+            "share": seconds / total,
+            "speed": round(rows / seconds) if seconds else None,
+            "series": series,
+        }
+        for series, (name, seconds) in enumerate(stages.items())
+        if total
+    ]
+
+
+# ---------------------------------------------------------------- words and files
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count:,} rows"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `3 min 20 s`, `2 h 5 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.2g} s" if seconds < 0.1 else f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+
+
+def moment(written: str) -> str:
+    """An ISO time for people; as it stands if it is none."""
+    with suppress(ValueError):
+        known = datetime.fromisoformat(written)
+        return f"{known:%Y-%m-%d %H:%M}" + (f" {known.tzname()}" if known.tzinfo else "")
+    return written
+
+
+def _number(value: object) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.2f}"
+    return str(value)
+
+
+def _write(path: Path, text: str) -> None:
+    building = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        building.write_text(text, encoding="utf-8")
+        building.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            building.unlink(missing_ok=True)
+        raise MlopsDeployError(f"{path}: {error.strerror or error}") from error
