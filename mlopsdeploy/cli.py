@@ -95,11 +95,19 @@ def root(
 def batch(
     input: Annotated[
         str | None,
-        typer.Argument(help="CSV, JSON Lines or Parquet (.gz too); a folder, 'a pattern', or -."),
+        typer.Argument(
+            help="File (.csv, .jsonl, .parquet), folder, 'pattern', -, database, s3://."
+        ),
     ] = None,
     output: Annotated[
         str | None,
         typer.Option("--output", "-o", help="Where to; INPUT.predictions.csv by default; - too."),
+    ] = None,
+    query: Annotated[
+        str | None, typer.Option(help="What to read of a database: SQL, or the name of a table.")
+    ] = None,
+    if_exists: Annotated[
+        str | None, typer.Option(help="A table that is there: replace (default), append or fail.")
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file with any of these settings.")

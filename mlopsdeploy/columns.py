@@ -100,6 +100,9 @@ class Runtime(Protocol):
         """Outputs by name for dense inputs by name; tensors it has no input for are ignored.
 
         Thread-safe.
+
+        Raises:
+            RuntimeError, ValueError, MemoryError: it can't take these rows, or one of them.
         """
         ...
 

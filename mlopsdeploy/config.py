@@ -67,7 +67,9 @@ class BatchSettings(Settings):
     """`mlopsdeploy batch`."""
 
     input: str | None = None
+    query: str | None = None
     output: str | None = None
+    if_exists: Literal["replace", "append", "fail"] = "replace"
     text_column: str | None = None
     features: tuple[str, ...] = ()
     long_text: Literal["head", "head-tail", "chunks"] = "head"

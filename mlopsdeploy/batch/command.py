@@ -2,40 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import __version__
-from mlopsdeploy.batch import job, text_column
+from mlopsdeploy.batch import job, scoring, text_column
 from mlopsdeploy.batch.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
-from mlopsdeploy.batch.destination import destination
+from mlopsdeploy.batch.destination import Destination, destination
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.batch.job import Job, Summary
+from mlopsdeploy.batch.inputs import Input, default_output
+from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
 from mlopsdeploy.batch.progress import progress_of
 from mlopsdeploy.batch.sinks import (
-    check_output,
     make_sink,
     output_format,
     passes_records,
     tables,
+    with_predictions,
     write_parquet,
 )
-from mlopsdeploy.batch.sources import SUFFIXES, Source, Wanted, chunks, files_of, open_source
+from mlopsdeploy.batch.sources import Source, Wanted, chunks
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
 from mlopsdeploy.columns import Columns, objects
@@ -47,8 +46,6 @@ CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the 
 CALIBRATION_RANGE = 40_000
 EXAMPLES = 5  # most and least certain rows of each label in a report
 _NOT_IN_SUMMARY = ("mlopsdeploy", "settings", "statistics", "summary", "errors")
-# Another version of one of these may move a score by its last digits.
-_COMPUTING = ("openvino", "onnxruntime", "torch", "ai-edge-litert", "tokenizers")
 
 
 def run_batch(settings: BatchSettings) -> dict[str, Any]:
@@ -57,79 +54,41 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     Raises:
         MlopsDeployError: see `open_source`, `load_model`, `UnfinishedRun` and `job.run`.
     """
+    assert settings.input is not None
     console = Console(stderr=True, highlight=False)
     if settings.report:
         _report_module().check_report(settings.report)
-    inputs = _Input(settings)
+    output = settings.output or default_output(settings.input)
+    goal = None if output == "-" else destination(output, settings.if_exists)
+    inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
     source = inputs.open()
     try:
-        if inputs.output != "-":
-            check_output(inputs.output, source)
         sample = source.sample()
         model, columns = _load(settings, inputs, sample, console)
-        work = _job(settings, inputs, source, sample, model, columns, console)
+        work = _job(settings, inputs, goal, source, sample, model, columns, console)
+        if goal:
+            goal.check(source, lambda: _output_columns(work))
         with progress_of(console, settings.limit) as progress:
-            manifest = _run(replace(work, progress=progress), settings, inputs, source)
+            work = replace(work, progress=progress)
+            manifest = _run(work, settings, inputs, goal, source)
     finally:
         inputs.close()
-    _show(console, manifest, model, inputs.output)
+    _show(console, manifest, model, goal)
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
 
 
-class _Input:
-    """The input, which a run may have to read twice."""
-
-    def __init__(self, settings: BatchSettings) -> None:
-        assert settings.input is not None
-        self.path = settings.input
-        self.output = settings.output or default_output(settings.input)
-        self._settings = settings
-        self._waiting: Source | None = None
-        self._opened = False
-
-    def open(self) -> Source:
-        """The source at its start, to look at it; `reopen` gives the same one."""
-        self._waiting = self._open()
-        return self._waiting
-
-    def reopen(self) -> Source:
-        """The source at its start.
-
-        Raises:
-            InputError: it is standard input, which has been read.
-        """
-        source, self._waiting = self._waiting, None
-        return source or self._open()
-
-    def _open(self) -> Source:
-        if self._opened and self.path == "-":
-            raise InputError(
-                "standard input: has other rows than the unfinished run began with; "
-                "start over with --fresh"
-            )
-        self._opened = True
-        settings = self._settings
-        return open_source(
-            self.path,
-            delimiter=settings.delimiter,
-            encoding=settings.encoding,
-            output=self.output,
-        )
-
-    def close(self) -> None:
-        """Close what nobody has taken."""
-        if self._waiting:
-            self._waiting.close()
+def _say(console: Console, line: str) -> None:
+    console.print(line, style="dim", markup=False)
 
 
 def _load(
-    settings: BatchSettings, inputs: _Input, sample: Mapping[str, list[Any]], console: Console
+    settings: BatchSettings, inputs: Input, sample: Mapping[str, list[Any]], console: Console
 ) -> tuple[Model, dict[str, str]]:
     """The model, and its input -> the file's column."""
 
     def calibration_rows() -> Columns:
-        column = text_column.choose(sample, settings.text_column, inputs.path)
+        column = text_column.choose(sample, settings.text_column, inputs.shown)
         texts: list[Any] = []
         source = inputs.reopen()
         try:
@@ -152,31 +111,32 @@ def _load(
         trust_model=settings.trust_model,
         calibrate=None if inputs.path == "-" else calibration_rows,
         max_flips=settings.max_flips,
-        say=lambda line: console.print(line, style="dim"),
+        say=lambda line: _say(console, line),
     )
-    return model, _match_columns(model, sample, settings, inputs.path)
+    return model, _match_columns(model, sample, settings, inputs.shown)
 
 
 def _job(
     settings: BatchSettings,
-    inputs: _Input,
+    inputs: Input,
+    goal: Destination | None,
     source: Source,
     sample: Mapping[str, list[Any]],
     model: Model,
     columns: dict[str, str],
     console: Console,
 ) -> Job:
-    output = inputs.output
-    format_ = output_format(output, source)
+    path = goal.path if goal else "-"
+    format_ = goal.format if goal else output_format("-", source)
     looked_at = sample if settings.report else {}
     dates, categories = choose_breakdowns(looked_at, set(columns.values()))
     return Job(
         model=model,
         columns=columns,
         open_source=inputs.reopen,
-        make_sink=lambda file, source: make_sink(format_, output, file, source),
+        make_sink=lambda file, source: make_sink(format_, path, file, source),
         raw=passes_records(format_, source),
-        shown="standard output" if output == "-" else output,
+        shown=goal.shown if goal else "standard output",
         statistics=Statistics(
             getattr(model.task, "labels", ()),
             by_date=dates,
@@ -189,31 +149,52 @@ def _job(
         all_scores=settings.all_scores,
         prefix=settings.prefix,
         max_errors=MaxErrors.parse(settings.max_errors),
-        say=lambda line: console.print(line, style="dim"),
+        say=lambda line: _say(console, line),
     )
 
 
-def _run(work: Job, settings: BatchSettings, inputs: _Input, source: Source) -> dict[str, Any]:
+def _output_columns(work: Job) -> pa.Schema:
+    """The columns of a table to come, from the first of its rows."""
+    source = work.open_source()
+    try:
+        chunk = source.read(1)
+        assert chunk is not None
+        window = source.parse(chunk, work.wanted)
+    finally:
+        source.close()
+    planned = scoring.prepare(work.model, window, work.columns)
+    computed = [scoring.predict(work.model, planned, batch) for batch in planned.batches]
+    window, predictions = scoring.assemble(work.model, planned, computed)
+    columns = scoring.written(
+        work.model, predictions, all_scores=work.all_scores, prefix=work.prefix
+    )
+    return with_predictions(window, columns).schema
+
+
+def _run(
+    work: Job, settings: BatchSettings, inputs: Input, goal: Destination | None, source: Source
+) -> dict[str, Any]:
     """Do the job; returns the run's manifest."""
     started = datetime.now(UTC)
-    identity = _identity(work.model, work.columns, settings, output_format(inputs.output, source))
+    format_ = goal.format if goal else output_format("-", source)
+    identity = identity_of(work.model, work.columns, settings, format_)
+    shown = (inputs.shown, goal.shown if goal else "-")
 
-    def manifest(summary: Summary, statistics: Statistics, digest: str) -> dict[str, Any]:
-        return _manifest(work, inputs, identity, started, summary, statistics, digest)
+    def manifest(done: tuple[job.Summary, Statistics, str]) -> dict[str, Any]:
+        return manifest_of(
+            work.model, work.columns, identity, shown=shown, started=started, done=done
+        )
 
-    if inputs.output == "-":
-        with _standard_output(identity["format"]) as file:
-            done = job.run(work, Piped(file, sys.stderr.buffer))
-        return manifest(*done)
-    goal = destination(inputs.output, source)
-    previous = _read_manifest(beside(goal.base, MANIFEST))
+    if goal is None:
+        with _standard_output(format_) as file:
+            return manifest(job.run(work, Piped(file, sys.stderr.buffer)))
+    previous = read_manifest(beside(goal.base, MANIFEST))
     with UnfinishedRun(
         goal.base, goal.shown, identity, every=settings.commit_seconds, fresh=settings.fresh
     ) as target:
         try:
             with _store(settings, goal.base, identity) as store:
-                done = job.run(replace(work, store=store), target)
-            said = manifest(*done)
+                said = manifest(job.run(replace(work, store=store), target))
             target.finish(goal.publish, said)
         except Stopped as stopped:
             stopped.kept = target.kept
@@ -269,28 +250,11 @@ def _store(
     if not settings.incremental:
         yield None
         return
-    # What columns are called and how rows are read and written does not change a score.
-    shaping = {name: identity[name] for name in _SHAPING_A_ROW}
-    store = ScoreStore(beside(base, "scores.sqlite"), _digest(shaping))
+    store = ScoreStore(beside(base, "scores.sqlite"), shaping_a_row(identity))
     try:
         yield store
     finally:
         store.close()
-
-
-def default_output(path: str) -> str:
-    """`reviews.csv.gz` -> `reviews.predictions.csv.gz`; standard input -> standard output."""
-    if path == "-":
-        return "-"
-    file = Path(path)
-    if files := files_of(path):
-        if not file.is_dir():
-            raise InputError(f"{path}: is several files; name the one to write with --output")
-        name = Path(files[0]).name.lower()
-        suffix = next(suffix for suffix in SUFFIXES if name.removesuffix(".gz").endswith(suffix))
-        return f"{str(file).rstrip('/')}.predictions{suffix}"
-    suffixes = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-    return str(file.with_name(f"{file.name.removesuffix(suffixes)}.predictions{suffixes}"))
 
 
 def _match_columns(
@@ -324,86 +288,9 @@ def _some(names: list[str]) -> str:
     return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
 
 
-_SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text", "packages")
-
-
-def _identity(
-    model: Model, columns: Mapping[str, str], settings: BatchSettings, format_: str
-) -> dict[str, Any]:
-    """What shapes the output, by the names that a message has for it."""
-    return {
-        "model": model.digest,
-        "runtime": type(model.runtime).__name__.lower(),
-        "precision": model.runtime.precision,
-        "threshold": settings.threshold,
-        "features": list(settings.features),
-        "long text": settings.long_text,
-        "columns": dict(columns),
-        "batch size": settings.batch_size,
-        "all scores": settings.all_scores,
-        "prefix": settings.prefix,
-        "delimiter": settings.delimiter,
-        "encoding": settings.encoding,
-        "format": format_,
-        "packages": _versions(),
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"mlopsdeploy": __version__}
-    for name in _COMPUTING:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _manifest(
-    work: Job,
-    inputs: _Input,
-    identity: Mapping[str, Any],
-    started: datetime,
-    summary: Summary,
-    statistics: Statistics,
-    input_digest: str,
-) -> dict[str, Any]:
-    """What made the output, and what it is like."""
-    model = work.model
-    return {
-        "mlopsdeploy": __version__,
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "input": inputs.path,
-        "output": inputs.output,
-        "columns": dict(work.columns),
-        "model": {"name": model.name, "version": model.version, "digest": model.digest},
-        "runtime": identity["runtime"],
-        "precision": model.runtime.precision,
-        "streams": model.runtime.streams,
-        "proof": dict(model.proof),
-        "settings": dict(identity),
-        "settings_digest": _digest(identity),
-        "input_digest": input_digest,
-        "summary": summary.as_dict(),
-        "stages": {name: round(seconds, 3) for name, seconds in summary.stages.items()},
-        "errors": dict(summary.reasons.most_common()),
-        "statistics": statistics.as_dict(),
-    }
-
-
-def _read_manifest(path: Path) -> dict[str, Any] | None:
-    """That of the last run, if it can be read."""
-    try:
-        said: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return said
-
-
-def _show(console: Console, manifest: Mapping[str, Any], model: Model, output: str) -> None:
+def _show(
+    console: Console, manifest: Mapping[str, Any], model: Model, goal: Destination | None
+) -> None:
     summary = manifest["summary"]
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
@@ -424,16 +311,16 @@ def _show(console: Console, manifest: Mapping[str, Any], model: Model, output: s
     if summary["reused"]:
         table.add_row("known", f"{summary['reused']:,} from earlier runs")
     table.add_row("empty", f"{summary['empty']:,}")
-    errors = "" if output == "-" else f", set aside in {beside(Path(output), ERRORS)}"
+    errors = f", set aside in {beside(goal.base, ERRORS)}" if goal else ""
     table.add_row("bad rows", f"{summary['failed']:,}{errors if summary['failed'] else ''}")
     if summary["failed"]:
         table.add_row("", f"the first: {summary['first_failed']}")
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     version_ = f" {model.version}" if model.version else ""
     if "drift" in manifest:
-        table.add_row("last run", manifest["drift"]["verdict"])
+        table.add_row("drift", manifest["drift"]["verdict"])
     table.add_row("model", f"{model.name}{version_}, {runtime}, {model.runtime.streams} streams")
-    table.add_row("written to", "standard output" if output == "-" else output)
+    table.add_row("written to", goal.shown if goal else "standard output")
     console.print(table)
 
 

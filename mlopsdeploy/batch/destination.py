@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from mlopsdeploy.batch.sinks import output_format, tables, write_parquet
-from mlopsdeploy.batch.sources import Source
+import pyarrow as pa
+
+from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.batch.sinks import check_output, tables, write_parquet
+from mlopsdeploy.batch.sources import Source, format_of
 from mlopsdeploy.batch.unfinished import appearing, copy_whole
+from mlopsdeploy.errors import ConfigError
+
+IfExists = Literal["replace", "append", "fail"]
 
 
 @dataclass(frozen=True)
@@ -18,23 +25,85 @@ class Destination:
     Attributes:
         shown: what messages call it.
         base: the local file that the run's other files stand beside.
+        path: its name, for a sink that goes by names.
         format: what the sink writes.
+        check: refuses early what would fail late; given the source and, as a table without rows,
+            the columns to come.
         publish: puts a file of finished rows where the output belongs, whole or not at all.
     """
 
     shown: str
     base: Path
+    path: str
     format: str
+    check: Callable[[Source, Callable[[], pa.Schema]], None]
     publish: Callable[[Path], None]
 
 
-def destination(output: str, source: Source) -> Destination:
-    """Where `--output` says."""
+def destination(output: str, if_exists: IfExists = "replace") -> Destination:
+    """Where `--output` says.
+
+    Raises:
+        InputError: the name of a file says no format.
+        ConfigError: a database without a table.
+    """
+    if is_database(output):
+        return _table(output, if_exists)
+    format_ = format_of(output)
+    if is_remote(output):
+        return _object(output, format_)
     target = Path(output)
-    format_ = output_format(output, source)
-    if format_ == "parquet":
-        return Destination(output, target, format_, lambda rows: _parquet(rows, target))
-    return Destination(output, target, format_, lambda rows: copy_whole(rows, target))
+
+    def publish(rows: Path) -> None:
+        if format_ == "parquet":
+            _parquet(rows, target)
+        else:
+            copy_whole(rows, target)
+
+    return Destination(
+        output, target, output, format_, lambda source, _: check_output(output, source), publish
+    )
+
+
+def _table(output: str, if_exists: IfExists) -> Destination:
+    """A table of a database, loaded in one transaction."""
+    url, table = split_table(output)
+    if table is None:
+        raise ConfigError(
+            f"{shown(output)}: name a table behind a '#', as in {shown(output)}#scored"
+        )
+    from mlopsdeploy.batch import warehouse
+
+    def check(_: Source, schema: Callable[[], pa.Schema]) -> None:
+        warehouse.check_table(url, table, schema=schema(), if_exists=if_exists)
+
+    def publish(rows: Path) -> None:
+        with rows.open("rb") as streams:
+            schema = next(tables(streams)).schema
+        with rows.open("rb") as streams:
+            batches = (batch for part in tables(streams) for batch in part.to_batches())
+            warehouse.load_table(url, table, batches, schema=schema, if_exists=if_exists)
+
+    name = table.replace('"', "").replace("/", "_")
+    return Destination(shown(output), Path(name), name, "parquet", check, publish)
+
+
+def _object(output: str, format_: str) -> Destination:
+    """An object of a store, uploaded when it is whole."""
+    from mlopsdeploy.batch import remote
+
+    name = output.rpartition("/")[2]
+
+    def publish(rows: Path) -> None:
+        if format_ == "parquet":
+            whole = rows.with_name("rows.parquet")
+            _parquet(rows, whole)
+            rows = whole
+        remote.upload(rows, output)
+
+    return Destination(
+        shown(output), Path(name), name, format_, lambda *_: remote.check_upload(output), publish
+    )
 
 
 def _parquet(rows: Path, target: Path) -> None:

@@ -86,6 +86,8 @@ def check_output(path: str, source: Source) -> None:
         raise InputError(f"{path}: the folder {target.parent} does not exist")
     if target.is_dir():
         raise InputError(f"{path}: is a folder; name a file")
+    if target.exists() and not target.is_file():  # a device is not to be replaced
+        raise InputError(f"{path}: is no regular file; --output - writes to standard output")
     if Path(source.path).exists() and target.exists() and target.samefile(source.path):
         raise InputError(f"{path}: is the input itself; give another --output")
     if not os.access(target.parent, os.W_OK):
@@ -182,7 +184,7 @@ class TableCsvSink:
         )
         self._started = True
         try:
-            pyarrow.csv.write_csv(_with_predictions(window, predictions), self._file, options)
+            pyarrow.csv.write_csv(with_predictions(window, predictions), self._file, options)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"a column of this input can't be written as CSV ({error}); use .parquet or .jsonl"
@@ -197,7 +199,7 @@ class TableSink:
 
     def write(self, window: Window, predictions: Columns) -> None:
         """See `Sink`."""
-        table = _with_predictions(window, predictions)
+        table = with_predictions(window, predictions)
         with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
             stream.write_table(table)
 
@@ -241,7 +243,8 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def _with_predictions(window: Window, predictions: Columns) -> pa.Table:
+def with_predictions(window: Window, predictions: Columns) -> pa.Table:
+    """The table of a window with the columns of predictions behind its own."""
     table = window.table
     assert table is not None
     for name, values in predictions.items():

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 ROWS, ERRORS, MANIFEST, LOCK = "rows", "errors.jsonl", "manifest.json", "lock"
+_KEYS = {"rows", "input_digest", "rows_bytes", "errors_bytes", "identity", "state"}
 
 
 class UnfinishedRun:
@@ -97,6 +98,8 @@ class UnfinishedRun:
             with contextlib.suppress(OSError):  # what is not committed may be lost
                 file.close()
         if not self.rows:  # nothing to go on with
+            with contextlib.suppress(OSError):
+                self._forget()  # the lock goes last: until then nobody else begins
             shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
@@ -134,7 +137,7 @@ class UnfinishedRun:
             for file in (self._rows, self._errors):
                 file.flush()
                 os.fsync(file.fileno())
-            self.done = {
+            done = {
                 "rows": rows,
                 "input_digest": input_digest,
                 "rows_bytes": self._rows.tell(),
@@ -142,9 +145,10 @@ class UnfinishedRun:
                 "identity": self._identity,
                 "state": state,
             }
-            write_whole(self.folder / MANIFEST, json.dumps(self.done).encode())
+            write_whole(self.folder / MANIFEST, json.dumps(done).encode())
         except OSError as error:
             raise self._failed(error) from error
+        self.done = done
         self._last_commit = time.monotonic()
 
     def start_over(self) -> None:
@@ -171,12 +175,13 @@ class UnfinishedRun:
         self._errors.close()
         try:
             publish(self.folder / ROWS)
-            if self.done["errors_bytes"]:
+            if self.done.get("errors_bytes"):
                 copy_whole(self.folder / ERRORS, beside(self._base, ERRORS))
             else:
                 beside(self._base, ERRORS).unlink(missing_ok=True)
             text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str)
-            write_whole(beside(self._base, MANIFEST), text.encode())
+            with appearing(beside(self._base, MANIFEST), self.folder) as file:
+                file.write(text.encode())
             self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
         except OSError as error:
@@ -190,9 +195,9 @@ class UnfinishedRun:
                 (self.folder / ROWS).stat().st_size >= done["rows_bytes"]
                 and (self.folder / ERRORS).stat().st_size >= done["errors_bytes"]
             )  # fmt: skip
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError):
             return {}
-        return done if whole else {}
+        return done if whole and done.keys() >= _KEYS else {}
 
     def _check(self) -> None:
         if not self.done:
@@ -221,15 +226,15 @@ class UnfinishedRun:
             (self.folder / name).unlink(missing_ok=True)
 
     def _failed(self, error: OSError) -> MlopsDeployError:
-        kept = f"; {self.kept}" if getattr(self, "done", None) else "; nothing was kept"
+        where = "" if error.filename is None else f": {error.filename}"
         return MlopsDeployError(
-            f"{self._shown}: can't be written ({error.strerror or error}){kept}"
+            f"{self._shown}: can't be written ({error.strerror or error}{where})"
         )
 
     @property
     def kept(self) -> str:
         """What an interrupted run leaves, in words."""
-        if not self.rows:
+        if not (self.folder / MANIFEST).exists():
             return "nothing was written"
         return f"{self.rows:,} rows are kept: the same command goes on with the rest"
 
@@ -262,9 +267,12 @@ def beside(base: Path, name: str) -> Path:
 
 
 @contextmanager
-def appearing(path: Path) -> Iterator[IO[bytes]]:
-    """A file that is there whole at the end of the block, or as it was, whatever happens."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def appearing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """A file that is there whole at the end of the block, or as it was, whatever happens.
+
+    It grows in `folder`, on the same disk, so that a crash leaves nothing elsewhere.
+    """
+    part = (folder or path.parent) / f".{path.name}.{os.getpid()}.part"
     try:
         with part.open("wb") as file:
             yield file
@@ -284,11 +292,12 @@ def write_whole(path: Path, content: bytes) -> None:
 
 def copy_whole(source: Path, target: Path) -> None:
     """The same with the content of a file; where the disk can, no byte is copied."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = source.with_name(f".{source.name}.link")
+    part.unlink(missing_ok=True)  # of a crash
     try:
         os.link(source, part)
-    except OSError:  # another disk, or one without links
-        with source.open("rb") as old, appearing(target) as new:
+    except OSError:  # a disk without links
+        with source.open("rb") as old, appearing(target, source.parent) as new:
             shutil.copyfileobj(old, new, 1 << 20)
         return
     part.replace(target)

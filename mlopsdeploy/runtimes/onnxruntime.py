@@ -78,7 +78,10 @@ class OnnxRuntime:
             for field in self.inputs
         }
         names = [field.name for field in self.outputs]
-        values = self._session.run(names, feed)
+        try:
+            values = self._session.run(names, feed)
+        except Exception as error:  # a class per status code, without a common base
+            raise RuntimeError(_first_line(error)) from error
         return {name: _dense(value) for name, value in zip(names, values, strict=True)}
 
 

@@ -14,9 +14,11 @@ import sys
 from pathlib import Path
 from typing import IO, Any
 
+from mlopsdeploy.batch.addresses import is_remote, shown
 from mlopsdeploy.batch.sources.base import (
     BROKEN,
     Chunk,
+    NoRows,
     Source,
     Wanted,
     Window,
@@ -76,14 +78,23 @@ def open_source(
         return _open_file(path, delimiter, encoding)
 
     def opened(file: str) -> Source | None:
-        if not Path(file).stat().st_size:
+        try:
+            source = _open_file(file, delimiter, encoding)
+        except NoRows:
             return None
-        return _open_file(file, delimiter, encoding)
+        if isinstance(source, CsvSource) and not source.has_rows():
+            source.close()
+            return None
+        return source
 
     formats = {format_of(file) for file in files}
     if len(formats) > 1:
-        raise InputError(f"{path}: holds {' and '.join(sorted(formats))}; name files of one format")
-    return JoinedSource(path, {file: Path(file).stat().st_size for file in files}, opened)
+        raise InputError(
+            f"{shown(path)}: holds {' and '.join(sorted(formats))}; name files of one format"
+        )
+    # How much of the whole an object is, is not asked: each counts the same.
+    sizes = {file: 1 if is_remote(file) else Path(file).stat().st_size for file in files}
+    return JoinedSource(shown(path), sizes, opened)
 
 
 def files_of(path: str, output: str = "") -> list[str]:
@@ -93,6 +104,8 @@ def files_of(path: str, output: str = "") -> list[str]:
         InputError: there are none.
     """
     place = Path(path)
+    if is_remote(path):
+        return _objects_of(path, output)
     if path == "-" or place.is_file():
         return []
     if place.is_dir():
@@ -108,15 +121,32 @@ def files_of(path: str, output: str = "") -> list[str]:
     return sorted(found)
 
 
+def _objects_of(url: str, output: str) -> list[str]:
+    from mlopsdeploy.batch import remote
+
+    found = remote.expand(url)
+    if found == [url]:
+        return []
+    names = [name for name in found if name != output and _has_data_name(name)]
+    if not names:
+        raise InputError(f"{shown(url)}: no .csv, .jsonl or .parquet object there")
+    return names
+
+
 def _is_data(file: Path) -> bool:
-    name = file.name.lower()
-    if not file.is_file() or name.startswith((".", "_")) or name.endswith(_NOT_DATA):
+    return file.is_file() and _has_data_name(str(file))
+
+
+def _has_data_name(path: str) -> bool:
+    name = path.lower().rpartition("/")[2]
+    if name.startswith((".", "_")) or name.endswith(_NOT_DATA):
         return False
     return name.removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _open_file(path: str, delimiter: str, encoding: str) -> Source:
     raw = _open_raw(path)
+    path = shown(path)  # from here on it is only told
     try:
         format_ = format_of(path) if path != "-" else _sniff(raw)
         if format_ == "parquet":
@@ -124,7 +154,7 @@ def _open_file(path: str, delimiter: str, encoding: str) -> Source:
         stream: Any = gzip.GzipFile(fileobj=raw) if _peek(raw, 2, path) == b"\x1f\x8b" else raw
         head = _peek(stream, 4096, path)
         if not head:
-            raise InputError(f"{named(path)}: the file is empty")
+            raise NoRows(f"{named(path)}: the file is empty")
         if head.startswith((b"PAR1", b"PK\x03\x04")):
             kind = "Parquet" if head.startswith(b"PAR1") else "zip (or Excel)"
             raise InputError(f"{named(path)}: this is a {kind} file, not {format_}")
@@ -142,7 +172,10 @@ def format_of(path: str) -> str:
     Raises:
         InputError: the name says none of them.
     """
-    name = path.lower().removesuffix(".gz")
+    name = path.lower()
+    if is_remote(path):  # a signature may follow
+        name = name.partition("?")[0]
+    name = name.removesuffix(".gz")
     for format_, suffixes in _SUFFIXES.items():
         if name.endswith(suffixes):
             return format_
@@ -155,6 +188,10 @@ def format_of(path: str) -> str:
 def _open_raw(path: str) -> IO[bytes]:
     if path == "-":
         return sys.stdin.buffer
+    if is_remote(path):
+        from mlopsdeploy.batch import remote
+
+        return remote.open_remote(path)
     file = Path(path)
     if not file.exists():
         raise InputError(f"{path}: no such file")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from mlopsdeploy.batch.bad_rows import BadRow
 from mlopsdeploy.columns import Array, Columns, objects
+from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
@@ -136,10 +137,14 @@ class Window:
     def record(self, place: int) -> str | dict[str, Any]:
         """A row as it stands in the file, or its columns where that is not text."""
         if self.records is not None:
-            return str(self.records[place].as_buffer().to_pybytes().decode("utf-8", "replace"))
+            return as_text(self.records[place].as_buffer().to_pybytes())
         assert self.table is not None
         row: dict[str, Any] = self.table.slice(place, 1).to_pylist()[0]
         return row
+
+
+class NoRows(InputError):  # noqa: N818  # what it says is an error
+    """A file holds nothing to score."""
 
 
 class Source(Protocol):
@@ -240,6 +245,11 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
         except (TypeError, ValueError):
             bad[row] = True
     return values, bad
+
+
+def as_text(record: bytes) -> str:
+    r"""A row as it stands in the file; bytes that are no UTF-8 as `\xe9`."""
+    return record.decode("utf-8", "backslashreplace")
 
 
 def _text(value: Any) -> str | None:

@@ -22,9 +22,11 @@ from mlopsdeploy.batch.sources.base import (
     SAMPLE_ROWS,
     Chunk,
     Meter,
+    NoRows,
     Origin,
     Wanted,
     Window,
+    as_text,
     close,
     named,
     not_numbers,
@@ -37,6 +39,7 @@ READ_BYTES = 1 << 20
 LONGEST_RECORD = 64 << 20  # beyond this a quote was left open, not a long review written
 # Closes a quote that nobody closed, and marks its row as one that can't be read: no text has it.
 OPENED = b'"\0'
+STRAY_RETURN = "holds a carriage return outside of quotes"
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF16_LE, "utf-16"),
@@ -94,7 +97,7 @@ class CsvSource:
         while not header.strip():  # blank lines above the header
             data, ends = self._take(1)
             if not len(ends):
-                raise InputError(f"{named(self.path)}: the file is empty")
+                raise NoRows(f"{named(self.path)}: the file is empty")
             header = data
             self._line += data.count(b"\n")
         if OPENED in header:
@@ -119,11 +122,15 @@ class CsvSource:
         """The character between fields."""
         return self._delimiter
 
+    def has_rows(self) -> bool:
+        """Whether there is anything but a header."""
+        return len(self._look(1)[1]) > 0
+
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows as text, without moving on."""
         data, ends = self._look(SAMPLE_ROWS)
         if not len(ends):
-            raise InputError(f"{named(self.path)}: has a header but no rows")
+            raise NoRows(f"{named(self.path)}: has a header but no rows")
         chunk = Chunk(1, len(ends), data, None, self._line)
         table = self.parse(chunk, Wanted(dict.fromkeys(self.names, "str"), raw=False)).table
         assert table is not None
@@ -201,7 +208,8 @@ class CsvSource:
             if table.num_rows + len(wrong) == len(records):
                 return table, wrong
             if len(records) == 1:
-                return _no_rows(kinds), {0: "its quotes don't pair up"}
+                lone = b"\r" in records[0].as_buffer().to_pybytes()
+                return _no_rows(kinds), {0: STRAY_RETURN if lone else "its quotes don't pair up"}
         # One of them is wrong, or where it ends is: halve until it is alone.
         half = len(records) // 2
         return self._parse_parts([records[:half], records[half:]], kinds, ())
@@ -228,7 +236,8 @@ class CsvSource:
         ends = record_ends(self._pending, self._delimiter)
         while len(ends) < rows:
             open_since = int(ends[-1]) if len(ends) else 0
-            if len(self._pending) - open_since > LONGEST_RECORD:
+            too_long = len(self._pending) - open_since > LONGEST_RECORD
+            if too_long and self._pending.find(b"\n", open_since) >= 0:
                 self._pending = _closed(self._pending, open_since)
                 ends = record_ends(self._pending, self._delimiter)
                 continue
@@ -317,7 +326,7 @@ class _Rows:
     def text(self, place: int) -> str:
         """The row as it stands in the file."""
         record: bytes = self.records[place].as_buffer().to_pybytes()
-        return record.removesuffix(OPENED).decode("utf-8", "replace")
+        return as_text(record.removesuffix(OPENED).removesuffix(b"\r"))
 
     @cached_property
     def _starts(self) -> list[int]:

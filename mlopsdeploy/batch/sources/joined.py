@@ -76,6 +76,8 @@ class JoinedSource:
 
     def _check(self, source: Source) -> None:
         first = self.first
+        if source.format == "jsonl" and not set(first.names).isdisjoint(source.names):
+            source.names = first.names  # a key may be missing, and their order says nothing
         if source.names != first.names:
             raise InputError(
                 f"{source.path}: its columns are {_some(source.names)}, those of {first.path} "

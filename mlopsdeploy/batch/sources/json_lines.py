@@ -16,9 +16,11 @@ from mlopsdeploy.batch.sources.base import (
     SAMPLE_ROWS,
     Chunk,
     Meter,
+    NoRows,
     Origin,
     Wanted,
     Window,
+    as_text,
     close,
     named,
     not_numbers,
@@ -43,10 +45,10 @@ class JsonLinesSource:
         self._rows_read = 0
         self._ahead = self._read_lines(SAMPLE_ROWS)
         rows = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
+        if not self._ahead:
+            raise NoRows(f"{named(path)}: has no rows")
         if not rows:
-            problem = _parse(self._ahead[0]) if self._ahead else "has no rows"
-            where = "line 1: " if self._ahead else ""
-            raise InputError(f"{named(path)}: {where}{problem}")
+            raise InputError(f"{named(path)}: line 1: {_parse(self._ahead[0])}")
         self._sample = rows
         self.names = list(dict.fromkeys(key for row in rows for key in row))
 
@@ -97,8 +99,7 @@ class JsonLinesSource:
                 continue
             row = self._checked(_parse(line), wanted)
             if isinstance(row, str):
-                record = line.strip().decode("utf-8", "replace")
-                bad.append(BadRow(number, row, record, self.path, place))
+                bad.append(BadRow(number, row, as_text(line.strip()), self.path, place))
             else:
                 numbers.append(number)
                 places.append(place)
@@ -151,7 +152,7 @@ class JsonLinesSource:
 def _parse(line: bytes) -> dict[str, Any] | str:
     """The object in a line, or what is wrong with it."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode())
         if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
             row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
     except (ValueError, RecursionError) as error:

@@ -12,6 +12,7 @@ import pyarrow.parquet
 from mlopsdeploy.batch.sources.base import (
     SAMPLE_ROWS,
     Chunk,
+    NoRows,
     Wanted,
     Window,
     close,
@@ -43,7 +44,7 @@ class ParquetSource:
         self.schema: pa.Schema = self._file.schema_arrow
         self.names = self.schema.names
         if not self._file.metadata.num_rows:
-            raise InputError(f"{named(path)}: has no rows")
+            raise NoRows(f"{named(path)}: has no rows")
         for name in self.names:
             if self.names.count(name) > 1:
                 raise InputError(f"{named(path)}: column {name!r} is there twice")

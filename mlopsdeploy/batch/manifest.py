@@ -1,0 +1,112 @@
+"""What made an output, and what it is like: OUTPUT.manifest.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from mlopsdeploy import __version__
+from mlopsdeploy.batch.job import Summary
+from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.model import Model
+
+# Another version of one of these may move a score by its last digits.
+_COMPUTING = ("openvino", "onnxruntime", "torch", "ai-edge-litert", "tokenizers")
+_SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text", "packages")
+
+
+def identity_of(
+    model: Model, columns: Mapping[str, str], settings: BatchSettings, format_: str
+) -> dict[str, Any]:
+    """What shapes the output, by the names that a message has for it."""
+    return {
+        "model": model.digest,
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "threshold": settings.threshold,
+        "features": list(settings.features),
+        "long text": settings.long_text,
+        "columns": dict(columns),
+        "batch size": settings.batch_size,
+        "all scores": settings.all_scores,
+        "prefix": settings.prefix,
+        "delimiter": settings.delimiter,
+        "encoding": settings.encoding,
+        "format": format_,
+        "packages": _versions(),
+    }
+
+
+def shaping_a_row(identity: Mapping[str, Any]) -> str:
+    """Digest of what shapes a row's score: not what columns are called, or how rows are stored."""
+    return _digest({name: identity[name] for name in _SHAPING_A_ROW})
+
+
+def manifest_of(
+    model: Model,
+    columns: Mapping[str, str],
+    identity: Mapping[str, Any],
+    *,
+    shown: tuple[str, str],
+    started: datetime,
+    done: tuple[Summary, Statistics, str],
+) -> dict[str, Any]:
+    """All that is known of a finished run.
+
+    Args:
+        model: what it scored with.
+        columns: the model's input -> the source's column.
+        identity: see `identity_of`.
+        shown: what messages call input and output: no passwords.
+        started: when this attempt began.
+        done: what `job.run` gave.
+    """
+    summary, statistics, input_digest = done
+    return {
+        "mlopsdeploy": __version__,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "input": shown[0],
+        "output": shown[1],
+        "columns": dict(columns),
+        "model": {"name": model.name, "version": model.version, "digest": model.digest},
+        "runtime": identity["runtime"],
+        "precision": model.runtime.precision,
+        "streams": model.runtime.streams,
+        "proof": dict(model.proof),
+        "settings": dict(identity),
+        "settings_digest": _digest(identity),
+        "input_digest": input_digest,
+        "summary": summary.as_dict(),
+        "stages": {name: round(seconds, 3) for name, seconds in summary.stages.items()},
+        "errors": dict(summary.reasons.most_common()),
+        "statistics": statistics.as_dict(),
+    }
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """That of the last run, if it can be read."""
+    try:
+        said: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return said
+
+
+def _versions() -> dict[str, str]:
+    found = {"mlopsdeploy": __version__}
+    for name in _COMPUTING:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

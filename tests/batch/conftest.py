@@ -1,0 +1,282 @@
+"""A model that is quick, one that fails, and real processes to kill, for all batch tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+WORDS = [
+    "good",
+    "bad",
+    "food",
+    "room",
+    "cable",
+    "great",
+    "awful",
+    "never",
+    "again",
+    "but",
+    "very",
+    "slow",
+    "quiet",
+    "box",
+    "price",
+    "poison",
+]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+
+
+def _bag(folder: Path, embeddings: int) -> Path:
+    """A text classifier that averages one vector per word, as an ONNX folder of Hugging Face's kind.
+
+    Some 50,000 short rows a second. With fewer embeddings than words, a row that has one of the
+    last words makes ONNX Runtime raise.
+    """
+    (folder / "onnx").mkdir(parents=True)
+    tokenizer = Tokenizer(
+        models.WordLevel(
+            {word: place for place, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"
+        )
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.add_special_tokens(SPECIAL)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    said = {"model_max_length": 128, "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(said), "utf-8")
+    config = {
+        "architectures": ["BertForSequenceClassification"],
+        "model_type": "bert",
+        "id2label": {"0": "NEGATIVE", "1": "POSITIVE"},
+        "max_position_embeddings": 128,
+        "pad_token_id": 0,
+    }
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+
+    def value(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, kind, shape)
+
+    table = np.random.default_rng(1).normal(size=(embeddings, 2)).astype(np.float32)
+    graph = helper.make_graph(
+        [
+            helper.make_node("Gather", ["table", "input_ids"], ["each"]),
+            helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
+            helper.make_node("Mul", ["each", "wide"], ["masked"]),
+            helper.make_node("ReduceSum", ["masked", "words"], ["sum"], keepdims=0),
+            helper.make_node("ReduceSum", ["wide", "words"], ["count"], keepdims=0),
+            helper.make_node("Div", ["sum", "count"], ["logits"]),
+        ],
+        "bag",
+        [
+            value("input_ids", TensorProto.INT64, ["rows", "words"]),
+            value("attention_mask", TensorProto.INT64, ["rows", "words"]),
+        ],
+        [value("logits", TensorProto.FLOAT, ["rows", 2])],
+        [
+            numpy_helper.from_array(table, "table"),
+            numpy_helper.from_array(np.array([2]), "last"),
+            numpy_helper.from_array(np.array([1]), "words"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(folder / "onnx" / "model.onnx"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text classifier that does tens of thousands of rows a second."""
+    return _bag(tmp_path_factory.mktemp("bag") / "bag", len(SPECIAL) + len(WORDS))
+
+
+@pytest.fixture(scope="session")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, and ONNX Runtime raises over every batch that has the word `poison`."""
+    return _bag(tmp_path_factory.mktemp("fragile") / "bag", len(SPECIAL) + len(WORDS) - 1)
+
+
+@pytest.fixture(scope="session")
+def quick_reviews() -> Callable[..., list[str]]:
+    """`quick_reviews(10, seed=1)`: so many texts of that model's words, now and then one twice."""
+
+    def make(count: int, seed: int = 0) -> list[str]:
+        generator = random.Random(seed)
+        return [
+            " ".join(generator.choice(WORDS[:-1]) for _ in range(generator.randint(1, 12)))
+            for _ in range(count)
+        ]
+
+    return make
+
+
+# ---------------------------------------------------------------- processes
+
+# Imports what a run needs and forks for each, which spares it a second of imports. Nothing here
+# has a thread, so that a forked process is as good as a started one.
+_TEMPLATE = """
+import json, os, resource, signal, sys
+import numpy, pyarrow, pyarrow.csv, pyarrow.parquet, onnxruntime, tokenizers, filelock, sqlite3
+from mlopsdeploy import cli, plugins
+from mlopsdeploy.batch import command
+from mlopsdeploy.runtimes import onnxruntime as _
+from mlopsdeploy.tasks import text_classification as _
+
+def die_at(step, folder):
+    seen = 0
+    def hook(event, arguments):
+        nonlocal seen
+        if event == "open" and not (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR):
+            return
+        if event in ("open", "os.rename", "os.link", "os.remove", "os.rmdir", "os.mkdir",
+                     "os.truncate", "sqlite3.connect"):
+            if os.path.abspath(str(arguments[0])).startswith(folder):
+                seen += 1
+                if seen == step:
+                    os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+for line in sys.stdin:
+    wish = json.loads(line)
+    pid = os.fork()
+    if not pid:
+        os.chdir(wish["folder"])
+        for place, name in enumerate(wish["files"]):
+            flags = os.O_RDONLY if not place else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+            os.dup2(os.open(name, flags, 0o666), place)
+        sys.stdin = open(0)
+        os.environ.update(wish["environment"])
+        sys.argv = ["mlopsdeploy", *wish["arguments"]]
+        if wish["biggest"]:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (wish["biggest"], wish["biggest"]))
+        if wish["step"]:
+            die_at(wish["step"], wish["folder"])
+        try:
+            cli.main()
+        except SystemExit as leaving:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(leaving.code or 0)  # libraries would join threads that are not in this process
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Ended:
+    """How a process ended: its exit code, or minus the signal; and what it said."""
+
+    code: int
+    out: str
+    said: str
+    seconds: float
+
+
+class Processes:
+    """Starts `mlopsdeploy batch` as a process of its own, again and again."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._template = subprocess.Popen(
+            [sys.executable, "-c", _TEMPLATE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def run(
+        self,
+        folder: Path,
+        *arguments: object,
+        commit: float = 0.0,
+        kill: float | Callable[[], bool] | None = None,
+        number: int = signal.SIGKILL,
+        step: int = 0,
+        biggest: int = 0,
+        stdin: Path | None = None,
+    ) -> Ended:
+        """One run, to its end.
+
+        Args:
+            folder: where it runs.
+            arguments: of `mlopsdeploy batch`.
+            commit: seconds between commits.
+            kill: send it a signal after so many seconds, or as soon as this is true.
+            number: the signal.
+            step: let it kill itself at its so many-th change of a file in the folder, from 1.
+            biggest: bytes that a file may have; beyond, writing fails as on a full disk.
+            stdin: its standard input; nothing by default.
+        """
+        out, said = self._logs / "out", self._logs / "said"
+        wish = {
+            "folder": str(folder),
+            "arguments": ["batch", *map(str, arguments)],
+            "files": [str(stdin or os.devnull), str(out), str(said)],
+            "environment": {"MLOPSDEPLOY_COMMIT_SECONDS": str(commit)},
+            "step": step,
+            "biggest": biggest,
+        }
+        started = time.monotonic()
+        assert self._template.stdin
+        assert self._template.stdout
+        self._template.stdin.write(json.dumps(wish) + "\n")
+        self._template.stdin.flush()
+        pid = int(self._template.stdout.readline())
+        done = threading.Event()
+        killer = threading.Thread(target=self._kill, args=(pid, kill, number, done))
+        killer.start()
+        try:
+            code = int(self._template.stdout.readline())
+        finally:
+            done.set()
+            killer.join()
+        seconds = time.monotonic() - started
+        return Ended(code, out.read_text("utf-8"), said.read_text("utf-8"), seconds)
+
+    @staticmethod
+    def _kill(
+        pid: int, when: float | Callable[[], bool] | None, number: int, done: threading.Event
+    ) -> None:
+        if when is None:
+            return
+        if callable(when):
+            while not when():
+                if done.wait(0.002):
+                    return
+        elif done.wait(when):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+    def close(self) -> None:
+        """End the template."""
+        self._template.kill()
+        self._template.communicate()
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Real processes to kill."""
+    made = Processes(tmp_path_factory.mktemp("processes"))
+    yield made
+    made.close()

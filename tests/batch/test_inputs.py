@@ -1,0 +1,156 @@
+"""Whole runs from and to databases and object stores, and what they leave when they are killed."""
+
+import csv
+import json
+import sqlite3
+import uuid
+
+import fsspec
+import pyarrow.parquet
+import pytest
+
+from mlopsdeploy.batch.inputs import default_output
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The folder that commands are given in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def shop(here, quick_reviews):
+    """A database with 300 reviews."""
+    with sqlite3.connect(here / "shop.db") as connection:
+        connection.execute("CREATE TABLE reviews (id INTEGER, review_text TEXT, note TEXT)")
+        rows = [(number, text, None) for number, text in enumerate(quick_reviews(300))]
+        connection.executemany("INSERT INTO reviews VALUES (?, ?, ?)", rows)
+    connection.close()
+    return "sqlite:///shop.db"
+
+
+def ask(file, sql):
+    connection = sqlite3.connect(file)
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def test_a_table_into_a_table_of_the_same_database(score, shop, bag, here):
+    summary = score(f"{shop}#reviews", output=f"{shop}#scored", model=str(bag))
+    assert summary["rows"] == 300
+    rows = ask("shop.db", "SELECT id, note, label, score, truncated FROM scored ORDER BY id")
+    assert [row[0] for row in rows] == list(range(300))
+    assert {row[2] for row in rows} == {"NEGATIVE", "POSITIVE"}
+    assert all(row[1] is None and 0.5 <= row[3] <= 1 and row[4] == 0 for row in rows)
+    assert sorted(path.name for path in here.iterdir()) == ["scored.manifest.json", "shop.db"]
+
+
+def test_a_query_into_a_file_and_on_into_duckdb(score, shop, bag, here):
+    sql = "SELECT id, review_text AS words FROM reviews WHERE id < 50 ORDER BY id"
+    score(shop, query=sql, output="o.csv", model=str(bag), text_column="words")
+    with (here / "o.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == [str(number) for number in range(50)]
+    score("o.csv", output="duckdb:///w.duckdb#lot", model=str(bag), prefix="again_")
+    back = score("duckdb:///w.duckdb", query="lot", output="b.jsonl", model=str(bag), prefix="x_")
+    assert back["rows"] == 50
+    lines = [json.loads(line) for line in (here / "b.jsonl").read_text("utf-8").splitlines()]
+    assert [line["label"] for line in lines] == [row["label"] for row in rows]
+    assert [line["x_label"] for line in lines] == [row["label"] for row in rows]
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_work(score, shop, bag, here):
+    score(f"{shop}#reviews", output=f"{shop}#scored", model=str(bag))
+    with pytest.raises(MlopsDeployError, match="scored"):
+        score(f"{shop}#reviews", output=f"{shop}#scored", model=str(bag), if_exists="fail")
+    with pytest.raises(ConfigError, match="name a table behind a '#'"):
+        score(f"{shop}#reviews", output=shop, model=str(bag))
+    assert not list(here.glob("*.unfinished/rows"))
+    summary = score(f"{shop}#reviews", output=f"{shop}#scored", model=str(bag), if_exists="append")
+    assert summary["rows"] == 300
+    assert ask("shop.db", "SELECT count(*) FROM scored") == [(600,)]
+
+
+def test_a_password_is_shown_nowhere(score, here, bag, capsys):
+    url = "postgresql://me:s3cret@127.0.0.1:1/shop#reviews"
+    with pytest.raises(MlopsDeployError) as raised:
+        score(url, output="o.csv", model=str(bag))
+    assert "s3cret" not in str(raised.value)
+    assert "s3cret" not in capsys.readouterr().err
+    assert list(here.iterdir()) == []
+
+
+def test_an_unfinished_run_goes_on_with_the_rows_it_fetched(score, shop, fragile, here, capsys):
+    """Rows that are new in the table do not make what is done worthless; --fresh reads them."""
+
+    def change(sql):
+        connection = sqlite3.connect("shop.db")
+        with connection:
+            connection.execute(sql)
+        connection.close()
+
+    change("UPDATE reviews SET review_text = 'poison' WHERE id = 250")
+    settings = {"output": "o.jsonl", "model": str(fragile), "batch_size": 5, "commit_seconds": 0}
+    with pytest.raises(InputError, match="1 of 280 rows are bad"):
+        score(f"{shop}#reviews", max_errors="0", **settings)
+    change("DELETE FROM reviews WHERE id >= 200")
+    summary = score(f"{shop}#reviews", **settings)
+    assert "going on with the rows fetched at" in capsys.readouterr().err
+    assert (summary["rows"], summary["failed"], summary["attempts"]) == (300, 1, 2)
+    lines = [json.loads(line) for line in (here / "o.jsonl").read_text("utf-8").splitlines()]
+    assert [line["id"] for line in lines] == [n for n in range(300) if n != 250]
+    (bad,) = (here / "o.jsonl.errors.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(bad)["record"]["id"] == 250
+    assert score(f"{shop}#reviews", **settings)["rows"] == 200
+    assert not (here / "o.jsonl.unfinished").exists()
+
+
+def test_objects_in_and_out(score, here, bag, quick_reviews):
+    bucket = f"memory:///{uuid.uuid4().hex[:8]}"
+    texts = quick_reviews(60)
+    for part in range(3):
+        with fsspec.open(f"{bucket}/in/part-{part}.csv", "w") as file:
+            file.write("review_text\n" + "".join(f"{text}\n" for text in texts[part::3]))
+    with fsspec.open(f"{bucket}/in/_SUCCESS", "w") as file:
+        file.write("")
+    summary = score(f"{bucket}/in", output=f"{bucket}/out/scored.parquet", model=str(bag))
+    assert summary["rows"] == 60
+    with fsspec.open(f"{bucket}/out/scored.parquet", "rb") as file:
+        table = pyarrow.parquet.read_table(file)
+    assert table.column("review_text").to_pylist() == texts[0::3] + texts[1::3] + texts[2::3]
+    assert [path.name for path in here.iterdir()] == ["scored.parquet.manifest.json"]
+    score(f"{bucket}/in/part-1.csv", output=f"{bucket}/out/one.csv", model=str(bag))
+    with fsspec.open(f"{bucket}/out/one.csv", "r") as file:
+        assert len(file.read().splitlines()) == 21
+
+
+@pytest.mark.parametrize(
+    ("path", "output"),
+    [
+        ("-", "-"),
+        ("a/r.csv", "a/r.predictions.csv"),
+        ("r.tsv.gz", "r.predictions.tsv.gz"),
+        ("s3://bucket/day/r.jsonl", "r.predictions.jsonl"),
+        ("postgresql://host/db#mart.reviews", "mart.reviews.predictions.parquet"),
+    ],
+)
+def test_where_rows_go_if_nobody_says(path, output):
+    assert default_output(path) == output
+
+
+def test_several_files_have_no_name(here):
+    (here / "a-1.csv").write_text("text\nx\n", "utf-8")
+    with pytest.raises(InputError, match="name the one to write with --output"):
+        default_output("a-*.csv")
+    with pytest.raises(ConfigError, match="a query has no name of its own"):
+        default_output("sqlite:///x.db")
+
+
+def test_a_query_of_a_file(score, here, bag):
+    (here / "r.csv").write_text("review_text\ngood food\n", "utf-8")
+    with pytest.raises(ConfigError, match=r"--query: is asked of a database; r\.csv is none"):
+        score("r.csv", query="SELECT 1", model=str(bag))
