@@ -66,6 +66,8 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
         sample = source.sample()
         model, columns = _load(settings, inputs, sample, console)
         work = _job(settings, inputs, goal, source, sample, model, columns, console)
+        if settings.dry_run:
+            return _dry_run(work, settings, console)
         if goal:
             goal.check(source, lambda: _output_columns(work))
         with progress_of(console, settings.limit) as progress:
@@ -212,6 +214,14 @@ def _run(
     if previous:
         said["drift"] = compare(said, previous).as_dict()
     return said
+
+
+def _dry_run(work: Job, settings: BatchSettings, console: Console) -> dict[str, Any]:
+    from mlopsdeploy.batch import dry_run
+
+    found = dry_run.estimate(work, dry_run.loader(settings), price_per_hour=settings.price_per_hour)
+    dry_run.show(found, console)
+    return found
 
 
 def _report_module() -> Any:

@@ -1,0 +1,324 @@
+"""What a run would take, asked of real models; what was promised is held against real runs."""
+
+import csv
+import io
+import itertools
+import json
+import multiprocessing
+from functools import partial
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+from rich.console import Console
+
+from mlopsdeploy.batch import dry_run, text_column
+from mlopsdeploy.batch.bad_rows import MaxErrors
+from mlopsdeploy.batch.dry_run import forecast, measure, table
+from mlopsdeploy.batch.dry_run import sample as sampling
+from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.sinks import make_sink, passes_records
+from mlopsdeploy.batch.sources import open_source
+from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch):
+    monkeypatch.setattr(measure, "MODEL_SECONDS", 0.5)
+
+
+@pytest.fixture
+def look(bert, tmp_path):
+    """`look(path, limit=3)` is a dry run in this process."""
+
+    def run(path, columns=None, **said):
+        price = said.pop("price_per_hour", None)
+        settings = BatchSettings(
+            **{"model": str(bert), "runtime": "onnxruntime", "threads": 2} | said, input=str(path)
+        )
+        load = dry_run.loader(settings)
+        model = load(None)
+        format_ = "parquet" if str(path).endswith("parquet") else "csv"
+        with_source = open_source(str(path))
+        chosen = columns or {
+            "text": text_column.choose(with_source.sample(), settings.text_column, str(path))
+        }
+        raw = passes_records(format_, with_source)
+        with_source.close()
+        work = Job(
+            model=model,
+            columns=chosen,
+            open_source=lambda: open_source(str(path)),
+            make_sink=lambda file, source: make_sink(format_, f"out.{format_}", file, source),
+            raw=raw,
+            shown="out",
+            statistics=Statistics(getattr(model.task, "labels", ())),
+            batch_size=settings.batch_size,
+            limit=settings.limit,
+            max_errors=MaxErrors.parse(settings.max_errors),
+        )
+        before = sorted(tmp_path.rglob("*"))
+        found = dry_run.estimate(work, load, price_per_hour=price)
+        assert sorted(tmp_path.rglob("*")) == before, "nothing is to be written"
+        assert work.statistics.rows == 0
+        json.dumps(found)
+        return found
+
+    return run
+
+
+def write(path, texts):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "review_text"))
+        writer.writerows(enumerate(texts))
+    return path
+
+
+@pytest.fixture
+def file(tmp_path, reviews):
+    return write(tmp_path / "reviews.csv", reviews(400))
+
+
+def shown(found, width=80):
+    stream = io.StringIO()
+    dry_run.show(found, Console(file=stream, width=width))
+    return stream.getvalue()
+
+
+def test_what_is_said_of_a_small_file_is_what_a_run_finds(look, score, tmp_path, reviews):
+    texts = [*reviews(300), "great", "great", "great", "", "  ", "great " * 200]
+    path = write(tmp_path / "r.csv", texts)
+    with path.open("a", encoding="utf-8") as end:
+        end.write("1,2,3\n")
+    found = look(path, max_errors="none")
+    summary = score(path, output=str(tmp_path / "out.csv"), max_errors="none")
+    sample = found["sample"]
+    assert (found["rows"], found["counted"]) == (summary["rows"], True)
+    for name in ("duplicates", "failed", "reasons", "truncated", "tokens", "lost_tokens"):
+        assert sample[name] == summary[name], name
+    assert (sample["duplicates"], sample["failed"], sample["truncated"]) == (2, 1, 1)
+    assert sample["empty"] == 2
+    assert "line 308" in sample["first_failed"]
+    (row,) = found["precisions"]
+    assert (row["precision"], row["chosen"]) == ("float32", True)
+    assert row["scored"] == 302  # each distinct text
+    assert 0 < row["least_seconds"] <= row["seconds"] <= row["most_seconds"]
+    assert 2**25 < row["memory"] < 2**33
+
+
+def test_precisions_are_compared_with_float32(look, file):
+    found = look(file, runtime="openvino", precision="bfloat16") if _has_bfloat16() else None
+    if found is None:
+        pytest.skip("this CPU has no bfloat16")
+    names = [row["precision"] for row in found["precisions"]]
+    assert names == ["bfloat16", "float32", "int8"]
+    chosen, exact, int8 = found["precisions"]
+    assert chosen["chosen"]
+    assert not exact["chosen"]
+    assert 0 < chosen["labels_compared"] <= 400
+    assert chosen["labels_differ"] <= chosen["labels_compared"] * 0.02  # close calls look twice
+    assert "labels_differ" not in exact
+    assert int8 == {"precision": "int8", "chosen": False, "skipped": int8["skipped"]}
+    assert "--precision int8 calibrates" in int8["skipped"]
+    assert found["verdict"].startswith(("bfloat16, as chosen", "float32, --precision float32"))
+
+
+def _has_bfloat16():
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def test_a_tabular_model_has_one_precision(look, customers, churn_onnx):
+    columns = {name: name for name in ("age", "visits", "spend")}
+    found = look(customers, columns, model=str(churn_onnx), price_per_hour=2.0)
+    (row,) = found["precisions"]
+    assert (found["rows"], row["scored"]) == (50, 50)
+    assert row["cost"] == pytest.approx(row["seconds"] / 3600 * 2, abs=1e-4)
+    assert found["verdict"] == "float32: the only one that can be measured here"
+    page = shown(found)
+    assert "truncated" not in page
+    assert "h × 2 an hour = " in page
+
+
+@pytest.mark.parametrize("texts", [["the food is great"], ["great"] * 50, [" "] * 3 + ["awful"]])
+def test_few_different_rows(look, tmp_path, texts):
+    found = look(write(tmp_path / "r.csv", texts), text_column="review_text")
+    assert found["rows"] == len(texts)
+    assert found["precisions"][0]["scored"] == 1
+    assert "bad rows" in shown(found)
+
+
+def test_nothing_to_score(look, tmp_path):
+    found = look(write(tmp_path / "r.csv", ["", "  "]), text_column="review_text")
+    assert found["sample"]["empty"] == 2
+    assert found["precisions"][0]["scored"] == 0
+    assert found["precisions"][0]["seconds"] > 0
+    shown(found)
+
+
+def test_all_rows_are_bad(look, tmp_path):
+    path = tmp_path / "r.csv"
+    path.write_text("id,review_text\n" + "1,2,3\n" * 20, "utf-8")
+    found = look(path, text_column="review_text")
+    assert found["sample"]["failed"] == 20
+    assert found["notes"][-1:] == [
+        "about 20 rows are bad, more than --max-errors allows: it would stop"
+    ]
+    assert "note: about 20 rows" in shown(found)
+
+
+def test_limit(look, file):
+    found = look(file, limit=30)
+    assert (found["rows"], found["counted"], found["sample"]["rows"]) == (30, True, 30)
+
+
+def test_folder_and_parquet(look, tmp_path, reviews):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    for place in range(3):
+        write(folder / f"{place}.csv", reviews(20, seed=place))
+    assert look(folder)["rows"] == 60
+    table = pa.table({"id": range(70), "review_text": reviews(70)})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    assert look(tmp_path / "r.parquet")["rows"] == 70
+
+
+def test_chunks_of_long_texts_lose_nothing(look, tmp_path):
+    path = write(tmp_path / "r.csv", ["great " * 300, "awful"])
+    assert look(path)["sample"]["lost_tokens"] > 0
+    assert look(path, long_text="chunks")["sample"]["lost_tokens"] == 0
+
+
+def test_the_sample_lies_all_over_the_file(look, tmp_path, monkeypatch, reviews):
+    """Long texts stand at the end; nothing of them is seen in the head."""
+    monkeypatch.setattr(sampling, "MOST_WINDOWS", 8)
+    texts = [*["great " * (number % 7 + 1) for number in range(900)], *["awful " * 200] * 100]
+    found = look(write(tmp_path / "r.csv", texts), batch_size=1)
+    sample = found["sample"]
+    assert found["counted"]
+    assert 4 <= sample["windows"] <= 8
+    assert sample["rows"] == 8 * sample["windows"]
+    assert sample["truncated"] > 0
+
+
+def test_what_is_not_read_to_the_end_is_estimated(look, tmp_path, monkeypatch, reviews):
+    monkeypatch.setattr(sampling, "READ_SECONDS", 0)
+    path = write(tmp_path / "r.csv", reviews(400))
+    found = look(path, batch_size=10)
+    assert not found["counted"]
+    assert found["rows"] == pytest.approx(400, rel=0.5)
+    assert found["share"] == pytest.approx(80 / 400, rel=0.5)
+    assert "about" in shown(found)
+    assert any("read the first" in note for note in found["notes"])
+
+
+def test_a_busy_machine_is_told(look, file, monkeypatch):
+    monkeypatch.setattr("os.getloadavg", lambda: (64.0, 0.0, 0.0))
+    assert "the machine is busy: load 64.0 on" in look(file)["notes"][0]
+    monkeypatch.setattr("os.getloadavg", lambda: (0.0, 0.0, 0.0))
+    assert look(file)["notes"] == []
+
+
+def _said(precision, cpu, differ=0, chosen=False):
+    row = {"precision": precision, "chosen": chosen, "cpu_seconds": cpu}
+    return row | (
+        {} if precision == "float32" else {"labels_differ": differ, "labels_compared": 1000}
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "verdict"),
+    [
+        ([_said("int8", 10, chosen=True), _said("float32", 30)], "int8, as chosen: 3.0 times"),
+        (
+            [_said("int8", 10, 50, chosen=True), _said("float32", 30)],
+            "float32, --precision float32",
+        ),
+        ([_said("float32", 30, chosen=True), _said("bfloat16", 29)], "float32, as chosen: nothing"),
+        ([_said("float32", 30, chosen=True), _said("int8", 9)], "int8, --precision int8 instead"),
+        (
+            [_said("bfloat16", 10.5, chosen=True), _said("float32", 30), _said("int8", 10)],
+            "bfloat16, as chosen: 2.9 times as fast as float32, 0 of 1,000 labels differ",
+        ),
+    ],
+)
+def test_the_verdict_weighs_speed_and_labels(rows, verdict):
+    assert forecast._verdict(rows).startswith(verdict)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 100])
+def test_places_are_spread_out(count):
+    places = list(sampling.spread_out(count))
+    assert sorted(places) == list(range(count))
+    half = sorted(places[: count // 2])
+    gaps = [after - before for before, after in itertools.pairwise(half)]
+    assert max(gaps, default=0) <= 4
+
+
+def test_a_model_that_fails_in_its_process_is_told(look, file, monkeypatch):
+    broken = partial(_broken)
+    monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(broken, settings))
+    with pytest.raises(ConfigError, match="no such thing"):
+        look(file)
+
+
+class _Once:
+    """Loads here, fails in another process."""
+
+    def __init__(self, broken, settings):
+        self.broken = broken
+        self.settings = settings
+
+    def __call__(self, precision):
+        if multiprocessing.parent_process() is not None:
+            return self.broken()
+        return forecast._load(self.settings, precision)
+
+
+def _broken():
+    raise ConfigError("no such thing")
+
+
+def test_a_process_that_is_killed_is_told(look, file, monkeypatch):
+    monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(_killed, settings))
+    with pytest.raises(MlopsDeployError, match="ended with code -9, perhaps for want of memory"):
+        look(file)
+
+
+def _killed():
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "said"),
+    [
+        (1.23, 1.5, "1.2 to 1.5 s"),
+        (40.2, 46, "40 to 46 s"),
+        (118, 130, "2.0 to 2.2 min"),
+        (660, 780, "11 to 13 min"),
+        (7000, 8000, "1.9 to 2.2 h"),
+        (50, 50, "50 s"),
+    ],
+)
+def test_times_are_said_as_people_say_them(least, most, said):
+    assert table._range(least, most) == said
+
+
+def test_none_that_differ_is_not_none_that_can():
+    row = {"labels_differ": 0, "labels_compared": 1500}
+    assert forecast.difference(row) == "0 of 1,500 labels differ (<0.20%)"
+    assert "3 of 1,500 labels differ (0.20%)" in forecast.difference(row | {"labels_differ": 3})
+
+
+def test_a_page_of_eighty_columns(look, file):
+    page = shown(look(file, price_per_hour=0.4))
+    assert max(len(line.rstrip()) for line in page.splitlines()) <= 80
+    for word in ("rows", "looked at", "duplicates", "precision", "done by", "memory", "cost"):
+        assert word in page
