@@ -101,7 +101,7 @@ def batch(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Where to; INPUT.predictions.csv by default; - too."),
+        typer.Option("--output", "-o", help="File, folder/ of Parquet, table, s3://, -."),
     ] = None,
     query: Annotated[
         str | None, typer.Option(help="What to read of a database: SQL, or the name of a table.")
@@ -156,6 +156,20 @@ def batch(
     ] = None,
     schedule: Annotated[
         str | None, typer.Option(help="Run again and again, as cron would: '0 2 * * *'.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local (this machine, the default) or ray (a cluster).")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="auto or host:port; a Ray of its own by default.")
+    ] = None,
+    ray_actors: Annotated[
+        str | None, typer.Option(help="Copies of the model: 4, or 2-8; by default what fits.")
+    ] = None,
+    ray_cpus: Annotated[int | None, typer.Option(help="Cores per actor; 1 by default.")] = None,
+    ray_gpus: Annotated[float | None, typer.Option(help="GPUs per actor; 0 by default.")] = None,
+    partition_by: Annotated[
+        str | None, typer.Option(help="Output folders: one folder per value of this column.")
     ] = None,
     all_scores: Annotated[
         bool | None, typer.Option("--all-scores", help="Also write every label's score.")

@@ -84,12 +84,18 @@ class BatchSettings(Settings):
     dry_run: bool = False
     price_per_hour: Annotated[float, Field(gt=0)] | None = None
     schedule: str | None = None
+    engine: Literal["local", "ray"] = "local"
+    ray_address: str | None = None
+    ray_actors: Annotated[str, Field(pattern=r"^[1-9]\d*(-[1-9]\d*)?$")] | None = None
+    ray_cpus: Annotated[int, Field(ge=1)] = 1
+    ray_gpus: Annotated[float, Field(ge=0)] = 0
+    partition_by: str | None = None
     all_scores: bool = False
     prefix: str = ""
     delimiter: Annotated[str, Field(pattern=r"^(auto|[\t -!#-~])$")] = "auto"
     encoding: str = "auto"
 
-    @field_validator("max_errors", mode="before")
+    @field_validator("max_errors", "ray_actors", mode="before")
     @classmethod
     def _number(cls, value: object) -> object:
         """In YAML `max_errors: 100` is a number."""

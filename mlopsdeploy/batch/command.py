@@ -59,7 +59,9 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     if settings.report:
         _report_module().check_report(settings.report)
     output = settings.output or default_output(settings.input)
-    goal = None if output == "-" else destination(output, settings.if_exists)
+    goal = None
+    if output != "-":
+        goal = destination(output, if_exists=settings.if_exists, partition_by=settings.partition_by)
     inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
     source = inputs.open()
     try:
@@ -189,14 +191,15 @@ def _run(
 
     if goal is None:
         with _standard_output(format_) as file:
-            return manifest(job.run(work, Piped(file, sys.stderr.buffer)))
+            return manifest(_compute(work, Piped(file, sys.stderr.buffer), settings, inputs))
     previous = read_manifest(beside(goal.base, MANIFEST))
     with UnfinishedRun(
         goal.base, goal.shown, identity, every=settings.commit_seconds, fresh=settings.fresh
     ) as target:
         try:
             with _store(settings, goal.base, identity) as store:
-                said = manifest(job.run(replace(work, store=store), target))
+                done = _compute(replace(work, store=store), target, settings, inputs)
+            said = manifest(done)
             target.finish(goal.publish, said)
         except Stopped as stopped:
             stopped.kept = target.kept
@@ -214,6 +217,35 @@ def _run(
     if previous:
         said["drift"] = compare(said, previous).as_dict()
     return said
+
+
+def _compute(
+    work: Job, target: job.Run, settings: BatchSettings, inputs: Input
+) -> tuple[job.Summary, Statistics, str]:
+    """The job, done by the engine that the settings name."""
+    if settings.engine == "local":
+        return job.run(work, target)
+    try:
+        from mlopsdeploy.batch import ray_engine
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--engine ray needs the package {error.name!r}: pip install 'mlopsdeploy[ray]'"
+        ) from error
+    cluster = ray_engine.Cluster(
+        settings.ray_address,
+        _least_and_most(settings.ray_actors),
+        settings.ray_cpus,
+        settings.ray_gpus,
+    )
+    load = ray_engine.loader(settings, work.model, cluster)
+    return ray_engine.run(work, target, opened=inputs.elsewhere(), load=load, cluster=cluster)
+
+
+def _least_and_most(actors: str | None) -> tuple[int, int] | None:
+    if actors is None:
+        return None
+    least, _, most = actors.partition("-")
+    return int(least), max(int(most or least), int(least))
 
 
 def _dry_run(work: Job, settings: BatchSettings, console: Console) -> dict[str, Any]:

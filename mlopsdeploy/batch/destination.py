@@ -10,10 +10,11 @@ from typing import Literal
 import pyarrow as pa
 
 from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.batch.parquet_folder import check_folder, write_folder
 from mlopsdeploy.batch.sinks import check_output, tables, write_parquet
 from mlopsdeploy.batch.sources import Source, format_of
 from mlopsdeploy.batch.unfinished import appearing, copy_whole
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, InputError
 
 IfExists = Literal["replace", "append", "fail"]
 
@@ -40,13 +41,22 @@ class Destination:
     publish: Callable[[Path], None]
 
 
-def destination(output: str, if_exists: IfExists = "replace") -> Destination:
-    """Where `--output` says.
+def destination(
+    output: str, *, if_exists: IfExists = "replace", partition_by: str | None = None
+) -> Destination:
+    """Where `--output` says: a file, a folder of Parquet (`scored/`), a table, an object.
 
     Raises:
         InputError: the name of a file says no format.
         ConfigError: a database without a table.
     """
+    folder = output.endswith("/") and not is_remote(output) and not is_database(output)
+    if partition_by and not folder:
+        raise ConfigError(
+            f"--partition-by: is for a folder of Parquet files: --output {Path(output).stem}/"
+        )
+    if folder:
+        return _folder(output, partition_by)
     if is_database(output):
         return _table(output, if_exists)
     format_ = format_of(output)
@@ -63,6 +73,24 @@ def destination(output: str, if_exists: IfExists = "replace") -> Destination:
     return Destination(
         output, target, output, format_, lambda source, _: check_output(output, source), publish
     )
+
+
+def _folder(output: str, partition_by: str | None) -> Destination:
+    """Parquet files in a folder, all of them or none."""
+    target = Path(output)
+
+    def publish(rows: Path) -> None:
+        with rows.open("rb") as streams:
+            write_folder(tables(streams), target, partition_by=partition_by)
+
+    def check(source: Source, _: Callable[[], pa.Schema]) -> None:
+        if not target.parent.is_dir():
+            raise InputError(f"{output}: the folder {target.parent} does not exist")
+        if partition_by and partition_by not in source.names:
+            raise InputError(f"--partition-by: the input has no column {partition_by!r}")
+        check_folder(target)
+
+    return Destination(output, target, target.name, "parquet", check, publish)
 
 
 def _table(output: str, if_exists: IfExists) -> Destination:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
@@ -59,6 +60,25 @@ class Input:
         source, self._waiting = self._waiting, None
         return source or self._open()
 
+    def elsewhere(self) -> Callable[[], Source]:
+        """Opens the input in another process of this machine.
+
+        Raises:
+            ConfigError: it is standard input, which no other process has.
+        """
+        if self.path == "-":
+            raise ConfigError("--engine ray: can't read standard input; name a file")
+        if is_database(self.path):
+            return partial(_open_fetched, self._fetched().resolve(), self.shown)
+        settings = self._settings
+        return partial(
+            open_source,
+            self.path,
+            delimiter=settings.delimiter,
+            encoding=settings.encoding,
+            output=str(self._base or ""),
+        )
+
     def _open(self) -> Source:
         if self._opened and self.path == "-":
             raise InputError(
@@ -69,7 +89,7 @@ class Input:
         if is_database(self.path):
             rows = self._fetched()
             self._opened = True
-            return ParquetSource(rows.open("rb"), self.shown)
+            return _open_fetched(rows, self.shown)
         self._opened = True
         return open_source(
             self.path,
@@ -111,6 +131,10 @@ class Input:
         """Close what nobody has taken."""
         if self._waiting:
             self._waiting.close()
+
+
+def _open_fetched(rows: Path, called: str) -> Source:
+    return ParquetSource(rows.open("rb"), called)
 
 
 def default_output(path: str) -> str:

@@ -110,6 +110,15 @@ class Summary:
         del known["score_sum"]
         return known
 
+    def merge(self, part: Summary) -> None:
+        """Add what another part of the rows came to."""
+        for item in fields(self):
+            mine, other = getattr(self, item.name), getattr(part, item.name)
+            if isinstance(mine, Counter):
+                mine.update(other)
+            else:
+                setattr(self, item.name, mine or other if isinstance(mine, str) else mine + other)
+
     def count(self, planned: Planned, window: Window, predictions: Columns) -> None:
         """Add a window: as planned, and as it came out."""
         bad = window.bad
@@ -231,6 +240,13 @@ def run(job: Job, target: Run) -> tuple[Summary, Statistics, str]:
         InputError: the input is broken, or already has a column of a new one's name.
         MlopsDeployError: the model or the disk fails, or too many rows are bad.
     """
+    with rows_to_do(job, target) as reading:
+        return Running(job, target, reading).go()
+
+
+@contextmanager
+def rows_to_do(job: Job, target: Run) -> Iterator[Reading]:
+    """The input behind the rows that are done; from its start, if these have changed."""
     source = job.open_source()
     try:
         taken = [name for name in job.new_columns if name in source.names]
@@ -239,30 +255,30 @@ def run(job: Job, target: Run) -> tuple[Summary, Statistics, str]:
                 f"{source.path}: already has a column {taken[0]!r}; give the new ones other names, "
                 "for instance --prefix predicted_"
             )
-        reading = _Reading(job, source)
+        reading = Reading(source, job.batch_size, job.limit)
         if target.rows and not reading.skip(target.rows, target.done["input_digest"]):
             source.close()
             job.say(
-                f"{source.path} has changed since {target.rows:,} of its rows were scored: "
-                "starting over"
+                f"{source.path}: its first rows are not the {target.rows:,} that an unfinished run "
+                "scored, or --limit cut these off elsewhere: starting over"
             )
             target.start_over()
-            source = job.open_source()  # of standard input there is only one: see `command`
-            reading = _Reading(job, source)
-        return _Running(job, target, reading).go()
+            source = job.open_source()  # of standard input there is only one: see `Input`
+            reading = Reading(source, job.batch_size, job.limit)
+        yield reading
     finally:
         source.close()
 
 
-class _Reading:
-    """The chunks of a source, with the digest of all rows so far beside each."""
+class Reading:
+    """The chunks of a source, a window's rows each, with the digest of all rows so far."""
 
-    def __init__(self, job: Job, source: Source) -> None:
+    def __init__(self, source: Source, batch_size: int, limit: int | None) -> None:
         self.source = source
         self.share = 0.0  # of the input, skipped
         # What the columns are called is not among the rows, but decides what they mean.
         self._digest = hashlib.sha256(json.dumps(source.names).encode())
-        self._chunks = chunks(source, job.batch_size * WINDOW, limit=job.limit)
+        self._chunks = chunks(source, batch_size * WINDOW, limit=limit)
 
     def __iter__(self) -> Iterator[tuple[Chunk, str]]:
         for chunk in self._chunks:
@@ -278,10 +294,10 @@ class _Reading:
         return False
 
 
-class _Running:
+class Running:
     """A run while it is on."""
 
-    def __init__(self, job: Job, target: Run, reading: _Reading) -> None:
+    def __init__(self, job: Job, target: Run, reading: Reading) -> None:
         self._job = job
         self._target = target
         self._reading = reading
@@ -308,7 +324,17 @@ class _Running:
             if job.statistics.keeps_examples and not self._statistics.keeps_examples:
                 job.say("they were scored without --report, which will show no single rows")
             job.progress(0, self._share)
-        pool = ThreadPoolExecutor(job.model.runtime.streams, thread_name_prefix="model")
+        try:
+            self._score()
+        finally:
+            self._commit()  # also when interrupted: what is written is done
+        self._share = 1.0
+        self._check_errors()
+        return self._summary, self._statistics, self._digest
+
+    def _score(self) -> None:
+        """All that is left, on this machine."""
+        pool = ThreadPoolExecutor(self._job.model.runtime.streams, thread_name_prefix="model")
         writer = ThreadPoolExecutor(1, thread_name_prefix="writer")
         windows = _ahead(self._planned(), AHEAD)
         try:
@@ -324,10 +350,6 @@ class _Running:
             windows.close()
             for executor in (pool, writer):
                 executor.shutdown(cancel_futures=True)
-            self._commit()  # also when interrupted: what is written is done
-        self._share = 1.0
-        self._check_errors()
-        return self._summary, self._statistics, self._digest
 
     def _planned(self) -> Iterator[tuple[Planned, str]]:
         job, clock = self._job, self._clock
@@ -367,9 +389,10 @@ class _Running:
             )
             self._writing = True
             self._write(window, columns)
-            for part in computed if job.store else ():
-                unknown = np.flatnonzero(~planned.known)[part.rows]
-                job.store.add([planned.keys[row] for row in unknown], part.predictions)
+            if job.store:
+                for part in computed:
+                    unknown = np.flatnonzero(~planned.known)[part.rows]
+                    job.store.add([planned.keys[row] for row in unknown], part.predictions)
         self._summary.count(planned, window, predictions)
         self._statistics.add(
             window.numbers, window.columns, predictions, text=job.columns.get("text")

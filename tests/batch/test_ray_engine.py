@@ -1,0 +1,406 @@
+"""The same job by a real Ray: two nodes on this machine, with a core each."""
+
+import csv
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from mlopsdeploy.batch import command
+from mlopsdeploy.batch.sources import open_source
+from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError
+from mlopsdeploy.model import load_model
+
+ray_engine = pytest.importorskip("mlopsdeploy.batch.ray_engine")
+
+# Ray's own code uses what Ray has deprecated, and leaves files open.
+pytestmark = [
+    pytest.mark.filterwarnings(r"ignore::DeprecationWarning:ray\..*"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+TWO = ray_engine.Cluster(actors=(2, 2))
+COUNTS = ("rows", "labels", "truncated", "tokens", "lost_tokens", "duplicates", "empty", "failed")
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    """Nothing of a job is on the second node but the model."""
+    ray = ray_engine.ray
+    from ray.cluster_utils import Cluster
+
+    room = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Cluster(initialize_head=True, head_node_args={**room, "include_dashboard": False})
+    cluster.add_node(**room)
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers can't import it
+    ray.init(cluster.address, log_to_driver=False, logging_level="ERROR")
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+    del cluster
+    gc.collect()  # while what it says is ignored
+
+
+@pytest.fixture
+def on_ray(nodes, score, bert, monkeypatch):
+    """`on_ray(path, cluster=..., model=...)` is `score`, computed by Ray."""
+
+    def run(path, cluster=TWO, loaded=None, progress=None, **settings):
+        def by_ray(work, target):
+            chosen = BatchSettings(**{"model": str(bert), **settings})
+            load = ray_engine.loader(chosen, work.model, cluster)
+            if loaded:
+                load = partial(loaded, *load.args, **load.keywords)
+            opened = partial(open_source, str(path), output=settings.get("output", ""))
+            if progress:
+                work = replace(work, progress=progress)
+            return ray_engine.run(work, target, opened=opened, load=load, cluster=cluster)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(command.job, "run", by_ray)
+            return score(path, **settings)
+
+    return run
+
+
+@pytest.fixture
+def both(score, on_ray, tmp_path):
+    """`both(path)`: outputs, set-aside rows, manifests of the local engine and of Ray's."""
+
+    def run(path, suffix=".csv", **settings):
+        done = []
+        for name, engine in (("local", score), ("ray", on_ray)):
+            output = tmp_path / "out" / f"{name}{suffix}"
+            output.parent.mkdir(exist_ok=True)
+            summary = engine(path, output=str(output), batch_size=10, **settings)
+            errors = output.with_name(f"{output.name}.errors.jsonl")
+            manifest = json.loads(output.with_name(f"{output.name}.manifest.json").read_bytes())
+            bad = errors.read_bytes() if errors.exists() else b""
+            done.append((output, bad, manifest, summary))
+        return done
+
+    return run
+
+
+def write(path, texts):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("id", "review_text"))
+        writer.writerows(enumerate(texts))
+    return path
+
+
+def assert_same(local, ray):
+    assert local[0].read_bytes() == ray[0].read_bytes()
+    assert local[1] == ray[1]
+    for name in COUNTS:
+        assert local[3][name] == ray[3][name], name
+    for name in ("statistics", "errors", "input_digest", "settings_digest", "model"):
+        assert local[2][name] == ray[2][name], name
+    assert local[3]["mean_score"] == pytest.approx(ray[3]["mean_score"])
+
+
+def test_csv_is_the_same_byte_for_byte(both, tmp_path, reviews):
+    texts = [*reviews(500), "", "good " * 300, "good " * 300]
+    local, ray = both(write(tmp_path / "in.csv", texts))
+    assert_same(local, ray)
+    assert ray[3]["truncated"] == 2
+    assert ray[3]["lost_tokens"] > 0
+    assert ray[3]["empty"] == 1
+    assert ray[3]["duplicates"] == 1
+    assert set(ray[3]["stages"]) == {"read", "parse", "encode", "model", "write"}
+
+
+def test_bad_rows_are_set_aside_just_so(both, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(300))
+    lines = path.read_text("utf-8").splitlines()
+    lines[50] += ",one,too,many"
+    lines[170] = "just one field"
+    path.write_text("\n".join([*lines, ""]), "utf-8")
+    local, ray = both(path, max_errors="2")
+    assert_same(local, ray)
+    assert [json.loads(line)["line"] for line in ray[1].splitlines()] == [51, 171]
+
+
+def test_several_files_of_json_are_one_input(both, tmp_path, reviews):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name, seed in (("a", 1), ("b", 2), ("c", 3)):
+        lines = [json.dumps({"review_text": text, "n": [1]}) for text in reviews(130, seed)]
+        lines[7] = "{broken"
+        (folder / f"{name}.jsonl").write_text("\n".join(lines), "utf-8")
+    local, ray = both(folder, suffix=".jsonl", max_errors="10")
+    assert_same(local, ray)
+    assert ray[3]["failed"] == 3
+
+
+def test_parquet_keeps_its_types(both, tmp_path, reviews):
+    texts = reviews(300)
+    table = pa.table({"review_text": texts, "stars": pa.array(range(300), pa.int16())})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet", row_group_size=70)
+    local, ray = both(tmp_path / "in.parquet", suffix=".parquet")
+    assert_same(local, ray)
+    rows = pyarrow.parquet.read_table(ray[0])
+    assert rows["review_text"].to_pylist() == texts
+    assert rows.schema.field("stars").type == pa.int16()
+
+
+def test_a_report_shows_the_same_examples(both, tmp_path, reviews):
+    local, ray = both(write(tmp_path / "in.csv", reviews(300)), report=str(tmp_path / "r.html"))
+    assert ray[2]["statistics"]["examples"]
+    assert_same(local, ray)
+
+
+def test_a_tabular_model(both, customers, churn_onnx):
+    local, ray = both(customers, model=str(churn_onnx))
+    assert_same(local, ray)
+    assert ray[3]["rows"] == 50
+
+
+def test_two_calls_at_a_time_in_an_actor_of_two_cores(both, on_ray, tmp_path, reviews, nodes):
+    path = write(tmp_path / "in.csv", reviews(300))
+    wide = nodes.add_node(num_cpus=2, object_store_memory=80 << 20)
+    local, _ = both(path)
+    output = tmp_path / "wide.csv"
+    cluster = ray_engine.Cluster(actors=(1, 1), cpus=2)
+    on_ray(path, cluster, output=str(output), batch_size=10)
+    assert output.read_bytes() == local[0].read_bytes()
+    nodes.remove_node(wide)
+
+
+def test_a_killed_worker_costs_no_row(both, on_ray, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(1500))
+    local, _ = both(path)
+    killed = []
+
+    def kill(rows, share):
+        if len(killed) < 2 and (found := workers()):
+            os.kill(found[0], signal.SIGKILL)
+            killed.append(found[0])
+
+    output = tmp_path / "killed.csv"
+    summary = on_ray(path, output=str(output), batch_size=10, progress=kill)
+    assert len(killed) == 2
+    assert output.read_bytes() == local[0].read_bytes()
+    assert summary["rows"] == 1500
+
+
+def workers():
+    """Processes that hold a model."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker(MapBatches(_Scorer))" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+def dies_over_rows(reference, **settings):
+    model = load_model(reference, **settings)
+    return replace(model, exact=None, task=Deadly(model.task))
+
+
+class Deadly:
+    def __init__(self, task):
+        self._task = task
+
+    def __getattr__(self, name):
+        return getattr(self._task, name)
+
+    def collate(self, encoded):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dies_early(reference, **settings):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (dies_over_rows, "rows 1 to 80: 4 workers died over them"),
+        (dies_early, "workers die while they load the model"),
+    ],
+)
+def test_what_kills_every_worker_ends_the_run(on_ray, tmp_path, reviews, load, told):
+    path = write(tmp_path / "in.csv", reviews(100))
+    with pytest.raises(MlopsDeployError, match=told):
+        on_ray(path, ray_engine.Cluster(actors=(1, 1)), loaded=load, batch_size=10)
+
+
+def test_too_many_bad_rows_end_the_run_and_it_goes_on(both, on_ray, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(600))
+    lines = path.read_text("utf-8").splitlines()
+    lines[400] = "just one field"
+    path.write_text("\n".join([*lines, ""]), "utf-8")
+    local, _ = both(path, max_errors="1")
+    output = tmp_path / "stopped.csv"
+    settings = {"output": str(output), "batch_size": 10, "commit_seconds": 0}
+    with pytest.raises(MlopsDeployError, match="1 of .* rows are bad"):
+        on_ray(path, max_errors="0", **settings)
+    assert not output.exists()
+    summary = on_ray(path, max_errors="1", **settings)
+    assert summary["attempts"] == 2
+    assert output.read_bytes() == local[0].read_bytes()
+
+
+def test_a_changed_input_starts_over(both, on_ray, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(400))
+    output = tmp_path / "changed.csv"
+    settings = {"output": str(output), "batch_size": 10, "commit_seconds": 0}
+
+    def stop(rows, share):
+        raise MlopsDeployError("stopped")
+
+    local, _ = both(path)
+    with pytest.raises(MlopsDeployError, match="rows are kept"):
+        on_ray(path, progress=stop, **settings)
+    write(path, reviews(400, seed=9))
+    local, _ = both(path)
+    summary = on_ray(path, **settings)
+    assert summary["rows"] == 400
+    assert output.read_bytes() == local[0].read_bytes()
+
+
+def test_another_model_on_a_node_is_noticed(on_ray, three_class_bert, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(20))
+
+    def loads(reference):
+        return lambda _, **settings: load_model(reference, **settings)
+
+    with pytest.raises(ModelError, match="the digest of .* every node needs the same files"):
+        on_ray(path, loaded=loads(str(three_class_bert)))
+    with pytest.raises(ModelError, match="nowhere"):
+        on_ray(path, loaded=loads(str(tmp_path / "nowhere.onnx")))
+
+
+def test_a_run_that_ended_before_its_last_step_takes_it(both, on_ray, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(160))
+    local, _ = both(path)
+    seen = []
+
+    def stop(rows, share):
+        seen.append(rows)
+        if sum(seen) == 160:
+            raise MlopsDeployError("stopped")
+
+    output = tmp_path / "ended.csv"
+    with pytest.raises(MlopsDeployError, match="160 rows are kept"):
+        on_ray(path, progress=stop, output=str(output), batch_size=10)
+    on_ray(path, output=str(output), batch_size=10)
+    assert output.read_bytes() == local[0].read_bytes()
+
+
+def test_an_input_that_breaks_off_is_told_in_a_line(on_ray, bert, tmp_path, reviews):
+    import gzip
+
+    path = tmp_path / "in.csv.gz"
+    plain = write(tmp_path / "plain.csv", reviews(30_000, seed=4)).read_bytes()
+    path.write_bytes(gzip.compress(plain)[:-20_000])
+    with pytest.raises(InputError, match="can't be read to its end"):
+        on_ray(path, batch_size=10_000)
+
+
+def test_what_no_cluster_has_is_not_waited_for(nodes):
+    check = partial(ray_engine._check_room, say=print)
+    with pytest.raises(ConfigError, match="1 actors of 1 GPUs each"):
+        check(ray_engine.Cluster(gpus=1))
+    with pytest.raises(ConfigError, match="9 actors of 1 CPUs each"):
+        check(ray_engine.Cluster(actors=(9, 9)))
+    said = []
+    ray_engine._check_room(ray_engine.Cluster(address="auto", gpus=1), said.append)
+    assert "waiting" in said[0]
+
+
+# ---------------------------------------------------------------- in a process, on its own Ray
+
+SCRIPT = """
+import sys
+from functools import partial
+from mlopsdeploy import cli
+from mlopsdeploy.batch import command, ray_engine
+from mlopsdeploy.batch.sources import open_source
+from mlopsdeploy.config import BatchSettings
+
+model, path, address = sys.argv[1:4]
+
+def by_ray(work, target):
+    cluster = ray_engine.Cluster(address=address or None)
+    load = ray_engine.loader(BatchSettings(model=model), work.model, cluster)
+    opened = partial(open_source, path)
+    return ray_engine.run(work, target, opened=opened, load=load, cluster=cluster)
+
+command.job.run = by_ray
+sys.argv[1:] = ["batch", path, "--model", model, "--runtime", "onnxruntime", "--precision",
+                "float32", "--batch-size", "100", "--commit-seconds", "0"]
+cli.main()
+"""
+
+
+def start(folder, bert, path, address=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(bert), path.name, address],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_a_ray_of_its_own_says_nothing(bert, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(50))
+    process = start(tmp_path, bert, path)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert out == ""
+    known = ("rows ", "time ", "labels ", " ", "mean ", "truncated ", "duplicates ", "empty ")
+    known += ("bad rows ", "model ", "written to ")
+    strange = [line for line in err.splitlines() if not line.startswith(known)]
+    assert not [line for line in strange if "rows/s" not in line]
+
+
+def test_ctrl_c_keeps_what_is_done(bert, tmp_path, reviews):
+    path = write(tmp_path / "in.csv", reviews(30_000, seed=5))
+    process = start(tmp_path, bert, path)
+    manifest = tmp_path / "in.predictions.csv.unfinished" / "manifest.json"
+    end = time.monotonic() + 120
+    while not manifest.exists() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "rows are kept" in err
+    assert len(err.splitlines()) <= 2
+    assert not (tmp_path / "in.predictions.csv").exists()
+    again = start(tmp_path, bert, path)
+    _, err = again.communicate(timeout=120)
+    assert again.returncode == 0, err
+    assert "going on after" in err
+    with (tmp_path / "in.predictions.csv").open(encoding="utf-8") as file:
+        assert [row["id"] for row in csv.DictReader(file)] == [str(n) for n in range(30_000)]
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "told"),
+    [
+        ("127.0.0.1:1", 1, "no cluster at 127.0.0.1:1"),
+        ("ray://x:10001", 2, "ray job submit"),
+    ],
+)
+def test_a_cluster_that_is_not_there(bert, tmp_path, reviews, address, code, told):
+    path = write(tmp_path / "in.csv", reviews(50))
+    process = start(tmp_path, bert, path, address)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert told in err
+    assert len(err.splitlines()) == 1, err
