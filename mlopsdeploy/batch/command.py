@@ -60,6 +60,10 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
         _report_module().check_report(settings.report)
     output = settings.output or default_output(settings.input)
     goal = None
+    if settings.engine == "ray" and settings.input == "-":
+        raise ConfigError("--engine ray: can't read standard input; name a file")
+    if output == "-" and settings.incremental:
+        raise ConfigError("--incremental: keeps its scores beside a file; name an --output")
     if output != "-":
         goal = destination(output, if_exists=settings.if_exists, partition_by=settings.partition_by)
     inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))

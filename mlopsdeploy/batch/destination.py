@@ -63,6 +63,8 @@ def destination(
     if is_remote(output):
         return _object(output, format_)
     target = Path(output)
+    if target.is_symlink():  # it stays one
+        target = target.resolve()
 
     def publish(rows: Path) -> None:
         if format_ == "parquet":
@@ -81,7 +83,7 @@ def _folder(output: str, partition_by: str | None) -> Destination:
 
     def publish(rows: Path) -> None:
         with rows.open("rb") as streams:
-            write_folder(tables(streams), target, partition_by=partition_by)
+            write_folder(tables(streams), target, partition_by=partition_by, inside=rows.parent)
 
     def check(source: Source, _: Callable[[], pa.Schema]) -> None:
         if not target.parent.is_dir():
@@ -135,5 +137,5 @@ def _object(output: str, format_: str) -> Destination:
 
 
 def _parquet(rows: Path, target: Path) -> None:
-    with rows.open("rb") as streams, appearing(target) as file:
+    with rows.open("rb") as streams, appearing(target, rows.parent) as file:
         write_parquet(tables(streams), file)

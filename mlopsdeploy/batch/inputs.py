@@ -61,13 +61,7 @@ class Input:
         return source or self._open()
 
     def elsewhere(self) -> Callable[[], Source]:
-        """Opens the input in another process of this machine.
-
-        Raises:
-            ConfigError: it is standard input, which no other process has.
-        """
-        if self.path == "-":
-            raise ConfigError("--engine ray: can't read standard input; name a file")
+        """Opens the input in another process of this machine; not for standard input."""
         if is_database(self.path):
             return partial(_open_fetched, self._fetched().resolve(), self.shown)
         settings = self._settings

@@ -44,6 +44,7 @@ def write_folder(
     *,
     partition_by: str | None = None,
     rows: int = FILE_ROWS,
+    inside: Path | None = None,
 ) -> None:
     """Write tables as files of a folder, in their order, and replace the folder that was there.
 
@@ -52,13 +53,14 @@ def write_folder(
         target: the folder.
         partition_by: a column: the rows of each of its values go to a folder of their own.
         rows: the most per file.
+        inside: a folder on the same disk that the new one is built in.
 
     Raises:
         InputError: there is no such column, or it has too many values; or see `check_folder`.
     """
     check_folder(target)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = (inside or target.parent) / f".{target.name}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a crash
     part.mkdir()
     try:
         _write(tables, part, partition_by, rows)
@@ -121,8 +123,9 @@ def _sync(folder: Path) -> None:
 
 def _exchange(part: Path, target: Path) -> None:
     """The new folder in the place of the old one; for a moment there is none, never half of one."""
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    old = part.with_suffix(".old")
     if target.exists():
+        shutil.rmtree(old, ignore_errors=True)  # of a crash
         target.rename(old)
     part.rename(target)
     sync_folder(target.parent)

@@ -16,12 +16,13 @@ import numpy as np
 from mlopsdeploy.batch.bad_rows import BadRow
 from mlopsdeploy.batch.sources import Window
 from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
 from mlopsdeploy.model import Model
 from mlopsdeploy.planner import Rows, unique
 
-# What runtimes raise over a row that they can't take.
-ROW_ERRORS = (RuntimeError, ValueError, MemoryError)
+# Over a row that they can't take, runtimes raise what they like: ONNX Runtime has a class per
+# status and no common base, torch an IndexError. These are no row's fault.
+NOT_ROW_ERRORS = (MlopsDeployError, TypeError, AttributeError, NameError, AssertionError)
 
 
 class Known(Protocol):
@@ -144,7 +145,9 @@ def predict(model: Model, planned: Planned, batch: Rows) -> Computed:
     """Compute a batch; if it fails, halve it until the rows that are to blame are alone."""
     try:
         return Computed(batch, model.predict_batch(planned.encoded, batch))
-    except ROW_ERRORS as error:
+    except NOT_ROW_ERRORS:
+        raise
+    except Exception as error:  # noqa: BLE001  # see above
         if len(batch) == 1:
             return Computed(batch[:0], {}, {int(batch[0]): _reason(error)})
     parts = [predict(model, planned, part) for part in np.array_split(batch, 2)]

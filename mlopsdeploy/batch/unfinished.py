@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 ROWS, ERRORS, MANIFEST, LOCK = "rows", "errors.jsonl", "manifest.json", "lock"
+RACES = 20  # tries to lock a folder that others remove at the same time
 _KEYS = {"rows", "input_digest", "rows_bytes", "errors_bytes", "identity", "state"}
 
 
@@ -65,15 +66,7 @@ class UnfinishedRun:
         self._identity = json.loads(json.dumps(identity, default=str))
         self._every = every
         self._lock = FileLock(folder / LOCK)
-        try:
-            folder.mkdir(exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise MlopsDeployError(
-                f"{shown}: another run is writing it; wait for its end, or name another --output"
-            ) from error
-        except OSError as error:
-            raise self._failed(error) from error
+        self._begin(RACES)
         try:
             if fresh:
                 self._forget()
@@ -184,6 +177,22 @@ class UnfinishedRun:
                 file.write(text.encode())
             self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _begin(self, races: int) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise MlopsDeployError(
+                f"{self._shown}: another run is writing it; wait for its end, or name another "
+                "--output"
+            ) from error
+        except (FileExistsError, FileNotFoundError) as error:
+            if not races or self.folder.is_file():
+                raise self._failed(error) from error
+            self._begin(races - 1)  # the folder was just taken away, by a run at its end
         except OSError as error:
             raise self._failed(error) from error
 

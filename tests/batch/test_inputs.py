@@ -154,3 +154,33 @@ def test_a_query_of_a_file(score, here, bag):
     (here / "r.csv").write_text("review_text\ngood food\n", "utf-8")
     with pytest.raises(ConfigError, match=r"--query: is asked of a database; r\.csv is none"):
         score("r.csv", query="SELECT 1", model=str(bag))
+
+
+def test_a_link_to_the_output_stays_one(score, here, bag):
+    (here / "r.csv").write_text("review_text\ngood food\n", "utf-8")
+    (here / "there").mkdir()
+    (here / "there" / "o.csv").write_text("from yesterday", "utf-8")
+    (here / "o.csv").symlink_to("there/o.csv")
+    score("r.csv", output="o.csv", model=str(bag))
+    assert (here / "o.csv").is_symlink()
+    assert (here / "there" / "o.csv").read_text("utf-8").startswith("review_text,label,score")
+
+
+def test_scores_are_kept_beside_a_file_only(score, here, bag):
+    (here / "r.csv").write_text("review_text\ngood food\n", "utf-8")
+    with pytest.raises(ConfigError, match="--incremental: keeps its scores beside a file"):
+        score("r.csv", output="-", incremental=True, model=str(bag))
+
+
+def test_a_folder_of_parquet_by_a_column(score, here, bag):
+    (here / "r.csv").write_text("review_text,kind\ngood food,a\nbad room,b\ngood,a\n", "utf-8")
+    score("r.csv", output="scored/", partition_by="kind", model=str(bag))
+    assert sorted(path.name for path in (here / "scored").iterdir()) == [
+        "_SUCCESS", "kind=a", "kind=b",
+    ]  # fmt: skip
+    table = pyarrow.parquet.read_table(here / "scored")
+    assert sorted(table.column("review_text").to_pylist()) == ["bad room", "good", "good food"]
+    with pytest.raises(InputError, match="the input has no column 'size'"):
+        score("r.csv", output="scored/", partition_by="size", model=str(bag))
+    with pytest.raises(ConfigError, match="is for a folder of Parquet files"):
+        score("r.csv", output="o.csv", partition_by="kind", model=str(bag))

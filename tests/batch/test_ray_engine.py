@@ -404,3 +404,12 @@ def test_a_cluster_that_is_not_there(bert, tmp_path, reviews, address, code, tol
     assert process.returncode == code
     assert told in err
     assert len(err.splitlines()) == 1, err
+
+
+def test_by_the_setting(nodes, score, tmp_path, reviews):
+    path = write(tmp_path / "r.csv", reviews(30))
+    score(path, output=str(tmp_path / "local.csv"))
+    score(path, output=str(tmp_path / "ray.csv"), engine="ray", ray_actors="1-2")
+    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+    with pytest.raises(ConfigError, match="can't read standard input"):
+        command.run_batch(BatchSettings(input="-", output=str(tmp_path / "o.csv"), engine="ray"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -294,6 +295,21 @@ class Meter:
         """Note what was read, and hand it on."""
         self._content += len(content)
         return content
+
+    def check_end(self, path: str) -> None:
+        """Whether this is the end that the file had when it was opened.
+
+        Raises:
+            InputError: somebody has cut it meanwhile.
+        """
+        try:
+            size = os.fstat(self._raw.fileno()).st_size
+        except (OSError, AttributeError):  # no file of the system's
+            return
+        if size < self._size:
+            raise InputError(
+                f"{named(path)}: was cut while it was read; run again when it is whole"
+            )
 
     def share(self, count: int) -> float | None:
         """The part of the whole that `count` bytes of content are."""

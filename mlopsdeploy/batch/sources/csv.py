@@ -258,6 +258,7 @@ class CsvSource:
 
     def _end_of_file(self, start: int) -> bool:
         """Complete the record that the file ends in; whether there was one."""
+        self._meter.check_end(self.path)
         if not self._pending[start:].strip(b"\r\n"):
             return False
         if not self._pending.endswith(b"\n"):

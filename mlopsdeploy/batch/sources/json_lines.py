@@ -62,6 +62,7 @@ class JsonLinesSource:
             except BROKEN as error:
                 raise InputError(f"{named(self.path)}: can't be read ({error})") from error
             if not line:
+                self._meter.check_end(self.path)
                 break
             if not self._started:
                 line = line.removeprefix(codecs.BOM_UTF8)
