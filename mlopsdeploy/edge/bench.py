@@ -178,6 +178,8 @@ class _Bench:
         frames = max(watched.frames, 1)
         said = {
             "model": self._model.name,
+            "runtime": type(self._model.runtime).__name__.lower(),
+            "threads": self._settings.threads,
             "precision": self._model.runtime.precision,
             "cores": core_count(),
             "camera": source.name,
@@ -195,6 +197,7 @@ class _Bench:
                 "dropped": watched.dropped,
                 "frame_age_ms": _rounded(watched.ages) if source.live else None,
             },
+            "limit": {"fps": round(possible, 1)},
             "ratio": round(watched.fps / possible, 3),
             "bottleneck": bottleneck,
         }
@@ -303,8 +306,8 @@ def show(report: dict[str, Any], console: Console) -> None:
     if end["frame_age_ms"]:
         age = end["frame_age_ms"]
         line += f", frames {age['p50']:.0f} ms old (p99 {age['p99']:.0f})"
-    console.print(line, soft_wrap=True, markup=False)
-    console.print(report["verdict"], soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=not console.is_terminal, markup=False)
+    console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
 
 
 def _sink(name: str, folder: Path, source: Source, *, live: bool) -> Sink:

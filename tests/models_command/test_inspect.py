@@ -1,11 +1,16 @@
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mlopsdeploy.cli import app
+from mlopsdeploy.model import load_model
+from mlopsdeploy.models_command import inspect
+from mlopsdeploy.models_command.inspect import inspect_model, show
 
 
 def run(*arguments):
@@ -60,3 +65,33 @@ def test_a_model_that_is_not_there_is_one_line(reference, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx):
+    report = inspect_model(str(churn_onnx), runtime="onnxruntime", speed=True)
+    assert report["files"] == {"churn.onnx": churn_onnx.stat().st_size}
+    assert report["bytes"] == churn_onnx.stat().st_size
+    (speed,) = report["speed"]
+    assert (speed["runtime"], speed["precision"]) == ("onnxruntime", "float32")
+    assert 0 < speed["row_ms"]["p50"] <= speed["row_ms"]["p99"]
+    assert speed["rows_per_second"] > 0
+    assert speed["memory"] > 1e7
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    shown = console.export_text()
+    assert report["digest"] in shown
+    assert "onnxruntime float32" in shown
+
+
+def test_every_runtime_that_can_run_it_is_measured(churn_onnx, monkeypatch):
+    measured = []
+
+    def measure(reference, runtime):
+        load_model(reference, runtime=runtime, threads=1)
+        measured.append(runtime)
+        return {"runtime": runtime}
+
+    monkeypatch.setattr(inspect, "_apart", measure)
+    monkeypatch.setattr(inspect.plugins, "names", lambda kind: ("litert", "onnxruntime", "torch"))
+    inspect_model(str(churn_onnx), runtime="onnxruntime", all_runtimes=True)
+    assert measured == ["onnxruntime"]  # the others run other formats

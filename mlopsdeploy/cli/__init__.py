@@ -1,0 +1,85 @@
+"""The command line: thin Typer commands over the strategies, a module each.
+
+Nothing heavy is imported here. A command's body imports what it runs, so that `--help` answers
+at once; rich help is off for the same reason (it doubles the time).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from mlopsdeploy import __version__
+from mlopsdeploy.cli.batch import batch
+from mlopsdeploy.cli.bench import bench
+from mlopsdeploy.cli.choose import choose
+from mlopsdeploy.cli.edge import edge
+from mlopsdeploy.cli.models import models
+from mlopsdeploy.cli.package import package
+from mlopsdeploy.cli.serve import serve
+from mlopsdeploy.errors import MlopsDeployError, Stopped
+
+app = typer.Typer(
+    name="mlopsdeploy",
+    help="Put a trained model to work.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command()(batch)
+app.command()(serve)
+app.command()(edge)
+app.command()(choose)
+app.add_typer(package, name="package")
+app.add_typer(models, name="models")
+app.add_typer(bench, name="bench")
+
+
+def main() -> NoReturn:
+    """The entry point: one line and an exit code for what a user can act on."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    code: int | str | None = 0
+    try:
+        app()
+    except MlopsDeployError as error:
+        print(f"mlopsdeploy: {error}", file=sys.stderr)
+        code = error.exit_code
+    except Stopped as stopped:
+        word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
+        print(f"mlopsdeploy: {word}; {stopped.kept}", file=sys.stderr)
+        code = stopped.code
+    except SystemExit as leaving:
+        code = leaving.code
+    if any(thread.daemon for thread in threading.enumerate()):
+        # A reader sits in a read that may never return; the interpreter would wait for its lock.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else int(code is not None))
+    sys.exit(code)
+
+
+def _stop(number: int, frame: FrameType | None) -> NoReturn:
+    """A signal unwinds like an exception, so that no half-written file stays behind."""
+    raise Stopped(number)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mlopsdeploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Put a trained model to work."""

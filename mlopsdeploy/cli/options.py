@@ -1,0 +1,46 @@
+"""Options that mean the same in every command, and what every command says alike."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from mlopsdeploy.errors import ConfigError
+
+Precision = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or int8.")]
+TrustModel = Annotated[
+    bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
+]
+JsonReport = Annotated[bool, typer.Option("--json", help="Print it as JSON on standard output.")]
+Reference = Annotated[
+    str, typer.Argument(help="Built-in name, folder, file, hub id org/name.", metavar="MODEL")
+]
+
+
+def import_failed(command: str, error: ModuleNotFoundError) -> NoReturn:
+    """A package of the command's extra is missing; or, if the name is ours, we made a mistake."""
+    if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
+        raise error
+    raise ConfigError(
+        f"{command} needs the package {error.name!r}: pip install 'mlopsdeploy[{command}]'"
+    ) from error
+
+
+def say(line: str) -> None:
+    """What takes long, in one line, on standard error."""
+    print(line, file=sys.stderr)
+
+
+def report(found: dict[str, Any], show: Callable[..., None], as_json: bool) -> None:
+    """A report as JSON, or as people read it."""
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    from rich.console import Console
+
+    # A pipe gets whole lines, for grep.
+    show(found, Console(width=None if sys.stdout.isatty() else 200, highlight=False))

@@ -1,0 +1,137 @@
+"""Rows of a file for a model, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlopsdeploy.batch import command
+from mlopsdeploy.batch.sources import Wanted, chunks, open_source
+from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.model import Model
+
+STARS = range(1, 6)
+_GOOD, _BAD = ("positive", "pos", "good"), ("negative", "neg", "bad")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that can be scored.
+
+    Attributes:
+        columns: by the model's names, each of shape (rows,).
+        truth: what a column of the file says is right, as it stands there; None without one.
+        left_out: rows that lack a value or can't be read.
+    """
+
+    columns: Columns
+    truth: Array | None
+    left_out: int
+
+
+def read_rows(
+    path: str,
+    model: Model,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int | None = None,
+) -> Rows:
+    """The rows of a CSV, JSON Lines or Parquet file for a model of texts or tables.
+
+    Raises:
+        ConfigError: the model takes pictures.
+        InputError: the file can't be read, lacks a column, or has no row to score.
+    """
+    if any(len(field.shape) > 1 for field in model.task.inputs):
+        raise ConfigError(
+            f"{model.name}: takes pictures or arrays; this works on texts and on tables of numbers"
+        )
+    source = open_source(path)
+    try:
+        sample = source.sample()
+        settings = BatchSettings(input=path, text_column=text_column)
+        names = command._match_columns(model, sample, settings, path)
+        kinds = {names[field.name]: field.dtype for field in model.task.inputs}
+        if label_column is not None:
+            if label_column not in source.names:
+                known = ", ".join(map(repr, source.names[:12]))
+                raise InputError(f"{path}: no column {label_column!r}; there are: {known}")
+            kinds = {**kinds, label_column: "str"}
+        raw = source.format != "parquet"
+        windows = [
+            source.parse(chunk, Wanted(kinds, raw)) for chunk in chunks(source, 8000, limit=limit)
+        ]
+    finally:
+        source.close()
+    found = {
+        name: np.concatenate([window.columns[name] for window in windows])
+        for name in kinds
+        if windows
+    }
+    bad = sum(len(window.bad) for window in windows)
+    columns = {name: found[column] for name, column in names.items() if found}
+    kept = _present(columns)
+    if not kept.any():
+        raise InputError(f"{path}: has no row that can be scored")
+    chosen = np.flatnonzero(kept)
+    truth = None if label_column is None else found[label_column][chosen]
+    return Rows(take(columns, chosen), truth, bad + int((~kept).sum()))
+
+
+def _present(columns: Columns) -> Array:
+    kept = np.ones(rows_of(columns), bool)
+    for values in columns.values():
+        if values.dtype == object:
+            kept &= np.array([value is not None and bool(str(value).strip()) for value in values])
+        else:
+            kept &= ~np.isnan(values)
+    return kept
+
+
+def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array, str]:
+    """What a column says is right, as labels of a model.
+
+    A label may stand there by its name, in any case, or by its place, from 0 on. One to five
+    stars are understood by models that tell positive from negative: up to two are negative, from
+    four on positive, and three are neither.
+
+    Returns:
+        For each row the label's place, -1 where it is none; and what was done, in words.
+
+    Raises:
+        InputError: nothing in the column is a label.
+    """
+    said = ["" if value is None else str(value).strip().casefold() for value in truth]
+    by_name = {label.casefold(): place for place, label in enumerate(labels)}
+    places = np.array([by_name.get(value, -1) for value in said])
+    if (places >= 0).any():
+        return places, f"labels by name in {column!r}"
+    numbers = np.array([_number(value) for value in said])
+    known = numbers[~np.isnan(numbers)]
+    good = next((by_name[name] for name in _GOOD if name in by_name), None)
+    bad = next((by_name[name] for name in _BAD if name in by_name), None)
+    if len(known) and set(known) <= set(range(len(labels))):
+        return np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(int), (
+            f"labels by their place in {column!r}: "
+            + ", ".join(f"{place} is {label}" for place, label in enumerate(labels))
+        )
+    if good is not None and bad is not None and len(known) and set(known) <= set(STARS):
+        places = np.full(len(said), -1)
+        places[numbers <= 2] = bad
+        places[numbers >= 4] = good
+        return places, f"stars in {column!r}: 1 and 2 are {labels[bad]}, 4 and 5 {labels[good]}"
+    raise InputError(
+        f"--label-column {column}: holds none of the labels {', '.join(labels)}, nor their "
+        f"numbers from 0 on; it has {', '.join(map(repr, sorted(set(said))[:5]))}"
+    )
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return np.nan

@@ -1,0 +1,73 @@
+"""How reports of models look on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+
+def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
+    """A table without lines; without headings if there are none to show."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+        header_style="dim",
+        show_header=any(headings),
+    )
+    for heading in headings:
+        table.add_column(
+            heading,
+            overflow="fold",
+            justify="right" if heading in set(right) else "left",
+        )
+    return table
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Names and values in two columns; what is empty is left out."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in pairs:
+        if value:
+            table.add_row(name, Text(value))  # no markup in it
+    return table
+
+
+def size(count: float) -> str:
+    """Bytes as people say them: `23.1 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    raise AssertionError
+
+
+def age(seconds: float) -> str:
+    """`3 days`, in the largest unit that fits."""
+    for unit, length in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {unit}{'s' if count > 1 else ''}"
+    return "now"
+
+
+def proof_line(proof: Mapping[str, Any]) -> str:
+    """What a proof comes to, whichever compiler wrote it."""
+    if not proof:
+        return ""
+    if "flip_share" in proof:
+        return (
+            f"{proof['label_flips']} of {proof['rows']} labels differ from float32's, "
+            f"scores by {proof['largest_change']:.2g} at most"
+        )
+    if proof.get("largest_difference") is None:
+        return str(proof.get("unproven", ""))
+    return (
+        f"on {proof['rows']} rows: largest difference {proof['largest_difference']:.1e}, "
+        f"labels changed {proof['label_flips']}"
+    )

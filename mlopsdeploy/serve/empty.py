@@ -1,0 +1,42 @@
+"""The child of `serve.bench`: an application that reads a body and answers `{}`, served as ours is.
+
+`python -m mlopsdeploy.serve.empty < settings.json`. What it reaches is the most that HTTP and the
+server leave to any application.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.serve import server
+
+HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
+
+
+def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+    """The least that an answer can be."""
+    environ["wsgi.input"].read()
+    start_response("200 OK", HEADERS)
+    return [b"{}"]
+
+
+def load() -> Callable[..., Any]:
+    """What a worker serves."""
+    return app
+
+
+def main() -> None:
+    """Serve until a signal ends it."""
+    settings = ServeSettings.model_validate_json(sys.stdin.read())
+    with server._folder() as folder:
+        if settings.server == "granian":
+            server._granian(settings, load, folder)
+        else:
+            server._gunicorn(settings, load)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,200 @@
+"""A real server under a real load, briefly: that figures fit together, never how large."""
+
+import io
+import json
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+from mlopsdeploy.serve import bench, load_client
+from mlopsdeploy.serve.bench import bench_serve, show, verdict, where
+
+
+@pytest.fixture(scope="module")
+def report():
+    return bench_serve(ServeSettings(models="fraud"), seconds=0.3)
+
+
+def test_the_figures_fit_together(report):
+    assert [load["connections"] for load in report["closed"]] == list(bench.CONNECTIONS)
+    for load in (*report["closed"], report["open"]):
+        assert 0 < load["p50_ms"] <= load["p99_ms"] <= load["max_ms"]
+        assert load["unanswered"] == 0
+    most = max(load["requests_per_second"] for load in report["closed"])
+    assert report["most"]["requests_per_second"] == pytest.approx(most, abs=0.1)
+    assert report["open"]["rate"] == pytest.approx(most / 2, rel=0.01)
+    assert 0 < report["ratio"] < 1
+    assert report["verdict"] == verdict(report)
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_a_request_s_time_is_all_accounted_for(report):
+    parts = report["parts_us"]
+    assert sum(parts.values()) == pytest.approx(report["request_us"], rel=0.25, abs=30)
+    assert parts["model"] > 0
+    assert report["bottleneck"] == max(parts, key=parts.get)
+    assert report["limit"]["empty_requests_per_second"] > 0
+
+
+def test_memory_and_cores_are_told(report):
+    assert len(report["memory"]) == report["workers"]
+    assert all(2e7 < size < 1e9 for size in report["memory"])
+    assert report["cores"]["shared"] == (report["cores"]["server"] == 1 == bench._Cores().all)
+
+
+def test_people_see_it(report):
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    text = console.export_text()
+    assert "64 connections" in text
+    assert "server, HTTP" in text
+    assert report["verdict"] in text
+
+
+def test_the_server_of_the_bench_is_gone_when_it_is_over(report):
+    listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
+    assert "mlopsdeploy.serve.empty" not in listed.stdout
+
+
+def test_a_row_of_one_s_own(tmp_path):
+    settings = ServeSettings(models="fraud")
+    row = tmp_path / "row.json"
+    row.write_text(json.dumps({"transaction_data": [0.5] * 30}), "utf-8")
+    assert json.loads(bench._Parts(settings, str(row)).body) == {"transaction_data": [0.5] * 30}
+    assert json.loads(bench._Parts(settings, json.dumps([1.0] * 30)).body) == {
+        "transaction_data": [1.0] * 30
+    }
+    with pytest.raises(InputError, match="fraud refuses it: .*30"):
+        bench._Parts(settings, "[1, 2]")
+    with pytest.raises(InputError, match=r"--row none.json: can't be read"):
+        bench._Parts(settings, "none.json")
+    with pytest.raises(InputError, match="not JSON"):
+        bench._Parts(settings, "{")
+
+
+def test_a_model_without_an_example_gets_a_row_that_it_takes(churn_onnx, per_feature_onnx, bert):
+    for model in (churn_onnx, per_feature_onnx, bert):
+        parts = bench._Parts(ServeSettings(models=str(model), threads=1), None)
+        assert parts.measure()["model"] > 0
+
+
+def test_several_models_are_refused():
+    with pytest.raises(ConfigError, match="one model at a time"):
+        bench_serve(ServeSettings(models="fraud,sentiment"))
+
+
+def test_where_time_goes_adds_up():
+    inside = {
+        "json": 3.0, "encode": 1.0, "model": 10.0, "decode": 2.0, "answer": 1.0,
+        "endpoint": 20.0, "application": 22.0,
+    }  # fmt: skip
+    parts = where(inside, 50.0)
+    assert parts["checks, metrics"] == 3
+    assert parts["application"] == 2
+    assert parts["server, HTTP"] == 28
+    assert sum(parts.values()) == 50
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"model": 90.0, "server, HTTP": 10.0}, "The model sets the pace with 90% of a request"),
+        ({"model": 10.0, "server, HTTP": 30.0}, "HTTP sets the pace with 75% of a request"),
+        ({"json": 30.0, "server, HTTP": 10.0, "model": 10.0}, "json takes the most, 60%"),
+    ],
+)
+def test_the_verdict_is_one_sentence(parts, said):
+    sentence = verdict(
+        {
+            "bottleneck": max(parts, key=parts.get),
+            "parts_us": parts,
+            "most": {"connections": 16, "requests_per_second": 9000.0},
+            "open": {"p99_ms": 2.5},
+            "request_us": 50.0,
+            "empty_us": 20.0,
+        }
+    )
+    assert sentence.startswith(said)
+    assert "2.5 ms" in sentence
+    assert sentence.endswith(".")
+
+
+# ---------------------------------------------------------------- the client
+
+
+class Slow(BaseHTTPRequestHandler):
+    """One request at a time, each for 20 ms: 50 a second and no more."""
+
+    protocol_version = "HTTP/1.1"
+    turn = threading.Lock()
+    status = 200
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with self.turn:
+            time.sleep(0.02)
+        self.send_response(self.status)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def slow():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+def load(port, **orders):
+    request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
+    said = {
+        "host": "127.0.0.1", "port": port, "requests": [request], "connections": 4,
+        "seconds": 0.6, **orders,
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-P", str(Path(load_client.__file__))],
+        input=json.dumps(said), capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_a_closed_loop_waits_for_the_server(slow):
+    found = load(slow)
+    assert found["refused"] == found["unanswered"] == 0
+    assert found["requests_per_second"] <= 55
+    assert found["p50_ms"] >= 20
+
+
+def test_an_open_loop_does_not_and_counts_the_waiting(slow):
+    """At twice what the server can do, the last request waits as long as the load has lasted."""
+    found = load(slow, rate=100.0)
+    assert found["unanswered"] == 0
+    assert found["max_ms"] > 300
+
+
+def test_refusals_are_counted(slow, monkeypatch):
+    monkeypatch.setattr(Slow, "status", 422)
+    found = load(slow, seconds=0.2)
+    assert found["refused"] == found["requests"] > 0
+    assert found["refusal"] == "{}"
+
+
+def test_a_server_that_does_not_start_is_one_line(tmp_path):
+    loads = bench._Loads(bench._Cores(), ServeSettings(models="nothing"), tmp_path, "", 0.1)
+    with pytest.raises(MlopsDeployError, match="the server ended at once: no model called"):
+        loads.model()
