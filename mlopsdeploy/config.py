@@ -57,7 +57,13 @@ class Running(Strict):
     trust_model: bool = False
 
 
-class Settings(Running):
+class Pinned(Strict):
+    """A model that is this one or none: the SHA-256 of its files, as `models inspect` shows it."""
+
+    digest: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class Settings(Running, Pinned):
     """What the strategies share that run one model."""
 
     model: str = "sentiment"
@@ -126,7 +132,7 @@ class Route(Strict):
     answer: dict[str, str] | None = None
 
 
-class ServedModel(Route, Running):
+class ServedModel(Route, Running, Pinned):
     """One model of a server."""
 
     model: str

@@ -130,6 +130,7 @@ def load_model(
     threshold: float | None = None,
     features: tuple[str, ...] = (),
     long_text: str = "head",
+    digest: str | None = None,
     streams: int | None = None,
     trust_model: bool = False,
     calibrate: Callable[[], Columns] | None = None,
@@ -154,6 +155,7 @@ def load_model(
         features: for tabular models, the input columns in the model's order.
         long_text: for text models, what becomes of a text longer than the model takes: "head",
             "head-tail" or "chunks"; see `tasks.text_classification`.
+        digest: SHA-256 that the model's files must have.
         trust_model: run code that the model's files carry (Keras Lambda layers).
         calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`.
         max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
@@ -165,7 +167,7 @@ def load_model(
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
     """
-    files = find_model(reference)
+    files = _find(reference, digest)
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, say=say)
     precisions = getattr(runtime_class, "precisions", ())
     if precision == "auto" and files.precision in precisions:
@@ -204,6 +206,7 @@ def prepare_model(
     reference: str,
     *,
     runtime: str = "auto",
+    digest: str | None = None,
     trust_model: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
@@ -212,7 +215,18 @@ def prepare_model(
     Raises:
         ConfigError, ModelError: as `load_model` does.
     """
-    _choose(find_model(reference), runtime, trust_model=trust_model, say=say)
+    _choose(_find(reference, digest), runtime, trust_model=trust_model, say=say)
+
+
+def _find(reference: str, digest: str | None) -> ModelFiles:
+    """The model's files, if they are the ones that are meant."""
+    files = find_model(reference)
+    if digest and files.digest != digest:
+        raise ModelError(
+            f"{reference}: is another model than the one that was pinned; its digest is "
+            f"{files.digest[:12]}…, not {digest[:12]}…"
+        )
+    return files
 
 
 def _quantized(

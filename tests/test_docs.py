@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -172,13 +173,25 @@ def test_the_edge_config_runs(clone):
     assert (clone / "events.jsonl").read_text("utf-8").count('"event": "frame"') == 9
 
 
+def test_the_choose_config_runs(clone):
+    load(ChooseSettings, str(REPOSITORY / "configs" / "choose.yaml"), {}, {})
+    done = shell(clone, "mlopsdeploy choose -c configs/choose.yaml --yes --seconds 0.3 --json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)
+
+
 def test_every_config_has_a_test():
-    assert [path.stem for path in CONFIGS] == ["batch", "edge", "serve"]
+    assert [path.stem for path in CONFIGS] == ["batch", "choose", "edge", "serve"]
 
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("batch", BatchSettings), ("edge", EdgeSettings), ("serve", ServeSettings)],
+    [
+        ("batch", BatchSettings),
+        ("choose", ChooseSettings),
+        ("edge", EdgeSettings),
+        ("serve", ServeSettings),
+    ],
 )
 def test_a_config_shows_every_setting(name, settings):
     text = (REPOSITORY / "configs" / f"{name}.yaml").read_text("utf-8")

@@ -116,6 +116,7 @@ def _load(
         threshold=settings.threshold,
         features=settings.features,
         long_text=settings.long_text,
+        digest=settings.digest,
         trust_model=settings.trust_model,
         calibrate=None if inputs.path == "-" else calibration_rows,
         max_flips=settings.max_flips,

@@ -127,6 +127,7 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
         threshold=settings.threshold,
         features=settings.features,
         long_text=settings.long_text,
+        digest=settings.digest,
         trust_model=settings.trust_model,
         max_flips=settings.max_flips,
     )

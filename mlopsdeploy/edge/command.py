@@ -104,6 +104,7 @@ def load(settings: EdgeSettings, say: Callable[[str], None]) -> Model:
             threads=threads,
             threshold=settings.threshold,
             streams=1,
+            digest=settings.digest,
             trust_model=settings.trust_model,
             say=say,
         )

@@ -50,7 +50,11 @@ def run_serve(settings: ServeSettings) -> None:
         running = settings.running(served)
         # Compiled here, once, rather than by each worker; and what is wrong is said at once.
         prepare_model(
-            served.model, runtime=running.runtime, trust_model=running.trust_model, say=log.info
+            served.model,
+            runtime=running.runtime,
+            digest=served.digest,
+            trust_model=running.trust_model,
+            say=log.info,
         )
     _show(settings, names)
     server.run(settings)

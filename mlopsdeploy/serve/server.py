@@ -81,6 +81,7 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
             threads=running.threads or share,
             threshold=running.threshold,
             features=served.features,
+            digest=served.digest,
             trust_model=running.trust_model,
             say=log.info,
         )

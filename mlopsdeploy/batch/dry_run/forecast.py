@@ -52,6 +52,7 @@ def _load(settings: BatchSettings, precision: str | None) -> Model:
         threshold=settings.threshold,
         features=settings.features,
         long_text=settings.long_text,
+        digest=settings.digest,
         trust_model=settings.trust_model,
         max_flips=settings.max_flips,
     )

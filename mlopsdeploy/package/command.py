@@ -1,0 +1,322 @@
+"""`mlopsdeploy package`, from settings to a folder of checked files."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cronsim import CronSim, CronSimError
+from rich.console import Console
+
+from mlopsdeploy.compile.child import appearing
+from mlopsdeploy.config import (
+    BatchSettings,
+    EdgeSettings,
+    Running,
+    ServeSettings,
+    Settings,
+    load,
+)
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.models.hub import is_hub_id
+from mlopsdeploy.package import checks, measure, targets
+from mlopsdeploy.package.checks import Check
+from mlopsdeploy.package.lock import make_lock
+from mlopsdeploy.package.model_files import pack
+from mlopsdeploy.package.plan import (
+    DATA,
+    MODELS,
+    NIGHTLY,
+    TARGETS,
+    PackedModel,
+    Plan,
+    Strategy,
+    check_output,
+    dns_name,
+)
+
+_CLASSES: Mapping[str, type[Running]] = {
+    "serve": ServeSettings,
+    "batch": BatchSettings,
+    "edge": EdgeSettings,
+}
+_PASSWORD = re.compile(r"(://[^:/@?#]*):[^/]*(?=@)")
+# Of a batch: paths of data. In an image they are on its volume.
+_PATHS = ("input", "output", "report")
+
+
+def run_package(
+    strategy: Strategy,
+    target: str,
+    *,
+    config: str | None,
+    output: str,
+    name: str | None = None,
+    image: str | None = None,
+    measured: bool = False,
+    model: str | None = None,
+) -> dict[str, Any]:
+    """Write a package into the folder `output` and check it; the report, shown on standard error.
+
+    Args:
+        strategy: serve, batch or edge.
+        target: what for; see `plan.TARGETS`.
+        config: the YAML that runs here.
+        output: a new folder, or one that an earlier `package` wrote.
+        name: of the workload; by default made from the model's.
+        image: its full name in a registry.
+        measured: whether to run it here for memory and capacity.
+        model: in place of the YAML's; of a server the only one.
+
+    Raises:
+        ConfigError: a setting can't be packaged, or `output` holds something else.
+        ModelError: a model can't be found, loaded or compiled.
+        MlopsDeployError: mlopsdeploy's wheel can't be built, or a checker refuses a file.
+    """
+    if target not in TARGETS[strategy]:
+        raise ConfigError(f"--to {target}: {strategy} goes to {', '.join(TARGETS[strategy])}")
+    folder = Path(output)
+    check_output(folder)
+    flags = {"models": [model] if model else None} if strategy == "serve" else {"model": model}
+    settings = load(_CLASSES[strategy], config, flags)
+    _check(settings, measured=measured)
+    console = Console(stderr=True, highlight=False)
+
+    def say(line: str) -> None:
+        console.print(line, style="dim", soft_wrap=True, markup=False)
+
+    with appearing(folder) as building:
+        building.chmod(0o755)
+        plan = _plan(
+            strategy, target, settings, building, name=name, image=image, measured=measured, say=say
+        )
+        for path, text in targets.write_files(plan).items():
+            place = building / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, "utf-8")
+            place.chmod(0o755 if place.suffix == ".sh" else 0o644)
+        checked = checks.check(building, strategy)
+    _show(console, plan, folder, checked)
+    return {
+        "folder": str(folder),
+        "name": plan.name,
+        "files": sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()),
+        "download_bytes": plan.lock.bytes,
+        "checks": [vars(one) for one in checked],
+        "notes": list(plan.notes),
+    }
+
+
+def _check(settings: Running, *, measured: bool) -> None:
+    """See that the settings can be packaged, before anything takes time."""
+    if isinstance(settings, ServeSettings) and 0 < settings.port < 1024:
+        raise ConfigError(f"port {settings.port}: needs root; take one from 1024 on")
+    if isinstance(settings, EdgeSettings) and measured:
+        raise ConfigError("--measure: 'mlopsdeploy bench edge' measures a camera, where it is")
+    if isinstance(settings, BatchSettings):
+        if settings.input in (None, "-") or settings.output == "-":
+            raise ConfigError(
+                "input, output: name files, tables or objects; nobody is there to pipe"
+            )
+        if settings.schedule:
+            try:
+                next(CronSim(settings.schedule, datetime.now(UTC)))
+            except (CronSimError, StopIteration) as error:
+                raise ConfigError(
+                    f"schedule {settings.schedule!r}: not one of cron's ({error})"
+                ) from error
+
+
+def _plan(
+    strategy: Strategy,
+    target: str,
+    settings: Running,
+    folder: Path,
+    *,
+    name: str | None,
+    image: str | None,
+    measured: bool,
+    say: Callable[[str], None],
+) -> Plan:
+    """All decisions; the models and our own wheel are in `folder` after it."""
+    models = _pack(settings, folder, say)
+    own_name = dns_name(name or "-".join([models[0].name, *[strategy] * (strategy != "serve")]))
+    notes: list[str] = []
+    draft = Plan(
+        strategy=strategy,
+        target=target,
+        name=own_name,
+        settings={},
+        models=models,
+        lock=make_lock(
+            strategy,
+            {model.runtime for model in models},
+            {model.task for model in models},
+            folder,
+            python=f"{sys.version_info.major}.{sys.version_info.minor}",
+            extras=["ray"] if target == "ray" else [],
+        ),
+        registry_image=image,
+        python=f"{sys.version_info.major}.{sys.version_info.minor}",
+        schedule=_schedule(settings, target, notes),
+        drain=getattr(settings, "drain_timeout", 60.0),
+    )
+    packaged = _packaged(settings, draft, notes)
+    took = _measure(settings, packaged, draft, folder, say) if measured else None
+    values = {field: getattr(draft, field) for field in Plan.__dataclass_fields__}
+    return Plan(**{**values, "settings": packaged, "measured": took, "notes": tuple(notes)})
+
+
+def _pack(settings: Running, folder: Path, say: Callable[[str], None]) -> tuple[PackedModel, ...]:
+    models = folder / "models"
+    if isinstance(settings, ServeSettings):
+        return tuple(
+            pack(one.model, one.called, settings.running(one), models, say, one.features)
+            for one in settings.models
+        )
+    assert isinstance(settings, Settings)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.model.rstrip("/")).stem)
+    if is_hub_id(settings.model) and not Path(settings.model).exists():
+        name = settings.model.partition("@")[0].rpartition("/")[2]
+    return (pack(settings.model, name, settings, models, say, getattr(settings, "features", ())),)
+
+
+def _schedule(settings: Running, target: str, notes: list[str]) -> str:
+    said: str | None = getattr(settings, "schedule", None)
+    if said is None and isinstance(settings, BatchSettings) and target != "ray":
+        notes.append(f"The YAML has no 'schedule', so it runs every night at two: '{NIGHTLY}'.")
+    return said or NIGHTLY
+
+
+# ---------------------------------------------------------------- settings, as packaged
+
+
+def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]:
+    """What is said in the YAML, with the models pinned and paths as they are over there."""
+    said = settings.model_dump(mode="json", exclude_unset=True)
+    if isinstance(settings, ServeSettings):
+        said["models"] = [
+            {
+                **one.model_dump(mode="json", exclude_unset=True),
+                "name": model.name,
+                **_pinned(model, plan),
+            }
+            for one, model in zip(settings.models, plan.models, strict=True)
+        ]
+        said.pop("runtime", None)
+        said["port"] = settings.port or 8080
+        said["log_format"] = settings.log_format if settings.log_format != "auto" else "json"
+        if not plan.on_machine:
+            # A container sees all cores of its node, whatever its share of them.
+            said.update(host="0.0.0.0", workers=settings.workers or 1)  # noqa: S104
+            said.setdefault("threads", 1)
+            if not settings.workers:
+                notes.append("One worker on one core for each container; 'workers' says otherwise.")
+        return said
+    said.update(_pinned(plan.models[0], plan))
+    for setting in ("input", "output", "camera"):
+        if _PASSWORD.search(str(said.get(setting, ""))):
+            said[setting] = _PASSWORD.sub(r"\1", said[setting])
+            notes.append(
+                f"{setting}: its password is not in these files; put MLOPSDEPLOY_"
+                f"{setting.upper()}, with all of the address, into {targets.secret(plan)}."
+            )
+    if isinstance(settings, EdgeSettings):
+        return _edge(settings, said, plan)
+    return _batch(said, plan, notes)
+
+
+def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
+    place = f"{plan.home}/models" if plan.on_machine else MODELS
+    return {
+        "model": model.source if model.built_in else f"{place}/{model.name}",
+        "runtime": model.runtime,
+        "digest": model.digest,
+    }
+
+
+def _edge(settings: EdgeSettings, said: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    said.setdefault("camera", settings.camera)
+    said["window"] = False
+    if settings.preview and settings.preview.isdigit() and not plan.on_machine:
+        said["preview"] = f"0.0.0.0:{settings.preview}"  # the port is published to loopback only
+    return said
+
+
+def _batch(said: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
+    said.pop("schedule", None)  # the target has it
+    tried = sorted(said.keys() & {"dry_run", "limit", "fresh"})
+    notes += [f"'{one}' is for trying out and was left out of the YAML." for one in tried]
+    said = {key: value for key, value in said.items() if key not in tried}
+    if plan.target == "ray":
+        said["engine"] = "ray"
+    if not plan.on_machine:
+        if plan.target != "ray":  # as a server's workers
+            said.setdefault("threads", 2)
+        for setting in _PATHS:
+            path = said.get(setting)
+            if path and PurePosixPath(path).is_absolute():
+                said[setting] = f"{DATA}/{PurePosixPath(path).name}"
+                notes.append(f"{setting}: {path} is {said[setting]} there, on the volume.")
+    return said
+
+
+# ---------------------------------------------------------------- a run here
+
+
+def _measure(
+    settings: Running,
+    packaged: Mapping[str, Any],
+    plan: Plan,
+    folder: Path,
+    say: Callable[[str], None],
+) -> measure.Measured:
+    """Run what was packaged, with the models where they are now."""
+    say(f"measuring: {plan.strategy} runs for a few seconds")
+    place = f"{plan.home}/models" if plan.on_machine else MODELS
+
+    def here(value: Any) -> Any:
+        if isinstance(value, str) and value.startswith(place + "/"):
+            return str(folder.resolve() / "models" / value[len(place) + 1 :])
+        return value
+
+    if isinstance(settings, ServeSettings):
+        models = [{key: here(value) for key, value in one.items()} for one in packaged["models"]]
+        return measure.measure_server({**packaged, "models": models}, plan.models[0].name, folder)
+    assert isinstance(settings, BatchSettings)
+    config = {**packaged, "model": here(packaged["model"]), "input": settings.input}
+    config.pop("engine", None)
+    return measure.measure_batch(config, Path.cwd())
+
+
+# ---------------------------------------------------------------- what a person sees
+
+
+def _show(console: Console, plan: Plan, folder: Path, checked: list[Check]) -> None:
+    def line(label: str, text: str, style: str = "") -> None:
+        console.print(f"{label:12} {text}", style=style, soft_wrap=True, markup=False)
+
+    line("packaged", f"{plan.name}: {plan.strategy} for {plan.target}, in {folder}/")
+    for model in plan.models:
+        line("model", f"{model.name} {model.version} on {model.runtime}, {model.digest[:12]}")
+    line("wheels", targets.size_line(plan))
+    if plan.measured:
+        unit = "requests/s" if plan.strategy == "serve" else "rows/s"
+        line(
+            "measured",
+            f"{plan.measured.memory / measure.MIB:.0f} MiB, {plan.measured.per_second:,.0f} {unit} "
+            f"({plan.measured.how})",
+        )
+    for one in checked:
+        if one.done:
+            line("checked", f"{one.what}: {one.by}")
+    for one in checked:
+        if not one.done:
+            line("not checked", f"{one.what}: {one.by}", "yellow")
+    for note in plan.notes:
+        line("note", note)
+    line("next", f"{folder}/README.md")

@@ -1,0 +1,68 @@
+"""The image, and how to build and run it by hand."""
+
+from __future__ import annotations
+
+import math
+
+from mlopsdeploy.package import kubernetes
+from mlopsdeploy.package.measure import MIB
+from mlopsdeploy.package.plan import DATA, MODELS, USER, VENV, Plan
+from mlopsdeploy.package.rendering import render
+
+# The release of Debian decides glibc, which `lock.PLATFORMS` counts on.
+DEBIAN = "bookworm"
+
+
+def image_files(plan: Plan) -> dict[str, str]:
+    """What `docker build` needs: from these and no other files an image is made."""
+    kept = ["requirements.lock", plan.config_name]
+    kept += [plan.lock.wheel] * bool(plan.lock.wheel) + ["models"] * plan.packages_models
+    return {
+        "Dockerfile": render(
+            "Dockerfile.j2",
+            plan,
+            base=f"python:{plan.python}-slim-{DEBIAN}",
+            venv=VENV,
+            models_folder=MODELS,
+            models=model_list(plan),
+            image_version=plan.version,
+            data=DATA,
+            user=USER,
+            ready=kubernetes.READY,
+        ),
+        ".dockerignore": "*\n" + "".join(f"!{name}\n" for name in kept),
+    }
+
+
+def docker(plan: Plan) -> dict[str, str]:
+    """The image and a script that builds and runs it."""
+    return {
+        **image_files(plan),
+        "run.sh": render(
+            "run.sh.j2",
+            plan,
+            data=DATA,
+            memory=kubernetes.memory(plan)[1] // MIB,
+            stop=math.ceil(plan.drain) + kubernetes.MARGIN,
+            device=camera_device(plan),
+            preview_port=preview_port(plan),
+        ),
+    }
+
+
+def model_list(plan: Plan) -> str:
+    """`fraud 1.0.0, churn`."""
+    return ", ".join(f"{model.name} {model.version}".strip() for model in plan.models)
+
+
+def camera_device(plan: Plan) -> str:
+    """`/dev/video0` where the camera is one of this machine, else nothing."""
+    camera = str(plan.settings.get("camera", "0")) if plan.strategy == "edge" else ""
+    if camera.isdigit():
+        return f"/dev/video{camera}"
+    return camera if camera.startswith("/dev/") else ""
+
+
+def preview_port(plan: Plan) -> str:
+    """Of the page with the live picture, if there is one."""
+    return str(plan.settings.get("preview") or "").rpartition(":")[2]

@@ -1,0 +1,201 @@
+"""What is decided before any file is written: one value that all writers of files read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from mlopsdeploy import __version__
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.package.lock import Lock
+from mlopsdeploy.package.measure import Measured
+
+Strategy = Literal["serve", "batch", "edge"]
+TARGETS: Mapping[Strategy, tuple[str, ...]] = {
+    "serve": ("docker", "compose", "kubernetes", "systemd", "kserve"),
+    "batch": ("cron", "systemd", "kubernetes", "airflow", "ray"),
+    "edge": ("systemd", "docker"),
+}
+# Run from a folder on a machine; the others run from an image.
+ON_MACHINES = {"systemd", "cron", "airflow"}
+NIGHTLY = "0 2 * * *"
+
+# Where things are in an image. On a machine all of it is in /opt/NAME.
+VENV = "/opt/venv"
+MODELS = "/app/models"
+CONFIG = "/etc/mlopsdeploy"
+DATA = "/data"
+USER = 10001
+
+
+@dataclass(frozen=True)
+class PackedModel:
+    """A model as the package has it.
+
+    Attributes:
+        name: what it is called there, and its folder.
+        version: as in its `model.yaml`.
+        digest: SHA-256 of what shapes its answers, as `find_model` finds it in the package.
+        source: the reference it came from.
+        built_in: whether it travels in mlopsdeploy's own wheel.
+        runtime: what runs it.
+        task: what it is for.
+        bytes: the size of its files.
+    """
+
+    name: str
+    version: str
+    digest: str
+    source: str
+    built_in: bool
+    runtime: str
+    task: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is decided.
+
+    Attributes:
+        strategy: serve, batch or edge.
+        target: what it is packaged for.
+        name: of the workload, in every name and label; fit for DNS.
+        settings: what goes into the packaged YAML.
+        models: one, or for serve several.
+        lock: the packages.
+        registry_image: what the image is called, where that was said.
+        python: "3.11", the version that was used here.
+        measured: None where nothing was.
+        notes: what the user should know, one line each.
+    """
+
+    strategy: Strategy
+    target: str
+    name: str
+    settings: Mapping[str, Any]
+    models: tuple[PackedModel, ...]
+    lock: Lock
+    python: str
+    registry_image: str | None = None
+    measured: Measured | None = None
+    schedule: str = NIGHTLY
+    drain: float = 30.0
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def on_machine(self) -> bool:
+        """Whether it runs from a folder rather than from an image."""
+        return self.target in ON_MACHINES
+
+    @property
+    def home(self) -> str:
+        """The folder that holds all of it on a machine."""
+        return f"/opt/{self.name}"
+
+    @property
+    def config_name(self) -> str:
+        """Of the packaged YAML."""
+        return f"{self.strategy}.yaml"
+
+    @property
+    def config_path(self) -> str:
+        """Where the YAML is when it runs."""
+        return f"{self.home if self.on_machine else CONFIG}/{self.config_name}"
+
+    @property
+    def program(self) -> str:
+        """The command's place when it runs."""
+        return f"{self.home}/venv/bin/mlopsdeploy" if self.on_machine else "mlopsdeploy"
+
+    @property
+    def arguments(self) -> list[str]:
+        """What the command is given: no more than the YAML."""
+        return [self.strategy, "--config", self.config_path]
+
+    @property
+    def image(self) -> str:
+        """Its full name."""
+        return self.registry_image or f"{self.name}:{self.version}"
+
+    @property
+    def port(self) -> int:
+        """That a server listens at."""
+        return int(self.settings.get("port", 8080))
+
+    @property
+    def workers(self) -> int:
+        """Of a server; 1 where the machine decides."""
+        return int(self.settings.get("workers") or 1)
+
+    @property
+    def version(self) -> str:
+        """Of the first model, fit for labels and tags; where it has none, its digest's start."""
+        said = re.sub(r"[^A-Za-z0-9._-]+", "-", self.models[0].version)[:50].strip("._-")
+        return said or self.models[0].digest[:12]
+
+    @property
+    def packages_models(self) -> bool:
+        """Whether there are model files in the package, beside the wheel's own."""
+        return not all(model.built_in for model in self.models)
+
+    @cached_property
+    def config(self) -> str:
+        """The packaged YAML."""
+        head = (
+            f"# Written by mlopsdeploy {__version__} for {self.target}. The settings are those of "
+            f"'mlopsdeploy {self.strategy}'.\n"
+        )
+        return head + yaml.safe_dump(dict(self.settings), sort_keys=False, allow_unicode=True)
+
+    @property
+    def config_digest(self) -> str:
+        """Changes with the YAML, and with it the pods that read it."""
+        return sha256(self.config.encode()).hexdigest()
+
+    def record(self) -> str:
+        """`package.json`: what was packaged, for programs and for the next `package`."""
+        said = {
+            "mlopsdeploy": __version__,
+            "strategy": self.strategy,
+            "target": self.target,
+            "name": self.name,
+            "image": None if self.on_machine else self.image,
+            "python": self.python,
+            "models": [vars(model) for model in self.models],
+            "packages": [vars(package) for package in self.lock.packages],
+            "measured": vars(self.measured) if self.measured else None,
+        }
+        return json.dumps(said, indent=2, default=str) + "\n"
+
+
+def dns_name(text: str) -> str:
+    """A name that Kubernetes, systemd and image registries all take (RFC 1123).
+
+    Raises:
+        ConfigError: nothing of it can stay.
+    """
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:50].strip("-")
+    if not name:
+        raise ConfigError(f"--name {text!r}: needs letters or digits")
+    return name
+
+
+def check_output(folder: Path) -> None:
+    """See that nothing is lost by writing there.
+
+    Raises:
+        ConfigError: it holds something that `package` did not write.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "package.json").is_file():
+        raise ConfigError(f"--output {folder}: holds other files; name a new folder")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--output {folder}: is a file; name a folder")

@@ -1,0 +1,160 @@
+"""Units for machines with systemd, locked in as far as the strategy lets them be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import PurePosixPath
+
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.package import images
+from mlopsdeploy.package.kubernetes import MARGIN
+from mlopsdeploy.package.plan import Plan
+from mlopsdeploy.package.rendering import render
+
+_DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
+_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
+UNITS = "/etc/systemd/system"
+
+
+def systemd(plan: Plan) -> dict[str, str]:
+    """The unit, for a batch its timer, and the script that installs them."""
+    service = f"{plan.name}.service"
+    files = {service: unit(plan)}
+    installed = [(service, f"{UNITS}/{service}", 644)]
+    started = service
+    if plan.strategy == "batch":
+        started = f"{plan.name}.timer"
+        files[started] = render("unit.timer.j2", plan, calendar=on_calendar(plan.schedule))
+        installed.append((started, f"{UNITS}/{started}", 644))
+    files["install.sh"] = install_script(
+        plan,
+        installed,
+        [
+            "systemctl daemon-reload",
+            f"systemctl enable '{started}'",
+            f"systemctl restart '{started}'",
+        ],
+        static_user=plan.strategy == "batch",
+    )
+    return files
+
+
+def install_script(
+    plan: Plan, installed: list[tuple[str, str, int]], after: list[str], *, static_user: bool
+) -> str:
+    """`install.sh`: the environment, the models, the YAML, then files of the target's own.
+
+    Args:
+        plan: of the package.
+        installed: file, place and mode of the target's own.
+        after: lines that end the script.
+        static_user: whether a user is made, who then can be given rights to data.
+    """
+    return render(
+        "install.sh.j2",
+        plan,
+        installed=installed,
+        after=after,
+        static_user=static_user,
+        lock_digest=sha256(plan.lock.text().encode()).hexdigest()[:12],
+    )
+
+
+def unit(plan: Plan) -> str:
+    """The service."""
+    stop = math.ceil(plan.drain) + MARGIN if plan.strategy == "serve" else 60
+    local = [path for path in _paths(plan) if path.startswith("/")]
+    outputs = [str(PurePosixPath(path).parent) for path in _written(plan) if path.startswith("/")]
+    network = any("://" in path for path in _paths(plan))
+    families = ["AF_UNIX", "AF_INET", "AF_INET6"]
+    if plan.strategy == "batch" and not network:
+        families = ["AF_UNIX"]
+    return render(
+        "unit.service.j2",
+        plan,
+        description=f"mlopsdeploy {plan.strategy}: {images.model_list(plan)}",
+        network=network,
+        static_user=plan.strategy == "batch",
+        stop=stop,
+        reads_home=any(path.startswith(("/home/", "/root/")) for path in local),
+        writable=sorted(set(outputs)),
+        device=images.camera_device(plan),
+        families=" ".join(families),
+    )
+
+
+def _paths(plan: Plan) -> list[str]:
+    """All that the settings name."""
+    return [str(plan.settings.get(key) or "") for key in ("input", "camera")] + _written(plan)
+
+
+def _written(plan: Plan) -> list[str]:
+    keys = ("output", "report", "events", "snapshots", "save")
+    return [str(plan.settings[key]) for key in keys if plan.settings.get(key)]
+
+
+# ---------------------------------------------------------------- cron's rhythm
+
+
+def on_calendar(schedule: str) -> list[str]:
+    """Cron's expression as `OnCalendar=` of systemd.time(7).
+
+    Where cron has a day of the month or a day of the week, either being enough, systemd has two
+    lines.
+
+    Raises:
+        ConfigError: systemd has no word for it.
+    """
+    try:
+        return list(_on_calendar(schedule))
+    except ValueError as error:
+        raise ConfigError(f"schedule {schedule!r}: systemd has no word for it ({error})") from error
+
+
+def _on_calendar(schedule: str) -> Iterator[str]:
+    minute, hour, day, month, weekday = schedule.split()
+    time = f"{_field(hour, 0)}:{_field(minute, 0)}:00"
+    months = _field(month, 1, _MONTHS)
+    date = f"*-{months}-{_field(day, 1)}"
+    if weekday == "*":
+        yield f"{date} {time}"
+    elif day.startswith("*") or weekday.startswith("*"):  # both are asked for
+        yield f"{_weekdays(weekday)} {date} {time}"
+    else:
+        yield f"{date} {time}"
+        yield f"{_weekdays(weekday)} *-{months}-* {time}"
+
+
+def _field(said: str, first: int, names: tuple[str, ...] = ()) -> str:
+    """`*/15` is `0/15` or `1/15`, `1-5` is `1..5`, `JAN` is 1."""
+
+    def one(part: str) -> str:
+        values, _, step = part.partition("/")
+        if values == "*":
+            return f"{first}/{step}" if step else "*"
+        ends = [names.index(end.upper()) if end.upper() in names else int(end)
+                for end in values.split("-")]  # fmt: skip
+        spread = "..".join(map(str, ends))
+        return f"{spread}/{step}" if step else spread
+
+    return ",".join(one(part) for part in said.split(","))
+
+
+def _weekdays(said: str) -> str:
+    """`1-5` is `Mon,Tue,Wed,Thu,Fri`; Sunday is 0 and 7."""
+    return ",".join(_DAYS[number] for number in sorted(set(_numbers(said))))
+
+
+def _numbers(said: str) -> Iterator[int]:
+    names = [day.upper() for day in _DAYS]
+    for part in said.split(","):
+        values, _, step = part.partition("/")
+        ends = ["0", "6"] if values == "*" else values.split("-")
+        first, last = (
+            names.index(end.upper()) if end.upper() in names else int(end)
+            for end in (ends[0], ends[-1])
+        )
+        for number in range(first, last + 1, int(step or 1)):
+            yield number % 7

@@ -1,0 +1,199 @@
+"""Which files a strategy has for a target, and what an operator is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from mlopsdeploy.package import kubernetes
+from mlopsdeploy.package.airflow import airflow
+from mlopsdeploy.package.compose import compose
+from mlopsdeploy.package.cron import cron
+from mlopsdeploy.package.images import camera_device, docker, image_files
+from mlopsdeploy.package.kserve import kserve
+from mlopsdeploy.package.measure import MIB
+from mlopsdeploy.package.plan import DATA, Plan
+from mlopsdeploy.package.ray import ray
+from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.systemd import systemd
+
+
+def _kubernetes(plan: Plan) -> dict[str, str]:
+    write = kubernetes.serve if plan.strategy == "serve" else kubernetes.batch
+    return {**image_files(plan), **write(plan)}
+
+
+_WRITERS: Mapping[str, Callable[[Plan], dict[str, str]]] = {
+    "docker": docker,
+    "compose": compose,
+    "kubernetes": _kubernetes,
+    "systemd": systemd,
+    "kserve": kserve,
+    "cron": cron,
+    "airflow": airflow,
+    "ray": ray,
+}
+_WHAT = {
+    "Dockerfile": "the image: two stages, a user without rights, no pip and no training framework",
+    ".dockerignore": "nothing else gets into the build",
+    "requirements.lock": "exact versions of all packages",
+    "compose.yaml": "the server, read-only, with limits and a log that does not grow",
+    "install.sh": "installs it on this machine; run it again after a change",
+    "run.sh": "starts it",
+    "configmap.yaml": "the YAML, in the cluster",
+    "deployment.yaml": "the pods, with probes and the time to drain",
+    "service.yaml": "its name in the cluster",
+    "pdb.yaml": "drained nodes take one pod at a time",
+    "hpa.yaml": "as many pods as the CPU asks for",
+    "networkpolicy.yaml": "in through one port, out to nowhere",
+    "keda.yaml": "as many pods as requests ask for; in place of hpa.yaml",
+    "servicemonitor.yaml": "for the Prometheus operator",
+    "pvc.yaml": "the volume of input and output",
+    "cronjob.yaml": "the run; one at a time, resumed where a pod was killed",
+    "inferenceservice.yaml": "the server, under KServe",
+    "rayjob.yaml": "the run, on a cluster that lives as long as it does",
+    "package.json": "what was packaged, for programs",
+    "models": "the models, with their sums",
+}
+_SUFFIXES = {
+    ".service": "the unit",
+    ".timer": "when it runs; a missed time is made up for",
+    ".cron": "when it runs",
+    ".whl": "mlopsdeploy itself",
+    ".py": "the DAG",
+}
+
+
+def write_files(plan: Plan) -> dict[str, str]:
+    """Text by path within the package."""
+    files = {
+        plan.config_name: plan.config,
+        "requirements.lock": plan.lock.text(),
+        **_WRITERS[plan.target](plan),
+        "package.json": plan.record(),
+    }
+    files["README.md"] = readme(plan, list(files))
+    return files
+
+
+def readme(plan: Plan, paths: Sequence[str]) -> str:
+    """What an operator reads first."""
+    everything = [*paths, *[plan.lock.wheel] * bool(plan.lock.wheel)]
+    everything += ["models"] * plan.packages_models
+    described = [(f"`{path}`", _what(path, plan)) for path in sorted(everything)]
+    return render(
+        "README.md.j2",
+        plan,
+        size=size_line(plan),
+        steps="\n".join(steps(plan)),
+        changes=changes(plan),
+        described=described,
+    )
+
+
+def _what(path: str, plan: Plan) -> str:
+    name = path.rpartition("/")[2]
+    if name == plan.config_name:
+        return f"settings; 'mlopsdeploy {plan.strategy} --config {name}' takes the same"
+    suffix = "." + name.rpartition(".")[2]
+    return _WHAT.get(name) or _SUFFIXES[suffix]
+
+
+def size_line(plan: Plan) -> str:
+    """What the wheels add up to."""
+    lock = plan.lock
+    count = len(lock.packages) + bool(lock.wheel)
+    if not lock.hashed:
+        return f"{count} packages, without hashes: {lock.why_bare}."
+    installed = sum(package.installed for package in lock.packages)
+    unknown = [package.name for package in lock.packages if not package.installed]
+    said = f"{count} wheels, {lock.bytes / 1e6:.0f} MB to download"
+    if installed:
+        said += f", {installed / 1e6:.0f} MB installed"
+        said += f" (without {', '.join(unknown)})" if unknown else ""
+    said += "; no training framework. Each has its SHA-256 in requirements.lock"
+    if "arm64" not in lock.platforms:
+        return said + ". Only for amd64: not all of them have a wheel for arm64."
+    return said + ", for amd64 and arm64."
+
+
+def steps(plan: Plan) -> list[str]:
+    """At most three commands."""
+    build = [f"docker build --tag {plan.image} .", f"docker push {plan.image}"]
+    return {
+        "docker": ["./run.sh", f"docker logs --follow {plan.name}"],
+        "compose": ["docker compose up --build --detach --wait"],
+        "kubernetes": [*build, "kubectl apply --filename kubernetes/"],
+        "kserve": [*build, "kubectl apply --filename kserve/"],
+        "ray": [*build, "kubectl apply --filename ray/"],
+        "systemd": [
+            "sudo ./install.sh",
+            f"systemctl status {plan.name}{'.timer' if plan.strategy == 'batch' else ''}",
+            f"journalctl --unit {plan.name} --follow",
+        ],
+        "cron": ["sudo ./install.sh", f"sudo -u {plan.name} {plan.home}/run.sh"],
+        "airflow": [
+            "sudo ./install.sh",
+            f'cp dags/{plan.name.replace("-", "_")}.py "$AIRFLOW_HOME/dags/"',
+            f"airflow dags unpause {plan.name}",
+        ],
+    }[plan.target]
+
+
+def changes(plan: Plan) -> list[str]:
+    """What an operator most likely wants otherwise."""
+    said = [f"Settings: `{plan.config_name}`" + _also(plan)]
+    if not plan.on_machine:
+        said.append(
+            "The base image is pinned by its tag. To pin it by digest, build with "
+            "`--build-arg PYTHON_IMAGE=python@sha256:…`, as `docker buildx imagetools inspect` "
+            "tells it."
+        )
+    if plan.target in ("kubernetes", "kserve", "ray"):
+        said.append(
+            f"The image's name is `{plan.image}`; `--image registry/name:tag` of "
+            "`mlopsdeploy package` writes your registry's into all files."
+        )
+        requested, limit = kubernetes.memory(plan)
+        said.append(
+            f"Memory: {requested // MIB} MiB requested, {limit // MIB} MiB allowed. "
+            + " ".join(kubernetes.resources_head(plan).splitlines())
+        )
+    if plan.strategy == "serve":
+        said.append(
+            "There is no TLS and no login here: put a proxy or an ingress with both in front."
+        )
+    if plan.strategy == "batch":
+        where = f"/var/lib/{plan.name}" if plan.on_machine else f"{DATA}, on the volume"
+        said.append(f"Relative paths in the settings begin at {where}.")
+        zone = "UTC" if plan.target in ("kubernetes", "airflow") else "the machine's own time"
+        if plan.target != "ray":
+            said.append(f"When: `{plan.schedule}`, in {zone}.")
+        said.append(f"Passwords of databases and stores: as KEY=value in {secret(plan)}.")
+    if plan.strategy == "edge" and camera_device(plan):
+        said.append(f"The camera is {camera_device(plan)}.")
+    return said
+
+
+def secret(plan: Plan) -> str:
+    """Where passwords go, as variables of the environment; they win over the YAML."""
+    if plan.target == "airflow":
+        return "the DAG's env, from a Variable of Airflow"
+    if plan.target == "docker":
+        return "secrets.env beside run.sh"
+    return f"/etc/{plan.name}.env" if plan.on_machine else f"the Secret {plan.name}"
+
+
+def _also(plan: Plan) -> str:
+    if plan.target in ("kubernetes", "kserve", "ray"):
+        return (
+            "; package again after a change, so that the ConfigMap and the pods follow. "
+            "'digest' pins each model: another one is refused at the start"
+            if any("digest" in one for one in _model_settings(plan))
+            else "; package again after a change, so that the ConfigMap and the pods follow."
+        )
+    return "."
+
+
+def _model_settings(plan: Plan) -> Sequence[Mapping[str, object]]:
+    models: Sequence[Mapping[str, object]] = plan.settings.get("models", (plan.settings,))
+    return models

@@ -1,0 +1,138 @@
+"""The config that is written validates, and runs."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from dataclasses import replace
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import yaml
+from cronsim import CronSim
+
+from mlopsdeploy.choose import configs
+from mlopsdeploy.choose.decide import decide
+from mlopsdeploy.choose.options import INTERVALS
+from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
+from mlopsdeploy.errors import ConfigError, InputError
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CLASSES = {"batch": BatchSettings, "serve": ServeSettings, "edge": EdgeSettings}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """`written(answers, found)`: the strategy and the file."""
+
+    def write(answers, found):
+        decision = decide(answers, found)
+        path = tmp_path / "config.yaml"
+        configs.check(str(path))
+        configs.write(str(path), configs.config(answers, found, decision))
+        return decision.recommended, path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("answers", "strategy"),
+    [
+        ({"response_time": "25h"}, "batch"),
+        ({"response_time": "25h", "text_column": "review", "price_per_hour": 0}, "batch"),
+        ({}, "serve"),
+        ({"features": "a,b"}, "serve"),
+        ({"data_at": "device"}, "edge"),
+    ],
+)
+def test_it_validates_and_says_why(found, written, answers, strategy):
+    task = "object_detection" if strategy == "edge" else "text_classification"
+    got, path = written(ChooseSettings(model="m", **answers), replace(found, task=task))
+    assert got == strategy
+    load(CLASSES[strategy], str(path), {}, {})
+    text = path.read_text("utf-8")
+    assert text.startswith(f"# {strategy}: chosen by mlopsdeploy choose.")
+    assert "# cost: " in text
+
+
+def test_a_schedule_for_every_interval():
+    for seconds in INTERVALS:
+        times = CronSim(configs.cron(seconds), datetime(2026, 3, 2))
+        runs = [next(times) for _ in range(50)]
+        gaps = {(after - before).total_seconds() for before, after in pairwise(runs)}
+        assert gaps == {seconds}
+
+
+def test_batch_runs_it(found, written, customers, churn_onnx, mlopsdeploy, tmp_path):
+    answers = ChooseSettings(model=str(churn_onnx), sample=str(customers), response_time="25h")
+    strategy, path = written(answers, replace(found, task="tabular_classification"))
+    assert strategy == "batch"
+    said = yaml.safe_load(path.read_text("utf-8"))
+    assert said["schedule"] == "0 2 * * *"
+    done = mlopsdeploy("batch", "--config", path, "--schedule", "off", "--json")
+    assert done.code == 0, done
+    assert json.loads(done.out)["rows"] == 50
+
+
+def test_serve_runs_it(found, written, churn_onnx, tmp_path):
+    strategy, path = written(
+        ChooseSettings(model=str(churn_onnx)), replace(found, task="tabular_classification")
+    )
+    assert strategy == "serve"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlopsdeploy", "serve", "--config", str(path)]
+    with subprocess.Popen(
+        [*command, "--port", str(port), "--workers", "1"], cwd=tmp_path
+    ) as server:
+        try:
+            end = time.monotonic() + 60
+            while True:
+                try:
+                    ready = urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
+                    break
+                except OSError:
+                    assert time.monotonic() < end
+                    time.sleep(0.05)
+            with ready:
+                assert ready.status == 200
+        finally:
+            server.terminate()
+            assert server.wait(60) == 0
+
+
+def test_edge_runs_it(found, written, mlopsdeploy, tmp_path):
+    answers = ChooseSettings(
+        model="detector", sample=str(EXAMPLES / "street.mp4"), data_at="device"
+    )
+    strategy, path = written(answers, replace(found, task="object_detection"))
+    assert strategy == "edge"
+    done = mlopsdeploy("edge", "--config", path, "--limit", "5", "--no-window", "--threads", "1")
+    assert done.code == 0, done
+    assert (tmp_path / "events.jsonl").exists()
+
+
+def test_there_is_none_where_nothing_could_run_it(found):
+    answers = ChooseSettings(data_at="device")
+    with pytest.raises(ConfigError, match="'mlopsdeploy edge' runs models of pictures"):
+        configs.config(answers, found, decide(answers, found))
+    pictures = replace(found, task="object_detection")
+    answers = ChooseSettings(response_time="25h")
+    assert "does not read pictures" in configs.why_not(decide(answers, pictures), pictures)
+    nothing = ChooseSettings(may_leave=False)
+    assert configs.why_not(decide(nothing, found), found) == "none of the three fits"
+
+
+def test_what_is_there_stays(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: mine\n", "utf-8")
+    with pytest.raises(InputError, match="is there already"):
+        configs.check(str(path))
+    with pytest.raises(InputError, match="there is no folder"):
+        configs.check(str(tmp_path / "no" / "mine.yaml"))

@@ -1,0 +1,63 @@
+"""Resources of KEDA, the Prometheus operator and KServe against models made from their schemas.
+
+They live in environments of their own. KubeRay publishes no such package: of a RayJob only the pods
+are checked.
+"""
+
+import json
+import subprocess
+
+import pytest
+
+# Reads a resource into the typed models, and says what they kept of it.
+TYPED = """
+import importlib, json, sys
+module, kind, said = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+model = getattr(importlib.import_module(module), kind).model_validate(said)
+print(json.dumps(model.model_dump(mode="json", by_alias=True, exclude_unset=True)))
+"""
+# What fields KServe's own models have.
+KSERVE = """
+import json
+from kserve import models
+print(json.dumps({
+    name: list(getattr(models, name).attribute_map.values())
+    for name in ("V1beta1InferenceService", "V1beta1InferenceServiceSpec", "V1beta1PredictorSpec")
+}))
+"""
+
+
+def run(python, script, *arguments):
+    done = subprocess.run(
+        [str(python), "-c", script, *arguments],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("file", "module"),
+    [
+        ("keda.yaml", "cloudcoil.models.keda.v1alpha1"),
+        ("servicemonitor.yaml", "cloudcoil.models.prometheus_operator.v1"),
+    ],
+)
+def test_typed_models_keep_every_field(environment, written, measured, file, module):
+    python = environment(
+        "cloudcoil", "cloudcoil-models-keda>=2.16", "cloudcoil-models-prometheus-operator>=0.80"
+    )
+    said = written("serve", "kubernetes", measured=measured)[f"kubernetes/variants/{file}"]
+    assert run(python, TYPED, module, said["kind"], json.dumps(said)) == said
+    said["spec"]["nonsense"] = 1  # what a slip of a name would look like
+    assert run(python, TYPED, module, said["kind"], json.dumps(said)) != said
+
+
+def test_an_inference_service_has_only_fields_that_kserve_knows(environment, written):
+    fields = run(environment("kserve", "kserve>=0.15,<0.22"), KSERVE)
+    said = written("serve", "kserve")["kserve/inferenceservice.yaml"]
+    assert said.keys() <= set(fields["V1beta1InferenceService"])
+    assert said["spec"].keys() <= set(fields["V1beta1InferenceServiceSpec"])
+    assert said["spec"]["predictor"].keys() <= set(fields["V1beta1PredictorSpec"])
+    [container] = said["spec"]["predictor"]["containers"]
+    assert container["name"] == "kserve-container"  # that KServe looks for

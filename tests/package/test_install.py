@@ -1,0 +1,66 @@
+"""install.sh and what it leaves behind, run for real in a root of its own (see container.py)."""
+
+import shutil
+import subprocess
+
+import pytest
+
+from . import container
+
+PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
+@pytest.fixture(scope="module")
+def machine(packaged, churn_onnx, tmp_path_factory):
+    """A machine on which the cron target's install.sh was run."""
+    container.needed()
+    folder = packaged(
+        "batch", "cron", model=str(churn_onnx), input="customers.csv", output="scored.csv"
+    )
+    container.hashed(folder)
+    root = container.Root(tmp_path_factory.mktemp("machine") / "root")
+    (root.path / "etc" / "cron.d").mkdir(exist_ok=True)
+    shutil.copytree(folder, root.inside("/deploy"))
+    done = subprocess.run(
+        root.command(["./install.sh"], env={**PATH, **container.index()}, cwd="/deploy"),
+        capture_output=True, text=True, check=False, timeout=280,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return root
+
+
+def user(machine):
+    line = next(
+        line
+        for line in machine.inside("/etc/passwd").read_text("utf-8").splitlines()
+        if line.startswith("churn-batch:")
+    )
+    return ":".join(line.split(":")[2:4])
+
+
+def test_the_crontabs_line_runs_as_its_user(machine, customers):
+    home = machine.inside("/var/lib/churn-batch")
+    shutil.copyfile(customers, home / "customers.csv")
+    crontab = machine.inside("/etc/cron.d/churn-batch").read_text("utf-8").splitlines()
+    *_, name, program = crontab[-1].split()
+    assert crontab[-1].startswith("0 2 * * * ")
+    assert name == "churn-batch"
+    command = machine.command([program], env=PATH, user=user(machine), network=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert (done.returncode, done.stdout) == (0, ""), done  # no mail
+    assert len((home / "scored.csv").read_text("utf-8").splitlines()) == 51
+
+    (home / "customers.csv").unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    assert done.returncode == 2
+    assert "ended with code 2" in done.stdout  # the mail, with the reason
+    assert "customers.csv" in done.stdout
+
+
+def test_the_user_can_change_nothing_of_the_program(machine):
+    command = machine.command(
+        ["/bin/sh", "-c", "echo x >> /opt/churn-batch/batch.yaml"], env=PATH, user=user(machine)
+    )
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode
+    assert "ermission denied" in done.stderr

@@ -1,0 +1,168 @@
+"""Every target's files, each given to the checker of its kind."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.package import checks, command
+from mlopsdeploy.package.plan import TARGETS, check_output, dns_name
+
+EVERY = [(strategy, target) for strategy, targets in TARGETS.items() for target in targets]
+# Their schemas are nowhere but in a cluster; see test_custom_resources.py.
+FOREIGN = {"the ScaledObject", "the ServiceMonitor", "the InferenceService", "the RayJob"}
+
+
+def installed(name):
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+
+
+@pytest.mark.parametrize(("strategy", "target"), EVERY)
+def test_every_file_passes_its_checker(written, tmp_path, strategy, target):
+    for tool in ("hadolint", "shellcheck", "check-jsonschema", "systemd-analyze"):
+        if not installed(tool):
+            pytest.skip(f"{tool} is not installed")
+    files = written(strategy, target)
+    found = checks.check(tmp_path, strategy)
+    left = {one.what for one in found if not one.done}
+    assert left <= FOREIGN | {f"fraud_{strategy}.py"}, left
+    by = " ".join(one.by for one in found if one.done)
+    expected = {
+        "docker": "hadolint", "compose": "Compose", "kubernetes": "Kubernetes", "kserve": "pod",
+        "ray": "pod", "systemd": "systemd-analyze verify", "cron": "shellcheck",
+        "airflow": "compiler",
+    }  # fmt: skip
+    assert expected[target] in by
+    text = files["README.md"]
+    for path in files:
+        assert path == "README.md" or f"`{path}`" in text, path
+    assert "ab" * 32 in text  # the digest
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "said"),
+    [
+        ("kubernetes/deployment.yaml", "runAsNonRoot", "runAsNoRoot", "runAsNoRoot"),
+        ("kubernetes/pdb.yaml", "maxUnavailable: 1", "maxUnavailable: [1]", "pdb.yaml"),
+        ("Dockerfile", "WORKDIR /app", "WORKDIR app", "hadolint"),
+    ],
+)
+def test_a_checker_that_refuses_a_file_is_heard(written, tmp_path, path, old, new, said):
+    written("serve", "kubernetes")
+    text = (tmp_path / path).read_text("utf-8")
+    assert old in text
+    (tmp_path / path).write_text(text.replace(old, new), "utf-8")
+    with pytest.raises(MlopsDeployError, match=said):
+        checks.check(tmp_path, "serve")
+
+
+def test_a_broken_unit_is_heard(written, tmp_path):
+    written("serve", "systemd")
+    unit = tmp_path / "fraud-serve.service"
+    unit.write_text(unit.read_text("utf-8").replace("KillMode=mixed", "KillMode=gentle"), "utf-8")
+    with pytest.raises(MlopsDeployError, match="kill mode"):
+        checks.check(tmp_path, "serve")
+
+
+def test_units_are_locked_in(written, tmp_path):
+    for strategy in ("serve", "batch", "edge"):
+        written(strategy, "systemd")
+        exposure = checks._exposure(tmp_path / f"fraud-{strategy}.service")
+        assert float(exposure.split()[1]) < 2.5, (strategy, exposure)
+
+
+def test_the_drain_fits_everywhere(written):
+    """20 s to drain: everybody who ends the server waits at least so long."""
+    assert "TimeoutStopSec=25" in written("serve", "systemd")["fraud-serve.service"]
+    assert "--stop-timeout 25" in written("serve", "docker")["run.sh"]
+    compose = written("serve", "compose")["compose.yaml"]
+    assert compose["services"]["serve"]["stop_grace_period"] == "25s"
+
+
+def test_a_camera_of_this_machine_is_let_in_and_no_other_device(written, plan):
+    unit = written("edge", "systemd")["fraud-edge.service"]
+    assert "DeviceAllow=char-video4linux rw" in unit
+    assert "SupplementaryGroups=video" in unit
+    assert "--device /dev/video0" in written("edge", "docker")["run.sh"]
+    settings = {"camera": "rtsp://camera/1", "model": "detector", "window": False}
+    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
+    assert "PrivateDevices=yes" in unit
+    assert "network-online.target" in unit
+    assert "--device" not in written("edge", "docker", settings=settings)["run.sh"]
+
+
+def test_a_batch_unit_may_write_where_its_output_goes_and_nowhere_else(written):
+    settings = {"model": "fraud", "input": "/srv/in/a.csv", "output": "/srv/out/b.csv"}
+    unit = written("batch", "systemd", settings=settings)["fraud-batch.service"]
+    assert "ReadWritePaths=/srv/out\n" in unit
+    assert "/srv/in" not in unit
+    assert "RestrictAddressFamilies=AF_UNIX\n" in unit  # it talks to nobody
+    settings["input"] = "postgresql://db/shop#reviews"
+    unit = written("batch", "systemd", settings=settings)["fraud-batch.service"]
+    assert "AF_INET" in unit
+
+
+# ---------------------------------------------------------------- the whole command
+
+
+def test_a_package_says_what_is_in_it(packaged, capfd):
+    folder = packaged("serve", "systemd", models=["fraud"], threshold=0.4)
+    said = capfd.readouterr().err
+    assert "checked      fraud.service: systemd-analyze verify" in said
+    record = json.loads((folder / "package.json").read_text("utf-8"))
+    assert [one["runtime"] for one in record["models"]] == ["litert"]
+    settings = yaml.safe_load((folder / "serve.yaml").read_text("utf-8"))
+    assert settings["threshold"] == 0.4
+    assert settings["models"][0]["model"] == "fraud"
+    assert not (folder / "models").exists()  # it is in the wheel
+    names = {one["name"] for one in record["packages"]}
+    assert {"ai-edge-litert", "flask", "numpy"} <= names
+    assert not names & {"openvino", "onnxruntime", "tokenizers", "torch", "tensorflow"}
+
+
+def test_a_password_is_not_spread(packaged):
+    camera = "rtsp://admin:s3cr3t@10.0.0.7/1"
+    folder = packaged("edge", "systemd", camera=camera)
+    texts = [path.read_bytes() for path in folder.iterdir() if path.suffix != ".whl"]
+    assert not [text for text in texts if b"s3cr3t" in text]
+    settings = yaml.safe_load((folder / "edge.yaml").read_text("utf-8"))
+    assert settings["camera"] == "rtsp://admin@10.0.0.7/1"
+    assert "MLOPSDEPLOY_CAMERA" in (folder / "README.md").read_text("utf-8")
+    assert (
+        "EnvironmentFile=-/etc/detector-edge.env" in (folder / "detector-edge.service").read_text()
+    )
+
+
+def test_packaged_again_it_takes_its_own_place_and_no_other(packaged, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine", "utf-8")
+    with pytest.raises(ConfigError, match="holds other files"):
+        check_output(tmp_path)
+    (tmp_path / "package.json").write_text("{}", "utf-8")
+    check_output(tmp_path)
+    check_output(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "target", "said"),
+    [
+        ("serve", "airflow", "serve goes to docker, compose"),
+        ("batch", "docker", "batch goes to cron"),
+        ("batch", "cron", "nobody is there to pipe"),
+    ],
+)
+def test_what_can_not_be_packaged_is_said_in_one_line(tmp_path, strategy, target, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        command.run_package(strategy, target, config=None, output=str(tmp_path / "deploy"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "deploy").exists()
+
+
+def test_names_fit_dns():
+    assert dns_name("My Model_v2.onnx") == "my-model-v2-onnx"
+    assert len(dns_name("x" * 200)) <= 50
+    with pytest.raises(ConfigError, match="letters or digits"):
+        dns_name("模型")
