@@ -19,7 +19,7 @@ from mlopsdeploy.model import Model
 
 # Another version of one of these may move a score by its last digits.
 _COMPUTING = ("openvino", "onnxruntime", "torch", "ai-edge-litert", "tokenizers")
-_SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text", "packages")
+_SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text")
 
 
 def identity_of(
@@ -40,13 +40,13 @@ def identity_of(
         "delimiter": settings.delimiter,
         "encoding": settings.encoding,
         "format": format_,
-        "packages": _versions(),
+        **_versions(),
     }
 
 
 def shaping_a_row(identity: Mapping[str, Any]) -> str:
     """Digest of what shapes a row's score: not what columns are called, or how rows are stored."""
-    return _digest({name: identity[name] for name in _SHAPING_A_ROW})
+    return _digest({name: identity[name] for name in (*_SHAPING_A_ROW, *_versions())})
 
 
 def manifest_of(
@@ -101,10 +101,10 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"mlopsdeploy": __version__}
+    found = {"mlopsdeploy version": __version__}
     for name in _COMPUTING:
         with suppress(PackageNotFoundError):
-            found[name] = version(name)
+            found[f"{name} version"] = version(name)
     return found
 
 
