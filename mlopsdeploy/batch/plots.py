@@ -7,55 +7,19 @@ any script are the page's business.
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.dates import DAILY, AutoDateLocator, ConciseDateFormatter, date2num
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
+from mlopsdeploy.pages.svg import INK, QUIET, color, svg
+
 Counts = NDArray[np.int64]
-
-SERIES = 9  # colours: eight labels and all others
-
-# Colours that stand for the page's variables until `_svg` names these.
-_INK, _QUIET, _LINE = "#010101", "#020202", "#030303"
-_VARIABLES = {_INK: "--ink", _QUIET: "--quiet", _LINE: "--line"}
-_VARIABLES |= {f"#04040{place}": f"--s{place}" for place in range(SERIES)}
-
-_STYLE: dict[Any, Any] = {
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _QUIET,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "font.size": 10,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.7,
-    "svg.fonttype": "none",
-    "text.color": _INK,
-    "xtick.color": _LINE,
-    "xtick.labelcolor": _QUIET,
-    "ytick.color": _LINE,
-    "ytick.labelcolor": _QUIET,
-    "ytick.major.size": 0,
-}
-
-
-def color(series: int) -> str:
-    """The colour of a label by its place among those that are shown; the last is for all others."""
-    return f"#04040{min(series, SERIES - 1)}"
 
 
 def scores(counts: Counts, before: Counts | None, series: int, low: float, words: str) -> str:
@@ -76,12 +40,12 @@ def scores(counts: Counts, before: Counts | None, series: int, low: float, words
         axes.stairs(_shares(counts), edges, fill=True, color=color(series))
         if before is not None and before.sum():
             grouped = before.reshape(-1, step).sum(axis=1)
-            axes.stairs(_shares(grouped), edges, color=_INK, linewidth=1.2)
+            axes.stairs(_shares(grouped), edges, color=INK, linewidth=1.2)
         axes.set_xlim(low, 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         _percent_axis(axes)
 
-    return _svg(300, 140, words, draw)
+    return svg(300, 140, words, draw)
 
 
 def lengths(starts: Counts, counts: Counts, before: Counts | None, words: str) -> str:
@@ -94,14 +58,14 @@ def lengths(starts: Counts, counts: Counts, before: Counts | None, words: str) -
     def draw(axes: Axes) -> None:
         axes.stairs(_shares(counts)[first:last], edges, fill=True, color=color(0))
         if before is not None and before.sum():
-            axes.stairs(_shares(before)[first:last], edges, color=_INK, linewidth=1.2)
+            axes.stairs(_shares(before)[first:last], edges, color=INK, linewidth=1.2)
         doublings = [place for place in range(first, last) if _is_power_of_two(int(starts[place]))]
         ticks = doublings[:: max(1, -(-len(doublings) // 7))] or [first]
         axes.set_xticks(ticks, [f"{starts[place]:,}" for place in ticks])
         axes.set_xlim(first, last)
         _percent_axis(axes)
 
-    return _svg(340, 170, words, draw)
+    return svg(340, 170, words, draw)
 
 
 def over_time(days: Sequence[str], period: str, counts: Counts, words: str, *, width: int) -> str:
@@ -123,11 +87,11 @@ def over_time(days: Sequence[str], period: str, counts: Counts, words: str, *, w
 
     def draw(above: Axes, below: Axes) -> None:
         look: dict[str, Any] = {"width": widths, "align": "edge", "linewidth": 0.8}
-        above.bar(starts, rows, color=_QUIET, edgecolor=_QUIET, **look)
+        above.bar(starts, rows, color=QUIET, edgecolor=QUIET, **look)
         above.yaxis.set_major_locator(MaxNLocator(2, integer=True))
         above.yaxis.set_major_formatter(lambda value, _: _short(value))
         above.tick_params(labelbottom=False, bottom=False)
-        above.set_title("rows", loc="left", fontsize=10, color=_QUIET, pad=4)
+        above.set_title("rows", loc="left", fontsize=10, color=QUIET, pad=4)
         bottom = np.zeros(len(rows))
         for place in range(counts.shape[1]):
             shares = counts[:, place] / np.maximum(rows, 1)
@@ -137,7 +101,7 @@ def over_time(days: Sequence[str], period: str, counts: Counts, words: str, *, w
             bottom += shares
         below.set_ylim(0, 1)
         below.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
-        below.set_title("share of each label", loc="left", fontsize=10, color=_QUIET, pad=4)
+        below.set_title("share of each label", loc="left", fontsize=10, color=QUIET, pad=4)
         below.set_xlim(starts[0], starts[-1] + widths[-1])
         if len(days) <= 3:
             below.set_xticks(starts, days, ha="left")
@@ -147,7 +111,7 @@ def over_time(days: Sequence[str], period: str, counts: Counts, words: str, *, w
         below.xaxis.set_major_locator(locator)
         below.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
 
-    return _svg(width, 250, words, draw, heights=(1, 3))
+    return svg(width, 250, words, draw, heights=(1, 3))
 
 
 def weekly(rows: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
@@ -182,44 +146,3 @@ def _short(value: float) -> str:
         if value >= unit:
             return f"{value / unit:g}{name}"
     return f"{value:g}"
-
-
-def _svg(
-    width: int,
-    height: int,
-    words: str,
-    draw: Callable[..., None],
-    heights: Sequence[int] = (1,),
-) -> str:
-    """What `draw` draws into axes, one above the other, as an SVG element.
-
-    Only `Figure` is used, and never pyplot, which keeps figures alive and asks for a display.
-    """
-    # Ids come from what they name and this salt: the same in each run, and different in each plot.
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": f"{words} {width}"}):
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-        canvas = FigureCanvasSVG(figure)
-        panels = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)
-        draw(*panels[:, 0])
-        figure.patch.set_visible(False)
-        for axes in panels[:, 0]:
-            axes.patch.set_visible(False)
-        file = io.StringIO()
-        canvas.print_svg(
-            file, metadata={"Date": None, "Creator": None, "Type": None, "Format": None}
-        )
-    svg = file.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<(metadata|style).*?</\1>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    referred = set(re.findall(r'(?:href="#|url\(#)([\w-]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in referred else "", svg)
-    for stands_for, variable in _VARIABLES.items():
-        svg = svg.replace(stands_for, f"var({variable})")
-    svg = re.sub(r"font: (\S+px) [^;\"]+", r"font-size: \1", svg)
-    svg = re.sub(r"font-family: [^;\"]+;?", "", svg)
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_quoted(words)}">'
-    return re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1).strip()
-
-
-def _quoted(words: str) -> str:
-    return words.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -24,8 +24,10 @@ from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, flat, label_text, percent
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.pages import FOLDER
+from mlopsdeploy.pages.svg import SERIES
 
-SHOWN = plots.SERIES - 1  # labels with a colour of their own
+SHOWN = SERIES - 1  # labels with a colour of their own
 MANY_DAYS = 62  # more are shown by week
 MANY_VALUES = 12  # more categories are shown as one
 WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
@@ -134,7 +136,7 @@ def render(
 ) -> str:
     """The page."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_PAGES),
+        loader=jinja2.FileSystemLoader([_PAGES, FOLDER]),
         autoescape=True,  # rows hold what anybody wrote
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-import mlopsdeploy
+from mlopsdeploy import __version__
 from mlopsdeploy.choose import picture
 from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, with_unit
 from mlopsdeploy.choose.decide import Decision
@@ -21,9 +21,9 @@ from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 from mlopsdeploy.choose.show import together
 from mlopsdeploy.choose.units import duration, money, number
 from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.pages import FOLDER
 
 _PAGES = Path(__file__).parent / "pages"
-_STYLES = Path(mlopsdeploy.__file__).parent / "batch" / "pages"  # one look for all our pages
 
 _ANSWERS = {
     "response_time": "an answer within", "requests_per_day": "predictions a day",
@@ -63,7 +63,7 @@ def write(
 def render(answers: ChooseSettings, found: Measurements, decision: Decision, config: str) -> str:
     """The page."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_PAGES, _STYLES]),
+        loader=jinja2.FileSystemLoader([_PAGES, FOLDER]),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -72,7 +72,7 @@ def render(answers: ChooseSettings, found: Measurements, decision: Decision, con
     environment.filters["number"] = number
     best = decision.option(decision.recommended) if decision.recommended else None
     return environment.get_template("choose.html").render(
-        version=mlopsdeploy.__version__,
+        version=__version__,
         headline=_headline(decision),
         best=best,
         best_cost=money(best.total, answers.currency) if best else "",
