@@ -1,6 +1,6 @@
 """A bad night: 1,000,000 reviews, one in a thousand poisonous, killed -9 ten times, resumed.
 
-    python benchmarks/nights.py    about five minutes on two cores
+    python benchmarks/nights.py
     python benchmarks/nights.py --model sentiment --rows 100000       with the built-in model
 
 **The input.** English-like reviews (see inputs.py: words by rank, log-normal lengths, median 35
@@ -9,9 +9,8 @@ few, a field too many, a byte that is not UTF-8, a carriage return outside of qu
 that the model can't take. One row opens a quote that nobody closes.
 
 **The model.** By default one made here: the mean of one random vector of 64 numbers per token, a
-matrix, two labels, with the built-in model's own tokenizer.json. It does some 15,000 reviews a
-second, so that a million take a minute or two and what is shown is the engine, not a transformer's
-arithmetic. Its table of vectors ends before the tokenizer's last words: a text with one of these
+matrix, two labels, with the built-in model's own tokenizer.json. It is quick, so that
+what is shown is the engine, not a transformer's arithmetic. Its table of vectors ends before the tokenizer's last words: a text with one of these
 makes ONNX Runtime raise, as a real model does over an input it was not made for. Another --model
 takes such a text like any other.
 
