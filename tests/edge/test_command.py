@@ -335,7 +335,7 @@ def test_it_loads_only_what_a_small_device_has(clip, tmp_path):
     # The process may end without unwinding, so it says what it has loaded on its way.
     script = "import atexit, os, sys\nleave = os._exit\n" + (
         "def tell(code=0):\n"
-        "    names = {name.partition('.')[0] for name in sys.modules}\n"
+        "    names = {name.partition('.')[0] for name, module in sys.modules.items() if module}\n"
         "    print('@', *sorted(names), flush=True)\n"
         "    leave(code)\n"
         "os._exit = tell\natexit.register(tell)\n"
