@@ -9,10 +9,10 @@ few, a field too many, a byte that is not UTF-8, a carriage return outside of qu
 that the model can't take. One row opens a quote that nobody closes.
 
 **The model.** By default one made here: the mean of one random vector of 64 numbers per token, a
-matrix, two labels, with the built-in model's own tokenizer.json. It is quick, so that
-what is shown is the engine, not a transformer's arithmetic. Its table of vectors ends before the tokenizer's last words: a text with one of these
-makes ONNX Runtime raise, as a real model does over an input it was not made for. Another --model
-takes such a text like any other.
+matrix, two labels, with the built-in model's own tokenizer.json. It is quick, so that what is
+shown is the engine, not a transformer's arithmetic. Its table of vectors ends before the
+tokenizer's last words: a text with one of these makes ONNX Runtime raise, as a real model does
+over an input it was not made for. Another --model takes such a text like any other.
 
 **What is done.** A clean run; the same run killed with SIGKILL ten times at random moments and
 started again; both outputs and both error files compared by SHA-256. Twice a second the resident
