@@ -42,5 +42,6 @@ $(VENV)/.batch: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --group dev --editable '.[batch,serve,edge,package,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow]'
+	$(BIN)/python -m pip install --quiet --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[batch,serve,edge,package,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow]'
 	@touch $@ $(VENV)/.batch
