@@ -337,5 +337,5 @@ def _opened(path: Path, length: int) -> IO[bytes]:
 
 
 def _brief(value: Any) -> str:
-    text = "not set" if value is None or value == [] else str(value)
+    text = "not set" if value in (None, "", []) else str(value)
     return text if len(text) <= 40 else f"{text[:12]}…"

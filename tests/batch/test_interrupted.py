@@ -306,7 +306,7 @@ def test_another_setting_is_refused_by_name(batch, undisturbed, tmp_path):
     stop_early(batch, tmp_path)
     ended = batch("o.csv", "--threshold", "0.9", "--prefix", "my_")
     assert ended.code == 2
-    assert "threshold was None and is now 0.9, prefix was  and is now my_" in ended.said
+    assert "threshold was not set and is now 0.9, prefix was not set and is now my_" in ended.said
     assert "go on with what it was, or start over with --fresh" in ended.said
     assert batch("o.csv").code == 0, "what was done is still there"
     assert result(tmp_path, "o.csv") == expected

@@ -110,7 +110,7 @@ def test_what_has_changed_is_named(begin):
     said = str(caught.value)
     assert "o.csv.unfinished: holds an unfinished run, 1,234 rows done" in said
     assert "model was aaaaaaaaaaaa… and is now bbbbbbbbbbbb…" in said
-    assert "prefix was None and is now new_" in said
+    assert "prefix was not set and is now new_" in said
     assert "batch size" not in said
     assert "start over with --fresh" in said
     with begin() as run:
