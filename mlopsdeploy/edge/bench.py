@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.detections import detections_of
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.command import check_task, load, settle
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.frames import Frame, Image, detections_of
+from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.outputs import Events, Outlet, Result, Sink, VideoFile
 from mlopsdeploy.edge.pipeline import Pipeline
 from mlopsdeploy.edge.sources import Source, open_source

@@ -9,7 +9,8 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mlopsdeploy.edge.frames import Detection, Image
+from mlopsdeploy.detections import Detection
+from mlopsdeploy.edge.frames import Image
 
 GREEN = (80, 220, 60)  # BGR
 INK = (10, 30, 5)

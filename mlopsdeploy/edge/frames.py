@@ -1,4 +1,4 @@
-"""A frame, what was found on it, and the memory that frames live in."""
+"""A frame, and the memory that frames live in."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
-import numpy as np
 
-from mlopsdeploy.columns import Array, Columns
+from mlopsdeploy.columns import Array
 
 Image = Array  # uint8, shape (height, width, 3), BGR
 
@@ -35,48 +33,6 @@ class Frame:
     time: float = field(default_factory=time.time)
     media_time: float | None = None
     name: str | None = None
-
-
-@dataclass(frozen=True)
-class Detection:
-    """One object, or the class of the whole picture.
-
-    Attributes:
-        label: its name.
-        score: 0 to 1.
-        box: x1, y1, x2, y2 relative to the picture, 0 to 1; None for the whole picture.
-    """
-
-    label: str
-    score: float
-    box: tuple[float, float, float, float] | None = None
-
-    def pixels(self, width: int, height: int) -> tuple[int, int, int, int] | None:
-        """The box in pixels of a picture of that size."""
-        if self.box is None:
-            return None
-        x1, y1, x2, y2 = self.box
-        return round(x1 * width), round(y1 * height), round(x2 * width), round(y2 * height)
-
-    def as_dict(self, width: int, height: int) -> dict[str, Any]:
-        """The same for JSON."""
-        said: dict[str, Any] = {"label": self.label, "score": round(self.score, 4)}
-        if self.box is not None:
-            said["box"] = self.pixels(width, height)
-            said["relative"] = [round(side, 5) for side in self.box]
-        return said
-
-
-def detections_of(predictions: Columns) -> tuple[Detection, ...]:
-    """What a task says of the first row: boxes of a detector, or the label of a classifier."""
-    labels, scores = predictions["label"][0], predictions["score"][0]
-    if "boxes" not in predictions:
-        return (Detection(str(labels), float(scores)),) if labels else ()
-    boxes = np.asarray(predictions["boxes"][0], np.float32).tolist()
-    return tuple(
-        Detection(str(label), float(score), tuple(box))
-        for label, score, box in zip(labels, scores, boxes, strict=True)
-    )
 
 
 class Buffers:

@@ -20,10 +20,11 @@ from typing import Any, Protocol, TextIO
 
 import cv2
 
+from mlopsdeploy.detections import Detection
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.events import Event, iso
-from mlopsdeploy.edge.frames import Detection, Frame, Image
+from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 

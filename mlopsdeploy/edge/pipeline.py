@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mlopsdeploy.columns import Columns
+from mlopsdeploy.detections import detections_of
 from mlopsdeploy.edge.channel import Channel, feed
-from mlopsdeploy.edge.frames import Frame, detections_of
+from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Result
 from mlopsdeploy.edge.sources import Source
 from mlopsdeploy.edge.stages import Stats

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mlopsdeploy.detections import Detection
 from mlopsdeploy.edge.draw import GREEN, draw, text_size
-from mlopsdeploy.edge.frames import Detection
 
 
 def grey(width, height):

@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mlopsdeploy.detections import Detection
 from mlopsdeploy.edge.events import Event
-from mlopsdeploy.edge.frames import Detection, Frame
+from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import (
     Events,
     Outlet,

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mlopsdeploy.detections import Detection
 from mlopsdeploy.edge.events import Event
-from mlopsdeploy.edge.frames import Detection, Frame
+from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Outlet, Result
 from mlopsdeploy.edge.preview import Preview, parse_address
 from mlopsdeploy.edge.stages import Stats
