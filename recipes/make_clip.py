@@ -1,4 +1,4 @@
-"""The example clip, examples/street.mp4, from nothing but code.
+"""The example clip, examples/street.mp4, and pictures of it, from nothing but code.
 
     python recipes/make_clip.py
 
@@ -19,6 +19,7 @@ Array = npt.NDArray[Any]
 Color = tuple[float, float, float]  # BGR
 
 CLIP = Path(__file__).parents[1] / "examples" / "street.mp4"
+PHOTOS = {"chair.jpg": 10, "red_car.jpg": 45, "blue_car.jpg": 128}  # in examples/photos: frames
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 25, 7
 
 # Outlines in parts of an object's width, from its middle, and of its height, from its top.
@@ -55,6 +56,18 @@ def main() -> None:
         car(picture, x=820 - 1000 * (seconds - 3.8) / 2.8, ground=345, color=(180, 110, 40), way=-1)
         writer.write(cv2.GaussianBlur(picture, (0, 0), 0.8).clip(0, 255).astype(np.uint8))
     writer.release()
+    photos()
+
+
+def photos() -> None:
+    """Write some frames of the clip as pictures."""
+    folder = CLIP.with_name("photos")
+    folder.mkdir(exist_ok=True)
+    clip = cv2.VideoCapture(str(CLIP))
+    for name, frame in PHOTOS.items():
+        clip.set(cv2.CAP_PROP_POS_FRAMES, frame)
+        cv2.imwrite(str(folder / name), clip.read()[1])
+    clip.release()
 
 
 def backdrop() -> Array:

@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mlopsdeploy import measure
-from mlopsdeploy.batch import command, dry_run, job, scoring
+from mlopsdeploy.batch import dry_run, job, scoring
 from mlopsdeploy.batch.bad_rows import MaxErrors
 from mlopsdeploy.batch.inputs import Input
 from mlopsdeploy.batch.job import WINDOW, Job
+from mlopsdeploy.batch.matching import match_columns, takes_pictures
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.sinks import make_sink, output_format, passes_records
 from mlopsdeploy.batch.sources import chunks
@@ -37,17 +38,23 @@ from mlopsdeploy.models.cache import cache_folder
 
 FIRST_ROWS = 500  # to learn how many rows the seconds are enough for
 MOST_ROWS = 200_000
+MOST_PICTURES = 200  # that bare calls of the model get, as tensors
 NAIVE = 32  # rows per batch, in the file's order: what a plain loop computes
 GOOD = 0.9  # of bare calls of the model: little around it costs time
 WORTHWHILE = 1.1  # times as fast
 ALONE = 0.85  # of the cores asked for: below it others are at work, and figures say less
 # The stages that share a thread; the model has one for each stream.
-THREADS = {"reader": ("read", "parse", "encode"), "model": ("model",), "writer": ("write",)}
+THREADS = {
+    "reader": ("read", "parse", "encode"),
+    "model": ("decode", "model"),  # only pictures are decoded
+    "writer": ("write",),
+}
 
 HINTS = {
     "read": "a local disk, or a file that is not packed",
     "parse": "Parquet, or fewer columns",
     "encode": "shorter texts",
+    "decode": "another core, or smaller pictures",
     "write": "fewer columns, or Parquet",
 }
 
@@ -101,7 +108,6 @@ def _job(
     inputs = Input(settings, None, say)
     source = inputs.reopen()
     try:
-        sample = source.sample()
         model = load_model(
             settings.model,
             runtime=settings.runtime,
@@ -114,7 +120,11 @@ def _job(
             max_flips=settings.max_flips,
             say=say,
         )
-        columns = command._match_columns(model, sample, settings, inputs.shown)
+        columns = match_columns(
+            model, source, text_column=settings.text_column, image_column=settings.image_column
+        )
+        if takes_pictures(model.task):
+            inputs.bring_pictures(*columns.values())
         format_ = output_format("-", source)
         raw = passes_records(format_, source)
     finally:
@@ -255,23 +265,32 @@ class _Bench:
     def _plan(self) -> list[Planned]:
         """Windows as the job plans them."""
         work = self._work
+        rows = min(self.rows, MOST_PICTURES) if takes_pictures(self._model.task) else self.rows
         source = work.open_source()
         try:
             return [
                 scoring.prepare(work.model, source.parse(chunk, work.wanted), work.columns)
-                for chunk in chunks(source, work.batch_size * WINDOW, limit=self.rows)
+                for chunk in chunks(source, work.batch_size * WINDOW, limit=rows)
             ]
         finally:
             source.close()
 
     def _collate(self) -> list[_Batch]:
         task = self._model.task
+        pictures = takes_pictures(task)
         found = []
         for planned in self._planned:
             # Rows without work of their own, duplicates and empty ones, are borne by the others.
             weight = planned.window.rows / max(len(planned.cost), 1)
-            for rows in planned.batches:
-                tensors = task.collate(take(planned.encoded, rows))
+            for batch in planned.batches:
+                rows = batch
+                if pictures:
+                    encoded, rows, _ = scoring.decoded(self._model, planned, rows)
+                    if not len(rows):
+                        continue
+                    tensors = task.collate(encoded)
+                else:
+                    tensors = task.collate(take(planned.encoded, rows))
                 cost = len(rows) * int(planned.cost[rows].max())
                 found.append(_Batch(tensors, len(rows) * weight, cost, self._flops(tensors)))
         draw = np.random.default_rng(0)  # long and short ones mixed, however far a round gets
@@ -321,7 +340,11 @@ class _Bench:
                 "rows_per_second": round(ran.rate, 1),
                 "cores_busy": round(ran.cpu / (ran.seconds or 1), 2),
             },
-            "stages": {name: round(ran.stages[name], 4) for name in sum(THREADS.values(), ())},
+            "stages": {
+                name: round(ran.stages[name], 4)
+                for name in sum(THREADS.values(), ())
+                if name != "decode" or takes_pictures(model.task)
+            },
             "threads_busy": {name: round(share, 3) for name, share in pace.items()},
             "limit": {
                 "rows_per_second": round(possible, 1),
@@ -432,7 +455,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
         table.add_column(name, justify="right")
     total = sum(report["stages"].values()) or 1
     for thread, stages in THREADS.items():
-        for place, stage in enumerate(stages):
+        for place, stage in enumerate(stage for stage in stages if stage in report["stages"]):
             spent = report["stages"][stage]
             busy = f"{thread} {report['threads_busy'][thread]:.0%}" if not place else ""
             style = "green" if stage == report["bottleneck"] else ""

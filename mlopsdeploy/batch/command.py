@@ -22,9 +22,10 @@ from mlopsdeploy.batch.breakdowns import choose_breakdowns
 from mlopsdeploy.batch.destination import Destination, destination
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.batch.inputs import Input, default_output
+from mlopsdeploy.batch.inputs import Input, default_output, means_pictures
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
+from mlopsdeploy.batch.matching import match_columns, takes_pictures
 from mlopsdeploy.batch.progress import progress_of
 from mlopsdeploy.batch.sinks import (
     make_sink,
@@ -39,7 +40,7 @@ from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError, Stopped
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, Stopped
 from mlopsdeploy.model import Model, load_model
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -58,7 +59,7 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     console = Console(stderr=True, highlight=False)
     if settings.report:
         _report_module().check_report(settings.report)
-    output = settings.output or default_output(settings.input)
+    output = settings.output or default_output(settings.input, pictures=means_pictures(settings))
     goal = None
     if settings.engine == "ray" and settings.input == "-":
         raise ConfigError("--engine ray: can't read standard input; name a file")
@@ -69,9 +70,8 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
     source = inputs.open()
     try:
-        sample = source.sample()
-        model, columns = _load(settings, inputs, sample, console)
-        work = _job(settings, inputs, goal, source, sample, model, columns, console)
+        model, columns = _load(settings, inputs, source, console)
+        work = _job(settings, inputs, goal, source, model, columns, console)
         if settings.dry_run:
             return _dry_run(work, settings, console)
         if goal:
@@ -91,20 +91,20 @@ def _say(console: Console, line: str) -> None:
 
 
 def _load(
-    settings: BatchSettings, inputs: Input, sample: Mapping[str, list[Any]], console: Console
+    settings: BatchSettings, inputs: Input, source: Source, console: Console
 ) -> tuple[Model, dict[str, str]]:
     """The model, and its input -> the file's column."""
 
     def calibration_rows() -> Columns:
-        column = text_column.choose(sample, settings.text_column, inputs.shown)
+        column = text_column.choose(source.sample(), settings.text_column, inputs.shown)
         texts: list[Any] = []
-        source = inputs.reopen()
+        rows = inputs.reopen()
         try:
             wanted = Wanted({column: "str"}, raw=True)
-            for chunk in chunks(source, 1000, limit=CALIBRATION_RANGE):
-                texts += source.parse(chunk, wanted).columns[column].tolist()
+            for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
+                texts += rows.parse(chunk, wanted).columns[column].tolist()
         finally:
-            source.close()
+            rows.close()
         filled = [text for text in texts if text and text.strip()]
         return {"text": objects(filled[:: max(len(filled) // CALIBRATION_ROWS, 1)])}
 
@@ -122,7 +122,12 @@ def _load(
         max_flips=settings.max_flips,
         say=lambda line: _say(console, line),
     )
-    return model, _match_columns(model, sample, settings, inputs.shown)
+    columns = match_columns(
+        model, source, text_column=settings.text_column, image_column=settings.image_column
+    )
+    if takes_pictures(model.task):
+        inputs.bring_pictures(*columns.values())
+    return model, columns
 
 
 def _job(
@@ -130,14 +135,13 @@ def _job(
     inputs: Input,
     goal: Destination | None,
     source: Source,
-    sample: Mapping[str, list[Any]],
     model: Model,
     columns: dict[str, str],
     console: Console,
 ) -> Job:
     path = goal.path if goal else "-"
     format_ = goal.format if goal else output_format("-", source)
-    looked_at = sample if settings.report else {}
+    looked_at = source.sample() if settings.report else {}
     dates, categories = choose_breakdowns(looked_at, set(columns.values()))
     return Job(
         model=model,
@@ -151,6 +155,7 @@ def _job(
             by_date=dates,
             by_category=categories,
             examples=EXAMPLES if settings.report else 0,
+            pictures=takes_pictures(model.task),
         ),
         breakdowns=(*([dates.name] if dates else []), *categories),
         batch_size=settings.batch_size,
@@ -304,37 +309,6 @@ def _store(
         store.close()
 
 
-def _match_columns(
-    model: Model, sample: dict[str, list[Any]] | Any, settings: BatchSettings, path: str
-) -> dict[str, str]:
-    """The model's input -> the file's column."""
-    wishes = model.task.inputs
-    if [wish.name for wish in wishes] == ["text"] and wishes[0].dtype == "str":
-        return {"text": text_column.choose(sample, settings.text_column, path)}
-    if settings.text_column:
-        raise InputError(f"--text-column: {model.name} takes {len(wishes)} features, not a text")
-    if any(len(wish.shape) > 1 for wish in wishes):
-        raise ModelError(f"{model.name}: takes pictures or arrays, which no column of a table is")
-    if nameless := next((wish for wish in wishes if wish.shape), None):
-        raise ModelError(
-            f"{model.name}: takes {nameless.shape[0]} features but does not name them; list the "
-            "columns in the model's order with --features a,b,c or 'features:' in a YAML beside "
-            "the file"
-        )
-    missing = [wish.name for wish in wishes if wish.name not in sample]
-    if missing:
-        raise InputError(
-            f"{path}: lacks {_some(missing)}, which {model.name} needs; it has "
-            f"{_some(list(sample))}"
-        )
-    return {wish.name: wish.name for wish in wishes}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
-
-
 def _show(
     console: Console, manifest: Mapping[str, Any], model: Model, goal: Destination | None
 ) -> None:
@@ -343,17 +317,25 @@ def _show(
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
-    table.add_row("rows", f"{summary['rows']:,}")
+    pictures = takes_pictures(model.task)
+    rows = "pictures" if pictures else "rows"
+    table.add_row(rows, f"{summary['rows']:,}")
     table.add_row(
-        "time", f"{summary['seconds']:.1f} s, {summary['rows_per_second']:,.0f} rows/s{attempts}"
+        "time", f"{summary['seconds']:.1f} s, {summary['rows_per_second']:,.0f} {rows}/s{attempts}"
     )
+    labelled = summary.get("objects", summary["rows"])
+    if "objects" in summary:
+        each = labelled / max(summary["rows"] - summary["failed"] - summary["empty"], 1)
+        table.add_row("objects", f"{labelled:,}, {each:.1f} a picture")
     for place, (label, count) in enumerate(list(summary["labels"].items())[:8]):
-        share = count / max(summary["rows"], 1)
+        share = count / max(labelled, 1)
         table.add_row("labels" if not place else "", f"{label or '(none)'} {count:,} ({share:.0%})")
     if summary["mean_score"] is not None:
         table.add_row("mean score", f"{summary['mean_score']:.3f}")
     lost = f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"
-    table.add_row("truncated", f"{summary['truncated']:,}{lost if summary['truncated'] else ''}")
+    if not pictures:
+        cut = f"{summary['truncated']:,}{lost if summary['truncated'] else ''}"
+        table.add_row("truncated", cut)
     table.add_row("duplicates", f"{summary['duplicates']:,}")
     if summary["reused"]:
         table.add_row("known", f"{summary['reused']:,} from earlier runs")

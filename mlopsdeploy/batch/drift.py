@@ -110,7 +110,8 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
     rows = (then["scored"], now["scored"])
     if not all(rows):
         which = "This run" if not rows[1] else "The last run"
-        verdict = f"{which} scored no rows, so there is nothing to compare."
+        what = "found no objects" if counts_objects(now) else "scored no rows"
+        verdict = f"{which} {what}, so there is nothing to compare."
         return Drift("unknown", verdict, unfair=unfair, rows=rows, since=since)
     measures = [_labels(then, now), _scores(then, now)]
     if (
@@ -120,12 +121,13 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
         and then["lengths"]["starts"] == now["lengths"]["starts"]
     ):
         measures.append(_lengths(then["lengths"], now["lengths"]))
+    said = f"{min(rows):,} {'objects' if counts_objects(now) else 'rows'}"
     level = max((measure.level for measure in measures), key=LEVELS.index)
     notes = []
     if manifest.get("input_digest") and manifest["input_digest"] == previous.get("input_digest"):
         notes.append("Both runs read the same data.")
     return Drift(
-        level, _verdict(measures, level, rows), tuple(measures), unfair, rows, since, tuple(notes)
+        level, _verdict(measures, level, said), tuple(measures), unfair, rows, since, tuple(notes)
     )
 
 
@@ -237,14 +239,23 @@ def _lengths(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
         for low, high in zip(firsts, [*firsts[1:], last + 1], strict=True)
     ]
     before, after = then["mean"], now["mean"]
+    objects = now["unit"] == "objects"
+    name = "objects per picture" if objects else "lengths"
     if abs(after - before) < 0.02 * before:
-        words = "lengths are spread otherwise"
+        words = f"{name} are spread otherwise"
+    elif objects:
+        direction = "fewer" if after < before else "more"
+        words = f"there are {direction} objects: {before:.1f} → {after:.1f} a picture on average"
     else:
         direction = "shorter" if after < before else "longer"
         words = f"texts are {direction}: {before:.0f} → {after:.0f} {now['unit']} on average"
-    return _measure(
-        "lengths", bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words
-    )
+    return _measure(name, bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words)
+
+
+def counts_objects(statistics: Mapping[str, Any]) -> bool:
+    """Whether labels are those of objects, of which a picture may have any number."""
+    lengths = statistics.get("lengths") or {}
+    return lengths.get("unit") == "objects"
 
 
 def _mean_score(run: Mapping[str, Any]) -> float:
@@ -270,7 +281,7 @@ def _merged(one: Array, other: Array) -> list[int]:
     return starts
 
 
-def _verdict(measures: Sequence[Measure], level: str, rows: tuple[int, int]) -> str:
+def _verdict(measures: Sequence[Measure], level: str, fewest: str) -> str:
     changed = [measure.words for measure in measures if measure.level != "little"]
     if changed:
         text = "; ".join(changed)
@@ -278,7 +289,7 @@ def _verdict(measures: Sequence[Measure], level: str, rows: tuple[int, int]) -> 
     blind = [measure.name for measure in measures if measure.limit > MUCH]
     if blind:
         return (
-            f"No change that {min(rows):,} rows could prove; with so few, a change of "
+            f"No change that {fewest} could prove; with so few, a change of "
             f"{_listed(blind)} could go unseen."
         )
     assert level == "little"

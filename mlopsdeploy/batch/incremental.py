@@ -11,12 +11,19 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.errors import MlopsDeployError
 
+# What a row of a detector is: as many of these as it has objects.
+_OF_OBJECTS: dict[str, tuple[Any, tuple[int, ...]]] = {
+    "label": (object, (-1,)),
+    "score": (np.float32, (-1,)),
+    "boxes": (np.float32, (-1, 4)),
+}
 _AT_ONCE = 500  # keys in one question; SQLite took no more than 999 for long
 
 
@@ -73,7 +80,7 @@ class ScoreStore:
     def add(self, keys: Sequence[bytes], predictions: Columns) -> None:
         """Note what was computed, row by row; `commit` makes it last."""
         names = [name for name in predictions if name != "margin"]
-        lists = [predictions[name].tolist() for name in names]
+        lists = [_plain(predictions[name]) for name in names]
         rows = [
             (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
             for key, row in zip(keys, zip(*lists, strict=True), strict=True)
@@ -100,14 +107,23 @@ class ScoreStore:
         return MlopsDeployError(f"{self._path}: can't be used ({error}); delete it to start anew")
 
 
-def _columns(rows: list[dict[str, object]]) -> Columns:
+def _plain(values: Array) -> list[Any]:
+    """For JSON; of a detector's rows each is an array."""
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in values.tolist()]
+
+
+def _columns(rows: list[dict[str, Any]]) -> Columns:
     if not rows:
         return {}
+    found = "boxes" in rows[0]
     columns: Columns = {}
     for name, value in rows[0].items():
         values = [row[name] for row in rows]
         if isinstance(value, str):
             columns[name] = objects(values)
+        elif found and name in _OF_OBJECTS:
+            kind, shape = _OF_OBJECTS[name]
+            columns[name] = objects([np.array(one, kind).reshape(shape) for one in values])
         else:
             array = np.array(values)
             columns[name] = array.astype(np.float32) if array.dtype.kind == "f" else array

@@ -11,10 +11,22 @@ from functools import partial
 from pathlib import Path
 
 from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
-from mlopsdeploy.batch.sources import SUFFIXES, ParquetSource, Source, files_of, open_source
+from mlopsdeploy.batch.sources import (
+    SUFFIXES,
+    ParquetSource,
+    Source,
+    WithPictures,
+    files_of,
+    is_picture,
+    open_source,
+    pictures_of,
+)
 from mlopsdeploy.batch.unfinished import MANIFEST, beside
 from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.models import find_model
+
+PICTURE_TASKS = ("object_detection", "image_classification")
 
 
 class Input:
@@ -43,6 +55,8 @@ class Input:
         self._say = say
         self._waiting: Source | None = None
         self._opened = False
+        self._pictures: str | None = None
+        self._of_pictures = means_pictures(settings)
         if settings.query and not is_database(self.path):
             raise ConfigError(f"--query: is asked of a database; {self.shown} is none")
 
@@ -51,6 +65,10 @@ class Input:
         self._waiting = self._open()
         return self._waiting
 
+    def bring_pictures(self, column: str) -> None:
+        """From now on the pictures that a column names are part of the rows."""
+        self._pictures = column
+
     def reopen(self) -> Source:
         """The source at its start.
 
@@ -58,12 +76,17 @@ class Input:
             InputError: it is standard input, which has been read.
         """
         source, self._waiting = self._waiting, None
-        return source or self._open()
+        return _with_pictures(lambda: source or self._open(), self._pictures)
 
     def elsewhere(self) -> Callable[[], Source]:
         """Opens the input in another process of this machine; not for standard input."""
         if is_database(self.path):
-            return partial(_open_fetched, self._fetched().resolve(), self.shown)
+            opened = partial(_open_fetched, self._fetched().resolve(), self.shown)
+        else:
+            opened = self._opener()
+        return partial(_with_pictures, opened, self._pictures)
+
+    def _opener(self) -> partial[Source]:
         settings = self._settings
         return partial(
             open_source,
@@ -71,6 +94,7 @@ class Input:
             delimiter=settings.delimiter,
             encoding=settings.encoding,
             output=str(self._base or ""),
+            pictures=self._of_pictures,
         )
 
     def _open(self) -> Source:
@@ -79,18 +103,12 @@ class Input:
                 "standard input: has other rows than the unfinished run began with; "
                 "start over with --fresh"
             )
-        settings = self._settings
         if is_database(self.path):
             rows = self._fetched()
             self._opened = True
             return _open_fetched(rows, self.shown)
         self._opened = True
-        return open_source(
-            self.path,
-            delimiter=settings.delimiter,
-            encoding=settings.encoding,
-            output=str(self._base or ""),
-        )
+        return self._opener()()
 
     def _fetched(self) -> Path:
         """The rows of the database, fetched now or by the run that is to be gone on with."""
@@ -131,11 +149,37 @@ def _open_fetched(rows: Path, called: str) -> Source:
     return ParquetSource(rows.open("rb"), called)
 
 
-def default_output(path: str) -> str:
+def _with_pictures(opened: Callable[[], Source], column: str | None) -> Source:
+    source = opened()
+    return source if column is None else WithPictures(source, column)
+
+
+def means_pictures(settings: BatchSettings) -> bool:
+    """Whether a folder with tables and pictures stands for its pictures, which the model says.
+
+    Raises:
+        ModelError: there is no such model.
+    """
+    path = settings.input
+    if path is None or path == "-" or is_database(path) or is_remote(path):
+        return False
+    pictures = pictures_of(path, among_tables=True)
+    if not pictures or pictures_of(path):
+        return False
+    task = find_model(settings.model).task
+    return task in PICTURE_TASKS or (not task and len(pictures) > len(files_of(path)))
+
+
+def default_output(path: str, *, pictures: bool = False) -> str:
     """Where the rows go if nobody says.
 
-    `reviews.csv.gz` -> `reviews.predictions.csv.gz` beside it; standard input -> standard output;
-    what is not on this machine -> a file in the folder that the command is given in.
+    `reviews.csv.gz` -> `reviews.predictions.csv.gz` beside it; `photos/` or `photo.jpg` ->
+    `photos.predictions.jsonl`; standard input -> standard output; what is not on this machine ->
+    a file in the folder that the command is given in.
+
+    Args:
+        path: the input.
+        pictures: see `means_pictures`.
 
     Raises:
         InputError: the input has no name of its own.
@@ -148,6 +192,15 @@ def default_output(path: str) -> str:
             raise ConfigError(f"{shown(path)}: name the --output; a query has no name of its own")
         return f"{table}.predictions.parquet"
     file = Path(path)
+    known = is_remote(path) and path.lower().removesuffix(".gz").endswith(SUFFIXES)
+    images = [] if known else pictures_of(path, among_tables=pictures)
+    if images or is_picture(path):
+        if images not in ([], [path]) and not file.is_dir() and path[-1] != "/":
+            raise InputError(f"{path}: is several files; name the one to write with --output")
+        file = Path(file.name) if is_remote(path) else file
+        return str(file.with_name(f"{file.name if file.is_dir() else file.stem}.predictions.jsonl"))
+    if not (is_remote(path) or file.suffix or file.exists()):
+        raise InputError(f"{path}: no such file or folder")
     if is_remote(path):
         file = Path(path.rpartition("/")[2])
     elif files := files_of(path):

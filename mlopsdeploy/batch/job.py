@@ -7,7 +7,8 @@
     encode, plan ───────┘    …                              ┘    commit now and then
 
 A window is eight batches of reading. Within it rows are sorted by cost and cut into the batches
-that are computed; the pool always has the next window's batches to go on with.
+that are computed; the pool always has the next window's batches to go on with. Pictures come in
+smaller windows, as their files, and are decoded in the pool.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ import numpy as np
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.bad_rows import BadRow, MaxErrors, TooManyBadRows
 from mlopsdeploy.batch.incremental import ScoreStore
+from mlopsdeploy.batch.matching import content_column, takes_pictures
 from mlopsdeploy.batch.scoring import Computed, Planned
-from mlopsdeploy.batch.sinks import Sink
+from mlopsdeploy.batch.sinks import Sink, Written
 from mlopsdeploy.batch.sources import Chunk, Source, Wanted, Window, chunks
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import Columns
@@ -52,10 +54,12 @@ class Summary:
 
     `failed` rows were set aside, `empty` ones lack a value to score, `reused` ones were scored
     by an earlier run. `seconds` are of all attempts together; `stages` are seconds of all threads.
+    Of a detector, labels and scores are those of `objects`; of other models that is None.
     """
 
     rows: int = 0
     seconds: float = 0.0
+    objects: int | None = None
     labels: Counter[str] = field(default_factory=Counter)
     score_sum: float = 0.0
     truncated: int = 0
@@ -77,7 +81,7 @@ class Summary:
 
     @property
     def mean_score(self) -> float | None:
-        """Of the rows that have one."""
+        """Of the rows, or objects, that have one."""
         scored = sum(self.labels.values())
         return self.score_sum / scored if scored else None
 
@@ -108,6 +112,8 @@ class Summary:
             "rows_per_second": round(self.rows_per_second, 1),
         }
         del known["score_sum"]
+        if self.objects is None:
+            del known["objects"]
         return known
 
     def merge(self, part: Summary) -> None:
@@ -116,19 +122,23 @@ class Summary:
             mine, other = getattr(self, item.name), getattr(part, item.name)
             if isinstance(mine, Counter):
                 mine.update(other)
-            else:
-                setattr(self, item.name, mine or other if isinstance(mine, str) else mine + other)
+            elif mine is None or isinstance(mine, str):
+                setattr(self, item.name, mine or other)
+            elif other is not None:
+                setattr(self, item.name, mine + other)
 
     def count(self, planned: Planned, window: Window, predictions: Columns) -> None:
         """Add a window: as planned, and as it came out."""
         bad = window.bad
-        scored = np.isfinite(predictions["score"])
+        _, labels, scores = scoring.each_label(predictions)
         self.rows += window.rows + len(bad)
-        self.labels.update(predictions["label"][scored].tolist())
-        self.score_sum += float(predictions["score"][scored].sum())
+        if predictions["score"].dtype == object:
+            self.objects = (self.objects or 0) + len(labels)
+        self.labels.update(labels)
+        self.score_sum += float(scores.sum())
         self.duplicates += int(planned.present.sum()) - planned.distinct
         self.reused += int(planned.known[planned.inverse].sum())
-        self.empty += int((~scored).sum())
+        self.empty += int((~scoring.answered(predictions)).sum())
         self.failed += len(bad)
         self.reasons.update(row.reason for row in bad)
         if bad and not self.first_failed:
@@ -218,7 +228,11 @@ class Job:
     @property
     def wanted(self) -> Wanted:
         """What is needed of each row."""
-        kinds = {self.columns[wish.name]: wish.dtype for wish in self.model.task.inputs}
+        names_pictures = takes_pictures(self.model.task)
+        kinds = {
+            self.columns[wish.name]: "str" if names_pictures else wish.dtype
+            for wish in self.model.task.inputs
+        }
         extra = {name: "str" for name in self.breakdowns if name not in kinds}
         return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns))
 
@@ -367,8 +381,7 @@ class Running:
             yield planned, digest
 
     def _predict(self, planned: Planned, batch: Rows) -> Computed:
-        with self._clock.stage("model"):
-            computed = scoring.predict(self._job.model, planned, batch)
+        computed = scoring.predict(self._job.model, planned, batch, self._clock.stage)
         window = planned.window
         part = float(planned.cost[batch].sum() / planned.cost.sum())
         rows = window.rows + len(window.bad)
@@ -395,7 +408,7 @@ class Running:
                     job.store.add([planned.keys[row] for row in unknown], part.predictions)
         self._summary.count(planned, window, predictions)
         self._statistics.add(
-            window.numbers, window.columns, predictions, text=job.columns.get("text")
+            window.numbers, window.columns, predictions, text=content_column(job.columns)
         )
         self._digest = digest
         self._share = None if window.share is None else (self._share or 0) + window.share
@@ -406,7 +419,7 @@ class Running:
             self._commit()
         self._check_errors()
 
-    def _write(self, window: Window, columns: Columns) -> None:
+    def _write(self, window: Window, columns: Written) -> None:
         try:
             self._sink.write(window, columns)
             self._target.errors.write(_lines(window.bad))

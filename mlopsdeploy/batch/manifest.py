@@ -13,6 +13,7 @@ from typing import Any
 
 from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
+from mlopsdeploy.batch.matching import takes_pictures
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.model import Model
@@ -40,13 +41,15 @@ def identity_of(
         "delimiter": settings.delimiter,
         "encoding": settings.encoding,
         "format": format_,
+        **({"OpenCV version": _opencv_version()} if takes_pictures(model.task) else {}),
         **_versions(),
     }
 
 
 def shaping_a_row(identity: Mapping[str, Any]) -> str:
     """Digest of what shapes a row's score: not what columns are called, or how rows are stored."""
-    return _digest({name: identity[name] for name in (*_SHAPING_A_ROW, *_versions())})
+    names = (*_SHAPING_A_ROW, "OpenCV version", *_versions())
+    return _digest({name: identity[name] for name in names if name in identity})
 
 
 def manifest_of(
@@ -98,6 +101,13 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return said
+
+
+def _opencv_version() -> str:
+    """Another one may turn a picture's bytes into other pixels."""
+    import cv2
+
+    return str(cv2.__version__)
 
 
 def _versions() -> dict[str, str]:

@@ -59,9 +59,14 @@ def lengths(starts: Counts, counts: Counts, before: Counts | None, words: str) -
         axes.stairs(_shares(counts)[first:last], edges, fill=True, color=color(0))
         if before is not None and before.sum():
             axes.stairs(_shares(before)[first:last], edges, color=INK, linewidth=1.2)
-        doublings = [place for place in range(first, last) if _is_power_of_two(int(starts[place]))]
-        ticks = doublings[:: max(1, -(-len(doublings) // 7))] or [first]
-        axes.set_xticks(ticks, [f"{starts[place]:,}" for place in ticks])
+        if starts[last - 1] < 8:  # each bin is one number
+            axes.set_xticks(edges[:-1] + 0.5, [str(start) for start in starts[first:last]])
+        else:
+            doublings = [
+                place for place in range(first, last) if _is_power_of_two(int(starts[place]))
+            ]
+            ticks = doublings[:: max(1, -(-len(doublings) // 7))] or [first]
+            axes.set_xticks(ticks, [f"{starts[place]:,}" for place in ticks])
         axes.set_xlim(first, last)
         _percent_axis(axes)
 

@@ -38,9 +38,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.job import Job, Reading, Run, Running, Summary, rows_to_do
+from mlopsdeploy.batch.matching import content_column
+from mlopsdeploy.batch.sinks import Written
 from mlopsdeploy.batch.sources import Source, Wanted, Window
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.columns import Columns
 from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model import Model, core_count, load_model
@@ -212,7 +213,7 @@ class _Scored:
     """A window on its way back, and what there is to say about it."""
 
     window: Window
-    columns: Columns
+    columns: Written
     summary: Summary
     statistics: Statistics
     digest: str
@@ -352,14 +353,19 @@ class _Scorer:
         summary = Summary()
         summary.count(planned, window, predictions)
         statistics = copy.deepcopy(setup.statistics)
-        text = setup.columns.get("text")
+        text = content_column(setup.columns)
         statistics.add(window.numbers, window.columns, predictions, text=text)
         columns = scoring.written(
             model, predictions, all_scores=setup.all_scores, prefix=setup.prefix
         )
         # The sink needs the rows as they were read, not the columns that the model took.
         return _Scored(
-            replace(window, columns={}), columns, summary, statistics, read.digest, seconds
+            replace(window, columns={}, pictures=None),
+            columns,
+            summary,
+            statistics,
+            read.digest,
+            seconds,
         )
 
 

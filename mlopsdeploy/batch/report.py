@@ -21,8 +21,9 @@ import numpy as np
 from markupsafe import Markup
 
 from mlopsdeploy.batch import plots
-from mlopsdeploy.batch.drift import Drift, compare, flat, label_text, percent
+from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
 from mlopsdeploy.batch.statistics import OTHER
+from mlopsdeploy.batch.thumbnails import thumbnail
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.pages import FOLDER
 from mlopsdeploy.pages.svg import SERIES
@@ -30,6 +31,7 @@ from mlopsdeploy.pages.svg import SERIES
 SHOWN = SERIES - 1  # labels with a colour of their own
 MANY_DAYS = 62  # more are shown by week
 MANY_VALUES = 12  # more categories are shown as one
+WITH_PICTURES = 3  # labels whose examples are shown, as they are open on the page
 WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
 
 _PAGES = Path(__file__).parent / "pages"
@@ -88,14 +90,15 @@ def check_report(path: str) -> None:
 def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     """What is worth a look, gravest first."""
     summary, statistics = manifest["summary"], manifest["statistics"]
-    rows, scored = summary["rows"], statistics["scored"]
+    thing = _thing(statistics)
+    rows, scored = summary["rows"], _scored(statistics)
     found = []
     if not scored:
         found.append(
             Finding("There is nothing to show" if rows else "The input is empty", "errors")
         )
     if failed := summary.get("failed", 0):
-        words = f"{_rows(failed)} ({percent(failed / rows)}) could not be scored"
+        words = f"{_some(failed, thing)} ({percent(failed / rows)}) could not be scored"
         found.append(Finding(words, "errors"))
     if drift and drift.level in ("some", "much"):
         found.append(Finding(drift.verdict.rstrip("."), "drift"))
@@ -104,31 +107,48 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
         found.append(Finding(f"Not quite comparable with the last run: {what}", "drift"))
     truncated, lost = statistics["truncated"], _lost(statistics)
     if scored and (truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING):
-        words = f"{_rows(truncated)} ({percent(truncated / scored)}) longer than the model reads"
+        words = (
+            f"{_some(truncated, thing)} ({percent(truncated / scored)}) longer than the model reads"
+        )
         words += f"; {percent(lost)} of all tokens not seen" if lost else ""
         found.append(Finding(words, "lengths"))
     empty = summary.get("empty", 0)
     if rows and empty / rows >= WORTH_SAYING:
         found.append(
-            Finding(f"{_rows(empty)} ({percent(empty / rows)}) with nothing in it", "errors")
+            Finding(f"{_some(empty, thing)} ({percent(empty / rows)}) with nothing in it", "errors")
         )
     used = [name for name, label in statistics["labels"].items() if label["rows"]]
-    if len(used) == 1 and len(statistics["labels"]) > 1 and scored >= 20:
-        found.append(Finding(f"Every row got the same label, {label_text(used[0])}", "labels"))
+    if len(used) == 1 and len(statistics["labels"]) > 1 and statistics["scored"] >= 20:
+        what = "object" if counts_objects(statistics) else "row"
+        found.append(Finding(f"Every {what} got the same label, {label_text(used[0])}", "labels"))
+    if scored and not used:
+        found.append(Finding("There is not one object in the pictures", "labels"))
     return found
 
 
 def headline(manifest: Mapping[str, Any], found: Sequence[Finding]) -> str:
     """How it went, in one sentence."""
-    summary = manifest["summary"]
+    summary, statistics = manifest["summary"], manifest["statistics"]
     if not summary["rows"]:
         return "The input had no rows."
-    if not manifest["statistics"]["scored"]:
-        return f"None of {_rows(summary['rows'])} could be scored."
-    done = f"{_rows(manifest['statistics']['scored'])} scored in {duration(summary['seconds'])}"
+    scored, thing = _scored(statistics), _thing(statistics)
+    if not scored:
+        return f"None of {_some(summary['rows'], thing)} could be scored."
+    done = f"{_some(scored, thing)} scored in {duration(summary['seconds'])}"
     if not found:
         return f"{done}, nothing unusual."
     return f"{done}; {'one thing' if len(found) == 1 else f'{len(found)} things'} to look at."
+
+
+def _thing(statistics: Mapping[str, Any]) -> str:
+    """What a row is."""
+    return "picture" if statistics.get("pictures") else "row"
+
+
+def _scored(statistics: Mapping[str, Any]) -> int:
+    """Rows that have an answer, be it that there is nothing to see."""
+    objects = counts_objects(statistics)
+    return int(statistics["lengths"]["rows"] if objects else statistics["scored"])
 
 
 def render(
@@ -150,7 +170,7 @@ def render(
         label=label_text,
         score=lambda value: "–" if value is None else f"{value:.3f}",
         number=_number,
-        rows=_rows,
+        some=_some,
         tied=lambda words: re.sub(r"(?<=\d) (?=(?:s|min|h|%)\b)", "\u00a0", words),
     )
     now = manifest["statistics"]
@@ -162,6 +182,8 @@ def render(
         manifest=manifest,
         summary=manifest["summary"],
         statistics=now,
+        thing=_thing(now),
+        counted="object" if counts_objects(now) else _thing(now),
         headline=headline(manifest, found),
         findings=found,
         drift=drift,
@@ -171,7 +193,7 @@ def render(
         lengths=_lengths(now, then),
         by_date=_by_date(now, names),
         by_category=_by_category(now, names),
-        examples=_examples(now),
+        examples=_examples(now, str(manifest.get("input", ""))),
         stages=_stages(manifest),
         settings=flat(manifest.get("settings") or {}),
     )
@@ -239,7 +261,7 @@ def _histograms(
         sure = percent(counts[90:].sum() / label["rows"])
         words = (
             f"Scores of {label_text(name)}: {label['mean_score']:.3f} on average, "
-            f"{sure} of its rows at 0.9 or more"
+            f"{sure} of them at 0.9 or more"
         )
         svg = plots.scores(counts, old, names.index(name), low, words)
         drawn.append({"name": name, **label, "sure": sure, "svg": Markup(svg)})  # noqa: S704  # ours
@@ -260,8 +282,10 @@ def _lengths(now: Mapping[str, Any], then: Mapping[str, Any] | None) -> dict[str
     old = then["lengths"] if then else None
     comparable = old and old["unit"] == known["unit"] and old["starts"] == known["starts"]
     before = np.array(old["counts"]) if old and comparable else None
+    objects = known["unit"] == "objects"
     words = (
-        f"Lengths in {known['unit']}: {known['mean']:.0f} on average, {known['longest']:,} at most"
+        f"{'Objects per picture' if objects else 'Lengths in ' + known['unit']}: "
+        f"{known['mean']:.{int(objects)}f} on average, {known['longest']:,} at most"
     )
     svg = plots.lengths(np.array(known["starts"]), np.array(known["counts"]), before, words)
     return {
@@ -344,16 +368,24 @@ def _by_series(labels: Mapping[str, int], names: Sequence[str]) -> list[int]:
     return [*counts, sum(labels.values()) - sum(counts)]
 
 
-def _examples(now: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _examples(now: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     if not now["examples"]:
         return []
     by_rows = sorted(now["labels"], key=lambda name: -now["labels"][name]["rows"])
     rows = now["examples"]["rows"]
-    return [
+    found = [
         {"name": name, "rows": now["labels"][name]["rows"], **rows[name]}
         for name in by_rows
         if name in rows
     ]
+    if now.get("pictures"):
+        for label in found[:WITH_PICTURES]:
+            label |= {
+                kind: [{**row, "image": thumbnail(row["text"], source)} for row in label[kind]]
+                for kind in ("least", "most")
+                if kind in label
+            }
+    return found
 
 
 def _stages(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -375,8 +407,9 @@ def _stages(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- words and files
 
 
-def _rows(count: int) -> str:
-    return "1 row" if count == 1 else f"{count:,} rows"
+def _some(count: int, thing: str = "row") -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"1 {thing}" if count == 1 else f"{count:,} {thing}s"
 
 
 def duration(seconds: float) -> str:

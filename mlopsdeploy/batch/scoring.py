@@ -6,23 +6,41 @@ scored.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 
+from mlopsdeploy import pictures
 from mlopsdeploy.batch.bad_rows import BadRow
+from mlopsdeploy.batch.matching import finds_objects, takes_pictures
 from mlopsdeploy.batch.sources import Window
-from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
+from mlopsdeploy.columns import Array, Columns, Field, objects, rows_of, take
+from mlopsdeploy.detections import detections_of
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 from mlopsdeploy.model import Model
-from mlopsdeploy.planner import Rows, unique
+from mlopsdeploy.planner import Rows, plan, unique
 
 # Over a row that they can't take, runtimes raise what they like: ONNX Runtime has a class per
 # status and no common base, torch an IndexError. These are no row's fault.
 NOT_ROW_ERRORS = (MlopsDeployError, TypeError, AttributeError, NameError, AssertionError)
+SIZE = "size"
+"""Among a detector's predictions: height and width of each picture, in pixels."""
+
+_DETECTIONS = pa.list_(
+    pa.struct({
+        "label": pa.string(),
+        "score": pa.float64(),
+        "box": pa.list_(pa.int32()),
+        "relative": pa.list_(pa.float64()),
+    })
+)  # fmt: skip
+
+Stage = Callable[[str], AbstractContextManager[None]]
 
 
 class Known(Protocol):
@@ -44,7 +62,8 @@ class Planned:
         keys: what the distinct rows are known by, if anybody wants to know.
         known: which distinct rows are known, bool.
         found: the predictions of these.
-        encoded: the other distinct rows, as the task encodes them.
+        encoded: the other distinct rows, as the task encodes them; pictures, which are large, as
+            their files: see `predict`.
         cost: work for each of those.
         batches: which of them to compute together.
     """
@@ -80,6 +99,10 @@ def new_columns(model: Model, *, all_scores: bool) -> list[str]:
     Raises:
         ConfigError: all scores of a model that does not name its labels.
     """
+    if finds_objects(model.task):
+        if all_scores:
+            raise ConfigError(f"--all-scores: {model.name} has one score for each object")
+        return ["objects", "detections"]
     names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
     if all_scores:
         labels: tuple[str, ...] = getattr(model.task, "labels", ())
@@ -106,10 +129,14 @@ def prepare(
     inputs = {name: window.columns[column] for name, column in columns.items()}
     present = np.ones(window.rows, bool)
     texts = [inputs[wish.name] for wish in model.task.inputs if wish.dtype == "str"]
-    if len(texts) == 1 and len(inputs) == 1:
-        stripped = [text is not None and bool(text.strip()) for text in texts[0]]
+    files = window.pictures if takes_pictures(model.task) else None
+    if files is not None or (len(texts) == 1 and len(inputs) == 1):
+        if files is None:
+            stripped = [text is not None and bool(text.strip()) for text in texts[0]]
+        else:
+            stripped = [file is not None for file in files]
         present = np.array(stripped, bool)
-        values = texts[0][present].tolist()
+        values = (texts[0] if files is None else files)[present].tolist()
         first, inverse = unique(values)
         distinct = {name: objects(values)[first] for name in inputs}
     else:
@@ -127,30 +154,91 @@ def prepare(
         keys = _keys(distinct)
         there, found = known.find(keys)
         distinct = take(distinct, np.flatnonzero(~there))
-    encoded = model.task.encode(distinct) if rows_of(distinct) else {}
-    cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
-    batches = model.plan(encoded)
+    if files is not None:
+        encoded, cost = distinct, np.ones(rows_of(distinct), np.int64)
+        batches = plan(cost, model.task.batch_cost * model.runtime.batch_scale)
+    else:
+        encoded = model.task.encode(distinct) if rows_of(distinct) else {}
+        cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
+        batches = model.plan(encoded)
     return Planned(window, present, inverse, keys, there, found, encoded, cost, batches)
 
 
 def _keys(distinct: Columns) -> list[bytes]:
     """A digest of each row's values."""
     if len(distinct) == 1 and (texts := next(iter(distinct.values()))).dtype == object:
-        return [blake2b(text.encode(), digest_size=16).digest() for text in texts]
-    rows = np.column_stack([distinct[name].astype(np.float64) for name in sorted(distinct)])
-    return [blake2b(row.tobytes(), digest_size=16).digest() for row in rows]
+        contents = (text if isinstance(text, bytes) else text.encode() for text in texts)
+        return [blake2b(content, digest_size=16).digest() for content in contents]
+    columns = [distinct[name] for name in sorted(distinct)]
+    if any(column.dtype == object for column in columns):  # words among the numbers
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return [blake2b(repr(row).encode(), digest_size=16).digest() for row in rows]
+    numbers = np.column_stack([column.astype(np.float64) for column in columns])
+    return [blake2b(row.tobytes(), digest_size=16).digest() for row in numbers]
 
 
-def predict(model: Model, planned: Planned, batch: Rows) -> Computed:
-    """Compute a batch; if it fails, halve it until the rows that are to blame are alone."""
+def predict(
+    model: Model, planned: Planned, batch: Rows, stage: Stage = lambda _: nullcontext()
+) -> Computed:
+    """Compute a batch; if it fails, halve it until the rows that are to blame are alone.
+
+    Pictures are decoded here, one at a time: hundreds of them would be gigabytes, and decoding,
+    which may take longer than the model, is done by as many threads as compute.
+
+    Args:
+        model: what to score with.
+        planned: the window.
+        batch: some of its distinct rows.
+        stage: told what begins, "decode" and "model"; what it returns is left at the end of that.
+    """
+    if not takes_pictures(model.task):
+        with stage("model"):
+            return _predict(model, planned.encoded, batch)
+    with stage("decode"):
+        encoded, rows, failed = decoded(model, planned, batch)
+    with stage("model"):
+        computed = _predict(model, encoded, np.arange(len(rows)))
+    failed |= {int(rows[row]): reason for row, reason in computed.failed.items()}
+    return Computed(rows[computed.rows], computed.predictions, failed)
+
+
+def decoded(model: Model, planned: Planned, batch: Rows) -> tuple[Columns, Rows, dict[int, str]]:
+    """Pictures as the task encodes them, with their `SIZE`.
+
+    Returns:
+        The encoded pictures, which rows they are, and why the others can't be.
+    """
+    parts, rows, failed = [], [], {}
+    for row in batch.tolist():
+        ((name, files),) = planned.encoded.items()
+        try:
+            image = pictures.decode(files[row])
+        except ValueError as error:
+            failed[row] = str(error)
+            continue
+        encoded = model.task.encode({name: objects([image])})
+        parts.append({**encoded, SIZE: np.array([image.shape[:2]], np.int64)})
+        rows.append(row)
+    columns = {
+        name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())
+    }
+    return columns, np.array(rows, np.intp), failed
+
+
+def _predict(model: Model, encoded: Columns, rows: Rows) -> Computed:
+    if not len(rows):
+        return Computed(rows, {})
     try:
-        return Computed(batch, model.predict_batch(planned.encoded, batch))
+        predictions = model.predict_batch(encoded, rows)
+        if SIZE in encoded and finds_objects(model.task):
+            predictions = {**predictions, SIZE: encoded[SIZE][rows]}
+        return Computed(rows, predictions)
     except NOT_ROW_ERRORS:
         raise
     except Exception as error:  # noqa: BLE001  # see above
-        if len(batch) == 1:
-            return Computed(batch[:0], {}, {int(batch[0]): _reason(error)})
-    parts = [predict(model, planned, part) for part in np.array_split(batch, 2)]
+        if len(rows) == 1:
+            return Computed(rows[:0], {}, {int(rows[0]): _reason(error)})
+    parts = [_predict(model, encoded, part) for part in np.array_split(rows, 2)]
     filled = [part for part in parts if len(part.rows)]
     names = filled[0].predictions if filled else {}
     return Computed(
@@ -172,7 +260,7 @@ def assemble(
     """The rows that have an answer, and the answers, in the window's order.
 
     Rows without a value, and those that lack one which the model can't do without, get "" and
-    NaN; rows that failed are among the window's bad ones.
+    NaN, and None of a detector; rows that failed are among the window's bad ones.
     """
     window = planned.window
     distinct, failed = _gathered(planned, computed)
@@ -186,7 +274,7 @@ def assemble(
             if place in failed
         }
     predictions = _spread(model, planned, distinct)
-    lost = planned.present & ~np.isfinite(predictions["score"]) & ~_lacking(window)
+    lost = planned.present & ~answered(predictions) & ~_lacking(window)
     for row in np.flatnonzero(lost).tolist():
         reasons.setdefault(row, "the model's score is not a number")
     if reasons:
@@ -196,6 +284,29 @@ def assemble(
         window = window.without(bad, dropped)
         predictions = {name: array[~dropped] for name, array in predictions.items()}
     return window, predictions
+
+
+def answered(predictions: Columns) -> Array:
+    """Which rows have an answer: a score that is a number, or objects with such; bool (rows,)."""
+    scores = predictions["score"]
+    if scores.dtype != object:
+        return np.isfinite(scores)
+    return np.array([row is not None and bool(np.isfinite(row).all()) for row in scores], bool)
+
+
+def each_label(predictions: Columns) -> tuple[Rows, list[str], Array]:
+    """Every label that was given: one a row, or one for each object of a row.
+
+    Returns:
+        The row, the label and the score (float64) of each.
+    """
+    rows = np.flatnonzero(answered(predictions))
+    labels, scores = predictions["label"][rows], predictions["score"][rows]
+    if scores.dtype != object:
+        return rows, labels.tolist(), scores.astype(np.float64)
+    counts = [len(row) for row in scores]
+    flat = [label for row in labels for label in row]
+    return np.repeat(rows, counts), flat, np.concatenate([*scores, np.zeros(0)], dtype=np.float64)
 
 
 def _lacking(window: Window) -> Array:
@@ -228,14 +339,25 @@ def _gathered(planned: Planned, computed: Sequence[Computed]) -> tuple[Columns, 
 def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
     """Predictions of all rows of the window."""
     rows = planned.window.rows
+    if finds_objects(model.task):
+        names = ("label", "score", "boxes", SIZE)
+        predictions: Columns = {name: np.full(rows, None, object) for name in names}
+        for name, array in distinct.items():
+            if name in names:
+                spread = array[planned.inverse]
+                predictions[name][planned.present] = objects(list(spread))
+        return predictions
     labels = getattr(model.task, "labels", ())
-    predictions: Columns = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
+    predictions = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
     if any(wish.name == "truncated" for wish in model.task.outputs):
         predictions["truncated"] = np.zeros(rows, bool)
         predictions["tokens"] = np.zeros(rows, np.int64)
         predictions["lost_tokens"] = np.zeros(rows, np.int64)
     if labels:
         predictions["scores"] = np.full((rows, len(labels)), np.nan)
+    for wish in model.task.outputs:  # what a task of an outside package gives besides
+        if wish.name not in predictions and not wish.shape:
+            predictions[wish.name] = _nothing(wish, rows)
     for name, array in predictions.items():
         if name in distinct:
             array[planned.present] = distinct[name][planned.inverse]
@@ -243,8 +365,32 @@ def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
     return predictions
 
 
-def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> Columns:
-    """The columns that go into the output."""
+def _nothing(wish: Field, rows: int) -> Array:
+    """A column of no answers."""
+    if wish.dtype == "str":
+        return objects([""] * rows)
+    floats = wish.dtype.startswith("float")
+    return np.full(rows, np.nan if floats else 0, wish.dtype)
+
+
+def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> dict[str, Any]:
+    """The columns that go into the output; lists of objects, which NumPy has no type for, as Arrow.
+
+    Of each object its label, its score, and its box as pixels and relative to the picture: x1, y1,
+    x2, y2, see `detections.Detection`.
+    """
+    if finds_objects(model.task):
+        found = [
+            [seen.as_dict(*size[::-1].tolist()) for seen in detections_of(predictions, row)]
+            if size is not None
+            else None
+            for row, size in enumerate(predictions[SIZE])
+        ]
+        counts = [None if row is None else len(row) for row in found]
+        return {
+            f"{prefix}objects": pa.array(counts, pa.int32()),
+            f"{prefix}detections": pa.array(found, _DETECTIONS),
+        }
     columns = {
         prefix + wish.name: predictions[wish.name]
         for wish in model.task.outputs

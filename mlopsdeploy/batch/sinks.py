@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -22,18 +22,27 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlopsdeploy.batch.sources import CsvSource, JoinedSource, Source, Window, format_of
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.batch.sources import (
+    CsvSource,
+    JoinedSource,
+    Source,
+    Window,
+    WithPictures,
+    format_of,
+)
 from mlopsdeploy.errors import InputError
 
 DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 ROW_GROUP = 65_536
 
+# New columns by name: arrays, or Arrow's own where NumPy has no type for what is in them.
+Written = Mapping[str, Any]
+
 
 class Sink(Protocol):
     """Writes windows."""
 
-    def write(self, window: Window, predictions: Columns) -> None:
+    def write(self, window: Window, predictions: Written) -> None:
         """Append a window; `predictions` may hold "" (no label) and NaN (no score)."""
         ...
 
@@ -68,7 +77,8 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
 def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
     if format_ == "jsonl":
         return JsonLinesSink(file)
-    first = source.first if isinstance(source, JoinedSource) else source
+    rows = source.rows if isinstance(source, WithPictures) else source
+    first = rows.first if isinstance(rows, JoinedSource) else rows
     if isinstance(first, CsvSource):
         return CsvSink(file, first, started=started)
     return TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
@@ -106,7 +116,7 @@ class _Packed:
         # No name and no time in it: the same rows make the same bytes.
         self._packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
 
-    def write(self, window: Any, predictions: Columns | None = None) -> None:
+    def write(self, window: Any, predictions: Written | None = None) -> None:
         """A window from the job, or bytes from the sink that it went to."""
         if predictions is None:
             self._file.write(self._packer.compress(window))
@@ -126,7 +136,7 @@ class CsvSink:
         self._line_end = source.line_end
         self._started = started
 
-    def write(self, window: Window, predictions: Columns) -> None:
+    def write(self, window: Window, predictions: Written) -> None:
         """See `Sink`."""
         if not self._started:
             names = [self._quoted(name) for name in predictions]
@@ -151,7 +161,7 @@ class JsonLinesSink:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def write(self, window: Window, predictions: Columns) -> None:
+    def write(self, window: Window, predictions: Written) -> None:
         """See `Sink`."""
         if window.records is None:
             assert window.table is not None
@@ -177,14 +187,20 @@ class TableCsvSink:
         self._delimiter = delimiter
         self._started = started
 
-    def write(self, window: Window, predictions: Columns) -> None:
+    def write(self, window: Window, predictions: Written) -> None:
         """See `Sink`."""
         options = pyarrow.csv.WriteOptions(
             include_header=not self._started, delimiter=self._delimiter
         )
         self._started = True
+        flat = {
+            name: _as_json(values)
+            if isinstance(values, pa.Array) and pa.types.is_nested(values.type)
+            else values
+            for name, values in predictions.items()
+        }
         try:
-            pyarrow.csv.write_csv(with_predictions(window, predictions), self._file, options)
+            pyarrow.csv.write_csv(with_predictions(window, flat), self._file, options)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise InputError(
                 f"a column of this input can't be written as CSV ({error}); use .parquet or .jsonl"
@@ -197,7 +213,7 @@ class TableSink:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
-    def write(self, window: Window, predictions: Columns) -> None:
+    def write(self, window: Window, predictions: Written) -> None:
         """See `Sink`."""
         table = with_predictions(window, predictions)
         with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
@@ -243,12 +259,14 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def with_predictions(window: Window, predictions: Columns) -> pa.Table:
+def with_predictions(window: Window, predictions: Written) -> pa.Table:
     """The table of a window with the columns of predictions behind its own."""
     table = window.table
     assert table is not None
     for name, values in predictions.items():
-        if values.dtype == object:
+        if isinstance(values, pa.Array):
+            column = values
+        elif values.dtype == object:
             column = pa.array([value or None for value in values], pa.string())
         else:
             column = pa.array(_rounded(values), from_pandas=True)
@@ -257,7 +275,15 @@ def with_predictions(window: Window, predictions: Columns) -> pa.Table:
 
 
 def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa.Array:
-    """One string per value; `missing` for no label and for NaN."""
+    """One string per value; `missing` for no label and for NaN. Lists are JSON."""
+    if isinstance(values, pa.Array):
+        if pa.types.is_nested(values.type):
+            inside = (lambda text: text) if quoted is _json_text else quoted
+            values = pa.array(
+                [value and inside(value) for value in _as_json(values).to_pylist()],
+                pa.large_string(),
+            )
+        return pc.fill_null(values.cast(pa.large_string()), missing)
     if values.dtype == object:
         spelled = {value: quoted(value) if value else missing for value in set(values)}
         return pa.array([spelled[value] for value in values], pa.large_string())
@@ -265,6 +291,15 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
         return pa.array(np.where(values, "true", "false").astype(object), pa.large_string())
     column = pa.array(_rounded(values), from_pandas=True).cast(pa.large_string())
     return pc.fill_null(column, missing)
+
+
+def _as_json(values: pa.Array) -> pa.Array:
+    """Lists and structs as JSON text, one string per value."""
+    texts = [
+        None if value is None else json.dumps(value, ensure_ascii=False)
+        for value in values.to_pylist()
+    ]
+    return pa.array(texts, pa.large_string())
 
 
 def _rounded(values: Any) -> Any:

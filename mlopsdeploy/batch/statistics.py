@@ -16,6 +16,7 @@ import numpy as np
 
 from mlopsdeploy.batch.breakdowns import NO_DAY, DateColumn, DateReader
 from mlopsdeploy.batch.examples import Examples
+from mlopsdeploy.batch.scoring import answered, each_label
 from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.errors import InputError
 
@@ -41,6 +42,8 @@ class Statistics:
         by_category: count labels per value of these columns.
         examples: how many of the most and of the least certain rows of each label to keep, with
             their text. 0, the default, keeps nothing of the rows' contents.
+        pictures: the rows are pictures, whose names are kept as examples. Where a row has any
+            number of objects, labels and scores are theirs, and lengths are objects per row.
     """
 
     def __init__(
@@ -50,8 +53,10 @@ class Statistics:
         by_date: DateColumn | None = None,
         by_category: Sequence[str] = (),
         examples: int = 0,
+        pictures: bool = False,
     ) -> None:
         self.rows = 0
+        self._pictures = pictures
         self._truncated = 0
         self._lost_tokens = 0
         self._labels = _Names(MOST_LABELS, labels)
@@ -73,14 +78,13 @@ class Statistics:
             predictions: `label` and `score`, and for texts `truncated`, `tokens` and
                 `lost_tokens`, as far as the model gives them. A row whose score is not a number
                 has no prediction; it counts as a row only.
-            text: which column holds the text, if the model takes one.
+            text: which column holds the text, or the names of pictures, if the model takes one.
         """
         if text is not None and columns[text].dtype != object:
             text = None  # a feature that is called so
         self.rows += len(numbers)
-        scored = np.isfinite(predictions["score"])
-        score = predictions["score"][scored].astype(np.float64)
-        places = self._labels.places(predictions["label"][scored].tolist())
+        scored, names, score = each_label(predictions)
+        places = self._labels.places(names)
         bins = np.clip((score * SCORE_BINS).astype(np.intp), 0, SCORE_BINS - 1)
         self._scores = _tally(self._scores, places, bins)
         sums = np.bincount(places, np.rint(score * _UNIT), len(self._scores))  # exact below 2**53
@@ -89,11 +93,8 @@ class Statistics:
             self._truncated += int(np.count_nonzero(predictions["truncated"]))
         if "lost_tokens" in predictions:
             self._lost_tokens += int(predictions["lost_tokens"].sum())
-        if "tokens" in predictions:
-            self._lengths.add("tokens", predictions["tokens"][scored])
-        elif text is not None:
-            lengths = [len(value) for value in columns[text][scored].tolist()]
-            self._lengths.add("characters", np.array(lengths, np.int64))
+        texts = columns[text] if text is not None and not self._pictures else None
+        self._add_lengths(scored, predictions, texts)
         if self._by_date:
             self._by_date.add(columns[self._by_date.column.name][scored].tolist(), places)
         for name, category in self._by_category.items():
@@ -110,6 +111,16 @@ class Statistics:
                 {name: columns[name][scored] for name in shown},
                 text,
             )
+
+    def _add_lengths(self, scored: Array, predictions: Columns, texts: Array | None) -> None:
+        if "tokens" in predictions:
+            self._lengths.add("tokens", predictions["tokens"][scored])
+        elif predictions["score"].dtype == object:
+            counts = np.bincount(scored, minlength=len(predictions["score"]))
+            self._lengths.add("objects", counts[answered(predictions)])
+        elif texts is not None:
+            lengths = [len(value) for value in texts[scored].tolist()]
+            self._lengths.add("characters", np.array(lengths, np.int64))
 
     @property
     def keeps_examples(self) -> bool:
@@ -147,6 +158,7 @@ class Statistics:
             "format": FORMAT,
             "rows": self.rows,
             "scored": sum(counts),
+            "pictures": self._pictures,
             "labels": {
                 name: {
                     "rows": rows,
@@ -181,7 +193,7 @@ class Statistics:
                 f"mlopsdeploy; this one reads {FORMAT}"
             )
         names = list(known["labels"])
-        made = cls(names)
+        made = cls(names, pictures=known.get("pictures", False))
         made.rows = known["rows"]
         made._truncated, made._lost_tokens = known["truncated"], known["lost_tokens"]
         for place, label in enumerate(known["labels"].values()):

@@ -26,7 +26,7 @@ def choose(sample: Mapping[str, Sequence[Any]], asked: str | None, path: str) ->
     names = list(sample)
     if asked is not None:
         if asked not in names:
-            raise InputError(f"{path}: no column {asked!r}; there are: {_listed(names)}")
+            raise InputError(f"{path}: no column {asked!r}; there are: {listed(names)}")
         return asked
     for name in names:
         if re.sub(r"[\s_-]+", "_", name.strip().lower()) == DEFAULT:
@@ -36,14 +36,14 @@ def choose(sample: Mapping[str, Sequence[Any]], asked: str | None, path: str) ->
         return text_like[0]
     if text_like:
         raise InputError(
-            f"{path}: which column is the text, {_listed(text_like, 'or')}? say --text-column NAME"
+            f"{path}: which column is the text, {listed(text_like, 'or')}? say --text-column NAME"
         )
     if len(names) == 1 and any(
         isinstance(value, str) and value.strip() for value in sample[names[0]]
     ):
         return names[0]
     raise InputError(
-        f"{path}: no column reads like text; there are: {_listed(names)}; say --text-column NAME"
+        f"{path}: no column reads like text; there are: {listed(names)}; say --text-column NAME"
     )
 
 
@@ -63,6 +63,7 @@ def _words(text: str) -> float:
     return len(text.split()) + dense / 2
 
 
-def _listed(names: Sequence[str], last: str = "and") -> str:
+def listed(names: Sequence[str], last: str = "and") -> str:
+    """Names of columns, in words."""
     quoted = [repr(name) for name in names[:12]] + (["more"] if len(names) > 12 else [])
     return f" {last} ".join([", ".join(quoted[:-1]), quoted[-1]] if len(quoted) > 1 else quoted)

@@ -16,7 +16,7 @@ def batch(
     input: Annotated[
         str | None,
         typer.Argument(
-            help="File (.csv, .jsonl, .parquet), folder, 'pattern', -, database, s3://."
+            help="File (.csv, .jsonl, .parquet), pictures, folder, 'pattern', -, database, s3://."
         ),
     ] = None,
     output: Annotated[
@@ -38,6 +38,9 @@ def batch(
     ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="Column to score; found by itself if only one is text.")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of paths of pictures; found by its name, too.")
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Tabular models: columns a,b,c in the model's order.")
@@ -124,9 +127,10 @@ def batch(
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Score every row of a file with a text or tabular classifier.
+    """Score every row of a file, or every picture of a folder.
 
-    Writes each row as it is, with label and score behind it. All settings can also stand in a
+    Writes each row as it is, with label and score behind it, or the objects that a detector found.
+    All settings can also stand in a
     YAML file (--config) or in the environment (MLOPSDEPLOY_BATCH_SIZE=500).
     """
     flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}

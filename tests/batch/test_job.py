@@ -397,8 +397,8 @@ def test_progress_adds_up_to_all_rows(score, file, monkeypatch):
     assert len(told) >= 10
 
 
-def test_a_table_has_no_pictures(tmp_path):
+def test_a_table_that_names_no_pictures(tmp_path):
     table = tmp_path / "table.csv"
-    table.write_text("image\n1\n", "utf-8")
-    with pytest.raises(ModelError, match="detector: takes pictures or arrays"):
+    table.write_text("number\n1\n", "utf-8")
+    with pytest.raises(InputError, match="no column names pictures"):
         command.run_batch(BatchSettings(input=str(table), model="detector"))

@@ -93,6 +93,18 @@ def both(score, on_ray, tmp_path):
     return run
 
 
+@pytest.fixture
+def locally(score, tmp_path):
+    """`locally(path)`: what the local engine writes."""
+
+    def run(path, **settings):
+        output = tmp_path / "locally.csv"
+        score(path, output=str(output), batch_size=10, **settings)
+        return output.read_bytes()
+
+    return run
+
+
 def write(path, texts):
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -168,20 +180,20 @@ def test_a_tabular_model(both, customers, churn_onnx):
     assert ray[3]["rows"] == 50
 
 
-def test_two_calls_at_a_time_in_an_actor_of_two_cores(both, on_ray, tmp_path, reviews, nodes):
+def test_two_calls_at_a_time_in_an_actor_of_two_cores(locally, on_ray, tmp_path, reviews, nodes):
     path = write(tmp_path / "in.csv", reviews(300))
     wide = nodes.add_node(num_cpus=2, object_store_memory=80 << 20)
-    local, _ = both(path)
+    local = locally(path)
     output = tmp_path / "wide.csv"
     cluster = ray_engine.Cluster(actors=(1, 1), cpus=2)
     on_ray(path, cluster, output=str(output), batch_size=10)
-    assert output.read_bytes() == local[0].read_bytes()
+    assert output.read_bytes() == local
     nodes.remove_node(wide)
 
 
-def test_a_killed_worker_costs_no_row(both, on_ray, tmp_path, reviews):
+def test_a_killed_worker_costs_no_row(locally, on_ray, tmp_path, reviews):
     path = write(tmp_path / "in.csv", reviews(1500))
-    local, _ = both(path)
+    local = locally(path)
     killed = []
 
     def kill(rows, share):
@@ -192,7 +204,7 @@ def test_a_killed_worker_costs_no_row(both, on_ray, tmp_path, reviews):
     output = tmp_path / "killed.csv"
     summary = on_ray(path, output=str(output), batch_size=10, progress=kill)
     assert len(killed) == 2
-    assert output.read_bytes() == local[0].read_bytes()
+    assert output.read_bytes() == local
     assert summary["rows"] == 1500
 
 
@@ -241,12 +253,12 @@ def test_what_kills_every_worker_ends_the_run(on_ray, tmp_path, reviews, load, t
         on_ray(path, ray_engine.Cluster(actors=(1, 1)), loaded=load, batch_size=10)
 
 
-def test_too_many_bad_rows_end_the_run_and_it_goes_on(both, on_ray, tmp_path, reviews):
+def test_too_many_bad_rows_end_the_run_and_it_goes_on(locally, on_ray, tmp_path, reviews):
     path = write(tmp_path / "in.csv", reviews(600))
     lines = path.read_text("utf-8").splitlines()
     lines[400] = "just one field"
     path.write_text("\n".join([*lines, ""]), "utf-8")
-    local, _ = both(path, max_errors="1")
+    local = locally(path, max_errors="1")
     output = tmp_path / "stopped.csv"
     settings = {"output": str(output), "batch_size": 10, "commit_seconds": 0}
     with pytest.raises(MlopsDeployError, match="1 of .* rows are bad"):
@@ -254,10 +266,10 @@ def test_too_many_bad_rows_end_the_run_and_it_goes_on(both, on_ray, tmp_path, re
     assert not output.exists()
     summary = on_ray(path, max_errors="1", **settings)
     assert summary["attempts"] == 2
-    assert output.read_bytes() == local[0].read_bytes()
+    assert output.read_bytes() == local
 
 
-def test_a_changed_input_starts_over(both, on_ray, tmp_path, reviews):
+def test_a_changed_input_starts_over(locally, on_ray, tmp_path, reviews):
     path = write(tmp_path / "in.csv", reviews(400))
     output = tmp_path / "changed.csv"
     settings = {"output": str(output), "batch_size": 10, "commit_seconds": 0}
@@ -265,14 +277,13 @@ def test_a_changed_input_starts_over(both, on_ray, tmp_path, reviews):
     def stop(rows, share):
         raise MlopsDeployError("stopped")
 
-    local, _ = both(path)
     with pytest.raises(MlopsDeployError, match="rows are kept"):
         on_ray(path, progress=stop, **settings)
     write(path, reviews(400, seed=9))
-    local, _ = both(path)
+    local = locally(path)
     summary = on_ray(path, **settings)
     assert summary["rows"] == 400
-    assert output.read_bytes() == local[0].read_bytes()
+    assert output.read_bytes() == local
 
 
 def test_another_model_on_a_node_is_noticed(on_ray, three_class_bert, tmp_path, reviews):
@@ -287,9 +298,9 @@ def test_another_model_on_a_node_is_noticed(on_ray, three_class_bert, tmp_path, 
         on_ray(path, loaded=loads(str(tmp_path / "nowhere.onnx")))
 
 
-def test_a_run_that_ended_before_its_last_step_takes_it(both, on_ray, tmp_path, reviews):
+def test_a_run_that_ended_before_its_last_step_takes_it(locally, on_ray, tmp_path, reviews):
     path = write(tmp_path / "in.csv", reviews(160))
-    local, _ = both(path)
+    local = locally(path)
     seen = []
 
     def stop(rows, share):
@@ -301,7 +312,7 @@ def test_a_run_that_ended_before_its_last_step_takes_it(both, on_ray, tmp_path, 
     with pytest.raises(MlopsDeployError, match="160 rows are kept"):
         on_ray(path, progress=stop, output=str(output), batch_size=10)
     on_ray(path, output=str(output), batch_size=10)
-    assert output.read_bytes() == local[0].read_bytes()
+    assert output.read_bytes() == local
 
 
 def test_an_input_that_breaks_off_is_told_in_a_line(on_ray, bert, tmp_path, reviews):
@@ -413,3 +424,23 @@ def test_by_the_setting(nodes, score, tmp_path, reviews):
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
     with pytest.raises(ConfigError, match="can't read standard input"):
         command.run_batch(BatchSettings(input="-", output=str(tmp_path / "o.csv"), engine="ray"))
+
+
+def test_pictures(nodes, tmp_path, monkeypatch):
+    """They travel with their windows: no worker needs to see their files."""
+    monkeypatch.chdir(tmp_path)
+    examples = Path(__file__).resolve().parents[2] / "examples" / "photos"
+    (tmp_path / "photos").mkdir()
+    for file in examples.iterdir():
+        (tmp_path / "photos" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "photos" / "cut.jpg").write_bytes(file.read_bytes()[:5000])
+    settings = {"model": "detector", "input": "photos", "max_errors": "none"}
+    here = command.run_batch(BatchSettings(**settings, output="here.jsonl"))
+    there = command.run_batch(
+        BatchSettings(**settings, output="there.jsonl", engine="ray", ray_actors="1")
+    )
+    for end in ("", ".errors.jsonl"):
+        made = [(tmp_path / f"{name}.jsonl{end}").read_bytes() for name in ("here", "there")]
+        assert made[0] == made[1]
+    for name in ("rows", "objects", "labels", "mean_score", "failed"):
+        assert here[name] == pytest.approx(there[name])

@@ -3,13 +3,11 @@
 import errno
 import json
 import re
-import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 
 from mlopsdeploy.batch.breakdowns import DateColumn
@@ -18,15 +16,6 @@ from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import objects
 from mlopsdeploy.errors import InputError, MlopsDeployError
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--window-size=1280,900",
-)  # fmt: skip
-TAKES_A_BROWSER = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
-)
 EVIL = (
     "<script>document.title = 'taken'</script><img src=http://evil.example/x.png onerror=alert(1)>"
 )
@@ -317,51 +306,36 @@ def test_words():
     assert moment("yesterday") == "yesterday"
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@TAKES_A_BROWSER
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1280])
-def test_in_a_browser(browser, written, tmp_path, width, scheme):
+def test_in_a_browser(chromium, written, tmp_path, width, scheme):
     labels = [EVIL, "POSITIVE", *(f"label-with-a-long-name-{place}" * 4 for place in range(20))]
     written(
         manifest_of(statistics_of(900, labels=labels), input="folder/" * 40, errors={EVIL * 3: 1}),
         manifest_of(statistics_of(900, labels=labels, seed=1), precision="float32"),
     )
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     features = [{"name": "prefers-color-scheme", "value": scheme}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get_log("browser")
-    browser.get_log("performance")
-    browser.get((tmp_path / "report.html").as_uri())
-    run = browser.execute_script
-    assert browser.title.startswith("900 rows scored")
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+    chromium.get((tmp_path / "report.html").as_uri())
+    run = chromium.execute_script
+    assert chromium.title.startswith("900 rows scored")
     run("document.querySelectorAll('details').forEach((each) => (each.open = true))")
     assert run("return document.documentElement.scrollWidth") <= width
-    messages = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
+    messages = [json.loads(line["message"])["message"] for line in chromium.get_log("performance")]
     asked = {
         each["params"]["request"]["url"].split(":")[0]
         for each in messages
         if each["method"] == "Network.requestWillBeSent"
     }
     assert asked <= {"file", "data"}
-    assert browser.get_log("browser") == []
-    bar = browser.find_element(By.CSS_SELECTOR, "#labels .track span")
+    assert chromium.get_log("browser") == []
+    bar = chromium.find_element(By.CSS_SELECTOR, "#labels .track span")
     share = bar.size["width"] / bar.find_element(By.XPATH, "..").size["width"]
     assert share == pytest.approx(0.3, abs=0.06)
     assert bar.value_of_css_property("background-color") != "rgba(0, 0, 0, 0)"
-    shown = [plot for plot in browser.find_elements(By.TAG_NAME, "svg") if plot.is_displayed()]
+    shown = [plot for plot in chromium.find_elements(By.TAG_NAME, "svg") if plot.is_displayed()]
     assert len(shown) == 1 + 8 + 1 + 1, "the logo, scores of eight labels, lengths, over time"
     ink = run("return getComputedStyle(document.querySelector('figure svg text')).fill")
     assert ink == ("rgb(91, 99, 115)" if scheme == "light" else "rgb(160, 168, 184)")

@@ -89,6 +89,9 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
             measured[name] = measure(work, load, name, sample)
         chosen = measured[work.model.runtime.precision]
         assert isinstance(chosen, Measured)
+        for part in chosen.computed.values():  # what only the model, or a decoder, can't take
+            sample.failed += len(part.failed)
+            sample.reasons.update(part.failed.values())
         writing = write_nowhere(work, source, sample, chosen)
         if len(chosen.computed) == len(sample.costs) and work.store is None:
             chosen.whole = run_whole(work, source, survey)
@@ -206,11 +209,13 @@ def _unseen(survey: Survey, sample: Sample) -> float:
     return math.sqrt(max(1 - sample.rows / max(survey.total, 1), 0))
 
 
-def labels_of(computed: Computed) -> dict[int, str]:
-    """The label of each computed row."""
+def labels_of(computed: Computed) -> dict[int, Any]:
+    """The label of each computed row; of a detector, those of its objects in order."""
     if not len(computed.rows):
         return {}
     labels = computed.predictions["label"].tolist()
+    if "boxes" in computed.predictions:
+        labels = [sorted(row.tolist()) for row in labels]
     return dict(zip(computed.rows.tolist(), labels, strict=True))
 
 

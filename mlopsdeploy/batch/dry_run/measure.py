@@ -27,6 +27,7 @@ from mlopsdeploy.batch.dry_run.sample import (
     spread_out,
 )
 from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.matching import content_column
 from mlopsdeploy.batch.scoring import Computed, Planned
 from mlopsdeploy.batch.sources import Chunk, Source
 from mlopsdeploy.batch.unfinished import Piped
@@ -215,7 +216,7 @@ def write_nowhere(work: Job, source: Source, sample: Sample, measured: Measured)
         )
         if window.rows:
             sink.write(window, columns)
-        text = work.columns.get("text")
+        text = content_column(work.columns)
         statistics.add(window.numbers, window.columns, predictions, text=text)
     clock.stop()
     return clock

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.job import AHEAD, WINDOW, Job
+from mlopsdeploy.batch.matching import takes_pictures
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.sources import Chunk, Source, chunks
 from mlopsdeploy.columns import Array
@@ -23,6 +24,7 @@ READ_SECONDS = 5.0  # to count rows; beyond that their number follows from the s
 ENCODE_SECONDS = 3.0  # to parse, encode and plan the sample
 SAMPLE_ROWS = 200_000
 MOST_WINDOWS = 512
+PICTURE_WINDOWS = 16  # they hold the pictures' files
 IN_FLIGHT = 2 * AHEAD + 2  # windows that a run holds at most: read ahead, computed, written
 WARM_UP_SECONDS = 0.5
 WINDOW_ROWS = 32_000  # of the sample; sorting more rows than that together saves nothing
@@ -78,6 +80,8 @@ def take_survey(work: Job, source: Source) -> Survey:
     """Read, without parsing, for some seconds; keep windows at equal distances."""
     rows = min(work.batch_size * WINDOW, WINDOW_ROWS)
     room = min(max(SAMPLE_ROWS // rows, IN_FLIGHT), MOST_WINDOWS)
+    if takes_pictures(work.model.task):
+        room = PICTURE_WINDOWS
     survey = Survey([], limit=work.limit)
     share: float | None = 0.0
     every = 1

@@ -10,6 +10,7 @@ import codecs
 import glob
 import gzip
 import io
+import os
 import sys
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +31,7 @@ from mlopsdeploy.batch.sources.csv import CsvSource
 from mlopsdeploy.batch.sources.joined import JoinedSource
 from mlopsdeploy.batch.sources.json_lines import JsonLinesSource
 from mlopsdeploy.batch.sources.parquet import ParquetSource
+from mlopsdeploy.batch.sources.pictures import PictureFiles, WithPictures, is_picture
 from mlopsdeploy.errors import InputError
 
 __all__ = [
@@ -39,13 +41,17 @@ __all__ = [
     "JoinedSource",
     "JsonLinesSource",
     "ParquetSource",
+    "PictureFiles",
     "Source",
     "Wanted",
     "Window",
+    "WithPictures",
     "chunks",
     "files_of",
     "format_of",
+    "is_picture",
     "open_source",
+    "pictures_of",
 ]
 
 
@@ -60,19 +66,27 @@ _NOT_DATA = (".errors.jsonl", ".part", ".crc")
 
 
 def open_source(
-    path: str, *, delimiter: str = "auto", encoding: str = "auto", output: str = ""
+    path: str,
+    *,
+    delimiter: str = "auto",
+    encoding: str = "auto",
+    output: str = "",
+    pictures: bool = False,
 ) -> Source:
     """Open a file by its name, several by their folder or pattern, or standard input for "-".
 
     Args:
-        path: `reviews.csv`, `reviews/`, `reviews/2026-*.csv`, "-".
+        path: `reviews.csv`, `reviews/`, `reviews/2026-*.csv`, "-"; pictures likewise.
         delimiter: of CSV; "auto" finds it.
         encoding: of CSV; "auto" is UTF-8, or what a byte order mark says.
         output: is not an input, even where the pattern fits it.
+        pictures: of a folder with tables and pictures take the pictures.
 
     Raises:
         InputError: it isn't there, is empty, or isn't what its name says.
     """
+    if images := pictures_of(path, among_tables=pictures):
+        return PictureFiles(shown(path), images)
     files = files_of(path, output)
     if not files:
         return _open_file(path, delimiter, encoding)
@@ -103,45 +117,75 @@ def files_of(path: str, output: str = "") -> list[str]:
     Raises:
         InputError: there are none.
     """
-    place = Path(path)
+    there = _all_of(path)
+    if there is None:
+        return []
+    found = [file for file in there if _has_data_name(file)]
     if is_remote(path):
-        return _objects_of(path, output)
-    if path == "-" or place.is_file():
-        return []
-    if place.is_dir():
-        found = [str(file) for file in place.iterdir() if _is_data(file)]
-    elif glob.has_magic(path):
-        matches = glob.glob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute ones
-        found = [file for file in matches if _is_data(Path(file))]
+        found = [name for name in found if name != output]
     else:
-        return []
-    found = [file for file in found if Path(file).resolve() != Path(output).resolve()]
+        found = [file for file in found if Path(file).resolve() != Path(output).resolve()]
     if not found:
-        raise InputError(f"{path}: no .csv, .jsonl or .parquet file there")
+        what = "object" if is_remote(path) else "file"
+        raise InputError(
+            f"{shown(path)}: no .csv, .jsonl or .parquet {what} there, and no picture{_below(path)}"
+        )
     return sorted(found)
 
 
-def _objects_of(url: str, output: str) -> list[str]:
-    from mlopsdeploy.batch import remote
+def pictures_of(path: str, *, among_tables: bool = False) -> list[str]:
+    """The pictures that a name, a folder or a pattern stands for, sorted.
 
-    found = remote.expand(url)
-    if found == [url]:
-        return []
-    names = [name for name in found if name != output and _has_data_name(name)]
-    if not names:
-        raise InputError(f"{shown(url)}: no .csv, .jsonl or .parquet object there")
-    return names
+    Where there are tables, too, nothing, unless these are asked for `among_tables`.
+    """
+    there = _all_of(path)
+    if there is None:
+        return [path] if is_picture(path) and (is_remote(path) or Path(path).is_file()) else []
+    tables = not among_tables and any(map(_has_data_name, there))
+    return [] if tables else sorted(filter(_has_picture_name, there))
 
 
-def _is_data(file: Path) -> bool:
-    return file.is_file() and _has_data_name(str(file))
+def _all_of(path: str) -> list[str] | None:
+    """All files of a folder or a pattern; None for the name of one file."""
+    place = Path(path)
+    if is_remote(path):
+        from mlopsdeploy.batch import remote
+
+        found = remote.expand(path)
+        return None if found == [path] else found
+    if path == "-" or place.is_file():
+        return None
+    if place.is_dir():
+        return [str(file) for file in place.iterdir() if file.is_file()]
+    if glob.has_magic(path):
+        found = glob.glob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute ones
+        return [file for file in found if Path(file).is_file()]
+    return None
+
+
+def _below(path: str) -> str:
+    """Where the pictures are that a folder does not have itself."""
+    place = Path(path)
+    for folder, _, names in os.walk(place if place.is_dir() else ""):
+        if found := next(filter(_has_picture_name, names), None):
+            pattern = place / "**" / f"*{Path(found).suffix}"
+            return f"; {folder} has some: name them with '{pattern}'"
+    return ""
 
 
 def _has_data_name(path: str) -> bool:
     name = path.lower().rpartition("/")[2]
-    if name.startswith((".", "_")) or name.endswith(_NOT_DATA):
+    if _is_hidden(name) or name.endswith(_NOT_DATA):
         return False
     return name.removesuffix(".gz").endswith(SUFFIXES)
+
+
+def _has_picture_name(path: str) -> bool:
+    return is_picture(path) and not _is_hidden(path.rpartition("/")[2])
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
 
 
 def _open_file(path: str, delimiter: str, encoding: str) -> Source:

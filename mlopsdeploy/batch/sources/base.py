@@ -98,7 +98,8 @@ class Window:
     `numbers` are the rows' numbers in the whole input, counted from 1; `origins` are its files.
     `columns` holds the columns asked for: text as str (None where missing), numbers as float64
     (NaN where missing). `records` holds each row as it stands in the file, without its line end,
-    `table` all its columns; which of the two, `Wanted.raw` says.
+    `table` all its columns; which of the two, `Wanted.raw` says. `pictures` holds the file of each
+    row's picture as bytes, None where a row has none; see `WithPictures`.
     """
 
     numbers: Array
@@ -108,6 +109,7 @@ class Window:
     records: pa.Array | None = None
     table: pa.Table | None = None
     bad: tuple[BadRow, ...] = ()
+    pictures: Array | None = None
 
     @property
     def rows(self) -> int:
@@ -127,6 +129,7 @@ class Window:
             records=None if self.records is None else self.records.filter(mask),
             table=None if self.table is None else self.table.filter(mask),
             bad=tuple(sorted([*self.bad, *bad], key=lambda row: (row.path, row.number))),
+            pictures=None if self.pictures is None else self.pictures[kept],
         )
 
     def bad_row(self, place: int, reason: str, line: int | None = None) -> BadRow:

@@ -99,7 +99,7 @@ class JoinedSource:
         windows = [
             _moved(part.source.parse(part.chunk, wanted), part.before) for part in chunk.content
         ]
-        return windows[0] if len(windows) == 1 else _together(windows, chunk.share)
+        return together(windows, chunk.share)
 
     def close(self) -> None:
         """See `Source`."""
@@ -140,9 +140,13 @@ def _moved(window: Window, rows: int) -> Window:
     return replace(window, numbers=window.numbers + rows, origins=origins)
 
 
-def _together(windows: Sequence[Window], share: float | None) -> Window:
+def together(windows: Sequence[Window], share: float | None) -> Window:
+    """Windows that follow each other as one."""
+    if len(windows) == 1:
+        return windows[0]
     records = [window.records for window in windows if window.records is not None]
     tables = [window.table for window in windows if window.table is not None]
+    pictures = [window.pictures for window in windows if window.pictures is not None]
     return Window(
         np.concatenate([window.numbers for window in windows]),
         {
@@ -150,10 +154,11 @@ def _together(windows: Sequence[Window], share: float | None) -> Window:
             for name in windows[0].columns
         },
         share,
-        tuple(origin for window in windows for origin in window.origins),
+        tuple(dict.fromkeys(origin for window in windows for origin in window.origins)),
         records=pa.concat_arrays(records) if records else None,
         table=pa.concat_tables(tables) if tables else None,
         bad=tuple(row for window in windows for row in window.bad),
+        pictures=np.concatenate(pictures) if pictures else None,
     )
 
 
