@@ -45,6 +45,7 @@ from mlopsdeploy.tasks.ssd import Found, Ssd, box_iou
 
 Array = npt.NDArray[Any]
 
+EXAMPLE = "example.jpg"
 BUILT_IN = Path(__file__).parents[1] / "mlopsdeploy" / "builtin" / "detector"
 VERSION = "1.0.0"
 ASSETS = "package/objectron_solution_packed_assets.data"
@@ -106,6 +107,7 @@ def main() -> None:
         flatbuffer_utils.write_model(model, files["float32_pruned"])
         quantize(files["float32_pruned"], calibration, files["int8"])
         (BUILT_IN / "labels.txt").write_text("\n".join(labels) + "\n", "utf-8")
+        illustrate()
         describe(labels)
         measured = {
             "calibration_pictures": len(calibration),
@@ -325,11 +327,18 @@ def prepare(picture: Array) -> Array:
     return pixels[None].astype(np.float32) / np.float32(127.5) - 1
 
 
+def illustrate() -> None:
+    """Keep a frame of our own clip, for those who want to try the detector."""
+    clip = cv2.VideoCapture(str(BUILT_IN.parents[2] / "examples" / "street.mp4"))
+    clip.set(cv2.CAP_PROP_POS_FRAMES, 37)  # a car and a chair
+    cv2.imwrite(str(BUILT_IN / EXAMPLE), clip.read()[1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+
+
 def describe(labels: list[str]) -> None:
     """Write model.yaml."""
     sums = {
         name: hashlib.sha256((BUILT_IN / name).read_bytes()).hexdigest()
-        for name in ("model.tflite", "labels.txt")
+        for name in ("model.tflite", "labels.txt", EXAMPLE)
     }
     said = {
         "name": "detector",
@@ -337,6 +346,7 @@ def describe(labels: list[str]) -> None:
         "task": "object_detection",
         "precision": "int8",
         "threshold": THRESHOLD,
+        "example": EXAMPLE,
         "labels": labels,
         "input": INPUT,
         "outputs": {"boxes": "box_encodings", "scores": "class_predictions", "logits": True},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated
 
 import typer
@@ -14,6 +13,7 @@ from mlopsdeploy.cli.options import (
     import_failed,
     report,
 )
+from mlopsdeploy.errors import ConfigError
 
 bench = typer.Typer(
     help="Measure how fast, and why not faster.", no_args_is_help=True, rich_markup_mode=None
@@ -31,6 +31,9 @@ def bench_batch(
     ] = None,
     text_column: Annotated[
         str | None, typer.Option(help="Column to score; found by itself if only one is text.")
+    ] = None,
+    image_column: Annotated[
+        str | None, typer.Option(help="Column of paths of pictures; found by its name, too.")
     ] = None,
     features: Annotated[
         str | None, typer.Option(help="Tabular models: columns a,b,c in the model's order.")
@@ -67,7 +70,8 @@ def bench_serve(
         typer.Option("--model", "-m", help="Built-in name, file or folder; fraud by default."),
     ] = None,
     row: Annotated[
-        str | None, typer.Option(help="A row as JSON, or its file; the model's example by default.")
+        str | None,
+        typer.Option(help="A row as JSON, its file, or a picture; by default the model's example."),
     ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file, as of 'mlopsdeploy serve'.")
@@ -99,12 +103,22 @@ def bench_edge(
     camera: Annotated[
         str | None, typer.Option(help="0, rtsp://…, a video, a folder; 0 by default.")
     ] = None,
+    lines: Annotated[
+        str | None, typer.Option(help="Instead: a file of lines, of text or numbers.")
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file, as of 'mlopsdeploy edge'.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Built-in name, folder, .tflite; detector by default."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Built-in name, folder, file; detector by default, sentiment for lines.",
+        ),
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Lines of numbers: names a,b,c in the model's order.")
     ] = None,
     events: Annotated[
         bool, typer.Option("--events", help="Lines of what is found are part of the pipeline.")
@@ -124,25 +138,27 @@ def bench_edge(
         float, typer.Option(min=0.1, max=3600, help="That the pipeline runs.")
     ] = 3.0,
     trust_model: TrustModel = None,
-    json_report: Annotated[
-        bool, typer.Option("--json", help="Print it as JSON on standard output.")
-    ] = False,
+    json_report: JsonReport = False,
 ) -> None:
     """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
     own = ("config", "events", "save", "seconds", "json_report")
     flags = {key: value for key, value in locals().items() if key not in own}
-    try:
-        from mlopsdeploy.edge import bench as measuring
-    except ModuleNotFoundError as error:
-        import_failed("edge", error)
     from mlopsdeploy.config import EdgeSettings, load
 
-    outputs = [name for name, wanted in (("events", events), ("save", save)) if wanted]
     settings = load(EdgeSettings, config, flags)
-    report = measuring.bench_edge(settings, outputs=outputs, seconds=seconds)
-    if json_report:
-        print(json.dumps(report, ensure_ascii=False))
+    outputs = [name for name, wanted in (("events", events), ("save", save)) if wanted]
+    try:
+        if settings.lines is None:
+            from mlopsdeploy.edge import bench as measuring
+        else:
+            from mlopsdeploy.edge.lines import bench as measuring_lines
+    except ModuleNotFoundError as error:
+        import_failed("edge", error)
+    if settings.lines is None:
+        found = measuring.bench_edge(settings, outputs=outputs, seconds=seconds)
+        report(found, measuring.show, json_report)
         return
-    from rich.console import Console
-
-    measuring.show(report, Console(highlight=False))
+    if outputs:
+        raise ConfigError(f"--{outputs[0]} is for a camera; lines are always written")
+    found = measuring_lines.bench_lines(settings, seconds=seconds)
+    report(found, measuring_lines.show, json_report)

@@ -13,12 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.columns import Columns, Field
+from mlopsdeploy.detections import detections_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model import Model
+from mlopsdeploy.serve.pictures import takes_pictures
 
 DEFAULT = {"label": "label", "score": "score"}
+DETECTIONS = {"detections": "detections", "width": "width", "height": "height"}
 WORDS = ("label", "score", "scores", "threshold", "model", "version")
+SIZE = (Field("width", "int64"), Field("height", "int64"))
 
 Part = Callable[[Columns, int], Any]
 
@@ -29,16 +33,20 @@ class Answers:
     Args:
         model: whose predictions are answered.
         name: what the server calls the model.
-        template: key of the answer -> where its value comes from.
+        template: key of the answer -> where its value comes from; by default label and score, or
+            all objects of a picture with its size.
 
     Raises:
         ConfigError: the template asks for what the model does not give.
     """
 
-    def __init__(self, model: Model, name: str, template: Mapping[str, str]) -> None:
+    def __init__(self, model: Model, name: str, template: Mapping[str, str] | None = None) -> None:
         self.labels: tuple[str, ...] = tuple(getattr(model.task, "labels", ()))
+        outputs = (*model.task.outputs, *(SIZE if takes_pictures(model.task) else ()))
+        self._outputs = {field.name: field for field in outputs}
+        self._detects = {"boxes", "width"} <= set(self._outputs)
+        template = template or (DETECTIONS if self._detects else DEFAULT)
         self.template = dict(template)
-        self._outputs = {field.name: field for field in model.task.outputs}
         self._facts = {
             "threshold": _threshold(model, self.labels),
             "model": name,
@@ -64,14 +72,14 @@ class Answers:
             return {"type": "string"}
         if said == "threshold":
             return {"type": ["number", "null"]}
+        if said == "detections":
+            return _detections_schema()
         column, _, label = said.partition(".")
         number = {"type": "number"}
         if column == "scores" and not label and self.labels:
             properties = dict.fromkeys(self.labels, number)
             return {"type": "object", "required": list(self.labels), "properties": properties}
         field = self._outputs[column]
-        if column == "label" and self.labels:
-            return {"type": "string"}
         kind = {"s": "string", "b": "boolean", "i": "integer", "u": "integer"}
         schema: dict[str, Any] = {"type": kind.get(field.dtype[0], "number")}
         for _ in () if label else field.shape:
@@ -82,13 +90,17 @@ class Answers:
         left, equals, right = (word.strip() for word in said.partition("=="))
         if equals and left == "label":
             self._place(key, right)
+            if self._detects:  # whether any object is one
+                return lambda predictions, row: right in predictions["label"][row].tolist()
             return lambda predictions, row: predictions["label"][row] == right
+        if said == "detections" and self._detects:
+            return _detections
         if not equals and left in self._facts:
             fact = self._facts[left]
             return lambda _predictions, _row: fact
         column, _, label = left.partition(".")
         if equals or column not in self._outputs or (label and column != "scores"):
-            words = (*WORDS, *self._outputs)
+            words = (*WORDS, *(("detections",) if self._detects else ()), *self._outputs)
             near = difflib.get_close_matches(left, words, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
             raise ConfigError(f"answer: {key}: {said!r} is nothing that the model gives; {hint}")
@@ -121,6 +133,26 @@ def plain(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _detections(predictions: Columns, row: int) -> list[dict[str, Any]]:
+    """Each object: label, score, its box in pixels and relative to the picture."""
+    width, height = (int(predictions[side][row]) for side in ("width", "height"))
+    return [found.as_dict(width, height) for found in detections_of(predictions, row)]
+
+
+def _detections_schema() -> dict[str, Any]:
+    def four(kind: str) -> dict[str, Any]:
+        return {"type": "array", "items": {"type": kind}, "minItems": 4, "maxItems": 4}
+
+    properties = {
+        "label": {"type": "string"},
+        "score": {"type": "number"},
+        "box": {**four("integer"), "description": "x1, y1, x2, y2 in pixels of the picture."},
+        "relative": {**four("number"), "description": "The same, 0 to 1."},
+    }
+    one = {"type": "object", "required": list(properties), "properties": properties}
+    return {"type": "array", "items": one}
 
 
 def _short(value: float | np.floating[Any]) -> float:

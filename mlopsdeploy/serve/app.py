@@ -23,23 +23,25 @@ from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from mlopsdeploy.config import Route, ServeSettings
+from mlopsdeploy.config import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model import Model
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
-from mlopsdeploy.serve.answers import DEFAULT, Answers
+from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.endpoint import (
     Answer,
     Endpoint,
     Environ,
     Predict,
+    PredictPictures,
     Served,
     problem_answer,
     server_fault,
 )
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.metrics import Metrics
+from mlopsdeploy.serve.pictures import PictureInstances, takes_pictures
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import flask_response, json_response
 
@@ -137,7 +139,7 @@ def create_app(
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
-    open_inference.add(app, served, settings.max_body)
+    open_inference.add(app, served, settings.max_body or MAX_BODY)
     _add_operations(app, metrics, list(served))
     document = openapi.document(app.endpoints, served)
     pages.add(app, served)
@@ -151,16 +153,26 @@ def create_app(
     return app
 
 
-def _endpoints(served: Served, said: Route | None, max_body: int) -> list[tuple[str, Endpoint]]:
+def _endpoints(
+    served: Served, said: Route | None, max_body: int | None
+) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
     said, own = said or Route(), _own_route(served)
     path = said.route or own.route or f"/v1/models/{served.name}:predict"
-    instances = Instances(served.model.task, said.input or own.input or "instances")
-    answers = Answers(served.model, served.name, said.answer or own.answer or DEFAULT)
+    key = said.input or own.input or "instances"
+    answers = Answers(served.model, served.name, said.answer or own.answer)
+    predict: Predict
+    if takes_pictures(served.model.task):
+        max_body = max_body or MAX_BODY_OF_PICTURES
+        instances = PictureInstances(served.model.task, key)
+        predict = PredictPictures(served, max_body, instances, answers)
+    else:
+        max_body = max_body or MAX_BODY
+        predict = Predict(served, max_body, Instances(served.model.task, key), answers)
     infer = open_inference.Infer(served, max_body)
     version = open_inference.version_of(served)
     return [
-        (path, Predict(served, max_body, instances, answers)),
+        (path, predict),
         (f"/v2/models/{served.name}/infer", infer),
         (f"/v2/models/{served.name}/versions/{version}/infer", infer),
     ]

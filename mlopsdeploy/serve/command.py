@@ -6,7 +6,6 @@ import ipaddress
 import logging
 import logging.config
 import signal
-import socket
 import sys
 from types import FrameType
 from typing import NoReturn
@@ -45,7 +44,7 @@ def run_serve(settings: ServeSettings) -> None:
             )
     server.check_address(settings.host, settings.port)
     if not settings.port:
-        settings = settings.model_copy(update={"port": _free_port(settings.host)})
+        settings = settings.model_copy(update={"port": server.free_port(settings.host)})
     for served in settings.models:
         running = settings.running(served)
         # Compiled here, once, rather than by each worker; and what is wrong is said at once.
@@ -95,11 +94,3 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _free_port(host: str) -> int:
-    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.bind(address)
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,20 +9,28 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from time import perf_counter
 from typing import Any, NamedTuple
 
 import msgspec
 
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.model import Model
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.metrics import ModelMetrics
+from mlopsdeploy.serve.pictures import (
+    FORM,
+    TYPES,
+    PictureInstances,
+    decode_all,
+    from_form,
+    with_sizes,
+)
 from mlopsdeploy.serve.problems import Problem
 
 JSON = "application/json"
@@ -58,8 +66,12 @@ class Served:
         for _ in range(model.runtime.streams):
             self._turns.put(None)
 
-    def predict(self, columns: Columns) -> Columns:
+    def predict(self, columns: Columns | Callable[[], Columns]) -> Columns:
         """Predictions, when it is this request's turn.
+
+        Args:
+            columns: the rows, or what makes them. Decoded pictures are large: no more of them are
+                in memory than the model has streams.
 
         Raises:
             Problem: 422 where the values are of the right kind, but the model has no answer to
@@ -72,7 +84,7 @@ class Served:
             self._turns.get()
             self.metrics.waits(-1)
         try:
-            predictions = self.model.predict(columns)
+            predictions = self.model.predict(columns() if callable(columns) else columns)
         except InputError:
             raise Problem(422, "no-answer", "the model can't take values like these") from None
         finally:
@@ -148,6 +160,48 @@ class Predict(Endpoint):
         return Answer(200, JSON, self._encode(document), (), rows)
 
 
+class PredictPictures(Predict):
+    """A picture, a form with one, or JSON with several in; the template's answers out."""
+
+    instances: PictureInstances
+
+    def example(self) -> str | None:
+        """The picture that the model's author gave, as a data URL; see `models.files`."""
+        said = self.served.model.said.get("example")
+        return said if isinstance(said, str) and said.startswith("data:image/") else None
+
+    def answer(self, environ: Environ) -> Answer:
+        """See `Endpoint.answer`."""
+        pictures, single, places = self._read(environ)
+        sizes: list[tuple[int, int]] = []
+        predictions = self.served.predict(lambda: decode_all(pictures, places, sizes))
+        predictions = with_sizes(predictions, sizes)
+        answers, rows = self.answers, len(sizes)
+        document = answers.one(predictions) if single else answers.many(predictions, rows)
+        return Answer(200, JSON, self._encode(document), (), rows)
+
+    def _read(self, environ: Environ) -> tuple[Sequence[bytes | Array], bool, list[str]]:
+        """The pictures that were sent, whether one stood alone, and how to point at each."""
+        content_type = environ.get("CONTENT_TYPE", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind in TYPES:
+            return [read_body(environ, self.max_body)], True, [""]
+        if kind == FORM:
+            return [from_form(read_body(environ, self.max_body), content_type)], True, [""]
+        if not is_json(kind):
+            detail = f"send a picture ({', '.join(TYPES)}), a form with one ({FORM}), or {JSON}"
+            accepted = ", ".join((*TYPES, FORM, JSON))
+            raise Problem(415, "no-picture-type", detail, headers=(("Accept", accepted),))
+        columns, single = self.instances.decode(read_body(environ, self.max_body))
+        pictures = columns["image"].tolist()
+        return pictures, single, self.instances.places(len(pictures), single=single)
+
+
+def is_json(kind: str) -> bool:
+    """Whether a media type, in lower case and without parameters, is JSON."""
+    return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 def expect_json(environ: Environ) -> None:
     """Refuses other content types.
 
@@ -158,7 +212,7 @@ def expect_json(environ: Environ) -> None:
     if content_type == JSON:
         return
     kind = content_type.partition(";")[0].strip().lower()
-    if kind != JSON and not (kind.startswith("application/") and kind.endswith("+json")):
+    if not is_json(kind):
         raise Problem(415, "not-json", "send JSON, with the header Content-Type: application/json")
 
 
@@ -210,5 +264,5 @@ def _too_long(limit: int, environ: Environ, length: int | None = None) -> Proble
         if not read:
             break
         left -= read
-    detail = f"the body may have at most {limit:,} bytes"
+    detail = f"the body may have at most {limit:,} bytes; the server's max_body says so"
     return Problem(413, "too-long", detail, headers=(("Connection", "close"),))

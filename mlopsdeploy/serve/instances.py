@@ -112,7 +112,7 @@ class Instances:
         if self.kind in ("numbers", "values"):
             return bool(rows) and not isinstance(rows[0], list | msgspec.Struct)
         if self.kind == "arrays" and len(self.fields) == 1 and rows:
-            return _depth(rows) == len(self.fields[0].shape)
+            return depth_of(rows) == len(self.fields[0].shape)
         return False
 
     # -- rows to columns
@@ -169,15 +169,17 @@ class Instances:
 
     def _arrays(self, rows: Any, *, single: bool) -> Columns:
         if len(self.fields) == 1 and isinstance(rows, list):
-            return {self._names[0]: self._array([rows] if single else rows, self.fields[0])}
+            field, listed = self.fields[0], [rows] if single else rows
+            return {field.name: self._array(listed, field, self.key)}
         listed = [rows] if single else rows
         return {
-            field.name: self._array([getattr(row, f"f{place}") for row in listed], field)
+            field.name: self._array(
+                [getattr(row, f"f{place}") for row in listed], field, f"{self.key}.{field.name}"
+            )
             for place, field in enumerate(self.fields)
         }
 
-    def _array(self, rows: list[Any], field: Field) -> Array:
-        where = self.key if len(self.fields) == 1 else f"{self.key}.{field.name}"
+    def _array(self, rows: list[Any], field: Field, where: str) -> Array:
         try:
             raw = np.array(rows)
         except ValueError:
@@ -327,7 +329,8 @@ def _column(values: list[Any], field: Field) -> Array:
     return objects(values) if field.dtype == "str" else np.array(values, field.dtype)
 
 
-def _depth(value: object) -> int:
+def depth_of(value: object) -> int:
+    """How deeply lists are nested, looking at the first item of each."""
     depth = 0
     while isinstance(value, list) and value:
         depth, value = depth + 1, value[0]

@@ -1,14 +1,18 @@
 """The Open Inference Protocol V2 over HTTP, with the binary tensor extension.
 
-Triton's, KServe's and MLServer's clients speak it. Source: the protocol's specification at
-github.com/kserve/open-inference-protocol and Triton's extension_binary_data.md.
+Triton's, KServe's and MLServer's clients speak it. A picture comes as the BYTES of its file (in
+JSON as base64), or as a UINT8 tensor of its pixels; what differs in number from row to row, as the
+objects of pictures do, is padded, and the output `count` tells how many there are.
+
+Source: the protocol's specification at github.com/kserve/open-inference-protocol and Triton's
+extension_binary_data.md.
 """
 
 from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +22,7 @@ from flask import Flask, Response, request
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, objects
 from mlopsdeploy.serve.endpoint import JSON, Answer, Endpoint, Environ, Served, read_body
+from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64, takes_pictures
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import json_response
 
@@ -29,6 +34,10 @@ DATATYPES = {
 }  # fmt: skip
 _NUMPY = {datatype: name for name, datatype in DATATYPES.items()}
 _HEADER_LENGTH = "Inference-Header-Content-Length"
+FILES = Field(PICTURE.name, "str")
+"""The files of pictures, as a tensor."""
+COUNT = Field("count", "int64")
+"""How many objects of a row are not padding."""
 
 
 class Tensor(msgspec.Struct):
@@ -68,6 +77,8 @@ class Infer(Endpoint):
         self._decoder = msgspec.json.Decoder(InferRequest)
         self.features = served.model.task.inputs
         self._fields = {field.name: field for field in (*self.inputs, *self.features)}
+        self._pictures = takes_pictures(served.model.task)
+        self._ragged = _ragged(served.model.task.outputs)
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
@@ -82,7 +93,9 @@ class Infer(Endpoint):
         columns = self._columns(asked.inputs, binary)
         rows = len(next(iter(columns.values())))
         wanted = self._wanted(asked)
-        predictions = self.served.predict(columns)
+        predictions = self.served.predict(self._decoding(columns) if self._pictures else columns)
+        if self._ragged:
+            predictions = _padded(predictions, self._ragged)
         return self._respond(asked, predictions, wanted)._replace(rows=rows)
 
     def _columns(self, tensors: list[Tensor], binary: memoryview) -> Columns:
@@ -96,7 +109,10 @@ class Infer(Endpoint):
                     "an input has a name that the model does not know; its metadata has the names",
                     "inputs",
                 )
-            array, binary = _read(tensor, field, binary)
+            if self._pictures and tensor.datatype == "BYTES":
+                array, binary = _read_files(tensor, binary)
+            else:
+                array, binary = _read(tensor, field, binary)
             columns[field.name] = array
         if len(binary):
             raise Problem(400, "wrong-length", "there are bytes behind the last tensor", "inputs")
@@ -111,6 +127,14 @@ class Infer(Endpoint):
         if not len(next(iter(columns.values()))):
             raise Problem(400, "empty", "the inputs have no rows", "inputs")
         return columns
+
+    def _decoding(self, columns: Columns) -> Callable[[], Columns]:
+        """Decodes pictures, when it is called."""
+        pictures, where = columns[PICTURE.name], f"inputs.{PICTURE.name}"
+        if 0 in pictures.shape[1:]:
+            raise Problem(400, "wrong-shape", f"{where} holds a picture without pixels", where)
+        places = [f"{where}[{place}]" for place in range(len(pictures))]
+        return lambda: decode_all(pictures, places, [])  # type: ignore[arg-type]
 
     def _wanted(self, asked: InferRequest) -> list[tuple[Field, bool]]:
         """The outputs to give, and whether as bytes."""
@@ -215,12 +239,19 @@ def tensors_of(served: Served) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
     task = served.model.task
     matrix = getattr(task, "matrix", None)
     outputs = tuple(field for field in task.outputs if field.dtype in DATATYPES)
+    if _ragged(outputs):
+        outputs = (*outputs, COUNT)
     return ((matrix,) if matrix else task.inputs), outputs
 
 
 def metadata(served: Served) -> dict[str, Any]:
-    """What the protocol calls a model's metadata."""
+    """What the protocol calls a model's metadata.
+
+    It has one datatype for a tensor: of pictures, that of files, which all clients can make.
+    """
     inputs, outputs = tensors_of(served)
+    if takes_pictures(served.model.task):
+        inputs = (FILES,)
     return {
         "name": served.name,
         "versions": [version_of(served)],
@@ -265,8 +296,13 @@ def _split(body: bytes, said: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
-def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memoryview]:
-    """A tensor as the model's column, and the bytes that are left."""
+def _read(
+    tensor: Tensor, field: Field, binary: memoryview, *, files: bool = False
+) -> tuple[Array, memoryview]:
+    """A tensor as the model's column, and the bytes that are left.
+
+    With `files`, BYTES stay bytes rather than become texts.
+    """
     where = f"inputs.{field.name}"
     if tensor.datatype not in _NUMPY:
         raise Problem(400, "wrong-type", f"{where}: there is no such datatype", where)
@@ -284,7 +320,7 @@ def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memo
         if not isinstance(declared, int) or not 0 <= declared <= len(binary):
             detail = f"{where}: binary_data_size is not within the body"
             raise Problem(400, "bad-length", detail, where)
-        array = _from_bytes(binary[:declared], given, size, where)
+        array = _from_bytes(binary[:declared], given, size, where, files=files)
         binary = binary[declared:]
     else:
         array = _from_json(tensor.data, given, shape, where)
@@ -317,6 +353,16 @@ def _fits(shape: tuple[int, ...], row: tuple[int, ...]) -> bool:
 
 def _row(row: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[1:] if row else ()
+
+
+def _read_files(tensor: Tensor, binary: memoryview) -> tuple[Array, memoryview]:
+    """A tensor of pictures' files, and the bytes that are left."""
+    where = f"inputs.{FILES.name}"
+    if tensor.parameters.get("binary_data_size") is None:
+        texts, binary = _read(tensor, FILES, binary)
+        places = (f"{where}.data[{place}]" for place in range(len(texts)))
+        return objects([*map(from_base64, texts.tolist(), places)]), binary
+    return _read(tensor, FILES, binary, files=True)
 
 
 def _from_json(data: list[Any] | None, dtype: str, shape: tuple[int, ...], where: str) -> Array:
@@ -352,12 +398,13 @@ def _flat(data: list[Any], depth: int) -> list[Any]:
     return data
 
 
-def _from_bytes(raw: memoryview, dtype: str, size: int, where: str) -> Array:
+def _from_bytes(raw: memoryview, dtype: str, size: int, where: str, *, files: bool) -> Array:
     if dtype == "str":
-        texts = _texts(raw, where)
-        if len(texts) != size:
-            raise Problem(400, "wrong-length", f"{where} has {len(texts)} texts, not {size}", where)
-        return objects(texts)
+        elements = _elements(raw, where)
+        if len(elements) != size:
+            detail = f"{where} has {len(elements)} elements, not {size}"
+            raise Problem(400, "wrong-length", detail, where)
+        return objects([*map(bytes, elements)] if files else _texts(elements, where))
     expected = size * np.dtype(dtype).itemsize
     if len(raw) != expected:
         detail = f"{where} has {len(raw)} bytes, but its shape and datatype say {expected}"
@@ -365,24 +412,46 @@ def _from_bytes(raw: memoryview, dtype: str, size: int, where: str) -> Array:
     return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
 
 
-def _texts(raw: memoryview, where: str) -> list[str]:
-    """Each text is four bytes of length (little-endian) and its UTF-8."""
-    texts, place = [], 0
+def _elements(raw: memoryview, where: str) -> list[memoryview]:
+    """Each is four bytes of length (little-endian) and as many bytes."""
+    elements, place = [], 0
     while place < len(raw):
         if place + 4 > len(raw):
-            raise Problem(400, "wrong-length", f"{where} ends within a text's length", where)
+            raise Problem(400, "wrong-length", f"{where} ends within an element's length", where)
         (length,) = struct.unpack_from("<I", raw, place)
         place += 4
         if place + length > len(raw):
-            raise Problem(400, "wrong-length", f"{where} ends within a text", where)
-        try:
-            texts.append(str(raw[place : place + length], "utf-8"))
-        except UnicodeDecodeError:
-            raise Problem(
-                400, "wrong-type", f"{where} holds text that is no UTF-8", where
-            ) from None
+            raise Problem(400, "wrong-length", f"{where} ends within an element", where)
+        elements.append(raw[place : place + length])
         place += length
-    return texts
+    return elements
+
+
+def _texts(elements: list[memoryview], where: str) -> list[str]:
+    try:
+        return [str(element, "utf-8") for element in elements]
+    except UnicodeDecodeError:
+        raise Problem(400, "wrong-type", f"{where} holds text that is no UTF-8", where) from None
+
+
+def _ragged(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+    """A detector's outputs, which differ in length from row to row."""
+    if not any(field.name == "label" and field.shape for field in fields):
+        return ()
+    return tuple(field for field in fields if field.shape[:1] == (-1,))
+
+
+def _padded(predictions: Columns, fields: tuple[Field, ...]) -> Columns:
+    """Ragged columns as tensors, filled up with zeros and empty texts, and `count`."""
+    counts = np.array([len(row) for row in predictions[fields[0].name]], np.int64)
+    made = {**predictions, COUNT.name: counts}
+    for field in fields:
+        shape = (len(counts), counts.max(initial=0), *field.shape[1:])
+        text = field.dtype == "str"
+        made[field.name] = np.full(shape, "" if text else 0, object if text else field.dtype)
+        for row, values in enumerate(predictions[field.name]):
+            made[field.name][row, : len(values)] = values
+    return made
 
 
 def _to_bytes(values: Array, datatype: str) -> bytes:

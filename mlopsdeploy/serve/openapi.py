@@ -13,16 +13,19 @@ from mlopsdeploy.columns import Field
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
 from mlopsdeploy.serve.instances import Instances
-from mlopsdeploy.serve.open_inference import DATATYPES, Infer, accepted_datatypes
+from mlopsdeploy.serve.open_inference import DATATYPES, FILES, Infer, accepted_datatypes
+from mlopsdeploy.serve.pictures import FORM, TYPES, takes_pictures
 
 Schema = dict[str, Any]
 
 _TEXT: Schema = {"type": "string"}
+_FILE: Schema = {"type": "string", "format": "binary"}
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 _REFUSALS = {
     400: "The body is not JSON, or not as the protocol says.",
     413: "The body is too long.",
-    415: "The body is not JSON.",
-    422: "The body is JSON, but not what the model takes.",
+    415: "The body is of a type that is not taken.",
+    422: "The body is of the right type, but not what the model takes.",
     500: "The server failed; its log has the reason.",
 }
 
@@ -73,6 +76,9 @@ def row_schema(instances: Instances) -> Schema:
         kinds.append({"type": "array", "prefixItems": types, **_length(len(types))})
     elif len(instances.fields) == 1:
         kinds.append(_nested(instances.fields[0]))
+        if instances.kind == "pictures":
+            b64 = _object(b64=_BASE64)
+            kinds = [_BASE64, b64, _object(image={"anyOf": [_BASE64, b64]}), *kinds]
     if instances.named or len(instances.fields) > 1:
         kinds.append(
             {
@@ -110,7 +116,7 @@ def _list_of(items: Schema, size: int) -> Schema:
 
 
 def _length(size: int) -> Schema:
-    return {"minItems": size, "maxItems": size} if size >= 0 else {}
+    return {"minItems": size, "maxItems": size} if size >= 0 else {"minItems": 1}
 
 
 def _predict(endpoint: Predict) -> Schema:
@@ -142,12 +148,20 @@ def _predict(endpoint: Predict) -> Schema:
     return {
         "operationId": f"predict_{endpoint.served.name}",
         "summary": f"Predictions of {endpoint.served.name}.",
-        "requestBody": {"required": True, "content": {JSON: media}},
+        "requestBody": {"required": True, "content": {JSON: media, **_files(instances)}},
         "responses": {
             "200": _gives("One object for one row, a list for a list.", {"anyOf": [one, many]}),
             **_refusals(*_REFUSALS),
         },
     }
+
+
+def _files(instances: Instances) -> Schema:
+    """Bodies beside JSON: a picture itself, and a form with one."""
+    if instances.kind != "pictures":
+        return {}
+    form = {"type": "object", "minProperties": 1, "additionalProperties": _FILE}
+    return {**{kind: {"schema": _FILE} for kind in TYPES}, FORM: {"schema": form}}
 
 
 def _open_inference(endpoints: Mapping[str, Endpoint], names: list[str]) -> dict[str, Schema]:
@@ -237,7 +251,7 @@ def _infer(endpoint: Infer, path: str) -> Schema:
                     "application/octet-stream": {"schema": {}},
                 },
             },
-            **_refusals(400, 413, 500),
+            **_refusals(400, 413, 422, 500),
         },
     }
 
@@ -251,12 +265,13 @@ def _infer_request(endpoint: Infer) -> Schema:
     outputs = _object(name={"enum": [field.name for field in endpoint.outputs]})
     outputs["properties"]["parameters"] = {"type": "object"}
     fields = {field.name: field for field in (*endpoint.inputs, *endpoint.features)}
+    tensors = [_tensor(field) for field in fields.values()]
+    if takes_pictures(endpoint.served.model.task):
+        files = _tensor(FILES)
+        files["properties"]["data"]["items"] = _BASE64
+        tensors.append(files)
     request = _object(
-        inputs={
-            "type": "array",
-            "minItems": len(endpoint.inputs),
-            "items": {"anyOf": [_tensor(field) for field in fields.values()]},
-        }
+        inputs={"type": "array", "minItems": len(endpoint.inputs), "items": {"anyOf": tensors}}
     )
     request["properties"] |= {
         "id": {"type": ["string", "null"]},

@@ -51,16 +51,13 @@ def run(settings: ServeSettings) -> None:
     logging.config.dictConfig(logs.configuration(settings.log_format))
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
-    with _folder() as folder:
+    with working_folder() as folder:
         # Loaded before the workers fork, so that they share its memory.
         from mlopsdeploy.serve import app  # noqa: F401
 
         load = partial(load_app, settings, folder, os.getpid())
         try:
-            if settings.server == "granian":
-                _granian(settings, load, folder)
-            else:
-                _gunicorn(settings, load)
+            listen(settings, load, folder)
         finally:
             failure = folder / _FAILURE
             if failure.exists():
@@ -173,14 +170,40 @@ def check_address(host: str, port: int) -> None:
             raise ConfigError(f"--port: {host}:{port} {reason}; choose another one") from error
 
 
+def free_port(host: str) -> int:
+    """A port of this machine that nobody listens at."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.bind(address)
+        port: int = probe.getsockname()[1]
+        return port
+
+
 @contextmanager
-def _folder() -> Iterator[Path]:
+def working_folder() -> Iterator[Path]:
     """Where workers count their requests and leave word for the parent."""
     folder = Path(tempfile.mkdtemp(prefix="mlopsdeploy-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def listen(settings: ServeSettings, load: Callable[[], Any], folder: Path) -> None:
+    """Serve until a signal ends it.
+
+    Args:
+        settings: where, with which server, and how many workers.
+        load: gives a worker its application; called in each.
+        folder: of this run, see `working_folder`.
+
+    Raises:
+        ConfigError: the server's package is missing.
+    """
+    if settings.server == "granian":
+        _granian(settings, load, folder)
+    else:
+        _gunicorn(settings, load)
 
 
 def _granian(settings: ServeSettings, load: Callable[[], Any], folder: Path) -> None:

@@ -14,6 +14,8 @@ from mlopsdeploy.serve.answers import DEFAULT, Answers, plain
 class Task:
     """A task as far as its outputs go."""
 
+    inputs = (Field("x", "float32"),)
+
     def __init__(self, labels=("stays", "leaves"), threshold=None, **more):
         self.labels, self.threshold = labels, threshold
         self.outputs = (

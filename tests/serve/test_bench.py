@@ -9,13 +9,17 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import cv2
 import pytest
 from rich.console import Console
 
 from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-from mlopsdeploy.serve import bench, load_client
-from mlopsdeploy.serve.bench import bench_serve, show, verdict, where
+from mlopsdeploy.serve.bench import bench_serve, load_client, show
+from mlopsdeploy.serve.bench.cores import Cores
+from mlopsdeploy.serve.bench.loads import CONNECTIONS, Loads
+from mlopsdeploy.serve.bench.parts import Parts
+from mlopsdeploy.serve.bench.report import verdict, where
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +28,7 @@ def report():
 
 
 def test_the_figures_fit_together(report):
-    assert [load["connections"] for load in report["closed"]] == list(bench.CONNECTIONS)
+    assert [load["connections"] for load in report["closed"]] == list(CONNECTIONS)
     for load in (*report["closed"], report["open"]):
         assert 0 < load["p50_ms"] <= load["p99_ms"] <= load["max_ms"]
         assert load["unanswered"] == 0
@@ -47,7 +51,7 @@ def test_a_request_s_time_is_all_accounted_for(report):
 def test_memory_and_cores_are_told(report):
     assert len(report["memory"]) == report["workers"]
     assert all(2e7 < size < 1e9 for size in report["memory"])
-    assert report["cores"]["shared"] == (report["cores"]["server"] == 1 == bench._Cores().all)
+    assert report["cores"]["shared"] == (report["cores"]["server"] == 1 == Cores().all)
 
 
 def test_people_see_it(report):
@@ -61,29 +65,57 @@ def test_people_see_it(report):
 
 def test_the_server_of_the_bench_is_gone_when_it_is_over(report):
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert "mlopsdeploy.serve.empty" not in listed.stdout
+    assert "mlopsdeploy.serve.bench.empty" not in listed.stdout
 
 
 def test_a_row_of_one_s_own(tmp_path):
     settings = ServeSettings(models="fraud")
     row = tmp_path / "row.json"
     row.write_text(json.dumps({"transaction_data": [0.5] * 30}), "utf-8")
-    assert json.loads(bench._Parts(settings, str(row)).body) == {"transaction_data": [0.5] * 30}
-    assert json.loads(bench._Parts(settings, json.dumps([1.0] * 30)).body) == {
+    assert json.loads(Parts(settings, str(row)).body) == {"transaction_data": [0.5] * 30}
+    assert json.loads(Parts(settings, json.dumps([1.0] * 30)).body) == {
         "transaction_data": [1.0] * 30
     }
     with pytest.raises(InputError, match="fraud refuses it: .*30"):
-        bench._Parts(settings, "[1, 2]")
+        Parts(settings, "[1, 2]")
     with pytest.raises(InputError, match=r"--row none.json: can't be read"):
-        bench._Parts(settings, "none.json")
+        Parts(settings, "none.json")
     with pytest.raises(InputError, match="not JSON"):
-        bench._Parts(settings, "{")
+        Parts(settings, "{")
 
 
 def test_a_model_without_an_example_gets_a_row_that_it_takes(churn_onnx, per_feature_onnx, bert):
     for model in (churn_onnx, per_feature_onnx, bert):
-        parts = bench._Parts(ServeSettings(models=str(model), threads=1), None)
+        parts = Parts(ServeSettings(models=str(model), threads=1), None)
         assert parts.measure()["model"] > 0
+
+
+def test_pictures_are_sent_as_they_are(tflite_models, rectangle, tmp_path):
+    """The model's own example, a file, or one that is made up, as the body."""
+    own = Parts(ServeSettings(models="detector", threads=1), None)
+    assert own.kind == "image/jpeg"
+    assert own.request.endswith(b"\r\n\r\n" + own.body)
+    assert own.body.startswith(b"\xff\xd8")
+    parts = own.measure()
+    assert parts["picture"] > 0
+    assert "json" not in parts
+    path = tmp_path / "red.png"
+    cv2.imwrite(str(path), rectangle("red", (0.25, 0.25, 0.75, 0.75)))
+    settings = ServeSettings(models=str(tflite_models / "listed_described.tflite"), threads=1)
+    assert Parts(settings, str(path)).body == path.read_bytes()
+    assert Parts(settings, str(path)).kind == "image/png"
+    assert Parts(settings, None).measure()["model"] > 0
+    path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="refuses it: the body: not a picture"):
+        Parts(settings, str(path))
+    with pytest.raises(InputError, match=r"--row none.png: can't be read"):
+        Parts(settings, "none.png")
+
+
+def test_pictures_under_load():
+    report = bench_serve(ServeSettings(models="detector"), seconds=0.3)
+    assert report["parts_us"]["picture"] > 0
+    assert report["most"]["requests_per_second"] > 0
 
 
 def test_several_models_are_refused():
@@ -195,6 +227,6 @@ def test_refusals_are_counted(slow, monkeypatch):
 
 
 def test_a_server_that_does_not_start_is_one_line(tmp_path):
-    loads = bench._Loads(bench._Cores(), ServeSettings(models="nothing"), tmp_path, "", 0.1)
+    loads = Loads(Cores(), ServeSettings(models="nothing"), tmp_path, b"", 0.1)
     with pytest.raises(MlopsDeployError, match="the server ended at once: no model called"):
         loads.model()

@@ -1,27 +1,18 @@
 """The page at `/`, in a real Chromium, of a real server."""
 
+import base64
 import json
 import shutil
 import subprocess
 import time
 from urllib.parse import urlsplit
 
+import cv2
+import numpy as np
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--window-size=1280,900",
-)  # fmt: skip
-TAKES_A_BROWSER = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +21,7 @@ def server(serve, churn_onnx, unnamed_onnx, per_feature_onnx):
     churn = {"model": str(churn_onnx), "name": "churn", "answer": {"all": "scores", "is": "label"}}
     unnamed = {"model": str(unnamed_onnx), "name": "unnamed"}
     typed = {"model": str(per_feature_onnx), "name": "typed"}
-    models = ["fraud", "sentiment", churn, unnamed, typed]
+    models = ["fraud", "sentiment", churn, unnamed, typed, "detector"]
     return serve(workers=1, models=models, runtime="auto")
 
 
@@ -39,18 +30,6 @@ def models(server):
     """By name, as the page is told of them."""
     known = server.get("/page/models.json").json["models"]
     return {model["name"]: model for model in known}
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
 
 
 class Page:
@@ -104,9 +83,9 @@ class Page:
 
 
 @pytest.fixture
-def page(browser, server):
+def page(chromium, server):
     """`page("churn")` is the page with that model chosen."""
-    return lambda model="": Page(browser, server, model)
+    return lambda model="": Page(chromium, server, model)
 
 
 # ---------------------------------------------------------------- without a browser
@@ -127,7 +106,7 @@ def test_headers(server):
 
 
 def test_the_page_knows_the_models(server, models):
-    assert list(models) == ["fraud", "sentiment", "churn", "unnamed", "typed"]
+    assert list(models) == ["fraud", "sentiment", "churn", "unnamed", "typed", "detector"]
     fraud = models["fraud"]
     assert [field["name"] for field in fraud["fields"]] == list(fraud["example"])
     for model in models.values():
@@ -138,7 +117,6 @@ def test_the_page_knows_the_models(server, models):
 # ---------------------------------------------------------------- in a browser
 
 
-@TAKES_A_BROWSER
 def test_the_example_gives_what_the_api_gives(page, server, models):
     fraud, shown = models["fraud"], page("fraud")
     for name, value in fraud["example"].items():
@@ -152,7 +130,6 @@ def test_the_example_gives_what_the_api_gives(page, server, models):
     assert float(shown.id("latency").text.split(" ms")[0]) > 0
 
 
-@TAKES_A_BROWSER
 def test_changing_fields_changes_the_score(page, server, models):
     fraud, shown = models["fraud"], page("fraud")
     _, before = shown.predict()
@@ -167,7 +144,6 @@ def test_changing_fields_changes_the_score(page, server, models):
     assert shown.predict()[1] == before
 
 
-@TAKES_A_BROWSER
 @pytest.mark.parametrize(
     ("typed", "words"),
     [("high", "number"), ("", "missing"), ("1,5", "number"), ("1e999", "too large")],
@@ -188,10 +164,11 @@ def test_a_wrong_value_is_marked_where_it_stands(page, typed, words):
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
-@TAKES_A_BROWSER
-@pytest.mark.parametrize("model", ["fraud", "sentiment", "unnamed", "typed"])
+@pytest.mark.parametrize("model", ["fraud", "sentiment", "unnamed", "typed", "detector"])
 def test_the_copied_line_runs(page, model):
     shown = page(model)
+    if model == "detector":
+        shown.until(lambda: "page/examples/detector" in shown.id("curl").text)
     if model == "sentiment":
         shown.type("Text", "It's \"good\" – isn't it?\n$HOME `date` \\ !! 好")
     origin = {"origin": shown.browser.current_url, "permissions": ["clipboardReadWrite"]}
@@ -205,7 +182,6 @@ def test_the_copied_line_runs(page, model):
     assert (200, json.loads(done.stdout)) == shown.predict()
 
 
-@TAKES_A_BROWSER
 def test_another_model_is_another_form(page, server, models):
     shown = page()
     assert shown.id("model").get_attribute("value") == "fraud", "the first is chosen"
@@ -225,7 +201,6 @@ def test_another_model_is_another_form(page, server, models):
     assert "press Predict" in shown.told(), "an answer of another model is not left there"
 
 
-@TAKES_A_BROWSER
 def test_a_template_of_the_users_own(page):
     """All scores, a bar each, and a label under another key."""
     shown = page("churn")
@@ -242,7 +217,6 @@ def test_a_template_of_the_users_own(page):
         assert fill.size["width"] / track.size["width"] == pytest.approx(score, abs=0.02)
 
 
-@TAKES_A_BROWSER
 def test_a_row_is_pasted(page):
     shown = page("churn")
     paste = """
@@ -257,7 +231,6 @@ def test_a_row_is_pasted(page):
     assert '"age": 41, "visits": 7, "spend": -3.25' in shown.id("curl").text
 
 
-@TAKES_A_BROWSER
 def test_numbers_without_names_are_a_list(page):
     shown = page("unnamed")
     label = "3 numbers"
@@ -277,7 +250,6 @@ def test_numbers_without_names_are_a_list(page):
     assert "3 values, not 2" in shown.wrong()[0][1]
 
 
-@TAKES_A_BROWSER
 def test_the_keyboard_is_enough(page):
     shown = page("typed")
     shown.type("visits", "1.5" + Keys.ENTER)
@@ -290,7 +262,6 @@ def test_the_keyboard_is_enough(page):
     assert shown.answer()[0] == 200
 
 
-@TAKES_A_BROWSER
 def test_live_numbers_move(page, server, models):
     shown = page("churn")
     shown.until(lambda: shown.id("total").text != "–")
@@ -308,7 +279,6 @@ def test_live_numbers_move(page, server, models):
     assert "highest" in shown.id("rate-line").get_attribute("aria-label")
 
 
-@TAKES_A_BROWSER
 def test_percentiles_are_as_prometheus_has_them(page):
     buckets = "[[0.001, 0], [0.002, 10], [0.005, 20], [Infinity, counts]]"
     script = """
@@ -321,7 +291,6 @@ def test_percentiles_are_as_prometheus_has_them(page):
         assert found == pytest.approx(expected)
 
 
-@TAKES_A_BROWSER
 @pytest.mark.parametrize("width", [380, 1280])
 def test_it_fits_and_every_control_has_a_label(page, models, width):
     shown = page()
@@ -340,7 +309,6 @@ def test_it_fits_and_every_control_has_a_label(page, models, width):
         shown.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-@TAKES_A_BROWSER
 def test_nothing_from_elsewhere_and_no_errors(page, server, models):
     shown = page()
     for name in models:
@@ -359,16 +327,108 @@ def test_nothing_from_elsewhere_and_no_errors(page, server, models):
     assert {url.netloc for url in asked} == {urlsplit(server.url).netloc}
 
 
-@TAKES_A_BROWSER
-def test_a_server_that_is_gone(browser, serve, churn_onnx):
+def test_a_server_that_is_gone(chromium, serve, churn_onnx):
     server = serve(workers=1, models=[str(churn_onnx)])
-    shown = Page(browser, server)
+    shown = Page(chromium, server)
     assert not shown.id("choice").is_displayed(), "there is nothing to choose"
     assert shown.predict()[0] == 200
     server.stop()
-    browser.find_element(By.CSS_SELECTOR, "#form button[type=submit]").click()
+    chromium.find_element(By.CSS_SELECTOR, "#form button[type=submit]").click()
     shown.until(lambda: "can't be reached" in shown.told())
     shown.until(lambda: "does not answer" in shown.id("pulse").text)
+
+
+# ---------------------------------------------------------------- pictures
+
+GREEN = """
+    const [x1, y1, x2, y2] = arguments[0];
+    const canvas = document.querySelector("canvas");
+    const context = canvas.getContext("2d");
+    const green = (x, y) => {  // within two pixels: lines are thin
+      const place = [x * canvas.width - 2, y * canvas.height - 2].map(Math.round);
+      const pixels = context.getImageData(...place, 5, 5).data;
+      for (let at = 0; at < pixels.length; at += 4) {
+        const [r, g, b] = pixels.slice(at, at + 3);
+        if (g > 150 && r < 110 && b < 130) return true;
+      }
+      return false;
+    };
+    const [x, y] = [(x1 + x2) / 2, (y1 + y2) / 2];
+    return [green(x, y1), green(x, y2), green(x1, y), green(x, y)];
+"""
+
+
+@pytest.fixture(scope="module")
+def example(server, models):
+    """The built-in detector's picture."""
+    return server.get(f"/{models['detector']['example']}").body
+
+
+def by_api(server, models, content, kind="image/jpeg"):
+    return server.call("POST", models["detector"]["route"], content, {"Content-Type": kind})
+
+
+def test_boxes_are_drawn_over_the_example(page, server, models, example):
+    shown = page("detector")
+    status, answer = shown.predict()
+    assert (status, answer) == (200, by_api(server, models, example).json)
+    assert len(answer["detections"]) == 2
+    for found in answer["detections"]:
+        drawn = shown.browser.execute_script(GREEN, found["relative"])
+        assert drawn == [True, True, True, False], found["label"]
+    assert shown.told().splitlines()[0] == "Car, Chair"
+    assert len(shown.browser.find_elements(By.CSS_SELECTOR, ".bar")) == 2
+    canvas = shown.browser.find_element(By.TAG_NAME, "canvas")
+    assert canvas.get_attribute("aria-label").endswith("Car, Chair")
+
+
+def test_a_picture_of_ones_own(page, server, models, example, tmp_path):
+    path = tmp_path / "my picture.png"
+    picture = cv2.imdecode(np.frombuffer(example, np.uint8), cv2.IMREAD_COLOR)
+    cv2.imwrite(str(path), picture[:, :400])
+    shown = page("detector")
+    shown.predict()
+    shown.field("Picture").send_keys(str(path))
+    shown.until(lambda: "'@my picture.png'" in shown.id("curl").text)
+    assert "image/png" in shown.id("curl").text
+    places = [[0.1, 0.1, 0.2, 0.2]]
+    assert shown.browser.execute_script(GREEN, places[0])[:3] == [False] * 3, "boxes are gone"
+    status, answer = shown.predict()
+    assert (status, answer) == (200, by_api(server, models, path.read_bytes(), "image/png").json)
+    assert answer["width"] == 400
+    shown.id("example").click()
+    assert shown.predict()[1]["width"] == 640
+
+
+def test_a_picture_is_dropped(page, server, models, rectangle, tmp_path):
+    black = cv2.imencode(".png", rectangle("red", (0, 0, 0, 0), (30, 50)))[1].tobytes()
+    drop = """
+        const [content, done] = arguments;
+        const bytes = Uint8Array.from(atob(content), (each) => each.charCodeAt(0));
+        const data = new DataTransfer();
+        data.items.add(new File([bytes], "dropped.png", {type: "image/png"}));
+        const options = {dataTransfer: data, bubbles: true, cancelable: true};
+        document.querySelector(".picture").dispatchEvent(new DragEvent("drop", options));
+        done();
+    """
+    shown = page("detector")
+    shown.until(lambda: "page/examples" in shown.id("curl").text)
+    shown.browser.execute_async_script(drop, base64.b64encode(black).decode())
+    shown.until(lambda: "@dropped.png" in shown.id("curl").text)
+    assert shown.predict() == (200, by_api(server, models, black, "image/png").json)
+    assert shown.told().splitlines()[0] == "nothing found"
+
+
+def test_what_is_no_picture_is_said(page, tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no picture", "utf-8")
+    shown = page("detector")
+    shown.field("Picture").send_keys(str(path))
+    shown.until(lambda: "@notes.txt" in shown.id("curl").text)
+    assert "can't show the picture" in shown.id("fields").text
+    status, problem = shown.predict()
+    assert status == 415
+    assert problem["detail"] in shown.told()
 
 
 FORMS = {
@@ -380,7 +440,6 @@ FORMS = {
 }
 
 
-@TAKES_A_BROWSER
 @pytest.mark.parametrize("case", FORMS)
 def test_forms_for_models_that_few_have(page, case):
     """No built-in task has them yet: the form alone, without a server that would answer."""

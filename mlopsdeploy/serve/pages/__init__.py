@@ -7,6 +7,7 @@ nothing comes from another host.
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePath
@@ -17,6 +18,7 @@ from flask import Response, request
 
 from mlopsdeploy import __version__
 from mlopsdeploy.serve.endpoint import JSON, Predict, Served
+from mlopsdeploy.serve.pictures import TYPES
 
 if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
@@ -54,6 +56,9 @@ def add(app: App, served: Mapping[str, Served]) -> None:
         if isinstance(endpoint, Predict)
     }
     models = [_about(one, *ways[name]) for name, one in served.items()]
+    for about in models:
+        if about["kind"] == "pictures" and about["example"] is not None:
+            about["example"] = _add_example(app, about["name"], about["example"])
     known = {"version": __version__, "models": models}
     _add_file(app, "/page/models.json", msgspec.json.encode(known), JSON)
 
@@ -69,6 +74,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
         "route": route,
         "key": instances.key,
         "kind": instances.kind,
+        "types": TYPES if instances.kind == "pictures" else (),
         "named": instances.named,
         "width": instances.width,
         "fields": [
@@ -80,6 +86,14 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
         "threshold": getattr(model.task, "threshold", None),
         "answer": endpoint.answers.template,
     }
+
+
+def _add_example(app: App, name: str, url: str) -> str:
+    """A picture that came as a data URL (see `models.files`), at an address of its own."""
+    head, _, content = url.partition(";base64,")
+    path = f"page/examples/{name}"
+    _add_file(app, f"/{path}", b64decode(content), head.removeprefix("data:"))
+    return path
 
 
 def _add_file(app: App, path: str, content: bytes, kind: str) -> None:

@@ -14,6 +14,7 @@ export function showAnswer(model, answer) {
   }
   const label = verdict?.label;
   for (const [key, said] of keys) {
+    if (shown.has(key) && said !== "detections") continue;
     const bars = barsOf(model, said, answer[key], label);
     if (!bars.length) continue;
     shown.add(key);
@@ -23,7 +24,8 @@ export function showAnswer(model, answer) {
   const facts = rest.map(([key]) =>
     make("div", {}, make("dt", {}, key), make("dd", {}, text(answer[key]))),
   );
-  if (verdict && text(answer[verdict.key]) !== verdict.text) {
+  const repeats = verdict && (verdict.label === undefined || text(answer[verdict.key]) === verdict.text);
+  if (verdict && !repeats) {
     facts.unshift(make("div", {}, make("dt", {}, verdict.key), make("dd", {}, text(answer[verdict.key]))));
   }
   if (facts.length) parts.push(make("dl", { className: "facts" }, ...facts));
@@ -34,9 +36,25 @@ export function showProblem(title, detail) {
   return [make("p", { className: "verdict problem" }, title), make("p", { className: "detail" }, detail)];
 }
 
+/** The objects of an answer, if its template has them. */
+export function detectionsOf(model, answer) {
+  const key = Object.keys(model.answer).find((each) => model.answer[each] === "detections");
+  return (key && answer[key]) || [];
+}
+
+/** `2 × Person, Car`. */
+function counted(labels) {
+  const counts = new Map();
+  for (const label of labels) counts.set(label, (counts.get(label) ?? 0) + 1);
+  const words = [...counts].map(([label, count]) => (count > 1 ? `${count} × ${label}` : label));
+  return words.join(", ") || "nothing found";
+}
+
 /** The label in words, and whether it is what the route asks for (`label == fraud`). */
 function verdictOf(model, said, value, key) {
   const wanted = /^label\s*==\s*(.+)$/.exec(said)?.[1];
+  if (said === "detections") return { key, text: counted(value.map(({ label }) => label)) };
+  if (said === "label" && Array.isArray(value)) return { key, text: counted(value) };
   if (said !== "label" && !wanted) return null;
   const other = model.labels.length === 2 && model.labels.find((label) => label !== wanted);
   const label = wanted ? (value ? wanted : other || null) : value;
@@ -47,6 +65,7 @@ function verdictOf(model, said, value, key) {
 function barsOf(model, said, value, label) {
   const [column, name] = said.split(/\.(.*)/);
   if (column === "score" && typeof value === "number") return [bar(model, label ?? "score", value)];
+  if (said === "detections") return value.map((found) => bar(null, found.label, found.score));
   if (column !== "scores") return [];
   if (name) return [bar(model, name, value)];
   if (Array.isArray(value)) return value.map((score, place) => bar(model, String(place), score));
@@ -54,12 +73,12 @@ function barsOf(model, said, value, label) {
 }
 
 function bar(model, name, score) {
-  const mark = markOf(model, name);
+  const mark = model && markOf(model, name); // of objects only those above it are told
   const over = mark === null || score >= mark;
   const fill = make("i", { className: "fill" });
   fill.style.inlineSize = `${100 * Math.min(Math.max(score, 0), 1)}%`;
   const track = make("div", { className: "track" }, fill);
-  const head = make("div", { className: "name" }, make("span", {}, `score of ${name}`), make("b", {}, text(score)));
+  const head = make("div", { className: "name" }, make("span", {}, model ? `score of ${name}` : name), make("b", {}, text(score)));
   const whole = make("div", { className: over ? "bar over" : "bar" }, head, track);
   if (mark !== null) {
     const line = make("i", { className: "mark" });

@@ -1,8 +1,10 @@
-// A form for each kind of model. All have the same four members:
+// A form for each kind of model; that of pictures is in pictures.js. All have the same members:
 //   element       what to show
 //   fill(row)     show a row; without one, a neutral row
 //   row()         the row as JSON text, of what stands in the form
 //   find(where)   the control that a problem's pointer (".V4", "[3]" or "") means
+
+import { pictureForm } from "./pictures.js";
 
 const JSON_NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?$/i;
 const ANY_NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
@@ -15,7 +17,7 @@ export function make(tag, properties = {}, ...children) {
 }
 
 export function formOf(model) {
-  const makers = { text: textForm, numbers: gridForm, values: gridForm, arrays: arraysForm };
+  const makers = { text: textForm, numbers: gridForm, values: gridForm, arrays: arraysForm, pictures: pictureForm };
   return model.kind === "numbers" && !model.named ? listForm(model) : makers[model.kind](model);
 }
 

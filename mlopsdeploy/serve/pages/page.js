@@ -1,13 +1,15 @@
 // The page: a form for the chosen model, its answer, the same request for a terminal, live numbers.
 
-import { showAnswer, showProblem } from "./answers.js";
+import { detectionsOf, showAnswer, showProblem } from "./answers.js";
 import { formOf, make } from "./forms.js";
 import { Live } from "./live.js";
 
+const EMPTY = "Change what you like, then press Predict.";
 const $ = (id) => document.getElementById(id);
 const live = new Live();
 let model; // as models.json describes it
 let form; // see forms.js
+let filled; // settles when the form shows the example: pictures take a moment
 let asked = 0; // how often Predict was pressed; an answer to an earlier one is not shown
 
 async function start() {
@@ -23,7 +25,7 @@ async function start() {
   $("form").addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) event.preventDefault(), predict();
   });
-  $("example").addEventListener("click", () => (form.fill(model.example), changed()));
+  $("example").addEventListener("click", () => ((filled = form.fill(model.example)), changed()));
   $("copy").addEventListener("click", copy);
   choose(named() ?? known.models[0]);
 }
@@ -45,8 +47,8 @@ function choose(chosen) {
   $("example").textContent = model.example == null ? "Start over" : "Back to the example";
   $("fields").replaceChildren(form.element);
   $("keys").hidden = !form.element.querySelector("textarea"); // elsewhere Enter alone does it
-  form.fill(model.example);
-  $("told").replaceChildren(make("p", { className: "empty" }, "Change what you like, then press Predict."));
+  filled = form.fill(model.example);
+  $("told").replaceChildren(make("p", { className: "empty" }, form.request ? "Press Predict." : EMPTY));
   $("latency").textContent = "";
   $("raw").hidden = true;
   changed();
@@ -54,12 +56,18 @@ function choose(chosen) {
 }
 
 const address = () => new URL(`./${model.route.slice(1)}`, document.baseURI).href;
-const body = () => `{${JSON.stringify(model.key)}: ${form.row()}}`;
+
+/** What is sent: pictures as they are, all else as JSON. */
+function request() {
+  return form.request?.() ?? { type: "application/json", body: `{${JSON.stringify(model.key)}: ${form.row()}}` };
+}
 
 function changed() {
   unmark();
-  const header = "-H 'Content-Type: application/json'";
-  $("curl").textContent = `curl -s ${quoted(address())} ${header} -d ${quoted(body())}`;
+  const { type, body, file, from } = request();
+  const data = file ? `--data-binary ${quoted(from ? "@-" : `@${file}`)}` : `-d ${quoted(body)}`;
+  const fetched = from ? `curl -s ${quoted(new URL(from, document.baseURI).href)} | ` : "";
+  $("curl").textContent = `${fetched}curl -s ${quoted(address())} -H 'Content-Type: ${type}' ${data}`;
 }
 
 /** A word of a shell's command line. */
@@ -70,13 +78,16 @@ function quoted(word) {
 async function predict() {
   const mine = (asked += 1);
   unmark();
+  await filled;
+  const { type, body } = request();
+  if (body === null) return tell(showProblem("No picture", "choose one, or drop it on the form"));
   const started = performance.now();
   let status, text, took;
   try {
     const response = await fetch(address(), {
       method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: body(),
+      headers: { "Content-Type": type },
+      body,
     });
     text = await response.text();
     took = performance.now() - started;
@@ -93,9 +104,12 @@ async function predict() {
     tell(showProblem(`Status ${status}`, "what came back is not JSON"), { status, text, took });
     return;
   }
-  const raw = { status, text: JSON.stringify(answer, null, 2), took };
+  // A list of numbers on one line; no text of the answer holds a line break as it is.
+  const neat = JSON.stringify(answer, null, 2).replace(/\[\n[\s\d.,e+-]*\]/g, (list) => list.replace(/\s+/g, "").replaceAll(",", ", "));
+  const raw = { status, text: neat, took };
   if (status === 200) {
     tell(showAnswer(model, answer), raw);
+    if (body === request().body) form.show?.(detectionsOf(model, answer));
     $("answer").scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   } else {
     const title = status < 500 ? "Not accepted" : "The server failed";

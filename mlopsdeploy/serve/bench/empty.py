@@ -1,7 +1,7 @@
 """The child of `serve.bench`: an application that reads a body and answers `{}`, served as ours is.
 
-`python -m mlopsdeploy.serve.empty < settings.json`. What it reaches is the most that HTTP and the
-server leave to any application.
+`python -m mlopsdeploy.serve.bench.empty < settings.json`. What it reaches is the most that HTTP
+and the server leave to any application.
 """
 
 from __future__ import annotations
@@ -31,11 +31,8 @@ def load() -> Callable[..., Any]:
 def main() -> None:
     """Serve until a signal ends it."""
     settings = ServeSettings.model_validate_json(sys.stdin.read())
-    with server._folder() as folder:
-        if settings.server == "granian":
-            server._granian(settings, load, folder)
-        else:
-            server._gunicorn(settings, load)
+    with server.working_folder() as folder:
+        server.listen(settings, load, folder)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """The child of `serve.bench`: requests in, figures out. `python load_client.py < orders.json`.
 
-Orders: `host`, `port`, `requests` (whole HTTP requests, sent in turn), `connections`, `seconds`,
-`warm_up` (seconds before that, not counted) and `rate`. Without a rate it is a closed loop: each
-connection asks again as soon as it has its answer, which finds the most requests a second. With
-one it is an open loop: requests fall due by a Poisson process of that rate, whether or not earlier
-answers have come, and a latency counts from the moment its request was due; a closed loop leaves
-out the very requests that would have waited ("coordinated omission").
+Orders: `host`, `port`, `requests` (whole HTTP requests, a character for each byte, sent in turn),
+`connections`, `seconds`, `warm_up` (seconds before that, not counted) and `rate`. Without a rate it
+is a closed loop: each connection asks again as soon as it has its answer, which finds the most
+requests a second. With one it is an open loop: requests fall due by a Poisson process of that rate,
+whether or not earlier answers have come, and a latency counts from the moment its request was due;
+a closed loop leaves out the very requests that would have waited ("coordinated omission").
 
 One thread, no package but Python's own. `busy` says which share of a core it used: near 1 it is
 the client that was measured.
@@ -69,7 +69,7 @@ class Load:
     """What is measured, over all connections."""
 
     def __init__(self, orders: Mapping[str, Any]) -> None:
-        self._requests = [request.encode() for request in orders["requests"]]
+        self._requests = [request.encode("latin-1") for request in orders["requests"]]
         self._sent = 0
         self._seconds, self._warm = float(orders["seconds"]), float(orders.get("warm_up", 0))
         self._selector = selectors.DefaultSelector()
