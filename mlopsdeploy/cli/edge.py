@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mlopsdeploy.cli.options import Precision, TrustModel, import_failed
+from mlopsdeploy.errors import ConfigError
 
 
 def edge(
@@ -16,12 +17,20 @@ def edge(
         str | None,
         typer.Option(help="0, /dev/video0, rtsp://…, a video, a picture, a folder; 0 by default."),
     ] = None,
+    lines: Annotated[
+        str | None,
+        typer.Option(help="Instead: lines of text or numbers. A file, FIFO, /dev/ttyUSB0, or -."),
+    ] = None,
     config: Annotated[
         str | None, typer.Option("--config", "-c", help="YAML file with any of these settings.")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Built-in name, folder, .tflite; detector by default."),
+        typer.Option(
+            "--model",
+            "-m",
+            help="Built-in name, folder, file; detector by default, sentiment for lines.",
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Least score of what is shown; the model's by default.")
@@ -33,7 +42,7 @@ def edge(
         str | None, typer.Option(help="Video with the boxes: .mp4, .mkv, .avi.")
     ] = None,
     events: Annotated[
-        str | None, typer.Option(help="JSON Lines of what was found, and of camera trouble.")
+        str | None, typer.Option(help="JSON Lines of what was found, and of trouble; lines: - too.")
     ] = None,
     snapshots: Annotated[
         str | None, typer.Option(help="Folder for JPEGs of frames with something on them.")
@@ -44,12 +53,31 @@ def edge(
     preview: Annotated[
         str | None, typer.Option(help="Port for a page with the picture: 8081, or host:port.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Stop after so many frames.")] = None,
+    follow: Annotated[
+        bool | None, typer.Option("--follow", help="Lines: wait for more, as tail -F does.")
+    ] = None,
+    baud: Annotated[
+        int | None, typer.Option(help="Lines: speed of a serial device; as it is set by default.")
+    ] = None,
+    echo: Annotated[
+        bool | None, typer.Option("--echo", help="Lines: events also have the line itself.")
+    ] = None,
+    features: Annotated[
+        str | None, typer.Option(help="Lines of numbers: names a,b,c in the model's order.")
+    ] = None,
+    long_text: Annotated[
+        str | None,
+        typer.Option(help="Lines: of texts too long for the model read head, head-tail, chunks."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Stop after so many frames or lines.")] = None,
     width: Annotated[int | None, typer.Option(help="Asked of the camera, in pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Asked of the camera, in pixels.")] = None,
     fps: Annotated[int | None, typer.Option(help="Asked of the camera.")] = None,
     realtime: Annotated[
-        bool | None, typer.Option("--realtime", help="Play a video at its own speed, as if live.")
+        bool | None,
+        typer.Option(
+            "--realtime", help="A video at its own speed, as if live; lines: drop what is late."
+        ),
     ] = None,
     stall_seconds: Annotated[
         float | None, typer.Option(help="A camera without a frame for so long is stalled; 3.")
@@ -69,20 +97,25 @@ def edge(
         bool, typer.Option("--json", help="Print the summary as JSON on standard output.")
     ] = False,
 ) -> None:
-    """Find objects in the picture of a camera, here, with no network.
+    """Find objects in the picture of a camera, or label lines as they come; here, with no network.
 
-    Shows a window with boxes and labels; q in it, or Ctrl-C, ends. All settings can also stand in
-    a YAML file (--config) or in the environment (MLOPSDEPLOY_CAMERA=0).
+    Of a camera it shows a window with boxes and labels; q in it, or Ctrl-C, ends. Each line of
+    --lines gets a label and a score, on the terminal or as JSON. All settings can also stand in a
+    YAML file (--config) or in the environment (MLOPSDEPLOY_CAMERA=0).
     """
     flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
 
+    from mlopsdeploy.config import EdgeSettings, load
+    from mlopsdeploy.edge import command
+
+    settings = load(EdgeSettings, config, flags)
+    if json_summary and settings.lines is not None and settings.events in (None, "-"):
+        raise ConfigError("--json: answers go to standard output too; name a file with --events")
     try:
-        from mlopsdeploy.edge import command
+        run = command.chosen(settings)
     except ModuleNotFoundError as error:
         import_failed("edge", error)
-    from mlopsdeploy.config import EdgeSettings, load
-
-    summary, code = command.run_edge(load(EdgeSettings, config, flags))
+    summary, code = run(settings)
     if json_summary:
         print(json.dumps(summary, ensure_ascii=False))
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""`mlopsdeploy edge`: a model on a camera, here, with no network."""
+"""`mlopsdeploy edge`: a model on a camera or on lines, here, with no network."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""`mlopsdeploy bench edge`: how fast a model watches a source here, beside what is possible."""
+"""`mlopsdeploy bench edge --camera`: how fast pictures are watched here, and what is possible."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from mlopsdeploy.columns import Columns
 from mlopsdeploy.config import EdgeSettings
 from mlopsdeploy.detections import detections_of
 from mlopsdeploy.edge.camera import Wish
-from mlopsdeploy.edge.command import check_task, load, settle
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, Image
+from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit, show_others
 from mlopsdeploy.edge.outputs import Events, Outlet, Result, Sink, VideoFile
 from mlopsdeploy.edge.pipeline import Pipeline
 from mlopsdeploy.edge.sources import Source, open_source
 from mlopsdeploy.edge.stages import Stats, Values
+from mlopsdeploy.edge.watch import check_settings, check_task, load, settle
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.model import Model, core_count
 
@@ -77,23 +79,31 @@ def bench_edge(
     def say(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
-    model = load(settings, say)
+    check_settings(settings)
+    model, threads = load(settings, say)
     check_task(model)
-    bench = _Bench(model, settings, seconds / 6, say)
+    bench = _Bench(model, settings, threads, seconds / 6, say)
     with tempfile.TemporaryDirectory() as folder:
         bench.measure_stages(Path(folder))
-        calls = bench.bare_calls()
+        bench.bare_calls()
         watched = bench.watch(outputs, seconds, Path(folder))
-        calls += bench.bare_calls()  # before and after, as machines have moods
-    return bench.report(outputs, calls, watched)
+        bench.bare_calls()  # before and after, as machines have moods
+    return bench.report(outputs, watched)
 
 
 class _Bench:
     def __init__(
-        self, model: Model, settings: EdgeSettings, seconds: float, say: Callable[[str], None]
+        self,
+        model: Model,
+        settings: EdgeSettings,
+        threads: int,
+        seconds: float,
+        say: Callable[[str], None],
     ) -> None:
         self._model = model
         self._settings = settings
+        self._threads = threads
+        self._bare = Bare()
         self._seconds = seconds
         self._say = say
         self._stages: dict[str, Values] = {}
@@ -122,18 +132,18 @@ class _Bench:
             self._alone(name, lambda result: sink.write(sink.pick(result)), results)  # noqa: B023
             sink.close()
 
-    def bare_calls(self) -> list[float]:
-        """Seconds of each call of the model and nothing else."""
+    def bare_calls(self) -> None:
+        """Calls of the model and nothing else."""
         image = self._image[None]
         tensors = self._model.task.collate(self._model.task.encode({"image": image}))
         self._model.runtime.run(tensors)
         with ExitStack() as stack:
             lent = getattr(self._model.runtime, "lent", None)
-            if lent is None:
-                call: Callable[[], object] = lambda: self._model.runtime.run(tensors)  # noqa: E731
-            else:
-                call = stack.enter_context(lent()).invoke
-            return _times(lambda _: call(), [None], self._seconds)
+            call: Callable[[Columns], object] = self._model.runtime.run
+            if lent is not None:
+                invoke = stack.enter_context(lent()).invoke
+                call = lambda _: invoke()  # noqa: E731
+            self._bare.run(call, [tensors], self._seconds)
 
     def watch(self, outputs: Sequence[str], seconds: float, folder: Path) -> Watched:
         """The pipeline, over and over where the source is a short file."""
@@ -166,21 +176,22 @@ class _Bench:
             watched.ages = stats.ages
         return watched
 
-    def report(
-        self, outputs: Sequence[str], calls: Sequence[float], watched: Watched
-    ) -> dict[str, Any]:
+    def report(self, outputs: Sequence[str], watched: Watched) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        source, possible = self._source, len(calls) / sum(calls)
+        memory = memory_mb()
+        source, possible = self._source, self._bare.rate
         costs = {name: values.percentiles()[0] for name, values in self._stages.items()}
         bottleneck = slowest(costs, outputs, live=source.live)
         shown = Values()
-        for seconds in calls:
+        for seconds in self._bare.times:
             shown.add(seconds)
+        precision = self._model.runtime.precision
+        found = self._bare.limit(self._settings.model, precision, self._threads)
         frames = max(watched.frames, 1)
         said = {
             "model": self._model.name,
             "runtime": type(self._model.runtime).__name__.lower(),
-            "threads": self._settings.threads,
+            "threads": self._threads,
             "precision": self._model.runtime.precision,
             "cores": core_count(),
             "camera": source.name,
@@ -198,7 +209,8 @@ class _Bench:
                 "dropped": watched.dropped,
                 "frame_age_ms": _rounded(watched.ages) if source.live else None,
             },
-            "limit": {"fps": round(possible, 1)},
+            "memory_mb": memory,
+            "limit": {"fps": round(possible, 1), **found},
             "ratio": round(watched.fps / possible, 3),
             "bottleneck": bottleneck,
         }
@@ -308,7 +320,9 @@ def show(report: dict[str, Any], console: Console) -> None:
         age = end["frame_age_ms"]
         line += f", frames {age['p50']:.0f} ms old (p99 {age['p99']:.0f})"
     console.print(line, soft_wrap=not console.is_terminal, markup=False)
+    show_limit(report["limit"], report["precision"], console)
     console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
+    show_others(report["limit"], console)
 
 
 def _sink(name: str, folder: Path, source: Source, *, live: bool) -> Sink:

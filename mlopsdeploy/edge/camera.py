@@ -10,7 +10,6 @@ becomes an event within seconds, and is opened again, until it is back:
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -22,10 +21,10 @@ from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Event, Tell
 from mlopsdeploy.edge.files import frames_per_second
 from mlopsdeploy.edge.frames import Buffers, Frame, read_into
+from mlopsdeploy.edge.retry import pauses
 from mlopsdeploy.errors import InputError, MlopsDeployError
 
 OPEN_SECONDS = 10.0  # that a camera may take until its first frame
-LONGEST_WAIT = 30.0  # seconds between two attempts to reconnect
 
 
 @dataclass(frozen=True)
@@ -163,13 +162,10 @@ class Live:
 
     def _reconnect(self) -> Frame | None:
         """Try until a frame comes, which is returned; None if stopped before."""
-        began, attempt = time.monotonic(), 0
-        while True:
-            # Doubled each time, and jittered, so that many devices don't come back as one.
-            longest = min(0.5 * 2**attempt, LONGEST_WAIT)
-            if self._stopped.wait(longest * random.uniform(0.5, 1)):  # noqa: S311
+        began = time.monotonic()
+        for attempt, pause in enumerate(pauses(), 1):
+            if self._stopped.wait(pause):
                 return None
-            attempt += 1
             self._dropped += self._newest.dropped
             try:
                 first = self._connect()
@@ -180,6 +176,7 @@ class Live:
                 "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempt
             )
             return first
+        raise AssertionError("pauses have no end")
 
     def _connect(self) -> Frame:
         """Start a thread that opens the camera and reads it; its first frame."""

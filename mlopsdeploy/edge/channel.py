@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -35,19 +35,34 @@ class Channel(Generic[T]):
         self._error: BaseException | None = None
         self.dropped = 0
 
+    def resize(self, size: int) -> None:
+        """From now on so many items may wait; more that wait already go on waiting."""
+        with self._changed:
+            self._size = size
+            self._changed.notify_all()
+
     def put(self, item: T) -> bool:
         """Send an item; False if nobody takes it any more."""
+        return self.put_all((item,))
+
+    def put_all(self, items: Sequence[T]) -> bool:
+        """Send items, in their order and as room comes; False if nobody takes them any more."""
+        sent = 0
         with self._changed:
-            while self._keep and len(self._items) >= self._size and not self._closed:
-                self._changed.wait()
-            if self._closed:
-                return False
-            if len(self._items) >= self._size:
-                self._items.popleft()
-                self.dropped += 1
-            self._items.append(item)
-            self._changed.notify_all()
-            return True
+            while sent < len(items):
+                while self._keep and len(self._items) >= self._size and not self._closed:
+                    self._changed.wait()
+                if self._closed:
+                    return False
+                room = self._size - len(self._items) if self._keep else self._size
+                part = items[sent : sent + room]
+                for _ in range(len(self._items) + len(part) - self._size):
+                    self._items.popleft()
+                    self.dropped += 1
+                self._items.extend(part)
+                sent += len(part)
+                self._changed.notify_all()
+        return True
 
     def take(self, timeout: float | None = None) -> T:
         """The next item.
@@ -56,13 +71,17 @@ class Channel(Generic[T]):
             Closed: there will be none.
             TimeoutError: there was none within `timeout` seconds.
         """
+        return self.take_all(1, timeout)[0]
+
+    def take_all(self, most: int, timeout: float | None = None) -> list[T]:
+        """The items that wait, `most` of them at most and one at least; raises as `take` does."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
                 raise TimeoutError
             if self._items:
-                item = self._items.popleft()
+                taken = [self._items.popleft() for _ in range(min(most, len(self._items)))]
                 self._changed.notify_all()
-                return item
+                return taken
             if self._error is not None:
                 raise self._error
             raise Closed

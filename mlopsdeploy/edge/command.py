@@ -1,277 +1,34 @@
-"""`mlopsdeploy edge`, from settings to summary."""
+"""`mlopsdeploy edge`: pictures of a camera, or lines of text and numbers."""
 
 from __future__ import annotations
 
-import re
-import signal
-import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
-import cv2
-from rich.console import Console
-
 from mlopsdeploy.config import EdgeSettings
-from mlopsdeploy.edge import terminal
-from mlopsdeploy.edge.camera import Wish
-from mlopsdeploy.edge.events import Event
-from mlopsdeploy.edge.outputs import Events, Outlet, Sink, Snapshots, VideoFile
-from mlopsdeploy.edge.pipeline import Pipeline, Taker
-from mlopsdeploy.edge.preview import Preview
-from mlopsdeploy.edge.sources import Source, open_source
-from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.edge.threads import tuned
-from mlopsdeploy.edge.window import Window, display_named
-from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model, core_count, load_model
 
-TICK = 0.05  # seconds between two looks at window, terminal and signals
-STOPS = {"interrupted": 130, "terminated": 143}  # exit codes
+Run = Callable[[EdgeSettings], tuple[dict[str, Any], int]]
 
 
 def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
-    """Watch `settings.camera`; returns the summary, shown on standard error, and the exit code.
+    """Do what the settings ask; returns the summary, shown on standard error, and the exit code.
 
     Raises:
-        MlopsDeployError: see `open_source`, `load_model`, the sinks and `Pipeline.run`.
+        MlopsDeployError: see `watch.watch_camera` and `lines.command.read_lines`.
     """
-    settle()
-    console = Console(stderr=True, highlight=False)
-
-    def say(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
-
-    stats = Stats()
-    teller = _Teller(say)
-    with ExitStack() as stack:
-        inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        loading = inference.submit(load, settings, say)
-        source = open_source(
-            settings.camera,
-            wish=Wish(settings.width, settings.height, settings.fps),
-            realtime=settings.realtime,
-            stall_seconds=settings.stall_seconds,
-            tell=teller.tell,
-            timing=lambda seconds: stats.add("capture", seconds),
-        )
-        stack.callback(source.stop)
-        model = loading.result()
-        check_task(model)
-        window = _window(settings, stack, say)
-        outlets = _outlets(settings, source, model, stats, stack, say)
-        if window is None and not outlets:
-            say("nothing is shown or written: --preview 8081, --save or --events would")
-        teller.begin(source, outlets)
-        takers: list[Taker] = [*outlets, window] if window else [*outlets]
-        pipeline = Pipeline(model, source, takers, stats, settings.limit)
-        screen = terminal.Screen(console, f"{source.name} · {model.name}", stats, source)
-        with _signals(pipeline.stop), screen.shown():
-            _watch(inference.submit(pipeline.run), pipeline, window, screen, say)
-            if window is not None and not outlets and source.total == 1 and not source.live:
-                _hold(window, pipeline)
-        seconds = time.monotonic() - stats.started
-        teller.tell(Event("ended", pipeline.ended, {"reason": pipeline.ended}))
-        for outlet in outlets:
-            outlet.close()
-    summary = terminal.summarise(stats, source, ended=pipeline.ended, seconds=seconds)
-    summary["model"] = {"name": model.name, "version": model.version, "digest": model.digest}
-    summary["left_out"] = {outlet.sink.name: outlet.dropped for outlet in outlets if outlet.dropped}
-    failed = [outlet.failed for outlet in outlets if outlet.failed]
-    summary["failed"] = failed
-    if pipeline.ended in STOPS:
-        say(f"{pipeline.ended}; all files are finished" if outlets else pipeline.ended)
-    terminal.show_summary(console, summary, stats, _written(settings))
-    return summary, STOPS.get(pipeline.ended, 1 if failed else 0)
+    return chosen(settings)(settings)
 
 
-def settle() -> None:
-    """Leave half of the cores to the model: OpenCV would take them all for resizing."""
-    cv2.setNumThreads(max(1, core_count() // 2))
-
-
-def load(settings: EdgeSettings, say: Callable[[str], None]) -> Model:
-    """The model of the settings, with as many threads as they say or as run fastest."""
-
-    def with_threads(threads: int) -> Model:
-        return load_model(
-            settings.model,
-            runtime=settings.runtime,
-            precision=settings.precision,
-            threads=threads,
-            threshold=settings.threshold,
-            streams=1,
-            digest=settings.digest,
-            trust_model=settings.trust_model,
-            say=say,
-        )
-
-    return with_threads(settings.threads) if settings.threads else tuned(with_threads, say)
-
-
-def check_task(model: Model) -> None:
-    """Refuse a model that does not take pictures.
+def chosen(settings: EdgeSettings) -> Run:
+    """What runs these settings. Lines are read without OpenCV, which a device then need not have.
 
     Raises:
-        ConfigError: it takes something else.
+        ModuleNotFoundError: a package of the extra is missing.
     """
-    if [field.name for field in model.task.inputs] != ["image"]:
-        takes = ", ".join(field.name for field in model.task.inputs[:3])
-        raise ConfigError(f"--model {model.name}: takes {takes}, not pictures; try 'detector'")
+    if settings.lines is not None:
+        from mlopsdeploy.edge.lines.command import read_lines
 
+        return read_lines
+    from mlopsdeploy.edge.watch import watch_camera
 
-class _Teller:
-    """Events to the terminal and to outputs; those from before there were outputs as well."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._early: list[Event] | None = []
-        self._outlets: list[Outlet] = []
-        self._lock = threading.Lock()
-
-    def tell(self, event: Event) -> None:
-        with self._lock:
-            if event.kind != "ended":
-                self._say(event.text)
-            if self._early is not None:
-                self._early.append(event)
-            for outlet in self._outlets:
-                outlet.tell(event)
-
-    def begin(self, source: Source, outlets: list[Outlet]) -> None:
-        width, height = source.size
-        facts = {"source": source.name, "width": width, "height": height, "fps": source.fps}
-        self.tell(Event("connected", f"{source.name}: {source.said}", facts))
-        with self._lock:
-            early, self._early, self._outlets = self._early or [], None, outlets
-            for event in sorted(early, key=lambda event: event.time):
-                for outlet in outlets:
-                    outlet.tell(event)
-
-
-def _outlets(
-    settings: EdgeSettings,
-    source: Source,
-    model: Model,
-    stats: Stats,
-    stack: ExitStack,
-    say: Callable[[str], None],
-) -> list[Outlet]:
-    outlets: list[Outlet] = []
-
-    def add(sink: Sink, *, keep: bool) -> None:
-        outlets.append(Outlet(sink, stats, keep=keep, say=say))
-        stack.callback(outlets[-1].close)
-
-    if settings.preview is not None:
-        name = f"{model.name} {model.version}".strip()
-        preview = Preview(settings.preview, lambda: _state(source, stats, name))
-        add(preview, keep=False)
-        say(f"preview: {preview.url}")
-        if preview.exposed:
-            say("preview: whoever reaches this machine can see the picture; it has no password")
-    if settings.events is not None:
-        add(Events(settings.events, live=source.live), keep=not source.live)
-    if settings.snapshots is not None:
-        sink = Snapshots(settings.snapshots, seconds=settings.snapshot_seconds)
-        add(sink, keep=not source.live)
-    if settings.save is not None:
-        # Pictures have no speed: one a second.
-        fps = source.fps or (30.0 if source.live else 1.0)
-        video = VideoFile(settings.save, size=source.size, fps=fps, live=source.live)
-        add(video, keep=not source.live)
-    return outlets
-
-
-def _state(source: Source, stats: Stats, model: str) -> dict[str, Any]:
-    """What the preview shows beside the picture."""
-    middle, high = stats.ages.percentiles()
-    return {
-        "camera": source.name,
-        "model": model,
-        "live": source.live,
-        "fps": stats.fps,
-        "frames": stats.frames,
-        "dropped": source.dropped,
-        "age": {"p50": middle, "p99": high},
-        "temperature": terminal.temperature(),
-        "labels": dict(stats.labels.most_common(8)),
-        "stages": stats.latencies(),
-        "bottleneck": stats.bottleneck(),
-    }
-
-
-def _window(settings: EdgeSettings, stack: ExitStack, say: Callable[[str], None]) -> Window | None:
-    if settings.window is False:
-        return None
-    if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
-        say("no window: this OpenCV is built without (opencv-python-headless)")
-    elif not display_named():
-        say("no window: no display")
-    else:
-        window = Window()
-        stack.callback(window.close)
-        return window
-    return None
-
-
-def _watch(
-    running: Future[None],
-    pipeline: Pipeline,
-    window: Window | None,
-    screen: terminal.Screen,
-    say: Callable[[str], None],
-) -> None:
-    """What the main thread does while the others work."""
-    done = threading.Event()
-    running.add_done_callback(lambda _: done.set())
-    while not done.is_set():
-        if window is not None and window.usable() is False:
-            say("no window: the display can't be opened")
-            window.close()
-            window = None
-        if window is None or not window.usable():
-            done.wait(TICK)
-        elif not window.show(TICK):
-            pipeline.stop("quit")
-            done.wait()
-        screen.tick()
-    running.result()
-
-
-def _hold(window: Window, pipeline: Pipeline) -> None:
-    """A single picture, shown and nothing else, stays until somebody has seen it."""
-    while pipeline.ended not in STOPS and window.usable() is not False:
-        if not window.usable():
-            time.sleep(TICK)
-        elif not window.show(TICK):
-            return
-
-
-@contextmanager
-def _signals(stop: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run in good order; a second one ends it at once."""
-    words = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-
-    def handle(number: int, _: FrameType | None) -> None:
-        for known in words:
-            signal.signal(known, signal.SIG_DFL)
-        # In a thread, as the main one may hold a lock that stopping needs.
-        threading.Thread(target=stop, args=(words[signal.Signals(number)],), daemon=True).start()
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread gets signals
-        return
-    before = {number: signal.signal(number, handle) for number in words}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _written(settings: EdgeSettings) -> list[str]:
-    return [path for path in (settings.save, settings.events, settings.snapshots) if path]
+    return watch_camera

@@ -14,7 +14,8 @@ class Event:
     """Something that happened.
 
     Attributes:
-        kind: connected, stalled, resumed, lost, reconnected, unreadable, or ended.
+        kind: connected, stalled, resumed, lost, reconnected, unreadable, or ended; of lines also
+            dropped, rotated, truncated.
         text: the same for people, one line.
         facts: the same for programs.
         time: seconds since 1970.

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +14,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from mlopsdeploy.edge.sources import Source
 from mlopsdeploy.edge.stages import Stats
+
+if TYPE_CHECKING:  # with OpenCV, which lines do without
+    from mlopsdeploy.edge.sources import Source
 
 PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 REFRESH = 4  # times a second

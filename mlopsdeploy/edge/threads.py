@@ -6,35 +6,40 @@ import statistics
 import time
 from collections.abc import Callable
 
-import numpy as np
-
+from mlopsdeploy.columns import Columns
 from mlopsdeploy.model import Model, core_count
 
 BUDGET = 0.12  # seconds of calls for each number of threads; at least two calls
+BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
 CLEARLY = 0.95  # more threads have to be this much faster, as they take cores from the other stages
 
 
-def tuned(load: Callable[[int], Model], say: Callable[[str], None]) -> Model:
-    """The model with the number of threads that answers soonest.
+def tuned(
+    load: Callable[[int], Model], sample: Callable[[Model], Columns], say: Callable[[str], None]
+) -> tuple[Model, int]:
+    """The model with the number of threads that answers soonest, and that number.
 
     Args:
         load: gives the model with so many threads.
+        sample: gives a row for it.
         say: told what was measured, in one line.
     """
     counts = candidates(core_count())
     best, chosen, threads, measured = float("inf"), None, 0, []
     for count in counts:
         model = load(count)
-        seconds = measure(model) if len(counts) > 1 else 0.0
+        seconds = measure(model, sample(model)) if len(counts) > 1 else 0.0
         measured.append(f"{count}: {seconds * 1000:.1f} ms")
         if chosen is None or seconds < best * CLEARLY:
             best, chosen, threads = seconds, model, count
         elif seconds > best * 1.5:
             break  # past its best; more threads only get in each other's way
+        if seconds < BRIEF:
+            break
     assert chosen is not None
-    if len(counts) > 1:
+    if len(measured) > 1:
         say(f"threads: {threads} ({', '.join(measured)})")
-    return chosen
+    return chosen, threads
 
 
 def candidates(cores: int) -> list[int]:
@@ -43,10 +48,9 @@ def candidates(cores: int) -> list[int]:
     return sorted(counts | {cores})
 
 
-def measure(model: Model) -> float:
+def measure(model: Model, row: Columns) -> float:
     """The median time of a call, in seconds."""
-    picture = np.full((1, 480, 640, 3), 127, np.uint8)
-    tensors = model.task.collate(model.task.encode({"image": picture}))
+    tensors = model.task.collate(model.task.encode(row))
     model.runtime.run(tensors)  # the first call sets up
     times: list[float] = []
     while len(times) < 2 or (sum(times) < BUDGET and len(times) < 20):

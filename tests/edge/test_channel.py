@@ -7,6 +7,35 @@ import pytest
 from mlopsdeploy.edge.channel import Channel, Closed, feed
 
 
+def test_a_channel_may_become_longer_and_shorter():
+    channel = Channel(1, keep=True)
+    channel.resize(3)
+    assert channel.put_all([1, 2, 3])
+    channel.resize(1)
+    sent = threading.Thread(target=channel.put, args=(4,))
+    sent.start()
+    assert channel.take_all(2) == [1, 2]
+    assert channel.take() == 3
+    sent.join(5)
+    assert channel.take_all(9) == [4]
+
+
+def test_several_at_once_keep_their_order_or_drop_the_oldest():
+    kept = Channel(2, keep=True)
+    sending = threading.Thread(target=kept.put_all, args=(list(range(100)),))
+    sending.start()
+    taken = []
+    while len(taken) < 100:
+        taken += kept.take_all(7)
+    assert taken == list(range(100))
+    sending.join(5)
+    live = Channel(3, keep=False)
+    live.put_all([1, 2])
+    live.put_all(list(range(10, 20)))
+    assert live.take_all(9) == [17, 18, 19]
+    assert live.dropped == 9
+
+
 def test_a_channel_that_keeps_makes_the_sender_wait_and_loses_nothing():
     channel = Channel(2, keep=True)
     made = []

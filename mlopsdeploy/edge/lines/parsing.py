@@ -1,0 +1,260 @@
+"""From lines to the columns that a model takes.
+
+A message says which value is wrong and never what it is: lines may be private.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from mlopsdeploy.columns import Columns, Field, objects
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model import Model
+
+# In a column of numbers: there is none. As batch reads them.
+MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"})
+
+
+@dataclass
+class Parsed:
+    """Lines, read.
+
+    Attributes:
+        columns: of the rows that the model is to score.
+        rows: which lines these are.
+        problems: why others are not, by line.
+        headers: lines that name the columns of those that follow.
+
+    Lines in none of these are empty.
+    """
+
+    columns: Columns = field(default_factory=dict)
+    rows: list[int] = field(default_factory=list)
+    problems: dict[int, str] = field(default_factory=dict)
+    headers: list[int] = field(default_factory=list)
+
+
+class Parser(Protocol):
+    """Makes rows of lines; may remember a header."""
+
+    def __call__(self, lines: Sequence[str | None]) -> Parsed:
+        """Read lines; None stands for one that is known to be wrong."""
+        ...
+
+
+def parser_for(model: Model) -> Parser:
+    """What reads the lines of a model.
+
+    Raises:
+        ConfigError: it takes neither text nor rows of numbers.
+    """
+    fields = model.task.inputs
+    matrix: Field | None = getattr(model.task, "matrix", None)
+    if matrix is not None or all(not one.shape for one in fields):
+        if len(fields) == 1 and fields[0].dtype == "str":
+            return Texts(fields[0].name)
+        return Rows(fields, matrix)
+    what = "pictures: name --camera" if fields[0].name == "image" else "arrays, not lines"
+    raise ConfigError(f"--model {model.name}: takes {what}")
+
+
+class Texts:
+    """A line is a text."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __call__(self, lines: Sequence[str | None]) -> Parsed:
+        """All lines with something in them."""
+        rows = [place for place, line in enumerate(lines) if line and not line.isspace()]
+        texts = [lines[place] for place in rows]
+        return Parsed({self._name: objects(texts)}, rows)
+
+
+class Rows:
+    """A line is a row: CSV in the model's order or in a header's, or a JSON list or object.
+
+    What is between values may be a comma, a semicolon, a tab or blanks. A header is any line that
+    names all of the model's features, so a device that starts again may send it again; columns
+    that the model does not know are left out.
+
+    Args:
+        fields: a column each.
+        matrix: the same as one array, where all are numbers of one type.
+    """
+
+    def __init__(self, fields: Sequence[Field], matrix: Field | None) -> None:
+        self._matrix = matrix
+        named = all(not one.shape for one in fields)
+        self._names = tuple(one.name for one in fields) if named else ()
+        dtypes = [one.dtype for one in fields] if named else [fields[0].dtype] * matrix.shape[0]  # type: ignore[union-attr]
+        self._width = len(dtypes)
+        self._fields = fields
+        self._read: list[Callable[[Any], Any]] = [_reader(dtype) for dtype in dtypes]
+        self._plain = all(dtype.startswith("float") for dtype in dtypes)
+        self._order: list[int] | None = None
+        self._columns = self._width
+
+    def __call__(self, lines: Sequence[str | None]) -> Parsed:
+        """All rows among the lines."""
+        parsed, values = Parsed(), []
+        for place, line in enumerate(lines):
+            if not line or line.isspace():
+                continue
+            try:
+                row = self._row(line)
+            except ValueError as error:
+                parsed.problems[place] = str(error)
+                continue
+            if row is None:
+                parsed.headers.append(place)
+            else:
+                values.append(row)
+                parsed.rows.append(place)
+        self._fill(parsed, values)
+        return parsed
+
+    def _row(self, line: str) -> list[Any] | None:
+        """Values in the model's order; None for a header."""
+        start = line.lstrip()[:1]
+        if start in ("[", "{"):
+            return self._checked(self._json(line))
+        cells = _cells(line)
+        if len(cells) == self._columns and self._plain:
+            try:
+                return list(map(float, self._ordered(cells)))
+            except ValueError:
+                pass  # a header, something missing, or something wrong
+        if self._is_header(cells):
+            return None
+        if len(cells) != self._columns:
+            wanted = "the header has" if self._order else "the model takes"
+            raise ValueError(f"has {_values(len(cells))}, {wanted} {self._columns}")
+        return self._checked(self._ordered(cells))
+
+    def _ordered(self, cells: list[str]) -> list[str]:
+        return cells if self._order is None else [cells[place] for place in self._order]
+
+    def _is_header(self, cells: list[str]) -> bool:
+        names = [cell.strip() for cell in cells]
+        if not self._names or not set(self._names) <= set(names):
+            return False
+        self._order = [names.index(name) for name in self._names]
+        self._columns = len(names)
+        return True
+
+    def _json(self, line: str) -> list[Any]:
+        try:
+            said = json.loads(line)
+        except (ValueError, RecursionError):
+            raise ValueError("is not JSON") from None
+        if isinstance(said, dict):
+            lacking = [name for name in self._names if name not in said]
+            if lacking or not self._names:
+                raise ValueError(
+                    f"lacks {lacking[0]!r}"
+                    if lacking
+                    else "names values, but the model has no names"
+                )
+            return [said[name] for name in self._names]
+        if len(said) != self._width:
+            raise ValueError(f"has {_values(len(said))}, the model takes {self._width}")
+        return list(said)
+
+    def _checked(self, values: list[Any]) -> list[Any]:
+        row = []
+        for place, value in enumerate(values):
+            try:
+                row.append(self._read[place](value))
+            except (ValueError, TypeError, OverflowError) as error:
+                reason = str(error) if isinstance(error, _WrongError) else "is not a number"
+                raise ValueError(f"{self._called(place)} {reason}") from None
+        return row
+
+    def _called(self, place: int) -> str:
+        return repr(self._names[place]) if self._names else f"value {place + 1}"
+
+    def _fill(self, parsed: Parsed, values: list[list[Any]]) -> None:
+        """The columns, without rows whose numbers the model's type can't hold."""
+        if not values:
+            return
+        if self._matrix is None:
+            columns = zip(*values, strict=True)
+            for one, column in zip(self._fields, columns, strict=True):
+                array = objects(list(column)) if one.dtype == "str" else _cast(column, one.dtype)
+                parsed.columns[one.name] = array
+        else:
+            parsed.columns[self._matrix.name] = _cast(values, self._matrix.dtype)
+        large = np.zeros(len(values), bool)
+        for array in parsed.columns.values():
+            if array.dtype.kind == "f":
+                large |= np.isinf(array.reshape(len(values), -1)).any(axis=1)
+        if large.any():
+            for row in np.flatnonzero(large).tolist():
+                parsed.problems[parsed.rows[row]] = "has a number that is too large for the model"
+            kept = np.flatnonzero(~large)
+            parsed.rows = [parsed.rows[row] for row in kept.tolist()]
+            parsed.columns = {name: array[kept] for name, array in parsed.columns.items()}
+
+
+class _WrongError(ValueError):
+    """A value is wrong in another way than that it is no number."""
+
+
+def _cells(line: str) -> list[str]:
+    for delimiter in (";", "\t", ","):
+        if delimiter in line:
+            if '"' not in line:
+                return line.split(delimiter)
+            return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True))
+    return line.split()
+
+
+def _cast(values: Any, dtype: str) -> Any:
+    with np.errstate(over="ignore"):  # infinite, which is looked at
+        return np.array(values, dtype)
+
+
+def _reader(dtype: str) -> Callable[[Any], Any]:
+    if dtype == "str":
+        return _text
+    if dtype.startswith("float"):
+        return _number
+    kind = np.dtype(dtype)
+    low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+
+    def whole(value: Any) -> int:
+        number = _number(value)
+        if math.isnan(number):  # the type has no way to say "missing"
+            raise _WrongError("is missing")
+        if not number.is_integer():
+            raise _WrongError("is not a whole number")
+        exact = value if isinstance(value, int) else int(number)
+        if not low <= exact <= high:
+            raise _WrongError("is too large for the model")
+        return int(exact)
+
+    return whole
+
+
+def _number(value: Any) -> float:
+    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+        return float("nan")
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _values(count: int) -> str:
+    return "1 value" if count == 1 else f"{count} values"

@@ -1,0 +1,276 @@
+"""Reading, the model and the outputs for lines.
+
+    reader thread                    the caller's thread
+    ─────────────                    ───────────────────
+    read a block, cut it ─ lines ─►  take all that wait ─► parse ─► model ─► outputs
+
+A line that comes alone is answered at once; lines that came while the model was busy are computed
+together, in their order. Lines of a file or a pipe wait, and so does who writes to the pipe; those
+of a device would only grow old, so past some the oldest are dropped.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.edge.channel import Channel, Closed
+from mlopsdeploy.edge.events import Event, Tell
+from mlopsdeploy.edge.lines.parsing import Parsed, Parser
+from mlopsdeploy.edge.lines.sources import Source
+from mlopsdeploy.edge.lines.splitter import Line
+from mlopsdeploy.edge.stages import Stats
+from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.model import Model
+
+MOST = 1024  # lines computed together
+FIRST = 16  # lines that wait at first; then two batches of them: more wait where they come from
+LIVE = 128  # lines of a device that wait; older ones are dropped
+TOGETHER = 0.1  # seconds that lines computed together take: the first of them waits for the last
+
+
+class Answer(NamedTuple):
+    """What there is to say of a line.
+
+    Attributes:
+        line: the line.
+        text: it as text; None if it is none.
+        label: None where there is nothing to label.
+        score: of the label; None where there is none.
+        truncated: whether the text was longer than the model reads.
+        problem: why it was not scored; empty if it was, or there was nothing to score.
+        header: whether it only names columns.
+    """
+
+    line: Line
+    text: str | None
+    label: str | None = None
+    score: float | None = None
+    truncated: bool = False
+    problem: str = ""
+    header: bool = False
+
+
+class Taker(Protocol):
+    """An output for lines."""
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Write some answers, in order.
+
+        Raises:
+            OSError: it can't.
+        """
+        ...
+
+
+class LineStats(Stats):
+    """What a run over lines counts. A frame of `Stats` is here a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.empty = 0
+        self.unreadable = 0
+        self.dropped = 0
+        self._blocks: deque[tuple[float, int]] = deque(maxlen=64)
+
+    def finish_all(self, answers: Sequence[Answer]) -> None:
+        """Some lines are answered."""
+        now = time.monotonic()
+        if not self.frames:
+            self.first = now
+        self.last = now
+        self.frames += len(answers)
+        self.labels.update(answer.label for answer in answers if answer.label)
+        for answer in answers:
+            self.ages.add(now - answer.line.captured)
+            if answer.problem:
+                self.unreadable += 1
+            elif answer.label is None and not answer.header:
+                self.empty += 1
+        self._blocks.append((now, self.frames))
+
+    @property
+    def fps(self) -> float:
+        """Lines per second, of late."""
+        blocks = self._blocks.copy()
+        if len(blocks) < 2 or time.monotonic() - blocks[-1][0] > 5:
+            return 0.0
+        return (blocks[-1][1] - blocks[0][1]) / max(blocks[-1][0] - blocks[0][0], 1e-9)
+
+
+class LinePipeline:
+    """A model on lines, and its answers to outputs.
+
+    Args:
+        model: of text, or of rows of numbers.
+        parser: makes rows for it.
+        source: of the lines.
+        outputs: each gets every answer.
+        stats: counts.
+        tell: told of lines that were dropped.
+        limit: stop after so many lines.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        parser: Parser,
+        source: Source,
+        outputs: Iterable[Taker],
+        stats: LineStats,
+        *,
+        tell: Tell,
+        limit: int | None = None,
+    ) -> None:
+        self._model = model
+        self._parse = parser
+        self._source = source
+        self._outputs = outputs
+        self._stats = stats
+        self._tell = tell
+        self._limit = limit
+        self._waiting: Channel[Line] = Channel(LIVE if source.live else FIRST, keep=not source.live)
+        self._stopped = threading.Event()
+        self._together = (
+            1  # lines at a time: at first one, then as many as `TOGETHER` is enough for
+        )
+        self._next = 1
+        self.ended = "end"
+        """Why it ended: end, limit, or what was given to `stop`."""
+
+    def run(self) -> None:
+        """Until the source ends, the limit is reached, or `stop` is called.
+
+        To be called in the thread that loaded the model.
+
+        Raises:
+            MlopsDeployError: the source or the model fails.
+        """
+        threading.Thread(target=self._read, name="lines", daemon=True).start()
+        try:
+            for lines in self._batches():
+                started = time.perf_counter()
+                answers = self.answer(lines)
+                seconds = time.perf_counter() - started
+                for output in self._outputs:
+                    output.write(answers)
+                self._stats.add("write", time.perf_counter() - started - seconds)
+                self._stats.finish_all(answers)
+                fits = int(TOGETHER * len(lines) / max(seconds, 1e-9))
+                self._together = min(max(fits, 1), 2 * self._together, MOST)
+                if not self._source.live:
+                    # So that a line waits for a moment, and a signal too, however slow the model.
+                    self._waiting.resize(max(2 * self._together, FIRST))
+        finally:
+            self._source.stop()
+            self._waiting.cancel()
+
+    def stop(self, reason: str) -> None:
+        """Let `run` end with the lines that wait answered. Callable from any thread."""
+        if not self._stopped.is_set():
+            self._stopped.set()
+            self.ended = reason
+        self._source.stop()
+        self._waiting.close()
+
+    def answer(self, lines: Sequence[Line]) -> list[Answer]:
+        """What there is to say of each line."""
+        started = time.perf_counter()
+        texts, wrong = _texts(lines)
+        parsed = self._parse(texts)
+        wrong.update(parsed.problems)
+        parsed_at = time.perf_counter()
+        answers = [
+            Answer(line, text, problem=wrong.get(place, ""))
+            for place, (line, text) in enumerate(zip(lines, texts, strict=True))
+        ]
+        for place in parsed.headers:
+            answers[place] = answers[place]._replace(header=True)
+        if parsed.rows:
+            self._score(parsed, answers)
+        self._stats.add("parse", parsed_at - started)
+        self._stats.add("model", time.perf_counter() - parsed_at)
+        return answers
+
+    def _score(self, parsed: Parsed, answers: list[Answer]) -> None:
+        try:
+            predictions = self._model.predict(parsed.columns)
+        except MlopsDeployError:
+            raise
+        except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
+            if len(parsed.rows) > 1:  # to lose no line but the one that it fails on
+                for place, row in enumerate(parsed.rows):
+                    one = take(parsed.columns, slice(place, place + 1))
+                    self._score(Parsed(one, [row]), answers)
+                return
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
+            row = parsed.rows[0]
+            answers[row] = answers[row]._replace(problem=f"the model failed: {reason}")
+            return
+        labels, scores = predictions["label"].tolist(), predictions["score"].tolist()
+        known = np.isfinite(predictions["score"]).tolist()
+        cut = _column(predictions, "truncated", len(labels))
+        for row, label, score, is_known, truncated in zip(
+            parsed.rows, labels, scores, known, cut, strict=True
+        ):
+            line, text, *_ = answers[row]
+            if is_known:  # else the row lacks what the model can't do without
+                answers[row] = Answer(line, text, label, score, truncated)
+
+    def _batches(self) -> Iterator[list[Line]]:
+        left = self._limit or -1
+        while left:
+            most = self._together if left < 0 else min(self._together, left)
+            try:
+                lines = self._waiting.take_all(most)
+            except Closed:
+                return
+            gap = lines[0].number - self._next
+            if gap:
+                self._stats.dropped += gap
+                text = f"{self._source.name}: {gap:,} lines dropped, as they came too fast"
+                self._tell(Event("dropped", text, {"first": self._next, "lines": gap}))
+            self._next = lines[-1].number + 1
+            yield lines
+            if left > 0:
+                left -= len(lines)
+        self.ended = "limit" if not self._stopped.is_set() else self.ended
+
+    def _read(self) -> None:
+        try:
+            for lines in self._source.blocks():
+                if not self._waiting.put_all(lines):
+                    break
+            self._waiting.close()
+        except OSError as error:
+            self._waiting.close(
+                MlopsDeployError(f"{self._source.name}: can't be read on ({error.strerror})")
+            )
+        except BaseException as error:  # noqa: BLE001  # raised again by the one who takes
+            self._waiting.close(error)
+
+
+def _texts(lines: Sequence[Line]) -> tuple[list[str | None], dict[int, str]]:
+    """Lines as text; None, and why, where they are none."""
+    texts: list[str | None] = []
+    wrong = {}
+    for place, line in enumerate(lines):
+        try:
+            texts.append(None if line.problem else line.data.decode())
+        except UnicodeDecodeError:
+            texts.append(None)
+            wrong[place] = "is not UTF-8"
+        if line.problem:
+            wrong[place] = line.problem
+    return texts, wrong
+
+
+def _column(predictions: Columns, name: str, rows: int) -> list[bool]:
+    found = predictions.get(name)
+    return [False] * rows if found is None else found.tolist()

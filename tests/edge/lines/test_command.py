@@ -1,0 +1,268 @@
+"""`mlopsdeploy edge --lines` as a process: each line answered, whatever ends it."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.model import load_model
+
+
+@pytest.fixture
+def score(churn_onnx):
+    """Of a row of the churn model, as it answers alone."""
+    model = load_model(str(churn_onnx), runtime="onnxruntime", threads=1)
+
+    def of(age, visits, spend):
+        found = model.predict({"features": np.array([[age, visits, spend]])})
+        return found["label"][0], pytest.approx(float(found["score"][0]), abs=1e-5)
+
+    return of
+
+
+def test_each_line_is_answered_before_the_next_is_written(start_lines, churn_onnx, score):
+    process = start_lines("--lines", "-", "--model", churn_onnx)
+    for number, row in enumerate([(25, 3, 100), (60, 0, 2), (20, 9, 1)], 1):
+        process.stdin.write(",".join(map(str, row)) + "\n")
+        process.stdin.flush()
+        said = json.loads(process.stdout.readline())
+        assert (said["event"], said["line"]) == ("line", number)
+        assert (said["label"], said["score"]) == score(*row)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out) == (0, "")
+    assert "lines    3 in" in err
+    assert "latency" in err
+
+
+def test_a_hugging_face_folder_over_a_chat(start_lines, bert, tmp_path, lines_of):
+    (tmp_path / "chat.log").write_bytes(b"It was good\n\ncaf\xe9\nthe battery broke")
+    process = start_lines(
+        "--lines", "chat.log", "--model", bert, "--events", "e.jsonl", "--echo", "--json"
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    summary = json.loads(out)
+    assert (summary["lines"], summary["empty"], summary["unreadable"]) == (4, 1, 1)
+    assert sum(summary["labels"].values()) == 2
+    lines = lines_of(tmp_path / "e.jsonl")
+    assert [line["event"] for line in lines] == [
+        "connected", "line", "line", "unreadable", "line", "ended",
+    ]  # fmt: skip
+    assert lines[1]["text"] == "It was good"
+    assert lines[2]["label"] is None
+    assert "line 3 is not UTF-8" in err
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
+)
+def test_a_signal_leaves_no_read_line_unanswered(
+    start_lines, churn_onnx, tmp_path, lines_of, wait_for, number, code, word
+):
+    (tmp_path / "log").write_text("25,3,100\n" * 50, "utf-8")
+    process = start_lines(
+        "--lines", "log", "--follow", "--model", churn_onnx, "--events", "e.jsonl"
+    )
+    path = tmp_path / "e.jsonl"
+    wait_for(lambda: path.exists() and len(lines_of(path)) == 51)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert f"{word}; all lines that were read are answered" in err
+    assert "Traceback" not in err
+    lines = lines_of(path)
+    assert lines[-1] == {"event": "ended", "time": lines[-1]["time"], "reason": word}
+    assert len(lines) == 52
+
+
+def test_a_signal_that_comes_twice_at_once_is_one(start_lines, churn_onnx, wait_for):
+    """`timeout 60 mlopsdeploy edge ...` signals the process, and then its group."""
+    process = start_lines("--lines", "-", "--model", churn_onnx)
+    process.stdin.write("25,3,100\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143
+    assert "terminated; all lines that were read are answered" in err
+
+
+def test_a_serial_device_that_dies_and_comes_back(
+    start_lines, sensor, churn_onnx, tmp_path, lines_of, wait_for
+):
+    process = start_lines(
+        "--lines", "ttyUSB0", "--baud", "115200", "--model", churn_onnx, "--events", "e.jsonl"
+    )
+    path = tmp_path / "e.jsonl"
+
+    def happened():
+        return [line["event"] for line in lines_of(path)] if path.exists() else []
+
+    wait_for(lambda: "connected" in happened())
+    sensor.send("age,visits,spend\r\n25,3,100\r\n")
+    wait_for(lambda: "line" in happened())
+    sensor.unplug()
+    wait_for(lambda: "lost" in happened())
+    sensor.plug_in()
+    wait_for(lambda: "reconnected" in happened())
+    sensor.send("60,0,1\r\n")
+    wait_for(lambda: happened()[-1] == "line")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert happened() == ["connected", "header", "line", "lost", "reconnected", "line", "ended"]
+    assert "ttyUSB0: a serial device at 115200 baud" in err
+    assert "opening it again" in err
+
+
+def test_a_reader_that_leaves_ends_it_quietly(start_lines, churn_onnx, tmp_path):
+    (tmp_path / "many.csv").write_text("25,3,100\n" * 200_000, "utf-8")
+    process = start_lines("--lines", "many.csv", "--model", churn_onnx)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(30) == 141
+    assert "Broken" not in process.stderr.read()
+
+
+def test_a_full_disk_is_one_line(start_lines, churn_onnx, tmp_path):
+    (tmp_path / "a.csv").write_text("25,3,100\n" * 10, "utf-8")
+    process = start_lines("--lines", "a.csv", "--model", churn_onnx, "--events", "/dev/full")
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert err.count("--events: No space left on device; nothing more is written there") == 1
+    assert "Traceback" not in err
+
+
+def test_on_a_terminal_people_read_it(churn_onnx, tmp_path):
+    wire, terminal = pty.openpty()
+    (tmp_path / "a.csv").write_text("25,3,100\nx,1,1\n", "utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mlopsdeploy", "edge", "--threads", "1", "--lines", "a.csv",
+         "--model", str(churn_onnx)],
+        cwd=tmp_path, stdin=subprocess.DEVNULL, stdout=terminal, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "80"}, timeout=60, check=True,
+    )  # fmt: skip
+    os.close(terminal)
+    shown = os.read(wire, 10_000).decode()
+    os.close(wire)
+    assert "0.512  25,3,100" in shown
+    assert "line 2: 'age' is not a number" in shown
+    assert "\x1b[" in shown
+    assert "{" not in shown
+    assert "is not a number" not in done.stderr  # said once is enough
+
+
+WRONG = {
+    "a model of pictures": (["-m", "detector"], "--model detector: takes pictures: name --camera"),
+    "camera": (["--camera", "1"], "--camera is for a camera, not for --lines"),
+    "save": (["--save", "o.mp4"], "--save is for a camera, not for --lines"),
+    "width": (["--width", "640"], "--width is for a camera"),
+    "window": (["--window"], "--window is for a camera"),
+    "preview": (["--preview", "0"], "--preview is for a camera"),
+    "json": (["--json"], "--json: answers go to standard output too"),
+    "baud": (["--baud", "9600"], "--baud is of a serial device; standard input is none"),
+    "follow": (["--follow"], "standard input has one end only"),
+    "events": (["--events", "none/e.jsonl"], "--events none/e.jsonl: No such file"),
+    "no file": (["--lines", "none.txt"], "none.txt: no such file or device"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_asked_wrongly_gets_one_line(start_lines, churn_onnx, case):
+    arguments, message = WRONG[case]
+    process = start_lines(
+        "--lines", "-", "--model", churn_onnx, *arguments, stdin=subprocess.DEVNULL
+    )
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (2, "")
+    (line,) = [line for line in err.splitlines() if line.startswith("mlopsdeploy: ")]
+    assert message in line
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--camera", "0", "--follow"], "--follow is for --lines, not for a camera"),
+        (["--camera", "0", "--baud", "9600"], "--baud is for --lines"),
+        (["--model", "fraud"], "--model fraud: takes Time, V1, V2, not pictures: name --lines"),
+    ],
+)
+def test_a_camera_is_told_apart(edge, arguments, message):
+    code, _, err = edge(*arguments, "--no-window")
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_lines_mean_a_model_of_text_unless_another_is_named():
+    assert EdgeSettings(lines="-").model == "sentiment"
+    assert EdgeSettings(lines="-", model="fraud").model == "fraud"
+    assert EdgeSettings().model == "detector"
+
+
+BLOCKED = """
+import sys
+for name in {blocked!r}:
+    sys.modules[name] = None
+sys.argv = ["mlopsdeploy", "edge", "--threads", "1", *{arguments!r}]
+from mlopsdeploy.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("extra", ["text", "litert"])
+def test_a_device_needs_neither_opencv_nor_what_batch_needs(bert, extra):
+    """`pip install 'mlopsdeploy[text]'`, or for numbers `[litert]`."""
+    blocked = ["cv2", "pyarrow", "filelock", "cronsim", "flask", "granian", "torch", "transformers",
+               "pandas", "onnxruntime", "onnx", "tensorflow"]  # fmt: skip
+    blocked += ["ai_edge_litert"] if extra == "text" else ["openvino", "tokenizers"]
+    model, line = (bert, "it was good") if extra == "text" else ("fraud", ",".join(["1"] * 30))
+    script = BLOCKED.format(blocked=blocked, arguments=["--lines", "-", "--model", str(model)])
+    done = subprocess.run(
+        [sys.executable, "-c", script], input=line + "\n", capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["label"]
+
+
+def test_without_tokenizers_it_says_what_to_install(bert):
+    script = BLOCKED.format(blocked=["tokenizers"], arguments=["--lines", "-", "-m", str(bert)])
+    done = subprocess.run(
+        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "pip install 'mlopsdeploy[text]'" in done.stderr
+
+
+def test_memory_does_not_grow_with_the_lines(start_lines, churn_onnx, tmp_path):
+    def most(lines):
+        (tmp_path / "many.csv").write_text("25,3,100\n" * lines, "utf-8")
+        process = start_lines(
+            "--lines", "many.csv", "--model", churn_onnx, stdout=subprocess.DEVNULL
+        )
+        process.stdin.close()
+        process.stderr.read()
+        return os.wait4(process.pid, 0)[2].ru_maxrss
+
+    assert most(100_000) < most(2_000) + 16_384  # KiB
+
+
+def test_a_pipe_that_brings_nothing_for_a_while(start_lines, churn_onnx):
+    process = start_lines("--lines", "-", "--model", churn_onnx)
+    time.sleep(0.5)
+    out, err = process.communicate("25,3,100\n", timeout=20)
+    assert process.returncode == 0, err
+    assert len(out.splitlines()) == 1

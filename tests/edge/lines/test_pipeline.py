@@ -1,0 +1,215 @@
+"""The real pipeline over lines in memory: order, batches, what is dropped, what fails."""
+
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from mlopsdeploy.edge.lines import pipeline as module
+from mlopsdeploy.edge.lines.parsing import parser_for
+from mlopsdeploy.edge.lines.pipeline import LinePipeline, LineStats
+from mlopsdeploy.edge.lines.splitter import Splitter
+from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.model import load_model
+
+
+class Memory:
+    """A source of blocks of text; each may wait for something first."""
+
+    name, said = "memory", ""
+
+    def __init__(self, blocks, *, live=False, before=lambda: None):
+        self.live = live
+        self._blocks = blocks
+        self._before = before
+        self.stopped = threading.Event()
+
+    def blocks(self):
+        splitter = Splitter()
+        for block in self._blocks:
+            if self.stopped.is_set():
+                return
+            self._before()
+            yield splitter.feed(block.encode())
+
+    def stop(self):
+        self.stopped.set()
+
+
+class Kept:
+    """An output that keeps what it gets; `wait` is called before."""
+
+    def __init__(self, wait=lambda: None):
+        self.batches = []
+        self._wait = wait
+
+    def write(self, answers):
+        self._wait()
+        self.batches.append(list(answers))
+
+    @property
+    def answers(self):
+        return [answer for batch in self.batches for answer in batch]
+
+
+@pytest.fixture(scope="module")
+def churn(churn_onnx):
+    return load_model(str(churn_onnx), runtime="onnxruntime", threads=1, streams=1)
+
+
+@pytest.fixture
+def make(churn):
+    def build(source, *, model=churn, kept=None, **options):
+        kept, told = kept or Kept(), []
+        pipeline = LinePipeline(
+            model, parser_for(model), source, [kept], LineStats(), tell=told.append, **options
+        )
+        return pipeline, kept, told
+
+    return build
+
+
+def rows(count, start=0):
+    return "".join(f"{20 + number % 50},{number % 9},10\n" for number in range(start, count))
+
+
+def test_every_line_is_answered_as_the_model_answers_it_alone(make, churn):
+    text = rows(300)
+    pipeline, kept, told = make(Memory([text[:997], text[997:]]))
+    pipeline.run()
+    assert pipeline.ended == "end"
+    assert [answer.line.number for answer in kept.answers] == list(range(1, 301))
+    for answer in kept.answers[::37]:
+        columns = parser_for(churn)([answer.text]).columns
+        alone = churn.predict(columns)
+        assert answer.label == alone["label"][0]
+        assert answer.score == pytest.approx(float(alone["score"][0]), abs=1e-6)
+    assert told == []
+
+
+def test_lines_that_wait_are_computed_together(make):
+    pipeline, kept, _ = make(Memory([rows(2000)]))
+    pipeline.run()
+    sizes = [len(batch) for batch in kept.batches]
+    assert sizes[0] == 1
+    assert max(sizes) > 100
+    assert sum(sizes) == 2000
+
+
+def test_what_is_odd_about_lines(make):
+    pipeline, kept, _ = make(Memory(["age,visits,spend\n25,3,100\n\nx,3,1\nNA,1,1\n"]))
+    pipeline.run()
+    header, good, empty, wrong, lacking = kept.answers
+    assert header.header
+    assert (good.label, good.problem) == ("1", "")
+    assert (empty.label, empty.score, empty.problem) == (None, None, "")
+    assert (wrong.label, wrong.problem) == (None, "'age' is not a number")
+    assert (lacking.label, lacking.score, lacking.problem) == (None, None, "")
+    stats = pipeline._stats
+    assert (stats.frames, stats.empty, stats.unreadable) == (5, 2, 1)
+    assert dict(stats.labels) == {"1": 1}
+
+
+def test_a_limit(make):
+    pipeline, kept, _ = make(Memory([rows(100)]), limit=7)
+    pipeline.run()
+    assert len(kept.answers) == 7
+    assert pipeline.ended == "limit"
+
+
+def test_a_pipe_waits_for_a_slow_output(make):
+    pipeline, kept, told = make(Memory([rows(4000)]), kept=Kept(wait=lambda: time.sleep(0.005)))
+    pipeline.run()
+    assert [answer.line.number for answer in kept.answers] == list(range(1, 4001))
+    assert told == []
+
+
+def test_of_a_device_the_oldest_lines_are_dropped_and_counted(make):
+    everything = threading.Event()
+    blocks = [rows(2000, 0)[:20_000]]
+    count = blocks[0].count("\n")
+
+    class Burst(Memory):
+        def blocks(self):
+            yield from super().blocks()
+            everything.set()
+
+    pipeline, kept, told = make(Burst(blocks, live=True), kept=Kept(wait=everything.wait))
+    pipeline.run()
+    numbers = [answer.line.number for answer in kept.answers]
+    assert numbers == sorted(numbers)
+    assert numbers[-1] == count
+    assert len(numbers) <= module.LIVE + 2
+    assert [event.kind for event in told] == ["dropped"] * len(told)
+    assert sum(event.facts["lines"] for event in told) == count - len(numbers)
+    assert pipeline._stats.dropped == count - len(numbers)
+
+
+def test_stopped_it_answers_what_waits(make):
+    first = threading.Event()
+    source = Memory([rows(100)] * 1000)
+    pipeline, kept, _ = make(source, kept=Kept(wait=first.set))
+    running = threading.Thread(target=pipeline.run)
+    running.start()
+    assert first.wait(10)
+    pipeline.stop("interrupted")
+    running.join(20)
+    assert not running.is_alive()
+    assert pipeline.ended == "interrupted"
+    numbers = [answer.line.number for answer in kept.answers]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+class Failing:
+    """A real runtime that can't take rows with a certain number."""
+
+    def __init__(self, runtime):
+        self._runtime = runtime
+
+    def __getattr__(self, name):
+        return getattr(self._runtime, name)
+
+    def run(self, tensors):
+        if (tensors["features"][:, 0] == 66).any():
+            raise RuntimeError("inner\nno 66 please")
+        return self._runtime.run(tensors)
+
+
+def test_a_line_that_the_model_fails_on_is_lost_alone(make, churn):
+    model = replace(churn, runtime=Failing(churn.runtime))
+    pipeline, kept, _ = make(Memory([rows(20), "66,1,1\n", rows(20)]), model=model)
+    pipeline.run()
+    problems = {answer.line.number: answer.problem for answer in kept.answers if answer.problem}
+    assert problems == {21: "the model failed: no 66 please"}
+    assert sum(answer.label is not None for answer in kept.answers) == 40
+
+
+def test_a_source_that_breaks_is_one_line(make):
+    class Broken(Memory):
+        def blocks(self):
+            yield from super().blocks()
+            raise OSError(5, "Input/output error")
+
+    pipeline, kept, _ = make(Broken([rows(3)]))
+    with pytest.raises(MlopsDeployError, match="memory: can't be read on .Input/output error"):
+        pipeline.run()
+    assert len(kept.answers) == 3
+
+
+def test_texts_and_what_is_not_one(make, bert, reviews):
+    model = load_model(str(bert), runtime="onnxruntime", threads=1, streams=1)
+    texts = [*reviews(30), "good " * 300]
+
+    class Bytes(Memory):
+        def blocks(self):
+            splitter = Splitter()
+            yield splitter.feed("".join(text + "\n" for text in texts).encode())
+            yield splitter.feed(b"caf\xe9\n")
+
+    pipeline, kept, _ = make(Bytes([]), model=model)
+    pipeline.run()
+    *good, long, broken = kept.answers
+    assert {answer.label for answer in good} <= {"NEGATIVE", "POSITIVE"}
+    assert [answer.truncated for answer in (good[0], long)] == [False, True]
+    assert broken.problem == "is not UTF-8"
