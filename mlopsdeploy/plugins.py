@@ -14,15 +14,19 @@ from typing import Any
 
 from mlopsdeploy.errors import ConfigError
 
-# What to install for tasks that are not a batch's.
-_EXTRAS = {"image_classification": "edge", "object_detection": "edge"}
+# What to install for a task; batch brings what others need.
+_EXTRAS = {
+    "image_classification": "edge",
+    "object_detection": "edge",
+    "text_classification": "text",
+}
 # Where a runtime's package has another name than the runtime.
 _PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
 
 def names(kind: str) -> tuple[str, ...]:
     """What there is of a kind ("runtimes" or "tasks"), installed or not."""
-    return tuple(sorted(point.name for point in entry_points(group=f"mlopsdeploy.{kind}")))
+    return tuple(point.name for point in _points(kind))
 
 
 def load(kind: str, name: str) -> Any:
@@ -36,8 +40,13 @@ def load(kind: str, name: str) -> Any:
         return point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
-        if missing in ("", "mlopsdeploy"):  # a mistake of ours, or the plug-in's own
+        if missing in ("", "mlopsdeploy", _package(point)):  # a mistake of ours, or the plug-in's
             raise
+        if _is_outside(point):
+            raise ConfigError(
+                f"{kind[:-1]} {name!r} needs the package {missing!r}, which "
+                f"{_package(point)} should have brought: pip install {missing}"
+            ) from error
         extra = name if kind == "runtimes" else _EXTRAS.get(name, "batch")
         raise ConfigError(
             f"{kind[:-1]} {name!r} needs the package {missing!r}: "
@@ -47,7 +56,34 @@ def load(kind: str, name: str) -> Any:
 
 def installed(runtime: str) -> bool:
     """Whether the package of a runtime is there. Imports nothing."""
+    outside = (point for point in _points("runtimes") if _is_outside(point))
+    if any(point.name == runtime for point in outside):  # and with it what it needs
+        return True
     return importlib.util.find_spec(_PACKAGES.get(runtime, runtime)) is not None
+
+
+def runtimes_for(format_: str) -> tuple[str, ...]:
+    """The runtimes of outside packages that open files of a format, such as "npz".
+
+    Imports these packages: ask for formats that no runtime of ours opens.
+
+    Raises:
+        ConfigError: one of them needs a package that is not installed.
+    """
+    outside = [point.name for point in _points("runtimes") if _is_outside(point)]
+    return tuple(name for name in outside if format_ in load("runtimes", name).formats)
+
+
+def _points(kind: str) -> list[EntryPoint]:
+    return sorted(entry_points(group=f"mlopsdeploy.{kind}"), key=lambda point: point.name)
+
+
+def _package(point: EntryPoint) -> str:
+    return point.module.partition(".")[0]
+
+
+def _is_outside(point: EntryPoint) -> bool:
+    return _package(point) != "mlopsdeploy"
 
 
 def _find(kind: str, name: str) -> EntryPoint:

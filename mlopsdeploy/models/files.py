@@ -1,25 +1,29 @@
 """A reference to a model, and what can be read about it without running it.
 
 A reference is a built-in name (`sentiment`), a path (a Hugging Face folder, a folder with
-`model.yaml`, a SavedModel, an `.onnx`, `.keras`, `.h5` or `.tflite` file, OpenVINO's `.xml`), or a
-hub id (`org/name`, `org/name@revision`).
+`model.yaml`, MLflow's model folder, a SavedModel, an `.onnx`, `.keras`, `.h5` or `.tflite` file,
+OpenVINO's `.xml`), a hub id (`org/name`, `org/name@revision`), or a model of an MLflow server
+(`models:/name/version`, `models:/name@alias`, `runs:/id/path`).
 """
 
 from __future__ import annotations
 
+import base64
 import difflib
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from mlopsdeploy import plugins
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.models import hub, tflite_metadata
+from mlopsdeploy.models import hub, mlflow, tflite_metadata
 from mlopsdeploy.models.labels import find_labels, parse_labels
 
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
@@ -31,6 +35,7 @@ _FORMATS = {
     ".hdf5": "keras",
     ".tflite": "tflite",
 }
+_PICTURES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 # Loading one of these runs whatever code its author put in.
 _PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"}
 _FILE_SUFFIXES = {*_FORMATS, *_PICKLES, ".safetensors"}
@@ -48,6 +53,10 @@ def find_model(reference: str) -> ModelFiles:
     if reference in built_in():  # a folder of that name is ./sentiment
         folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
         return _read_folder(folder, name=reference)
+    if mlflow.is_uri(reference):
+        path, name, version = mlflow.download(reference)
+        files = _read_file(path) if path.is_file() else _read_folder(path, name=name)
+        return replace(files, version=version or files.version)
     if path.is_dir():
         return _read_folder(path, name=path.resolve().name)
     if path.is_file():
@@ -70,6 +79,8 @@ def built_in() -> tuple[str, ...]:
 
 
 def _read_folder(folder: Path, *, name: str) -> ModelFiles:
+    if mlflow.is_folder(folder):
+        return _read_mlflow(folder, name=name)
     config = _read_json(folder / "config.json")
     said = _read_yaml(folder / "model.yaml")
     graphs = _find_graphs(folder)
@@ -85,10 +96,11 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
         return _described(said, graphs, name=name, yaml_file=folder / "model.yaml")
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
+    floating = _float32(said, folder / "model.yaml")
     return ModelFiles(
         name=str(said.get("name", name)),
         version=str(said.get("version", "")),
-        digest=_digest([*_parts(graphs), folder / "config.json", tokenizer]),
+        digest=_digest([*_parts(graphs), folder / "config.json", tokenizer, *parts_of(floating)]),
         task="text_classification",
         graphs=graphs,
         labels=_labels(config, folder),
@@ -100,7 +112,19 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
         pad_id=_pad_id(config, tokens, tokenizer),
         pad_side=str(tokens.get("padding_side", "right")),
         said=said,
+        float32=floating,
     )
+
+
+def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
+    """An MLflow model; a `model.yaml` in its folder may say more, such as labels."""
+    graph, said = mlflow.open_folder(folder)
+    if (graph / "config.json").is_file():
+        return _read_folder(graph, name=name)
+    said |= _read_yaml(folder / "model.yaml")
+    format_ = "saved_model" if graph.is_dir() else _FORMATS.get(graph.suffix, "onnx")
+    _verify(folder, said.get("sha256", {}))
+    return _described(said, {format_: graph}, name=name, yaml_file=folder / "model.yaml")
 
 
 def _read_file(path: Path) -> ModelFiles:
@@ -110,15 +134,14 @@ def _read_file(path: Path) -> ModelFiles:
             f"{path}: a pickle runs its author's code when it is opened, so it isn't; export the "
             "model to ONNX (skl2onnx, torch.onnx) or safetensors"
         )
-    if path.suffix not in _FORMATS:
+    format_ = _FORMATS.get(path.suffix, path.suffix.removeprefix("."))
+    if path.suffix not in _FORMATS and not plugins.runtimes_for(format_):
         raise ModelError(
             f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
             "model folder"
         )
     beside = path.with_suffix(".yaml")
-    return _described(
-        _read_yaml(beside), {_FORMATS[path.suffix]: path}, name=path.stem, yaml_file=beside
-    )
+    return _described(_read_yaml(beside), {format_: path}, name=path.stem, yaml_file=beside)
 
 
 def _described(
@@ -127,20 +150,51 @@ def _described(
     metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
     _check_operators(graphs, metadata)
     labels, labels_from = _described_labels(said, metadata, graphs.get("tflite"), yaml_file)
+    floating = _float32(said, yaml_file)
     return ModelFiles(
         name=str(said.get("name", name)),
         version=str(said.get("version", "")),
-        digest=_digest(_parts(graphs)),
+        digest=_digest([*_parts(graphs), *parts_of(floating)]),
         task=str(said.get("task", metadata.get("task", ""))),
         graphs=graphs,
         labels=labels,
         threshold=said.get("threshold"),
         precision=said.get("precision"),
         features=tuple(str(feature) for feature in said.get("features", ())),
-        said=said,
+        said=_with_picture(said, yaml_file),
         metadata=metadata,
         labels_from=labels_from,
+        float32=floating,
     )
+
+
+def _float32(said: Mapping[str, Any], yaml_file: Path) -> Path | None:
+    """The graph that decides close calls of a quantised one, relative to the YAML that names it."""
+    named = said.get("float32")
+    if named is None:
+        return None
+    path = yaml_file.parent / str(named)
+    if path.suffix not in (".onnx", ".xml"):
+        raise ModelError(f"{yaml_file}: float32 names {named}; expected an .onnx or .xml file")
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; {yaml_file.name} names it")
+    return path
+
+
+def _with_picture(said: Mapping[str, Any], yaml_file: Path) -> Mapping[str, Any]:
+    """What a YAML says; a picture beside it that is its example becomes a data URL."""
+    named = said.get("example")
+    kind = isinstance(named, str) and _PICTURES.get(Path(named).suffix.lower())
+    if not kind:
+        return said
+    path = yaml_file.parent / Path(str(named)).name  # beside it: nothing else is anybody's business
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        said_so = f"{yaml_file.name} names it as example"
+        raise ModelError(f"{path}: can't be read ({reason}); {said_so}") from error
+    return {**said, "example": f"data:{kind};base64,{base64.b64encode(content).decode()}"}
 
 
 def _described_labels(
@@ -206,15 +260,24 @@ def _parts(graphs: Mapping[str, Path]) -> list[Path]:
     for format_, path in graphs.items():
         if format_ == "checkpoint":
             parts.extend(sorted(path.glob("model*.safetensors")))
-        elif format_ == "openvino":
-            parts.extend([path, path.with_suffix(".bin")])
         elif format_ == "saved_model":
             parts.append(path / "saved_model.pb")
             parts.extend(sorted((path / "variables").glob("*")))
             parts.extend(sorted(file for file in (path / "assets").rglob("*") if file.is_file()))
         else:
-            parts.extend([path, path.with_name(path.name + "_data"), Path(f"{path}.data")])
+            parts.extend(parts_of(path))
     return [part for part in parts if part.exists()]
+
+
+def parts_of(graph: Path | None) -> list[Path]:
+    """A graph's file and those beside it that hold its weights; none of none."""
+    if graph is None:
+        return []
+    if graph.suffix == ".xml":
+        beside = [graph.with_suffix(".bin")]
+    else:
+        beside = [graph.with_name(f"{graph.name}_data"), graph.with_name(f"{graph.name}.data")]
+    return [graph, *(path for path in beside if path.is_file())]
 
 
 def _digest(paths: list[Path]) -> str:

@@ -61,7 +61,9 @@ def read(path: Path) -> dict[str, Any]:
             if zipfile.is_zipfile(path):
                 said.update(_zipped(path, said.pop("label_files", [])))
         except _DAMAGED as error:
-            raise ModelError(f"{path}: its metadata can't be read ({error})") from error
+            raise ModelError(
+                f"{path}: its metadata can't be read: it is damaged, cut off or no .tflite"
+            ) from error
     said.pop("label_files", None)
     return said
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import onnxruntime as ort
 
 from mlopsdeploy.columns import Array, Columns, Field
 from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.runtimes.onnx_classes import Graph
 
 
 class OnnxRuntime:
@@ -62,12 +65,29 @@ class OnnxRuntime:
                 str(file), options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has a class per status code and no common base
+            if newer := _TOO_NEW.search(str(error)):
+                limit = f"target_opset={newer['opset']}" if newer["opset"] else "an older opset"
+                raise ModelError(
+                    f"{file}: made for a newer ONNX Runtime than {ort.__version__}; convert it "
+                    f"with {limit}, or pip install -U onnxruntime"
+                ) from error
             raise ModelError(
                 f"{file}: ONNX Runtime can't load it ({_first_line(error)})"
             ) from error
         self.inputs = tuple(_field(node) for node in self._session.get_inputs())
         self.outputs = tuple(_field(node) for node in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata.update(self._said_by_the_graph(file))
+
+    def _said_by_the_graph(self, file: Path) -> dict[str, str]:
+        """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
+        nodes = self._session.get_outputs()
+        labels = [node.name for node in nodes if node.type not in _FLOATS]
+        if labels:
+            classes = Graph(file).classes(labels)
+            return {"classes": json.dumps(classes)} if classes else {}
+        kind = Graph(file).regressor(nodes[0].name) if len(nodes) == 1 else ""
+        return {"regressor": kind} if kind else {}
 
     def run(self, tensors: Columns) -> Columns:
         """Outputs by name. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
@@ -85,6 +105,12 @@ class OnnxRuntime:
         return {name: _dense(value) for name, value in zip(names, values, strict=True)}
 
 
+_TOO_NEW = re.compile(
+    r"support for domain \S+ is till opset (?P<opset>\d+)|Unsupported model IR version"
+)
+_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
+
+
 def _field(node: ort.NodeArg) -> Field:
     """A tensor of the graph; a ZipMap's dicts have an unknown number of values per row."""
     sizes = node.shape[1:] if node.type.startswith("tensor") else [None]
@@ -100,6 +126,8 @@ def _dense(value: object) -> Array:
 
 def _dtype(kind: str) -> str:
     """`tensor(float)` -> `float32`."""
+    if kind.startswith("seq(map("):  # a ZipMap
+        return "float32"
     name = kind.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64", "string": "str"}.get(name, name)
 

@@ -25,6 +25,8 @@ from mlopsdeploy.columns import (
 )
 from mlopsdeploy.errors import ModelError
 
+_ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
+
 
 class TabularClassification:
     """Features by name before, labels after.
@@ -34,8 +36,10 @@ class TabularClassification:
         gives: what it gives; tells how many classes there are, if nobody names them.
         features: the columns in the order of the one tensor; by default what the file itself
             says under `feature_names` (a JSON list, or names between commas).
-        metadata: what the file's author wrote into it.
+        metadata: what the file's author wrote into it, and what the runtime read in it: `classes`
+            (a JSON list), `regressor` (the operator of a model that is no classifier).
         labels: names of the classes; by default the model's own labels, or their numbers.
+        output: which of several outputs holds the probabilities.
         threshold: two classes: the second is given from this probability on (0.5 when None);
             more: a label is given from this probability on, else none (an empty string).
         name: the model's name, for messages.
@@ -59,15 +63,19 @@ class TabularClassification:
         features: Sequence[str] = (),
         metadata: Mapping[str, str] | None = None,
         labels: Sequence[str] = (),
+        output: str | None = None,
         threshold: float | None = None,
         name: str = "the model",
     ) -> None:
+        metadata = metadata or {}
         self._tensors = tuple(tensors)
         self._name = name
-        self.labels = tuple(labels) or _numbered_labels(gives)
+        gives = self._check_outputs(gives, output, metadata)
+        self._gives = tuple(field.name for field in gives)
+        self.labels = tuple(labels) or _classes(metadata) or _numbered_labels(gives)
         self._named = bool(labels)
         self.threshold = threshold
-        names = tuple(features) or _named_features(metadata or {})
+        names = tuple(features) or _named_features(metadata)
         self._one = len(self._tensors) == 1
         if self._one and not names and self._tensors[0].shape in ((), (1,)):
             names = (self._tensors[0].name,)
@@ -86,6 +94,7 @@ class TabularClassification:
         # The one output, if it is one probability in float32 and there is nothing beside it.
         alone = len(gives) == 1 and gives[0].dtype == "float32" and gives[0].shape in ((), (1,))
         self._sigmoid = gives[0].name if alone else ""
+        self._logits: bool | None = None  # as long as nothing was seen that tells
         self.outputs = (
             Field("label", "str"),
             Field("score", "float32"),
@@ -94,16 +103,63 @@ class TabularClassification:
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
-        """From the tensors of the file and what stands beside it."""
-        return cls(
+        """From the tensors of the file, what stands beside it, and three made-up rows' answers."""
+        task = cls(
             runtime.inputs,
             runtime.outputs,
             features=options.features or files.features,
             metadata=runtime.metadata,
             labels=files.labels,
+            output=files.said.get("output"),
             threshold=files.threshold if options.threshold is None else options.threshold,
             name=files.name,
         )
+        task._look_at_answers(runtime)
+        return task
+
+    def _look_at_answers(self, runtime: Runtime) -> None:
+        """Say at once, and not to the first caller, what can't be read as probabilities."""
+        made_up = np.array([0, 1, -1])
+        columns: Columns = {}
+        for field in self.inputs:
+            if field.dtype == "str":
+                columns[field.name] = objects([""] * len(made_up))
+            else:
+                shape = (len(made_up), *field.shape)
+                values = made_up.reshape(-1, *[1] * len(field.shape)).astype(field.dtype)
+                columns[field.name] = np.broadcast_to(values, shape)
+        encoded = self.encode(columns)
+        try:
+            tensors = runtime.run(encoded)
+        except Exception:  # noqa: BLE001  # each runtime has its own; rows like these may be unfit
+            return
+        self.decode(tensors, encoded)
+        scores = self._raw_scores(tensors, len(made_up))
+        if scores.shape[1] > 1 and not np.isnan(scores).any():
+            self._logits = not _are_probabilities(scores)
+
+    def _check_outputs(
+        self, gives: Sequence[Field], output: str | None, metadata: Mapping[str, str]
+    ) -> Sequence[Field]:
+        """The outputs to read: the one with the probabilities, and labels beside it."""
+        if "regressor" in metadata:
+            raise ModelError(
+                f"{self._name}: is for regression (its last step is a {metadata['regressor']}); "
+                "only classifiers are supported"
+            )
+        floats = [field.name for field in gives if field.dtype.startswith("float")]
+        if output is not None and output not in floats:
+            raise ModelError(
+                f"{self._name}: output is {output!r}, but it gives {', '.join(floats) or 'labels'}"
+            )
+        if output is None and len(floats) > 1:
+            raise ModelError(
+                f"{self._name}: gives {' and '.join(floats)}; name the one with the probabilities "
+                "with 'output:' in a YAML beside the file"
+            )
+        return [
+            field for field in gives if output in (None, field.name) or field.name not in floats
+        ]
 
     def _check_features(self, names: Sequence[str], shape: tuple[int, ...]) -> None:
         if len(shape) > 1:
@@ -152,6 +208,8 @@ class TabularClassification:
         """
         if self._sigmoid and rows_of(encoded) == 1:
             return self._decode_one(tensors[self._sigmoid])
+        if self._gives:
+            tensors = {name: tensors[name] for name in self._gives}
         scores = self._probabilities(tensors, rows_of(encoded))
         names = self._class_names(scores.shape[1])
         if scores.shape[1] == 2:
@@ -171,25 +229,36 @@ class TabularClassification:
         return {"label": label, "score": score, "scores": scores}
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
-        found = [array for array in tensors.values() if array.dtype.kind == "f"]
-        if not found:
-            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
-        scores = found[-1].astype(np.float32, copy=False).reshape(rows, -1)
+        scores = self._raw_scores(tensors, rows)
         if scores.shape[1] == 1:
             return self._both(scores)
-        known = scores[~np.isnan(scores).any(axis=1)]
-        inside = bool(((known >= 0) & (known <= 1)).all())
-        if inside and bool((np.abs(known.sum(axis=1) - 1) < 1e-3).all()):
-            return scores
+        logits = self._logits
+        if logits is None:
+            logits = not _are_probabilities(scores[~np.isnan(scores).any(axis=1)])
+        if not logits:
+            return np.clip(scores, 0, 1)
+        if any(array.dtype.kind in "iuOUS" for array in tensors.values()):
+            raise ModelError(
+                f"{self._name}: gives a label and scores that are no probabilities, as "
+                "scikit-learn's LinearSVC does; train it within CalibratedClassifierCV"
+            )
         exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
         softmax: Array = exponents / exponents.sum(axis=1, keepdims=True)
         return softmax
+
+    def _raw_scores(self, tensors: Columns, rows: int) -> Array:
+        """The file's output of floats, float32 of shape (rows, classes)."""
+        found = [array for array in tensors.values() if array.dtype.kind == "f"]
+        if not found:
+            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
+        return found[-1].astype(np.float32, copy=False).reshape(rows, -1)
 
     def _decode_one(self, output: Array) -> Columns:
         """The same for one row of one sigmoid: a request, where every microsecond counts."""
         second = output.reshape(-1)[0]
         if not 0 <= second <= 1:
             self._check_probabilities(output)
+            second = second.clip(0, 1)
         first = 1 - second
         chosen = bool(second >= (0.5 if self.threshold is None else self.threshold))
         return {
@@ -201,17 +270,19 @@ class TabularClassification:
     def _both(self, second: Array) -> Array:
         """The probabilities of both classes from that of the second, shape (rows, 1)."""
         self._check_probabilities(second)
+        second = np.clip(second, 0, 1)
         scores = np.empty((len(second), 2), np.float32)
         scores[:, 1:] = second
         scores[:, :1] = 1 - second
         return scores
 
     def _check_probabilities(self, second: Array) -> None:
-        if len(second) and (np.fmin.reduce(second) < 0 or np.fmax.reduce(second) > 1):
+        lowest, highest = -_ROUNDING, 1 + _ROUNDING
+        if len(second) and (np.fmin.reduce(second) < lowest or np.fmax.reduce(second) > highest):
             raise ModelError(
                 f"{self._name}: answers with {float(np.nanmax(np.abs(second))):.4g} where a "
-                "probability from 0 to 1 is expected; regression is not supported, and logits "
-                "need a sigmoid at the model's end"
+                "probability from 0 to 1 is expected; regression is not supported, logits need a "
+                "sigmoid at the model's end, and a LinearSVC a CalibratedClassifierCV around it"
             )
 
     def _class_names(self, classes: int) -> tuple[str, ...]:
@@ -224,6 +295,12 @@ class TabularClassification:
         return names
 
 
+def _are_probabilities(scores: Array) -> bool:
+    """Whether each row lies within 0 and 1 and adds up to 1."""
+    inside = bool(((scores >= -_ROUNDING) & (scores <= 1 + _ROUNDING)).all())
+    return inside and bool((np.abs(scores.sum(axis=1) - 1) < 1e-3).all())
+
+
 def _numbered_labels(gives: Sequence[Field]) -> tuple[str, ...]:
     """Numbers as names for the columns of the probabilities, where their number is known."""
     shapes = [field.shape for field in gives if field.dtype.startswith("float")]
@@ -231,6 +308,14 @@ def _numbered_labels(gives: Sequence[Field]) -> tuple[str, ...]:
         return ()
     width = shapes[-1][-1] if shapes[-1] else 1
     return tuple(str(number) for number in range(max(width, 2)))
+
+
+def _classes(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    try:
+        classes = json.loads(metadata.get("classes", "[]"))
+    except ValueError:  # an author's word for something else
+        return ()
+    return tuple(str(name) for name in classes) if isinstance(classes, list) else ()
 
 
 def _named_features(metadata: Mapping[str, str]) -> tuple[str, ...]:

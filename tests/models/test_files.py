@@ -186,3 +186,21 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("MLOPSDEPLOY_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "mlopsdeploy"
+
+
+def test_a_picture_as_example_travels_within_what_is_said(tmp_path):
+    model, picture = tmp_path / "finder.onnx", tmp_path / "street.jpg"
+    model.write_bytes(b"weights")
+    picture.write_bytes(b"a picture")
+    beside = tmp_path / "finder.yaml"
+    said = "task: object_detection\nexample: {}\n"
+    beside.write_text(said.format("street.jpg"), "utf-8")
+    assert find_model(str(model)).said["example"] == "data:image/jpeg;base64,YSBwaWN0dXJl"
+    beside.write_text(said.format("[1, 2]"), "utf-8")
+    assert find_model(str(model)).said["example"] == [1, 2]
+    # Files that are not beside it are nobody's business.
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "model.onnx").write_bytes(b"weights")
+    (tmp_path / "inner" / "model.yaml").write_text(said.format("../street.jpg"), "utf-8")
+    with pytest.raises(ModelError, match=r"inner/street.jpg: can't be read .*names it as example"):
+        find_model(str(tmp_path / "inner"))

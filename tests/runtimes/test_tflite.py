@@ -5,7 +5,6 @@ Where it can't be made (no network, another Python) the tests say so and are ski
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,14 +34,6 @@ for path in sys.argv[2:]:
     }
 print(json.dumps(answers))
 """
-
-
-@pytest.fixture(scope="session")
-def tflite_python(environment):
-    """A Python with 'mlopsdeploy[edge-tflite]' and nothing else."""
-    if sys.version_info[:2] != (3, 11):
-        pytest.skip("tflite-runtime has no wheel past Python 3.11")
-    return environment("tflite-runtime", "-e", f"{REPOSITORY}[edge-tflite]")
 
 
 def test_it_answers_as_litert_does(tflite_python, tflite_models, rectangle, tmp_path):

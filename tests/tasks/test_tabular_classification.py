@@ -110,3 +110,34 @@ def test_a_single_feature_takes_its_name_from_the_file_or_the_tensor():
     named = TabularClassification(one, metadata={"feature_names": "age"})
     assert named.inputs[0].name == "age"
     assert named.encode({"age": np.array([3.0])})["x"].tolist() == [[3]]
+
+
+TWO = (Field("p", "float32", (2,)), Field("embedding", "float32", (8,)))
+
+
+def test_one_of_several_outputs_has_to_be_named():
+    with pytest.raises(ModelError, match="gives p and embedding; name the one with the probab"):
+        task(gives=TWO)
+    with pytest.raises(ModelError, match="output is 'q', but it gives p, embedding"):
+        task(gives=TWO, output="q")
+    tensors = {"p": np.array([[0.9, 0.1]] * 3), "embedding": np.ones((3, 8))}
+    got = task(gives=TWO, output="p").decode(tensors, ROWS)
+    assert got["label"].tolist() == ["0", "0", "0"]
+
+
+def test_rounding_is_no_reason_to_see_logits():
+    scores = np.array([[1.0000001, -1.2e-7], [0.25, 0.75], [0.5, 0.5]], np.float32)
+    got = task().decode({"p": scores}, ROWS)
+    np.testing.assert_allclose(got["scores"], [[1, 0], [0.25, 0.75], [0.5, 0.5]], atol=1e-6)
+    assert got["scores"].max() == 1
+    one = task().decode({"p": np.array([[1.0000001], [-1e-7], [0.5]], np.float32)}, ROWS)
+    assert one["score"].tolist() == [1, 1, 0.5]
+
+
+def test_classes_that_the_file_names():
+    named = task(metadata={"classes": '["no", "yes"]'}, threshold=0.7)
+    assert named.labels == ("no", "yes")
+    got = named.decode({"p": np.array([[0.6], [0.8], [0.1]])}, ROWS)
+    assert got["label"].tolist() == ["no", "yes", "no"]
+    renamed = task(metadata={"classes": '["no", "yes"]'}, labels=("stays", "leaves"))
+    assert renamed.labels == ("stays", "leaves")

@@ -1,0 +1,152 @@
+"""A runtime and a task from a package that is not ours, installed by pip, under each strategy."""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PACKAGE = REPOSITORY / "tests" / "outside_package"
+ROWS = 300
+
+_spec = importlib.util.spec_from_file_location(
+    "how_docs_run", Path(__file__).with_name("test_docs.py")
+)
+docs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(docs)
+clone = docs.clone
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the package as pip leaves it, and the environment in which it is found."""
+    folder = tmp_path_factory.mktemp("outside")
+    source = shutil.copytree(PACKAGE, folder / "source")  # building writes beside the sources
+    site = folder / "site"
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index",
+            "--no-build-isolation", "--target", str(site), str(source),
+        ],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {"env": {"PYTHONPATH": str(site)}}
+
+
+@pytest.fixture
+def pump(tmp_path):
+    """pump.npz, which whitens two columns that move together, pump.csv, and each row's distance."""
+    draw = np.random.default_rng(0)
+    rows = draw.multivariate_normal([20, 5], [[4, 1.5], [1.5, 1]], ROWS)
+    rows[7] = [30, 0]
+    variances, directions = np.linalg.eigh(np.cov(rows.T))
+    weights = directions / np.sqrt(variances)
+    names = ["temperature", "vibration"]
+    np.savez(tmp_path / "pump.npz", center=rows.mean(0), weights=weights, columns=names)
+    (tmp_path / "pump.yaml").write_text("task: anomaly\n", "utf-8")
+    pd.DataFrame(rows, columns=names).to_csv(tmp_path / "pump.csv", index=False)
+    return np.linalg.norm((rows - rows.mean(0)) @ weights, axis=1)
+
+
+def test_each_of_its_files_is_under_sixty_lines():
+    files = sorted((PACKAGE / "mlopsdeploy_example").glob("*.py"))
+    assert [path.stem for path in files] == ["__init__", "anomaly", "linear"]
+    assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in files)
+    said = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
+    assert set(said["entry-points"]) == {"mlopsdeploy.runtimes", "mlopsdeploy.tasks"}
+
+
+def test_batch(mlopsdeploy, installed, pump, tmp_path):
+    """Also a column that no built-in task has."""
+    done = mlopsdeploy("batch", "pump.csv", "--model", "pump.npz", **installed)
+    assert done.code == 0, done
+    assert "linear float32" in done.err
+    scored = pd.read_csv(tmp_path / "pump.predictions.csv")
+    assert list(scored)[2:] == ["label", "score", "distance"]
+    np.testing.assert_allclose(scored["distance"], pump, atol=1e-4)
+    assert scored["label"][7] == "unusual"
+    assert (scored["label"] == "unusual").sum() < ROWS / 20
+
+
+def test_batch_knows_rows_of_before(mlopsdeploy, installed, pump, tmp_path):
+    for _ in range(2):
+        done = mlopsdeploy(
+            "batch", "pump.csv", "--model", "pump.npz", "--incremental", "-o", "a.csv", **installed
+        )
+        assert done.code == 0, done
+    assert f"{ROWS} from earlier runs" in done.err
+    np.testing.assert_allclose(pd.read_csv(tmp_path / "a.csv")["distance"], pump, atol=1e-4)
+
+
+def test_serve(installed, pump, clone, tmp_path, monkeypatch):
+    """By the default answer, and by one that asks for what only this task gives."""
+    (tmp_path / "serve.yaml").write_text(
+        "models:\n- pump.npz\n- {model: pump.npz, name: check, route: /check, input: rows, "
+        "answer: {broken: label == unusual, distance: distance}}\n", "utf-8"
+    )  # fmt: skip
+    (tmp_path / "bin").symlink_to(clone / "bin")
+    monkeypatch.setenv("PYTHONPATH", installed["env"]["PYTHONPATH"])
+    port = docs.free_port()
+    with docs.running(tmp_path, f"mlopsdeploy serve -c serve.yaml --port {port}", port):
+        url = f"http://127.0.0.1:{port}"
+        for row in ([30, 0], {"temperature": 30, "vibration": 0}):
+            answer = docs.post(f"{url}/v1/models/pump:predict", json.dumps({"instances": row}))
+            assert answer == {"label": "unusual", "score": pytest.approx(1, abs=1e-3)}
+        answer = docs.post(f"{url}/check", json.dumps({"rows": [[30, 0]]}))["predictions"][0]
+        assert answer == {"broken": True, "distance": pytest.approx(pump[7], abs=1e-3)}
+
+
+def test_edge(mlopsdeploy, installed, pump, tmp_path):
+    lines = (tmp_path / "pump.csv").read_bytes()
+    done = mlopsdeploy("edge", "--model", "pump.npz", "--lines", "-", stdin=lines, **installed)
+    assert done.code == 0, done
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    labels = [answer["label"] for answer in answers if answer["event"] == "line"]
+    assert len(labels) == ROWS
+    assert labels[7] == "unusual"
+
+
+def test_inspect_tells_of_both(mlopsdeploy, installed, pump):
+    done = mlopsdeploy("models", "inspect", "pump.npz", "--json", "--no-speed", **installed)
+    said = json.loads(done.out)
+    assert (said["task"], said["runtime"]) == ("anomaly", "linear")
+    assert [field["name"] for field in said["inputs"]] == ["temperature", "vibration"]
+
+
+def test_without_the_package_its_files_are_of_an_unknown_kind(mlopsdeploy, pump):
+    done = mlopsdeploy("batch", "pump.csv", "--model", "pump.npz")
+    assert done.code == 2
+    assert "pump.npz: not a model file that can be run; expected .onnx" in done.err
+
+
+def test_a_damaged_file_is_one_line(mlopsdeploy, installed, pump, tmp_path):
+    (tmp_path / "pump.npz").write_bytes(b"no zip")
+    done = mlopsdeploy("batch", "pump.csv", "--model", "pump.npz", **installed)
+    assert done.code == 2
+    assert "pump.npz: not a linear map in .npz" in done.err
+    assert "Traceback" not in done.err
+
+
+def test_what_the_plug_in_needs_is_named(installed, pump, tmp_path):
+    """Not mlopsdeploy's extras: it has none for a package of somebody else's."""
+    script = (
+        "import sys; sys.modules['numpy'] = None\n"
+        "from mlopsdeploy import plugins\n"
+        "from mlopsdeploy.errors import ConfigError\n"
+        "try: plugins.load('runtimes', 'linear')\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, **installed["env"]},
+    )  # fmt: skip
+    assert "runtime 'linear' needs the package 'numpy', which mlopsdeploy_example" in done.stdout
