@@ -37,8 +37,11 @@ def models_prune(
     keys: Annotated[
         list[str] | None, typer.Argument(help="As 'models list --cache' shows them; or all.")
     ] = None,
-    older_than: Annotated[
-        float | None, typer.Option(min=0, help="Only what was compiled more days ago.")
+    unused_for: Annotated[
+        str | None, typer.Option(help="Only what was not used for so long: 12h, 30d, 2w.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Keep so much of all, as 2GB: what was used last.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Delete nothing, say what would be.")
@@ -47,8 +50,14 @@ def models_prune(
 ) -> None:
     """Delete compiled models; they are made again when they are needed."""
     from mlopsdeploy.models_command import catalogue
+    from mlopsdeploy.models_command.tables import bytes_in, seconds_in, understood
 
-    found = catalogue.prune(keys or (), older_than_days=older_than, pretend=dry_run)
+    found = catalogue.prune(
+        keys or (),
+        unused_for=understood("--unused-for", seconds_in, unused_for),
+        max_size=understood("--max-size", bytes_in, max_size),
+        pretend=dry_run,
+    )
     report(found, catalogue.show_prune, json_report)
 
 
@@ -69,7 +78,9 @@ def models_inspect(
     """Show what a model takes and gives, as it was understood, and why; and its speed here."""
     from mlopsdeploy.models_command import inspect
 
-    found = inspect.inspect_model(model, runtime=runtime, speed=speed, all_runtimes=all_runtimes)
+    found = inspect.inspect_model(
+        model, runtime=runtime, speed=speed, all_runtimes=all_runtimes, say=say
+    )
     report(found, inspect.show, json_report)
 
 
@@ -126,7 +137,9 @@ def models_quantise(
 def models_compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A model, as of --model.")],
     second: Annotated[str, typer.Argument(metavar="B", help="Another one, with its labels.")],
-    data: Annotated[str, typer.Option(help="Rows that both take: CSV, JSON Lines, Parquet.")],
+    data: Annotated[
+        str, typer.Option(help="Rows that both take: CSV, JSON Lines, Parquet; or pictures.")
+    ],
     text_column: Annotated[
         str | None, typer.Option(help="Column of the text; found if only one is.")
     ] = None,
@@ -139,13 +152,13 @@ def models_compare(
     json_report: JsonReport = False,
 ) -> None:
     """Run two models on the same rows: where they differ, and who is right."""
-    from mlopsdeploy.models_command import compare
+    from mlopsdeploy.models_command import compare, comparison
 
     found = compare.compare_models(
         first, second, data=data, text_column=text_column, label_column=label_column,
         limit=limit, runtime=runtime, precision=precision, say=say,
     )  # fmt: skip
-    report(found, compare.show_comparison, json_report)
+    report(found, comparison.show_comparison, json_report)
 
 
 @models.command("verify")

@@ -12,15 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.models import find_model
-from mlopsdeploy.models.cache import cache_folder
+from mlopsdeploy.models.cache import USED, cache_folder, note_of
 from mlopsdeploy.models.files import built_in
 from mlopsdeploy.models_command.folder import home_of, weight_files
-from mlopsdeploy.models_command.tables import age, facts, plain_table, proof_line, size
+from mlopsdeploy.models_command.tables import ago, facts, proof_line, size
 
 KINDS = ("onnx", "litert", "tensorflow", "checkpoint", "int8")
+PROOFS = ("proof.json", "parity.json")
+# Of a proof, versions of what made the model.
+TOOLS = ("torch", "transformers", "onnxruntime", "tensorflow", "keras", "nncf", "openvino")
 DIGEST_SHOWN = 12
 
 
@@ -32,8 +36,9 @@ def list_models(*, cache: bool = False) -> dict[str, Any]:
 
     Returns:
         `built_in`: name, version, task, bytes, digest, accuracy (the first line of the card's).
-        With `cache`: its `folder`, `compiled`: kind, key, made_from (empty where nobody knows),
-        bytes, age_seconds, proof; and `hub`: name, bytes.
+        With `cache`: its `folder`, `compiled`, last used first: kind, key, made_from and reference
+        (empty where nobody knows), bytes, age_seconds, unused_seconds, tools (versions by name),
+        proof; and `hub`: name, bytes.
     """
     built = [_built_in(name) for name in built_in()]
     found: dict[str, Any] = {"built_in": built}
@@ -48,24 +53,31 @@ def list_models(*, cache: bool = False) -> dict[str, Any]:
 
 
 def prune(
-    keys: Sequence[str] = (), *, older_than_days: float | None = None, pretend: bool = False
+    keys: Sequence[str] = (),
+    *,
+    unused_for: float | None = None,
+    max_size: int | None = None,
+    pretend: bool = False,
 ) -> dict[str, Any]:
     """Delete compiled models. They are made again, and proven again, at their next use.
 
     Args:
         keys: beginnings of their keys or their kinds, as `models list --cache` shows them, or
             "all".
-        older_than_days: only what was made before; alone: of all.
+        unused_for: only what was not used for so many seconds; alone: of all.
+        max_size: bytes that may stay, of all; what was not used for longest goes first.
         pretend: delete nothing, say what would be.
 
     Returns:
         `deleted`: as `compiled` of `list_models`; `bytes`, `pretend`.
 
     Raises:
-        ConfigError: neither keys nor an age are given, or no compiled model's key begins so.
+        ConfigError: nothing says what to delete, or no compiled model's key begins so.
     """
-    if not keys and older_than_days is None:
-        raise ConfigError("say what to delete: a key of 'models list --cache', all, --older-than")
+    if not keys and unused_for is None and max_size is None:
+        raise ConfigError(
+            "say what to delete: a key of 'models list --cache', all, --unused-for or --max-size"
+        )
     entries = [_compiled(folder, {}) for folder in _entries()]
     for key in keys:
         if key != "all" and not any(_is_called(entry, key) for entry in entries):
@@ -74,8 +86,10 @@ def prune(
         entry
         for entry in entries
         if (not keys or "all" in keys or any(_is_called(entry, key) for key in keys))
-        and (older_than_days is None or entry["age_seconds"] > older_than_days * 86_400)
+        and (unused_for is None or entry["unused_seconds"] > unused_for)
     ]
+    if max_size is not None:
+        chosen = _until_small(entries, chosen, max_size)
     for entry in () if pretend else chosen:
         shutil.rmtree(cache_folder() / entry["kind"] / entry["folder"], ignore_errors=True)
     return {
@@ -83,6 +97,19 @@ def prune(
         "bytes": sum(entry["bytes"] for entry in chosen),
         "pretend": pretend,
     }
+
+
+def _until_small(
+    entries: list[dict[str, Any]], chosen: list[dict[str, Any]], max_size: int
+) -> list[dict[str, Any]]:
+    """As many of the chosen ones, longest unused first, as bring all down to the size."""
+    left, gone = sum(entry["bytes"] for entry in entries), []
+    for entry in sorted(chosen, key=lambda entry: -entry["unused_seconds"]):
+        if left <= max_size:
+            break
+        left -= entry["bytes"]
+        gone.append(entry)
+    return gone
 
 
 def _is_called(entry: dict[str, Any], key: str) -> bool:
@@ -139,24 +166,49 @@ def _entries() -> list[Path]:
         place = cache_folder() / kind
         if place.is_dir():
             found += [path for path in place.iterdir() if path.is_dir() and not path.is_symlink()]
-    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return sorted(found, key=_last_used, reverse=True)
+
+
+def _made(folder: Path) -> float:
+    """When; the proof is the last thing that a compiler writes."""
+    proof = _proof_file(folder)
+    return (proof or folder).stat().st_mtime
+
+
+def _last_used(folder: Path) -> float:
+    note = folder / USED
+    return note.stat().st_mtime if note.is_file() else _made(folder)
+
+
+def _proof_file(folder: Path) -> Path | None:
+    return next((path for name in PROOFS if (path := folder / name).is_file()), None)
+
+
+def _proof(folder: Path) -> dict[str, Any]:
+    file = _proof_file(folder)
+    try:
+        proof = json.loads(file.read_text("utf-8")) if file else {}
+    except (OSError, ValueError):  # cut off; the model is compiled again when it is used
+        return {}
+    return proof if isinstance(proof, dict) else {}
 
 
 def _compiled(folder: Path, names: dict[str, str]) -> dict[str, Any]:
     unfinished = folder.name.startswith(".building-")
-    proof: dict[str, Any] = {}
-    for name in ("parity.json", "proof.json"):
-        if (folder / name).is_file():
-            proof = json.loads((folder / name).read_text("utf-8"))
+    proof, note = _proof(folder), note_of(folder)
     digest = folder.name.partition("-")[0]
-    made_from = next((name for full, name in names.items() if full.startswith(digest)), "")
+    known = next((name for full, name in names.items() if full.startswith(digest)), "")
+    now = time.time()
     return {
         "kind": folder.parent.name,
         "key": folder.name.lstrip("."),
         "folder": folder.name,
-        "made_from": "an unfinished compilation" if unfinished else made_from,
+        "made_from": "an unfinished compilation" if unfinished else known or note.get("name", ""),
+        "reference": note.get("reference", known),
         "bytes": _size(folder),
-        "age_seconds": round(max(time.time() - folder.stat().st_mtime, 0)),
+        "age_seconds": round(max(now - _made(folder), 0)),
+        "unused_seconds": round(max(now - _last_used(folder), 0)),
+        "tools": {name: proof[name] for name in TOOLS if name in proof},
         "proof": proof,
     }
 
@@ -197,32 +249,44 @@ def show_list(found: dict[str, Any], console: Console) -> None:
             ]
         )
         console.print(table, highlight=False)
-    if "compiled" not in found:
-        return
+    if "compiled" in found:
+        _show_cache(found, console)
+
+
+def _show_cache(found: dict[str, Any], console: Console) -> None:
     total = sum(entry["bytes"] for entry in found["compiled"])
     console.print(
         f"\n[bold]compiled here[/], {size(total)} in {found['folder']}",
         highlight=False,
         soft_wrap=True,
     )
+    for entry in found["compiled"]:
+        title = Text(f"{entry['key'][:DIGEST_SHOWN]}  ", style="bold")
+        title.append(
+            f"{entry['made_from'] or 'of an unknown model'} as {entry['kind']}", "not bold"
+        )
+        console.print(title)
+        made, used = ago(entry["age_seconds"]), ago(entry["unused_seconds"])
+        lines = [
+            ("  made from", entry["reference"] if entry["reference"] != entry["made_from"] else ""),
+            ("  size", size(entry["bytes"])),
+            ("  made", _with_tools(made, entry["tools"])),
+            ("  last used", used if used != made else ""),
+            ("  proof", proof_line(entry["proof"])),
+        ]
+        console.print(facts(lines), highlight=False)
     if found["compiled"]:
-        table = plain_table("kind", "key", "made from", "size", "age", "proof", right=("size",))
-        for entry in found["compiled"]:
-            table.add_row(
-                entry["kind"],
-                entry["key"][:DIGEST_SHOWN],
-                entry["made_from"] or "?",
-                size(entry["bytes"]),
-                age(entry["age_seconds"]),
-                proof_line(entry["proof"]),
-            )
-        console.print(table, highlight=False, markup=False)
         console.print("delete with: mlopsdeploy models prune KEY…", style="dim", highlight=False)
     if found["hub"]:
         console.print("\n[bold]downloaded from the hub[/]", highlight=False)
         console.print(
             facts((model["name"], size(model["bytes"])) for model in found["hub"]), highlight=False
         )
+
+
+def _with_tools(made: str, tools: dict[str, str]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in tools.items())
+    return f"{made}, with {versions}" if versions else made
 
 
 def show_prune(found: dict[str, Any], console: Console) -> None:

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from mlopsdeploy.batch.matching import finds_objects, takes_pictures
 from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model import Model, load_model
 from mlopsdeploy.models import find_model
+from mlopsdeploy.models_command.comparison import verdict
 from mlopsdeploy.models_command.data import Rows, as_labels, read_rows
 from mlopsdeploy.models_command.folder import weight_files
-from mlopsdeploy.models_command.tables import facts, plain_table, size
+from mlopsdeploy.models_command.significance import f1_interval, mcnemar, share
+from mlopsdeploy.pictures import decode
 
 LIMIT = 5000  # rows, unless told otherwise
 STEP = 500  # rows after which the other model has its turn, so that both meet the same machine
 BINS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 SHOWN = 5
-Z = 1.959964  # of 95 % of a normal distribution
-DRAWS = 1000  # of the bootstrap
-SEED = 1
-NEAR = 1.15  # times as fast; below it is no difference on a machine with other work
 
 
 def compare_models(
@@ -46,7 +42,8 @@ def compare_models(
     Args:
         first: a model, see `find_model`; it is called A.
         second: another one, B, with the same labels.
-        data: a CSV, JSON Lines or Parquet file with what both take.
+        data: a CSV, JSON Lines or Parquet file with what both take; for models of pictures also a
+            folder of them.
         text_column: see `mlopsdeploy batch`.
         label_column: what is right; see `data.as_labels`.
         limit: rows to read at most.
@@ -61,7 +58,7 @@ def compare_models(
         `verdict`.
 
     Raises:
-        ConfigError: the models have different labels, or take pictures.
+        ConfigError: the models have different labels, or find objects.
         InputError: the data can't be read, or lack a column.
     """
     models = [
@@ -90,7 +87,7 @@ def compare_models(
             for model, reference, taken in zip(models, (first, second), seconds, strict=True)
         ],
         "same_labels": int((a == b).sum()),
-        "agreement": _share(int((a == b).sum()), len(a)),
+        "agreement": share(int((a == b).sum()), len(a)),
         "confusion": _confusion(a, b, len(labels)),
         "score_change": {
             "mean": float(change.mean()),
@@ -140,9 +137,9 @@ def _unlike(models: list[Model]) -> dict[str, str]:
 
 
 def _labels(model: Model) -> tuple[str, ...]:
-    if any(len(field.shape) > 1 for field in model.task.inputs):
+    if finds_objects(model.task):
         raise ConfigError(
-            f"{model.name}: takes pictures; compare works on texts and on tables of numbers"
+            f"{model.name}: finds any number of objects; compare works with one label a row"
         )
     if getattr(model.task, "multi_label", False):
         raise ConfigError(
@@ -173,13 +170,15 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
     parts: list[list[Columns]] = [[], []]
     seconds = [0.0, 0.0]
     for model, given in zip(models, columns, strict=True):  # what is slow only once
-        model.predict(take(given, slice(0, min(total, 64))))
+        for rows in _as_taken(model, take(given, slice(0, min(total, 64)))):
+            model.predict(rows)
     for start in range(0, total, STEP):
         for place, model in enumerate(models):
             chunk = take(columns[place], slice(start, start + STEP))
-            started = time.perf_counter()
-            parts[place].append(model.predict(chunk))
-            seconds[place] += time.perf_counter() - started
+            for rows in _as_taken(model, chunk):
+                started = time.perf_counter()
+                parts[place].append(model.predict(rows))
+                seconds[place] += time.perf_counter() - started
     joined = [
         {
             name: np.concatenate([part[name] for part in some])
@@ -188,6 +187,15 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
         for some in parts
     ]
     return joined, seconds
+
+
+def _as_taken(model: Model, rows: Columns) -> Iterator[Columns]:
+    """What a model takes at once: rows together; pictures, each of its own size, one by one."""
+    if not takes_pictures(model.task):
+        yield rows
+        return
+    for content in rows["image"]:
+        yield {"image": decode(content)[np.newaxis]}
 
 
 def _places(predictions: Columns, labels: tuple[str, ...], order: list[int] | None = None) -> Array:
@@ -236,7 +244,9 @@ def _most_different(
     order = np.lexsort((-change, a == b))[:SHOWN]
     return [
         {
-            "row": _excerpt(rows.columns, int(place)),
+            "row": _excerpt(rows.columns, int(place))
+            if rows.names is None
+            else str(rows.names[place]),
             "labels": [str(left["label"][place]), str(right["label"][place])],
             "scores": [float(left["score"][place]), float(right["score"][place])],
             "change": float(change[place]),
@@ -255,9 +265,6 @@ def _excerpt(columns: Columns, place: int) -> str:
     return ", ".join(pairs[:4]) + (", …" if len(pairs) > 4 else "")
 
 
-# ---------------------------------------------------------------- who is right
-
-
 def _judged(
     truth: Array, how: str, a: Array, b: Array, count: int, models: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -265,202 +272,10 @@ def _judged(
     truth, a, b = truth[known], a[known], b[known]
     right = [(places == truth) for places in (a, b)]
     for model, places, good in zip(models, (a, b), right, strict=True):
-        model["accuracy"] = _share(int(good.sum()), len(good))
+        model["accuracy"] = share(int(good.sum()), len(good))
         model["f1"] = f1_interval(truth, places, count)
     only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     return {
         "truth": {"rows": len(truth), "without": int((~known).sum()), "how": how},
         "mcnemar": {"only_a_right": only_a, "only_b_right": only_b, "p": mcnemar(only_a, only_b)},
     }
-
-
-def _share(part: int, whole: int) -> dict[str, float]:
-    low, high = wilson(part, whole)
-    return {"value": part / max(whole, 1), "low": low, "high": high}
-
-
-def wilson(part: int, whole: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share.
-
-    Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference":
-    (p + z²/2n ± z √(p(1−p)/n + z²/4n²)) / (1 + z²/n).
-    """
-    if not whole:
-        return 0.0, 1.0
-    share = part / whole
-    middle = share + Z**2 / (2 * whole)
-    spread = Z * math.sqrt(share * (1 - share) / whole + Z**2 / (4 * whole**2))
-    scale = 1 + Z**2 / whole
-    return max((middle - spread) / scale, 0.0), min((middle + spread) / scale, 1.0)
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """How likely models that are right equally often differ this much or more, on two sides.
-
-    Among rows where exactly one is right, each is so with probability 1/2: the exact binomial form
-    of McNemar 1947, "Note on the sampling error of the difference between correlated proportions".
-    """
-    count = only_a + only_b
-    if not count:
-        return 1.0
-    tail = sum(math.comb(count, k) for k in range(min(only_a, only_b) + 1))
-    return min(1.0, float(2 * tail / 2**count)) if count < 1000 else _normal(only_a, only_b)
-
-
-def _normal(only_a: int, only_b: int) -> float:
-    """The same by a normal distribution, with Edwards's continuity correction (1948)."""
-    distance = max(abs(only_a - only_b) - 1, 0) / math.sqrt(only_a + only_b)
-    return math.erfc(distance / math.sqrt(2))
-
-
-def f1_interval(truth: Array, places: Array, count: int) -> dict[str, Any]:
-    """F1 of the second of two labels, else the mean over labels, with a 95 % interval.
-
-    The interval is that of the percentile bootstrap: Efron 1979, "Bootstrap methods".
-    """
-    draw = np.random.default_rng(SEED)
-    # Only how often each pair of labels occurs matters, so rows are drawn by drawing the counts.
-    pairs = np.zeros((count, count + 1), int)
-    np.add.at(pairs, (truth, np.where(places < 0, count, places)), 1)
-    total = int(pairs.sum())
-    if not total:
-        return {"value": 0.0, "low": 0.0, "high": 1.0, "of": ""}
-    drawn = draw.multinomial(total, pairs.ravel() / total, DRAWS).reshape(-1, count, count + 1)
-    low, high = np.percentile([_f1(one) for one in drawn], (2.5, 97.5))
-    kind = "second label" if count == 2 else "mean over labels"
-    return {"value": _f1(pairs), "low": float(low), "high": float(high), "of": kind}
-
-
-def _f1(pairs: Array) -> float:
-    """2 hits / (said + true), for labels that occur."""
-    count = len(pairs)
-    hits = pairs.diagonal()[:count]
-    either = pairs.sum(axis=1) + pairs[:, :count].sum(axis=0)
-    f1 = np.divide(2 * hits, either, out=np.zeros(count), where=either > 0)
-    return float(f1[1] if count == 2 else f1[either > 0].mean())
-
-
-def verdict(found: Mapping[str, Any]) -> str:
-    """What a comparison comes to, in one sentence."""
-    first, second = found["models"]
-    names = ("A", "B")
-    speeds = [model["rows_per_second"] for model in (first, second)]
-    ratio = max(speeds) / max(min(speeds), 1e-9)
-    quick = names[int(speeds[1] > speeds[0])]
-    speed = f"{quick} is {ratio:.1f} times as fast" if ratio >= NEAR else "they are equally fast"
-    if "mcnemar" not in found:
-        same = found["agreement"]["value"]
-        return f"A and B give the same label to {same:.1%} of {found['rows']:,} rows; {speed}."
-    test = found["mcnemar"]
-    gap = second["accuracy"]["value"] - first["accuracy"]["value"]
-    rows = found["truth"]["rows"]
-    if test["p"] < 0.05:
-        better = names[int(gap > 0)]
-        quality = f"{better} is right more often, by {abs(gap):.1%} (p = {test['p']:.2g})"
-    else:
-        decided = test["only_a_right"] + test["only_b_right"]
-        quality = (
-            f"{rows:,} rows show no difference in accuracy (p = {test['p']:.2g}; exactly one is "
-            f"right on {decided:,})"
-        )
-    return f"{quality}; {speed}."
-
-
-# ---------------------------------------------------------------- for people
-
-
-def show_comparison(found: dict[str, Any], console: Console) -> None:
-    """What `compare_models` found."""
-    console.print(_models_table(found), highlight=False)
-    same = found["agreement"]
-    console.print()
-    change = found["score_change"]
-    lines = [
-        (
-            "rows",
-            f"{found['rows']:,}"
-            + (f", {found['left_out']:,} left out: no value to score" if found["left_out"] else ""),
-        ),
-        ("labels", ", ".join(f"A's {a} is B's {b}" for a, b in found["matched_by_place"].items())),
-        ("same label", f"{found['same_labels']:,} ({same['value']:.2%}; {_interval(same, 2)})"),
-        ("scores", f"differ by {change['mean']:.4f} on average, {change['largest']:.4f} at most"),
-    ]
-    if "mcnemar" in found:
-        test, truth = found["mcnemar"], found["truth"]
-        none = f"; {truth['without']:,} rows have none" if truth["without"] else ""
-        lines += [
-            ("truth", f"{truth['how']}{none}"),
-            (
-                "only one right",
-                f"A {test['only_a_right']:,}, B {test['only_b_right']:,}; McNemar's exact test: "
-                f"p = {test['p']:.3g}",
-            ),
-        ]
-    console.print(facts(lines), highlight=False)
-    console.print()
-    console.print(_histogram_table(change["histogram"], found["rows"]), highlight=False)
-    if found["same_labels"] < found["rows"]:
-        console.print()
-        console.print(_confusion_table(found), highlight=False)
-        console.print()
-        for row in found["most_different"]:
-            if row["labels"][0] != row["labels"][1]:
-                said = (
-                    f"{name} {label or 'none'} {score:.3f}"
-                    for name, label, score in zip("AB", row["labels"], row["scores"], strict=True)
-                )
-                console.print(", ".join(said), style="dim", highlight=False, markup=False)
-                console.print(f"  {row['row']}", highlight=False, markup=False)
-    console.print()
-    console.print(
-        found["verdict"], highlight=False, markup=False, soft_wrap=not console.is_terminal
-    )
-
-
-def _models_table(found: dict[str, Any]) -> Table:
-    judged = "mcnemar" in found
-    right = ("size", "rows/s", "accuracy", "F1")
-    table = plain_table(
-        "", "model", "runs on", *right[:2], *(right[2:] if judged else ()), right=right
-    )
-    for name, model in zip("AB", found["models"], strict=True):
-        cells = [
-            name,
-            model["name"],
-            f"{model['runtime']} {model['precision']}",
-            size(model["bytes"]),
-            f"{model['rows_per_second']:,.0f}",
-        ]
-        if judged:
-            cells += [f"{model[key]['value']:.3f}" for key in ("accuracy", "f1")]
-        table.add_row(*cells)
-        if judged:
-            table.add_row(
-                *[""] * 5, *(_interval(model[key], 3) for key in ("accuracy", "f1")), style="dim"
-            )
-    return table
-
-
-def _interval(share: Mapping[str, float], digits: int) -> str:
-    if digits == 2:
-        return f"95 %: {share['low']:.1%} to {share['high']:.1%}"
-    return f"{share['low']:.3f}–{share['high']:.3f}"
-
-
-def _histogram_table(bins: list[dict[str, float]], rows: int) -> Table:
-    table = plain_table("score differs by", "rows", "", right=("rows",))
-    for bin_ in bins:
-        share = bin_["rows"] / max(rows, 1)
-        bar = "█" * math.ceil(30 * share)
-        table.add_row(f"{bin_['from']:g} to {bin_['to']:g}", f"{bin_['rows']:,.0f}", bar)
-    return table
-
-
-def _confusion_table(found: dict[str, Any]) -> Table:
-    labels = found["labels"]
-    table = plain_table(
-        "A says", *(f"B: {label}" for label in labels), right=[f"B: {label}" for label in labels]
-    )
-    for label, counts in zip(labels, found["confusion"], strict=True):
-        table.add_row(label, *(f"{count:,}" for count in counts))
-    return table

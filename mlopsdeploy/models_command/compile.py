@@ -16,7 +16,8 @@ from typing import Any
 from rich.console import Console
 
 from mlopsdeploy.columns import ModelFiles
-from mlopsdeploy.compile import checkpoint, child, keras
+from mlopsdeploy.compile import checkpoint, keras
+from mlopsdeploy.compile.to_openvino import to_openvino
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model import Model, load_model
 from mlopsdeploy.models import find_model
@@ -65,7 +66,7 @@ def compile_model(
     with tempfile.TemporaryDirectory() as apart:
         if target == "openvino" and came_as != "openvino":
             say(f"converting {files.name} to OpenVINO's own format")
-            graph = _to_openvino(graph, Path(apart))
+            graph = to_openvino(graph, Path(apart) / "model.xml")
         reading = (
             "openvino"
             if came_as == "openvino"
@@ -82,6 +83,7 @@ def compile_model(
                 "made_from": _source(files, came_as),
                 **({"proof": proof} if proof else {}),
             },
+            floating=files.float32 if came_as == target else None,
         )
     rows = rows_for(original)
     try:
@@ -156,22 +158,6 @@ def _graph(
 def _proof(graph: Path) -> dict[str, Any]:
     proof: dict[str, Any] = json.loads((graph.parent / "parity.json").read_text("utf-8"))
     return proof
-
-
-def _to_openvino(graph: Path, folder: Path) -> Path:
-    if not child.installed("openvino"):
-        raise ModelError("--to openvino: needs the package: pip install 'mlopsdeploy[openvino]'")
-    import openvino as ov
-
-    try:
-        ov.save_model(
-            ov.Core().read_model(str(graph)), folder / "model.xml", compress_to_fp16=False
-        )
-    except RuntimeError as error:  # OpenVINO raises nothing finer
-        raise ModelError(
-            f"{graph}: OpenVINO can't read it ({str(error).splitlines()[-1]})"
-        ) from error
-    return folder / "model.xml"
 
 
 def _named(files: ModelFiles, model: Model) -> ModelFiles:

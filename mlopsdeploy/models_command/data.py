@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mlopsdeploy.batch import command
-from mlopsdeploy.batch.sources import Wanted, chunks, open_source
+from mlopsdeploy.batch.matching import match_columns, takes_pictures
+from mlopsdeploy.batch.sources import Wanted, WithPictures, chunks, open_source
 from mlopsdeploy.columns import Array, Columns, rows_of, take
-from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.errors import InputError
 from mlopsdeploy.model import Model
+from mlopsdeploy.pictures import decode
 
 STARS = range(1, 6)
 _GOOD, _BAD = ("positive", "pos", "good"), ("negative", "neg", "bad")
@@ -22,14 +22,16 @@ class Rows:
     """Rows that can be scored.
 
     Attributes:
-        columns: by the model's names, each of shape (rows,).
+        columns: by the model's names, each of shape (rows,); pictures as the bytes of their files.
         truth: what a column of the file says is right, as it stands there; None without one.
         left_out: rows that lack a value or can't be read.
+        names: of pictures, what the file or the folder calls them; None of other rows.
     """
 
     columns: Columns
     truth: Array | None
     left_out: int
+    names: Array | None = None
 
 
 def read_rows(
@@ -40,27 +42,24 @@ def read_rows(
     label_column: str | None = None,
     limit: int | None = None,
 ) -> Rows:
-    """The rows of a CSV, JSON Lines or Parquet file for a model of texts or tables.
+    """The rows of a CSV, JSON Lines or Parquet file; pictures that one names, or of a folder.
 
     Raises:
-        ConfigError: the model takes pictures.
         InputError: the file can't be read, lacks a column, or has no row to score.
+        ModelError: the model takes arrays, which no column holds.
     """
-    if any(len(field.shape) > 1 for field in model.task.inputs):
-        raise ConfigError(
-            f"{model.name}: takes pictures or arrays; this works on texts and on tables of numbers"
-        )
     source = open_source(path)
     try:
-        sample = source.sample()
-        settings = BatchSettings(input=path, text_column=text_column)
-        names = command._match_columns(model, sample, settings, path)
+        names = match_columns(model, source, text_column=text_column)
         kinds = {names[field.name]: field.dtype for field in model.task.inputs}
         if label_column is not None:
             if label_column not in source.names:
                 known = ", ".join(map(repr, source.names[:12]))
                 raise InputError(f"{path}: no column {label_column!r}; there are: {known}")
             kinds = {**kinds, label_column: "str"}
+        if pictures := takes_pictures(model.task):
+            source = WithPictures(source, names["image"])
+            kinds[names["image"]] = "str"
         raw = source.format != "parquet"
         windows = [
             source.parse(chunk, Wanted(kinds, raw)) for chunk in chunks(source, 8000, limit=limit)
@@ -74,22 +73,37 @@ def read_rows(
     }
     bad = sum(len(window.bad) for window in windows)
     columns = {name: found[column] for name, column in names.items() if found}
+    called = None
+    if pictures and columns:
+        called = columns["image"]
+        columns = {"image": np.concatenate([window.pictures for window in windows])}
     kept = _present(columns)
     if not kept.any():
         raise InputError(f"{path}: has no row that can be scored")
     chosen = np.flatnonzero(kept)
     truth = None if label_column is None else found[label_column][chosen]
-    return Rows(take(columns, chosen), truth, bad + int((~kept).sum()))
+    called = None if called is None else called[chosen]
+    return Rows(take(columns, chosen), truth, bad + int((~kept).sum()), called)
 
 
 def _present(columns: Columns) -> Array:
     kept = np.ones(rows_of(columns), bool)
     for values in columns.values():
-        if values.dtype == object:
+        if any(isinstance(value, bytes) for value in values):
+            kept &= np.array([value is not None and _is_picture(value) for value in values])
+        elif values.dtype == object:
             kept &= np.array([value is not None and bool(str(value).strip()) for value in values])
         else:
             kept &= ~np.isnan(values)
     return kept
+
+
+def _is_picture(content: bytes) -> bool:
+    try:
+        decode(content)
+    except ValueError:
+        return False
+    return True
 
 
 def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array, str]:

@@ -13,11 +13,14 @@ import yaml
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.compile import child
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.models.files import parts_of
 
 # Of a text classifier: how texts become tokens, and what its outputs are called.
 BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
 # What says where a model comes from goes where the model goes.
 PAPERS = ("MODEL_CARD.md", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
+# Of a model.yaml, what is not true of a model that is made of that one.
+_MADE_ANEW = ("sha256", "precision", "float32")
 NAMES = {
     "onnx": "model.onnx",
     "tflite": "model.tflite",
@@ -46,18 +49,7 @@ def weight_files(files: ModelFiles) -> list[Path]:
             found += sorted(path for path in graph.rglob("*") if path.is_file())
         else:
             found += parts_of(graph)
-    return found
-
-
-def parts_of(graph: Path) -> list[Path]:
-    """A graph's file and those that hold weights of it."""
-    beside = [
-        graph.with_suffix(".bin")
-        if graph.suffix == ".xml"
-        else graph.with_name(f"{graph.name}_data"),
-        graph.with_name(f"{graph.name}.data"),
-    ]
-    return [graph, *(path for path in beside if path.is_file())]
+    return found + parts_of(files.float32)
 
 
 def check_free(output: Path) -> None:
@@ -75,7 +67,13 @@ def check_free(output: Path) -> None:
 
 
 def write_folder(
-    output: Path, files: ModelFiles, form: str, graph: Path, said: Mapping[str, Any]
+    output: Path,
+    files: ModelFiles,
+    form: str,
+    graph: Path,
+    said: Mapping[str, Any],
+    *,
+    floating: Path | None = None,
 ) -> list[Path]:
     """Write a model so that `--model OUTPUT` runs it; whole or not at all.
 
@@ -85,6 +83,7 @@ def write_folder(
         form: "onnx", "tflite" or "openvino".
         graph: the file to run.
         said: what `model.yaml` is to say over what it said before, such as a proof.
+        floating: of a quantised graph, the one in float32 that decides its close calls.
 
     Returns:
         The files written.
@@ -99,6 +98,10 @@ def write_folder(
                 else Path(NAMES[form]).stem + "".join(part.suffixes[-1:])
             )
             shutil.copyfile(part, building / name)
+        if floating:
+            said = {**said, "float32": floating.name}
+        for part in parts_of(floating):
+            shutil.copyfile(part, building / part.name)
         text = files.task == "text_classification" and files.tokenizer is not None
         for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
             if home and (home / name).is_file():
@@ -130,5 +133,5 @@ def _facts(files: ModelFiles) -> dict[str, Any]:
         known |= {"features": list(files.features)} if files.features else {}
     if files.threshold is not None:
         known["threshold"] = files.threshold
-    kept = {key: value for key, value in files.said.items() if key not in ("sha256", "precision")}
+    kept = {key: value for key, value in files.said.items() if key not in _MADE_ANEW}
     return {**known, **kept, **{key: known[key] for key in ("labels",) if key in known}}

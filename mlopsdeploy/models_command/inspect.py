@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -11,19 +12,26 @@ from rich.table import Table
 from rich.text import Text
 
 from mlopsdeploy import measure, plugins
-from mlopsdeploy.columns import Field
+from mlopsdeploy.columns import Field, ModelFiles
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model import core_count, load_model
+from mlopsdeploy.model import Model, core_count, load_model, prepare_model
 from mlopsdeploy.models import find_model
+from mlopsdeploy.models_command.choice import choice
 from mlopsdeploy.models_command.folder import weight_files
-from mlopsdeploy.models_command.tables import facts, plain_table, size
+from mlopsdeploy.models_command.tables import facts, plain_table, proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
+SHOWN = 8  # labels, and fields of one kind
 
 
 def inspect_model(
-    reference: str, *, runtime: str = "auto", speed: bool = False, all_runtimes: bool = False
+    reference: str,
+    *,
+    runtime: str = "auto",
+    speed: bool = False,
+    all_runtimes: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Everything that can be said of a model without data: ready for JSON.
 
@@ -32,17 +40,26 @@ def inspect_model(
         runtime: see `load_model`.
         speed: measure it here, in under three seconds; see `measure_speed`.
         all_runtimes: the same on every runtime that is installed and can run it.
+        say: told what takes long (a compilation), in one line each.
+
+    Returns:
+        `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
+        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, what the file takes and
+        gives: name, dtype, shape of a row; `runtime`, `precision` and what `choice` says;
+        `files` (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `evidence`: what else was
+        understood, and why.
 
     Raises:
         MlopsDeployError: see `load_model`.
     """
+    files = find_model(reference)
+    graph = prepare_model(reference, runtime=runtime, say=say)
     if all_runtimes:
         speeds = _on_all_runtimes(reference)
     elif speed:
         speeds = [_apart(reference, runtime)]
     else:
         speeds = []
-    files = find_model(reference)
     started = time.perf_counter()
     model = load_model(reference, runtime=runtime, threads=1)
     weights = weight_files(files)
@@ -53,6 +70,7 @@ def inspect_model(
         "task": _snake_case(type(model.task).__name__),
         "runtime": type(model.runtime).__name__.lower(),
         "precision": model.runtime.precision,
+        **choice(files, model, graph, runtime),
         "loaded_in_seconds": round(time.perf_counter() - started, 3),
         "files": {path.name: path.stat().st_size for path in weights},
         "bytes": sum(path.stat().st_size for path in weights),
@@ -64,6 +82,8 @@ def inspect_model(
         "inputs": [_field(field) for field in model.task.inputs],
         "outputs": [_field(field) for field in model.task.outputs],
         "labels": list(getattr(model.task, "labels", ())),
+        "labels_from": _labels_from(files, model),
+        "threshold": getattr(model.task, "threshold", None),
         "evidence": [
             {"what": what, "value": value, "why": why}
             for what, value, why in getattr(model.task, "evidence", ())
@@ -117,6 +137,14 @@ def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
     return found
 
 
+def _labels_from(files: ModelFiles, model: Model) -> str:
+    if files.labels_from:
+        return files.labels_from
+    if files.labels:
+        return "config.json" if files.tokenizer else "the model's files"
+    return "the model's own file" if getattr(model.task, "labels", ()) else ""
+
+
 def show(report: dict[str, Any], console: Console) -> None:
     """The report as people read it."""
     version = f" {report['version']}" if report["version"] else ""
@@ -127,19 +155,58 @@ def show(report: dict[str, Any], console: Console) -> None:
         style="not bold",
     )
     console.print(title, highlight=False)
-    table = plain_table("what", "understood as", "because of")
-    for entry in report["evidence"] or _plain(report):
-        guess = "guess" in entry["why"]
-        cells = [Text(entry[key]) for key in ("what", "value", "why")]  # no markup in them
-        table.add_row(*cells, style="yellow" if guess else "")
-    console.print(table, highlight=False)
-    console.print()
-    console.print(
-        facts([("size", size(report["bytes"])), ("digest", report["digest"])]), highlight=False
-    )
+    console.print(facts(_facts(report)), highlight=False)
+    if report["evidence"]:
+        console.print()
+        table = plain_table("what", "understood as", "because of")
+        for entry in report["evidence"]:
+            guess = "guess" in entry["why"]
+            cells = [Text(entry[key]) for key in ("what", "value", "why")]  # no markup in them
+            table.add_row(*cells, style="yellow" if guess else "")
+        console.print(table, highlight=False)
     if report["speed"]:
         console.print()
         console.print(_speed_table(report["speed"]), highlight=False)
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    tensors = report["tensors"]
+    told = {entry["what"] for entry in report["evidence"]}
+    threshold = None if "threshold" in told else report["threshold"]
+    files = report["files"]
+    named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"
+    return [
+        ("takes", _fields(report["inputs"])),
+        ("gives", _fields(report["outputs"])),
+        ("labels", "" if "labels" in told else _labels(report)),
+        ("threshold", "" if threshold is None else f"{threshold:g}"),
+        ("tensors", f"{_fields(tensors['inputs'])} → {_fields(tensors['outputs'])}"),
+        ("runs", report["runs"]),
+        ("proof", proof_line(report["compiled"])),
+        ("runtime", f"{report['runtime']}: {report['runtime_why']}"),
+        ("precision", f"{report['precision']}: {report['precision_why']}"),
+        ("size", size(report["bytes"]) + (named if len(files) > 1 else "")),
+        ("digest", report["digest"]),
+    ]
+
+
+def _labels(report: dict[str, Any]) -> str:
+    if not report["labels"]:
+        return ""
+    more = ", …" if len(report["labels"]) > SHOWN else ""
+    shown = f"{', '.join(report['labels'][:SHOWN])}{more}"
+    if report["labels"] == [str(place) for place in range(len(report["labels"]))]:
+        return f"{shown}: nothing names them"
+    return f"{shown} (from {report['labels_from']})"
+
+
+def _fields(fields: list[dict[str, Any]]) -> str:
+    """`text str`; of many of one kind the names alone: `30 float32: Time, V1, …`."""
+    kinds = {_shape(field) for field in fields}
+    if len(fields) > SHOWN and len(kinds) == 1:
+        names = ", ".join(field["name"] for field in fields[: SHOWN - 2])
+        return f"{len(fields)} × {kinds.pop()}: {names}, … {fields[-1]['name']}"
+    return ", ".join(f"{field['name']} {_shape(field)}" for field in fields)
 
 
 def _speed_table(speeds: list[dict[str, Any]]) -> Table:
@@ -157,19 +224,6 @@ def _speed_table(speeds: list[dict[str, Any]]) -> Table:
             size(speed["memory"]),
         )
     return table
-
-
-def _plain(report: dict[str, Any]) -> list[dict[str, str]]:
-    """For tasks that leave nothing to find out."""
-    rows = [
-        {"what": kind[:-1], "value": f"{field['name']} {_shape(field)}", "why": "the file"}
-        for kind in ("inputs", "outputs")
-        for field in report["tensors"][kind]
-    ]
-    if report["labels"]:
-        labels = ", ".join(report["labels"][:8]) + (", …" if len(report["labels"]) > 8 else "")
-        rows.append({"what": "labels", "value": labels, "why": "the model's files"})
-    return rows
 
 
 def _shape(field: dict[str, Any]) -> str:

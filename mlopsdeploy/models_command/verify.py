@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
-from mlopsdeploy import plugins
-from mlopsdeploy.columns import Columns, ModelFiles, rows_of
+from mlopsdeploy import pictures, plugins
+from mlopsdeploy.columns import Columns, ModelFiles, objects, rows_of, take
+from mlopsdeploy.detections import detections_of
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model import Model, load_model
 from mlopsdeploy.models import find_model
@@ -22,6 +24,7 @@ from mlopsdeploy.models_command.tables import plain_table, proof_line
 
 # Where a model comes from one of these, running it there again is the proof.
 _FRAMEWORKS = {"torch": {"checkpoint"}, "tensorflow": {"keras", "saved_model"}}
+ALONE = 40  # rows that are asked one by one
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
@@ -107,6 +110,7 @@ def _check_runtimes(
     note("loads", OK, f"on {first}, {chosen.runtime.precision}")
     got = answers(chosen, rows)
     _check_example(chosen, note)
+    _check_close_calls(chosen, files, rows, note)
     baseline: tuple[str, Columns] | None = None
     for runtime in sorted(_runtimes(files, first, all_runtimes), key=lambda name: name != first):
         try:
@@ -162,14 +166,41 @@ def _check_example(model: Model, note: Callable[[str, str, str], None]) -> None:
     if set(names) - set(given):
         note("example", FAILED, "the example in model.yaml lacks inputs of the model")
         return
-    columns = {
-        field.name: np.array([given[field.name]], object if field.dtype == "str" else field.dtype)
-        for field in model.task.inputs
-    }
-    predictions = model.predict(columns)
-    score = float(predictions["score"][0])
-    result = OK if np.isfinite(score) else FAILED
-    note("example", result, f"{predictions['label'][0]}, {score:.3f}")
+    if names == ["image"]:  # a data URL, see `models.files`
+        columns = {"image": objects([pictures.decode(b64decode(given["image"].partition(",")[2]))])}
+    else:
+        columns = {
+            field.name: np.array(
+                [given[field.name]], object if field.dtype == "str" else field.dtype
+            )
+            for field in model.task.inputs
+        }
+    found = detections_of(model.predict(columns))
+    result = OK if all(np.isfinite(one.score) for one in found) else FAILED
+    said = "; ".join(f"{one.label}, {one.score:.3f}" for one in found)
+    note("example", result, said or "nothing found")
+
+
+def _check_close_calls(
+    model: Model, files: ModelFiles, rows: Columns, note: Callable[[str, str, str], None]
+) -> None:
+    """In a low precision, no label depends on the rows beside its own."""
+    if model.exact is None:
+        return
+    few = take(rows, slice(ALONE))
+    together = model.predict(few)
+    alone = [model.predict(take(few, slice(row, row + 1))) for row in range(rows_of(few))]
+    if "label" not in together:
+        return
+    swayed = sum(
+        one["label"][0] != label for one, label in zip(alone, together["label"], strict=True)
+    )
+    by = f"by {files.float32.name}" if files.float32 else "by the same graph"
+    note(
+        "close calls",
+        FAILED if swayed else OK,
+        f"are decided in float32 {by}: {swayed} of {rows_of(few)} labels change among other rows",
+    )
 
 
 def _check_proof(files: ModelFiles, chosen: Model, note: Callable[[str, str, str], None]) -> None:

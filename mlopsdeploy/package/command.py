@@ -117,6 +117,8 @@ def _check(settings: Running, *, measured: bool) -> None:
         raise ConfigError(f"port {settings.port}: needs root; take one from 1024 on")
     if isinstance(settings, EdgeSettings) and measured:
         raise ConfigError("--measure: 'mlopsdeploy bench edge' measures a camera, where it is")
+    if isinstance(settings, EdgeSettings) and settings.lines == "-":
+        raise ConfigError("lines: name a file, a FIFO or a device; nobody is there to pipe")
     if isinstance(settings, BatchSettings):
         if settings.input in (None, "-") or settings.output == "-":
             raise ConfigError(
@@ -153,7 +155,7 @@ def _plan(
         settings={},
         models=models,
         lock=make_lock(
-            strategy,
+            _extra(strategy, settings),
             {model.runtime for model in models},
             {model.task for model in models},
             folder,
@@ -239,7 +241,14 @@ def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _extra(strategy: Strategy, settings: Running) -> str:
+    """What is installed beside the model's runtime and task; nothing more to read lines."""
+    return "" if isinstance(settings, EdgeSettings) and settings.lines is not None else strategy
+
+
 def _edge(settings: EdgeSettings, said: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    if settings.lines is not None:
+        return said
     said.setdefault("camera", settings.camera)
     said["window"] = False
     if settings.preview and settings.preview.isdigit() and not plan.on_machine:

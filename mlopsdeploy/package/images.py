@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import PurePosixPath
 
 from mlopsdeploy.package import kubernetes
 from mlopsdeploy.package.measure import MIB
@@ -44,7 +46,9 @@ def docker(plan: Plan) -> dict[str, str]:
             data=DATA,
             memory=kubernetes.memory(plan)[1] // MIB,
             stop=math.ceil(plan.drain) + kubernetes.MARGIN,
-            device=camera_device(plan),
+            device=device(plan),
+            group=device_group(plan),
+            lines_folder=lines_folder(plan),
             preview_port=preview_port(plan),
         ),
     }
@@ -55,12 +59,34 @@ def model_list(plan: Plan) -> str:
     return ", ".join(f"{model.name} {model.version}".strip() for model in plan.models)
 
 
-def camera_device(plan: Plan) -> str:
-    """`/dev/video0` where the camera is one of this machine, else nothing."""
+def device(plan: Plan) -> str:
+    """`/dev/video0` or `/dev/ttyUSB0` where the source is one of this machine, else nothing."""
+    if "lines" in plan.settings:
+        lines = str(plan.settings["lines"])
+        return lines if lines.startswith("/dev/") else ""
     camera = str(plan.settings.get("camera", "0")) if plan.strategy == "edge" else ""
     if camera.isdigit():
         return f"/dev/video{camera}"
     return camera if camera.startswith("/dev/") else ""
+
+
+def device_group(plan: Plan) -> str:
+    """Whose members may open it, on most Linux machines."""
+    return "dialout" if "lines" in plan.settings else "video"
+
+
+def device_classes(plan: Plan) -> list[str]:
+    """The device as /proc/devices calls its kind: it may be plugged in again under another name."""
+    if "lines" not in plan.settings:
+        return ["video4linux"]
+    kind = re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", device(plan))
+    return [kind[1]] if kind else ["ttyUSB", "ttyACM"]  # a link, as in /dev/serial/by-id
+
+
+def lines_folder(plan: Plan) -> str:
+    """The folder of a file of lines: the whole of it, as a rotated file is another one."""
+    path = PurePosixPath(str(plan.settings.get("lines", "")))
+    return "" if device(plan) or not path.is_absolute() else str(path.parent)
 
 
 def preview_port(plan: Plan) -> str:

@@ -1,8 +1,9 @@
 """The model as a package carries it: the one file that runs, its `model.yaml`, its sums.
 
 What a training framework made is compiled here, so that none is needed there: a checkpoint to
-ONNX, a Keras model to LiteRT with its parity proof. A built-in model stays in mlopsdeploy's wheel,
-which the lock file pins.
+ONNX, a Keras model to LiteRT with its parity proof. A text classifier that was calibrated here for
+`precision: int8` goes as it is, with its proof and the float graph for close calls. A built-in
+model stays in mlopsdeploy's wheel, which the lock file pins.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import numpy as np
 import yaml
 
 from mlopsdeploy.columns import ModelFiles, objects
-from mlopsdeploy.compile import checkpoint, keras
+from mlopsdeploy.compile import checkpoint, keras, quantize
+from mlopsdeploy.compile.to_openvino import to_openvino
 from mlopsdeploy.config import Running
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model import Model, load_model
 from mlopsdeploy.models import find_model
 from mlopsdeploy.models.cache import cache_folder
-from mlopsdeploy.models.files import built_in
+from mlopsdeploy.models.files import built_in, parts_of
 from mlopsdeploy.package.plan import PackedModel
 
 FRAMEWORKS = {"torch", "tensorflow"}
@@ -51,7 +53,8 @@ def pack(
         features: of a tabular model whose files don't name them.
 
     Raises:
-        ConfigError: it runs in a training framework, which no package carries.
+        ConfigError: it runs in a training framework, which no package carries, or in an int8 that
+            nobody calibrated.
         ModelError: it can't be loaded, or would answer differently from its package.
     """
     files = find_model(reference)
@@ -62,13 +65,14 @@ def pack(
             f"{reference}: runs in {runtime}, a training framework, and a package has none; "
             "set 'runtime: onnxruntime', 'openvino' or 'litert', whichever can take it"
         )
+    calibrated = _calibrated(files, original, running, reference)
     if reference in built_in():
         folder, size = Path(reference), 0
         digest = files.digest
     else:
         folder = models / name
         folder.mkdir(parents=True)
-        _copy(files, original, folder, say, running)
+        _copy(files, original, folder, say, running, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
         pinned = running.model_copy(update={"runtime": runtime})
         _same_answers(original, _load(str(folder), pinned, features, say), reference)
@@ -93,10 +97,40 @@ def _load(
         runtime=running.runtime,
         precision=running.precision,
         threads=1,
+        threshold=getattr(running, "threshold", None),
+        long_text=_long_text(running),
         features=features,
         trust_model=running.trust_model,
         say=say,
     )
+
+
+def _long_text(running: Running) -> str:
+    return getattr(running, "long_text", "head")
+
+
+def _calibrated(
+    files: ModelFiles, model: Model, running: Running, reference: str
+) -> quantize.Quantized | None:
+    """What was calibrated here, where that is what runs.
+
+    Raises:
+        ConfigError: int8 is asked for, and a calibration would be needed where it is packaged for.
+    """
+    if model.proof:
+        said = getattr(running, "threshold", None)
+        shaping = {
+            "threshold": files.threshold if said is None else said,
+            "long_text": _long_text(running),
+        }
+        return quantize.find(quantize.place(cache_folder(), files.digest, shaping))
+    if running.precision == model.runtime.precision == "int8" and files.precision != "int8":
+        raise ConfigError(
+            f"{reference}: 'precision: int8' is calibrated on your rows, which a package does not "
+            f"have; run 'mlopsdeploy models quantise {reference} --data ROWS' and package the "
+            "folder that it writes"
+        )
+    return None
 
 
 def _task(model: Model) -> str:
@@ -109,30 +143,25 @@ def _copy(
     folder: Path,
     say: Callable[[str], None],
     running: Running,
+    calibrated: quantize.Quantized | None,
 ) -> None:
     format_, graph = _lean(files, model, say, running)
-    target = folder / _WEIGHTS[format_]
-    shutil.copyfile(graph, target)
-    if format_ == "openvino":
-        shutil.copyfile(graph.with_suffix(".bin"), target.with_suffix(".bin"))
-    for weights in (graph.with_name(f"{graph.name}_data"), graph.with_name(f"{graph.name}.data")):
-        if not weights.is_file():
-            continue
-        if graph.name != target.name:  # the ONNX file names the other one
-            raise ModelError(
-                f"{graph}: keeps its weights in a second file; call it model.onnx, in a folder of "
-                "its own with a model.yaml, and package that folder"
-            )
-        shutil.copyfile(weights, folder / weights.name)
-    proof = graph.with_name("parity.json")
-    if proof.is_file():
-        shutil.copyfile(proof, folder / proof.name)
+    said = _description(files, model)
+    floating = files.float32
+    if calibrated:
+        floating = to_openvino(graph, folder / "float32.xml")
+        format_, graph = "openvino", calibrated.file
+        said |= {"precision": "int8", "proof": dict(calibrated.proof)}
+    _copy_graph(graph, folder / _WEIGHTS[format_])
+    if floating:
+        said["float32"] = floating.name
+        for part in parts_of(floating if floating.parent != folder else None):
+            shutil.copyfile(part, folder / part.name)
     if files.task == "text_classification":
         source = _home(files)
         for pattern in _TEXT_FILES:
             for path in sorted(source.glob(pattern)):
                 shutil.copyfile(path, folder / path.name)
-    said = _description(files, model)
     said["sha256"] = {
         str(path.relative_to(folder)): _sha256(path)
         for path in sorted(folder.rglob("*"))
@@ -141,6 +170,25 @@ def _copy(
     text = "# Written by 'mlopsdeploy package'; the sums are verified at every start.\n"
     text += yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
     (folder / "model.yaml").write_text(text, "utf-8")
+
+
+def _copy_graph(graph: Path, target: Path) -> None:
+    """With its weights, and the proof of the compiler that wrote it."""
+    for part in parts_of(graph):
+        if part == graph:
+            shutil.copyfile(part, target)
+        elif graph.suffix == ".xml":
+            shutil.copyfile(part, target.with_suffix(part.suffix))
+        elif graph.name == target.name:
+            shutil.copyfile(part, target.with_name(part.name))
+        else:  # the ONNX file names the other one
+            raise ModelError(
+                f"{graph}: keeps its weights in a second file; call it model.onnx, in a folder of "
+                "its own with a model.yaml, and package that folder"
+            )
+    proof = graph.with_name("parity.json")
+    if proof.is_file():
+        shutil.copyfile(proof, target.with_name(proof.name))
 
 
 def _lean(

@@ -80,14 +80,18 @@ def unit(plan: Plan) -> str:
         stop=stop,
         reads_home=any(path.startswith(("/home/", "/root/")) for path in local),
         writable=sorted(set(outputs)),
-        device=images.camera_device(plan),
+        device=images.device(plan),
+        group=images.device_group(plan),
+        device_classes=images.device_classes(plan),
         families=" ".join(families),
     )
 
 
 def _paths(plan: Plan) -> list[str]:
     """All that the settings name."""
-    return [str(plan.settings.get(key) or "") for key in ("input", "camera")] + _written(plan)
+    return [str(plan.settings.get(key) or "") for key in ("input", "camera", "lines")] + _written(
+        plan
+    )
 
 
 def _written(plan: Plan) -> list[str]:

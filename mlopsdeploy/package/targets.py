@@ -8,10 +8,10 @@ from mlopsdeploy.package import kubernetes
 from mlopsdeploy.package.airflow import airflow
 from mlopsdeploy.package.compose import compose
 from mlopsdeploy.package.cron import cron
-from mlopsdeploy.package.images import camera_device, docker, image_files
+from mlopsdeploy.package.images import device, docker, image_files, lines_folder
 from mlopsdeploy.package.kserve import kserve
 from mlopsdeploy.package.measure import MIB
-from mlopsdeploy.package.plan import DATA, Plan
+from mlopsdeploy.package.plan import DATA, USER, Plan
 from mlopsdeploy.package.ray import ray
 from mlopsdeploy.package.rendering import render
 from mlopsdeploy.package.systemd import systemd
@@ -169,8 +169,14 @@ def changes(plan: Plan) -> list[str]:
         if plan.target != "ray":
             said.append(f"When: `{plan.schedule}`, in {zone}.")
         said.append(f"Passwords of databases and stores: as KEY=value in {secret(plan)}.")
-    if plan.strategy == "edge" and camera_device(plan):
-        said.append(f"The camera is {camera_device(plan)}.")
+    if plan.strategy == "edge" and device(plan):
+        what = "device of the lines" if "lines" in plan.settings else "camera"
+        said.append(f"The {what} is {device(plan)}.")
+    if lines_folder(plan):
+        who = "the unit's user" if plan.on_machine else f"user {USER} of the image"
+        said.append(
+            f"Lines are read from {plan.settings['lines']}, which {who} must be able to read."
+        )
     return said
 
 

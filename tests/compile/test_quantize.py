@@ -185,7 +185,10 @@ def test_nothing_of_the_rows_stays(quick, own_cache):
         "model.bin",
         "model.xml",
         "proof.json",
+        "used.json",
     }
+    notes = [json.loads(file.read_text("utf-8")) for file in own_cache.glob("int8/*/used.json")]
+    assert {frozenset(note) for note in notes} == {frozenset({"name", "reference"})}
     assert not list(own_cache.glob("int8/.*")), "something half-made is left"
 
 

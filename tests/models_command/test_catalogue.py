@@ -5,8 +5,11 @@ import os
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from mlopsdeploy.cli import app
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model import load_model
 from mlopsdeploy.models import find_model
 from mlopsdeploy.models.files import built_in
 from mlopsdeploy.models_command.catalogue import (
@@ -16,6 +19,7 @@ from mlopsdeploy.models_command.catalogue import (
     show_list,
     show_prune,
 )
+from mlopsdeploy.models_command.tables import bytes_in, seconds_in
 
 
 @pytest.fixture
@@ -23,14 +27,15 @@ def full_cache(tmp_path, monkeypatch):
     """Two compiled models, the first of them of the built-in fraud, and what a kill left."""
     monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "cache"))
     known = find_model("fraud").digest[:32]
-    proof = {"largest_difference": 1e-7, "label_flips": 0, "rows": 14}
+    proof = {"largest_difference": 1e-7, "label_flips": 0, "rows": 14, "keras": "3.15.1"}
     for kind, key, days in (("litert", f"{known}-keras", 1), ("onnx", "abcd" * 8, 40)):
         folder = tmp_path / "cache" / kind / key
         folder.mkdir(parents=True)
         (folder / "model").write_bytes(b"x" * 1000)
         (folder / "parity.json").write_text(json.dumps(proof), "utf-8")
         then = time.time() - days * 86_400
-        os.utime(folder, (then, then))
+        for path in (folder / "parity.json", folder):
+            os.utime(path, (then, then))
     (tmp_path / "cache" / "onnx" / ".building-xyz").mkdir()
     return tmp_path / "cache"
 
@@ -66,10 +71,42 @@ def test_the_cache_says_what_was_made_from_what(full_cache, hub, shown):
     assert entries["onnx"]["bytes"] > 1000
     assert entries["onnx"]["proof"]["rows"] == 14
     assert entries["onnx"]["age_seconds"] == pytest.approx(40 * 86_400, abs=60)
+    assert entries["onnx"]["tools"] == {"keras": "3.15.1"}
     assert found["hub"] == [{"name": "org/name", "bytes": 2000}]
     text = shown(show_list, found)
-    assert "40 days" in text
+    assert "40 days ago, with keras 3.15.1" in text
     assert "org/name" in text
+
+
+def test_a_model_that_is_used_is_noted_by_its_name(bert_checkpoint, tmp_path, monkeypatch, shown):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "cache"))
+    load_model(str(bert_checkpoint), runtime="onnxruntime", threads=1)
+    (entry,) = list_models(cache=True)["compiled"]
+    assert (entry["kind"], entry["made_from"]) == ("onnx", bert_checkpoint.name)
+    assert entry["reference"] == str(bert_checkpoint)
+    assert entry["unused_seconds"] < 60
+    assert {"torch", "onnxruntime"} <= set(entry["tools"])
+    folder = tmp_path / "cache" / "onnx" / entry["folder"]
+    then = time.time() - 50 * 86_400
+    for path in (folder, *folder.iterdir()):
+        os.utime(path, (then, then))
+    text = shown(show_list, list_models(cache=True))
+    assert f"{bert_checkpoint.name} as onnx" in text
+    assert "last used" not in text  # when it was made
+    load_model(str(bert_checkpoint), runtime="onnxruntime", threads=1)
+    (entry,) = list_models(cache=True)["compiled"]
+    assert entry["unused_seconds"] < 60
+    assert entry["age_seconds"] == pytest.approx(50 * 86_400, abs=60)
+    assert "last used  now" in shown(show_list, list_models(cache=True))
+    assert prune(unused_for=86_400)["deleted"] == []
+
+
+def test_a_damaged_note_or_proof_hides_nothing(full_cache):
+    folder = full_cache / "onnx" / ("abcd" * 8)
+    (folder / "used.json").write_text('{"name": ', "utf-8")
+    (folder / "parity.json").write_text("", "utf-8")
+    entry = next(e for e in list_models(cache=True)["compiled"] if e["key"].startswith("abcd"))
+    assert (entry["made_from"], entry["proof"], entry["tools"]) == ("", {}, {})
 
 
 def test_prune_deletes_by_key_by_age_and_all(full_cache, shown):
@@ -81,13 +118,30 @@ def test_prune_deletes_by_key_by_age_and_all(full_cache, shown):
     assert len(pretended["deleted"]) == 3
     assert "3 compiled models" in shown(show_prune, pretended)
     assert len(list_models(cache=True)["compiled"]) == 3
-    assert [entry["key"] for entry in prune(older_than_days=30)["deleted"]] == ["abcd" * 8]
+    assert [entry["key"] for entry in prune(unused_for=30 * 86_400)["deleted"]] == ["abcd" * 8]
     assert len(prune(["onnx"], pretend=True)["deleted"]) == 1  # a kind
     prune(["building"])
     left = list_models(cache=True)["compiled"]
     assert [entry["kind"] for entry in left] == ["litert"]
     assert prune([left[0]["key"][:6]])["bytes"] == left[0]["bytes"]
     assert list_models(cache=True)["compiled"] == []
+
+
+def test_prune_to_a_size_keeps_what_was_used_last(full_cache):
+    assert prune(max_size=10_000)["deleted"] == []
+    assert [entry["key"] for entry in prune(max_size=1500)["deleted"]] == ["abcd" * 8]
+    assert any(entry["kind"] == "litert" for entry in list_models(cache=True)["compiled"])
+
+
+def test_how_times_and_sizes_are_said():
+    assert [seconds_in(text) for text in ("12h", "30d", "2w", "1.5")] == [
+        43_200, 2_592_000, 1_209_600, 129_600,
+    ]  # fmt: skip
+    assert [bytes_in(text) for text in ("2GB", "1.5 mb", "700")] == [2 * 10**9, 1_500_000, 700]
+    for flag, value in (("--unused-for", "soon"), ("--max-size", "2 pints")):
+        result = CliRunner().invoke(app, ["models", "prune", flag, value])
+        assert isinstance(result.exception, ConfigError)
+        assert str(result.exception).startswith(f"{flag} '{value}' is no ")
 
 
 def test_prune_follows_no_link_out_of_the_cache(full_cache, tmp_path):

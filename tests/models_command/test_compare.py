@@ -2,21 +2,18 @@
 
 import math
 
+import cv2
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
 from mlopsdeploy.errors import ConfigError, InputError
-from mlopsdeploy.models_command.compare import (
-    compare_models,
-    f1_interval,
-    mcnemar,
-    show_comparison,
-    verdict,
-    wilson,
-)
+from mlopsdeploy.models_command import comparison
+from mlopsdeploy.models_command.compare import compare_models
+from mlopsdeploy.models_command.comparison import show_comparison, verdict
 from mlopsdeploy.models_command.data import as_labels
+from mlopsdeploy.models_command.significance import f1_interval, mcnemar, wilson
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +97,53 @@ def test_labels_with_other_names_are_matched_by_place_and_said(
     assert "A's 0 is B's stays" in shown(show_comparison, found)
 
 
-def test_pictures_are_refused_in_one_line(tflite_models):
-    path = str(tflite_models / "described.tflite")
-    with pytest.raises(ConfigError, match="takes pictures; compare works on texts"):
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of three pictures of their own sizes, one of which is damaged, and a table."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name, side, colour in (("a.png", 40, (0, 0, 255)), ("b.jpg", 90, (0, 255, 0))):
+        cv2.imwrite(str(folder / name), np.full((side, side + 7, 3), colour, np.uint8))
+    (folder / "c.png").write_bytes(b"no picture")
+    table = folder.parent / f"{folder.name}.csv"
+    lines = [f"{folder.name}/{name},{label}" for name, label in zip(
+        ("a.png", "b.jpg", "c.png", "d.png"), ("red", "green", "blue", "blue"), strict=True
+    )]  # fmt: skip
+    table.write_text("\n".join(["image,kind", *lines]), "utf-8")
+    return folder, table
+
+
+def test_classifiers_of_pictures_on_a_folder_and_on_a_table(tflite_models, photos, shown):
+    model = str(tflite_models / "described.tflite")
+    folder, table = photos
+    found = compare_models(model, model, data=str(folder))
+    assert (found["rows"], found["left_out"], found["same_labels"]) == (2, 1, 2)
+    assert found["models"][0]["rows_per_second"] > 0
+    judged = compare_models(model, model, data=str(table), label_column="kind")
+    assert (judged["rows"], judged["left_out"]) == (2, 2)
+    assert judged["truth"]["how"] == "labels by name in 'kind'"
+    assert judged["mcnemar"]["p"] == 1
+    assert "2 (100.00%;" in shown(show_comparison, judged)
+
+
+def test_finders_of_objects_are_refused_in_one_line(tflite_models):
+    path = str(tflite_models / "post_process.tflite")
+    with pytest.raises(ConfigError, match="finds any number of objects; compare works with one"):
         compare_models(path, path, data="none.csv")
+
+
+def test_of_many_labels_the_pairs_that_are_confused_are_shown(shown):
+    labels = [f"kind {place}" for place in range(40)]
+    counts = np.eye(40, dtype=int) * 9
+    counts[3, 5], counts[7, 2] = 4, 6
+    lines = [
+        line.split("  ") for line in shown(
+            lambda found, console: console.print(comparison._confusion_table(found)),
+            {"labels": labels, "confusion": counts.tolist()},
+        ).splitlines()
+    ]  # fmt: skip
+    assert [[cell.strip() for cell in line if cell.strip()] for line in lines[1:]] == [
+        ["kind 7", "kind 2", "6"], ["kind 3", "kind 5", "4"],
+    ]  # fmt: skip
 
 
 def test_a_label_column_that_is_not_there(bert, write_rows, reviews):

@@ -28,7 +28,9 @@ def test_inspect_says_what_was_understood_and_why(tflite_models):
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("post_process: object detection on litert float32, ready in ")
-    assert lines[1].split() == ["what", "understood", "as", "because", "of"]
+    assert ["what", "understood", "as", "because", "of"] in [line.split() for line in lines]
+    assert "runtime    litert: the first choice for its format" in done.stdout
+    assert done.stdout.count("threshold") == 1
     assert any("y1 x1 y2 x2" in line for line in lines)
     assert done.stderr == ""
 
@@ -54,7 +56,45 @@ def test_inspect_of_a_model_that_leaves_nothing_to_find_out():
     assert report["task"] == "tabular_classification"
     assert report["evidence"] == []
     shown = CliRunner().invoke(app, ["models", "inspect", "fraud"])
-    assert "the model's files" in shown.stdout
+    assert "30 × float32: Time, V1," in shown.stdout
+    assert "legitimate, fraud (from model.yaml)" in shown.stdout
+    assert "transaction (30) float32 → fraud_probability (1) float32" in shown.stdout
+
+
+def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
+    said = []
+    report = inspect_model(str(bert_checkpoint), runtime="onnxruntime", say=said.append)
+    assert report["runs"] == "model.onnx, compiled here from a checkpoint"
+    assert report["compiled"]["label_flips"] == 0
+    assert report["runtime_why"] == "asked for"
+    assert report["precision_why"] == "onnxruntime runs files as they are"
+    assert said[0].startswith("exporting")
+    report = inspect_model(str(bert))
+    assert report["runs"] == "model.onnx"
+    assert report["compiled"] == {}
+    assert report["runtime_why"] == "the first choice for text classifiers"
+    assert "this CPU has" in report["precision_why"]
+    assert report["labels_from"] == "config.json"
+    assert report["inputs"] == [{"name": "text", "dtype": "str", "shape": []}]
+
+
+def test_what_has_no_names_is_said(churn_onnx):
+    report = inspect_model(str(churn_onnx), runtime="onnxruntime")
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    assert "0, 1: nothing names them" in console.export_text()
+
+
+def test_what_is_missing_is_why_another_runtime_runs(bert, monkeypatch):
+    installed = inspect.plugins.installed
+    monkeypatch.setattr(
+        inspect.plugins, "installed", lambda name: name != "openvino" and installed(name)
+    )
+    report = inspect_model(str(bert))
+    assert (report["runtime"], report["runtime_why"]) == (
+        "onnxruntime", "openvino is not installed",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

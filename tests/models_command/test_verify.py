@@ -23,6 +23,13 @@ def test_the_built_in_fraud_holds(fraud_folder, shown):
     assert "all that was checked holds" in shown(show_verified, found)
 
 
+def test_the_example_of_a_detector_is_a_picture():
+    found = verify_model("detector")
+    (example,) = [check for check in found["checks"] if check["what"] == "example"]
+    assert example["result"] == "ok"
+    assert "Car, 0." in str(example)
+
+
 def test_every_runtime_answers_alike(bert):
     found = verify_model(str(bert))
     assert found["ok"]

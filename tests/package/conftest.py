@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from mlopsdeploy.package import targets
+from mlopsdeploy.package import lock, targets
 from mlopsdeploy.package.command import run_package
 from mlopsdeploy.package.lock import Lock, Package
 from mlopsdeploy.package.measure import Measured
@@ -69,7 +70,17 @@ def written(plan: Callable[..., Plan], tmp_path: Path) -> Callable[..., dict[str
 
 
 @pytest.fixture(scope="session")
-def packaged(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Our own wheel, made as `package` makes it, but once."""
+    made = lock._own_wheel(tmp_path_factory.mktemp("own_wheel"))
+    assert made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "_own_wheel", lambda folder: Path(shutil.copy(made, folder)))
+        yield
+
+
+@pytest.fixture(scope="session")
+def packaged(tmp_path_factory: pytest.TempPathFactory, own_wheel: None) -> Callable[..., Path]:
     """`packaged("serve", "docker", models=["fraud"])` packages for real; gives the folder."""
 
     def make(strategy: str, target: str, measured: bool = False, **settings: Any) -> Path:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.config import MAX_BODY
 from mlopsdeploy.model import load_model
 from mlopsdeploy.package import kubernetes
 from mlopsdeploy.serve.metrics import Metrics
@@ -88,7 +88,7 @@ def test_memory_comes_from_what_was_measured(plan, measured):
     # Parent and two workers of 60 MiB, and a fifth more.
     assert requested >= 1.2 * (100 + 60) * 2**20
     assert requested < 1.2 * (100 + 60) * 2**20 + 64 * 2**20
-    bodies = 2 * 16 * ServeSettings().max_body * 2
+    bodies = 2 * 16 * MAX_BODY * 2
     assert limit >= requested + bodies
     guessed, _ = kubernetes.memory(plan("serve", "kubernetes"))
     assert guessed >= 1024 * 2**20

@@ -2,8 +2,7 @@
 
 import json
 import shutil
-import subprocess
-import sys
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -66,26 +65,44 @@ def test_a_checkpoint_becomes_onnx_so_that_no_framework_is_needed(bert_checkpoin
     assert model.runtime == "onnxruntime"
 
 
-KERAS = """
-import sys, keras
-keras.utils.set_random_seed(7)
-model = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1, activation="sigmoid")])
-model.save(sys.argv[1])
-"""
-
-
 def test_a_keras_file_becomes_litert_with_its_proof(tmp_path):
-    source = tmp_path / "churn.keras"
-    subprocess.run(
-        [sys.executable, "-c", KERAS, str(source)], check=True, timeout=120, capture_output=True
-    )
-    (tmp_path / "churn.yaml").write_text("features: [age, visits, spend]\n", "utf-8")
+    builtin = resources.files("mlopsdeploy") / "builtin" / "fraud"
+    source = tmp_path / "cards.keras"
+    source.write_bytes((builtin / "model.keras").read_bytes())
+    said = yaml.safe_load((builtin / "model.yaml").read_text("utf-8"))
+    beside = {"features": said["features"]}
+    source.with_suffix(".yaml").write_text(yaml.safe_dump(beside), "utf-8")
     model, folder = packed(source, tmp_path)
     assert model.runtime == "litert"
     assert {path.name for path in folder.iterdir()} == {
         "model.tflite", "model.yaml", "parity.json",
     }  # fmt: skip
     assert json.loads((folder / "parity.json").read_text("utf-8"))["label_flips"] == 0
+
+
+def test_int8_that_was_calibrated_here_goes_with_its_proof(bert, reviews, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "cache"))
+    running = {"runtime": "openvino", "precision": "int8"}
+    with pytest.raises(ConfigError, match=r"calibrated on your rows.*'mlopsdeploy models quantise"):
+        packed(bert, tmp_path / "without", **running)
+    rows = {"text": np.array(reviews(300), object)}
+    here = load_model(str(bert), calibrate=lambda: rows, max_flips=0.2, threads=1, **running)
+    model, folder = packed(bert, tmp_path, **running)
+    said = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
+    assert said["proof"] == here.proof
+    assert {"openvino_model.xml", "openvino_model.bin", "float32.xml", "float32.bin"} <= set(
+        said["sha256"]
+    )
+    assert model.digest == find_model(str(folder)).digest
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "elsewhere"))
+    there = load_model(str(folder), threads=1, digest=model.digest, **running)
+    assert (there.runtime.precision, there.proof) == ("int8", {})
+    ours, theirs = (one.predict(rows) for one in (here, there))
+    assert (ours["label"] == theirs["label"]).all()
+    np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-6)
+    again, second = packed(folder, tmp_path / "again")
+    assert (again.digest, again.runtime) == (model.digest, "openvino")
+    assert (second / "float32.bin").read_bytes() == (folder / "float32.bin").read_bytes()
 
 
 def test_a_built_in_model_stays_in_the_wheel(tmp_path):

@@ -95,6 +95,39 @@ def test_a_camera_of_this_machine_is_let_in_and_no_other_device(written, plan):
     assert "--device" not in written("edge", "docker", settings=settings)["run.sh"]
 
 
+def test_a_serial_device_of_this_machine_is_let_in(written):
+    settings = {"lines": "/dev/ttyUSB0", "model": "fraud", "events": "events.jsonl"}
+    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
+    assert "DeviceAllow=char-ttyUSB rw" in unit
+    assert "SupplementaryGroups=dialout" in unit
+    assert "video" not in unit
+    run = written("edge", "docker", settings=settings)["run.sh"]
+    assert '--device /dev/ttyUSB0 --group-add "$(getent group dialout' in run
+    settings["lines"] = "/dev/serial/by-id/usb-sensor"
+    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
+    assert "DeviceAllow=char-ttyUSB rw\nDeviceAllow=char-ttyACM rw" in unit
+
+
+def test_a_log_is_read_where_it_is(written):
+    settings = {"lines": "/var/log/chat.log", "follow": True, "model": "fraud"}
+    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
+    assert "PrivateDevices=yes" in unit
+    files = written("edge", "docker", settings=settings)
+    assert "--volume '/var/log:/var/log:ro'" in files["run.sh"]  # the folder, as logs are rotated
+    assert "--device" not in files["run.sh"]
+    assert "Lines are read from /var/log/chat.log" in files["README.md"]
+
+
+def test_lines_are_read_without_opencv(packaged):
+    folder = packaged("edge", "systemd", model="fraud", lines="/dev/ttyUSB0", baud=9600)
+    record = json.loads((folder / "package.json").read_text("utf-8"))
+    names = {one["name"] for one in record["packages"]}
+    assert {"ai-edge-litert", "numpy"} <= names
+    assert not names & {"opencv-python", "opencv-python-headless", "openvino", "tokenizers"}
+    settings = yaml.safe_load((folder / "edge.yaml").read_text("utf-8"))
+    assert settings.keys() == {"model", "lines", "baud", "runtime", "digest"}
+
+
 def test_a_batch_unit_may_write_where_its_output_goes_and_nowhere_else(written):
     settings = {"model": "fraud", "input": "/srv/in/a.csv", "output": "/srv/out/b.csv"}
     unit = written("batch", "systemd", settings=settings)["fraud-batch.service"]
@@ -159,6 +192,14 @@ def test_what_can_not_be_packaged_is_said_in_one_line(tmp_path, strategy, target
         command.run_package(strategy, target, config=None, output=str(tmp_path / "deploy"))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "deploy").exists()
+
+
+def test_nobody_is_there_to_pipe_lines(tmp_path):
+    (tmp_path / "edge.yaml").write_text("lines: '-'\n", "utf-8")
+    with pytest.raises(ConfigError, match="lines: name a file, a FIFO or a device"):
+        command.run_package(
+            "edge", "docker", config=str(tmp_path / "edge.yaml"), output=str(tmp_path / "deploy")
+        )
 
 
 def test_names_fit_dns():
