@@ -28,7 +28,7 @@ WHY = {
     "device_price": "a guess: a small single-board computer with its power supply",
     "device_years": "a guess at how long it lasts",
     "device_factor": "as fast as this machine; most devices are not: measure on one, with "
-    "'mlopsdeploy bench edge' for pictures",
+    "'mlopsdeploy bench edge'",
 }  # fmt: skip
 _OF_EDGE = {"edge_upkeep", "device_upkeep", "device_price", "device_years", "device_factor"}
 

@@ -39,7 +39,7 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
 
     found = measure(settings, say) if settings.model else assumptions.measurements(settings.data)
     decision = decide(settings, found)
-    why_not = configs.why_not(decision, found)
+    why_not = configs.why_not(decision)
     config = why_not or configs.config(settings, found, decision)
     report = {**show.as_dict(settings, found, decision), "config": None if why_not else config}
     # Files first: who reads the output may go away, as `head` does.

@@ -13,6 +13,7 @@ from mlopsdeploy.choose.measurements import PICTURES, Measurements
 from mlopsdeploy.choose.options import FACTORS
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+from mlopsdeploy.pictures import SUFFIXES
 
 
 def check(path: str) -> None:
@@ -28,15 +29,9 @@ def check(path: str) -> None:
         raise InputError(f"{path}: is there already; name another file")
 
 
-def why_not(decision: Decision, found: Measurements) -> str:
+def why_not(decision: Decision) -> str:
     """Why there is no config; empty if there is one."""
-    if decision.recommended is None:
-        return "none of the three fits"
-    if decision.recommended == "edge" and found.task not in PICTURES:
-        return "'mlopsdeploy edge' runs models of pictures; a program of your own calls this one"
-    if decision.recommended == "batch" and found.task in PICTURES:
-        return "'mlopsdeploy batch' does not read pictures yet"
-    return ""
+    return "none of the three fits" if decision.recommended is None else ""
 
 
 def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> str:
@@ -45,7 +40,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
     Raises:
         ConfigError: see `why_not`.
     """
-    if why := why_not(decision, found):
+    if why := why_not(decision):
         raise ConfigError(f"no config to write: {why}")
     strategy = decision.recommended
     option = decision.option(strategy)  # type: ignore[arg-type]  # not None: see why_not
@@ -56,7 +51,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
     running = {"trust_model": True} if answers.trust_model else {}
     features = {"features": list(answers.features)} if answers.features else {}
     if strategy == "batch":
-        settings = {"input": answers.sample or "data.csv", **settings, **features, **running}
+        settings = {"input": _input(answers, found), **settings, **features, **running}
         lines.append("#\n# input: put your own data here.")
         if answers.text_column:
             settings["text_column"] = answers.text_column
@@ -66,11 +61,23 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
             settings["price_per_hour"] = answers.price_per_hour
     elif strategy == "serve":
         settings = {"models": [{**settings, **features}], "port": 8080, **running}
-    else:
+    elif found.task in PICTURES:
         camera = answers.sample or "0"
         settings = {**settings, "camera": camera, "events": "events.jsonl", **running}
+    else:
+        lines.append("#\n# lines: - is standard input; put a file, a FIFO or a serial device here.")
+        settings = {**settings, "lines": "-", **features, "events": "events.jsonl", **running}
     body = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
     return "\n".join([*lines, "", body])
+
+
+def _input(answers: ChooseSettings, found: Measurements) -> str:
+    """The sample, or where `batch` can't read it, as a video, a name for what it could."""
+    if found.task not in PICTURES:
+        return answers.sample or "data.csv"
+    sample = Path(answers.sample or "")
+    readable = answers.sample and (sample.is_dir() or sample.suffix.lower() in SUFFIXES)
+    return str(answers.sample) if readable else "photos/"
 
 
 def write(path: str, text: str) -> None:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from mlopsdeploy.errors import MlopsDeployError
 
+JSON = "application/json"
 PATIENCE = 30.0  # seconds without any answer
 RECEIVE = 1 << 16
 OPEN = 64  # connections at most; requests that find none free wait, which counts
@@ -44,16 +45,20 @@ class Answered:
         return self.latencies[max(0, math.ceil(share * len(self.latencies)) - 1)]
 
 
-def closed_loop(url: str, bodies: Sequence[bytes], *, connections: int, seconds: float) -> Answered:
+def closed_loop(
+    url: str, bodies: Sequence[bytes], kind: str = JSON, *, connections: int, seconds: float
+) -> Answered:
     """As many requests as the server takes.
 
     Raises:
         MlopsDeployError: an answer is not a 200, or none comes.
     """
-    return _Client(url, bodies, [], seconds).run(connections)
+    return _Client(url, bodies, kind, [], seconds).run(connections)
 
 
-def open_loop(url: str, bodies: Sequence[bytes], *, rate: float, seconds: float) -> Answered:
+def open_loop(
+    url: str, bodies: Sequence[bytes], kind: str = JSON, *, rate: float, seconds: float
+) -> Answered:
     """Requests at random moments, `rate` a second on average.
 
     Raises:
@@ -62,7 +67,7 @@ def open_loop(url: str, bodies: Sequence[bytes], *, rate: float, seconds: float)
     random, moment, due = Random(20), 0.0, []  # noqa: S311  # nothing to hide
     while (moment := moment + random.expovariate(rate)) < seconds:
         due.append(moment)
-    return _Client(url, bodies, due or [0.0], seconds).run(OPEN)
+    return _Client(url, bodies, kind, due or [0.0], seconds).run(OPEN)
 
 
 class _Connection:
@@ -124,12 +129,12 @@ class _Client:
     """Sends at the moments that are `due`; where there are none, always, for `seconds`."""
 
     def __init__(
-        self, url: str, bodies: Sequence[bytes], due: Sequence[float], seconds: float
+        self, url: str, bodies: Sequence[bytes], kind: str, due: Sequence[float], seconds: float
     ) -> None:
         parts = urlsplit(url)
         self._address = (parts.hostname or "", parts.port or 80)
         head = f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-        head += "Content-Type: application/json\r\nContent-Length: "
+        head += f"Content-Type: {kind}\r\nContent-Length: "
         self._requests = [f"{head}{len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._due = due
         self._seconds = seconds

@@ -28,6 +28,7 @@ from mlopsdeploy.choose.measurements import (
 from mlopsdeploy.choose.settings import ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.pictures import SUFFIXES
 
 SAMPLE = 2000  # rows of it that are taken
 GROWTH = 25  # times as many rows in the next run, at most
@@ -39,6 +40,10 @@ REQUESTS = 200  # at least, so that a 99th percentile means something
 LONGEST = 7  # times `seconds` for them
 READY = 120.0  # seconds that a server may take to start
 FRAMES = 8
+SAMPLE_PICTURES = 64  # of the sample that batch gets, again and again
+MOST_PICTURES = 20_000
+JSON, JPEG = "application/json", "image/jpeg"
+WHAT = {JSON: "one row", JPEG: "one picture as JPEG"}
 BUSY = 0.3  # of the cores, by others: worth a word
 
 Rows = list[dict[str, Any]]
@@ -81,27 +86,27 @@ class _Measuring:
         """Every strategy."""
         self._look_around()
         self._say(f"looking at {self._model}")
-        done = processes.run(["models", "inspect", self._model, "--json"], self._folder)
-        about = json.loads(done.out)
+        about = json.loads(
+            processes.run(["models", "inspect", self._model, "--json"], self._folder).out
+        )
         batch: BatchSpeed | None
         if about["task"] in PICTURES:
             edge = self._watch()
-            bodies = self._pictures(about)
-            batch = self._batch_of_pictures(edge, done.seconds)
+            bodies, kind = self._pictures(), JPEG
+            batch = self._attempt("batch", self._batch_of_pictures)
         else:
             columns, table, rate = self._rows()
             batch = self._batch(columns, table, rate)
             rows = _typed(about["inputs"], columns, table)
-            bodies = [json.dumps({"instances": [row]}).encode() for row in rows]
-            edge = self._attempt("edge", lambda: self._alone(rows))
-        how = "one picture, as nested JSON lists" if about["task"] in PICTURES else "one row"
-        serve = self._attempt("serve", lambda: self._serve(bodies, how))
+            bodies, kind = [json.dumps({"instances": [row]}).encode() for row in rows], JSON
+            edge = self._attempt("edge", lambda: self._lines(rows))
+        serve = self._attempt("serve", lambda: self._serve(bodies, kind))
         return Measurements(
             model=about["name"],
             task=about["task"],
             machine=machine(),
             cores=_cores(),
-            row_bytes=self._bytes(about["task"], bodies),
+            row_bytes=sum(map(len, bodies)) / len(bodies),
             batch=batch,
             serve=serve,
             edge=edge,
@@ -185,17 +190,55 @@ class _Measuring:
         summary: dict[str, Any] = json.loads(done.out)
         return {**summary, "wall": done.seconds, "memory_mb": done.memory_mb}
 
-    def _batch_of_pictures(self, edge: EdgeSpeed, start: float) -> BatchSpeed:
+    def _batch_of_pictures(self) -> BatchSpeed:
+        """A run over the sample's pictures, as files and each a little different, made longer."""
+        files = self._files_of_pictures()
+        folder = self._folder / "pictures"
+        folder.mkdir()
+        count, made = len(files), 0
+        for _ in range(RUNS):
+            for place in range(made, count):
+                suffix, content = files[place % len(files)]
+                # What follows the end of a picture is not looked at, but no two are equal.
+                (folder / f"{place:06}{suffix}").write_bytes(content + str(place).encode())
+            made = count
+            self._say(f"batch: {count:,} pictures")
+            summary = self._run_batch(folder, "pictures.out.jsonl")
+            seconds = max(summary["seconds"], 1e-3)
+            if seconds >= self._settings.seconds / 2 or count >= MOST_PICTURES:
+                break
+            growth = min(self._settings.seconds / seconds, GROWTH)
+            count = min(int(count * growth) + 1, MOST_PICTURES)
+        scored = count - summary["failed"]
         how = (
-            f"assumed as fast as edge over the same pictures, {number(edge.per_second)} a second: "
-            "batch does not read pictures yet"
+            f"a run over {count:,} pictures made from {len(files):,} of {self._sample}: "
+            f"{scored:,} in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
         )
-        self._notes.append(f"batch: {how}")
-        return BatchSpeed(edge.per_second, start, edge.memory_mb, how)
+        start = max(summary["wall"] - seconds, 0.0)
+        return BatchSpeed(scored / seconds, start, summary["memory_mb"], how)
+
+    def _files_of_pictures(self) -> list[tuple[str, bytes]]:
+        """Suffix and content of the sample's pictures; frames of a video as JPEG."""
+        path = Path(self._sample)
+        names = [str(path)] if path.is_file() else []
+        if path.is_dir():
+            names = sorted(str(file) for file in path.iterdir())
+        names = [name for name in names if name.lower().endswith(SUFFIXES)]
+        if names:
+            paths = map(Path, names[:SAMPLE_PICTURES])
+            return [(file.suffix, file.read_bytes()) for file in paths]
+        import cv2
+
+        video = cv2.VideoCapture(str(path))
+        found: list[tuple[str, bytes]] = []
+        while len(found) < SAMPLE_PICTURES and (read := video.read())[0]:
+            found.append((".jpg", cv2.imencode(".jpg", read[1])[1].tobytes()))
+        video.release()
+        return found
 
     # -- serve
 
-    def _serve(self, bodies: Sequence[bytes], what: str) -> ServeSpeed:
+    def _serve(self, bodies: Sequence[bytes], kind: str) -> ServeSpeed:
         port = _free_port()
         settings: dict[str, Any] = {
             "models": [
@@ -223,32 +266,30 @@ class _Measuring:
                 time.sleep(processes.POLL)
             start = time.perf_counter() - started
             url += "/predict"
-            load.closed_loop(url, bodies, connections=CONNECTIONS, seconds=min(seconds, 1.0))
+            load.closed_loop(url, bodies, kind, connections=CONNECTIONS, seconds=min(seconds, 1.0))
             self._say("serve: as much as it takes")
-            most = load.closed_loop(url, bodies, connections=CONNECTIONS, seconds=seconds)
+            most = load.closed_loop(url, bodies, kind, connections=CONNECTIONS, seconds=seconds)
             loads = []
             for share in SHARES:
                 rate = most.rate * share
                 lasting = min(max(seconds, REQUESTS / rate), LONGEST * seconds)
                 self._say(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
-                found = load.open_loop(url, bodies, rate=rate, seconds=lasting)
+                found = load.open_loop(url, bodies, kind, rate=rate, seconds=lasting)
                 p50, p99 = found.percentile(0.5), found.percentile(0.99)
                 loads.append(Load(rate, p50, p99, len(found.latencies)))
             memory = processes.tree_memory_mb(process.pid)
         how = (
-            f"the real server, {what} a request. Capacity: closed loop, {CONNECTIONS} connections, "
-            f"{len(most.latencies):,} answers in {most.seconds:.1f} s. Latency: open loop, Poisson "
-            "arrivals, from when a request was due. The client ran on the same cores, so this is "
-            "rather too little"
+            f"the real server, {WHAT[kind]} a request. Capacity: closed loop, {CONNECTIONS} "
+            f"connections, {len(most.latencies):,} answers in {most.seconds:.1f} s. Latency: open "
+            "loop, Poisson arrivals, from when a request was due. The client ran on the same "
+            "cores, so this is rather too little"
         )
         return ServeSpeed(most.rate, tuple(loads), start, memory, how)
 
-    def _pictures(self, about: dict[str, Any]) -> list[bytes]:
-        """Frames of the sample as a server takes them today, at the size that the model sees."""
+    def _pictures(self) -> list[bytes]:
+        """Pictures of the sample as JPEG, as large as they are there."""
         import cv2
 
-        shape = about["tensors"]["inputs"][0]["shape"]
-        width, height = (shape[1], shape[0]) if shape[-1] in (1, 3) else (shape[2], shape[1])
         path = Path(self._sample)
         names = sorted(map(str, path.iterdir())) if path.is_dir() else []
         frames = [picture for name in names[:FRAMES] if (picture := cv2.imread(name)) is not None]
@@ -257,8 +298,11 @@ class _Measuring:
             while len(frames) < FRAMES and (read := video.read())[0]:
                 frames.append(read[1])
             video.release()
-        small = [cv2.resize(frame, (max(width, 1), max(height, 1))) for frame in frames]
-        return [json.dumps({"instances": [frame.tolist()]}).encode() for frame in small]
+        if not frames:
+            raise ConfigError(f"{self._sample}: no picture in it can be read")
+        height, width = frames[0].shape[:2]
+        self._notes.append(f"bytes of a picture: as JPEG of {width}×{height} pixels")
+        return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
 
     # -- edge
 
@@ -267,8 +311,7 @@ class _Measuring:
         self._say("edge: watching the sample")
         arguments = ["bench", "edge", "--model", self._model, "--camera", self._sample, "--json"]
         arguments += ["--seconds", str(self._settings.seconds), *self._trust]
-        done = processes.run(arguments, self._folder)
-        report = json.loads(done.out)
+        report = json.loads(processes.run(arguments, self._folder).out)
         stages = [report["stages_ms"][name] for name in ("encode", "infer", "decode")]
         how = (
             f"the pipeline over {report['width']}×{report['height']} pictures, "
@@ -279,39 +322,32 @@ class _Measuring:
             per_second=report["pipeline"]["fps"],
             p50=sum(stage["p50"] for stage in stages) / 1000,
             p99=sum(stage["p99"] for stage in stages) / 1000,
-            memory_mb=done.memory_mb,
+            memory_mb=report["memory_mb"],
             how=how,
         )
 
-    def _alone(self, rows: Rows) -> EdgeSpeed:
-        """The model with nothing around it, on one thread."""
-        self._say("edge: row by row on one thread")
-        path = self._folder / "rows.json"
-        path.write_text(json.dumps(rows), "utf-8")
-        arguments = [self._model, str(path), str(self._settings.seconds)]
-        done = processes.run(arguments, self._folder, module="mlopsdeploy.choose.device")
-        found = json.loads(done.out)
+    def _lines(self, rows: Rows) -> EdgeSpeed:
+        """The pipeline of lines, as `bench edge` measures it."""
+        self._say("edge: reading lines of the sample")
+        path = self._folder / "lines.txt"
+        path.write_text("".join(_line(row) + "\n" for row in rows), "utf-8")
+        arguments = ["bench", "edge", "--model", self._model, "--lines", str(path), "--json"]
+        arguments += ["--seconds", str(self._settings.seconds), *self._trust]
+        if self._settings.features:
+            arguments += ["--features", ",".join(self._settings.features)]
+        report = json.loads(processes.run(arguments, self._folder).out)
+        alone, together = report["one_at_a_time"], report["all_at_once"]
         how = (
-            f"{found['rows']:,} single rows on one thread of {found['runtime']} "
-            f"{found['precision']} in a process of its own: the model on a device, without a "
-            "program around it, which 'mlopsdeploy edge' is only for pictures yet"
+            f"'mlopsdeploy edge' over {together['lines']:,} lines that come all at once, on "
+            f"{report['runtime']} {report['precision']}; latency: lines that come one at a time"
         )
-        return EdgeSpeed(found["per_second"], found["p50"], found["p99"], found["memory_mb"], how)
-
-    # -- all
-
-    def _bytes(self, task: str, bodies: Sequence[bytes]) -> float:
-        if task not in PICTURES:
-            return sum(map(len, bodies)) / len(bodies)
-        import cv2
-        import numpy as np
-
-        sizes = []
-        for body in bodies:
-            picture = np.array(json.loads(body)["instances"][0], np.uint8)
-            sizes.append(len(cv2.imencode(".jpg", picture)[1]))
-        self._notes.append("bytes of a picture: as JPEG, at the size that the model sees")
-        return sum(sizes) / len(sizes)
+        return EdgeSpeed(
+            per_second=together["lines_per_second"],
+            p50=alone["p50"] / 1000,
+            p99=alone["p99"] / 1000,
+            memory_mb=report["memory_mb"],
+            how=how,
+        )
 
 
 def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows) -> Rows:
@@ -325,6 +361,11 @@ def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows
             values[name] = int(value) if value.is_integer() else value
         typed.append(values)
     return typed
+
+
+def _line(row: dict[str, Any]) -> str:
+    """A row as `mlopsdeploy edge` reads it: a text on one line, or values by name."""
+    return " ".join(row["text"].split()) if set(row) == {"text"} else json.dumps(row)
 
 
 def _turned(text: str, turn: int) -> str:

@@ -265,21 +265,22 @@ def _edge(answers: ChooseSettings, found: Measurements) -> Option:
         p99, "s", f"p99 {duration(p99)}", f"{scaled}{duration(p99)}; {limit} allowed", late
     )
     needed = max(math.ceil(answers.peak_rate / (rate * BUSY)), 1)
+    counted = max(devices, needed)  # where some are missing, the cells say what all would take
     sum_ = (
         f"peak {number(answers.peak_rate)}/s ÷ ({number(rate)}/s a device × {BUSY:.0%} busy) → "
         f"{plural(needed, 'device')}, {devices} there; requests spread evenly over them"
     )
-    resources = _resources(devices, "device", sum_, speed.memory_mb, answers.device_memory)
+    resources = _resources(counted, "device", sum_, speed.memory_mb, answers.device_memory)
     if not devices:
         broken = "there is no device to run it on"
     elif needed > devices:
         broken = f"the peak takes {plural(needed, 'device')}, there {_are(devices)}"
     else:
         broken = resources.broken
-    resources = Cell(devices, "devices", resources.says, resources.arithmetic, broken)
-    cost = devices * answers.device_price / (answers.device_years * 12)
+    resources = replace(resources, broken=broken)
+    cost = counted * answers.device_price / (answers.device_years * 12)
     bill = (
-        f"{plural(devices, 'device')} × {money(answers.device_price, answers.currency)} ÷ "
+        f"{plural(counted, 'device')} × {money(answers.device_price, answers.currency)} ÷ "
         f"({number(answers.device_years)} years × 12) = {money(cost, answers.currency)} a month"
     )
     after = "works with no network" if answers.data_at == "device" else "data come by network"
@@ -290,7 +291,7 @@ def _edge(answers: ChooseSettings, found: Measurements) -> Option:
         response=response,
         resources=resources,
         feel=_feel(p99, "on the spot", after),
-        machines=devices,
+        machines=counted,
         cost=cost,
         arithmetic=bill,
     )
@@ -312,7 +313,7 @@ def _option(
     arithmetic: str,
     every: float | None = None,
 ) -> Option:
-    upkeep = _upkeep(strategy, answers)
+    upkeep = _upkeep(strategy, answers, machines)
     hours = upkeep.value or 0.0
     per_million = cost / (answers.requests_per_day * DAYS) * 1e6
     price = Cell(
@@ -383,13 +384,12 @@ def _resources(
     return Cell(count, f"{word}s", says, arithmetic, broken)
 
 
-def _upkeep(strategy: Strategy, answers: ChooseSettings) -> Cell:
+def _upkeep(strategy: Strategy, answers: ChooseSettings, machines: int) -> Cell:
     hours: float = getattr(answers, f"{strategy}_upkeep")
     sum_ = f"{number(hours)} h a month"
     if strategy == "edge":
-        devices = answers.device_count
-        total = hours + devices * answers.device_upkeep
-        sum_ += f" + {plural(devices, 'device')} × {number(answers.device_upkeep)} h"
+        total = hours + machines * answers.device_upkeep
+        sum_ += f" + {plural(machines, 'device')} × {number(answers.device_upkeep)} h"
         sum_ += f" = {number(total)} h"
         hours = total
     bill = hours * answers.hourly_rate

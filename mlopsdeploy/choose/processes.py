@@ -33,18 +33,17 @@ class CommandError(MlopsDeployError):
         self.exit_code = code if code in (1, 2) else 1
 
 
-def run(arguments: list[str], folder: Path, *, module: str = "mlopsdeploy") -> Done:
+def run(arguments: list[str], folder: Path) -> Done:
     """Run `python -m mlopsdeploy ARGUMENTS` to its end.
 
     Args:
         arguments: of the command.
         folder: where its output is kept meanwhile.
-        module: what to run.
 
     Raises:
         CommandError: it did not end well; the message is its own.
     """
-    with start(arguments, folder, module=module) as (process, err):
+    with start(arguments, folder) as (process, err):
         started, most = time.perf_counter(), None
         while process.poll() is None:
             most = memory_mb(process.pid) or most
@@ -56,14 +55,12 @@ def run(arguments: list[str], folder: Path, *, module: str = "mlopsdeploy") -> D
 
 
 @contextlib.contextmanager
-def start(
-    arguments: list[str], folder: Path, *, module: str = "mlopsdeploy"
-) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+def start(arguments: list[str], folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A process that ends with the block, and the file that its messages go to."""
     err = folder / "stderr"
     with (folder / "stdout").open("wb") as out, err.open("wb") as messages:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-m", "mlopsdeploy", *arguments],
             stdin=subprocess.DEVNULL, stdout=out, stderr=messages, env=_environment(os.environ),
         )  # fmt: skip
     try:

@@ -14,7 +14,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.choose.units import duration, number
+from mlopsdeploy.choose.units import duration, money, number
 
 
 def _always(_: ChooseSettings) -> bool:
@@ -99,6 +99,9 @@ QUESTIONS = (
 )  # fmt: skip
 
 
+_PRICES = ("price_per_hour", "device_price", "hourly_rate")
+
+
 def interview(
     settings: ChooseSettings, console: Console, read: Callable[[], str] = sys.stdin.readline
 ) -> ChooseSettings:
@@ -167,6 +170,8 @@ def _shown(name: str, settings: ChooseSettings) -> str:
         return number(settings.peak_rate)
     if name == "devices":
         return str(settings.device_count)
+    if name in _PRICES:
+        return money(value, settings.currency)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:

@@ -20,7 +20,7 @@ from mlopsdeploy.choose.decide import decide
 from mlopsdeploy.choose.options import INTERVALS
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
-from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.errors import InputError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLASSES = {"batch": BatchSettings, "serve": ServeSettings, "edge": EdgeSettings}
@@ -51,8 +51,7 @@ def written(tmp_path):
     ],
 )
 def test_it_validates_and_says_why(found, written, answers, strategy):
-    task = "object_detection" if strategy == "edge" else "text_classification"
-    got, path = written(ChooseSettings(model="m", **answers), replace(found, task=task))
+    got, path = written(ChooseSettings(model="m", **answers), found)
     assert got == strategy
     load(CLASSES[strategy], str(path), {}, {})
     text = path.read_text("utf-8")
@@ -118,15 +117,37 @@ def test_edge_runs_it(found, written, mlopsdeploy, tmp_path):
     assert (tmp_path / "events.jsonl").exists()
 
 
+def test_edge_runs_it_over_lines(found, written, mlopsdeploy, churn_onnx, tmp_path):
+    answers = ChooseSettings(model=str(churn_onnx), data_at="device", features="age,visits,spend")
+    strategy, path = written(answers, replace(found, task="tabular_classification"))
+    assert strategy == "edge"
+    done = mlopsdeploy("edge", "--config", path, "--threads", "1", stdin=b"40,1,90\n")
+    assert done.code == 0, done
+    events = map(json.loads, (tmp_path / "events.jsonl").read_text("utf-8").splitlines())
+    assert [event["label"] for event in events if event["event"] == "line"] == ["1"]
+
+
+def test_batch_runs_it_over_pictures(found, written, mlopsdeploy, tmp_path):
+    answers = ChooseSettings(model="detector", sample=str(EXAMPLES / "photos"), response_time="25h")
+    strategy, path = written(answers, replace(found, task="object_detection"))
+    assert strategy == "batch"
+    done = mlopsdeploy("batch", "--config", path, "--schedule", "off", "-o", "found.jsonl")
+    assert done.code == 0, done
+    assert '"label"' in (tmp_path / "found.jsonl").read_text("utf-8")
+
+
+def test_a_video_is_no_input_of_batch(found, written):
+    answers = ChooseSettings(
+        model="detector", sample=str(EXAMPLES / "street.mp4"), response_time="25h"
+    )
+    strategy, path = written(answers, replace(found, task="object_detection"))
+    assert strategy == "batch"
+    assert "input: photos/" in path.read_text("utf-8")
+
+
 def test_there_is_none_where_nothing_could_run_it(found):
-    answers = ChooseSettings(data_at="device")
-    with pytest.raises(ConfigError, match="'mlopsdeploy edge' runs models of pictures"):
-        configs.config(answers, found, decide(answers, found))
-    pictures = replace(found, task="object_detection")
-    answers = ChooseSettings(response_time="25h")
-    assert "does not read pictures" in configs.why_not(decide(answers, pictures), pictures)
     nothing = ChooseSettings(may_leave=False)
-    assert configs.why_not(decide(nothing, found), found) == "none of the three fits"
+    assert configs.why_not(decide(nothing, found)) == "none of the three fits"
 
 
 def test_what_is_there_stays(tmp_path):

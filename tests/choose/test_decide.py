@@ -1,5 +1,6 @@
 """Properties of the decision, over many answers; and every threshold, by crossing it."""
 
+import math
 import random
 
 import pytest
@@ -43,7 +44,9 @@ def breaks(strategy, answers, found):
     )
     if leaves and (answers.offline or not answers.may_leave):
         return True
-    hours = {"batch": 1, "serve": 4, "edge": 2 + 0.1 * answers.device_count}[strategy]
+    needed = math.ceil(answers.peak_rate / (0.5 * 90 * answers.device_factor))
+    devices = max(answers.device_count, needed)
+    hours = {"batch": 1, "serve": 4, "edge": 2 + 0.1 * devices}[strategy]
     if answers.upkeep_hours is not None and hours > answers.upkeep_hours:
         return True
     memory = answers.device_memory if strategy == "edge" else answers.machine_memory

@@ -57,7 +57,7 @@ def test_pictures():
     found = measure(settings)
     check(found)
     assert found.task == "object_detection"
-    assert "batch does not read pictures yet" in found.batch.how
+    assert "pictures made from" in found.batch.how
 
 
 @pytest.mark.parametrize(

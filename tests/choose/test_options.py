@@ -90,6 +90,10 @@ def test_a_device(found):
     assert option.upkeep_hours == pytest.approx(2.4)
     slower = evaluate("edge", answers.model_copy(update={"device_factor": 0.4}), found)
     assert slower.broken == ["the peak takes 5 devices, there are 4"]
+    assert slower.machine_cost == pytest.approx(5 * 100 / 36), "what it takes, not what is there"
+    none = evaluate("edge", answers.model_copy(update={"devices": 0}), found)
+    assert none.broken == ["there is no device to run it on"]
+    assert none.cells["cost"].value > 0
 
 
 @pytest.mark.parametrize(
