@@ -16,11 +16,13 @@ from typing import Annotated, NoReturn
 import typer
 
 from mlopsdeploy import __version__
+from mlopsdeploy.cli import completion
 from mlopsdeploy.cli.batch import batch
 from mlopsdeploy.cli.bench import bench
 from mlopsdeploy.cli.choose import choose
 from mlopsdeploy.cli.edge import edge
 from mlopsdeploy.cli.models import models
+from mlopsdeploy.cli.options import missing_extra
 from mlopsdeploy.cli.package import package
 from mlopsdeploy.cli.serve import serve
 from mlopsdeploy.errors import MlopsDeployError, Stopped
@@ -45,12 +47,20 @@ def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
+    if completion.ASKED in os.environ:
+        completion.offer(app)
     code: int | str | None = 0
     try:
         app()
     except MlopsDeployError as error:
         print(f"mlopsdeploy: {error}", file=sys.stderr)
         code = error.exit_code
+    except ModuleNotFoundError as error:
+        missing = missing_extra(error)
+        if missing is None:
+            raise
+        print(f"mlopsdeploy: {missing}", file=sys.stderr)
+        code = missing.exit_code
     except Stopped as stopped:
         word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
         print(f"mlopsdeploy: {word}; {stopped.kept}", file=sys.stderr)

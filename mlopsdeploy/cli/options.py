@@ -30,6 +30,31 @@ def import_failed(command: str, error: ModuleNotFoundError) -> NoReturn:
     ) from error
 
 
+# What brings a package that a command imports later, when its work is to need it.
+_EXTRAS = {
+    "cv2": "edge",
+    "filelock": "batch",
+    "flask": "serve",
+    "granian": "serve",
+    "jinja2": "report",
+    "matplotlib": "report",
+    "msgspec": "serve",
+    "prometheus_client": "serve",
+    "pyarrow": "batch",
+    "tokenizers": "text",
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> ConfigError | None:
+    """What to install, if that is all that is wrong."""
+    package = (error.name or "").partition(".")[0]
+    if package not in _EXTRAS:
+        return None
+    return ConfigError(
+        f"this needs the package {package!r}: pip install 'mlopsdeploy[{_EXTRAS[package]}]'"
+    )
+
+
 def say(line: str) -> None:
     """What takes long, in one line, on standard error."""
     print(line, file=sys.stderr)
