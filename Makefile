@@ -5,7 +5,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo check test bench clean
+# What the tests need of mlopsdeploy's extras.
+EXTRAS := batch,serve,edge,package,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow
+
+.PHONY: demo check test dist test-wheel bench clean
 
 ## Score examples/reviews.csv with the built-in model and show the result.
 demo: $(VENV)/.batch
@@ -23,6 +26,27 @@ check: $(VENV)/.dev
 ## Everything else that must hold.
 test: $(VENV)/.dev
 	$(BIN)/pytest
+
+## Wheel and sdist in dist/, the wheel made from the sdist; checked.
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+## The tests against the installed wheel: in an environment of its own, beside no source tree.
+test-wheel: dist
+	rm -rf build/wheel
+	mkdir -p build/wheel/source
+	tar -xzf dist/*.tar.gz -C build/wheel/source --strip-components=1
+	rm -rf build/wheel/source/mlopsdeploy
+	$(PYTHON) -m venv build/wheel/venv
+	build/wheel/venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+	build/wheel/venv/bin/python -m pip install --quiet --group build/wheel/source/pyproject.toml:dev
+	build/wheel/venv/bin/python -m pip install --quiet "$$(ls dist/*.whl)[$(EXTRAS)]"
+	cd build/wheel/source && ../venv/bin/python -c \
+		"import mlopsdeploy; assert 'site-packages' in mlopsdeploy.__file__, mlopsdeploy.__file__"
+	cd build/wheel/source && ../venv/bin/pytest
 
 ## Speed, as ratios within one run; see benchmarks/README.md.
 bench: $(VENV)/.dev
@@ -43,5 +67,5 @@ $(VENV)/.batch: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --group dev
-	$(BIN)/python -m pip install --quiet --editable '.[batch,serve,edge,package,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.batch
