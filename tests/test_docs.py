@@ -1,4 +1,7 @@
-"""Docs are tests: every command in README.md runs, every file in configs/ validates and runs."""
+"""Docs are tests: every command in them runs, every file in configs/ validates and runs.
+
+The guides in docs/guides have tests of their own: test_guides.py.
+"""
 
 import json
 import os
@@ -16,19 +19,22 @@ from pathlib import Path
 import pytest
 import yaml
 
+import mlopsdeploy
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONFIGS = sorted((REPOSITORY / "configs").glob("*.yaml"))
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+CHINESE = REPOSITORY / "README.zh-CN.md"
 
 
-def blocks():
-    """README.md's bash blocks as lists of lines, continued lines joined."""
-    text = (REPOSITORY / "README.md").read_text("utf-8")
-    for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL):
-        lines = (line.strip() for line in block.replace("\\\n", " ").splitlines())
-        yield [line for line in lines if line]
+def blocks(pages=PAGES):
+    """The bash blocks as lists of lines, continued lines joined."""
+    for page in pages:
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            lines = (line.strip() for line in block.replace("\\\n", " ").splitlines())
+            yield [line for line in lines if line]
 
 
 def commands():
@@ -39,7 +45,9 @@ def commands():
 # A server runs until it is stopped: its block, and what follows it in the block, is a test of its
 # own.
 SERVED = [block for block in blocks() if block[0].startswith("mlopsdeploy serve")]
-NOT_HERE = [line for line in commands() if re.search(r"# not run|--camera (0|rtsp)\b", line)]
+NOT_HERE = [
+    line for line in dict.fromkeys(commands()) if re.search(r"# not run|--camera (0|rtsp)\b", line)
+]
 RUN = [
     line for line in commands() if line not in NOT_HERE and not line.startswith("mlopsdeploy serve")
 ]
@@ -109,13 +117,22 @@ def post(url, body):
         return json.load(response)
 
 
-def test_the_readme_has_commands():
+def test_the_docs_have_commands():
     assert any(line.startswith("mlopsdeploy batch") for line in RUN)
     assert SERVED
 
 
+def test_the_chinese_readme_has_the_same_commands():
+    """Word for word, but for comments; so those that run above are its own."""
+
+    def bare(pages):
+        return [[re.sub(r"\s+# .*", "", line) for line in block] for block in blocks(pages)]
+
+    assert bare([CHINESE]) == bare(PAGES[:1])
+
+
 @pytest.mark.parametrize("line", list(dict.fromkeys(RUN)))
-def test_a_command_of_the_readme(clone, line):
+def test_a_command_of_the_docs(clone, line):
     done = shell(clone, line)
     assert done.returncode == 0, f"{line}\n{done.stderr}"
     assert "Traceback" not in done.stderr
@@ -124,7 +141,7 @@ def test_a_command_of_the_readme(clone, line):
 @pytest.mark.parametrize(
     "block", [block for block in SERVED if "# not run" not in block[0]], ids=lambda block: block[0]
 )
-def test_a_server_of_the_readme_and_its_callers(clone, block):
+def test_a_server_of_the_docs_and_its_callers(clone, block):
     port = free_port()
     lines = (re.sub(r"\s+# .*", "", line) for line in block)
     command, *callers = (re.sub(r"\b8080\b", str(port), line) for line in lines)
@@ -152,6 +169,15 @@ def test_the_batch_config_runs(clone):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_config_of_pictures_runs(clone):
+    load(BatchSettings, str(REPOSITORY / "configs" / "batch-pictures.yaml"), {}, {})
+    done = shell(clone, "mlopsdeploy batch --config configs/batch-pictures.yaml --json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["rows"] == 3
+    assert found["labels"] == {"Chair": 3, "Car": 2}
+
+
 def test_the_serve_config_runs(clone):
     settings = load(ServeSettings, str(REPOSITORY / "configs" / "serve.yaml"), {}, {})
     assert {"fraud", "sentiment"} == {served.called for served in settings.models}
@@ -165,6 +191,21 @@ def test_the_serve_config_runs(clone):
         assert list(answer) == ["is_fraud", "score", "threshold", "model", "version"]
 
 
+def test_the_config_of_a_server_of_pictures_runs(clone):
+    load(ServeSettings, str(REPOSITORY / "configs" / "serve-pictures.yaml"), {}, {})
+    picture = Path(mlopsdeploy.__file__).parent / "builtin" / "detector" / "example.jpg"
+    port = free_port()
+    with running(clone, f"mlopsdeploy serve -c configs/serve-pictures.yaml --port {port}", port):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/objects", picture.read_bytes(), {"Content-Type": "image/jpeg"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            answer = json.load(response)
+    assert answer["people"] is False
+    assert {one["label"] for one in answer["detections"]} == {"Car", "Chair"}
+    assert (answer["width"], answer["height"]) == (640, 360)
+
+
 def test_the_edge_config_runs(clone):
     load(EdgeSettings, str(REPOSITORY / "configs" / "edge.yaml"), {}, {})
     line = (
@@ -175,6 +216,16 @@ def test_the_edge_config_runs(clone):
     assert (clone / "events.jsonl").read_text("utf-8").count('"event": "frame"') == 9
 
 
+def test_the_edge_lines_config_runs(clone):
+    load(EdgeSettings, str(REPOSITORY / "configs" / "edge-lines.yaml"), {}, {})
+    (clone / "chat.log").write_text("Works like a charm.\nBroke on day two.\n", "utf-8")
+    done = shell(clone, "mlopsdeploy edge -c configs/edge-lines.yaml --limit 2")
+    assert done.returncode == 0, done.stderr
+    events = map(json.loads, (clone / "answers.jsonl").read_text("utf-8").splitlines())
+    labels = [event["label"] for event in events if event["event"] == "line"]
+    assert labels == ["POSITIVE", "NEGATIVE"]
+
+
 def test_the_choose_config_runs(clone):
     load(ChooseSettings, str(REPOSITORY / "configs" / "choose.yaml"), {}, {})
     done = shell(clone, "mlopsdeploy choose -c configs/choose.yaml --yes --seconds 0.3 --json")
@@ -183,7 +234,9 @@ def test_the_choose_config_runs(clone):
 
 
 def test_every_config_has_a_test():
-    assert [path.stem for path in CONFIGS] == ["batch", "choose", "edge", "serve"]
+    assert sorted(path.stem for path in CONFIGS) == [
+        "batch", "batch-pictures", "choose", "edge", "edge-lines", "serve", "serve-pictures",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -202,7 +255,7 @@ def test_a_config_shows_every_setting(name, settings):
     assert isinstance(yaml.safe_load(text), dict)
 
 
-def test_files_the_readme_links_to_exist():
-    text = (REPOSITORY / "README.md").read_text("utf-8")
-    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
-        assert (REPOSITORY / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, CHINESE], ids=lambda page: page.name)
+def test_files_that_docs_link_to_exist(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8")):
+        assert (page.parent / target).exists(), target

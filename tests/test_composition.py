@@ -1,0 +1,244 @@
+"""Every task on every runtime under every strategy: the same rows get the same answers.
+
+What the answers must be is worked out by other means: arithmetic for numbers and pictures,
+transformers' own model for texts. docs/composition.py says which cells there are, and README.md
+shows them.
+"""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from mlopsdeploy import plugins
+from mlopsdeploy.batch.command import run_batch
+from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings
+from mlopsdeploy.edge.command import run_edge
+from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.model import load_model
+from mlopsdeploy.serve import create_app
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+MATRIX = runpy.run_path(str(REPOSITORY / "docs" / "composition.py"))
+WORKS, RUNTIMES = MATRIX["WORKS"], MATRIX["RUNTIMES"]
+CELLS = [
+    (task, runtime, strategy)
+    for task, works in WORKS.items()
+    for runtime, strategies in works.items()
+    for strategy in strategies
+    if runtime != "tflite"
+]
+EMPTY = [(task, runtime) for task in WORKS for runtime in RUNTIMES if runtime not in WORKS[task]]
+
+NUMBERS = [(23, 4, 10.5), (60, 0, 250.0), (40, 3, 0.0), (71, 9, 299.9), (35, 1, 60.25)]
+RECTANGLES = [
+    ("red", (0.25, 0.25, 0.75, 0.75)),
+    ("green", (0.5, 0.0, 1.0, 0.5)),
+    ("blue", (0.0, 0.0, 0.125, 1.0)),
+]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory, bert_checkpoint, bert):
+    """By task, a folder with the model in every format that a runtime opens."""
+    folder = tmp_path_factory.mktemp("composition")
+    script = REPOSITORY / "tests" / "composition_models.py"
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder)],
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    both = folder / "bert"
+    both.mkdir()
+    for file in [*bert_checkpoint.iterdir(), bert / "onnx"]:
+        (both / file.name).symlink_to(file)
+    return {
+        "text_classification": both,
+        "tabular_classification": folder / "churn",
+        "image_classification": folder / "colors",
+        "object_detection": folder / "finder",
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory, reviews, rectangle):
+    """By task, what batch reads: texts, numbers, a folder of pictures."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = reviews(12, seed=6)
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "texts.jsonl").write_text(lines, "utf-8")
+    rows = ["age,visits,spend", *(",".join(map(str, row)) for row in NUMBERS)]
+    (folder / "numbers.csv").write_text("\n".join(rows) + "\n", "utf-8")
+    pictures = folder / "pictures"
+    pictures.mkdir()
+    for number, (color, box) in enumerate(RECTANGLES):
+        # As large as the model takes, so that no resizing makes a difference.
+        cv2.imwrite(str(pictures / f"{number}.png"), rectangle(color, box, (64, 64)))
+    return {
+        "text_classification": folder / "texts.jsonl",
+        "tabular_classification": folder / "numbers.csv",
+        "image_classification": pictures,
+        "object_detection": pictures,
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(bert_checkpoint, data):
+    """By task, label, score and, for objects, the box of each row."""
+    spent = 0.05, -0.4, 0.01
+    leaves = [1 / (1 + np.exp(1 - np.dot(row, spent))) for row in NUMBERS]
+    colors = []
+    for color, (x1, y1, x2, y2) in RECTANGLES:
+        exponent = np.exp(20 * (x2 - x1) * (y2 - y1))
+        colors.append((color, exponent / (exponent + 2), None))
+    return {
+        "text_classification": _of_transformers(bert_checkpoint, data["text_classification"]),
+        "tabular_classification": [
+            ("leaves" if p >= 0.5 else "stays", max(p, 1 - p), None) for p in leaves
+        ],
+        "image_classification": colors,
+        "object_detection": [(color, 0.9, box) for color, box in RECTANGLES],
+    }
+
+
+def _of_transformers(checkpoint, file):
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForSequenceClassification.from_pretrained(checkpoint)
+    answers = []
+    for line in file.read_text("utf-8").splitlines():
+        encoded = tokenizer(json.loads(line)["text"], truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            scores = model(**encoded).logits.softmax(-1)[0]
+        answers.append((model.config.id2label[int(scores.argmax())], float(scores.max()), None))
+    return answers
+
+
+# ---------------------------------------------------------------- the strategies
+
+
+def by_batch(model, runtime, task, file, folder):
+    """One row of output for each of the input."""
+    out = folder / "out.jsonl"
+    settings = BatchSettings(
+        input=str(file), output=str(out), model=str(model), runtime=runtime, precision="float32"
+    )
+    run_batch(settings)
+    return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+def by_serve(model, runtime, task, file, folder):
+    """One request for each row."""
+    loaded = load_model(str(model), runtime=runtime, precision="float32", threads=1, streams=1)
+    client = create_app({"m": loaded}, ServeSettings()).test_client()
+    answers = []
+    for body, kind in _bodies(task, file):
+        answer = client.post("/v1/models/m:predict", data=body, content_type=kind)
+        assert answer.status_code == 200, answer.text
+        answers.append(answer.json)
+    return answers
+
+
+def _bodies(task, file):
+    if file.is_dir():
+        return [(path.read_bytes(), "image/png") for path in sorted(file.iterdir())]
+    if task == "tabular_classification":
+        rows = NUMBERS
+    else:
+        rows = [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()]
+    return [(json.dumps({"instances": row}), "application/json") for row in rows]
+
+
+def by_edge(model, runtime, task, file, folder):
+    """One event for each picture or line."""
+    events = folder / "events.jsonl"
+    flag, path = _watch(task, file, folder)[:2]
+    settings = EdgeSettings(
+        **{flag.removeprefix("--"): path}, model=str(model), runtime=runtime, precision="float32",
+        threads=1, window=None if flag == "--lines" else False, events=str(events),
+    )  # fmt: skip
+    _, code = run_edge(settings)
+    assert code == 0
+    return _events(events)
+
+
+def _watch(task, file, folder):
+    """The flags that name what there is to watch."""
+    if file.is_dir():
+        return ["--camera", str(file), "--no-window"]
+    rows = [json.loads(body)["instances"] for body, _ in _bodies(task, file)]
+    said = [row if isinstance(row, str) else ",".join(map(str, row)) for row in rows]
+    lines = folder / "lines.txt"
+    lines.write_text("\n".join(said) + "\n", "utf-8")
+    return ["--lines", str(lines)]
+
+
+def _events(file):
+    said = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+    return [event for event in said if event["event"] in ("frame", "line")]
+
+
+STRATEGIES = {"batch": by_batch, "serve": by_serve, "edge": by_edge}
+
+
+def check(task, answers, expected):
+    """Labels, scores and boxes are those that they must be."""
+    assert len(answers) == len(expected)
+    for answer, (label, score, box) in zip(answers, expected, strict=True):
+        found = answer
+        if "detections" in answer:
+            (found,) = answer["detections"]
+        assert found["label"] == label
+        assert found["score"] == pytest.approx(score, abs=2e-4)
+        if box:
+            assert found["relative"] == pytest.approx(box, abs=1e-4)
+
+
+# ---------------------------------------------------------------- the matrix
+
+
+@pytest.mark.parametrize(("task", "runtime", "strategy"), CELLS)
+def test_a_cell(models, data, expected, tmp_path, task, runtime, strategy):
+    answers = STRATEGIES[strategy](models[task], runtime, task, data[task], tmp_path)
+    check(task, answers, expected[task])
+
+
+@pytest.mark.parametrize("task", [task for task, works in WORKS.items() if "tflite" in works])
+def test_a_cell_of_tflite(models, data, expected, tmp_path, tflite_python, task):
+    """In an environment of its own, which has the edge alone."""
+    events = tmp_path / "events.jsonl"
+    done = subprocess.run(
+        [
+            str(tflite_python), "-m", "mlopsdeploy", "edge", *_watch(task, data[task], tmp_path),
+            "--model", str(models[task]), "--runtime", "tflite", "--threads", "1",
+            "--events", str(events),
+        ],
+        capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    check(task, _events(events), expected[task])
+
+
+@pytest.mark.parametrize(("task", "runtime"), EMPTY)
+def test_an_empty_cell_says_why(models, task, runtime):
+    with pytest.raises(MlopsDeployError) as refused:
+        load_model(str(models[task]), runtime=runtime, precision="float32", threads=1)
+    assert runtime in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_task_or_runtime_is_left_out():
+    assert set(WORKS) == set(plugins.names("tasks"))
+    assert set(RUNTIMES) == set(plugins.names("runtimes"))
+
+
+@pytest.mark.parametrize("file", MATRIX["READMES"])
+def test_the_readme_shows_it(file):
+    assert MATRIX["table"](MATRIX["READMES"][file]) in (REPOSITORY / file).read_text("utf-8")
