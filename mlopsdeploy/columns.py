@@ -40,10 +40,11 @@ class ModelFiles:
 
     `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "litert" (a `.tflite`),
     "keras" (`.keras` or `.h5`), "saved_model" (a folder), "checkpoint" (a Hugging Face folder with
-    safetensors). `digest` is the SHA-256 of everything that shapes its answers. `task` is empty
-    where nothing but the graph itself can tell. `said` is all that `model.yaml` says, `metadata`
-    what the graph's own file says (see `models.tflite_metadata`), and `labels_from` where the
-    labels were found.
+    safetensors), or the suffix of a file that an outside package's runtime opens. `digest` is the
+    SHA-256 of everything that shapes its answers. `task` is empty where nothing but the graph
+    itself can tell. `said` is all that `model.yaml` says, `metadata` what the graph's own file
+    says (see `models.tflite_metadata`), and `labels_from` where the labels were found. `float32`
+    is the graph in full precision, where the one that runs is not.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ModelFiles:
     said: Mapping[str, Any] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     labels_from: str = ""
+    float32: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Runtime(Protocol):
     """The tensors that it gives."""
 
     metadata: dict[str, str]
-    """What the file's author wrote into it, such as `feature_names`."""
+    """What the file's author wrote into it, such as `feature_names` and `classes` (JSON lists)."""
 
     streams: int
     """How many threads may usefully call `run` at the same time."""

@@ -38,7 +38,19 @@ def _share(value: object) -> object:
     return value
 
 
+def _names(value: object) -> object:
+    """`a,b,c`, as on the command line and in the environment."""
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+# Bytes of a request, unless said: 16 MiB because a telephone's JPEG has up to 8 MB, and base64 adds
+# a third.
+MAX_BODY = 4 << 20
+MAX_BODY_OF_PICTURES = 16 << 20
+
 Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Features = Annotated[tuple[str, ...], BeforeValidator(_names)]
+LongText = Literal["head", "head-tail", "chunks"]
 
 
 class Strict(BaseModel):
@@ -77,8 +89,9 @@ class BatchSettings(Settings):
     output: str | None = None
     if_exists: Literal["replace", "append", "fail"] = "replace"
     text_column: str | None = None
-    features: tuple[str, ...] = ()
-    long_text: Literal["head", "head-tail", "chunks"] = "head"
+    image_column: str | None = None
+    features: Features = ()
+    long_text: LongText = "head"
     max_flips: Share = 0.01
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     limit: Annotated[int, Field(ge=1)] | None = None
@@ -113,18 +126,13 @@ class BatchSettings(Settings):
         """`off` on the command line overrides a schedule in the YAML."""
         return None if value == "off" else value
 
-    @field_validator("features", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`a,b,c`, as on the command line and in the environment."""
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
 
 class Route(Strict):
     """How a model's callers know it; what is not said here, its `model.yaml` says under `serve:`.
 
     `answer` maps each key of the answer to where its value comes from: `label`, `score`, `scores`,
-    `scores.LABEL`, `label == LABEL`, `threshold`, `model`, `version`.
+    `scores.LABEL`, `label == LABEL`, `threshold`, `model`, `version`; of a detector `detections`,
+    of pictures `width` and `height`.
     """
 
     route: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")] | None = None
@@ -145,7 +153,10 @@ class ServedModel(Route, Running, Pinned):
         if self.name:
             return self.name
         last = self.model.rstrip("/").rpartition("/")[2].partition("@")[0]
-        stem = last.rpartition(".")[0] if last.endswith(_MODEL_SUFFIXES) else last
+        if self.model.startswith("models:/"):  # of MLflow's registry; what is last is a version
+            last = self.model.removeprefix("models:/").partition("/")[0].partition("@")[0]
+        is_file = last.endswith(_MODEL_SUFFIXES) or Path(self.model).is_file()
+        stem = last.rpartition(".")[0] if is_file and "." in last else last
         return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "model"
 
     @model_validator(mode="before")
@@ -167,7 +178,7 @@ class ServeSettings(Running):
     workers: Annotated[int, Field(ge=1, le=1024)] | None = None
     request_threads: Annotated[int, Field(ge=1, le=1024)] = 16
     server: Literal["granian", "gunicorn"] = "granian"
-    max_body: Annotated[ByteSize, Field(gt=0)] = ByteSize(4 * 1024 * 1024)
+    max_body: Annotated[ByteSize, Field(gt=0)] | None = None
     header_timeout: Annotated[float, Field(gt=0)] = 10.0
     drain_timeout: Annotated[float, Field(gt=0)] = 30.0
     access_log: bool = False
@@ -191,6 +202,12 @@ class EdgeSettings(Settings):
 
     model: str = "detector"
     camera: str = "0"
+    lines: str | None = None
+    follow: bool = False
+    baud: Annotated[int, Field(ge=50)] | None = None
+    echo: bool = False
+    features: Features = ()
+    long_text: LongText = "head"
     limit: Annotated[int, Field(ge=1)] | None = None
     width: Annotated[int, Field(ge=1, le=100_000)] | None = None
     height: Annotated[int, Field(ge=1, le=100_000)] | None = None
@@ -203,6 +220,14 @@ class EdgeSettings(Settings):
     snapshots: str | None = None
     snapshot_seconds: Annotated[float, Field(ge=0)] = 1.0
     preview: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_text(cls, value: object) -> object:
+        """The model for lines, unless another is named, is one of text."""
+        if isinstance(value, dict) and value.get("lines") is not None:
+            return {"model": "sentiment", **value}
+        return value
 
     @field_validator("camera", "preview", mode="before")
     @classmethod

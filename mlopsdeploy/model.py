@@ -17,7 +17,7 @@ from mlopsdeploy.columns import Columns, ModelFiles, Runtime, Task, TaskOptions,
 from mlopsdeploy.compile import checkpoint, keras, quantize
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.models import find_model
-from mlopsdeploy.models.cache import cache_folder
+from mlopsdeploy.models.cache import cache_folder, note_use
 from mlopsdeploy.planner import Rows, plan
 
 # Scores move a little with the rows that share a batch: by 2e-6 in float32, by up to 0.005 in
@@ -140,8 +140,9 @@ def load_model(
     """Load a model by name, path or hub id.
 
     Args:
-        reference: `sentiment`, `fraud`, a Hugging Face folder, an `.onnx`, `.keras`, `.h5` or
-            `.tflite` file, a SavedModel, or `org/name[@revision]`.
+        reference: `sentiment`, `fraud`, a Hugging Face or MLflow folder, an `.onnx`, `.keras`,
+            `.h5` or `.tflite` file, a SavedModel, `org/name[@revision]`, or `models:/name@alias`;
+            see `models.files`.
         runtime: "auto", "openvino", "onnxruntime", "litert", "tensorflow", "torch", or what a
             plug-in adds.
         precision: "auto", "float32", "bfloat16" or "int8". Auto is what the model's `model.yaml`
@@ -169,6 +170,7 @@ def load_model(
     """
     files = _find(reference, digest)
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, say=say)
+    note_use(graph, files.name, reference)
     precisions = getattr(runtime_class, "precisions", ())
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
@@ -180,7 +182,10 @@ def load_model(
         running: Runtime = runtime_class(file, precision=precision, threads=threads, **spread)
         return running
 
-    exact = _once(lambda: run(graph, "float32"))
+    # A quantised graph may bring the one that it was made from, in the same format.
+    brought = files.float32 if files.float32 and files.float32.suffix == graph.suffix else None
+    floating = brought or graph
+    exact = _once(lambda: run(floating, "float32"))
 
     def assemble(file: Path, precision: str) -> Model:
         running = exact() if precision == "float32" else run(file, precision)
@@ -191,10 +196,11 @@ def load_model(
         return Model(files.name, files.version, files.digest, task, running, look, files.said)
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
-        return assemble(graph, precision)
+        return assemble(graph if precision == files.precision else floating, precision)
     if files.task == "text_classification" and "openvino" in runtime_class.formats:
         quantized = _quantized(files, graph, options, assemble, calibrate, max_flips, say)
         if quantized is not None:
+            note_use(quantized.file, files.name, reference)
             digest = hashlib.sha256((files.digest + quantized.digest).encode()).hexdigest()
             model = assemble(quantized.file, "int8")
             return replace(model, digest=digest, proof=quantized.proof)
@@ -209,13 +215,19 @@ def prepare_model(
     digest: str | None = None,
     trust_model: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> None:
+) -> Path:
     """Find a model and compile it where need be, so that loading it later is quick.
+
+    Returns:
+        The file that its runtime opens.
 
     Raises:
         ConfigError, ModelError: as `load_model` does.
     """
-    _choose(_find(reference, digest), runtime, trust_model=trust_model, say=say)
+    files = _find(reference, digest)
+    _, graph = _choose(files, runtime, trust_model=trust_model, say=say)
+    note_use(graph, files.name, reference)
+    return graph
 
 
 def _find(reference: str, digest: str | None) -> ModelFiles:
@@ -284,7 +296,7 @@ def _choose(
     files: ModelFiles, runtime: str, *, trust_model: bool, say: Callable[[str], None]
 ) -> tuple[Any, Path]:
     """The runtime's class and the file that it runs, compiled first where need be."""
-    preferred = _preferred(files)
+    preferred = preferred_runtimes(files)
     if runtime == "auto":
         runtime = next((name for name in preferred if plugins.installed(name)), "")
         if not runtime:
@@ -316,14 +328,14 @@ def _choose(
     )
 
 
-def _preferred(files: ModelFiles) -> tuple[str, ...]:
+def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     """What a model runs on when nobody says: the first of these that is installed."""
     if files.task == "text_classification":
         return ("openvino", "onnxruntime", "torch")
     for format_, runtimes in _PREFERRED.items():
         if format_ in files.graphs:
             return runtimes
-    return plugins.names("runtimes")
+    return plugins.runtimes_for(next(iter(files.graphs))) or plugins.names("runtimes")
 
 
 def _compile_keras(

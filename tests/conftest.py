@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -515,16 +516,19 @@ def environment(request: pytest.FixtureRequest) -> Callable[..., Path]:
     """
 
     def make(name: str, *arguments: str) -> Path:
-        project = (REPOSITORY / "pyproject.toml").read_text("utf-8")
-        stamp = hashlib.sha256(" ".join([project, *arguments]).encode()).hexdigest()[:16]
+        what = " ".join(arguments)
+        if str(REPOSITORY) in what:
+            what += (REPOSITORY / "pyproject.toml").read_text("utf-8")
+        stamp = hashlib.sha256(what.encode()).hexdigest()[:16]
         folder = Path(request.config.cache.mkdir(name)) / stamp
         python = folder / "bin" / "python"
         if (folder / "complete").exists():
             return python
         shutil.rmtree(folder, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True, timeout=120)
+        venv = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
+        subprocess.run(venv, check=True, timeout=120)
         done = subprocess.run(
-            [str(python), "-m", "pip", "install", "--quiet", *arguments],
+            [sys.executable, "-m", "uv", "pip", "install", "--python", str(python), *arguments],
             capture_output=True, text=True, check=False, timeout=280,
         )  # fmt: skip
         if done.returncode:
@@ -534,3 +538,54 @@ def environment(request: pytest.FixtureRequest) -> Callable[..., Path]:
         return python
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tflite_python(environment: Callable[..., Path]) -> Path:
+    """A Python with 'mlopsdeploy[edge-tflite]' and nothing else: tflite-runtime wants NumPy 1."""
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("tflite-runtime has no wheel past Python 3.11")
+    if (REPOSITORY / "mlopsdeploy").is_dir():
+        return environment("tflite-runtime", "-e", f"{REPOSITORY}[edge-tflite]")
+    # `make test-wheel`: the wheel that was installed.
+    said = json.loads(metadata.distribution("mlopsdeploy").read_text("direct_url.json") or "{}")
+    return environment("tflite-runtime", f"mlopsdeploy[edge-tflite] @ {said['url']}")
+
+
+# ---------------------------------------------------------------- a browser
+
+
+@pytest.fixture(scope="session")
+def chromium_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One Chromium for all tests, started by the first that wants it."""
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not (binary and driver):
+        pytest.skip("chromium and chromedriver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = binary
+    for flag in (
+        "headless=new", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run", "disable-sync",
+        "disable-background-networking", "disable-component-update",
+        f"user-data-dir={tmp_path_factory.mktemp('chromium')}",
+    ):  # fmt: skip
+        options.add_argument(f"--{flag}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture
+def chromium(chromium_process: Any) -> Iterator[Any]:
+    """Selenium's driver of it: an empty page of 1280 × 900, and nothing in its logs yet."""
+    browser = chromium_process
+    browser.get("about:blank")
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    browser.set_window_size(1280, 900)
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    yield browser
+    browser.get("about:blank")  # lets go of what the page has open

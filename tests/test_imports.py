@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+import mlopsdeploy
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-PACKAGE = REPOSITORY / "mlopsdeploy"
+PACKAGE = Path(mlopsdeploy.__file__).parent  # installed, or the source tree
 
 # What the help of the command line may load beside the standard library: Typer and what it needs.
 # Typer reads the types of a command's flags with pydantic where that is installed.
@@ -38,7 +40,7 @@ print("@", *sorted({name.partition(".")[0] for name in set(sys.modules) - before
 
 def modules():
     for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(REPOSITORY).with_suffix("").parts
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
         # tflite-runtime has an environment of its own: see runtimes/test_tflite.py.
         if parts[-1] not in ("__main__", "export_onnx", "export_litert", "tflite"):
             yield ".".join(parts).removesuffix(".__init__")
@@ -78,8 +80,6 @@ def test_every_module_can_be_imported_by_name(name):
 
 
 def test_public_names_are_there():
-    import mlopsdeploy
-
     for name in mlopsdeploy.__all__:
         assert getattr(mlopsdeploy, name)
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -51,7 +51,7 @@ def test_installed_imports_nothing():
     [
         ("runtimes", "openvino", "openvino", "openvino"),
         ("runtimes", "torch", "transformers", "torch"),
-        ("tasks", "text_classification", "tokenizers", "batch"),
+        ("tasks", "text_classification", "tokenizers", "text"),
         ("tasks", "object_detection", "cv2", "edge"),
     ],
 )
