@@ -343,3 +343,14 @@ def test_a_tabular_model(mlopsdeploy, customers, churn_onnx):
     summary = json.loads(done.out)
     assert (summary["rows"], summary["failed"]) == (50, 0)
     assert summary["columns"] == {name: name for name in ("age", "visits", "spend")}
+
+
+def test_a_pattern_that_the_shell_has_spread_out(mlopsdeploy, tmp_path):
+    for name in ("a.csv", "b.csv", "c.csv"):
+        (tmp_path / name).write_text("text\ngood\n", "utf-8")
+    done = mlopsdeploy("batch", "a.csv", "b.csv", "c.csv")
+    assert done.code == 2
+    assert done.lines == [
+        "mlopsdeploy: 3 inputs, where one is taken; name their folder, or quote the pattern: "
+        "'photos/*.jpg'"
+    ]

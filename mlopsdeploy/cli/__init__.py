@@ -34,7 +34,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-app.command()(batch)
+# So that a pattern which the shell has spread out gets a better word than "unexpected".
+app.command(context_settings={"allow_extra_args": True})(batch)
 app.command()(serve)
 app.command()(edge)
 app.command()(choose)

@@ -13,6 +13,7 @@ from mlopsdeploy.errors import ConfigError
 
 
 def batch(
+    context: typer.Context,
     input: Annotated[
         str | None,
         typer.Argument(
@@ -130,10 +131,16 @@ def batch(
     """Score every row of a file, or every picture of a folder.
 
     Writes each row as it is, with label and score behind it, or the objects that a detector found.
-    All settings can also stand in a
-    YAML file (--config) or in the environment (MLOPSDEPLOY_BATCH_SIZE=500).
+    All settings can also stand in a YAML file (--config) or in the environment
+    (MLOPSDEPLOY_BATCH_SIZE=500).
     """
-    flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
+    not_settings = ("config", "json_summary", "context")
+    flags = {key: value for key, value in locals().items() if key not in not_settings}
+    if context.args:
+        raise ConfigError(
+            f"{len(context.args) + 1} inputs, where one is taken; name their folder, or quote the "
+            "pattern: 'photos/*.jpg'"
+        )
 
     try:
         from mlopsdeploy.batch import command

@@ -118,7 +118,8 @@ def _check_runtimes(
         except (ConfigError, ModelError) as error:
             if _does_not_apply(error):
                 continue
-            note(runtime, FAILED, str(error))
+            # That it can't run elsewhere breaks no promise; where it runs by default is told above.
+            note(runtime, FAILED if runtime == first else SKIPPED, str(error))
             continue
         precision = model.runtime.precision
         where = f"{runtime} {precision}"
