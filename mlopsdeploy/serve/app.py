@@ -142,7 +142,7 @@ def create_app(
     open_inference.add(app, served, settings.max_body or MAX_BODY)
     _add_operations(app, metrics, list(served))
     document = openapi.document(app.endpoints, served)
-    pages.add(app, served)
+    pages.add(app, app.endpoints, served)
     app.add_url_rule("/openapi.json", view_func=lambda: json_response(document))
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(Exception, _fault)

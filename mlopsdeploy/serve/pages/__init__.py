@@ -11,17 +11,14 @@ from base64 import b64decode
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-from flask import Response, request
+from flask import Flask, Response, request
 
 from mlopsdeploy import __version__
-from mlopsdeploy.serve.endpoint import JSON, Predict, Served
+from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
 from mlopsdeploy.serve.pictures import TYPES
-
-if TYPE_CHECKING:
-    from mlopsdeploy.serve.app import App
 
 _TYPES = {
     ".css": "text/css; charset=utf-8",
@@ -39,11 +36,12 @@ _HEADERS = {
 }
 
 
-def add(app: App, served: Mapping[str, Served]) -> None:
+def add(app: Flask, endpoints: Mapping[str, Endpoint], served: Mapping[str, Served]) -> None:
     """The page, what it is made of, and what it must know of the models.
 
     Args:
-        app: with an endpoint for each model.
+        app: gets the routes.
+        endpoints: by path; one for each model, at least.
         served: the models by name, in the order in which the page lists them.
     """
     for file in resources.files(__name__).iterdir():
@@ -52,7 +50,7 @@ def add(app: App, served: Mapping[str, Served]) -> None:
             _add_file(app, path, file.read_bytes(), kind)
     ways = {
         endpoint.served.name: (path, endpoint)
-        for path, endpoint in app.endpoints.items()
+        for path, endpoint in endpoints.items()
         if isinstance(endpoint, Predict)
     }
     models = [_about(one, *ways[name]) for name, one in served.items()]
@@ -88,7 +86,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
     }
 
 
-def _add_example(app: App, name: str, url: str) -> str:
+def _add_example(app: Flask, name: str, url: str) -> str:
     """A picture that came as a data URL (see `models.files`), at an address of its own."""
     head, _, content = url.partition(";base64,")
     path = f"page/examples/{name}"
@@ -96,7 +94,7 @@ def _add_example(app: App, name: str, url: str) -> str:
     return path
 
 
-def _add_file(app: App, path: str, content: bytes, kind: str) -> None:
+def _add_file(app: Flask, path: str, content: bytes, kind: str) -> None:
     etag = hashlib.sha256(content).hexdigest()[:32]
 
     def view() -> Response:

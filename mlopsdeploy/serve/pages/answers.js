@@ -1,7 +1,7 @@
 // An answer as a person reads it: what was found, how sure the model is, and the rest in small.
 // Which key of the answer means what, the model's template says.
 
-import { make } from "./forms.js";
+import { make } from "./elements.js";
 
 export function showAnswer(model, answer) {
   const keys = Object.entries(model.answer).filter(([key]) => key in answer);

@@ -4,17 +4,11 @@
 //   row()         the row as JSON text, of what stands in the form
 //   find(where)   the control that a problem's pointer (".V4", "[3]" or "") means
 
+import { make } from "./elements.js";
 import { pictureForm } from "./pictures.js";
 
 const JSON_NUMBER = /^-?(0|[1-9]\d*)(\.\d+)?(e[+-]?\d+)?$/i;
 const ANY_NUMBER = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
-
-/** An element with properties and children; children are nodes or text, never HTML. */
-export function make(tag, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(tag), properties);
-  element.append(...children);
-  return element;
-}
 
 export function formOf(model) {
   const makers = { text: textForm, numbers: gridForm, values: gridForm, arrays: arraysForm, pictures: pictureForm };

@@ -1,7 +1,8 @@
 // The page: a form for the chosen model, its answer, the same request for a terminal, live numbers.
 
 import { detectionsOf, showAnswer, showProblem } from "./answers.js";
-import { formOf, make } from "./forms.js";
+import { make } from "./elements.js";
+import { formOf } from "./forms.js";
 import { Live } from "./live.js";
 
 const EMPTY = "Change what you like, then press Predict.";

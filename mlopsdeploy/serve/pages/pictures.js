@@ -1,6 +1,6 @@
 // The form of a model of pictures: a file, chosen or dropped, and what was found drawn over it.
 
-import { make } from "./forms.js";
+import { make } from "./elements.js";
 
 const NONE = "No picture yet: choose one, or drop it here.";
 const UNSEEN = "This browser can't show the picture; the server may be able to read it.";
