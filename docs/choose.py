@@ -7,16 +7,14 @@ three over six factors. Needs selenium, Chromium and the extras `batch`, `serve`
 
 from __future__ import annotations
 
-import base64
 import io
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from browser import chromium, png_of
 from PIL import Image
-from selenium import webdriver
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 1100, 2000  # CSS pixels; what is below the story is cut off
@@ -27,7 +25,6 @@ ASKED = (
 MARGIN = 12  # below the last part
 COLOURS = 256  # of the file: a third of the bytes, and nobody sees it
 LAST = "#factors"  # of the page, the last part that is shown
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars")
 
 
 def main() -> None:
@@ -41,25 +38,14 @@ def main() -> None:
 
 
 def _picture(page: Path, *, dark: bool) -> bytes:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or "google-chrome"
-    for flag in FLAGS:
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    with chromium(WIDTH, HEIGHT, dark=dark) as browser:
         browser.get(page.as_uri())
         end = browser.execute_script(
             f"return document.querySelector({LAST!r}).getBoundingClientRect().bottom"
         )
         clip = {"x": 0, "y": 0, "width": WIDTH, "height": end + MARGIN, "scale": 1}
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "clip": clip})
-    finally:
-        browser.quit()
-    drawn = Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
+        taken = png_of(browser, clip=clip)
+    drawn = Image.open(io.BytesIO(taken)).convert("RGB")
     small = io.BytesIO()
     drawn.quantize(COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(
         small, "PNG", optimize=True

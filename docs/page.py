@@ -6,31 +6,23 @@ a minute, and has Chromium fill in the form with one of them. Needs selenium and
 
 from __future__ import annotations
 
-import base64
 import csv
 import http.client
 import json
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import cycle
 from pathlib import Path
 from threading import Event, Thread
 
-from selenium import webdriver
+from browser import chromium, png_of
 from selenium.webdriver.common.by import By
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = 8080  # the default, so that the curl line is what a reader would see
 PICTURED = 1  # the row of the file that is filled in: one that is found to be fraud
 WIDTH, HEIGHT = 1280, 900  # CSS pixels
-FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-lcd-text", "--hide-scrollbars",
-)  # fmt: skip
 
 
 def main() -> None:
@@ -81,32 +73,19 @@ def _call(rows: list[dict[str, float]], enough: Event) -> None:
 
 def _picture(row: dict[str, float], *, dark: bool) -> bytes:
     """PNG."""
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        options = webdriver.ChromeOptions()
-        options.binary_location = shutil.which("chromium") or "google-chrome"
-        for flag in (*FLAGS, f"--user-data-dir={profile}"):
-            options.add_argument(flag)
-        browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-        try:
-            size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-            browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-            scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-            browser.get(f"http://127.0.0.1:{PORT}/")
-            time.sleep(30)  # the live lines need something to show
-            for place, value in enumerate(row.values()):
-                field = browser.find_element(By.ID, f"field-{place}")
-                field.clear()
-                field.send_keys(repr(value).removesuffix(".0"))
-            button = browser.find_element(By.CSS_SELECTOR, "#form button[type=submit]")
-            button.click()
-            time.sleep(0.5)
-            button.click()  # the first answer paid for the browser's connection
-            time.sleep(1)
-            shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-            return base64.b64decode(shot["data"])
-        finally:
-            browser.quit()
+    with chromium(WIDTH, HEIGHT, dark=dark) as browser:
+        browser.get(f"http://127.0.0.1:{PORT}/")
+        time.sleep(30)  # the live lines need something to show
+        for place, value in enumerate(row.values()):
+            field = browser.find_element(By.ID, f"field-{place}")
+            field.clear()
+            field.send_keys(repr(value).removesuffix(".0"))
+        button = browser.find_element(By.CSS_SELECTOR, "#form button[type=submit]")
+        button.click()
+        time.sleep(0.5)
+        button.click()  # the first answer paid for the browser's connection
+        time.sleep(1)
+        return png_of(browser)
 
 
 if __name__ == "__main__":

@@ -6,20 +6,17 @@ last run to compare with, and has Chromium show it. Needs selenium, Chromium and
 
 from __future__ import annotations
 
-import base64
 import csv
-import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from selenium import webdriver
+from browser import chromium, png_of
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT = 1100, 1120  # CSS pixels
 SPRING = "2026-06"  # rows before it are the last run's
-FLAGS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars")
 
 
 def main() -> None:
@@ -40,21 +37,9 @@ def main() -> None:
 
 
 def _picture(page: Path, *, dark: bool) -> bytes:
-    options = webdriver.ChromeOptions()
-    options.binary_location = shutil.which("chromium") or "google-chrome"
-    for flag in FLAGS:
-        options.add_argument(flag)
-    browser = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver")))
-    try:
-        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
-        size = {"width": WIDTH, "height": HEIGHT, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    with chromium(WIDTH, HEIGHT, dark=dark) as browser:
         browser.get(page.as_uri())
-        taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-    finally:
-        browser.quit()
-    return base64.b64decode(taken["data"])
+        return png_of(browser)
 
 
 if __name__ == "__main__":

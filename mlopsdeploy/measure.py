@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from mlopsdeploy.columns import Columns, Field, objects, rows_of, take
 from mlopsdeploy.model import Model
@@ -23,6 +24,7 @@ WORDS = 27  # of the median text that is made up; its spread is that of product 
 SPREAD = 0.7
 LARGEST = 50_000  # numbers of a row of arrays, before fewer rows are made
 SEED = 3
+ALONE = 0.85  # of the cores asked for: below it others are at work, and figures say less
 
 
 def seconds_of(call: Callable[[], object], seconds: float, *, least: int = 3) -> list[float]:
@@ -35,6 +37,22 @@ def seconds_of(call: Callable[[], object], seconds: float, *, least: int = 3) ->
         call()
         times.append(time.perf_counter() - started)
     return times
+
+
+def show_others(cores_ours: float, console: Console) -> None:
+    """A word on other programs, where they were at work.
+
+    Args:
+        cores_ours: of the cores that were asked for, the share that this process had.
+        console: to say it on.
+    """
+    if cores_ours < ALONE:
+        console.print(
+            f"other programs had {1 - cores_ours:.0%} of the cores meanwhile: measure again when "
+            "the machine is idle",
+            style="yellow",
+            soft_wrap=not console.is_terminal,
+        )
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:

@@ -42,7 +42,6 @@ MOST_PICTURES = 200  # that bare calls of the model get, as tensors
 NAIVE = 32  # rows per batch, in the file's order: what a plain loop computes
 GOOD = 0.9  # of bare calls of the model: little around it costs time
 WORTHWHILE = 1.1  # times as fast
-ALONE = 0.85  # of the cores asked for: below it others are at work, and figures say less
 # The stages that share a thread; the model has one for each stream.
 THREADS = {
     "reader": ("read", "parse", "encode"),
@@ -439,7 +438,7 @@ def _what_helps(report: Mapping[str, Any]) -> str:
         said.append(f"{best} would be {times:.1f} times as fast")
     elif rows:
         said.append("no other precision measured is clearly faster")
-    if report["scaling"] and report["cores_ours"] >= ALONE:
+    if report["scaling"] and report["cores_ours"] >= measure.ALONE:
         streams, scaling = report["streams"], report["scaling"]
         core = "another core should help" if scaling > 0.8 * streams else "more cores may not help"
         said.append(f"{streams} streams are {scaling:.1f} times one, so {core}")
@@ -490,13 +489,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     lines.add_row("model", f"{runs}, {report['streams']} streams")
     console.print(lines)
     console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
-    if report["cores_ours"] < ALONE:
-        console.print(
-            f"other programs had {1 - report['cores_ours']:.0%} of the cores meanwhile: measure "
-            "again when the machine is idle",
-            style="yellow",
-            soft_wrap=not console.is_terminal,
-        )
+    measure.show_others(report["cores_ours"], console)
 
 
 def _precision_line(row: Mapping[str, Any]) -> str:

@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from mlopsdeploy import measure
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.config import EdgeSettings
 from mlopsdeploy.detections import detections_of
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, Image
-from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit, show_others
+from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.outputs import Events, Outlet, Result, Sink, VideoFile
 from mlopsdeploy.edge.pipeline import Pipeline
 from mlopsdeploy.edge.sources import Source, open_source
@@ -322,7 +323,7 @@ def show(report: dict[str, Any], console: Console) -> None:
     console.print(line, soft_wrap=not console.is_terminal, markup=False)
     show_limit(report["limit"], report["precision"], console)
     console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
-    show_others(report["limit"], console)
+    measure.show_others(report["limit"]["cores_ours"], console)
 
 
 def _sink(name: str, folder: Path, source: Source, *, live: bool) -> Sink:

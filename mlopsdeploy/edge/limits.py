@@ -15,8 +15,6 @@ from mlopsdeploy.columns import Columns, rows_of
 from mlopsdeploy.models import find_model
 from mlopsdeploy.models.cache import cache_folder
 
-ALONE = 0.85  # of the cores asked for: below it others are at work, and figures say less
-
 
 class Bare:
     """Calls of a model and nothing else, one after the other.
@@ -87,17 +85,6 @@ def show_limit(found: dict[str, Any], precision: str, console: Console) -> None:
             f"bare calls: {found['gflops']:,.1f} of {found['peak_gflops']:,.0f} GFLOP/s, "
             f"{found['share_of_peak']:.1%} of large {precision} matrix products here",
             soft_wrap=soft,
-        )
-
-
-def show_others(found: dict[str, Any], console: Console) -> None:
-    """A word on other programs, where they were at work."""
-    if found["cores_ours"] < ALONE:
-        console.print(
-            f"other programs had {1 - found['cores_ours']:.0%} of the cores meanwhile: measure "
-            "again when the machine is idle",
-            style="yellow",
-            soft_wrap=not console.is_terminal,
         )
 
 

@@ -11,9 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mlopsdeploy import measure
 from mlopsdeploy.columns import Columns, take
 from mlopsdeploy.config import EdgeSettings
-from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit, show_others
+from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
 from mlopsdeploy.edge.lines.outputs import JsonLines
 from mlopsdeploy.edge.lines.parsing import parser_for
@@ -237,4 +238,4 @@ def show(report: dict[str, Any], console: Console) -> None:
     )
     show_limit(report["limit"], report["precision"], console)
     console.print(report["verdict"], soft_wrap=soft, markup=False)
-    show_others(report["limit"], console)
+    measure.show_others(report["limit"]["cores_ours"], console)

@@ -8,13 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mlopsdeploy import measure
 from mlopsdeploy.serve.bench.cores import Cores
 from mlopsdeploy.serve.bench.loads import EMPTY_CONNECTIONS
 from mlopsdeploy.serve.bench.parts import Parts
 
 MOSTLY = 0.5  # of a request's time: what takes that much sets the pace
 CLIENT_BUSY = 0.9  # of a core: then the client was measured and not the server
-ALONE = 0.85  # of the server's cores: below it others are at work, and figures say less
 
 
 def report(
@@ -176,7 +176,7 @@ def show(said: Mapping[str, Any], console: Console) -> None:
             style="yellow",
             soft_wrap=not console.is_terminal,
         )
-    elif said["server_busy"] < ALONE:
+    elif said["server_busy"] < measure.ALONE:
         console.print(
             f"at its most the server had {said['server_busy']:.0%} of its cores: it waited, "
             "most likely for other programs, so measure again when the machine is idle",
