@@ -3,6 +3,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# A file of tests is one process's: its fixtures are made once. More than four would want more memory
+# than most machines have.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the tests need of mlopsdeploy's extras.
@@ -25,7 +28,7 @@ check: $(VENV)/.dev
 
 ## Everything else that must hold.
 test: $(VENV)/.dev
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 ## Wheel and sdist in dist/, the wheel made from the sdist; checked.
 dist: $(VENV)/.dev
@@ -46,7 +49,7 @@ test-wheel: dist
 	build/wheel/venv/bin/python -m pip install --quiet "$$(ls dist/*.whl)[$(EXTRAS)]"
 	cd build/wheel/source && ../venv/bin/python -c \
 		"import mlopsdeploy; assert 'site-packages' in mlopsdeploy.__file__, mlopsdeploy.__file__"
-	cd build/wheel/source && ../venv/bin/pytest
+	cd build/wheel/source && ../venv/bin/pytest $(PARALLEL)
 
 ## Speed, as ratios within one run; see benchmarks/README.md.
 bench: $(VENV)/.dev

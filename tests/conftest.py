@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from filelock import FileLock
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -521,6 +522,10 @@ def environment(request: pytest.FixtureRequest) -> Callable[..., Path]:
             what += (REPOSITORY / "pyproject.toml").read_text("utf-8")
         stamp = hashlib.sha256(what.encode()).hexdigest()[:16]
         folder = Path(request.config.cache.mkdir(name)) / stamp
+        with FileLock(f"{folder}.lock"):  # tests run in several processes
+            return filled(name, folder, arguments)
+
+    def filled(name: str, folder: Path, arguments: tuple[str, ...]) -> Path:
         python = folder / "bin" / "python"
         if (folder / "complete").exists():
             return python

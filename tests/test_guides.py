@@ -210,4 +210,4 @@ def test_every_guide_is_short_and_in_the_index():
         text = (GUIDES / f"{page}.md").read_text("utf-8")
         assert len(text.splitlines()) <= 90
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
-            assert (GUIDES / target).exists(), target
+            assert docs.is_there(GUIDES / page, target), target

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 from functools import partial
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -22,6 +23,8 @@ from mlopsdeploy.batch.sources import open_source
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
@@ -260,6 +263,7 @@ def test_places_are_spread_out(count):
 
 
 def test_a_model_that_fails_in_its_process_is_told(look, file, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)  # the process finds `_Once` by this module's name
     broken = partial(_broken)
     monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(broken, settings))
     with pytest.raises(ConfigError, match="no such thing"):
@@ -284,6 +288,7 @@ def _broken():
 
 
 def test_a_process_that_is_killed_is_told(look, file, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
     monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(_killed, settings))
     with pytest.raises(MlopsDeployError, match="ended with code -9, perhaps for want of memory"):
         look(file)
