@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A file of tests is one process's: its fixtures are made once. More than four would want more memory
 # than most machines have.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the tests need of mlopsdeploy's extras.

@@ -219,7 +219,7 @@ def test_what_is_asked_wrongly(mlopsdeploy, leftovers, corner, bert, case):
     ],
 )
 def test_a_command_line_that_cannot_be_read(mlopsdeploy, leftovers, corner, arguments, words):
-    """Typer's own message: usage first, then what is wrong."""
+    """The last line says what is wrong; Typer's own messages begin with the usage."""
     result = mlopsdeploy("batch", "r.csv", *arguments)
     assert result.code == 2
     assert leftovers() == []
@@ -351,6 +351,6 @@ def test_a_pattern_that_the_shell_has_spread_out(mlopsdeploy, tmp_path):
     done = mlopsdeploy("batch", "a.csv", "b.csv", "c.csv")
     assert done.code == 2
     assert done.lines == [
-        "mlopsdeploy: 3 inputs, where one is taken; name their folder, or quote the pattern: "
-        "'photos/*.jpg'"
+        "mlopsdeploy: 3 inputs (a.csv, b.csv, …), where one is taken; name their folder, or quote "
+        "the pattern: 'photos/*.jpg'"
     ]

@@ -137,8 +137,10 @@ def batch(
     not_settings = ("config", "json_summary", "context")
     flags = {key: value for key, value in locals().items() if key not in not_settings}
     if context.args:
+        several = [str(input), *context.args]
+        shown = ", ".join(several[:2]) + (", …" if len(several) > 2 else "")
         raise ConfigError(
-            f"{len(context.args) + 1} inputs, where one is taken; name their folder, or quote the "
+            f"{len(several)} inputs ({shown}), where one is taken; name their folder, or quote the "
             "pattern: 'photos/*.jpg'"
         )
 
