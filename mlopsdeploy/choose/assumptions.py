@@ -76,9 +76,8 @@ def measurements(data: str) -> Measurements:
     """
     model = MODELS[data]
     command = f"mlopsdeploy choose --model {model} --sample examples/{_SAMPLES[data]}"
-    how = f"assumed: {command} on {_MACHINE}, 2026-11-22"
+    how = f"assumed: {command} on {_MACHINE}, 2026-11-23"
     task, size, batch, serve, edge = _BUILT_IN[data]
-    pictures = ("batch: assumed as fast as edge over the same pictures",)
     return Measurements(
         model=f"a model like {model!r}",
         task=task,
@@ -89,46 +88,54 @@ def measurements(data: str) -> Measurements:
         serve=replace(serve, how=how),
         edge=replace(edge, how=how),
         notes=(
-            f"speeds: {command}, on {_MACHINE}, 2026-11-22",
-            *(pictures if data == "pictures" else ()),
+            f"speeds: {command}, on {_MACHINE}, 2026-11-23",
             "to measure yours: mlopsdeploy choose --model MODEL --sample FILE",
         ),
         assumed=f"no model was named: speeds are those of the built-in {model!r}",
     )
 
 
-_MACHINE = "two busy cores of an AMD EPYC"
-# As `choose` measured them, rounded: task, bytes a row, and the three.
+# `python benchmarks/choose.py` prints these anew: as `choose` measured them, rounded; task, bytes a
+# row, and the three.
+_MACHINE = "2 cores of AMD EPYC, Linux"
 _BUILT_IN = {
     "table": (
         "tabular_classification",
         471.0,
-        BatchSpeed(155_000.0, 1.9, 209.0, ""),
+        BatchSpeed(531_000.0, 0.84, 239.0, ""),
         ServeSpeed(
-            22_300.0,
-            (Load(2230.0, 0.00034, 0.0127, 6631), Load(11_200.0, 0.00051, 0.0072, 33_488)),
-            1.6,
-            135.0,
+            34_100.0,
+            (Load(3410.0, 0.000275, 0.000752, 17_140), Load(17_100.0, 0.000397, 0.00322, 85_057)),
+            0.6,
+            143.0,
             "",
         ),
-        EdgeSpeed(19_000.0, 0.000017, 0.000053, 57.0, ""),
+        EdgeSpeed(45_100.0, 0.0000353, 0.0000627, 82.0, ""),
     ),
     "text": (
         "text_classification",
         157.0,
-        BatchSpeed(136.0, 2.5, 591.0, ""),
+        BatchSpeed(854.0, 1.45, 586.0, ""),
         ServeSpeed(
-            122.0, (Load(12.2, 0.013, 0.052, 216), Load(61.2, 0.0115, 0.222, 216)), 3.4, 546.0, ""
+            385.0,
+            (Load(38.5, 0.00601, 0.0212, 216), Load(193.0, 0.00925, 0.0719, 982)),
+            1.1,
+            607.0,
+            "",
         ),
-        EdgeSpeed(72.5, 0.0085, 0.05, 288.0, ""),
+        EdgeSpeed(586.0, 0.00276, 0.0159, 450.0, ""),
     ),
     "pictures": (
         "object_detection",
-        11_200.0,
-        BatchSpeed(201.0, 2.0, 192.0, ""),
+        17_100.0,
+        BatchSpeed(369.0, 0.97, 244.0, ""),
         ServeSpeed(
-            40.2, (Load(4.0, 0.0516, 0.2, 78), Load(20.1, 0.102, 1.256, 216)), 1.2, 447.0, ""
+            402.0,
+            (Load(40.2, 0.00591, 0.0133, 216), Load(201.0, 0.0077, 0.054, 1017)),
+            0.7,
+            247.0,
+            "",
         ),
-        EdgeSpeed(201.0, 0.005, 0.0173, 192.0, ""),
+        EdgeSpeed(418.0, 0.00196, 0.00338, 187.0, ""),
     ),
 }
