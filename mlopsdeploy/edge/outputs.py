@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import cv2
 
@@ -165,7 +165,8 @@ class Events:
     """`--events`: a line of JSON for each frame, and for what happens to the source.
 
     Of a live source only frames with something on them get a line, and the first one after: a
-    camera that looks at an empty room for a year fills no disk.
+    camera that looks at an empty room for a year fills no disk. What it saw does not come again, so
+    a file that is there is gone on with; of a video or pictures it is written anew.
     """
 
     name = "events"
@@ -177,7 +178,8 @@ class Events:
         self._file: TextIO
         try:
             # Line by line, so that a reader sees each at once and a crash cuts none in two.
-            self._file = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+            mode: Literal["a", "w"] = "a" if live else "w"
+            self._file = Path(path).open(mode, encoding="utf-8", buffering=1)  # noqa: SIM115
         except OSError as error:
             raise ConfigError(f"--events {path}: {error.strerror}") from error
 

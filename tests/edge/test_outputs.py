@@ -172,6 +172,14 @@ def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_pa
     assert [line["frame"] for line in lines_of(path)] == [0, 2, 3, 4, 7, 8]
 
 
+@pytest.mark.parametrize(("live", "kept"), [(True, [0, 1]), (False, [1])])
+def test_what_a_camera_saw_before_a_restart_is_kept(result, tmp_path, lines_of, live, kept):
+    path = tmp_path / "e.jsonl"
+    for number in range(2):
+        write(Events(str(path), live=live), [result(number, CAT)])
+    assert [line["frame"] for line in lines_of(path)] == kept
+
+
 def test_a_line_is_there_as_soon_as_it_is_written(result, tmp_path):
     path = tmp_path / "e.jsonl"
     sink = Events(str(path), live=False)

@@ -19,7 +19,7 @@ from mlopsdeploy.edge.lines import terminal
 from mlopsdeploy.edge.lines.outputs import JsonLines, Output, Readable
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.pipeline import Answer, LinePipeline, LineStats
-from mlopsdeploy.edge.lines.sources import open_lines
+from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import load_edge
 from mlopsdeploy.edge.signals import STOPS, stopping
 from mlopsdeploy.errors import ConfigError
@@ -143,7 +143,8 @@ def _ready(settings: EdgeSettings, say: Callable[[str], None]) -> tuple[Model, A
 
 def _outputs(settings: EdgeSettings, model: Model, *, on_terminal: bool) -> Iterator[Output]:
     if not on_terminal:
-        yield Output(JsonLines(settings.events or "-", echo=settings.echo))
+        keep = not comes_again(str(settings.lines))
+        yield Output(JsonLines(settings.events or "-", echo=settings.echo, keep=keep))
     if sys.stdout.isatty() and settings.events != "-":
         labels: Sequence[str] = getattr(model.task, "labels", ())
         typed = settings.lines == "-" and sys.stdin.isatty()

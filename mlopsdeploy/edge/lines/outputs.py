@@ -93,14 +93,15 @@ class JsonLines:
     Args:
         path: of the file, or `-`.
         echo: whether to write the line itself too.
+        keep: append to a file that is there, as answers of lines that do not come again.
     """
 
-    def __init__(self, path: str, *, echo: bool) -> None:
+    def __init__(self, path: str, *, echo: bool, keep: bool = False) -> None:
         self.name = "standard output" if path == "-" else "--events"
         self._echo = echo
         self._to_file = path != "-"
         self._stamp = 0.0, ""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep else os.O_TRUNC)
         try:
             self._fd = os.open(path, flags, 0o666) if self._to_file else 1
         except OSError as error:

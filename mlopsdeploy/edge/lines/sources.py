@@ -82,6 +82,15 @@ def open_lines(lines: str, *, follow: bool, baud: int | None, realtime: bool, te
 _SAID = {"terminal": "type lines; Ctrl-D ends", "fifo": "a FIFO"}
 
 
+def comes_again(lines: str) -> bool:
+    """Whether the next run reads the same lines: those of a file, and not of a pipe or a device."""
+    try:
+        found = os.fstat(0) if lines == "-" else os.stat(lines)  # noqa: PTH116
+    except OSError:  # a file that is followed, and is not there yet
+        return True
+    return stat.S_ISREG(found.st_mode)
+
+
 def _kind(lines: str, *, follow: bool) -> str:
     """file, fifo, device, terminal (the user's own), or stream: all that has just an end."""
     try:

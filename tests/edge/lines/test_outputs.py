@@ -49,6 +49,15 @@ def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_pat
     assert lines[5]["event"] == "lost"
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
+    for _ in range(2):
+        writer = JsonLines(str(tmp_path / "e.jsonl"), echo=False, keep=keep)
+        writer.write(ANSWERS[:1])
+        writer.close()
+    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + keep
+
+
 def test_a_place_that_can_not_be_written_to(tmp_path):
     with pytest.raises(ConfigError, match=r"--events .*e\.jsonl: No such file or directory"):
         JsonLines(str(tmp_path / "none" / "e.jsonl"), echo=False)
