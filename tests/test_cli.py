@@ -79,7 +79,7 @@ BAD_FILES = {
     "binary.csv": (bytes(range(256)) * 20, "looks like a binary file"),
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "looks like a binary file"),
     "excel.csv": (b"PK\x03\x04" + bytes(50), "this is a zip (or Excel) file"),
-    "cut.csv.gz": (gzip.compress(GOOD * 2000)[:-30], "cut.csv.gz: can't be read"),
+    "cut.csv.gz": (gzip.compress(GOOD * 2000, mtime=0)[:-30], "cut.csv.gz: can't be read"),
     "r.parquet": (b"PAR1 but not really PAR1", "not a Parquet file"),
     "labelled.csv": (b"label,review_text\n1,good\n", "already has a column 'label'"),
     "r.xlsx": (b"PK\x03\x04", "can't tell its format"),
@@ -302,7 +302,12 @@ def test_a_wrong_environment_variable_is_named(mlopsdeploy, leftovers, corner):
 
 @pytest.mark.parametrize(
     "content",
-    [GOOD, b'{"id": 1, "review_text": "good"}\n', gzip.compress(GOOD), b"\xef\xbb\xbf" + GOOD],
+    [
+        GOOD,
+        b'{"id": 1, "review_text": "good"}\n',
+        gzip.compress(GOOD, mtime=0),
+        b"\xef\xbb\xbf" + GOOD,
+    ],
 )
 def test_standard_input_to_standard_output(mlopsdeploy, bert, leftovers, content):
     done = mlopsdeploy("batch", "-", "--model", bert, stdin=content)
