@@ -224,7 +224,7 @@ class Settings:
         return not self.only or name in self.only
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
 
 
@@ -278,7 +278,7 @@ class Bench:
     def make_models(self) -> None:
         if (self.models / "churn.onnx").exists():
             return
-        say("making the models")
+        log("making the models")
         process.check(
             (
                 self.peer_python("transformers"),
@@ -370,10 +370,10 @@ class Bench:
                 continue
             try:
                 chosen[contestant] = self.choose_rows(contestant)
-                say(f"{contestant.name}: {chosen[contestant]} rows")
+                log(f"{contestant.name}: {chosen[contestant]} rows")
             except (process.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures[contestant.name] = str(error) or type(error).__name__
-                say(f"{contestant.name} left out: {self.failures[contestant.name]}")
+                log(f"{contestant.name} left out: {self.failures[contestant.name]}")
         return chosen
 
     def measure_peaks(self) -> dict[str, float]:
@@ -457,7 +457,7 @@ class Bench:
             options = ("--runtime", "openvino", "--precision", "float32")
             command = self.product(source, folder / "scored.csv", self.models / "tiny", *options)
             finished = process.check(command, folder, TIMEOUT)
-            say(f"memory, {rows:,} rows: {finished.peak_mb:,.0f} MB in {finished.wall:.1f} s")
+            log(f"memory, {rows:,} rows: {finished.peak_mb:,.0f} MB in {finished.wall:.1f} s")
             self.memory.append({"rows": rows, "peak_mb": finished.peak_mb, "wall": finished.wall})
 
     # --- all of it ---
@@ -476,9 +476,9 @@ class Bench:
                 )
             except (process.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures[contestant.name] = f"round {number}: {error}"
-                say(f"{contestant.name}: {error}")
+                log(f"{contestant.name}: {error}")
                 continue
-            say(
+            log(
                 f"round {number}, {contestant.name}: {run.rows_per_second:.1f} rows/s"
                 f" ({run.others:.0%} of the cores went to other processes)"
             )
@@ -495,10 +495,10 @@ class Bench:
         if self.settings.wants("tabular") and "tabular" not in self.failures:
             try:
                 this.tabular = self.measure_table()
-                say(f"round {number}, table: {this.tabular['ours_wall']:.2f} s")
+                log(f"round {number}, table: {this.tabular['ours_wall']:.2f} s")
             except (process.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures["tabular"] = str(error)
-                say(f"table left out: {error}")
+                log(f"table left out: {error}")
 
     def results(self) -> dict[str, Any]:
         return {
@@ -535,7 +535,7 @@ class Bench:
                 self.measure_memory()
             except (process.CommandError, OSError) as error:
                 self.failures["memory"] = str(error)
-                say(f"memory left out: {error}")
+                log(f"memory left out: {error}")
         self.save()
 
 
@@ -578,7 +578,7 @@ def setup_peers(venvs: Path, only: frozenset[str]) -> None:
         packages = PEER_PACKAGES[name]
         if mark.exists() and mark.read_text(encoding="utf-8") == repr(packages):
             continue
-        say(f"environment {name}")
+        log(f"environment {name}")
         venv.create(venvs / name, with_pip=True, clear=True)
         for arguments in packages:
             pip = (venvs / name / "bin" / "python", "-m", "pip", "install", "--quiet")

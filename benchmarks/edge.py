@@ -52,7 +52,7 @@ from typing import Any
 
 import cv2
 import process
-from batch import last_json, machine, say
+from batch import last_json, log, machine
 from load import percentile
 from report import spread
 from serve import _figures as figures
@@ -276,7 +276,7 @@ class Bench:
     def clip(self, name: str) -> Path:
         path = self.settings.work / f"{name}_{self.settings.frames}.mp4"
         if not path.exists():
-            say(f"making {path.name}")
+            log(f"making {path.name}")
             path.parent.mkdir(parents=True, exist_ok=True)
             loop_clip(path, self.settings.frames, SIZES[name])
         return path
@@ -400,9 +400,9 @@ class Bench:
                     )
             except (process.CommandError, OSError, KeyError, ValueError) as error:
                 self.failures[contestant.name] = str(error) or type(error).__name__
-                say(f"{contestant.name} left out: {self.failures[contestant.name]}")
+                log(f"{contestant.name} left out: {self.failures[contestant.name]}")
                 continue
-            say(f"{contestant.name}: {said['found']} objects in {frames} frames")
+            log(f"{contestant.name}: {said['found']} objects in {frames} frames")
             if wanted:
                 chosen.append(contestant)
             if contestant.venv is None:
@@ -452,10 +452,10 @@ class Bench:
                     run = runs[contestant.name] = self.measure(contestant, scenario)
                 except (process.CommandError, OSError, KeyError, ValueError) as error:
                     self.failures[f"{contestant.name}, {scenario.name}"] = str(error)
-                    say(f"{contestant.name}, {scenario.name}: {error}")
+                    log(f"{contestant.name}, {scenario.name}: {error}")
                     continue
                 age = f", age p99 {run.age_p99_ms:,.0f} ms" if run.age_p99_ms else ""
-                say(
+                log(
                     f"round {number}, {scenario.name}, {contestant.name}: {run.fps:,.1f} fps, "
                     f"{run.to_limit:.3f} of invoke{age} "
                     f"({run.others:.0%} of the cores went to other processes)"
@@ -577,7 +577,7 @@ def setup(peers: Path, only: frozenset[str]) -> None:
         mark, pins = peers / name / "complete", PINS[name]
         if mark.exists() and mark.read_text(encoding="utf-8") == repr(pins):
             continue
-        say(f"environment {name}")
+        log(f"environment {name}")
         venv.create(peers / name, with_pip=True, clear=True)
         pip = (str(peers / name / "bin" / "python"), "-m", "pip", "install", "--quiet")
         subprocess.run([*pip, *pins], check=True)

@@ -262,7 +262,7 @@ class Night:
         self.input = work / "reviews.csv"
         started = time.monotonic()
         self.poisonous = write_input(self.input, settings.rows, self.poison)
-        say(f"input made in {time.monotonic() - started:.0f} s")
+        log(f"input made in {time.monotonic() - started:.0f} s")
 
     def command(self, output: Path, commit: float, rows: int | None = None) -> list[str]:
         chosen = [] if self.settings.model else ["--runtime", "onnxruntime"]
@@ -275,7 +275,7 @@ class Night:
 
     def clean(self) -> Attempt:
         done = attempt(self.command(self.work / "clean.csv", 5), self.work / "clean.csv")
-        say(f"clean run: {done.seconds:.0f} s, {done.peak:.0f} MB")
+        log(f"clean run: {done.seconds:.0f} s, {done.peak:.0f} MB")
         return done
 
     def killed(self) -> list[Attempt]:
@@ -291,7 +291,7 @@ class Night:
             attempts.append(attempt(self.command(output, 5), output, kill))
             if attempts[-1].code == 0:
                 return attempts
-            say(f"killed after {attempts[-1].seconds:.1f} s: {attempts[-1].rows:,} rows certain")
+            log(f"killed after {attempts[-1].seconds:.1f} s: {attempts[-1].rows:,} rows certain")
         attempts.append(attempt(self.command(output, 5), output))
         return attempts
 
@@ -306,7 +306,7 @@ class Night:
                 done = attempt(self.command(output, commit, self.settings.overhead_rows), output)
                 pair[name] = {"seconds": done.seconds, "cpu": done.cpu}
             rounds.append(pair)
-            say(f"commits: {pair}")
+            log(f"commits: {pair}")
         return rounds
 
 
@@ -392,7 +392,7 @@ def as_markdown(results: Json) -> str:
     return "\n".join(lines) + "\n"
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     sys.stderr.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
 
 
@@ -454,7 +454,7 @@ def main() -> None:
     (settings.results / "nights.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     (settings.results / "nights.md").write_text(as_markdown(results), "utf-8")
     draw(results, settings.results / "nights.svg")
-    say(f"outputs are {'identical' if results['identical'] else 'DIFFERENT'}")
+    log(f"outputs are {'identical' if results['identical'] else 'DIFFERENT'}")
     sys.exit(not results["identical"])
 
 

@@ -125,9 +125,9 @@ def _one(contestant: dict[str, Any]) -> dict[str, Any]:
 
     from mlopsdeploy.batch import command, job, ray_engine
     from mlopsdeploy.batch.job import Job, Run
-    from mlopsdeploy.batch.sources import open_source
-    from mlopsdeploy.config import BatchSettings
-    from mlopsdeploy.model import load_model
+    from mlopsdeploy.core.loading import load_model
+    from mlopsdeploy.data.sources import open_source
+    from mlopsdeploy.settings import BatchSettings
 
     cores = contestant["cores"]
     path = contestant["input"]

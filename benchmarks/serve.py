@@ -53,7 +53,7 @@ from typing import Any
 
 import load
 import process
-from batch import last_json, machine, say
+from batch import last_json, log, machine
 from load import pinned
 from report import spread
 
@@ -463,7 +463,7 @@ class Bench:
     def make_network(self) -> None:
         file = self.network / "requests.json"
         if not file.exists():
-            say("making the network")
+            log("making the network")
             self.run_script("keras", "make_network.py", cores=self.settings.cores.all)
         self.requests = json.loads(file.read_text(encoding="utf-8"))
 
@@ -546,9 +546,9 @@ class Bench:
                     server.check_answers(self.requests)
             except (process.CommandError, OSError) as error:
                 self.failures[contestant.name] = str(error)
-                say(f"{contestant.name} left out: {error}")
+                log(f"{contestant.name} left out: {error}")
                 continue
-            say(f"{contestant.name}: right answers, the first one after {first:.1f} s")
+            log(f"{contestant.name}: right answers, the first one after {first:.1f} s")
             chosen.append(contestant)
             if environment is None:
                 self.versions["mlopsdeploy"] = versions(self.settings.python, OURS)
@@ -572,9 +572,9 @@ class Bench:
                 run = this.servers[contestant.name] = self.measure(contestant)
             except (process.CommandError, OSError, KeyError, ValueError) as error:
                 self.failures[contestant.name] = f"round {number}: {error}"
-                say(f"{contestant.name}: {error}")
+                log(f"{contestant.name}: {error}")
                 continue
-            say(
+            log(
                 f"round {number}, {contestant.name}: {run.requests_per_second:,.1f} requests/s,"
                 f" p99 {run.p99_ms:.2f} ms"
                 f" ({run.others:.0%} of the cores went to other processes)"
@@ -689,7 +689,7 @@ def setup(peers: Path, only: frozenset[str]) -> None:
         mark, pins = peers / name / "complete", PINS[name]
         if mark.exists() and mark.read_text(encoding="utf-8") == repr(pins):
             continue
-        say(f"environment {name}")
+        log(f"environment {name}")
         venv.create(peers / name, with_pip=True, clear=True)
         pip = (str(peers / name / "bin" / "python"), "-m", "pip", "install", "--quiet")
         subprocess.run([*pip, *pins], check=True)

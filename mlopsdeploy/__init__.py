@@ -11,14 +11,15 @@ __all__ = ["Columns", "MlopsDeployError", "Model", "__version__", "load_model"]
 
 if TYPE_CHECKING:
     from mlopsdeploy.columns import Columns
+    from mlopsdeploy.core.loading import load_model
+    from mlopsdeploy.core.model import Model
     from mlopsdeploy.errors import MlopsDeployError
-    from mlopsdeploy.model import Model, load_model
 
 _HOME = {
     "Columns": "mlopsdeploy.columns",
     "MlopsDeployError": "mlopsdeploy.errors",
-    "Model": "mlopsdeploy.model",
-    "load_model": "mlopsdeploy.model",
+    "Model": "mlopsdeploy.core.model",
+    "load_model": "mlopsdeploy.core.loading",
 }
 
 

@@ -28,8 +28,8 @@ from safetensors.numpy import load_file
 
 from mlopsdeploy import Model, load_model
 from mlopsdeploy.columns import Array, Columns, objects
-from mlopsdeploy.compile.export_onnx import export
-from mlopsdeploy.compile.weights import name_after, pack_int8
+from mlopsdeploy.convert.export_onnx import export
+from mlopsdeploy.convert.weights import name_after, pack_int8
 
 BUILT_IN = Path(__file__).parents[1] / "mlopsdeploy" / "builtin" / "sentiment"
 FLIPS_ALLOWED = 0.005

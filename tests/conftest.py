@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.settings import BatchSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = [
@@ -294,7 +294,7 @@ def _checkpoint(folder: Path, architecture: str, labels: Sequence[str], **config
 
 def _with_onnx(checkpoint: Path, folder: Path) -> Path:
     """As many models lie on the hub: config, tokenizer, onnx/model.onnx, and no checkpoint."""
-    from mlopsdeploy.compile import export_onnx
+    from mlopsdeploy.convert import export_onnx
 
     (folder / "onnx").mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):

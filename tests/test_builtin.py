@@ -12,10 +12,10 @@ import yaml
 
 import mlopsdeploy
 from mlopsdeploy.columns import objects
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model import load_model
-from mlopsdeploy.models import find_model
-from mlopsdeploy.models.files import built_in
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.resolve import built_in
 
 FOLDER = Path(mlopsdeploy.__file__).parent / "builtin" / "sentiment"
 REVIEWS = Path(__file__).resolve().parent.parent / "examples" / "reviews.csv"

@@ -11,7 +11,7 @@ import yaml
 
 from mlopsdeploy import __version__
 from mlopsdeploy.cli import app
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.settings import BatchSettings
 
 
 def batch_flags():
@@ -27,7 +27,7 @@ def test_flags_and_settings_are_the_same_set():
 @pytest.mark.parametrize("name", sorted(BatchSettings.model_fields))
 def test_a_flag_is_spelled_like_its_setting_and_has_no_default_of_its_own(name):
     parameter = batch_flags()[name]
-    assert parameter.default is None, "the default stands in config.py alone"
+    assert parameter.default is None, "the default stands in settings.py alone"
     assert parameter.help
     if name != "input":
         assert "--" + name.replace("_", "-") in parameter.opts

@@ -9,13 +9,13 @@ from typing import Literal, get_args, get_origin
 import pytest
 import typer
 
-from mlopsdeploy import plugins
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import app, completion
-from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings
-from mlopsdeploy.models.files import built_in
-from mlopsdeploy.models_command import compile as compiling
+from mlopsdeploy.core import plugins
+from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.models import convert as compiling
 from mlopsdeploy.package.plan import TARGETS
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings
 
 PROGRAM = Path(sys.executable).with_name("mlopsdeploy")
 
@@ -95,7 +95,7 @@ def test_it_loads_nothing_heavy(tab, line):
     loaded = {row.rpartition("|")[2].strip().partition(".")[0] for row in said.splitlines()}
     assert "typer" in loaded
     assert not loaded & {"numpy", "yaml", "rich", "pandas", "flask", "onnx", "openvino"}
-    assert "mlopsdeploy.config" not in said
+    assert "mlopsdeploy.settings" not in said
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

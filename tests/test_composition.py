@@ -15,13 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy import plugins
 from mlopsdeploy.batch.command import run_batch
-from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings
+from mlopsdeploy.core import plugins
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.command import run_edge
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.model import load_model
 from mlopsdeploy.serve import create_app
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MATRIX = runpy.run_path(str(REPOSITORY / "docs" / "composition.py"))

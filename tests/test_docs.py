@@ -21,7 +21,7 @@ import yaml
 
 import mlopsdeploy
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, load
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = Path(mlopsdeploy.__file__).parent

@@ -140,7 +140,7 @@ def test_what_the_plug_in_needs_is_named(installed, pump, tmp_path):
     """Not mlopsdeploy's extras: it has none for a package of somebody else's."""
     script = (
         "import sys; sys.modules['numpy'] = None\n"
-        "from mlopsdeploy import plugins\n"
+        "from mlopsdeploy.core import plugins\n"
         "from mlopsdeploy.errors import ConfigError\n"
         "try: plugins.load('runtimes', 'linear')\n"
         "except ConfigError as error: print(error)\n"

@@ -17,24 +17,25 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import measure
 from mlopsdeploy.batch import dry_run, job, scoring
-from mlopsdeploy.batch.bad_rows import MaxErrors
 from mlopsdeploy.batch.inputs import Input
 from mlopsdeploy.batch.job import WINDOW, Job
-from mlopsdeploy.batch.matching import match_columns, takes_pictures
 from mlopsdeploy.batch.scoring import Planned
-from mlopsdeploy.batch.sinks import make_sink, output_format, passes_records
-from mlopsdeploy.batch.sources import chunks
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped
+from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns, rows_of, take
-from mlopsdeploy.compile.quantize import MAX_FLIPS
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.convert.quantize import MAX_FLIPS
+from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.sinks import make_sink, output_format, passes_records
+from mlopsdeploy.data.sources import chunks
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model, core_count, load_model
-from mlopsdeploy.models import find_model
-from mlopsdeploy.models.cache import cache_folder
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
+from mlopsdeploy.settings import BatchSettings
 
 FIRST_ROWS = 500  # to learn how many rows the seconds are enough for
 MOST_ROWS = 200_000
@@ -84,11 +85,11 @@ def bench_batch(
     """
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
-    work, load = _job(settings, say)
-    bench = _Bench(work, _graph_of(settings.model), seconds, say)
+    work, load = _job(settings, log)
+    bench = _Bench(work, _graph_of(settings.model), seconds, log)
     before = bench.bare(seconds / 3)
     ran = bench.run()
     bare = before + bench.bare(seconds / 3)  # before and after, as machines have moods
@@ -99,12 +100,12 @@ def bench_batch(
 
 
 def _job(
-    settings: BatchSettings, say: Callable[[str], None]
+    settings: BatchSettings, log: Callable[[str], None]
 ) -> tuple[Job, Callable[[str | None], Model]]:
     """The job that `mlopsdeploy batch` would run, to standard output."""
     if settings.input is None or settings.input == "-":
         raise ConfigError("bench batch: reads its input more than once; name a file")
-    inputs = Input(settings, None, say)
+    inputs = Input(settings, None, log)
     source = inputs.reopen()
     try:
         model = load_model(
@@ -117,7 +118,7 @@ def _job(
             long_text=settings.long_text,
             trust_model=settings.trust_model,
             max_flips=settings.max_flips,
-            say=say,
+            log=log,
         )
         columns = match_columns(
             model, source, text_column=settings.text_column, image_column=settings.image_column
@@ -141,7 +142,7 @@ def _job(
         all_scores=settings.all_scores,
         prefix=settings.prefix,
         max_errors=MaxErrors(),
-        say=say,
+        log=log,
     )
     return work, dry_run.loader(settings)
 
@@ -193,11 +194,11 @@ class _Batch:
 
 class _Bench:
     def __init__(
-        self, work: Job, graph: Path | None, seconds: float, say: Callable[[str], None]
+        self, work: Job, graph: Path | None, seconds: float, log: Callable[[str], None]
     ) -> None:
         self._work = work
         self._seconds = seconds
-        self._say = say
+        self._say = log
         self._shape = measure.flops_by_length(graph) if graph else None
         first = self._run_once(min(FIRST_ROWS, work.limit or FIRST_ROWS))  # also to warm up
         first = self._run_once(first.rows)

@@ -16,8 +16,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy.batch import job, scoring, text_column
-from mlopsdeploy.batch.bad_rows import MaxErrors, TooManyBadRows
+from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
 from mlopsdeploy.batch.destination import Destination, destination
 from mlopsdeploy.batch.drift import compare
@@ -25,9 +24,16 @@ from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.inputs import Input, default_output, means_pictures
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
-from mlopsdeploy.batch.matching import match_columns, takes_pictures
 from mlopsdeploy.batch.progress import progress_of
-from mlopsdeploy.batch.sinks import (
+from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
+from mlopsdeploy.columns import Columns, objects
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data import text_column
+from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
+from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.sinks import (
     make_sink,
     output_format,
     passes_records,
@@ -35,13 +41,9 @@ from mlopsdeploy.batch.sinks import (
     with_predictions,
     write_parquet,
 )
-from mlopsdeploy.batch.sources import Source, Wanted, chunks
-from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
-from mlopsdeploy.columns import Columns, objects
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.data.sources import Source, Wanted, chunks
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, Stopped
-from mlopsdeploy.model import Model, load_model
+from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
 CALIBRATION_RANGE = 40_000
@@ -120,7 +122,7 @@ def _load(
         trust_model=settings.trust_model,
         calibrate=None if inputs.path == "-" else calibration_rows,
         max_flips=settings.max_flips,
-        say=lambda line: _say(console, line),
+        log=lambda line: _say(console, line),
     )
     columns = match_columns(
         model, source, text_column=settings.text_column, image_column=settings.image_column
@@ -163,7 +165,7 @@ def _job(
         all_scores=settings.all_scores,
         prefix=settings.prefix,
         max_errors=MaxErrors.parse(settings.max_errors),
-        say=lambda line: _say(console, line),
+        log=lambda line: _say(console, line),
     )
 
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 import pyarrow as pa
 
-from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
-from mlopsdeploy.batch.parquet_folder import check_folder, write_folder
-from mlopsdeploy.batch.sinks import check_output, tables, write_parquet
-from mlopsdeploy.batch.sources import Source, format_of
 from mlopsdeploy.batch.unfinished import appearing, copy_whole
+from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.data.parquet_folder import check_folder, write_folder
+from mlopsdeploy.data.sinks import check_output, tables, write_parquet
+from mlopsdeploy.data.sources import Source, format_of
 from mlopsdeploy.errors import ConfigError, InputError
 
 IfExists = Literal["replace", "append", "fail"]
@@ -102,17 +102,17 @@ def _table(output: str, if_exists: IfExists) -> Destination:
         raise ConfigError(
             f"{shown(output)}: name a table behind a '#', as in {shown(output)}#scored"
         )
-    from mlopsdeploy.batch import warehouse
+    from mlopsdeploy.data import databases
 
     def check(_: Source, schema: Callable[[], pa.Schema]) -> None:
-        warehouse.check_table(url, table, schema=schema(), if_exists=if_exists)
+        databases.check_table(url, table, schema=schema(), if_exists=if_exists)
 
     def publish(rows: Path) -> None:
         with rows.open("rb") as streams:
             schema = next(tables(streams)).schema
         with rows.open("rb") as streams:
             batches = (batch for part in tables(streams) for batch in part.to_batches())
-            warehouse.load_table(url, table, batches, schema=schema, if_exists=if_exists)
+            databases.load_table(url, table, batches, schema=schema, if_exists=if_exists)
 
     name = table.replace('"', "").replace("/", "_")
     return Destination(shown(output), Path(name), name, "parquet", check, publish)
@@ -120,7 +120,7 @@ def _table(output: str, if_exists: IfExists) -> Destination:
 
 def _object(output: str, format_: str) -> Destination:
     """An object of a store, uploaded when it is whole."""
-    from mlopsdeploy.batch import remote
+    from mlopsdeploy.data import object_stores
 
     name = output.rpartition("/")[2]
 
@@ -129,10 +129,15 @@ def _object(output: str, format_: str) -> Destination:
             whole = rows.with_name("rows.parquet")
             _parquet(rows, whole)
             rows = whole
-        remote.upload(rows, output)
+        object_stores.upload(rows, output)
 
     return Destination(
-        shown(output), Path(name), name, format_, lambda *_: remote.check_upload(output), publish
+        shown(output),
+        Path(name),
+        name,
+        format_,
+        lambda *_: object_stores.check_upload(output),
+        publish,
     )
 
 

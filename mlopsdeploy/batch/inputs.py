@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from mlopsdeploy.batch.addresses import is_database, is_remote, shown, split_table
-from mlopsdeploy.batch.sources import (
+from mlopsdeploy.batch.unfinished import MANIFEST, beside
+from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.data.sources import (
     SUFFIXES,
     ParquetSource,
     Source,
@@ -21,10 +22,9 @@ from mlopsdeploy.batch.sources import (
     open_source,
     pictures_of,
 )
-from mlopsdeploy.batch.unfinished import MANIFEST, beside
-from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, InputError
-from mlopsdeploy.models import find_model
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.settings import BatchSettings
 
 PICTURE_TASKS = ("object_detection", "image_classification")
 
@@ -38,21 +38,21 @@ class Input:
     Args:
         settings: which input, and how to read it.
         base: the file that the run's own files stand beside; None where there are none.
-        say: told, in one line, what takes long.
+        log: called with a line about each slow step.
 
     Attributes:
         shown: what messages call it.
     """
 
     def __init__(
-        self, settings: BatchSettings, base: Path | None, say: Callable[[str], None]
+        self, settings: BatchSettings, base: Path | None, log: Callable[[str], None]
     ) -> None:
         assert settings.input is not None
         self.path = settings.input
         self.shown = shown(settings.input)
         self._settings = settings
         self._base = base
-        self._say = say
+        self._say = log
         self._waiting: Source | None = None
         self._opened = False
         self._pictures: str | None = None
@@ -125,7 +125,7 @@ class Input:
                 then = datetime.fromtimestamp(rows.stat().st_mtime, UTC)
                 self._say(f"going on with the rows fetched at {then:%Y-%m-%d %H:%M} UTC")
             return rows
-        from mlopsdeploy.batch.warehouse import Query
+        from mlopsdeploy.data.databases import Query
 
         with Query(self.path, settings.query) as query:
             self._say(f"fetching rows of {self.shown}")

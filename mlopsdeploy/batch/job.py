@@ -29,17 +29,17 @@ from typing import IO, Any, Protocol, TypeVar
 import numpy as np
 
 from mlopsdeploy.batch import scoring
-from mlopsdeploy.batch.bad_rows import BadRow, MaxErrors, TooManyBadRows
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.batch.matching import content_column, takes_pictures
 from mlopsdeploy.batch.scoring import Computed, Planned
-from mlopsdeploy.batch.sinks import Sink, Written
-from mlopsdeploy.batch.sources import Chunk, Source, Wanted, Window, chunks
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import Columns
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.planner import Rows
+from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
+from mlopsdeploy.data.matching import content_column, takes_pictures
+from mlopsdeploy.data.sinks import Sink, Written
+from mlopsdeploy.data.sources import Chunk, Source, Wanted, Window, chunks
 from mlopsdeploy.errors import InputError, MlopsDeployError
-from mlopsdeploy.model import Model
-from mlopsdeploy.planner import Rows
 
 WINDOW = 8  # batches of reading; 8 × 1,000 rows give over 95 % of the speed of a full sort
 AHEAD = 2  # windows read and planned before they are needed
@@ -205,7 +205,7 @@ class Job:
         store: rows scored by earlier runs.
         progress: told after each computed batch how many rows that was worth, and how much of
             the input, from 0 to 1 (None where its size is unknown). Called from several threads.
-        say: told what a person should know, in one line.
+        log: called with each line that a person should read.
     """
 
     model: Model
@@ -223,7 +223,7 @@ class Job:
     breakdowns: tuple[str, ...] = ()
     store: ScoreStore | None = None
     progress: Progress = lambda *_: None
-    say: Callable[[str], None] = lambda _: None
+    log: Callable[[str], None] = lambda _: None
 
     @property
     def wanted(self) -> Wanted:
@@ -272,7 +272,7 @@ def rows_to_do(job: Job, target: Run) -> Iterator[Reading]:
         reading = Reading(source, job.batch_size, job.limit)
         if target.rows and not reading.skip(target.rows, target.done["input_digest"]):
             source.close()
-            job.say(
+            job.log(
                 f"{source.path}: its first rows are not the {target.rows:,} that an unfinished run "
                 "scored, or --limit cut these off elsewhere: starting over"
             )
@@ -334,9 +334,9 @@ class Running:
         job = self._job
         self._check_errors()
         if self._summary.rows:
-            job.say(f"going on after {self._summary.rows:,} rows that are done")
+            job.log(f"going on after {self._summary.rows:,} rows that are done")
             if job.statistics.keeps_examples and not self._statistics.keeps_examples:
-                job.say("they were scored without --report, which will show no single rows")
+                job.log("they were scored without --report, which will show no single rows")
             job.progress(0, self._share)
         try:
             self._score()

@@ -13,10 +13,10 @@ from typing import Any
 
 from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
-from mlopsdeploy.batch.matching import takes_pictures
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.model import Model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.matching import takes_pictures
+from mlopsdeploy.settings import BatchSettings
 
 # Another version of one of these may move a score by its last digits.
 _COMPUTING = ("openvino", "onnxruntime", "torch", "ai-edge-litert", "tokenizers")

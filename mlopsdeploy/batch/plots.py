@@ -17,7 +17,7 @@ from matplotlib.dates import DAILY, AutoDateLocator, ConciseDateFormatter, date2
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from mlopsdeploy.pages.svg import INK, QUIET, color, svg
+from mlopsdeploy.report_pages.svg import INK, QUIET, color, svg
 
 Counts = NDArray[np.int64]
 

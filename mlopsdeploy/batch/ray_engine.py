@@ -38,15 +38,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.job import Job, Reading, Run, Running, Summary, rows_to_do
-from mlopsdeploy.batch.matching import content_column
-from mlopsdeploy.batch.sinks import Written
-from mlopsdeploy.batch.sources import Source, Wanted, Window
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.planner import Rows
+from mlopsdeploy.data.matching import content_column
+from mlopsdeploy.data.sinks import Written
+from mlopsdeploy.data.sources import Source, Wanted, Window
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model import Model, core_count, load_model
-from mlopsdeploy.models.files import built_in
-from mlopsdeploy.planner import Rows
+from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.settings import BatchSettings
 
 ATTEMPTS = 4  # of a window; a worker that dies so often over it is killed by it
 READ_AHEAD = 64 << 20  # bytes of windows per actor that may wait in the object store
@@ -104,7 +105,7 @@ def run(
         )
     with (
         rows_to_do(job, target) as reading,
-        _connected(cluster, job.say),
+        _connected(cluster, job.log),
     ):
         return _Collecting(job, target, reading, opened, load, cluster).go()
 
@@ -435,13 +436,13 @@ def _scored(
 
 
 @contextmanager
-def _connected(cluster: Cluster, say: Callable[[str], None]) -> Iterator[None]:
+def _connected(cluster: Cluster, log: Callable[[str], None]) -> Iterator[None]:
     """A connection to the cluster; one that was there before is taken, and left."""
     ours = not ray.is_initialized()
     if ours:
         _connect(cluster.address or os.environ.get("RAY_ADDRESS") or LOCAL)
     try:
-        _check_room(cluster, say)
+        _check_room(cluster, log)
         yield
     finally:
         if ours:
@@ -508,7 +509,7 @@ def _as_many_as_fit(cluster: Cluster) -> tuple[int, int]:
     return max(count, 1), max(count, 1)
 
 
-def _check_room(cluster: Cluster, say: Callable[[str], None]) -> None:
+def _check_room(cluster: Cluster, log: Callable[[str], None]) -> None:
     """Ray would wait for ever for what a cluster does not have."""
     room = ray.cluster_resources()
     least = cluster.actors[0] if cluster.actors else 1
@@ -522,7 +523,7 @@ def _check_room(cluster: Cluster, say: Callable[[str], None]) -> None:
         )
         if not (cluster.address or os.environ.get("RAY_ADDRESS")):
             raise ConfigError(problem)
-        say(f"{problem}; waiting for it to grow")
+        log(f"{problem}; waiting for it to grow")
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.batch.thumbnails import thumbnail
 from mlopsdeploy.errors import InputError, MlopsDeployError
-from mlopsdeploy.pages import FOLDER
-from mlopsdeploy.pages.svg import SERIES
+from mlopsdeploy.report_pages import FOLDER
+from mlopsdeploy.report_pages.svg import SERIES
 
 SHOWN = SERIES - 1  # labels with a colour of their own
 MANY_DAYS = 62  # more are shown by week

@@ -46,7 +46,7 @@ def check(expression: str) -> None:
 def run_on_schedule(
     expression: str,
     command: Sequence[str],
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     *,
     now: Callable[[], float] = time.time,
 ) -> int:
@@ -60,7 +60,7 @@ def run_on_schedule(
         expression: minute, hour, day of month, month, day of week; in the machine's local time.
         command: the program and its arguments. It gets an empty standard input; what it writes
             goes where this process's output goes.
-        say: told each start, end and skipped time, in one line with the time and what is next.
+        log: called with a line about each start, end and skipped time.
         now: the wall clock, in seconds since 1970.
 
     Returns:
@@ -70,7 +70,7 @@ def run_on_schedule(
     Raises:
         ConfigError: as `check` does.
     """
-    schedule = _Schedule(expression, command, say, now)
+    schedule = _Schedule(expression, command, log, now)
     with _signals(schedule.events.put):
         return schedule.follow()
 
@@ -82,7 +82,7 @@ class _Schedule:
         self,
         expression: str,
         command: Sequence[str],
-        say: Callable[[str], None],
+        log: Callable[[str], None],
         now: Callable[[], float],
     ) -> None:
         # A signal's number, or None when the run ends. Its `put` may interrupt itself, as a
@@ -90,7 +90,7 @@ class _Schedule:
         self.events: SimpleQueue[int | None] = SimpleQueue()
         self._expression = expression
         self._command = list(command)
-        self._tell = say
+        self._tell = log
         self._now = now
         self._due = _next_after(expression, now())
         self._child: subprocess.Popen[bytes] | None = None

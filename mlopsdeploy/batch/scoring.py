@@ -15,15 +15,15 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from mlopsdeploy import pictures
-from mlopsdeploy.batch.bad_rows import BadRow
-from mlopsdeploy.batch.matching import finds_objects, takes_pictures
-from mlopsdeploy.batch.sources import Window
 from mlopsdeploy.columns import Array, Columns, Field, objects, rows_of, take
-from mlopsdeploy.detections import detections_of
+from mlopsdeploy.core import images
+from mlopsdeploy.core.detections import detections_of
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.planner import Rows, plan, unique
+from mlopsdeploy.data.bad_rows import BadRow
+from mlopsdeploy.data.matching import finds_objects, takes_pictures
+from mlopsdeploy.data.sources import Window
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
-from mlopsdeploy.model import Model
-from mlopsdeploy.planner import Rows, plan, unique
 
 # Over a row that they can't take, runtimes raise what they like: ONNX Runtime has a class per
 # status and no common base, torch an IndexError. These are no row's fault.
@@ -212,7 +212,7 @@ def decoded(model: Model, planned: Planned, batch: Rows) -> tuple[Columns, Rows,
     for row in batch.tolist():
         ((name, files),) = planned.encoded.items()
         try:
-            image = pictures.decode(files[row])
+            image = images.decode(files[row])
         except ValueError as error:
             failed[row] = str(error)
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-from mlopsdeploy import pictures
+from mlopsdeploy.core import images
 
 SIDE = 160  # pixels of the longer one
 QUALITY = 70
@@ -22,7 +22,7 @@ def thumbnail(name: str, table: str) -> str | None:
 
     for path in (Path(name), Path(table).parent / name):
         try:
-            image = pictures.decode(path.read_bytes()) if path.is_file() else None
+            image = images.decode(path.read_bytes()) if path.is_file() else None
         except (OSError, ValueError):
             return None
         if image is not None:

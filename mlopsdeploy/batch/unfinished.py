@@ -28,6 +28,7 @@ from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
+from mlopsdeploy.data.files import sync_folder
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 ROWS, ERRORS, MANIFEST, LOCK = "rows", "errors.jsonl", "manifest.json", "lock"
@@ -311,16 +312,6 @@ def copy_whole(source: Path, target: Path) -> None:
         return
     part.replace(target)
     sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut, where the system lets folders be synced."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def _opened(path: Path, length: int) -> IO[bytes]:

@@ -34,10 +34,10 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
         settings = interview(settings, console)
     _check(settings)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
-    found = measure(settings, say) if settings.model else assumptions.measurements(settings.data)
+    found = measure(settings, log) if settings.model else assumptions.measurements(settings.data)
     decision = decide(settings, found)
     why_not = configs.why_not(decision)
     config = why_not or configs.config(settings, found, decision)
@@ -45,15 +45,15 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
     # Files first: who reads the output may go away, as `head` does.
     if settings.write_config:
         if why_not:
-            say(f"{settings.write_config}: not written: {why_not}")
+            log(f"{settings.write_config}: not written: {why_not}")
         else:
             configs.write(settings.write_config, config)
-            say(f"run it: mlopsdeploy {decision.recommended} --config {settings.write_config}")
+            log(f"run it: mlopsdeploy {decision.recommended} --config {settings.write_config}")
     if settings.report:
         from mlopsdeploy.choose import page  # brings Matplotlib and Jinja
 
         page.write(settings.report, settings, found, decision, config)
-        say(f"{settings.report}: the page")
+        log(f"{settings.report}: the page")
     if not quiet:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
         show.show(settings, found, decision, out, config=config)

@@ -12,8 +12,8 @@ from mlopsdeploy.choose.decide import Decision
 from mlopsdeploy.choose.measurements import PICTURES, Measurements
 from mlopsdeploy.choose.options import FACTORS
 from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-from mlopsdeploy.pictures import SUFFIXES
 
 
 def check(path: str) -> None:

@@ -27,8 +27,8 @@ from mlopsdeploy.choose.measurements import (
 )
 from mlopsdeploy.choose.settings import ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
+from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
-from mlopsdeploy.pictures import SUFFIXES
 
 SAMPLE = 2000  # rows of it that are taken
 GROWTH = 25  # times as many rows in the next run, at most
@@ -50,12 +50,12 @@ Rows = list[dict[str, Any]]
 Say = Callable[[str], None]
 
 
-def measure(settings: ChooseSettings, say: Say = lambda _: None) -> Measurements:
+def measure(settings: ChooseSettings, log: Say = lambda _: None) -> Measurements:
     """Measure a model under each strategy, about `settings.seconds` for each figure.
 
     Args:
         settings: the model and a sample: a file of rows, or a video or folder of pictures.
-        say: told what is being measured, in one line each.
+        log: called with a line about each measurement.
 
     Raises:
         MlopsDeployError: the model can't be loaded, or the sample read. What goes wrong in one
@@ -68,16 +68,16 @@ def measure(settings: ChooseSettings, say: Say = lambda _: None) -> Measurements
             "Parquet), or a video or folder of pictures"
         )
     with tempfile.TemporaryDirectory() as folder:
-        return _Measuring(settings, Path(folder), say).all()
+        return _Measuring(settings, Path(folder), log).all()
 
 
 class _Measuring:
-    def __init__(self, settings: ChooseSettings, folder: Path, say: Say) -> None:
+    def __init__(self, settings: ChooseSettings, folder: Path, log: Say) -> None:
         self._settings = settings
         self._model = str(settings.model)
         self._sample = str(settings.sample)
         self._folder = folder
-        self._say = say
+        self._say = log
         self._missing: dict[Strategy, str] = {}
         self._notes: list[str] = []
         self._trust = ["--trust-model"] if settings.trust_model else []

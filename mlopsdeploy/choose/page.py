@@ -21,7 +21,7 @@ from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 from mlopsdeploy.choose.show import together
 from mlopsdeploy.choose.units import duration, money, number
 from mlopsdeploy.errors import InputError, MlopsDeployError
-from mlopsdeploy.pages import FOLDER
+from mlopsdeploy.report_pages import FOLDER
 
 _PAGES = Path(__file__).parent / "pages"
 

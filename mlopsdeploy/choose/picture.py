@@ -16,7 +16,7 @@ from mlopsdeploy.choose.decide import Decision, with_value
 from mlopsdeploy.choose.measurements import Measurements
 from mlopsdeploy.choose.options import evaluate
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
-from mlopsdeploy.pages.svg import INK, QUIET, svg
+from mlopsdeploy.report_pages.svg import INK, QUIET, svg
 
 DECADES = 3  # either side of the present traffic
 POINTS = 24  # a decade

@@ -148,7 +148,7 @@ def batch(
         from mlopsdeploy.batch import command
     except ModuleNotFoundError as error:
         import_failed("batch", error)
-    from mlopsdeploy.config import BatchSettings, load
+    from mlopsdeploy.settings import BatchSettings, load
 
     settings = load(BatchSettings, config, flags)
     if settings.input is None:

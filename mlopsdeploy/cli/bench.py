@@ -56,7 +56,7 @@ def bench_batch(
         from mlopsdeploy.batch import bench as measuring
     except ModuleNotFoundError as error:
         import_failed("batch", error)
-    from mlopsdeploy.config import BatchSettings, load
+    from mlopsdeploy.settings import BatchSettings, load
 
     settings = load(BatchSettings, config, flags)
     found = measuring.bench_batch(settings, seconds=seconds, precisions=precisions)
@@ -92,7 +92,7 @@ def bench_serve(
         from mlopsdeploy.serve import bench as measuring
     except ModuleNotFoundError as error:
         import_failed("serve", error)
-    from mlopsdeploy.config import ServeSettings, load
+    from mlopsdeploy.settings import ServeSettings, load
 
     found = measuring.bench_serve(load(ServeSettings, config, flags), row=row, seconds=seconds)
     report(found, measuring.show, json_report)
@@ -143,7 +143,7 @@ def bench_edge(
     """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
     own = ("config", "events", "save", "seconds", "json_report")
     flags = {key: value for key, value in locals().items() if key not in own}
-    from mlopsdeploy.config import EdgeSettings, load
+    from mlopsdeploy.settings import EdgeSettings, load
 
     settings = load(EdgeSettings, config, flags)
     outputs = [name for name, wanted in (("events", events), ("save", save)) if wanted]

@@ -94,7 +94,7 @@ def choose(
     flags = {key: value for key, value in locals().items() if key not in own}
     from mlopsdeploy.choose import command
     from mlopsdeploy.choose.settings import ChooseSettings
-    from mlopsdeploy.config import load
+    from mlopsdeploy.settings import load
 
     settings = load(ChooseSettings, config, flags)
     try:

@@ -56,7 +56,7 @@ def config(incomplete: str) -> list[str]:
 
 def runtime(incomplete: str) -> list[str]:
     """Runtimes, those of other packages too."""
-    from mlopsdeploy import plugins
+    from mlopsdeploy.core import plugins
 
     return _beginning(incomplete, ["auto", *plugins.names("runtimes")])
 

@@ -105,8 +105,8 @@ def edge(
     """
     flags = {key: value for key, value in locals().items() if key not in ("config", "json_summary")}
 
-    from mlopsdeploy.config import EdgeSettings, load
     from mlopsdeploy.edge import command
+    from mlopsdeploy.settings import EdgeSettings, load
 
     settings = load(EdgeSettings, config, flags)
     if json_summary and settings.lines is not None and settings.events in (None, "-"):

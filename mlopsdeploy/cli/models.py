@@ -10,8 +10,8 @@ from mlopsdeploy.cli.options import (
     JsonReport,
     Reference,
     TrustModel,
+    log,
     report,
-    say,
 )
 
 models = typer.Typer(
@@ -27,7 +27,7 @@ def models_list(
     json_report: JsonReport = False,
 ) -> None:
     """Show the models that are here."""
-    from mlopsdeploy.models_command import catalogue
+    from mlopsdeploy.models import catalogue
 
     report(catalogue.list_models(cache=cache), catalogue.show_list, json_report)
 
@@ -49,8 +49,8 @@ def models_prune(
     json_report: JsonReport = False,
 ) -> None:
     """Delete compiled models; they are made again when they are needed."""
-    from mlopsdeploy.models_command import catalogue
-    from mlopsdeploy.models_command.tables import bytes_in, seconds_in, understood
+    from mlopsdeploy.models import catalogue
+    from mlopsdeploy.models.tables import bytes_in, seconds_in, understood
 
     found = catalogue.prune(
         keys or (),
@@ -76,10 +76,10 @@ def models_inspect(
     json_report: JsonReport = False,
 ) -> None:
     """Show what a model takes and gives, as it was understood, and why; and its speed here."""
-    from mlopsdeploy.models_command import inspect
+    from mlopsdeploy.models import inspect
 
     found = inspect.inspect_model(
-        model, runtime=runtime, speed=speed, all_runtimes=all_runtimes, say=say
+        model, runtime=runtime, speed=speed, all_runtimes=all_runtimes, log=log
     )
     report(found, inspect.show, json_report)
 
@@ -97,10 +97,10 @@ def models_compile(
     json_report: JsonReport = False,
 ) -> None:
     """Compile a model, with a proof, into a folder that needs no training framework."""
-    from mlopsdeploy.models_command import compile as compiling
+    from mlopsdeploy.models import convert as compiling
 
     found = compiling.compile_model(
-        model, to=to, output=output, trust_model=bool(trust_model), say=say
+        model, to=to, output=output, trust_model=bool(trust_model), log=log
     )
     report(found, compiling.show_compiled, json_report)
 
@@ -122,13 +122,13 @@ def models_quantise(
     json_report: JsonReport = False,
 ) -> None:
     """Make a text classifier int8, with a proof on your rows, into a folder."""
-    from mlopsdeploy.config import BatchSettings, load
-    from mlopsdeploy.models_command import quantise
+    from mlopsdeploy.models import quantise
+    from mlopsdeploy.settings import BatchSettings, load
 
     flips = load(BatchSettings, None, {"max_flips": max_flips}).max_flips
     found = quantise.quantise_model(
         model, data=data, text_column=text_column, max_flips=flips, output=output,
-        say=say,
+        log=log,
     )  # fmt: skip
     report(found, quantise.show_quantised, json_report)
 
@@ -152,11 +152,11 @@ def models_compare(
     json_report: JsonReport = False,
 ) -> None:
     """Run two models on the same rows: where they differ, and who is right."""
-    from mlopsdeploy.models_command import compare, comparison
+    from mlopsdeploy.models import compare, comparison
 
     found = compare.compare_models(
         first, second, data=data, text_column=text_column, label_column=label_column,
-        limit=limit, runtime=runtime, precision=precision, say=say,
+        limit=limit, runtime=runtime, precision=precision, log=log,
     )  # fmt: skip
     report(found, comparison.show_comparison, json_report)
 
@@ -171,10 +171,10 @@ def models_verify(
     json_report: JsonReport = False,
 ) -> None:
     """Check a model's files, and that it answers alike wherever it runs here."""
-    from mlopsdeploy.models_command import verify
+    from mlopsdeploy.models import verify
 
     found = verify.verify_model(
-        model, all_runtimes=all_runtimes, trust_model=bool(trust_model), say=say
+        model, all_runtimes=all_runtimes, trust_model=bool(trust_model), log=log
     )
     report(found, verify.show_verified, json_report)
     if not found["ok"]:

@@ -55,7 +55,7 @@ def missing_extra(error: ModuleNotFoundError) -> ConfigError | None:
     )
 
 
-def say(line: str) -> None:
+def log(line: str) -> None:
     """What takes long, in one line, on standard error."""
     print(line, file=sys.stderr)
 

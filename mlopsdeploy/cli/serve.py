@@ -54,6 +54,6 @@ def serve(
         from mlopsdeploy.serve import command
     except ModuleNotFoundError as error:
         import_failed("serve", error)
-    from mlopsdeploy.config import ServeSettings, load
+    from mlopsdeploy.settings import ServeSettings, load
 
     command.run_serve(load(ServeSettings, config, flags))

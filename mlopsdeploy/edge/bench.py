@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import measure
+from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import EdgeSettings
-from mlopsdeploy.detections import detections_of
+from mlopsdeploy.core.detections import detections_of
+from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, Image
@@ -28,7 +29,7 @@ from mlopsdeploy.edge.sources import Source, open_source
 from mlopsdeploy.edge.stages import Stats, Values
 from mlopsdeploy.edge.watch import check_settings, check_task, load, settle
 from mlopsdeploy.errors import InputError
-from mlopsdeploy.model import Model, core_count
+from mlopsdeploy.settings import EdgeSettings
 
 T = TypeVar("T")
 
@@ -77,13 +78,13 @@ def bench_edge(
     settle()
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     check_settings(settings)
-    model, threads = load(settings, say)
+    model, threads = load(settings, log)
     check_task(model)
-    bench = _Bench(model, settings, threads, seconds / 6, say)
+    bench = _Bench(model, settings, threads, seconds / 6, log)
     with tempfile.TemporaryDirectory() as folder:
         bench.measure_stages(Path(folder))
         bench.bare_calls()
@@ -99,14 +100,14 @@ class _Bench:
         settings: EdgeSettings,
         threads: int,
         seconds: float,
-        say: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
         self._model = model
         self._settings = settings
         self._threads = threads
         self._bare = Bare()
         self._seconds = seconds
-        self._say = say
+        self._say = log
         self._stages: dict[str, Values] = {}
         self._source: Source
 
@@ -158,7 +159,7 @@ class _Bench:
                         _sink(name, folder, source, live=source.live),
                         stats,
                         keep=not source.live,
-                        say=self._say,
+                        log=self._say,
                     )
                     for name in outputs
                 ]

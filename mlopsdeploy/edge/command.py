@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.settings import EdgeSettings
 
 Run = Callable[[EdgeSettings], tuple[dict[str, Any], int]]
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 import cv2
 import numpy as np
 
-from mlopsdeploy.detections import Detection
+from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.frames import Image
 
 GREEN = (80, 220, 60)  # BGR

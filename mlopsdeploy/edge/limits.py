@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from mlopsdeploy import measure
+from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns, rows_of
-from mlopsdeploy.models import find_model
-from mlopsdeploy.models.cache import cache_folder
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
 
 
 class Bare:

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.threads import tuned
-from mlopsdeploy.model import Model, load_model
+from mlopsdeploy.settings import EdgeSettings
 
 
 def load_edge(
-    settings: EdgeSettings, sample: Callable[[Model], Columns], say: Callable[[str], None]
+    settings: EdgeSettings, sample: Callable[[Model], Columns], log: Callable[[str], None]
 ) -> tuple[Model, int]:
     """The model of the settings, with as many threads as they say or as run fastest; how many.
 
     Args:
         settings: of the device.
         sample: gives a row for the model, to measure with.
-        say: told what takes long, in one line each.
+        log: called with a line about each slow step.
 
     Raises:
         MlopsDeployError: see `load_model`.
@@ -36,9 +37,9 @@ def load_edge(
             streams=1,
             digest=settings.digest,
             trust_model=settings.trust_model,
-            say=say,
+            log=log,
         )
 
     if settings.threads:
         return with_threads(settings.threads), settings.threads
-    return tuned(with_threads, sample, say)
+    return tuned(with_threads, sample, log)

@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol, TextIO
 
 import cv2
 
-from mlopsdeploy.detections import Detection
+from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.events import Event, iso
@@ -108,17 +108,17 @@ class Outlet:
         sink: closed at the end.
         stats: gets the time of each write.
         keep: with its queue full the pipeline waits for it; otherwise the oldest is left out.
-        say: told, in one line, if the sink fails.
+        log: called with one line if the sink fails.
 
     Attributes:
         failed: why it was given up, or None.
     """
 
-    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, say: Callable[[str], None]) -> None:
+    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, log: Callable[[str], None]) -> None:
         self.sink = sink
         self.failed: str | None = None
         self._stats = stats
-        self._say = say
+        self._say = log
         self._queue: Channel[Any] = Channel(sink.waiting, keep=keep)
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
         self._thread.start()

@@ -17,14 +17,14 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.detections import detections_of
+from mlopsdeploy.core.detections import detections_of
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Result
 from mlopsdeploy.edge.sources import Source
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.model import Model
 
 
 class Taker(Protocol):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.model import Model, core_count
+from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.model import Model
 
 BUDGET = 0.12  # seconds of calls for each number of threads; at least two calls
 BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
@@ -15,14 +16,14 @@ CLEARLY = 0.95  # more threads have to be this much faster, as they take cores f
 
 
 def tuned(
-    load: Callable[[int], Model], sample: Callable[[Model], Columns], say: Callable[[str], None]
+    load: Callable[[int], Model], sample: Callable[[Model], Columns], log: Callable[[str], None]
 ) -> tuple[Model, int]:
     """The model with the number of threads that answers soonest, and that number.
 
     Args:
         load: gives the model with so many threads.
         sample: gives a row for it.
-        say: told what was measured, in one line.
+        log: called with a line about what was measured.
     """
     counts = candidates(core_count())
     best, chosen, threads, measured = float("inf"), None, 0, []
@@ -38,7 +39,7 @@ def tuned(
             break
     assert chosen is not None
     if len(measured) > 1:
-        say(f"threads: {threads} ({', '.join(measured)})")
+        log(f"threads: {threads} ({', '.join(measured)})")
     return chosen, threads
 
 

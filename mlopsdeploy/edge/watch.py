@@ -15,7 +15,8 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge import terminal
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.events import Event
@@ -28,7 +29,7 @@ from mlopsdeploy.edge.sources import Source, open_source
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.window import Window, display_named
 from mlopsdeploy.errors import ConfigError, InputError
-from mlopsdeploy.model import Model, core_count
+from mlopsdeploy.settings import EdgeSettings
 
 TICK = 0.05  # seconds between two looks at window, terminal and signals
 OF_LINES = ("follow", "baud", "echo", "features", "long_text")
@@ -44,14 +45,14 @@ def watch_camera(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     settle()
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     stats = Stats()
-    teller = _Teller(say)
+    teller = _Teller(log)
     with ExitStack() as stack:
         inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        loading = inference.submit(load, settings, say)
+        loading = inference.submit(load, settings, log)
         try:
             source = open_source(
                 settings.camera,
@@ -68,16 +69,16 @@ def watch_camera(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         stack.callback(source.stop)
         model, _ = loading.result()
         check_task(model)
-        window = _window(settings, stack, say)
-        outlets = _outlets(settings, source, model, stats, stack, say)
+        window = _window(settings, stack, log)
+        outlets = _outlets(settings, source, model, stats, stack, log)
         if window is None and not outlets:
-            say("nothing is shown or written: --preview 8081, --save or --events would")
+            log("nothing is shown or written: --preview 8081, --save or --events would")
         teller.begin(source, outlets)
         takers: list[Taker] = [*outlets, window] if window else [*outlets]
         pipeline = Pipeline(model, source, takers, stats, settings.limit)
         screen = terminal.Screen(console, f"{source.name} · {model.name}", stats, source)
         with stopping(pipeline.stop), screen.shown():
-            _watch(inference.submit(pipeline.run), pipeline, window, screen, say)
+            _watch(inference.submit(pipeline.run), pipeline, window, screen, log)
             if window is not None and not outlets and source.total == 1 and not source.live:
                 _hold(window, pipeline)
         seconds = time.monotonic() - stats.started
@@ -90,7 +91,7 @@ def watch_camera(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     failed = [outlet.failed for outlet in outlets if outlet.failed]
     summary["failed"] = failed
     if pipeline.ended in STOPS:
-        say(f"{pipeline.ended}; all files are finished" if outlets else pipeline.ended)
+        log(f"{pipeline.ended}; all files are finished" if outlets else pipeline.ended)
     terminal.show_summary(console, summary, stats, _written(settings))
     return summary, STOPS.get(pipeline.ended, 1 if failed else 0)
 
@@ -111,9 +112,9 @@ def check_settings(settings: EdgeSettings) -> None:
             raise ConfigError(f"--{name.replace('_', '-')} is for --lines, not for a camera")
 
 
-def load(settings: EdgeSettings, say: Callable[[str], None]) -> tuple[Model, int]:
+def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int]:
     """The model of the settings, and on how many threads it runs."""
-    return load_edge(settings, picture, say)
+    return load_edge(settings, picture, log)
 
 
 def picture(model: Model) -> Columns:
@@ -143,8 +144,8 @@ def check_task(model: Model) -> None:
 class _Teller:
     """Events to the terminal and to outputs; those from before there were outputs as well."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None]) -> None:
+        self._say = log
         self._early: list[Event] | None = []
         self._outlets: list[Outlet] = []
         self._lock = threading.Lock()
@@ -175,21 +176,21 @@ def _outlets(
     model: Model,
     stats: Stats,
     stack: ExitStack,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> list[Outlet]:
     outlets: list[Outlet] = []
 
     def add(sink: Sink, *, keep: bool) -> None:
-        outlets.append(Outlet(sink, stats, keep=keep, say=say))
+        outlets.append(Outlet(sink, stats, keep=keep, log=log))
         stack.callback(outlets[-1].close)
 
     if settings.preview is not None:
         name = f"{model.name} {model.version}".strip()
         preview = Preview(settings.preview, lambda: _state(source, stats, name))
         add(preview, keep=False)
-        say(f"preview: {preview.url}")
+        log(f"preview: {preview.url}")
         if preview.exposed:
-            say("preview: whoever reaches this machine can see the picture; it has no password")
+            log("preview: whoever reaches this machine can see the picture; it has no password")
     if settings.events is not None:
         add(Events(settings.events, live=source.live), keep=not source.live)
     if settings.snapshots is not None:
@@ -221,13 +222,13 @@ def _state(source: Source, stats: Stats, model: str) -> dict[str, Any]:
     }
 
 
-def _window(settings: EdgeSettings, stack: ExitStack, say: Callable[[str], None]) -> Window | None:
+def _window(settings: EdgeSettings, stack: ExitStack, log: Callable[[str], None]) -> Window | None:
     if settings.window is False:
         return None
     if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
-        say("no window: this OpenCV is built without (opencv-python-headless)")
+        log("no window: this OpenCV is built without (opencv-python-headless)")
     elif not display_named():
-        say("no window: no display")
+        log("no window: no display")
     else:
         window = Window()
         stack.callback(window.close)
@@ -240,14 +241,14 @@ def _watch(
     pipeline: Pipeline,
     window: Window | None,
     screen: terminal.Screen,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> None:
     """What the main thread does while the others work."""
     done = threading.Event()
     running.add_done_callback(lambda _: done.set())
     while not done.is_set():
         if window is not None and window.usable() is False:
-            say("no window: the display can't be opened")
+            log("no window: the display can't be opened")
             window.close()
             window = None
         if window is None or not window.usable():

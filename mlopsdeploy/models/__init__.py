@@ -1,5 +1,5 @@
-"""From what a user calls a model to files on disk that a runtime can open."""
+"""`mlopsdeploy models`: list, inspect, compile, quantise, compare, verify; a module for each."""
 
-from mlopsdeploy.models.files import find_model
+from mlopsdeploy.models.inspect import inspect_model, show
 
-__all__ = ["find_model"]
+__all__ = ["inspect_model", "show"]

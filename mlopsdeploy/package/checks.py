@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from cronsim import CronSim
 
-from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, Strict, load
 from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, Strict, load
 
 _SETTINGS: Mapping[str, type[Strict]] = {
     "serve": ServeSettings,

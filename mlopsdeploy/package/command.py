@@ -12,17 +12,9 @@ from typing import Any
 from cronsim import CronSim, CronSimError
 from rich.console import Console
 
-from mlopsdeploy.compile.child import appearing
-from mlopsdeploy.config import (
-    BatchSettings,
-    EdgeSettings,
-    Running,
-    ServeSettings,
-    Settings,
-    load,
-)
+from mlopsdeploy.convert.child import appearing
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.models.hub import is_hub_id
+from mlopsdeploy.model_files.hub import is_hub_id
 from mlopsdeploy.package import checks, measure, targets
 from mlopsdeploy.package.checks import Check
 from mlopsdeploy.package.lock import make_lock
@@ -38,6 +30,7 @@ from mlopsdeploy.package.plan import (
     check_output,
     dns_name,
 )
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, Settings, load
 
 _CLASSES: Mapping[str, type[Running]] = {
     "serve": ServeSettings,
@@ -86,13 +79,13 @@ def run_package(
     _check(settings, measured=measured)
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     with appearing(folder) as building:
         building.chmod(0o755)
         plan = _plan(
-            strategy, target, settings, building, name=name, image=image, measured=measured, say=say
+            strategy, target, settings, building, name=name, image=image, measured=measured, log=log
         )
         for path, text in targets.write_files(plan).items():
             place = building / path
@@ -142,10 +135,10 @@ def _plan(
     name: str | None,
     image: str | None,
     measured: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Plan:
     """All decisions; the models and our own wheel are in `folder` after it."""
-    models = _pack(settings, folder, say)
+    models = _pack(settings, folder, log)
     own_name = dns_name(name or "-".join([models[0].name, *[strategy] * (strategy != "serve")]))
     notes: list[str] = []
     draft = Plan(
@@ -168,23 +161,23 @@ def _plan(
         drain=getattr(settings, "drain_timeout", 60.0),
     )
     packaged = _packaged(settings, draft, notes)
-    took = _measure(settings, packaged, draft, folder, say) if measured else None
+    took = _measure(settings, packaged, draft, folder, log) if measured else None
     values = {field: getattr(draft, field) for field in Plan.__dataclass_fields__}
     return Plan(**{**values, "settings": packaged, "measured": took, "notes": tuple(notes)})
 
 
-def _pack(settings: Running, folder: Path, say: Callable[[str], None]) -> tuple[PackedModel, ...]:
+def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[PackedModel, ...]:
     models = folder / "models"
     if isinstance(settings, ServeSettings):
         return tuple(
-            pack(one.model, one.called, settings.running(one), models, say, one.features)
+            pack(one.model, one.called, settings.running(one), models, log, one.features)
             for one in settings.models
         )
     assert isinstance(settings, Settings)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.model.rstrip("/")).stem)
     if is_hub_id(settings.model) and not Path(settings.model).exists():
         name = settings.model.partition("@")[0].rpartition("/")[2]
-    return (pack(settings.model, name, settings, models, say, getattr(settings, "features", ())),)
+    return (pack(settings.model, name, settings, models, log, getattr(settings, "features", ())),)
 
 
 def _schedule(settings: Running, target: str, notes: list[str]) -> str:
@@ -282,10 +275,10 @@ def _measure(
     packaged: Mapping[str, Any],
     plan: Plan,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> measure.Measured:
     """Run what was packaged, with the models where they are now."""
-    say(f"measuring: {plan.strategy} runs for a few seconds")
+    log(f"measuring: {plan.strategy} runs for a few seconds")
     place = f"{plan.home}/models" if plan.on_machine else MODELS
 
     def here(value: Any) -> Any:

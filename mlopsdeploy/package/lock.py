@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from mlopsdeploy import plugins
+from mlopsdeploy.core import plugins
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 # glibc of the base image, and older: Debian 12 has 2.36.

@@ -18,15 +18,17 @@ import numpy as np
 import yaml
 
 from mlopsdeploy.columns import ModelFiles, objects
-from mlopsdeploy.compile import checkpoint, keras, quantize
-from mlopsdeploy.compile.to_openvino import to_openvino
-from mlopsdeploy.config import Running
+from mlopsdeploy.convert import checkpoint, quantize
+from mlopsdeploy.convert import from_keras as keras
+from mlopsdeploy.convert.to_openvino import to_openvino
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model import Model, load_model
-from mlopsdeploy.models import find_model
-from mlopsdeploy.models.cache import cache_folder
-from mlopsdeploy.models.files import built_in, parts_of
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
+from mlopsdeploy.model_files.resolve import built_in, parts_of
 from mlopsdeploy.package.plan import PackedModel
+from mlopsdeploy.settings import Running
 
 FRAMEWORKS = {"torch", "tensorflow"}
 # Beside a text model's weights: what says its labels and how it reads.
@@ -39,7 +41,7 @@ def pack(
     name: str,
     running: Running,
     models: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     features: tuple[str, ...] = (),
 ) -> PackedModel:
     """Put a model into the package.
@@ -49,7 +51,7 @@ def pack(
         name: of its folder in `models`.
         running: how it runs.
         models: the package's folder of models.
-        say: told what takes long.
+        log: called with a line about each slow step.
         features: of a tabular model whose files don't name them.
 
     Raises:
@@ -58,7 +60,7 @@ def pack(
         ModelError: it can't be loaded, or would answer differently from its package.
     """
     files = find_model(reference)
-    original = _load(reference, running, features, say)
+    original = _load(reference, running, features, log)
     runtime = type(original.runtime).__module__.rpartition(".")[2]
     if runtime in FRAMEWORKS:
         raise ConfigError(
@@ -72,10 +74,10 @@ def pack(
     else:
         folder = models / name
         folder.mkdir(parents=True)
-        _copy(files, original, folder, say, running, calibrated)
+        _copy(files, original, folder, log, running, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
         pinned = running.model_copy(update={"runtime": runtime})
-        _same_answers(original, _load(str(folder), pinned, features, say), reference)
+        _same_answers(original, _load(str(folder), pinned, features, log), reference)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(
         name=name,
@@ -90,7 +92,7 @@ def pack(
 
 
 def _load(
-    reference: str, running: Running, features: tuple[str, ...], say: Callable[[str], None]
+    reference: str, running: Running, features: tuple[str, ...], log: Callable[[str], None]
 ) -> Model:
     return load_model(
         reference,
@@ -101,7 +103,7 @@ def _load(
         long_text=_long_text(running),
         features=features,
         trust_model=running.trust_model,
-        say=say,
+        log=log,
     )
 
 
@@ -141,11 +143,11 @@ def _copy(
     files: ModelFiles,
     model: Model,
     folder: Path,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
     running: Running,
     calibrated: quantize.Quantized | None,
 ) -> None:
-    format_, graph = _lean(files, model, say, running)
+    format_, graph = _lean(files, model, log, running)
     said = _description(files, model)
     floating = files.float32
     if calibrated:
@@ -192,7 +194,7 @@ def _copy_graph(graph: Path, target: Path) -> None:
 
 
 def _lean(
-    files: ModelFiles, model: Model, say: Callable[[str], None], running: Running
+    files: ModelFiles, model: Model, log: Callable[[str], None], running: Running
 ) -> tuple[str, Path]:
     """The format and the file that the model's runtime opens, free of any framework."""
     formats = getattr(type(model.runtime), "formats", ())
@@ -201,7 +203,7 @@ def _lean(
             return format_, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         source = files.graphs["checkpoint"]
-        return "onnx", checkpoint.to_onnx(source, cache_folder(), files.digest, say=say)
+        return "onnx", checkpoint.to_onnx(source, cache_folder(), files.digest, log=log)
     if "tflite" in formats:
         source = files.graphs.get("keras") or files.graphs["saved_model"]
         compiled = keras.compile_model(
@@ -210,7 +212,7 @@ def _lean(
             files.digest,
             target="tflite",
             trust_model=running.trust_model,
-            say=say,
+            log=log,
         )
         return "tflite", compiled
     raise ModelError(f"{files.name}: none of {', '.join(files.graphs)} can be packaged")

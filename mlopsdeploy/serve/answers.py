@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Columns, Field
-from mlopsdeploy.detections import detections_of
+from mlopsdeploy.core.detections import detections_of
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model
 from mlopsdeploy.serve.pictures import takes_pictures
 
 DEFAULT = {"label": "label", "score": "score"}

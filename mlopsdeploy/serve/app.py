@@ -23,9 +23,8 @@ from flask import Flask, Response, request
 from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
-from mlopsdeploy.config import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
@@ -44,6 +43,7 @@ from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances, takes_pictures
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import flask_response, json_response
+from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)

@@ -13,11 +13,11 @@ from typing import NoReturn
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import plugins
-from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.core import plugins
+from mlopsdeploy.core.loading import prepare_model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import prepare_model
 from mlopsdeploy.serve import logs, server
+from mlopsdeploy.settings import ServeSettings
 
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -53,7 +53,7 @@ def run_serve(settings: ServeSettings) -> None:
             runtime=running.runtime,
             digest=served.digest,
             trust_model=running.trust_model,
-            say=log.info,
+            log=log.info,
         )
     _show(settings, names)
     server.run(settings)

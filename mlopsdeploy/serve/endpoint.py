@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from mlopsdeploy.columns import Array, Columns
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import InputError
-from mlopsdeploy.model import Model
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.instances import Instances

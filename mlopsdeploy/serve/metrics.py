@@ -26,7 +26,7 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import Array
-from mlopsdeploy.model import Model
+from mlopsdeploy.core.model import Model
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 SECONDS = (

@@ -18,7 +18,7 @@ from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, File, MultipartDecoder, NeedData
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
-from mlopsdeploy.pictures import MAX_PIXELS, decode
+from mlopsdeploy.core.images import MAX_PIXELS, decode
 from mlopsdeploy.serve.instances import Instances, depth_of
 from mlopsdeploy.serve.problems import Problem
 

@@ -25,10 +25,11 @@ from types import FrameType
 from typing import Any
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model import Model, core_count, load_model
 from mlopsdeploy.serve import logs
+from mlopsdeploy.settings import ServeSettings
 
 log = logging.getLogger("mlopsdeploy.serve")
 _FAILURE = "failure"
@@ -80,7 +81,7 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
             features=served.features,
             digest=served.digest,
             trust_model=running.trust_model,
-            say=log.info,
+            log=log.info,
         )
     return models
 

@@ -123,7 +123,8 @@ def quick_reviews() -> Callable[..., list[str]]:
 _TEMPLATE = """
 import json, os, resource, signal, sys
 import numpy, pyarrow, pyarrow.csv, pyarrow.parquet, onnxruntime, tokenizers, filelock, sqlite3
-from mlopsdeploy import cli, plugins
+from mlopsdeploy import cli
+from mlopsdeploy.core import plugins
 from mlopsdeploy.batch import command
 from mlopsdeploy.runtimes import onnxruntime as _
 from mlopsdeploy.tasks import text_classification as _

@@ -8,10 +8,10 @@ import json
 import pytest
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.batch.bad_rows import BadRow, MaxErrors
-from mlopsdeploy.batch.sources.csv import LONGEST_RECORD
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.data.bad_rows import BadRow, MaxErrors
+from mlopsdeploy.data.sources.delimited import LONGEST_RECORD
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import BatchSettings
 
 
 @pytest.fixture

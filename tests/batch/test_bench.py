@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from mlopsdeploy.batch.bench import NAIVE, bench_batch, show, verdict
-from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import BatchSettings
 
 STAGES = ["read", "parse", "encode", "model", "write"]
 

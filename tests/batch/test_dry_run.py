@@ -13,16 +13,17 @@ import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from mlopsdeploy.batch import dry_run, text_column
-from mlopsdeploy.batch.bad_rows import MaxErrors
+from mlopsdeploy.batch import dry_run
 from mlopsdeploy.batch.dry_run import forecast, measure, table
 from mlopsdeploy.batch.dry_run import sample as sampling
 from mlopsdeploy.batch.job import Job
-from mlopsdeploy.batch.sinks import make_sink, passes_records
-from mlopsdeploy.batch.sources import open_source
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.data import text_column
+from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.sinks import make_sink, passes_records
+from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.settings import BatchSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 

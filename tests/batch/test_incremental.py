@@ -11,9 +11,9 @@ import pytest
 from mlopsdeploy.batch import command, scoring
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.columns import objects
-from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
+from mlopsdeploy.settings import BatchSettings
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from pathlib import Path
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.batch.sources import open_source
 from mlopsdeploy.batch.unfinished import UnfinishedRun
+from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import InputError
 
 ROWS = 2000

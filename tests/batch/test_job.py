@@ -11,8 +11,8 @@ import pytest
 
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.job import Summary
-from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.settings import BatchSettings
 
 
 def write(path, rows, header=("id", "review_text")):

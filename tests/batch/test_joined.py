@@ -9,8 +9,8 @@ import pyarrow.parquet
 import pytest
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.config import BatchSettings
 from mlopsdeploy.errors import InputError
+from mlopsdeploy.settings import BatchSettings
 
 
 @pytest.fixture

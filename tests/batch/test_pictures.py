@@ -18,11 +18,12 @@ from mlopsdeploy.batch.bench import bench_batch
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.inputs import default_output
 from mlopsdeploy.batch.report import render
-from mlopsdeploy.batch.sources import PictureFiles, WithPictures, open_source, pictures
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.core.images import decode
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.data.sources import PictureFiles, WithPictures, open_source
+from mlopsdeploy.data.sources import image_files as pictures
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-from mlopsdeploy.model import load_model
-from mlopsdeploy.pictures import decode
+from mlopsdeploy.settings import BatchSettings
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "photos"
 

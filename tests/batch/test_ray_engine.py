@@ -17,10 +17,10 @@ import pyarrow.parquet
 import pytest
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.batch.sources import open_source
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError
-from mlopsdeploy.model import load_model
+from mlopsdeploy.settings import BatchSettings
 
 ray_engine = pytest.importorskip("mlopsdeploy.batch.ray_engine")
 
@@ -326,7 +326,7 @@ def test_an_input_that_breaks_off_is_told_in_a_line(on_ray, bert, tmp_path, revi
 
 
 def test_what_no_cluster_has_is_not_waited_for(nodes):
-    check = partial(ray_engine._check_room, say=print)
+    check = partial(ray_engine._check_room, log=print)
     with pytest.raises(ConfigError, match="1 actors of 1 GPUs each"):
         check(ray_engine.Cluster(gpus=1))
     with pytest.raises(ConfigError, match="9 actors of 1 CPUs each"):
@@ -343,8 +343,8 @@ import sys
 from functools import partial
 from mlopsdeploy import cli
 from mlopsdeploy.batch import command, ray_engine
-from mlopsdeploy.batch.sources import open_source
-from mlopsdeploy.config import BatchSettings
+from mlopsdeploy.data.sources import open_source
+from mlopsdeploy.settings import BatchSettings
 
 model, path, address = sys.argv[1:4]
 

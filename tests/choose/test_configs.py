@@ -19,8 +19,8 @@ from mlopsdeploy.choose import configs
 from mlopsdeploy.choose.decide import decide
 from mlopsdeploy.choose.options import INTERVALS
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.config import BatchSettings, EdgeSettings, ServeSettings, load
 from mlopsdeploy.errors import InputError
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CLASSES = {"batch": BatchSettings, "serve": ServeSettings, "edge": EdgeSettings}

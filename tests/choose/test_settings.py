@@ -3,8 +3,8 @@
 import pytest
 
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.config import load
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings import load
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import cv2  # isort: skip
 import numpy as np
 import pytest
 
-from mlopsdeploy.model import load_model
+from mlopsdeploy.core.loading import load_model
 
 SIZE = (160, 120)
 BITS = 8

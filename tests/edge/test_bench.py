@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mlopsdeploy.config import EdgeSettings
 from mlopsdeploy.edge.bench import bench_edge, slowest, verdict
 from mlopsdeploy.errors import InputError
+from mlopsdeploy.settings import EdgeSettings
 
 STAGES = ["capture", "encode", "infer", "decode", "draw", "events", "save"]
 COSTS = {

@@ -15,8 +15,8 @@ import typer.main
 import yaml
 
 from mlopsdeploy.cli import app
-from mlopsdeploy.config import EdgeSettings, load
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings import EdgeSettings, load
 
 
 def flags():
@@ -28,7 +28,7 @@ def test_flags_and_settings_are_the_same_set():
     given = flags()
     assert set(given) - {"config", "json_summary", "help"} == set(EdgeSettings.model_fields)
     for name in EdgeSettings.model_fields:
-        assert given[name].default is None, "the default stands in config.py alone"
+        assert given[name].default is None, "the default stands in settings.py alone"
         assert "--" + name.replace("_", "-") in given[name].opts
         assert given[name].help
 
@@ -143,7 +143,7 @@ def test_threads_are_measured(start, clip, tmp_path):
          "--no-window"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    from mlopsdeploy.model import core_count
+    from mlopsdeploy.core.loading import core_count
 
     chosen = re.search(r"threads: (\d+) \(1: \d+\.\d ms", process.stderr)
     assert chosen or core_count() == 1

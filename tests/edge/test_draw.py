@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlopsdeploy.detections import Detection
+from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.draw import GREEN, draw, text_size
 
 

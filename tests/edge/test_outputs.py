@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.detections import Detection
+from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import (
@@ -126,7 +126,7 @@ def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, sm
     said = []
     path = small_disk / "out.avi"
     sink = VideoFile(str(path), size=(640, 480), fps=100, live=False)
-    outlet = Outlet(sink, Stats(), keep=True, say=said.append)
+    outlet = Outlet(sink, Stats(), keep=True, log=said.append)
     noise = np.random.default_rng(1)
     for number in range(200):
         outlet.put(result(number, image=noise.integers(0, 255, (480, 640, 3), np.uint8)))
@@ -253,7 +253,7 @@ class Rest:
 
 def test_an_outlet_that_keeps_gets_everything_in_order(result):
     sink = Rest(0.002)
-    outlet = Outlet(sink, Stats(), keep=True, say=print)
+    outlet = Outlet(sink, Stats(), keep=True, log=print)
     for number in range(30):
         outlet.put(result(number))
     outlet.tell(Event("ended", "end"))
@@ -265,7 +265,7 @@ def test_an_outlet_that_keeps_gets_everything_in_order(result):
 
 def test_an_outlet_that_does_not_keep_never_makes_the_pipeline_wait(result):
     sink = Rest(0.1)
-    outlet = Outlet(sink, Stats(), keep=False, say=print)
+    outlet = Outlet(sink, Stats(), keep=False, log=print)
     gone = threading.Event()
 
     def put():
@@ -283,7 +283,7 @@ def test_an_outlet_that_does_not_keep_never_makes_the_pipeline_wait(result):
 def test_an_outlet_that_fails_says_so_once_and_takes_no_more(result):
     said = []
     sink = Rest(error=OSError(28, "No space left on device"))
-    outlet = Outlet(sink, Stats(), keep=True, say=said.append)
+    outlet = Outlet(sink, Stats(), keep=True, log=said.append)
     for number in range(30):
         outlet.put(result(number))
     outlet.close()

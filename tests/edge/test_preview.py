@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.detections import Detection
+from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Outlet, Result
@@ -29,7 +29,7 @@ STATE = {
 @pytest.fixture
 def preview():
     made = Preview("0", lambda: STATE)
-    outlet = Outlet(made, Stats(), keep=False, say=print)
+    outlet = Outlet(made, Stats(), keep=False, log=print)
     made.put = outlet.put
     made.tell = outlet.tell
     yield made

@@ -4,10 +4,10 @@ import re
 
 import pytest
 
-from mlopsdeploy.config import MAX_BODY
-from mlopsdeploy.model import load_model
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.package import kubernetes
 from mlopsdeploy.serve.metrics import Metrics
+from mlopsdeploy.settings import MAX_BODY
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import yaml
 
-from mlopsdeploy.config import Running
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model import load_model
-from mlopsdeploy.models import find_model
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.package.model_files import pack
+from mlopsdeploy.settings import Running
 
 
 def packed(reference, tmp_path, **running):

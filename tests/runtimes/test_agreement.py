@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.columns import objects
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model import load_model
 
 ARCHITECTURES = ("Bert", "DistilBert", "Roberta")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import load_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -19,7 +19,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SCRIPT = """
 import json, sys
 import numpy as np
-from mlopsdeploy.model import load_model
+from mlopsdeploy.core.loading import load_model
 
 pictures = np.load(sys.argv[1])
 answers = {}

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from mlopsdeploy.config import ServeSettings
-from mlopsdeploy.model import Model, load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.serve import create_app
+from mlopsdeploy.settings import ServeSettings
 
 # ---------------------------------------------------------------- in this process
 

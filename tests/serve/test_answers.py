@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.columns import Field, objects
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model
 from mlopsdeploy.serve.answers import DEFAULT, Answers, plain
 
 

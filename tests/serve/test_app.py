@@ -13,9 +13,9 @@ from http.client import HTTPConnection
 import numpy as np
 import pytest
 
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import create_app
+from mlopsdeploy.settings import ServeSettings
 
 JSON = {"Content-Type": "application/json"}
 ROW = [72027.0, *[0.1] * 28, 13.49]
@@ -459,7 +459,7 @@ def described(tmp_path, churn_onnx):
     """`described(serve={...})`: the churn model with a `serve:` section of its own."""
     import yaml
 
-    from mlopsdeploy.model import load_model
+    from mlopsdeploy.core.loading import load_model
 
     def make(**said):
         folder = tmp_path / "shop"

@@ -13,13 +13,13 @@ import cv2
 import pytest
 from rich.console import Console
 
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.serve.bench import bench_serve, load_client, show
 from mlopsdeploy.serve.bench.cores import Cores
 from mlopsdeploy.serve.bench.loads import CONNECTIONS, Loads
 from mlopsdeploy.serve.bench.parts import Parts
 from mlopsdeploy.serve.bench.report import verdict, where
+from mlopsdeploy.settings import ServeSettings
 
 
 @pytest.fixture(scope="module")

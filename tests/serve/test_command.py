@@ -12,7 +12,7 @@ import pytest
 import typer.main
 
 from mlopsdeploy.cli import app
-from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.settings import ServeSettings
 
 # Settings that are not worth a flag each: YAML and the environment have them.
 ONLY_IN_YAML = {"request_threads", "max_body", "header_timeout", "drain_timeout"}
@@ -154,7 +154,7 @@ def test_what_a_person_sees_in_a_terminal(tmp_path):
 
 COMPILING = """
 import os, sys
-from mlopsdeploy.config import ServeSettings
+from mlopsdeploy.settings import ServeSettings
 from mlopsdeploy.serve import command
 
 command.prepare_model = lambda *_, **__: os.kill(os.getpid(), int(sys.argv[1]))

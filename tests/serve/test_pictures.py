@@ -12,12 +12,12 @@ import pytest
 import tritonclient.http as triton
 from tritonclient.utils import InferenceServerException
 
-from mlopsdeploy.config import MAX_BODY, MAX_BODY_OF_PICTURES, ServeSettings
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import load_model
 from mlopsdeploy.serve import create_app, pictures
 from mlopsdeploy.serve.endpoint import Served
 from mlopsdeploy.serve.metrics import Metrics
+from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, ServeSettings
 
 BOX = (0.25, 0.25, 0.75, 0.5)
 FINDER, COLORS = "/v1/models/finder:predict", "/v1/models/colors:predict"

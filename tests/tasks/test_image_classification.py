@@ -3,8 +3,8 @@ import shutil
 import numpy as np
 import pytest
 
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model import load_model
 
 THREE = ("softmax", "logits", "softmax_int8", "softmax_uint8", "softmax_float16", "takes_pixels")
 

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model import load_model
 
 BOX = (0.25, 0.25, 0.75, 0.5)
 DETECTORS = (

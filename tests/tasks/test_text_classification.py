@@ -7,8 +7,8 @@ import pytest
 from tokenizers import Tokenizer, processors
 
 from mlopsdeploy.columns import ModelFiles, TaskOptions, objects
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model import load_model
 from mlopsdeploy.tasks import text_classification
 from mlopsdeploy.tasks.text_classification import TextClassification
 

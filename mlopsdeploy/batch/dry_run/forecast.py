@@ -26,9 +26,10 @@ from mlopsdeploy.batch.dry_run.sample import (
 )
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.scoring import Computed
-from mlopsdeploy.compile.quantize import MAX_FLIPS
-from mlopsdeploy.config import BatchSettings
-from mlopsdeploy.model import Model, core_count, load_model
+from mlopsdeploy.convert.quantize import MAX_FLIPS
+from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.settings import BatchSettings
 
 # How far two runs of the same thing are apart on an idle machine, as a share of their time.
 NOISE = 0.04
@@ -77,7 +78,7 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
         InputError: the input is broken.
         MlopsDeployError: the model can't be loaded or run as chosen.
     """
-    work.say("dry run: counting rows")
+    work.log("dry run: counting rows")
     load_before = os.getloadavg()[0]
     source = work.open_source()
     try:
@@ -85,7 +86,7 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
         sample = take_sample(work, source, survey)
         measured: dict[str, Measured | str] = {}
         for name in _names(work.model):
-            work.say(f"dry run: measuring {name}")
+            work.log(f"dry run: measuring {name}")
             measured[name] = measure(work, load, name, sample)
         chosen = measured[work.model.runtime.precision]
         assert isinstance(chosen, Measured)

@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mlopsdeploy.batch import job, scoring
-from mlopsdeploy.batch.bad_rows import MaxErrors
 from mlopsdeploy.batch.dry_run.sample import (
     Clock,
     Sample,
@@ -27,13 +26,14 @@ from mlopsdeploy.batch.dry_run.sample import (
     spread_out,
 )
 from mlopsdeploy.batch.job import Job
-from mlopsdeploy.batch.matching import content_column
 from mlopsdeploy.batch.scoring import Computed, Planned
-from mlopsdeploy.batch.sources import Chunk, Source
 from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.columns import take
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.matching import content_column
+from mlopsdeploy.data.sources import Chunk, Source
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.model import Model
 
 MODEL_SECONDS = 6.0  # to compute, for each precision
 

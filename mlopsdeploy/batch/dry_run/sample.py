@@ -14,11 +14,11 @@ import numpy as np
 
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.job import AHEAD, WINDOW, Job
-from mlopsdeploy.batch.matching import takes_pictures
 from mlopsdeploy.batch.scoring import Planned
-from mlopsdeploy.batch.sources import Chunk, Source, chunks
 from mlopsdeploy.columns import Array
-from mlopsdeploy.planner import Rows
+from mlopsdeploy.core.planner import Rows
+from mlopsdeploy.data.matching import takes_pictures
+from mlopsdeploy.data.sources import Chunk, Source, chunks
 
 READ_SECONDS = 5.0  # to count rows; beyond that their number follows from the share read
 ENCODE_SECONDS = 3.0  # to parse, encode and plan the sample

@@ -11,9 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import measure
+from mlopsdeploy.bench import measure
+from mlopsdeploy.bench.measure import percentiles
 from mlopsdeploy.columns import Columns, take
-from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
 from mlopsdeploy.edge.lines.outputs import JsonLines
@@ -22,8 +24,7 @@ from mlopsdeploy.edge.lines.pipeline import MOST, LinePipeline, LineStats
 from mlopsdeploy.edge.lines.sources import open_lines
 from mlopsdeploy.edge.lines.splitter import Line
 from mlopsdeploy.errors import ConfigError, InputError
-from mlopsdeploy.measure import percentiles
-from mlopsdeploy.model import Model, core_count
+from mlopsdeploy.settings import EdgeSettings
 
 SAMPLE = 2000  # lines that are read, and then come again and again
 GOOD = 0.9  # of bare calls of the model: little around it costs time
@@ -47,11 +48,11 @@ def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, An
     check_settings(settings)
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     sample = _sample(settings)
-    model, threads = load(settings, say)
+    model, threads = load(settings, log)
     warm_up(model)
     bench = _Bench(model, settings, threads, sample)
     with tempfile.TemporaryDirectory() as folder:

@@ -12,8 +12,9 @@ from typing import Any
 
 from rich.console import Console
 
+from mlopsdeploy.bench.measure import made_up_rows
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import EdgeSettings
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.lines import terminal
 from mlopsdeploy.edge.lines.outputs import JsonLines, Output, Readable
@@ -23,8 +24,7 @@ from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import load_edge
 from mlopsdeploy.edge.signals import STOPS, stopping
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.measure import made_up_rows
-from mlopsdeploy.model import Model
+from mlopsdeploy.settings import EdgeSettings
 
 TICK = 0.05  # seconds between two looks at the terminal
 TOLD = 3  # lines that can't be read are told of one by one, up to so many
@@ -50,13 +50,13 @@ def read_lines(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     check_settings(settings)
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     stats = LineStats()
     with ExitStack() as stack:
         outputs: list[Output] = []
-        told = _Told(say, outputs)
+        told = _Told(log, outputs)
         source = open_lines(
             str(settings.lines),
             follow=settings.follow,
@@ -66,7 +66,7 @@ def read_lines(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         )
         stack.callback(source.stop)
         inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        model, parser = inference.submit(lambda: _ready(settings, say)).result()
+        model, parser = inference.submit(lambda: _ready(settings, log)).result()
         on_terminal = settings.events is None and sys.stdout.isatty()
         outputs += _outputs(settings, model, on_terminal=on_terminal)
         for output in outputs:
@@ -76,7 +76,7 @@ def read_lines(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         pipeline = LinePipeline(
             model, parser, source, [*outputs, told], stats, tell=told.tell, limit=settings.limit
         )
-        watched = _Watched(outputs, pipeline, say)
+        watched = _Watched(outputs, pipeline, log)
         screen = terminal.Screen(console, f"{source.name} · {model.name}", stats, source)  # type: ignore[arg-type]
         with stopping(pipeline.stop):
             running = inference.submit(pipeline.run)
@@ -92,7 +92,7 @@ def read_lines(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
     summary["model"] = {"name": model.name, "version": model.version, "digest": model.digest}
     summary["failed"] = watched.failed
     if pipeline.ended in STOPS:
-        say(f"{pipeline.ended}; all lines that were read are answered")
+        log(f"{pipeline.ended}; all lines that were read are answered")
     if pipeline.ended == "reader left":
         return summary, 141
     terminal.show_summary(console, summary, settings.events if settings.events != "-" else None)
@@ -112,9 +112,9 @@ def check_settings(settings: EdgeSettings) -> None:
         raise ConfigError("--window is for a camera, not for --lines")
 
 
-def load(settings: EdgeSettings, say: Callable[[str], None]) -> tuple[Model, int]:
+def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int]:
     """The model of the settings, and on how many threads it runs."""
-    return load_edge(settings, a_row, say)
+    return load_edge(settings, a_row, log)
 
 
 def a_row(model: Model) -> Columns:
@@ -134,8 +134,8 @@ def warm_up(model: Model) -> None:
         model.exact()
 
 
-def _ready(settings: EdgeSettings, say: Callable[[str], None]) -> tuple[Model, Any]:
-    model, _ = load(settings, say)
+def _ready(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, Any]:
+    model, _ = load(settings, log)
     parser = parser_for(model)
     warm_up(model)
     return model, parser
@@ -154,8 +154,8 @@ def _outputs(settings: EdgeSettings, model: Model, *, on_terminal: bool) -> Iter
 class _Told:
     """What happens to the source, for people and for outputs; the first lines that are wrong."""
 
-    def __init__(self, say: Callable[[str], None], outputs: list[Output]) -> None:
-        self._say = say
+    def __init__(self, log: Callable[[str], None], outputs: list[Output]) -> None:
+        self._say = log
         self._outputs = outputs
         self._wrong = 0
         self._dropped = False
@@ -186,11 +186,11 @@ class _Watched:
     """Outputs that fail: told once; without any left, or without who reads them, the run ends."""
 
     def __init__(
-        self, outputs: Sequence[Output], pipeline: LinePipeline, say: Callable[[str], None]
+        self, outputs: Sequence[Output], pipeline: LinePipeline, log: Callable[[str], None]
     ) -> None:
         self._left = list(outputs)
         self._pipeline = pipeline
-        self._say = say
+        self._say = log
         self.failed: list[str] = []
 
     def look(self) -> None:

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from mlopsdeploy.columns import Columns, Field, objects
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import Model
 
 # In a column of numbers: there is none. As batch reads them.
 MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"})

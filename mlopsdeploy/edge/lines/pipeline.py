@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, Closed
 from mlopsdeploy.edge.events import Event, Tell
 from mlopsdeploy.edge.lines.parsing import Parsed, Parser
@@ -27,7 +28,6 @@ from mlopsdeploy.edge.lines.sources import Source
 from mlopsdeploy.edge.lines.splitter import Line
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.model import Model
 
 MOST = 1024  # lines computed together
 FIRST = 16  # lines that wait at first; then two batches of them: more wait where they come from

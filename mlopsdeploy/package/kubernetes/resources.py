@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from mlopsdeploy.config import MAX_BODY, MAX_BODY_OF_PICTURES
+from mlopsdeploy.core.images import MAX_PIXELS
 from mlopsdeploy.package.measure import MIB
 from mlopsdeploy.package.plan import Plan
-from mlopsdeploy.pictures import MAX_PIXELS
+from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES
 
 _PICTURES = ("image_classification", "object_detection")
 

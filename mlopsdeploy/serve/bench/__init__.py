@@ -8,13 +8,13 @@ from typing import Any
 
 from rich.console import Console
 
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.bench.cores import Cores
 from mlopsdeploy.serve.bench.loads import Loads
 from mlopsdeploy.serve.bench.parts import Parts
 from mlopsdeploy.serve.bench.report import report, show
+from mlopsdeploy.settings import ServeSettings
 
 __all__ = ["bench_serve", "show"]
 
@@ -45,7 +45,7 @@ def bench_serve(
     """
     console = Console(stderr=True, highlight=False)
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     if len(settings.models) > 1:
@@ -55,14 +55,14 @@ def bench_serve(
         update={"host": "127.0.0.1", "log_format": "text", "access_log": False}
     )
     with cores.of_server():
-        say("measuring the parts of a request")
+        log("measuring the parts of a request")
         parts = Parts(settings, row)
         inside = parts.measure()
         workers = server.worker_count(settings)
     with tempfile.TemporaryDirectory() as folder:
         loads = Loads(cores, settings, Path(folder), parts.request, seconds)
-        say("measuring an empty application on the same server")
+        log("measuring an empty application on the same server")
         empty = loads.empty()
-        say(f"measuring {parts.name} under load")
+        log(f"measuring {parts.name} under load")
         closed, opened, memory = loads.model()
     return report(parts, cores, workers, inside, empty, closed, opened, memory)

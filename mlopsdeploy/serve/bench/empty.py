@@ -10,8 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.serve import server
+from mlopsdeploy.settings import ServeSettings
 
 HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
 

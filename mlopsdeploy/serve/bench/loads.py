@@ -18,10 +18,10 @@ from typing import Any
 
 import yaml
 
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.bench.cores import Cores
+from mlopsdeploy.settings import ServeSettings
 
 CONNECTIONS = (1, 4, 16, 64)
 EMPTY_CONNECTIONS = 16

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy import measure
+from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.config import ServeSettings
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.app import App, create_app
 from mlopsdeploy.serve.endpoint import JSON, Predict, PredictPictures
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.pictures import decode_all, with_sizes
+from mlopsdeploy.settings import ServeSettings
 
 PARTS_SECONDS = 1.0
 _MEDIA = {".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}

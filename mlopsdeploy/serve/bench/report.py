@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy import measure
+from mlopsdeploy.bench import measure
 from mlopsdeploy.serve.bench.cores import Cores
 from mlopsdeploy.serve.bench.loads import EMPTY_CONNECTIONS
 from mlopsdeploy.serve.bench.parts import Parts

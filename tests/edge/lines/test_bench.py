@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from mlopsdeploy.config import EdgeSettings
 from mlopsdeploy.edge.lines.bench import bench_lines, verdict
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import EdgeSettings
 
 
 @pytest.fixture(scope="module")

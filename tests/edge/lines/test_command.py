@@ -11,8 +11,8 @@ import time
 import numpy as np
 import pytest
 
-from mlopsdeploy.config import EdgeSettings
-from mlopsdeploy.model import load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.settings import EdgeSettings
 
 
 @pytest.fixture

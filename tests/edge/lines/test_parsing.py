@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.columns import Field
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.lines.parsing import Rows, Texts, parser_for
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model import load_model
 
 NAMES = ("age", "visits", "spend")
 ROW = [25.0, 3.0, 100.0]

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.lines import pipeline as module
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.pipeline import LinePipeline, LineStats
 from mlopsdeploy.edge.lines.splitter import Splitter
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.model import load_model
 
 
 class Memory:

@@ -1,0 +1,1 @@
+"""How fast: what the benches of the strategies, `choose` and `package --measure` share."""

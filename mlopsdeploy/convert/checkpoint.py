@@ -1,0 +1,102 @@
+"""A Hugging Face checkpoint to ONNX, once, in a process of its own.
+
+PyTorch is needed to read the format, never to run it: the export happens in a child, so that its
+half a gigabyte is gone before the first row is scored. Beside the file stands the proof that it
+answers as the checkpoint does; without proof the file is not used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from mlopsdeploy.convert import child
+from mlopsdeploy.errors import ModelError
+
+LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
+
+
+def to_onnx(
+    checkpoint: Path, cache: Path, digest: str, log: Callable[[str], None] = lambda _: None
+) -> Path:
+    """The ONNX file of a checkpoint, exported on first use.
+
+    Args:
+        checkpoint: folder with config.json and safetensors.
+        cache: folder that holds compiled models.
+        digest: SHA-256 of the checkpoint's content; its place in the cache.
+        log: called with a line when an export starts, and one about its parity.
+
+    Raises:
+        ModelError: PyTorch is not installed, the export fails, or its answers differ.
+    """
+    folder = cache / "onnx" / digest[:32]
+    file = folder / "model.onnx"
+    if file.exists():
+        return file
+    missing = [name for name in ("torch", "transformers", "onnx") if not child.installed(name)]
+    if missing:
+        raise ModelError(
+            f"{checkpoint}: has no onnx/model.onnx, and exporting one needs {', '.join(missing)}: "
+            "pip install 'mlopsdeploy[torch]' (once; it is not needed to run)"
+        )
+    log(f"exporting {checkpoint.name} to ONNX, once")
+    with child.appearing(folder) as building:
+        proof = _export(checkpoint, building)
+        if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
+            raise ModelError(
+                f"{checkpoint}: the exported ONNX file answers differently (by "
+                f"{proof['largest_difference']:.2g}, {proof['label_flips']} labels); "
+                "use --runtime torch"
+            )
+    log(
+        f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
+        f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
+    )
+    return file
+
+
+def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    code, reason = child.run("export_onnx.py", checkpoint, folder, env=env)
+    if code:
+        raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
+    proof: dict[str, float] = json.loads((folder / "parity.json").read_text("utf-8"))
+    return proof
+
+
+def from_onnx(file: Path, cache: Path, digest: str) -> Path:
+    """The checkpoint folder of a model that ships as ONNX only, unpacked on first use.
+
+    Works where the file's initializers bear the names of the checkpoint's parameters, as those of
+    the built-in models do; int8 weights are unpacked with their scales.
+
+    Raises:
+        ModelError: a package is missing, or the file's weights have names of their own.
+    """
+    folder = cache / "checkpoint" / digest[:32]
+    if (folder / "model.safetensors").exists():
+        return folder
+    missing = [name for name in ("onnx", "safetensors") if not child.installed(name)]
+    if missing:
+        raise ModelError(
+            f"{file}: to run it in PyTorch, {', '.join(missing)} is needed: "
+            "pip install 'mlopsdeploy[torch]'"
+        )
+    from mlopsdeploy.convert.weights import read_state
+
+    state = read_state(file)
+    if not any("encoder" in name or "layer" in name for name in state):
+        raise ModelError(
+            f"{file}: its weights do not bear the checkpoint's names, so PyTorch can't load them; "
+            "use --runtime openvino or onnxruntime, or a folder with model.safetensors"
+        )
+    from safetensors.numpy import save_file
+
+    with child.appearing(folder) as building:
+        save_file(state, building / "model.safetensors", {"format": "pt"})
+        home = file.parent.parent if file.parent.name == "onnx" else file.parent
+        shutil.copy(home / "config.json", building)
+    return folder

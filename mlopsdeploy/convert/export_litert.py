@@ -1,0 +1,421 @@
+"""The child of `convert.from_keras`: `python export_litert.py SOURCE FOLDER FORM TRUST KIND [WHY]`.
+
+Writes FOLDER/model.tflite, or FOLDER/saved_model where LiteRT can't take the model, and
+FOLDER/parity.json: its answers, through the runtime that will serve it, against those of the
+original.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlopsdeploy.columns import Columns, Runtime, rows_of, take
+from mlopsdeploy.convert.parity import BOUND, EXTREME, SWAY, Case, Unfit, allowed, nudged, prove
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.runtimes.tensorflow import TensorFlow, check_graph, signature_of
+
+LENGTHS = (7, 32, 64, 224)  # tried for sizes that are free; two that the model takes are used
+
+
+class Unprovable(Exception):  # noqa: N818  # not an error: it runs, unproven
+    """Why there is nothing to compare with."""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model as a function of tensors by name."""
+
+    name: str
+    call: Callable[..., dict[str, Any]]
+    inputs: dict[str, Any]  # TensorSpec
+    owner: Any  # keeps the variables
+
+    @property
+    def fixed_rows(self) -> int | None:
+        """How many rows it takes at once, where that is fixed."""
+        return next((spec.shape[0] for spec in self.inputs.values() if spec.shape[0]), None)
+
+    def run(self, columns: Columns) -> Columns:
+        """Outputs by name for any number of rows, computed in steps where it is fixed."""
+        rows = rows_of(columns)
+        step = self.fixed_rows or rows
+        parts = []
+        for start in range(0, rows, step):
+            places = np.minimum(np.arange(start, start + step), rows - 1)
+            given = {
+                name: tf.constant(array, self.inputs[name].dtype)
+                for name, array in take(columns, places).items()
+            }
+            parts.append({name: value.numpy() for name, value in self.call(**given).items()})
+        for name, value in parts[0].items():
+            if value.ndim == 0 or len(value) != step:
+                raise ModelError(
+                    f"its output {name!r} has the shape {value.shape} for {step} rows; the first "
+                    "axis must be the rows"
+                )
+        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+
+
+# ---------------------------------------------------------------- reading
+
+
+class _DepthwiseConv2D(keras.layers.DepthwiseConv2D):  # type: ignore[misc]  # Keras is Any here
+    """As Keras 2 wrote it, with a `groups` of 1 that Keras 3 does not know."""
+
+    def __init__(self, *, groups: int = 1, **config: Any) -> None:
+        if groups != 1:
+            raise ValueError(f"a DepthwiseConv2D in {groups} groups")
+        super().__init__(**config)
+
+
+def read_keras(source: Path, form: str, *, trusted: bool) -> Graph:
+    """A `.keras` or `.h5` model; its inputs and outputs bear the names of their layers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = source
+        if source.suffix not in ((".keras",) if form == "keras" else (".h5", ".hdf5")):
+            path = Path(folder) / f"model.{form}"  # Keras goes by the name
+            shutil.copyfile(source, path)
+        older = {"DepthwiseConv2D": _DepthwiseConv2D} if form == "h5" else None
+        try:
+            model = keras.models.load_model(path, older, compile=False, safe_mode=not trusted)
+        except Exception as error:
+            raise ModelError(_unreadable(source, form, error)) from error
+    if not getattr(model, "inputs", None):
+        raise ModelError(
+            "does not say what its inputs are (it was never built); where it was made, call it "
+            "once and save it with model.export('folder')"
+        )
+    struct = getattr(model, "_inputs_struct", model.inputs[0])  # a Sequential takes one tensor
+    inputs = keras.tree.flatten(struct)
+    names = _names(struct, [tensor.name for tensor in inputs])
+    specs = {}
+    for name, tensor in zip(names, inputs, strict=True):
+        if not tensor.shape:
+            raise ModelError(f"its input {name!r} has no axis for rows")
+        specs[name] = tf.TensorSpec(tensor.shape, tensor.dtype, name)
+    outputs = [tensor._keras_history.operation.name for tensor in model.outputs]
+    gives = _names(getattr(model, "_outputs_struct", model.outputs[0]), outputs)
+
+    def call(**tensors: Any) -> dict[str, Any]:
+        given = keras.tree.pack_sequence_as(struct, [tensors[name] for name in names])
+        answers = keras.tree.flatten(model(given, training=False))
+        return {
+            name: tf.cast(value, tf.float32) if value.dtype in (tf.bfloat16, tf.float16) else value
+            for name, value in zip(gives, answers, strict=True)
+        }
+
+    return Graph("Keras", call, specs, model)
+
+
+def _names(struct: Any, names: list[str]) -> list[str]:
+    """One name per tensor: a dict's keys, else its layer's; as TensorFlow allows them."""
+    if isinstance(struct, dict) and len(struct) == len(names):
+        names = [str(key) for key in sorted(struct)]
+    unique: list[str] = []
+    for name in names:
+        clean = re.sub(r"\W", "_", name, flags=re.ASCII)
+        clean = clean if clean[:1].isalpha() else f"x{clean}"
+        tries = [clean, *(f"{clean}_{count}" for count in range(1, len(names) + 1))]
+        unique.append(next(choice for choice in tries if choice not in unique))
+    return unique
+
+
+def _unreadable(source: Path, form: str, error: Exception) -> str:
+    """Why Keras can't load a file, and what to do, in one line."""
+    said = " ".join(str(error).rpartition("Exception encountered:")[2].split())
+    unknown = re.search(r"(?:Unknown \w+:|Could not locate \w+) '([^']+)'", said)
+    reason = f"it knows no {unknown[1]!r}" if unknown else said[:120]
+    if form == "h5" and (version := _h5_version(source)) and not version.startswith("3"):
+        return (
+            f"was saved by Keras {version}, and Keras {keras.__version__} can't load it "
+            f"({reason}); load it in a program with that version, model.save('folder') there "
+            "makes a SavedModel that can be used"
+        )
+    if unknown:
+        return (
+            f"needs {unknown[1]!r}, which is neither a part of Keras nor in the file; where it "
+            "was made, model.export('folder') makes a SavedModel that can be used"
+        )
+    return f"Keras {keras.__version__} can't load it ({reason})"
+
+
+def _h5_version(source: Path) -> str:
+    import h5py
+
+    with h5py.File(source, "r") as file:
+        version = file.attrs.get("keras_version", "2")  # older ones did not write it
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
+def read_saved_model(source: Path, *, trusted: bool) -> Graph:
+    """A SavedModel's signature `serving_default`, or its only one."""
+    check_graph(source, files=not trusted)
+    function, owner = signature_of(source)
+    specs = function.structured_input_signature[1]
+    for name, spec in specs.items():
+        if not spec.shape.rank:
+            raise ModelError(f"its input {name!r} has no axis for rows")
+    return Graph("the SavedModel", function, dict(specs), owner)
+
+
+# ---------------------------------------------------------------- writing
+
+
+def save(graph: Graph, folder: Path, rows: int | None) -> None:
+    """As a SavedModel whose signature has the graph's names and so many rows per call."""
+    specs = {
+        name: tf.TensorSpec([rows, *spec.shape[1:]], spec.dtype, name)
+        for name, spec in graph.inputs.items()
+    }
+    # Not tf.saved_model.save: the converter leaves the variables of a Keras model that is saved
+    # as an attribute out of its file, and the file runs on whatever is in memory there.
+    archive = keras.export.ExportArchive()
+    archive.track(graph.owner)
+    archive.add_endpoint("serving_default", lambda given: graph.call(**given), [specs])
+    archive.write_out(str(folder), verbose=False)
+
+
+def to_litert(graph: Graph, file: Path, rows: int | None) -> Runtime:
+    """Convert, and open in the runtime that will run it.
+
+    Raises:
+        Unfit: the converter or the runtime has no such operation.
+    """
+    from mlopsdeploy.runtimes.litert import LiteRT
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            save(graph, Path(folder), rows)
+            file.write_bytes(tf.lite.TFLiteConverter.from_saved_model(folder).convert())
+            return LiteRT(file)
+        except Exception as error:  # the converter raises of every kind
+            raise Unfit(_unfit(str(error).removeprefix(f"{file}: "))) from error
+
+
+def _unfit(said: str) -> str:
+    """The reason in a converter's page of errors."""
+    lacking = re.search(r"(?:TF Select|Custom) ops: (.+)", said)
+    if lacking:
+        return f"it has no {lacking[1].strip()[:100]}"
+    if "element_shape to be static" in said:
+        return "a recurrent layer needs a fixed number of rows"
+    return " ".join(re.sub(r"loc\([^:]*:", "", said).split())[:120]
+
+
+# ---------------------------------------------------------------- proving
+
+
+def examples(graph: Graph, length: int, count: int = 14) -> Columns:
+    """Rows that a model may meet: zeros, ones, very large, very small, and random ones.
+
+    The first six are edges; of several inputs, each has its edges in a different order in the
+    second half, so that a zero here meets a number there.
+    """
+    draw = np.random.default_rng(length)
+    limits = _limits(graph, length)
+    columns = {}
+    for place, (name, spec) in enumerate(graph.inputs.items()):
+        shape = tuple(length if size is None else size for size in spec.shape[1:])
+        if spec.dtype == tf.string:
+            words = np.array(["", "good", "A bad film!", "12.5", "é 好", "x" * 300], dtype=object)
+            values = words[draw.integers(0, len(words), (count, *shape))]
+        elif spec.dtype.is_floating:
+            values = draw.normal(size=(count, *shape))
+            for row, edge in enumerate((0, 1, -1, 1e-6, EXTREME, -EXTREME)):
+                values[row] = edge
+            values[6:8] = draw.uniform(0, 1, (2, *shape))
+            values[8:10] = draw.uniform(0, 255, (2, *shape))
+            values[10] *= 100
+        else:
+            values = draw.integers(0, limits[name], (count, *shape))
+            values[0], values[1], values[2] = 0, 1, limits[name] - 1
+        if place:
+            values[count // 2 :] = np.roll(values, place, axis=0)[count // 2 :]
+        columns[name] = values.astype(
+            object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
+        )
+    return columns
+
+
+def _limits(graph: Graph, length: int) -> dict[str, int]:
+    """One more than the largest integer that each input is known to take: an embedding's size."""
+    whole = [
+        name for name, spec in graph.inputs.items() if spec.dtype.is_integer or spec.dtype.is_bool
+    ]
+    limits = dict.fromkeys(whole, 2)
+    for name in whole:
+        for limit in (3, 5, 10, 20, 50, 100, 1000, 10000):
+            if limit - 1 > graph.inputs[name].dtype.max or not _takes(
+                graph, length, {**limits, name: limit}
+            ):
+                break
+            limits[name] = limit
+    return limits
+
+
+def _takes(graph: Graph, length: int, limits: dict[str, int] | None = None) -> bool:
+    """Whether the model computes rows of this length, filled with these largest integers."""
+    columns = {}
+    for name, spec in graph.inputs.items():
+        shape = [2, *(length if size is None else size for size in spec.shape[1:])]
+        fill: Any = "a b" if spec.dtype == tf.string else (limits or {}).get(name, 1) - 1
+        columns[name] = np.full(
+            shape, fill, object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
+        )
+    try:
+        graph.run(columns)
+    except (ValueError, tf.errors.OpError):
+        return False
+    return True
+
+
+def lengths(graph: Graph) -> list[int]:
+    """For sizes that the model leaves free, one or two that it takes; anything where none is."""
+    if all(size is not None for spec in graph.inputs.values() for size in spec.shape[1:]):
+        return [1]
+    taken = [length for length in LENGTHS if _takes(graph, length)][:2]
+    if not taken:
+        raise ModelError("takes inputs of free size, but none that was tried: " + str(LENGTHS))
+    return taken
+
+
+def cases(graph: Graph) -> list[Case]:
+    """What the proof asks.
+
+    Raises:
+        ModelError: a row's answer depends on the rows beside it, so that rows can't be batched.
+        Unprovable: the model gives another answer each time.
+    """
+    made = []
+    for length in lengths(graph):
+        columns = examples(graph, length)
+        expected = graph.run(columns)
+        again = Case(columns, expected, allowed(expected, expected))
+        if again.off(graph.run(columns), slice(None)) > 1:
+            raise Unprovable(
+                "it gives another answer each time (it draws random numbers or keeps a state)"
+            )
+        case = Case(columns, expected, allowed(expected, graph.run(nudged(columns))))
+        for rows in (slice(6, 7), slice(9, 11)):
+            if case.off(graph.run({k: v[rows] for k, v in columns.items()}), rows) > 1:
+                raise ModelError(
+                    "a row's answer depends on the rows beside it, so that no rows can be "
+                    "computed together; save the model as it is used, one row at a time"
+                )
+        made.append(case)
+    return made
+
+
+# ---------------------------------------------------------------- the whole
+
+
+def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[str, Any]:
+    """`model.tflite` for any number of rows, or for one where it can't be free, with its proof.
+
+    Raises:
+        Unfit: neither can be made or proven.
+    """
+    file = folder / "model.tflite"
+    because = ""
+    for rows in dict.fromkeys((graph.fixed_rows, graph.fixed_rows or 1)):
+        try:
+            proof = prove(reference, to_litert(graph, file, rows))
+        except Unfit as unfit:
+            file.unlink(missing_ok=True)
+            because = because or str(unfit)
+            last = unfit
+            continue
+        if rows and not because:
+            because = "the model was made so"
+        return {**proof, "fixed_rows": rows, "fixed_because": because or None}
+    raise last
+
+
+def compile_saved_model(
+    graph: Graph, reference: list[Case] | None, source: Path, folder: Path
+) -> dict[str, Any]:
+    """`saved_model`, with its proof if there is a reference."""
+    target = folder / "saved_model"
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        save(graph, target, graph.fixed_rows)
+    runtime = TensorFlow(target)
+    proof: dict[str, Any] = {"largest_difference": None}
+    if reference is not None:
+        try:
+            proof = prove(reference, runtime)
+        except Unfit as unfit:
+            raise ModelError(f"as a SavedModel, {unfit}") from unfit
+    because = "the model was made so" if graph.fixed_rows else None
+    return {**proof, "fixed_rows": graph.fixed_rows, "fixed_because": because}
+
+
+def export(source: Path, folder: Path, form: str, kind: str, why: str, *, trusted: bool) -> None:
+    """Read, compile, prove, and write down the proof."""
+    start = time.monotonic()
+    if form == "saved_model":
+        graph = read_saved_model(source, trusted=trusted)
+    else:
+        graph = read_keras(source, form, trusted=trusted)
+    reference, unproven = None, None
+    try:
+        reference = cases(graph)
+    except Unprovable as error:
+        unproven = str(error)
+    proof = None
+    if kind == "litert":
+        try:
+            if reference is None:
+                raise Unfit(unproven)
+            if any(spec.dtype == tf.string for spec in graph.inputs.values()):
+                raise Unfit("it takes text")
+            if any(value.dtype.kind not in "fiub" for value in reference[0].expected.values()):
+                raise Unfit("it gives text")
+            proof = compile_litert(graph, reference, folder)
+        except Unfit as unfit:
+            why = str(unfit)
+    if proof is None:
+        proof = compile_saved_model(graph, reference, source, folder)
+    said = {
+        **proof,
+        "reference": graph.name,
+        "unproven": unproven,
+        "not_litert": why or None,
+        "bound": f"{BOUND:g} * max(1, |answer|) + {SWAY} * what an input's last bit moves it",
+        "seconds": round(time.monotonic() - start, 1),
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    (folder / "parity.json").write_text(json.dumps(said, indent=1), "utf-8")
+
+
+def main(source: str, folder: str, form: str, trust: str, kind: str, why: str = "") -> None:
+    """As the command line gives it. Its last line says what went wrong."""
+    if trust == "trusted":
+        keras.config.enable_unsafe_deserialization()
+    try:
+        export(Path(source), Path(folder), form, kind, why, trusted=trust == "trusted")
+    except ModelError as error:  # the path is put in front of it by the parent
+        sys.exit(str(error).removeprefix(f"{source}: ").removeprefix(f"{folder}/saved_model: "))
+    except Exception as error:  # noqa: BLE001  # TensorFlow raises of every kind
+        sys.exit(
+            f"can't be compiled ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What a model is: a task on a runtime, found by name, fed in planned batches."""

@@ -1,0 +1,263 @@
+"""From a reference to a model: find its files, choose a runtime, compile where need be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.convert import checkpoint, quantize
+from mlopsdeploy.core import plugins
+from mlopsdeploy.core.model import CLOSE_CALL, Model
+from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder, note_use
+
+# By the format of its files, best first.
+_PREFERRED = {
+    "tflite": ("litert", "tflite"),
+    "onnx": ("onnxruntime", "openvino"),
+    "openvino": ("openvino",),
+    "keras": ("litert", "tensorflow"),
+    "saved_model": ("litert", "tensorflow"),
+}
+
+
+def load_model(
+    reference: str = "sentiment",
+    *,
+    runtime: str = "auto",
+    precision: str = "auto",
+    threads: int | None = None,
+    threshold: float | None = None,
+    features: tuple[str, ...] = (),
+    long_text: str = "head",
+    digest: str | None = None,
+    streams: int | None = None,
+    trust_model: bool = False,
+    calibrate: Callable[[], Columns] | None = None,
+    max_flips: float = quantize.MAX_FLIPS,
+    log: Callable[[str], None] = lambda _: None,
+) -> Model:
+    """Load a model by name, path or hub id.
+
+    Args:
+        reference: `sentiment`, `fraud`, a Hugging Face or MLflow folder, an `.onnx`, `.keras`,
+            `.h5` or `.tflite` file, a SavedModel, `org/name[@revision]`, or `models:/name@alias`;
+            see `models.files`.
+        runtime: "auto", "openvino", "onnxruntime", "litert", "tensorflow", "torch", or what a
+            plug-in adds.
+        precision: "auto", "float32", "bfloat16" or "int8". Auto is what the model's `model.yaml`
+            says was proven for it, else bfloat16 where the hardware has it, else float32. int8 of
+            a text classifier on OpenVINO is calibrated and proven, once, if `calibrate` is given;
+            else what was proven before is taken, or scales are computed anew for each row.
+        threads: CPU threads in all; by default one per core.
+        streams: calls that run at the same time, each with its share of the threads; by default
+            one per thread, which is best for throughput. One stream answers soonest.
+        threshold: see the task; by default the model's own.
+        features: for tabular models, the input columns in the model's order.
+        long_text: for text models, what becomes of a text longer than the model takes: "head",
+            "head-tail" or "chunks"; see `tasks.text_classification`.
+        digest: SHA-256 that the model's files must have.
+        trust_model: run code that the model's files carry (Keras Lambda layers).
+        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`.
+        max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
+            model that is calibrated.
+        log: called with a line about each slow step (an export).
+
+    Raises:
+        ConfigError: the runtime or precision is unknown, missing, or not for this model.
+        InputError: there are too few rows to calibrate.
+        ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
+    """
+    files = _find(reference, digest)
+    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
+    note_use(graph, files.name, reference)
+    precisions = getattr(runtime_class, "precisions", ())
+    if precision == "auto" and files.precision in precisions:
+        precision = str(files.precision)
+    threads = threads or core_count()
+    spread = {} if streams is None else {"streams": streams}
+    options = TaskOptions(threshold, features, long_text)
+
+    def run(file: Path, precision: str) -> Runtime:
+        running: Runtime = runtime_class(file, precision=precision, threads=threads, **spread)
+        return running
+
+    # A quantised graph may bring the one that it was made from, in the same format.
+    brought = files.float32 if files.float32 and files.float32.suffix == graph.suffix else None
+    floating = brought or graph
+    exact = _once(lambda: run(floating, "float32"))
+
+    def assemble(file: Path, precision: str) -> Model:
+        running = exact() if precision == "float32" else run(file, precision)
+        task = plugins.load("tasks", files.task or _guess_task(running)).build(
+            files, running, options
+        )
+        look = exact if running.precision in CLOSE_CALL and "float32" in precisions else None
+        return Model(files.name, files.version, files.digest, task, running, look, files.said)
+
+    if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
+        return assemble(graph if precision == files.precision else floating, precision)
+    if files.task == "text_classification" and "openvino" in runtime_class.formats:
+        quantized = _quantized(files, graph, options, assemble, calibrate, max_flips, log)
+        if quantized is not None:
+            note_use(quantized.file, files.name, reference)
+            digest = hashlib.sha256((files.digest + quantized.digest).encode()).hexdigest()
+            model = assemble(quantized.file, "int8")
+            return replace(model, digest=digest, proof=quantized.proof)
+    log(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
+    return assemble(graph, precision)
+
+
+def prepare_model(
+    reference: str,
+    *,
+    runtime: str = "auto",
+    digest: str | None = None,
+    trust_model: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> Path:
+    """Find a model and compile it where need be, so that loading it later is quick.
+
+    Returns:
+        The file that its runtime opens.
+
+    Raises:
+        ConfigError, ModelError: as `load_model` does.
+    """
+    files = _find(reference, digest)
+    _, graph = _choose(files, runtime, trust_model=trust_model, log=log)
+    note_use(graph, files.name, reference)
+    return graph
+
+
+def _find(reference: str, digest: str | None) -> ModelFiles:
+    """The model's files, if they are the ones that are meant."""
+    files = find_model(reference)
+    if digest and files.digest != digest:
+        raise ModelError(
+            f"{reference}: is another model than the one that was pinned; its digest is "
+            f"{files.digest[:12]}…, not {digest[:12]}…"
+        )
+    return files
+
+
+def _quantized(
+    files: ModelFiles,
+    graph: Path,
+    options: TaskOptions,
+    assemble: Callable[[Path, str], Model],
+    calibrate: Callable[[], Columns] | None,
+    max_flips: float,
+    log: Callable[[str], None],
+) -> quantize.Quantized | None:
+    """The model in int8 with its proof; None where there is none and no rows to make one."""
+    threshold = files.threshold if options.threshold is None else options.threshold
+    shaping = {"threshold": threshold, "long_text": options.long_text}
+    folder = quantize.place(cache_folder(), files.digest, shaping)
+
+    def quick(file: Path) -> tuple[Model, Model]:
+        model = assemble(file, "int8")
+        return replace(model, exact=None), model
+
+    return quantize.int8_model(
+        folder,
+        graph,
+        calibrate,
+        name=files.name,
+        max_flips=max_flips,
+        floating=lambda: assemble(graph, "float32"),
+        quick=quick,
+        log=log,
+    )
+
+
+def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
+    """`make` called at the first need, by one thread only."""
+    lock = threading.Lock()
+    made: list[Runtime] = []
+
+    def get() -> Runtime:
+        with lock:
+            if not made:
+                made.append(make())
+        return made[0]
+
+    return get
+
+
+def core_count() -> int:
+    """Cores this process may use; fewer than the machine has under taskset or a cpuset."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _choose(
+    files: ModelFiles, runtime: str, *, trust_model: bool, log: Callable[[str], None]
+) -> tuple[Any, Path]:
+    """The runtime's class and the file that it runs, compiled first where need be."""
+    preferred = preferred_runtimes(files)
+    if runtime == "auto":
+        runtime = next((name for name in preferred if plugins.installed(name)), "")
+        if not runtime:
+            raise ConfigError(
+                f"no runtime for {files.name} is installed: "
+                f"pip install 'mlopsdeploy[{preferred[0]}]'"
+            )
+        if runtime == "litert" and "tflite" not in files.graphs:
+            compiled = _compile_keras(files, "auto", trust_model=trust_model, log=log)
+            name = "litert" if compiled.suffix == ".tflite" else "tensorflow"
+            return plugins.load("runtimes", name), compiled
+    runtime_class = plugins.load("runtimes", runtime)
+    formats = runtime_class.formats
+    for format_ in formats:
+        # A SavedModel goes through the compiler, which looks for code in it before it is loaded.
+        if format_ in files.graphs and format_ != "saved_model":
+            return runtime_class, files.graphs[format_]
+    if "onnx" in formats and "checkpoint" in files.graphs:
+        graph = files.graphs["checkpoint"]
+        return runtime_class, checkpoint.to_onnx(graph, cache_folder(), files.digest, log=log)
+    if "checkpoint" in formats and "onnx" in files.graphs and files.task == "text_classification":
+        graph = files.graphs["onnx"]
+        return runtime_class, checkpoint.from_onnx(graph, cache_folder(), files.digest)
+    for target in ("tflite", "saved_model"):
+        if target in formats and not {"keras", "saved_model"}.isdisjoint(files.graphs):
+            return runtime_class, _compile_keras(files, target, trust_model=trust_model, log=log)
+    raise ModelError(
+        f"{files.name}: has {', '.join(files.graphs)}, but {runtime} runs {', '.join(formats)}"
+    )
+
+
+def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
+    """What a model runs on when nobody says: the first of these that is installed."""
+    if files.task == "text_classification":
+        return ("openvino", "onnxruntime", "torch")
+    for format_, runtimes in _PREFERRED.items():
+        if format_ in files.graphs:
+            return runtimes
+    return plugins.runtimes_for(next(iter(files.graphs))) or plugins.names("runtimes")
+
+
+def _compile_keras(
+    files: ModelFiles, target: str, *, trust_model: bool, log: Callable[[str], None]
+) -> Path:
+    source = files.graphs.get("keras") or files.graphs["saved_model"]
+    return from_keras.compile_model(
+        source, cache_folder(), files.digest, target=target, trust_model=trust_model, log=log
+    )
+
+
+def _guess_task(runtime: Runtime) -> str:
+    """What a graph is for, where no file says it: a picture in, or a row of numbers."""
+    if any(len(field.shape) >= 3 for field in runtime.inputs):
+        # A classifier gives a row of numbers; boxes, or shapes left open, are a detector's.
+        rows = all(len(field.shape) == 1 for field in runtime.outputs)
+        return "image_classification" if rows else "object_detection"
+    return "tabular_classification"

@@ -1,0 +1,322 @@
+"""Rows and their predictions to a file.
+
+Where input and output have the same format, a row is written as it was read, byte for byte, with
+its predictions behind it. Elsewhere its columns are written anew.
+
+A sink writes a window at a time to a file that only grows, so that a run can be interrupted and go
+on. Parquet's index comes last, so its rows are kept as Arrow's own stream until all are there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet
+
+from mlopsdeploy.data.sources import (
+    CsvSource,
+    JoinedSource,
+    Source,
+    Window,
+    WithPictures,
+    format_of,
+)
+from mlopsdeploy.errors import InputError
+
+DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
+ROW_GROUP = 65_536
+
+# New columns by name: arrays, or Arrow's own where NumPy has no type for what is in them.
+Written = Mapping[str, Any]
+
+
+class Sink(Protocol):
+    """Writes windows."""
+
+    def write(self, window: Window, predictions: Written) -> None:
+        """Append a window; `predictions` may hold "" (no label) and NaN (no score)."""
+        ...
+
+
+def output_format(path: str, source: Source) -> str:
+    """The format of an output: by its name, or the input's for "-"."""
+    return source.format if path == "-" else format_of(path)
+
+
+def passes_records(format_: str, source: Source) -> bool:
+    """Whether rows go from the input to an output of this format as they stand."""
+    return format_ == source.format != "parquet"
+
+
+def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
+    """What writes the windows of a source.
+
+    Args:
+        format_: "csv", "jsonl", or "parquet" (see `tables`).
+        path: the output; a name that ends in .gz is packed.
+        file: where to; what it holds already was written by such a sink.
+        source: the rows' own.
+    """
+    started = file.tell() > 0 if file.seekable() else False
+    if format_ == "parquet":
+        return TableSink(file)
+    if path.lower().endswith(".gz"):
+        return _Packed(file, lambda part: _text_sink(format_, path, part, source, started))
+    return _text_sink(format_, path, file, source, started)
+
+
+def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
+    if format_ == "jsonl":
+        return JsonLinesSink(file)
+    rows = source.rows if isinstance(source, WithPictures) else source
+    first = rows.first if isinstance(rows, JoinedSource) else rows
+    if isinstance(first, CsvSource):
+        return CsvSink(file, first, started=started)
+    return TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
+
+
+def check_output(path: str, source: Source) -> None:
+    """Refuse early what would fail late.
+
+    Raises:
+        InputError: the folder does not exist or can't be written to, or the output is the input.
+    """
+    target = Path(path)
+    format_of(path)
+    if not target.parent.is_dir():
+        raise InputError(f"{path}: the folder {target.parent} does not exist")
+    if target.is_dir():
+        raise InputError(f"{path}: is a folder; name a file")
+    if target.exists() and not target.is_file():  # a device is not to be replaced
+        raise InputError(f"{path}: is no regular file; --output - writes to standard output")
+    if Path(source.path).exists() and target.exists() and target.samefile(source.path):
+        raise InputError(f"{path}: is the input itself; give another --output")
+    if not os.access(target.parent, os.W_OK):
+        raise InputError(f"{path}: no permission to write in {target.parent}")
+
+
+class _Packed:
+    """Each window as a gzip member of its own: a file can be cut off between two of them."""
+
+    def __init__(self, file: IO[bytes], sink: Callable[[Any], Sink]) -> None:
+        self._file = file
+        self._sink = sink(self)
+        self._begin()
+
+    def _begin(self) -> None:
+        # No name and no time in it: the same rows make the same bytes.
+        self._packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
+
+    def write(self, window: Any, predictions: Written | None = None) -> None:
+        """A window from the job, or bytes from the sink that it went to."""
+        if predictions is None:
+            self._file.write(self._packer.compress(window))
+            return
+        self._sink.write(window, predictions)
+        self._file.write(self._packer.flush())
+        self._begin()
+
+
+class CsvSink:
+    """CSV to CSV: the row's own bytes, the input's delimiter and line ends."""
+
+    def __init__(self, file: IO[bytes], source: CsvSource, *, started: bool = False) -> None:
+        self._file = file
+        self._source = source
+        self._delimiter = source.delimiter
+        self._line_end = source.line_end
+        self._started = started
+
+    def write(self, window: Window, predictions: Written) -> None:
+        """See `Sink`."""
+        if not self._started:
+            names = [self._quoted(name) for name in predictions]
+            header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
+            start = "\ufeff" if self._source.bom else ""
+            self._file.write(f"{start}{header}{self._line_end}".encode())
+            self._started = True
+        parts: list[Any] = [window.records]
+        for values in predictions.values():
+            parts += [self._delimiter, _as_text(values, self._quoted)]
+        _write_joined(self._file, [*parts, self._line_end])
+
+    def _quoted(self, text: str) -> str:
+        if any(mark in text for mark in (self._delimiter, '"', "\n", "\r")):
+            return '"' + text.replace('"', '""') + '"'
+        return text
+
+
+class JsonLinesSink:
+    """JSON Lines: the row's own object with keys added, or an object of its columns."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, window: Window, predictions: Written) -> None:
+        """See `Sink`."""
+        if window.records is None:
+            assert window.table is not None
+            rows = _without_nan(window.table).to_pylist()
+            lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
+            records = pa.array(lines, pa.large_string())
+        else:
+            records = window.records
+        opened = pc.ascii_rtrim(pc.utf8_slice_codeunits(records, 0, -1), characters=" \t")
+        comma = pc.if_else(pc.ends_with(opened, "{"), "", ",").cast(pa.large_string())
+        parts: list[Any] = [opened, comma]
+        for place, (name, values) in enumerate(predictions.items()):
+            parts += [f"{', ' if place else ' '}{json.dumps(name, ensure_ascii=False)}: "]
+            parts += [_as_text(values, _json_text, missing="null")]
+        _write_joined(self._file, [*parts, "}\n"])
+
+
+class TableCsvSink:
+    """Another format to CSV."""
+
+    def __init__(self, file: IO[bytes], delimiter: str, *, started: bool = False) -> None:
+        self._file = file
+        self._delimiter = delimiter
+        self._started = started
+
+    def write(self, window: Window, predictions: Written) -> None:
+        """See `Sink`."""
+        options = pyarrow.csv.WriteOptions(
+            include_header=not self._started, delimiter=self._delimiter
+        )
+        self._started = True
+        flat = {
+            name: _as_json(values)
+            if isinstance(values, pa.Array) and pa.types.is_nested(values.type)
+            else values
+            for name, values in predictions.items()
+        }
+        try:
+            pyarrow.csv.write_csv(with_predictions(window, flat), self._file, options)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise InputError(
+                f"a column of this input can't be written as CSV ({error}); use .parquet or .jsonl"
+            ) from error
+
+
+class TableSink:
+    """Columns with their types, as a sequence of Arrow streams; see `tables`."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, window: Window, predictions: Written) -> None:
+        """See `Sink`."""
+        table = with_predictions(window, predictions)
+        with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
+            stream.write_table(table)
+
+
+def tables(file: IO[bytes]) -> Iterator[pa.Table]:
+    """What a `TableSink` wrote, window by window."""
+    size = os.fstat(file.fileno()).st_size
+    while file.tell() < size:
+        with pa.ipc.open_stream(file) as stream:
+            yield stream.read_all()
+
+
+def write_parquet(windows: Iterator[pa.Table], file: IO[bytes]) -> None:
+    """Rows gathered into groups that readers like, and the index behind them."""
+    writer: pyarrow.parquet.ParquetWriter | None = None
+    waiting: list[pa.Table] = []
+
+    def flush() -> None:
+        nonlocal writer
+        if waiting:
+            table = pa.concat_tables(waiting)
+            waiting.clear()
+            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
+            writer.write_table(table)
+
+    for table in windows:
+        waiting.append(table)
+        if sum(part.num_rows for part in waiting) >= ROW_GROUP:
+            flush()
+    flush()
+    if writer:
+        writer.close()
+
+
+def _without_nan(table: pa.Table) -> pa.Table:
+    """JSON can't spell NaN and infinity: they become null."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_floating(field.type):
+            column = table.column(place)
+            table = table.set_column(place, field, pc.if_else(pc.is_finite(column), column, None))
+    return table
+
+
+def with_predictions(window: Window, predictions: Written) -> pa.Table:
+    """The table of a window with the columns of predictions behind its own."""
+    table = window.table
+    assert table is not None
+    for name, values in predictions.items():
+        if isinstance(values, pa.Array):
+            column = values
+        elif values.dtype == object:
+            column = pa.array([value or None for value in values], pa.string())
+        else:
+            column = pa.array(_rounded(values), from_pandas=True)
+        table = table.append_column(name, column)
+    return table
+
+
+def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa.Array:
+    """One string per value; `missing` for no label and for NaN. Lists are JSON."""
+    if isinstance(values, pa.Array):
+        if pa.types.is_nested(values.type):
+            inside = (lambda text: text) if quoted is _json_text else quoted
+            values = pa.array(
+                [value and inside(value) for value in _as_json(values).to_pylist()],
+                pa.large_string(),
+            )
+        return pc.fill_null(values.cast(pa.large_string()), missing)
+    if values.dtype == object:
+        spelled = {value: quoted(value) if value else missing for value in set(values)}
+        return pa.array([spelled[value] for value in values], pa.large_string())
+    if values.dtype.kind == "b":
+        return pa.array(np.where(values, "true", "false").astype(object), pa.large_string())
+    column = pa.array(_rounded(values), from_pandas=True).cast(pa.large_string())
+    return pc.fill_null(column, missing)
+
+
+def _as_json(values: pa.Array) -> pa.Array:
+    """Lists and structs as JSON text, one string per value."""
+    texts = [
+        None if value is None else json.dumps(value, ensure_ascii=False)
+        for value in values.to_pylist()
+    ]
+    return pa.array(texts, pa.large_string())
+
+
+def _rounded(values: Any) -> Any:
+    return np.round(values.astype(np.float64), DECIMALS) if values.dtype.kind == "f" else values
+
+
+def _json_text(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _write_joined(file: IO[bytes], parts: list[Any]) -> None:
+    """Write the parts of each row side by side, as one block of bytes."""
+    typed = [
+        pa.scalar(part, pa.large_string()) if isinstance(part, str) else part for part in parts
+    ]
+    joined = pc.binary_join_element_wise(*typed, pa.scalar("", pa.large_string()))
+    for array in joined.chunks if isinstance(joined, pa.ChunkedArray) else [joined]:
+        offsets = np.frombuffer(array.buffers()[1], np.int64)
+        start, stop = offsets[array.offset], offsets[array.offset + len(array)]
+        file.write(memoryview(array.buffers()[2])[start:stop])

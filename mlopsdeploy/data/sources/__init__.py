@@ -1,0 +1,262 @@
+"""Files to columns: CSV, JSON Lines and Parquet, a window of rows at a time.
+
+A source reads forwards, once, and holds one window: memory does not grow with the file. Values
+are read as they stand. A review that says "NA" is text, not a missing value.
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import gzip
+import io
+import os
+import sys
+from pathlib import Path
+from typing import IO, Any
+
+from mlopsdeploy.data.addresses import is_remote, shown
+from mlopsdeploy.data.sources.base import (
+    BROKEN,
+    Chunk,
+    NoRows,
+    Source,
+    Wanted,
+    Window,
+    chunks,
+    close,
+    named,
+)
+from mlopsdeploy.data.sources.delimited import CsvSource
+from mlopsdeploy.data.sources.image_files import PictureFiles, WithPictures, is_picture
+from mlopsdeploy.data.sources.joined import JoinedSource
+from mlopsdeploy.data.sources.json_lines import JsonLinesSource
+from mlopsdeploy.data.sources.parquet import ParquetSource
+from mlopsdeploy.errors import InputError
+
+__all__ = [
+    "SUFFIXES",
+    "Chunk",
+    "CsvSource",
+    "JoinedSource",
+    "JsonLinesSource",
+    "ParquetSource",
+    "PictureFiles",
+    "Source",
+    "Wanted",
+    "Window",
+    "WithPictures",
+    "chunks",
+    "files_of",
+    "format_of",
+    "is_picture",
+    "open_source",
+    "pictures_of",
+]
+
+
+_SUFFIXES = {
+    "csv": (".csv", ".tsv", ".txt"),
+    "jsonl": (".jsonl", ".ndjson"),
+    "parquet": (".parquet", ".pq"),
+}
+SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
+# What a run writes beside its output, and what others put beside data.
+_NOT_DATA = (".errors.jsonl", ".part", ".crc")
+
+
+def open_source(
+    path: str,
+    *,
+    delimiter: str = "auto",
+    encoding: str = "auto",
+    output: str = "",
+    pictures: bool = False,
+) -> Source:
+    """Open a file by its name, several by their folder or pattern, or standard input for "-".
+
+    Args:
+        path: `reviews.csv`, `reviews/`, `reviews/2026-*.csv`, "-"; pictures likewise.
+        delimiter: of CSV; "auto" finds it.
+        encoding: of CSV; "auto" is UTF-8, or what a byte order mark says.
+        output: is not an input, even where the pattern fits it.
+        pictures: of a folder with tables and pictures take the pictures.
+
+    Raises:
+        InputError: it isn't there, is empty, or isn't what its name says.
+    """
+    if images := pictures_of(path, among_tables=pictures):
+        return PictureFiles(shown(path), images)
+    files = files_of(path, output)
+    if not files:
+        return _open_file(path, delimiter, encoding)
+
+    def opened(file: str) -> Source | None:
+        try:
+            source = _open_file(file, delimiter, encoding)
+        except NoRows:
+            return None
+        if isinstance(source, CsvSource) and not source.has_rows():
+            source.close()
+            return None
+        return source
+
+    formats = {format_of(file) for file in files}
+    if len(formats) > 1:
+        raise InputError(
+            f"{shown(path)}: holds {' and '.join(sorted(formats))}; name files of one format"
+        )
+    # How much of the whole an object is, is not asked: each counts the same.
+    sizes = {file: 1 if is_remote(file) else Path(file).stat().st_size for file in files}
+    return JoinedSource(shown(path), sizes, opened)
+
+
+def files_of(path: str, output: str = "") -> list[str]:
+    """The data files of a folder or a pattern, sorted; nothing for the name of one file.
+
+    Raises:
+        InputError: there are none.
+    """
+    there = _all_of(path)
+    if there is None:
+        return []
+    found = [file for file in there if _has_data_name(file)]
+    if is_remote(path):
+        found = [name for name in found if name != output]
+    else:
+        found = [file for file in found if Path(file).resolve() != Path(output).resolve()]
+    if not found:
+        what = "object" if is_remote(path) else "file"
+        raise InputError(
+            f"{shown(path)}: no .csv, .jsonl or .parquet {what} there, and no picture{_below(path)}"
+        )
+    return sorted(found)
+
+
+def pictures_of(path: str, *, among_tables: bool = False) -> list[str]:
+    """The pictures that a name, a folder or a pattern stands for, sorted.
+
+    Where there are tables, too, nothing, unless these are asked for `among_tables`.
+    """
+    there = _all_of(path)
+    if there is None:
+        return [path] if is_picture(path) and (is_remote(path) or Path(path).is_file()) else []
+    tables = not among_tables and any(map(_has_data_name, there))
+    return [] if tables else sorted(filter(_has_picture_name, there))
+
+
+def _all_of(path: str) -> list[str] | None:
+    """All files of a folder or a pattern; None for the name of one file."""
+    place = Path(path)
+    if is_remote(path):
+        from mlopsdeploy.data import object_stores
+
+        found = object_stores.expand(path)
+        return None if found == [path] else found
+    if path == "-" or place.is_file():
+        return None
+    if place.is_dir():
+        return [str(file) for file in place.iterdir() if file.is_file()]
+    if glob.has_magic(path):
+        found = glob.glob(path, recursive=True)  # noqa: PTH207  # Path.glob takes no absolute ones
+        return [file for file in found if Path(file).is_file()]
+    return None
+
+
+def _below(path: str) -> str:
+    """Where the pictures are that a folder does not have itself."""
+    place = Path(path)
+    for folder, _, names in os.walk(place if place.is_dir() else ""):
+        if found := next(filter(_has_picture_name, names), None):
+            pattern = place / "**" / f"*{Path(found).suffix}"
+            return f"; {folder} has some: name them with '{pattern}'"
+    return ""
+
+
+def _has_data_name(path: str) -> bool:
+    name = path.lower().rpartition("/")[2]
+    if _is_hidden(name) or name.endswith(_NOT_DATA):
+        return False
+    return name.removesuffix(".gz").endswith(SUFFIXES)
+
+
+def _has_picture_name(path: str) -> bool:
+    return is_picture(path) and not _is_hidden(path.rpartition("/")[2])
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "_"))
+
+
+def _open_file(path: str, delimiter: str, encoding: str) -> Source:
+    raw = _open_raw(path)
+    path = shown(path)  # from here on it is only told
+    try:
+        format_ = format_of(path) if path != "-" else _sniff(raw)
+        if format_ == "parquet":
+            return ParquetSource(raw, path)
+        stream: Any = gzip.GzipFile(fileobj=raw) if _peek(raw, 2, path) == b"\x1f\x8b" else raw
+        head = _peek(stream, 4096, path)
+        if not head:
+            raise NoRows(f"{named(path)}: the file is empty")
+        if head.startswith((b"PAR1", b"PK\x03\x04")):
+            kind = "Parquet" if head.startswith(b"PAR1") else "zip (or Excel)"
+            raise InputError(f"{named(path)}: this is a {kind} file, not {format_}")
+        if format_ == "jsonl":
+            return JsonLinesSource(stream, raw, path)
+        return CsvSource(stream, raw, path, delimiter, encoding, head)
+    except BaseException:
+        close(raw)
+        raise
+
+
+def format_of(path: str) -> str:
+    """The format that a file's name says: "csv", "jsonl" or "parquet"; .gz may follow.
+
+    Raises:
+        InputError: the name says none of them.
+    """
+    name = path.lower()
+    if is_remote(path):  # a signature may follow
+        name = name.partition("?")[0]
+    name = name.removesuffix(".gz")
+    for format_, suffixes in _SUFFIXES.items():
+        if name.endswith(suffixes):
+            return format_
+    raise InputError(
+        f"{path}: can't tell its format by its name; "
+        "use .csv, .tsv, .txt, .jsonl, .ndjson or .parquet (.gz may follow)"
+    )
+
+
+def _open_raw(path: str) -> IO[bytes]:
+    if path == "-":
+        return sys.stdin.buffer
+    if is_remote(path):
+        from mlopsdeploy.data import object_stores
+
+        return object_stores.open_remote(path)
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        return file.open("rb")
+    except OSError as error:
+        raise InputError(f"{path}: can't be opened ({error.strerror})") from error
+
+
+def _peek(stream: IO[bytes], size: int, path: str) -> bytes:
+    """The first bytes, left in place."""
+    try:
+        if isinstance(stream, io.BufferedReader | gzip.GzipFile):
+            return bytes(stream.peek(size)[:size])
+        return b""
+    except BROKEN as error:
+        raise InputError(f"{named(path)}: can't be read ({error})") from error
+
+
+def _sniff(raw: IO[bytes]) -> str:
+    head = _peek(raw, 4096, "-").removeprefix(codecs.BOM_UTF8).lstrip()
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "jsonl" if head.startswith(b"{") else "csv"

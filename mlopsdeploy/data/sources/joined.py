@@ -1,0 +1,166 @@
+"""Several files of one format as one input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window
+from mlopsdeploy.errors import InputError
+
+
+class JoinedSource:
+    """Files one after the other; one is open at a time.
+
+    Args:
+        path: what they are called together: the folder or the pattern.
+        files: their paths, in order, and their sizes in bytes.
+        opened: opens one of them; None if it has no rows.
+
+    Raises:
+        InputError: none has rows.
+    """
+
+    def __init__(
+        self, path: str, files: Mapping[str, int], opened: Callable[[str], Source | None]
+    ) -> None:
+        self.path = path
+        self._opened = opened
+        self._left = list(files)
+        total = max(sum(files.values()), 1)
+        self._shares = {file: size / total for file, size in files.items()}
+        self._rows_read = 0  # of all files
+        self._before = 0  # of the files before the open one
+        self._source = self._next()
+        if self._source is None:
+            raise InputError(f"{path}: none of its {len(files)} files has rows")
+        self.first = self._source  # its format, columns and dialect are those of all
+        self.format = self.first.format
+        self.names = self.first.names
+
+    def _next(self) -> Source | None:
+        while self._left:
+            if source := self._opened(self._left.pop(0)):
+                return source
+        return None
+
+    def sample(self) -> Mapping[str, list[Any]]:
+        """The first rows of the first file that has any."""
+        return self.first.sample()
+
+    def read(self, rows: int) -> Chunk | None:
+        """See `Source`."""
+        parts: list[_Part] = []
+        count = 0
+        while self._source and count < rows:
+            chunk = self._source.read(rows - count)
+            if chunk:
+                share = self._shares[self._source.path]
+                parts.append(_Part(self._source, chunk, self._before, share))
+                count += chunk.rows
+                continue
+            self._before = self._rows_read + count
+            self._source.close()
+            self._source = self._next()
+            if self._source:
+                self._check(self._source)
+        if not parts:
+            return None
+        joined = _Joined(self._rows_read + 1, count, parts, _share(parts))
+        self._rows_read += count
+        return joined
+
+    def _check(self, source: Source) -> None:
+        first = self.first
+        if source.format == "jsonl" and not set(first.names).isdisjoint(source.names):
+            source.names = first.names  # a key may be missing, and their order says nothing
+        if source.names != first.names:
+            raise InputError(
+                f"{source.path}: its columns are {_some(source.names)}, those of {first.path} "
+                f"{_some(first.names)}; files that are read as one need the same columns"
+            )
+        if getattr(source, "schema", None) != getattr(first, "schema", None):
+            raise InputError(
+                f"{source.path}: its columns have other types than those of {first.path}"
+            )
+        delimiters = [getattr(item, "delimiter", "") for item in (source, first)]
+        if len(set(delimiters)) > 1:
+            raise InputError(
+                f"{source.path}: its fields are separated by {delimiters[0]!r}, those of "
+                f"{first.path} by {delimiters[1]!r}"
+            )
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`."""
+        windows = [
+            _moved(part.source.parse(part.chunk, wanted), part.before) for part in chunk.content
+        ]
+        return together(windows, chunk.share)
+
+    def close(self) -> None:
+        """See `Source`."""
+        if self._source:
+            self._source.close()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Rows of one file; `before` them are so many of other files."""
+
+    source: Source
+    chunk: Chunk
+    before: int
+    share: float
+
+
+class _Joined(Chunk):
+    """A chunk of several files' rows."""
+
+    def add_to(self, digest: Digest) -> None:
+        for part in self.content:
+            part.chunk.add_to(digest)
+
+
+def _share(parts: Sequence[_Part]) -> float | None:
+    shares = [part.chunk.share for part in parts]
+    if any(share is None for share in shares):
+        return None
+    return sum((part.chunk.share or 0) * part.share for part in parts)
+
+
+def _moved(window: Window, rows: int) -> Window:
+    """The window with its rows' numbers counted over all files."""
+    if not rows:
+        return window
+    origins = tuple(replace(origin, first=origin.first + rows) for origin in window.origins)
+    return replace(window, numbers=window.numbers + rows, origins=origins)
+
+
+def together(windows: Sequence[Window], share: float | None) -> Window:
+    """Windows that follow each other as one."""
+    if len(windows) == 1:
+        return windows[0]
+    records = [window.records for window in windows if window.records is not None]
+    tables = [window.table for window in windows if window.table is not None]
+    pictures = [window.pictures for window in windows if window.pictures is not None]
+    return Window(
+        np.concatenate([window.numbers for window in windows]),
+        {
+            name: np.concatenate([window.columns[name] for window in windows])
+            for name in windows[0].columns
+        },
+        share,
+        tuple(dict.fromkeys(origin for window in windows for origin in window.origins)),
+        records=pa.concat_arrays(records) if records else None,
+        table=pa.concat_tables(tables) if tables else None,
+        bad=tuple(row for window in windows for row in window.bad),
+        pictures=np.concatenate(pictures) if pictures else None,
+    )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

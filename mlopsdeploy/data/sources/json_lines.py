@@ -1,0 +1,161 @@
+"""JSON Lines: one object a line."""
+
+from __future__ import annotations
+
+import codecs
+import json
+from collections.abc import Mapping
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+
+from mlopsdeploy.data.bad_rows import BadRow
+from mlopsdeploy.data.sources.base import (
+    BROKEN,
+    SAMPLE_ROWS,
+    Chunk,
+    Meter,
+    NoRows,
+    Origin,
+    Wanted,
+    Window,
+    as_text,
+    close,
+    named,
+    not_numbers,
+    scalar,
+    to_columns,
+)
+from mlopsdeploy.errors import InputError
+
+
+class JsonLinesSource:
+    """One JSON object a line; columns are the keys of the first rows."""
+
+    format = "jsonl"
+
+    def __init__(self, stream: IO[bytes], raw: IO[bytes], path: str) -> None:
+        self.path = path
+        self._meter = Meter(raw)
+        self._raw = raw
+        self._stream = stream
+        self._started = False
+        self._line = 1
+        self._rows_read = 0
+        self._ahead = self._read_lines(SAMPLE_ROWS)
+        rows = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
+        if not self._ahead:
+            raise NoRows(f"{named(path)}: has no rows")
+        if not rows:
+            raise InputError(f"{named(path)}: line 1: {_parse(self._ahead[0])}")
+        self._sample = rows
+        self.names = list(dict.fromkeys(key for row in rows for key in row))
+
+    def _read_lines(self, count: int) -> list[bytes]:
+        """Up to `count` rows, each with the blank lines before it."""
+        lines: list[bytes] = []
+        blank = b""
+        while len(lines) < count:
+            try:
+                line = self._meter.read(self._stream.readline())
+            except BROKEN as error:
+                raise InputError(f"{named(self.path)}: can't be read ({error})") from error
+            if not line:
+                self._meter.check_end(self.path)
+                break
+            if not self._started:
+                line = line.removeprefix(codecs.BOM_UTF8)
+                self._started = True
+            if line.strip():
+                lines.append(blank + line)
+                blank = b""
+            else:
+                blank += line
+        return lines
+
+    def sample(self) -> Mapping[str, list[Any]]:
+        """The first rows, without moving on."""
+        return {name: [row.get(name) for row in self._sample] for name in self.names}
+
+    def read(self, rows: int) -> Chunk | None:
+        """See `Source`."""
+        self._ahead += self._read_lines(rows - len(self._ahead))
+        lines, self._ahead = self._ahead[:rows], self._ahead[rows:]
+        if not lines:
+            return None
+        content = b"".join(lines)
+        share = self._meter.share(len(content))
+        chunk = Chunk(self._rows_read + 1, len(lines), content, share, self._line)
+        self._rows_read += len(lines)
+        self._line += content.count(b"\n")
+        return chunk
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`."""
+        numbers, places, lines, rows, bad = [], [], [], [], []
+        number = chunk.first
+        for place, line in enumerate(chunk.content.split(b"\n"), chunk.line):
+            if not line.strip():
+                continue
+            row = self._checked(_parse(line), wanted)
+            if isinstance(row, str):
+                bad.append(BadRow(number, row, as_text(line.strip()), self.path, place))
+            else:
+                numbers.append(number)
+                places.append(place)
+                lines.append(line.strip())
+                rows.append(row)
+            number += 1
+        values = {
+            name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
+            for name in wanted.columns
+        }
+        columns, unreadable = to_columns(pa.table(values), wanted.columns)
+        records = pa.array([line.decode() for line in lines], pa.large_string())
+        whole = Window(
+            np.array(numbers, np.int64),
+            columns,
+            chunk.share,
+            (Origin(self.path),),
+            records=records if wanted.raw else None,
+            table=None if wanted.raw else self._table(rows),
+            bad=tuple(bad),
+        )
+        return whole.without(*not_numbers(whole, unreadable, places.__getitem__))
+
+    def _checked(self, row: dict[str, Any] | str, wanted: Wanted) -> dict[str, Any] | str:
+        """The row, or why it can't go on to the output."""
+        if isinstance(row, str):
+            return row
+        if taken := next((name for name in wanted.new if name in row), None):
+            return f"already has a key {taken!r}; --prefix gives the new ones other names"
+        if wanted.raw:
+            return row
+        if strange := next((name for name in row if name not in self.names), None):
+            return f"has a key {strange!r}, which none of the first rows has"
+        return row
+
+    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
+        """All columns; nested values and mixed types as JSON text, so that windows agree."""
+        return pa.table(
+            {
+                name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
+                for name in self.names
+            }
+        )
+
+    def close(self) -> None:
+        """See `Source`."""
+        close(self._raw)
+
+
+def _parse(line: bytes) -> dict[str, Any] | str:
+    """The object in a line, or what is wrong with it."""
+    try:
+        row = json.loads(line.decode())
+        if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
+            row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else "not a JSON object"

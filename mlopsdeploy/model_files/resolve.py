@@ -1,0 +1,363 @@
+"""A reference to a model, and what can be read about it without running it.
+
+A reference is a built-in name (`sentiment`), a path (a Hugging Face folder, a folder with
+`model.yaml`, MLflow's model folder, a SavedModel, an `.onnx`, `.keras`, `.h5` or `.tflite` file,
+OpenVINO's `.xml`), a hub id (`org/name`, `org/name@revision`), or a model of an MLflow server
+(`models:/name/version`, `models:/name@alias`, `runs:/id/path`).
+"""
+
+from __future__ import annotations
+
+import base64
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.core import plugins
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import hub, tflite_metadata
+from mlopsdeploy.model_files import mlflow_models as mlflow
+from mlopsdeploy.model_files.labels import find_labels, parse_labels
+
+# What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
+_FORMATS = {
+    ".onnx": "onnx",
+    ".xml": "openvino",
+    ".keras": "keras",
+    ".h5": "keras",
+    ".hdf5": "keras",
+    ".tflite": "tflite",
+}
+_PICTURES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+# Loading one of these runs whatever code its author put in.
+_PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"}
+_FILE_SUFFIXES = {*_FORMATS, *_PICKLES, ".safetensors"}
+# Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
+_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
+
+
+def find_model(reference: str) -> ModelFiles:
+    """The files and facts of the model that `reference` names.
+
+    Raises:
+        ModelError: there is no such model, or its files don't make up one that can be run.
+    """
+    path = Path(reference).expanduser()
+    if reference in built_in():  # a folder of that name is ./sentiment
+        folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
+        return _read_folder(folder, name=reference)
+    if mlflow.is_uri(reference):
+        path, name, version = mlflow.download(reference)
+        files = _read_file(path) if path.is_file() else _read_folder(path, name=name)
+        return replace(files, version=version or files.version)
+    if path.is_dir():
+        return _read_folder(path, name=path.resolve().name)
+    if path.is_file():
+        return _read_file(path)
+    if hub.is_hub_id(reference) and path.suffix not in _FILE_SUFFIXES:
+        return _read_folder(hub.download(reference), name=reference)
+    if "/" in reference or path.suffix in _FILE_SUFFIXES:
+        raise ModelError(f"{reference}: no such file or folder")
+    near = difflib.get_close_matches(reference, built_in(), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(built_in())}"
+    raise ModelError(
+        f"no model called {reference!r}; {hint} (a path or a hub id 'org/name' works too)"
+    )
+
+
+def built_in() -> tuple[str, ...]:
+    """Names of the models that travel with the package."""
+    folder = Path(str(resources.files("mlopsdeploy"))) / "builtin"
+    return tuple(sorted(path.parent.name for path in folder.glob("*/model.yaml")))
+
+
+def _read_folder(folder: Path, *, name: str) -> ModelFiles:
+    if mlflow.is_folder(folder):
+        return _read_mlflow(folder, name=name)
+    config = _read_json(folder / "config.json")
+    said = _read_yaml(folder / "model.yaml")
+    graphs = _find_graphs(folder)
+    if not config and not said and not {"saved_model", "tflite"} & set(graphs):
+        raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
+    if not graphs:
+        raise ModelError(
+            f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
+            "model.keras or saved_model.pb"
+        )
+    _verify(folder, said.get("sha256", {}))
+    if not config:
+        return _described(said, graphs, name=name, yaml_file=folder / "model.yaml")
+    tokens = _read_json(folder / "tokenizer_config.json")
+    tokenizer = folder / "tokenizer.json"
+    floating = _float32(said, folder / "model.yaml")
+    return ModelFiles(
+        name=str(said.get("name", name)),
+        version=str(said.get("version", "")),
+        digest=_digest([*_parts(graphs), folder / "config.json", tokenizer, *parts_of(floating)]),
+        task="text_classification",
+        graphs=graphs,
+        labels=_labels(config, folder),
+        multi_label=config.get("problem_type") == "multi_label_classification",
+        threshold=said.get("threshold"),
+        precision=said.get("precision"),
+        tokenizer=tokenizer if tokenizer.exists() else None,
+        max_length=_max_length(config, tokens),
+        pad_id=_pad_id(config, tokens, tokenizer),
+        pad_side=str(tokens.get("padding_side", "right")),
+        said=said,
+        float32=floating,
+    )
+
+
+def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
+    """An MLflow model; a `model.yaml` in its folder may say more, such as labels."""
+    graph, said = mlflow.open_folder(folder)
+    if (graph / "config.json").is_file():
+        return _read_folder(graph, name=name)
+    said |= _read_yaml(folder / "model.yaml")
+    format_ = "saved_model" if graph.is_dir() else _FORMATS.get(graph.suffix, "onnx")
+    _verify(folder, said.get("sha256", {}))
+    return _described(said, {format_: graph}, name=name, yaml_file=folder / "model.yaml")
+
+
+def _read_file(path: Path) -> ModelFiles:
+    """A single file; what it does not say itself may stand in a YAML of the same name."""
+    if path.suffix in _PICKLES:
+        raise ModelError(
+            f"{path}: a pickle runs its author's code when it is opened, so it isn't; export the "
+            "model to ONNX (skl2onnx, torch.onnx) or safetensors"
+        )
+    format_ = _FORMATS.get(path.suffix, path.suffix.removeprefix("."))
+    if path.suffix not in _FORMATS and not plugins.runtimes_for(format_):
+        raise ModelError(
+            f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
+            "model folder"
+        )
+    beside = path.with_suffix(".yaml")
+    return _described(_read_yaml(beside), {format_: path}, name=path.stem, yaml_file=beside)
+
+
+def _described(
+    said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str, yaml_file: Path
+) -> ModelFiles:
+    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    _check_operators(graphs, metadata)
+    labels, labels_from = _described_labels(said, metadata, graphs.get("tflite"), yaml_file)
+    floating = _float32(said, yaml_file)
+    return ModelFiles(
+        name=str(said.get("name", name)),
+        version=str(said.get("version", "")),
+        digest=_digest([*_parts(graphs), *parts_of(floating)]),
+        task=str(said.get("task", metadata.get("task", ""))),
+        graphs=graphs,
+        labels=labels,
+        threshold=said.get("threshold"),
+        precision=said.get("precision"),
+        features=tuple(str(feature) for feature in said.get("features", ())),
+        said=_with_picture(said, yaml_file),
+        metadata=metadata,
+        labels_from=labels_from,
+        float32=floating,
+    )
+
+
+def _float32(said: Mapping[str, Any], yaml_file: Path) -> Path | None:
+    """The graph that decides close calls of a quantised one, relative to the YAML that names it."""
+    named = said.get("float32")
+    if named is None:
+        return None
+    path = yaml_file.parent / str(named)
+    if path.suffix not in (".onnx", ".xml"):
+        raise ModelError(f"{yaml_file}: float32 names {named}; expected an .onnx or .xml file")
+    if not path.is_file():
+        raise ModelError(f"{path}: missing; {yaml_file.name} names it")
+    return path
+
+
+def _with_picture(said: Mapping[str, Any], yaml_file: Path) -> Mapping[str, Any]:
+    """What a YAML says; a picture beside it that is its example becomes a data URL."""
+    named = said.get("example")
+    kind = isinstance(named, str) and _PICTURES.get(Path(named).suffix.lower())
+    if not kind:
+        return said
+    path = yaml_file.parent / Path(str(named)).name  # beside it: nothing else is anybody's business
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        said_so = f"{yaml_file.name} names it as example"
+        raise ModelError(f"{path}: can't be read ({reason}); {said_so}") from error
+    return {**said, "example": f"data:{kind};base64,{base64.b64encode(content).decode()}"}
+
+
+def _described_labels(
+    said: Mapping[str, Any], metadata: Mapping[str, Any], tflite: Path | None, yaml_file: Path
+) -> tuple[tuple[str, ...], str]:
+    """Names of the classes and where they stand: a YAML, the model's own file, a file beside it."""
+    named = said.get("labels")
+    if isinstance(named, str):  # a file, relative to the YAML
+        return _read_labels(yaml_file.parent / named), f"{named}, which {yaml_file.name} names"
+    if named:
+        return tuple(str(label) for label in named), yaml_file.name
+    if "labels" in metadata:
+        return metadata["labels"], metadata["labels_from"]
+    beside = find_labels(tflite) if tflite else None
+    return (_read_labels(beside), f"{beside.name} beside the model") if beside else ((), "")
+
+
+def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
+    """Say at once what no interpreter here could run; its own words would help nobody."""
+    for operator in metadata.get("operators", ()):
+        if operator == "edgetpu-custom-op":
+            raise ModelError(
+                f"{graphs['tflite']}: compiled for a Coral Edge TPU; take the file that it was "
+                "compiled from, mostly of the same name without _edgetpu"
+            )
+        if operator.startswith("Flex"):
+            raise ModelError(
+                f"{graphs['tflite']}: needs TensorFlow's own operator {operator}; convert the "
+                "model without SELECT_TF_OPS"
+            )
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    try:
+        return parse_labels(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
+
+
+def _find_graphs(folder: Path) -> dict[str, Path]:
+    places = {
+        "onnx": ("onnx/model.onnx", "model.onnx"),
+        "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
+        "tflite": ("model.tflite",),
+        "checkpoint": ("model.safetensors", "model.safetensors.index.json"),
+        "keras": ("model.keras", "model.h5"),
+        "saved_model": ("saved_model.pb",),
+    }
+    graphs = {}
+    for format_, names in places.items():
+        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        if found:
+            graphs[format_] = folder if format_ in ("checkpoint", "saved_model") else found
+    others = sorted(folder.glob("*.tflite"))
+    if not graphs and len(others) == 1:  # `detect.tflite` with its labels, as they are published
+        graphs["tflite"] = others[0]
+    return graphs
+
+
+def _parts(graphs: Mapping[str, Path]) -> list[Path]:
+    """The files that hold the weights, external data and shards included."""
+    parts: list[Path] = []
+    for format_, path in graphs.items():
+        if format_ == "checkpoint":
+            parts.extend(sorted(path.glob("model*.safetensors")))
+        elif format_ == "saved_model":
+            parts.append(path / "saved_model.pb")
+            parts.extend(sorted((path / "variables").glob("*")))
+            parts.extend(sorted(file for file in (path / "assets").rglob("*") if file.is_file()))
+        else:
+            parts.extend(parts_of(path))
+    return [part for part in parts if part.exists()]
+
+
+def parts_of(graph: Path | None) -> list[Path]:
+    """A graph's file and those beside it that hold its weights; none of none."""
+    if graph is None:
+        return []
+    if graph.suffix == ".xml":
+        beside = [graph.with_suffix(".bin")]
+    else:
+        beside = [graph.with_name(f"{graph.name}_data"), graph.with_name(f"{graph.name}.data")]
+    return [graph, *(path for path in beside if path.is_file())]
+
+
+def _digest(paths: list[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        if path.exists():
+            total.update(_sha256(path).encode())
+    return total.hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _verify(folder: Path, sums: Mapping[str, str]) -> None:
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise ModelError(f"{folder / name}: missing; model.yaml lists it")
+        if _sha256(folder / name) != expected:
+            raise ModelError(
+                f"{folder / name}: its SHA-256 is not the one in model.yaml; fetch it again"
+            )
+
+
+def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    named = config.get("id2label")
+    if named:
+        try:
+            return tuple(str(named[key]) for key in sorted(named, key=int))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ModelError(
+                f"{folder / 'config.json'}: id2label is not a map of numbers to names"
+            ) from error
+    # transformers leaves id2label out when the labels have no names of their own.
+    return tuple(f"LABEL_{i}" for i in range(int(config.get("num_labels", 2))))
+
+
+def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
+    limits = [512]
+    positions = config.get("max_position_embeddings")
+    said = tokens.get("model_max_length")
+    if isinstance(positions, int):
+        limits = [positions - 2 * (config.get("model_type") in _OFFSET_POSITIONS)]
+    if isinstance(said, int | float) and 0 < said < 1e6:  # "no limit" is written as 1e30
+        limits.append(int(said))
+    return max(min(limits), 8)
+
+
+def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Path) -> int:
+    if isinstance(config.get("pad_token_id"), int):
+        return int(config["pad_token_id"])
+    token = tokens.get("pad_token")
+    content = token.get("content") if isinstance(token, dict) else token
+    for added in _read_json(tokenizer).get("added_tokens", []):
+        if added.get("content") == content:
+            return int(added["id"])
+    return 0
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path}: not JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a JSON object")
+    return value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = yaml.safe_load(path.read_text("utf-8"))
+    except (ValueError, yaml.YAMLError) as error:
+        raise ModelError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: expected a map of settings")
+    return value

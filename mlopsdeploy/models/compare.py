@@ -1,0 +1,282 @@
+"""`mlopsdeploy models compare`: where two models differ on the same rows, and who is right."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.core.images import decode
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.matching import finds_objects, takes_pictures
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.models.comparison import verdict
+from mlopsdeploy.models.data import Rows, as_labels, read_rows
+from mlopsdeploy.models.folder import weight_files
+from mlopsdeploy.models.significance import f1_interval, mcnemar, share
+
+LIMIT = 5000  # rows, unless told otherwise
+STEP = 500  # rows after which the other model has its turn, so that both meet the same machine
+BINS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
+SHOWN = 5
+
+
+def compare_models(
+    first: str,
+    second: str,
+    *,
+    data: str,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int | None = LIMIT,
+    runtime: str = "auto",
+    precision: str = "auto",
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Both models' predictions for the same rows, compared.
+
+    Args:
+        first: a model, see `find_model`; it is called A.
+        second: another one, B, with the same labels.
+        data: a CSV, JSON Lines or Parquet file with what both take; for models of pictures also a
+            folder of them.
+        text_column: see `mlopsdeploy batch`.
+        label_column: what is right; see `data.as_labels`.
+        limit: rows to read at most.
+        runtime: see `load_model`; for both.
+        precision: the same.
+        log: called with a line about each slow step.
+
+    Returns:
+        `models`: name, runtime, precision, bytes, rows_per_second and, with labels, `accuracy` and
+        `f1`, each with `low` and `high`. `agreement`, `confusion` (A's labels by row),
+        `score_change` (mean, largest, histogram), `most_different`; with labels `mcnemar`;
+        `verdict`.
+
+    Raises:
+        ConfigError: the models have different labels, or find objects.
+        InputError: the data can't be read, or lack a column.
+    """
+    models = [
+        load_model(reference, runtime=runtime, precision=precision, log=log)
+        for reference in (first, second)
+    ]
+    order = same_labels(models[0], models[1])
+    rows = read_rows(
+        data, models[0], text_column=text_column, label_column=label_column, limit=limit
+    )
+    both = [rows.columns, _columns_of(models[1], rows, data, text_column, limit)]
+    log(f"comparing on {rows_of(rows.columns):,} rows")
+    (left, right), seconds = _predict(models, both)
+    labels = _labels(models[0])
+    a, b = _places(left, labels), _places(right, _labels(models[1]), order)
+    scores = right["scores"][:, order] if order else right["scores"]
+    change = np.abs(left["scores"] - scores).max(axis=1)
+    found: dict[str, Any] = {
+        "data": data,
+        "rows": len(change),
+        "left_out": rows.left_out,
+        "labels": list(labels),
+        "matched_by_place": _unlike(models),
+        "models": [
+            _about(model, reference, len(change) / taken)
+            for model, reference, taken in zip(models, (first, second), seconds, strict=True)
+        ],
+        "same_labels": int((a == b).sum()),
+        "agreement": share(int((a == b).sum()), len(a)),
+        "confusion": _confusion(a, b, len(labels)),
+        "score_change": {
+            "mean": float(change.mean()),
+            "largest": float(change.max()),
+            "histogram": _histogram(change),
+        },
+        "most_different": _most_different(rows, left, right, a, b, change),
+    }
+    if rows.truth is not None:
+        assert label_column is not None
+        truth, how = as_labels(rows.truth, labels, label_column)
+        found |= _judged(truth, how, a, b, len(labels), found["models"])
+    found["verdict"] = verdict(found)
+    return found
+
+
+def same_labels(first: Model, second: Model) -> list[int]:
+    """Where the second model has the first one's labels; empty if in the same places.
+
+    Labels are matched by name, in any case; where names differ (LABEL_0), by place.
+
+    Raises:
+        ConfigError: one has more labels than the other, or they give no scores.
+    """
+    ours, theirs = ([label.casefold() for label in _labels(model)] for model in (first, second))
+    if not ours or len(ours) != len(theirs):
+        raise ConfigError(
+            f"{first.name} has {len(ours)} labels and {second.name} {len(theirs)}: only models "
+            "with the same labels can be compared"
+        )
+    if type(first.task) is not type(second.task):
+        kinds = [type(model.task).__name__ for model in (first, second)]
+        raise ConfigError(
+            f"{first.name} is a {kinds[0]}, {second.name} a {kinds[1]}: no rows are for both"
+        )
+    if ours != theirs and set(ours) == set(theirs):
+        return [theirs.index(label) for label in ours]
+    return []
+
+
+def _unlike(models: list[Model]) -> dict[str, str]:
+    """A's labels and B's in their places, where they are not called alike; else nothing."""
+    ours, theirs = (_labels(model) for model in models)
+    if sorted(map(str.casefold, ours)) == sorted(map(str.casefold, theirs)):
+        return {}
+    return dict(zip(ours, theirs, strict=True))
+
+
+def _labels(model: Model) -> tuple[str, ...]:
+    if finds_objects(model.task):
+        raise ConfigError(
+            f"{model.name}: finds any number of objects; compare works with one label a row"
+        )
+    if getattr(model.task, "multi_label", False):
+        raise ConfigError(
+            f"{model.name}: gives several labels to a row; compare works with one label a row"
+        )
+    return tuple(getattr(model.task, "labels", ()))
+
+
+def _columns_of(
+    second: Model, rows: Rows, data: str, text_column: str | None, limit: int | None
+) -> Columns:
+    """What the second model takes of the same rows."""
+    names = [field.name for field in second.task.inputs]
+    if set(names) == set(rows.columns):
+        return rows.columns
+    other = read_rows(data, second, text_column=text_column, limit=limit)
+    if rows_of(other.columns) != rows_of(rows.columns):
+        raise ConfigError(
+            f"{data}: {rows_of(rows.columns):,} rows have what the first model takes and "
+            f"{rows_of(other.columns):,} what the second does; compare on rows that have both"
+        )
+    return other.columns
+
+
+def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns], list[float]]:
+    """All predictions, the models in turns, and the seconds that each took."""
+    total = rows_of(columns[0])
+    parts: list[list[Columns]] = [[], []]
+    seconds = [0.0, 0.0]
+    for model, given in zip(models, columns, strict=True):  # what is slow only once
+        for rows in _as_taken(model, take(given, slice(0, min(total, 64)))):
+            model.predict(rows)
+    for start in range(0, total, STEP):
+        for place, model in enumerate(models):
+            chunk = take(columns[place], slice(start, start + STEP))
+            for rows in _as_taken(model, chunk):
+                started = time.perf_counter()
+                parts[place].append(model.predict(rows))
+                seconds[place] += time.perf_counter() - started
+    joined = [
+        {
+            name: np.concatenate([part[name] for part in some])
+            for name in ("label", "scores", "score")
+        }
+        for some in parts
+    ]
+    return joined, seconds
+
+
+def _as_taken(model: Model, rows: Columns) -> Iterator[Columns]:
+    """What a model takes at once: rows together; pictures, each of its own size, one by one."""
+    if not takes_pictures(model.task):
+        yield rows
+        return
+    for content in rows["image"]:
+        yield {"image": decode(content)[np.newaxis]}
+
+
+def _places(predictions: Columns, labels: tuple[str, ...], order: list[int] | None = None) -> Array:
+    """The place of each row's label among the first model's; -1 for none."""
+    known = {label: place for place, label in enumerate(labels)}
+    places = np.array([known.get(label, -1) for label in predictions["label"].tolist()])
+    if order:
+        back = np.array([*(order.index(place) for place in range(len(order))), -1])
+        places = back[places]
+    return places
+
+
+def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "bytes": sum(path.stat().st_size for path in weight_files(find_model(reference))),
+        "rows_per_second": round(speed, 1),
+    }
+
+
+def _confusion(a: Array, b: Array, count: int) -> list[list[int]]:
+    """Rows: A's label; columns: B's. Rows without a label are left out."""
+    table = np.zeros((count, count), int)
+    known = (a >= 0) & (b >= 0)
+    np.add.at(table, (a[known], b[known]), 1)
+    counts: list[list[int]] = table.tolist()
+    return counts
+
+
+def _histogram(change: Array) -> list[dict[str, float]]:
+    counts, _ = np.histogram(change, bins=[*BINS[:-1], 1.0000001])
+    return [
+        {"from": low, "to": high, "rows": int(count)}
+        for low, high, count in zip(BINS, BINS[1:], counts, strict=False)
+    ]
+
+
+def _most_different(
+    rows: Rows, left: Columns, right: Columns, a: Array, b: Array, change: Array
+) -> list[dict[str, Any]]:
+    """Rows with other labels first, by how far apart the scores are."""
+    order = np.lexsort((-change, a == b))[:SHOWN]
+    return [
+        {
+            "row": _excerpt(rows.columns, int(place))
+            if rows.names is None
+            else str(rows.names[place]),
+            "labels": [str(left["label"][place]), str(right["label"][place])],
+            "scores": [float(left["score"][place]), float(right["score"][place])],
+            "change": float(change[place]),
+        }
+        for place in order.tolist()
+        if change[place] > 0
+    ]
+
+
+def _excerpt(columns: Columns, place: int) -> str:
+    texts = [values[place] for values in columns.values() if values.dtype == object]
+    if texts:
+        text = " ".join(str(texts[0]).split())
+        return f"{text[:117]}…" if len(text) > 118 else text
+    pairs = [f"{name} {values[place]:.6g}" for name, values in columns.items()]
+    return ", ".join(pairs[:4]) + (", …" if len(pairs) > 4 else "")
+
+
+def _judged(
+    truth: Array, how: str, a: Array, b: Array, count: int, models: list[dict[str, Any]]
+) -> dict[str, Any]:
+    known = truth >= 0
+    truth, a, b = truth[known], a[known], b[known]
+    right = [(places == truth) for places in (a, b)]
+    for model, places, good in zip(models, (a, b), right, strict=True):
+        model["accuracy"] = share(int(good.sum()), len(good))
+        model["f1"] = f1_interval(truth, places, count)
+    only_a, only_b = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
+    return {
+        "truth": {"rows": len(truth), "without": int((~known).sum()), "how": how},
+        "mcnemar": {"only_a_right": only_a, "only_b_right": only_b, "p": mcnemar(only_a, only_b)},
+    }

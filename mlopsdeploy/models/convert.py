@@ -1,0 +1,215 @@
+"""`mlopsdeploy models compile`: what first use does, on purpose, into a folder.
+
+A server image or a device that gets the folder needs no framework in which models are trained.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.convert import checkpoint
+from mlopsdeploy.convert import from_keras as keras
+from mlopsdeploy.convert.to_openvino import to_openvino
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
+from mlopsdeploy.models.agreement import agreement, answers, rows_for
+from mlopsdeploy.models.folder import check_free, write_folder
+from mlopsdeploy.models.tables import facts, proof_line, size
+
+TARGETS = ("onnx", "litert", "openvino")
+_FORMS = {"onnx": "onnx", "litert": "tflite", "openvino": "openvino"}
+_RUNTIMES = {"onnx": "onnxruntime", "litert": "litert", "openvino": "openvino"}
+
+
+def compile_model(
+    reference: str,
+    *,
+    to: str | None = None,
+    output: str | None = None,
+    trust_model: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Compile a model, prove it, write it as a folder that `--model` takes.
+
+    Args:
+        reference: see `find_model`.
+        to: "onnx", "litert" or "openvino"; by default what first use would choose.
+        output: the folder; by default `NAME-TO` in the current one.
+        trust_model: see `load_model`.
+        log: called with a line about each slow step.
+
+    Returns:
+        `model`, `made_from` (name, version, digest, format), `to`, `output`, `bytes`, `digest`,
+        `proof`.
+
+    Raises:
+        ConfigError: the target is unknown, or the output is there.
+        ModelError: the model can't be found or compiled, or answers differently then.
+    """
+    files = find_model(reference)
+    target = to or _default(files)
+    if target not in TARGETS:
+        raise ConfigError(f"--to {target}: expected {', '.join(TARGETS)}")
+    folder = Path(output or f"{files.name.rpartition('/')[2]}-{target}")
+    check_free(folder)
+    graph, came_as, proof = _graph(files, target, trust_model=trust_model, log=log)
+    with tempfile.TemporaryDirectory() as apart:
+        if target == "openvino" and came_as != "openvino":
+            log(f"converting {files.name} to OpenVINO's own format")
+            graph = to_openvino(graph, Path(apart) / "model.xml")
+        reading = (
+            "openvino"
+            if came_as == "openvino"
+            else _RUNTIMES["onnx" if target == "openvino" else target]
+        )
+        original = _load(reference, reading)
+        written = write_folder(
+            folder,
+            _named(files, original),
+            _FORMS[target],
+            graph,
+            {
+                **({"precision": files.precision} if files.precision else {}),
+                "made_from": _source(files, came_as),
+                **({"proof": proof} if proof else {}),
+            },
+            floating=files.float32 if came_as == target else None,
+        )
+    rows = rows_for(original)
+    try:
+        compiled = _load(str(folder), _RUNTIMES[target])
+        loaded = agreement(answers(original, rows), answers(compiled, rows), "float32")
+        if not loaded["agrees"]:
+            raise ModelError(
+                f"{files.name}: as {target} it answers differently, by "
+                f"{loaded['largest_change']:.2g}; nothing was written"
+            )
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # no proof, no folder
+        raise
+    return {
+        "model": files.name,
+        "made_from": _source(files, came_as),
+        "to": target,
+        "output": str(folder),
+        "files": [path.name for path in written],
+        "bytes": sum(path.stat().st_size for path in written),
+        "digest": find_model(str(folder)).digest,
+        "proof": proof,
+        "loaded_from_there": loaded,
+    }
+
+
+def _load(reference: str, runtime: str) -> Model:
+    """In float32, to compare; a `.tflite` runs in what it was made in."""
+    precision = "auto" if runtime == "litert" else "float32"
+    return load_model(reference, runtime=runtime, precision=precision, threads=1)
+
+
+def _default(files: ModelFiles) -> str:
+    if {"keras", "saved_model", "tflite"} & set(files.graphs):
+        return "litert"
+    return "onnx" if "checkpoint" in files.graphs and "onnx" not in files.graphs else "openvino"
+
+
+def _graph(
+    files: ModelFiles, target: str, *, trust_model: bool, log: Callable[[str], None]
+) -> tuple[Path, str, dict[str, Any]]:
+    """The file to ship (for OpenVINO: to convert), the format it is in or came from, its proof."""
+    graphs = files.graphs
+    if target == "litert":
+        for form in ("keras", "saved_model"):
+            if form in graphs:
+                graph = keras.compile_model(
+                    graphs[form],
+                    cache_folder(),
+                    files.digest,
+                    target="tflite",
+                    trust_model=trust_model,
+                    log=log,
+                )
+                return graph, form, _proof(graph)
+        if "tflite" in graphs:
+            return graphs["tflite"], "tflite", {}
+    else:
+        if target == "openvino" and "openvino" in graphs:
+            return graphs["openvino"], "openvino", {}
+        if "onnx" in graphs:
+            return graphs["onnx"], "onnx", {}
+        if "checkpoint" in graphs:
+            graph = checkpoint.to_onnx(graphs["checkpoint"], cache_folder(), files.digest, log=log)
+            return graph, "checkpoint", _proof(graph)
+    ways = "a checkpoint or ONNX" if target != "litert" else "Keras, a SavedModel or .tflite"
+    raise ModelError(
+        f"{files.name}: has {', '.join(graphs)}; {target} is made from {ways}, try another --to"
+    )
+
+
+def _proof(graph: Path) -> dict[str, Any]:
+    proof: dict[str, Any] = json.loads((graph.parent / "parity.json").read_text("utf-8"))
+    return proof
+
+
+def _named(files: ModelFiles, model: Model) -> ModelFiles:
+    """With the names that stand in the graph's own file: other formats have no place for them."""
+    if files.tokenizer is not None:
+        return files
+    task = type(model.task).__name__
+    names = tuple(field.name for field in model.task.inputs if not field.shape)
+    return replace(
+        files,
+        task=files.task or "".join("_" + c.lower() if c.isupper() else c for c in task)[1:],
+        features=files.features or (names if len(model.runtime.inputs) == 1 else ()),
+    )
+
+
+def _source(files: ModelFiles, came_as: str) -> dict[str, str]:
+    return {
+        "name": files.name,
+        "version": files.version,
+        "digest": files.digest,
+        "format": came_as,
+    }
+
+
+def show_compiled(found: dict[str, Any], console: Console) -> None:
+    """What `compile_model` did, as people read it."""
+    loaded, source = found["loaded_from_there"], found["made_from"]
+    against = (
+        f"{loaded['rows']} made-up rows: largest change of an answer "
+        f"{loaded['largest_change']:.1e}, labels changed {loaded['label_flips']}"
+    )
+    proof = proof_line(found["proof"]) or f"nothing was rewritten: it is {found['to']} already"
+    if found["to"] == "openvino" and not found["proof"]:
+        proof = ""
+    console.print(
+        facts(
+            [
+                ("model", f"{found['model']}, from {source['format']}"),
+                ("proof", proof),
+                ("read again", against),
+                ("size", size(found["bytes"])),
+                ("digest", found["digest"]),
+                ("written to", f"{found['output']}/ ({', '.join(found['files'])})"),
+                (
+                    "use it",
+                    f"--model ./{found['output']}"
+                    if not Path(found["output"]).is_absolute()
+                    else f"--model {found['output']}",
+                ),
+            ]
+        ),
+        highlight=False,
+    )

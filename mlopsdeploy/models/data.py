@@ -1,0 +1,151 @@
+"""Rows of a file for a model, and what is known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.core.images import decode
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.sources import Wanted, WithPictures, chunks, open_source
+from mlopsdeploy.errors import InputError
+
+STARS = range(1, 6)
+_GOOD, _BAD = ("positive", "pos", "good"), ("negative", "neg", "bad")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that can be scored.
+
+    Attributes:
+        columns: by the model's names, each of shape (rows,); pictures as the bytes of their files.
+        truth: what a column of the file says is right, as it stands there; None without one.
+        left_out: rows that lack a value or can't be read.
+        names: of pictures, what the file or the folder calls them; None of other rows.
+    """
+
+    columns: Columns
+    truth: Array | None
+    left_out: int
+    names: Array | None = None
+
+
+def read_rows(
+    path: str,
+    model: Model,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int | None = None,
+) -> Rows:
+    """The rows of a CSV, JSON Lines or Parquet file; pictures that one names, or of a folder.
+
+    Raises:
+        InputError: the file can't be read, lacks a column, or has no row to score.
+        ModelError: the model takes arrays, which no column holds.
+    """
+    source = open_source(path)
+    try:
+        names = match_columns(model, source, text_column=text_column)
+        kinds = {names[field.name]: field.dtype for field in model.task.inputs}
+        if label_column is not None:
+            if label_column not in source.names:
+                known = ", ".join(map(repr, source.names[:12]))
+                raise InputError(f"{path}: no column {label_column!r}; there are: {known}")
+            kinds = {**kinds, label_column: "str"}
+        if pictures := takes_pictures(model.task):
+            source = WithPictures(source, names["image"])
+            kinds[names["image"]] = "str"
+        raw = source.format != "parquet"
+        windows = [
+            source.parse(chunk, Wanted(kinds, raw)) for chunk in chunks(source, 8000, limit=limit)
+        ]
+    finally:
+        source.close()
+    found = {
+        name: np.concatenate([window.columns[name] for window in windows])
+        for name in kinds
+        if windows
+    }
+    bad = sum(len(window.bad) for window in windows)
+    columns = {name: found[column] for name, column in names.items() if found}
+    called = None
+    if pictures and columns:
+        called = columns["image"]
+        columns = {"image": np.concatenate([window.pictures for window in windows])}
+    kept = _present(columns)
+    if not kept.any():
+        raise InputError(f"{path}: has no row that can be scored")
+    chosen = np.flatnonzero(kept)
+    truth = None if label_column is None else found[label_column][chosen]
+    called = None if called is None else called[chosen]
+    return Rows(take(columns, chosen), truth, bad + int((~kept).sum()), called)
+
+
+def _present(columns: Columns) -> Array:
+    kept = np.ones(rows_of(columns), bool)
+    for values in columns.values():
+        if any(isinstance(value, bytes) for value in values):
+            kept &= np.array([value is not None and _is_picture(value) for value in values])
+        elif values.dtype == object:
+            kept &= np.array([value is not None and bool(str(value).strip()) for value in values])
+        else:
+            kept &= ~np.isnan(values)
+    return kept
+
+
+def _is_picture(content: bytes) -> bool:
+    try:
+        decode(content)
+    except ValueError:
+        return False
+    return True
+
+
+def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array, str]:
+    """What a column says is right, as labels of a model.
+
+    A label may stand there by its name, in any case, or by its place, from 0 on. One to five
+    stars are understood by models that tell positive from negative: up to two are negative, from
+    four on positive, and three are neither.
+
+    Returns:
+        For each row the label's place, -1 where it is none; and what was done, in words.
+
+    Raises:
+        InputError: nothing in the column is a label.
+    """
+    said = ["" if value is None else str(value).strip().casefold() for value in truth]
+    by_name = {label.casefold(): place for place, label in enumerate(labels)}
+    places = np.array([by_name.get(value, -1) for value in said])
+    if (places >= 0).any():
+        return places, f"labels by name in {column!r}"
+    numbers = np.array([_number(value) for value in said])
+    known = numbers[~np.isnan(numbers)]
+    good = next((by_name[name] for name in _GOOD if name in by_name), None)
+    bad = next((by_name[name] for name in _BAD if name in by_name), None)
+    if len(known) and set(known) <= set(range(len(labels))):
+        return np.where(np.isnan(numbers), -1, np.nan_to_num(numbers)).astype(int), (
+            f"labels by their place in {column!r}: "
+            + ", ".join(f"{place} is {label}" for place, label in enumerate(labels))
+        )
+    if good is not None and bad is not None and len(known) and set(known) <= set(STARS):
+        places = np.full(len(said), -1)
+        places[numbers <= 2] = bad
+        places[numbers >= 4] = good
+        return places, f"stars in {column!r}: 1 and 2 are {labels[bad]}, 4 and 5 {labels[good]}"
+    raise InputError(
+        f"--label-column {column}: holds none of the labels {', '.join(labels)}, nor their "
+        f"numbers from 0 on; it has {', '.join(map(repr, sorted(set(said))[:5]))}"
+    )
+
+
+def _number(value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return np.nan

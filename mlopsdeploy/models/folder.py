@@ -1,0 +1,137 @@
+"""A model as a folder that `--model` takes: its graph, what is needed beside it, `model.yaml`."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.convert import child
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model_files.resolve import parts_of
+
+# Of a text classifier: how texts become tokens, and what its outputs are called.
+BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
+# What says where a model comes from goes where the model goes.
+PAPERS = ("MODEL_CARD.md", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
+# Of a model.yaml, what is not true of a model that is made of that one.
+_MADE_ANEW = ("sha256", "precision", "float32")
+NAMES = {
+    "onnx": "model.onnx",
+    "tflite": "model.tflite",
+    "openvino": "openvino_model.xml",
+}
+
+
+def home_of(files: ModelFiles) -> Path | None:
+    """The model's own folder; None where it is a file that may lie anywhere."""
+    if files.tokenizer is not None:
+        return files.tokenizer.parent
+    graph = next(iter(files.graphs.values()))
+    folder = graph if graph.is_dir() else graph.parent
+    if (folder / "config.json").is_file() and folder.name == "onnx":
+        return folder.parent
+    return folder if (folder / "model.yaml").is_file() else None
+
+
+def weight_files(files: ModelFiles) -> list[Path]:
+    """The files that hold the graphs and their weights."""
+    found: list[Path] = []
+    for form, graph in files.graphs.items():
+        if form == "checkpoint":
+            found += sorted(graph.glob("model*.safetensors"))
+        elif graph.is_dir():
+            found += sorted(path for path in graph.rglob("*") if path.is_file())
+        else:
+            found += parts_of(graph)
+    return found + parts_of(files.float32)
+
+
+def check_free(output: Path) -> None:
+    """Refuse to write into what is there.
+
+    Raises:
+        ConfigError: the folder holds something, or the one above it does not exist.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"--output {output}: is there already; name a new folder")
+    if not output.absolute().parent.is_dir():
+        raise ConfigError(
+            f"--output {output}: the folder {output.absolute().parent} does not exist"
+        )
+
+
+def write_folder(
+    output: Path,
+    files: ModelFiles,
+    form: str,
+    graph: Path,
+    said: Mapping[str, Any],
+    *,
+    floating: Path | None = None,
+) -> list[Path]:
+    """Write a model so that `--model OUTPUT` runs it; whole or not at all.
+
+    Args:
+        output: a folder that is not there yet, or empty.
+        files: the model that it was made from: labels, features and tokenizer are its.
+        form: "onnx", "tflite" or "openvino".
+        graph: the file to run.
+        said: what `model.yaml` is to say over what it said before, such as a proof.
+        floating: of a quantised graph, the one in float32 that decides its close calls.
+
+    Returns:
+        The files written.
+    """
+    with child.appearing(output.absolute()) as building:
+        home = home_of(files)
+        for part in parts_of(graph):
+            # Weights beside an ONNX file are called what the file calls them.
+            name = (
+                part.name
+                if form == "onnx" and part != graph
+                else Path(NAMES[form]).stem + "".join(part.suffixes[-1:])
+            )
+            shutil.copyfile(part, building / name)
+        if floating:
+            said = {**said, "float32": floating.name}
+        for part in parts_of(floating):
+            shutil.copyfile(part, building / part.name)
+        text = files.task == "text_classification" and files.tokenizer is not None
+        for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
+            if home and (home / name).is_file():
+                shutil.copyfile(home / name, building / name)
+        sums = {
+            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in sorted(building.iterdir())
+            if path.name not in PAPERS
+        }
+        document = {**_facts(files), **said, "sha256": sums}
+        (building / "model.yaml").write_text(
+            "# Written by mlopsdeploy models; the folder is what --model takes.\n"
+            + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
+            "utf-8",
+        )
+        building.chmod(0o755)  # others may run it
+    return sorted(output.iterdir())
+
+
+def _facts(files: ModelFiles) -> dict[str, Any]:
+    """What `model.yaml` said of the model, and what was read elsewhere."""
+    known: dict[str, Any] = {"name": files.name.rpartition("/")[2]}
+    if files.version:
+        known["version"] = files.version
+    if files.task:
+        known["task"] = files.task
+    if files.tokenizer is None:  # else config.json names them
+        known |= {"labels": list(files.labels)} if files.labels else {}
+        known |= {"features": list(files.features)} if files.features else {}
+    if files.threshold is not None:
+        known["threshold"] = files.threshold
+    kept = {key: value for key, value in files.said.items() if key not in _MADE_ANEW}
+    return {**known, **kept, **{key: known[key] for key in ("labels",) if key in known}}

@@ -1,0 +1,241 @@
+"""`mlopsdeploy models inspect`: what was understood about a model, and why."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mlopsdeploy.bench import measure
+from mlopsdeploy.columns import Field, ModelFiles
+from mlopsdeploy.core import plugins
+from mlopsdeploy.core.loading import core_count, load_model, prepare_model
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.models.choice import choice
+from mlopsdeploy.models.folder import weight_files
+from mlopsdeploy.models.tables import facts, plain_table, proof_line, size
+
+BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
+ROWS = 256  # made up for the measurement
+SHOWN = 8  # labels, and fields of one kind
+
+
+def inspect_model(
+    reference: str,
+    *,
+    runtime: str = "auto",
+    speed: bool = False,
+    all_runtimes: bool = False,
+    log: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Everything that can be said of a model without data: ready for JSON.
+
+    Args:
+        reference: see `find_model`.
+        runtime: see `load_model`.
+        speed: measure it here, in under three seconds; see `measure_speed`.
+        all_runtimes: the same on every runtime that is installed and can run it.
+        log: called with a line about each slow step (a compilation).
+
+    Returns:
+        `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
+        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, what the file takes and
+        gives: name, dtype, shape of a row; `runtime`, `precision` and what `choice` says;
+        `files` (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `evidence`: what else was
+        understood, and why.
+
+    Raises:
+        MlopsDeployError: see `load_model`.
+    """
+    files = find_model(reference)
+    graph = prepare_model(reference, runtime=runtime, log=log)
+    if all_runtimes:
+        speeds = _on_all_runtimes(reference)
+    elif speed:
+        speeds = [_apart(reference, runtime)]
+    else:
+        speeds = []
+    started = time.perf_counter()
+    model = load_model(reference, runtime=runtime, threads=1)
+    weights = weight_files(files)
+    return {
+        "name": model.name,
+        "version": model.version,
+        "digest": model.digest,
+        "task": _snake_case(type(model.task).__name__),
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        **choice(files, model, graph, runtime),
+        "loaded_in_seconds": round(time.perf_counter() - started, 3),
+        "files": {path.name: path.stat().st_size for path in weights},
+        "bytes": sum(path.stat().st_size for path in weights),
+        "speed": speeds,
+        "tensors": {
+            "inputs": [_field(field) for field in model.runtime.inputs],
+            "outputs": [_field(field) for field in model.runtime.outputs],
+        },
+        "inputs": [_field(field) for field in model.task.inputs],
+        "outputs": [_field(field) for field in model.task.outputs],
+        "labels": list(getattr(model.task, "labels", ())),
+        "labels_from": _labels_from(files, model),
+        "threshold": getattr(model.task, "threshold", None),
+        "evidence": [
+            {"what": what, "value": value, "why": why}
+            for what, value, why in getattr(model.task, "evidence", ())
+        ],
+    }
+
+
+def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
+    """How fast a model is here, on made-up rows of natural length.
+
+    Returns:
+        `runtime`, `precision`; `rows_per_second` in batches on all cores; `row_ms`: p50 and p99
+        from one row to its answer on one core; `memory`: bytes of a process that does this.
+
+    Raises:
+        MlopsDeployError: see `load_model`.
+    """
+    model = load_model(reference, runtime=runtime)
+    columns = measure.made_up_rows(model, measure.rows_that_fit(model, ROWS))
+    rate = measure.rows_per_second(model, columns, BATCH_SECONDS)
+    memory = measure.resident_memory()
+    alone = load_model(reference, runtime=runtime, threads=1)
+    return {
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "cores": core_count(),
+        "rows_per_second": round(rate, 1),
+        "row_ms": measure.one_row(alone, columns, ROW_SECONDS),
+        "memory": memory,
+    }
+
+
+def _apart(reference: str, runtime: str) -> dict[str, Any]:
+    """In a process of its own, so that the memory is that of one model and one runtime."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        found: dict[str, Any] = pool.apply(measure_speed, (reference, runtime))
+        return found
+
+
+def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
+    found = []
+    for name in plugins.names("runtimes"):
+        if not plugins.installed(name):
+            continue
+        try:
+            found.append(_apart(reference, name))
+        except (ConfigError, ModelError):
+            continue  # it runs other formats
+        except MlopsDeployError as error:
+            found.append({"runtime": name, "failed": str(error)})
+    return found
+
+
+def _labels_from(files: ModelFiles, model: Model) -> str:
+    if files.labels_from:
+        return files.labels_from
+    if files.labels:
+        return "config.json" if files.tokenizer else "the model's files"
+    return "the model's own file" if getattr(model.task, "labels", ()) else ""
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The report as people read it."""
+    version = f" {report['version']}" if report["version"] else ""
+    title = Text(report["name"], style="bold")
+    title.append(
+        f"{version}: {report['task'].replace('_', ' ')} on {report['runtime']} "
+        f"{report['precision']}, ready in {report['loaded_in_seconds']:.2f} s",
+        style="not bold",
+    )
+    console.print(title, highlight=False)
+    console.print(facts(_facts(report)), highlight=False)
+    if report["evidence"]:
+        console.print()
+        table = plain_table("what", "understood as", "because of")
+        for entry in report["evidence"]:
+            guess = "guess" in entry["why"]
+            cells = [Text(entry[key]) for key in ("what", "value", "why")]  # no markup in them
+            table.add_row(*cells, style="yellow" if guess else "")
+        console.print(table, highlight=False)
+    if report["speed"]:
+        console.print()
+        console.print(_speed_table(report["speed"]), highlight=False)
+
+
+def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
+    tensors = report["tensors"]
+    told = {entry["what"] for entry in report["evidence"]}
+    threshold = None if "threshold" in told else report["threshold"]
+    files = report["files"]
+    named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"
+    return [
+        ("takes", _fields(report["inputs"])),
+        ("gives", _fields(report["outputs"])),
+        ("labels", "" if "labels" in told else _labels(report)),
+        ("threshold", "" if threshold is None else f"{threshold:g}"),
+        ("tensors", f"{_fields(tensors['inputs'])} → {_fields(tensors['outputs'])}"),
+        ("runs", report["runs"]),
+        ("proof", proof_line(report["compiled"])),
+        ("runtime", f"{report['runtime']}: {report['runtime_why']}"),
+        ("precision", f"{report['precision']}: {report['precision_why']}"),
+        ("size", size(report["bytes"]) + (named if len(files) > 1 else "")),
+        ("digest", report["digest"]),
+    ]
+
+
+def _labels(report: dict[str, Any]) -> str:
+    if not report["labels"]:
+        return ""
+    more = ", …" if len(report["labels"]) > SHOWN else ""
+    shown = f"{', '.join(report['labels'][:SHOWN])}{more}"
+    if report["labels"] == [str(place) for place in range(len(report["labels"]))]:
+        return f"{shown}: nothing names them"
+    return f"{shown} (from {report['labels_from']})"
+
+
+def _fields(fields: list[dict[str, Any]]) -> str:
+    """`text str`; of many of one kind the names alone: `30 float32: Time, V1, …`."""
+    kinds = {_shape(field) for field in fields}
+    if len(fields) > SHOWN and len(kinds) == 1:
+        names = ", ".join(field["name"] for field in fields[: SHOWN - 2])
+        return f"{len(fields)} × {kinds.pop()}: {names}, … {fields[-1]['name']}"
+    return ", ".join(f"{field['name']} {_shape(field)}" for field in fields)
+
+
+def _speed_table(speeds: list[dict[str, Any]]) -> Table:
+    right = ("rows/s", "one row, ms", "p99", "memory")
+    table = plain_table("here, on", *right, right=right)
+    for speed in speeds:
+        if "failed" in speed:
+            table.add_row(speed["runtime"], speed["failed"])
+            continue
+        table.add_row(
+            f"{speed['runtime']} {speed['precision']}",
+            f"{speed['rows_per_second']:,.0f}",
+            f"{speed['row_ms']['p50']:.3g}",
+            f"{speed['row_ms']['p99']:.3g}",
+            size(speed["memory"]),
+        )
+    return table
+
+
+def _shape(field: dict[str, Any]) -> str:
+    sizes = "×".join("?" if size < 0 else str(size) for size in field["shape"])
+    return f"({sizes}) {field['dtype']}" if sizes else field["dtype"]
+
+
+def _field(field: Field) -> dict[str, Any]:
+    return {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
+
+
+def _snake_case(name: str) -> str:
+    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)[1:]

@@ -1,5 +1,0 @@
-"""`mlopsdeploy models`: list, inspect, compile, quantise, compare, verify; a module for each."""
-
-from mlopsdeploy.models_command.inspect import inspect_model, show
-
-__all__ = ["inspect_model", "show"]

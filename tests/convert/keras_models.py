@@ -1,0 +1,217 @@
+"""`python keras_models.py FOLDER`: models of many kinds, and what compiling each came to.
+
+TensorFlow takes seconds to import, so one process makes all models, compiles them as the child
+of `convert.from_keras` does, and writes down what happened: FOLDER/told.json (name -> error or
+null), FOLDER/compiled/NAME/ and FOLDER/answers/NAME.npz (inputs and the original's outputs).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mlopsdeploy.convert import export_litert
+
+layers = keras.layers
+ROWS = 5
+TOLD = {}
+
+
+def save(folder, name, model, inputs, suffix="keras"):
+    model.save(folder / f"{name}.{suffix}")
+    answers = model(inputs, training=False)
+    compile_as(folder, f"{name}.{suffix}", "keras" if suffix == "keras" else "h5")
+    given = inputs if isinstance(inputs, dict) else {"": inputs}
+    gives = answers if isinstance(answers, dict) else {"": answers}
+    np.savez(
+        folder / "answers" / f"{name}.npz",
+        **{f"in:{key}": np.asarray(value) for key, value in given.items()},
+        **{f"out:{key}": np.asarray(value) for key, value in gives.items()},
+    )
+
+
+def compile_as(folder, name, form, trust="untrusted"):
+    target = folder / "compiled" / name.partition(".")[0]
+    target.mkdir(parents=True)
+    try:
+        export_litert.main(str(folder / name), str(target), form, trust, "litert")
+        TOLD[name] = None
+    except SystemExit as error:
+        TOLD[name] = str(error)
+
+
+def keras_models(folder):
+    draw = np.random.default_rng(0)
+    keras.utils.set_random_seed(1)
+
+    def numbers(*shape):
+        return draw.normal(size=(ROWS, *shape)).astype("float32")
+
+    fraud = [
+        keras.Input((6,), name="transaction"),
+        layers.Dense(8, activation="relu"),
+        layers.Dense(1, activation="sigmoid", name="fraud"),
+    ]
+    save(folder, "fraud", keras.Sequential(fraud), numbers(6))
+    save(folder, "fraud_h5", keras.Sequential(fraud), numbers(6), "h5")
+
+    amount, kind = keras.Input((3,), name="Amount"), keras.Input((2,), dtype="int32", name="kind")
+    mixed = layers.Concatenate()([amount, layers.Flatten()(layers.Embedding(5, 4)(kind))])
+    two = keras.Model(
+        {"Amount": amount, "kind": kind},
+        {
+            "risk": layers.Dense(1, activation="sigmoid")(mixed),
+            "group": layers.Dense(3, activation="softmax")(mixed),
+        },
+    )
+    kinds = draw.integers(0, 5, (ROWS, 2)).astype("int32")
+    save(folder, "two", two, {"Amount": numbers(3), "kind": kinds})
+
+    lstm = [keras.Input((None, 3), name="series"), layers.LSTM(4), layers.Dense(2, name="trend")]
+    save(folder, "lstm", keras.Sequential(lstm), numbers(9, 3))
+    picture = [
+        keras.Input((None, None, 3), name="picture"),
+        layers.Conv2D(4, 3, activation="relu"),
+        layers.GlobalAveragePooling2D(),
+        layers.Dense(3, activation="softmax", name="animal"),
+    ]
+    save(folder, "picture", keras.Sequential(picture), numbers(10, 12, 3))
+    four = [keras.Input(batch_shape=(4, 5), name="four"), layers.Dense(2, name="out")]
+    four = keras.Sequential(four)
+    four.save(folder / "four.keras")
+    compile_as(folder, "four.keras", "keras")
+    half = keras.Sequential([keras.Input((4,), dtype="float32"), layers.Dense(2, name="out")])
+    half.save(folder / "renamed.keras")
+    (folder / "renamed.keras").rename(folder / "renamed.h5")  # a zip, whatever it is called
+    compile_as(folder, "renamed.h5", "keras")
+
+    vectors = layers.TextVectorization(output_mode="int", output_sequence_length=4)
+    vectors.adapt(["good film", "bad film"])
+    text = keras.Sequential(
+        [
+            keras.Input((), dtype="string", name="text"),
+            vectors,
+            layers.Embedding(10, 3),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(1, activation="sigmoid", name="positive"),
+        ]
+    )
+    text.save(folder / "text.keras")
+    compile_as(folder, "text.keras", "keras")
+    texts = ["good film", "a bad film"]
+    np.savez(
+        folder / "answers" / "text.npz",
+        **{"in:": np.array(texts), "out:": np.asarray(text(tf.constant(texts)))},
+    )
+
+    rows = keras.Input((4,))
+    beside = keras.Model(rows, layers.Dense(2)(rows - keras.ops.mean(rows, axis=0, keepdims=True)))
+    beside.save(folder / "beside.keras")
+    compile_as(folder, "beside.keras", "keras")
+
+    class Doubled(layers.Layer):
+        def call(self, values):
+            return values * 2
+
+    own = keras.Sequential([keras.Input((3,)), Doubled()])
+    own.save(folder / "own.keras")
+    own.save(folder / "own.h5")
+    compile_as(folder, "own.h5", "h5")
+    hidden = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x * 2), layers.Dense(1)])
+    for name in ("lambda.keras", "lambda.h5"):
+        hidden.save(folder / name)
+    inner = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x * 2)])
+    outer = keras.Sequential([keras.Input((2,)), inner, layers.Dense(1)])
+    for name in ("nested.keras", "nested.h5"):
+        outer.save(folder / name)
+    half.save_weights(folder / "alone.weights.h5")
+    half.export(folder / "exported", verbose=False)
+
+
+def saved_models(folder):
+    rows = tf.TensorSpec([None, 4], tf.float32, "rows")
+
+    def make(name, call):
+        module = tf.Module()
+        module.call = tf.function(call, input_signature=[rows])
+        tf.saved_model.save(module, str(folder / name), signatures=module.call)
+        compile_as(folder, name, "saved_model")
+
+    make("plain", lambda rows: {"sum": tf.reduce_sum(rows, 1, keepdims=True)})
+    make("lacking", lambda rows: {"out": tf.linalg.expm(tf.reshape(rows, [-1, 2, 2]) / 1e7)})
+    make("random", lambda rows: {"out": rows + tf.random.normal(tf.shape(rows))})
+    make("scalar", lambda rows: {"out": tf.reduce_sum(rows)})
+    make("python", lambda rows: {"out": tf.py_function(lambda x: x * 2, [rows], tf.float32)})
+
+    def write(rows):
+        tf.io.write_file(str(folder / "written"), "by the model")
+        return {"out": rows}
+
+    make("write", write)
+    empty = tf.Module()
+    empty.weight = tf.Variable(1.0)
+    tf.saved_model.save(empty, str(folder / "empty"))
+    compile_as(folder, "empty", "saved_model")
+    for name, content in (("cut", b"\x0a\xff\xff\xff"), ("nothing", b"")):
+        (folder / name).mkdir()
+        (folder / name / "saved_model.pb").write_bytes(content)
+        compile_as(folder, name, "saved_model")
+
+
+def keras_2(folder):
+    """Files as Keras 2 wrote them, its config and its layout of weights made by hand."""
+    glorot = {"class_name": "GlorotUniform", "config": {"seed": None}}
+    dense = {"name": "dense", "trainable": True, "units": 2, "activation": "softmax"}
+    dense |= {"dtype": "float32", "use_bias": True, "kernel_initializer": glorot}
+    given = {"name": "input_1", "batch_input_shape": [None, 3], "dtype": "float32"}
+    given |= {"sparse": False, "ragged": False}
+    picture = given | {"batch_input_shape": [None, 4, 4, 3]}
+    deep = {"name": "deep", "kernel_size": [2, 2], "groups": 1, "depth_multiplier": 1}
+    deep |= {"padding": "valid", "strides": [1, 1], "use_bias": False, "dtype": "float32"}
+    lambda_op = {"name": "tf.math.multiply", "trainable": True, "function": "math.multiply"}
+    usual = [("InputLayer", given), ("Dense", dense)]
+    for name, parts in {
+        "keras2.h5": usual,
+        "keras2_op.h5": [usual[0], ("TFOpLambda", lambda_op), usual[1]],
+        "keras2_deep.h5": [("InputLayer", picture), ("DepthwiseConv2D", deep)],
+        "keras2_unweighted.h5": usual,
+    }.items():
+        described = [{"class_name": kind, "config": config} for kind, config in parts]
+        config = {"name": "sequential", "layers": described}
+        with h5py.File(folder / name, "w") as file:
+            file.attrs["keras_version"] = b"2.11.0"
+            file.attrs["backend"] = b"tensorflow"
+            file.attrs["model_config"] = json.dumps(
+                {"class_name": "Sequential", "config": config}
+            ).encode()
+            weights = file.create_group("model_weights")
+            held = {
+                "dense/kernel:0": np.arange(6, dtype="float32").reshape(3, 2) / 10,
+                "dense/bias:0": np.array([0.5, 0], "float32"),
+            }
+            if parts[-1][0] == "DepthwiseConv2D":
+                held = {"deep/depthwise_kernel:0": np.ones((2, 2, 3, 1), "float32")}
+            layer = weights.create_group(parts[-1][1]["name"])
+            if name == "keras2_unweighted.h5":
+                held = {}
+            layer.attrs["weight_names"] = [key.encode() for key in held]
+            weights.attrs["layer_names"] = [parts[-1][1]["name"].encode()]
+            for key, value in held.items():
+                layer[key] = value
+        compile_as(folder, name, "h5")
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1])
+    (target / "answers").mkdir()
+    keras_models(target)
+    saved_models(target)
+    keras_2(target)
+    compile_as(target, "lambda.h5", "h5", trust="trusted")  # last: trust is for the process
+    (target / "told.json").write_text(json.dumps(TOLD), "utf-8")

@@ -1,0 +1,129 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from mlopsdeploy.core import plugins
+from mlopsdeploy.errors import ConfigError
+
+
+def test_what_there_is():
+    assert plugins.names("runtimes") == (
+        "litert",
+        "onnxruntime",
+        "openvino",
+        "tensorflow",
+        "tflite",
+        "torch",
+    )
+    assert plugins.names("tasks") == (
+        "image_classification",
+        "object_detection",
+        "tabular_classification",
+        "text_classification",
+    )
+
+
+def test_classes_by_name():
+    assert plugins.load("runtimes", "onnxruntime").__name__ == "OnnxRuntime"
+    assert plugins.load("tasks", "text_classification").__name__ == "TextClassification"
+
+
+def test_an_unknown_name():
+    with pytest.raises(ConfigError, match="no runtime called 'onxruntime'; did you mean 'onnxrun"):
+        plugins.load("runtimes", "onxruntime")
+    with pytest.raises(ConfigError, match="no task called 'x'; there are: image_classification, "):
+        plugins.load("tasks", "x")
+
+
+def test_installed_imports_nothing():
+    script = (
+        "import sys; from mlopsdeploy.core import plugins;"
+        "assert plugins.installed('openvino'); assert not plugins.installed('no_such_package');"
+        "assert 'openvino' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "package", "extra"),
+    [
+        ("runtimes", "openvino", "openvino", "openvino"),
+        ("runtimes", "torch", "transformers", "torch"),
+        ("tasks", "text_classification", "tokenizers", "text"),
+        ("tasks", "object_detection", "cv2", "edge"),
+    ],
+)
+def test_a_missing_package_names_its_extra(kind, name, package, extra):
+    script = (
+        f"import sys; sys.modules[{package!r}] = None\n"
+        "from mlopsdeploy.core import plugins\n"
+        "from mlopsdeploy.errors import ConfigError\n"
+        f"try: plugins.load({kind!r}, {name!r})\n"
+        "except ConfigError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert f"needs the package {package!r}: pip install 'mlopsdeploy[{extra}]'" in done.stdout
+
+
+@pytest.mark.parametrize("missing", [("openvino",), ("openvino", "onnxruntime")])
+def test_auto_takes_the_next_runtime_that_is_installed(bert_checkpoint, missing):
+    script = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] in {missing!r}: raise ModuleNotFoundError(name=name)\n"
+        "import mlopsdeploy.core.plugins as plugins\n"
+        "known = plugins.installed\n"
+        f"plugins.installed = lambda name: name not in {missing!r} and known(name)\n"
+        "from mlopsdeploy import load_model\n"
+        f"print(type(load_model({str(bert_checkpoint)!r}, threads=1).runtime).__name__)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split()[-1] == {1: "OnnxRuntime", 2: "Torch"}[len(missing)]
+
+
+RUNTIME = """
+import numpy as np
+from mlopsdeploy.columns import Field
+
+class Dice:
+    formats = ("onnx",)
+    batch_scale = 1
+    streams = 1
+    precision = "float32"
+    metadata = {"feature_names": "age,visits,spend"}
+    inputs = (Field("features", "float32", (3,)),)
+    outputs = (Field("probability", "float32", (1,)),)
+
+    def __init__(self, file, *, precision="auto", threads=1):
+        assert file.name.endswith(".onnx")
+
+    def run(self, tensors):
+        rows = len(tensors["features"])
+        return {"probability": np.full((rows, 1), 0.75, np.float32)}
+"""
+
+
+def test_an_outside_package_adds_a_runtime(tmp_path, churn_onnx, customers):
+    (tmp_path / "dice.py").write_text(RUNTIME, "utf-8")
+    info = tmp_path / "dice-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dice\nVersion: 1.0\n", "utf-8")
+    (info / "entry_points.txt").write_text("[mlopsdeploy.runtimes]\ndice = dice:Dice\n", "utf-8")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "mlopsdeploy", "batch", str(customers), "-m", str(churn_onnx),
+            "--runtime", "dice", "-o", "-",
+        ],
+        capture_output=True, text=True, check=False, timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 51
+    assert all(line.endswith(",1,0.75") for line in done.stdout.splitlines()[1:])

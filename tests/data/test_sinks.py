@@ -1,0 +1,313 @@
+"""Whole files through the command: what comes in goes out untouched, in every format."""
+
+import csv
+import gzip
+import io
+import json
+import random
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+
+from mlopsdeploy.data.sinks import check_output
+from mlopsdeploy.data.sources import open_source
+from mlopsdeploy.errors import InputError
+
+NEW = ("label", "score", "truncated")
+
+
+def strip_predictions(data: bytes, delimiter: bytes = b",") -> bytes:
+    """The output's bytes without the three columns at each record's end."""
+    rows = []
+    for record in data.splitlines(keepends=True):
+        bare = record.rstrip(b"\r\n")
+        end = record[len(bare) :]
+        rows.append(bare.rsplit(delimiter, 3)[0] + end if bare.count(delimiter) >= 3 else record)
+    return b"".join(rows)
+
+
+# Rows that differ in all the ways CSV allows; none of the lines inside a quoted field has a
+# delimiter in it, so that `strip_predictions` may go by lines.
+TRICKY = [
+    "plain,good food",
+    'quoted,"very good, indeed"',
+    'doubled,"they said ""great"" twice"',
+    'newline,"first line\nsecond line\n\nlast line"',
+    'stray,a 5" screen and 6" more',
+    "words,NA",
+    "words,None",
+    "words,null",
+    " blanks , around it ",
+    'empty,""',
+    "empty,",
+    "numbers,0012",
+    "zero width,\u200bnot good",
+    "emoji,😀 great 👍🏽",
+    "apostrophe,'good'",
+    "tab,a\tb",
+]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("last", ["", "end"])
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_csv_rows_go_through_byte_for_byte(score, tmp_path, end, last, start):
+    rows = [row.replace("\n", end) for row in ["kind,text", *TRICKY]]
+    content = start + end.join(rows).encode() + (end.encode() if last else b"")
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    summary = score(path, text_column="text")
+    written = (tmp_path / "r.predictions.csv").read_bytes()
+    expected = content if last else content + end.encode()
+    assert strip_predictions(written) == expected
+    assert summary["rows"] == len(TRICKY)
+    assert summary["empty"] == 2
+    with (tmp_path / "r.predictions.csv").open(encoding="utf-8-sig", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["label"] != "" for row in read] == [row["text"].strip() != "" for row in read]
+    assert list(read[0]) == ["kind", "text", *NEW]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_other_delimiters_are_kept(score, tmp_path, delimiter):
+    rows = [
+        ["kind", "text", "x"],
+        ["a", "good, really", "1"],
+        ["b", f"with {delimiter} in it", "2"],
+    ]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    (tmp_path / "r.csv").write_text(text.getvalue(), "utf-8")
+    score(tmp_path / "r.csv", text_column="text")
+    written = (tmp_path / "r.predictions.csv").read_bytes()
+    assert strip_predictions(written, delimiter.encode()) == text.getvalue().encode()
+    read = list(csv.reader(io.StringIO(written.decode(), newline=""), delimiter=delimiter))
+    assert [row[:3] for row in read] == rows
+    assert read[0][3:] == list(NEW)
+
+
+def test_labels_are_quoted_where_they_need_to_be(score, tmp_path, bert):
+    folder = tmp_path / "model"
+    (folder / "onnx").mkdir(parents=True)
+    for name in ("tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"):
+        (folder / name).write_bytes((bert / name).read_bytes())
+    config = json.loads((bert / "config.json").read_text("utf-8"))
+    config["id2label"] = {"0": 'bad, "very"', "1": "good\nindeed"}
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (tmp_path / "r.csv").write_text("id,review_text\n1,good\n2,awful\n3,bad food", "utf-8")
+    for output in ("out.csv", "out.jsonl", "out.parquet"):
+        score(tmp_path / "r.csv", model=str(folder), all_scores=True, output=str(tmp_path / output))
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert all(row["label"] in config["id2label"].values() for row in rows)
+    assert list(rows[0])[-2:] == ['score_bad, "very"', "score_good\nindeed"]
+    lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines()]
+    table = pyarrow.parquet.read_table(tmp_path / "out.parquet")
+    assert [row["label"] for row in lines] == [row["label"] for row in rows]
+    assert table.column("label").to_pylist() == [row["label"] for row in rows]
+
+
+def test_json_lines_keep_their_own_spelling(score, tmp_path):
+    lines = [
+        '{"id": 1, "text": "good \\u00e9 \\ud83d\\ude00", "nested": {"a": [1, {}]}}',
+        '{"text":"bad","id":2.50}',
+        '{ "text" : null , "other" : 1e5 }',
+        "{}",
+        '{"text": "ends with {"}',
+        '{"text": "  "}  ',
+    ]
+    (tmp_path / "r.jsonl").write_bytes(b"\n".join(line.encode() for line in lines))
+    summary = score(tmp_path / "r.jsonl", text_column="text")
+    written = (tmp_path / "r.predictions.jsonl").read_text("utf-8").splitlines()
+    for before, after in zip(lines, written, strict=True):
+        assert after.startswith(before.strip()[:-1].rstrip())
+        parsed = json.loads(after)
+        assert {key: parsed[key] for key in parsed if key not in NEW} == json.loads(before)
+        assert set(NEW) <= set(parsed)
+        has_text = bool((json.loads(before).get("text") or "").strip())
+        assert (parsed["label"] is not None) == (parsed["score"] is not None) == has_text
+    assert summary["empty"] == 3
+
+
+def test_parquet_keeps_types_and_nulls(score, tmp_path):
+    table = pa.table(
+        {
+            "id": pa.array([3, None, 1], pa.int16()),
+            "text": ["good", None, "bad"],
+            "tags": [["a"], [], None],
+            "when": pa.array([0, 1, 2], pa.date32()),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    score(tmp_path / "r.parquet", text_column="text")
+    written = pyarrow.parquet.read_table(tmp_path / "r.predictions.parquet")
+    assert written.select(table.column_names).equals(table)
+    assert written.column("label").null_count == written.column("score").null_count == 1
+    assert written.schema.field("score").type == pa.float64()
+    assert written.schema.field("truncated").type == pa.bool_()
+
+
+VALUES = {
+    "id": ["1", "2", "3", "4", "5"],
+    "text": ["good food", 'bad, "really"', "NA", "", "two\nlines é 😀"],
+    "other": ["x", "", "None", "y,z", "null"],
+}
+
+
+def write_table(path, values=VALUES):
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pa.table(values), path)
+        return
+    rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+        return
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(values))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_table(path):
+    if path.suffix == ".parquet":
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    elif path.suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    else:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+    for row in rows:
+        row["label"] = row["label"] or None
+        row["score"] = float(row["score"]) if row["score"] else None
+        row["truncated"] = str(row["truncated"]).lower()
+    return rows
+
+
+@pytest.mark.parametrize("output", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("input_", ["csv", "jsonl", "parquet"])
+def test_every_format_into_every_format(score, tmp_path, input_, output):
+    path, written = tmp_path / f"r.{input_}", tmp_path / f"out.{output}"
+    write_table(path)
+    score(path, text_column="text", output=str(written), batch_size=1)
+    rows = read_table(written)
+    assert {name: [row[name] for row in rows] for name in VALUES} == VALUES
+    assert [row["label"] is None for row in rows] == [False, False, False, True, False]
+    reference = tmp_path / "reference.csv"
+    write_table(tmp_path / "same.csv")
+    score(tmp_path / "same.csv", text_column="text", output=str(reference))
+    for row, expected in zip(rows, read_table(reference), strict=True):
+        assert row["label"] == expected["label"]
+        assert row["score"] == pytest.approx(expected["score"], abs=1e-5)
+
+
+def test_missing_values_across_formats(score, tmp_path):
+    table = pa.table({"text": ["good", "bad"], "n": [1.5, None], "nan": [float("nan"), 2.0]})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    for output in ("o.csv", "o.jsonl"):
+        score(tmp_path / "r.parquet", output=str(tmp_path / output), text_column="text")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = (tmp_path / "o.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert [row["n"] for row in rows] == [1.5, None]
+    assert [row["nan"] for row in rows] == [None, 2.0]
+    with (tmp_path / "o.csv").open(newline="") as file:
+        assert [row["n"] for row in csv.DictReader(file)] == ["1.5", ""]
+
+
+def test_a_nested_column_cannot_become_csv(score, tmp_path, leftovers):
+    table = pa.table({"text": ["good", "bad"], "tags": [["a"], ["b"]]})
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    with pytest.raises(InputError, match=r"can't be written as CSV.*use \.parquet or \.jsonl"):
+        score(
+            tmp_path / "r.parquet", output=str(tmp_path / "o.predictions.csv"), text_column="text"
+        )
+    assert leftovers() == []
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.tsv"])
+def test_gzip_in_and_out(score, tmp_path, name):
+    rows = {"r.csv": "id,text\n1,good\n", "r.jsonl": '{"id": 1, "text": "good"}\n',
+            "r.tsv": "id\ttext\n1\tgood, really\n"}[name]  # fmt: skip
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(rows.encode()))
+    score(packed, text_column="text")
+    stem, suffix = name.split(".")
+    written = tmp_path / f"{stem}.predictions.{suffix}.gz"
+    content = gzip.decompress(written.read_bytes())
+    assert content.startswith(rows.splitlines()[0].rstrip("}").encode())
+    first = written.read_bytes()
+    score(packed, text_column="text")
+    assert written.read_bytes() == first, "the same rows make the same bytes"
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_other_encodings_become_utf8(score, tmp_path, encoding):
+    content = "id,text\r\n1,Größe sehr gut\r\n2,naïve café\r\n"
+    (tmp_path / "r.csv").write_bytes(content.encode(encoding))
+    said = {} if encoding == "utf-16" else {"encoding": encoding}
+    score(tmp_path / "r.csv", text_column="text", **said)
+    written = (tmp_path / "r.predictions.csv").read_bytes()
+    assert strip_predictions(written) == content.encode()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_files_round_trip(score, tmp_path, seed):
+    generator = random.Random(seed)
+    delimiter = generator.choice(",;\t|")
+    end = generator.choice(["\n", "\r\n"])
+    pieces = ["good", "bad ", "é", "好", '"', ",", ";", "|", "\n", " ", "NA", "", "5"]
+
+    def field():
+        return "".join(generator.choice(pieces) for _ in range(generator.randint(0, 5)))
+
+    header = ["id", "text", "a", "b"]
+    rows = [[str(place), field(), field(), field()] for place in range(generator.randint(1, 300))]
+    text = io.StringIO(newline="")
+    quoting = generator.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    csv.writer(text, delimiter=delimiter, lineterminator=end, quoting=quoting).writerows(
+        [header, *rows]
+    )
+    (tmp_path / "r.csv").write_bytes(text.getvalue().encode())
+    summary = score(tmp_path / "r.csv", text_column="text", batch_size=generator.choice([1, 7, 50]))
+    written = (tmp_path / "r.predictions.csv").read_bytes().decode()
+    read = list(csv.reader(io.StringIO(written, newline=""), delimiter=delimiter))
+    assert [row[:4] for row in read] == [header, *rows]
+    assert {len(row) for row in read} == {7}
+    assert summary["rows"] == len(rows)
+    assert [bool(row[4]) for row in read[1:]] == [bool(row[1].strip()) for row in rows]
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "r.csv").write_text("id,text\n1,good\n", "utf-8")
+    opened = open_source(str(tmp_path / "r.csv"))
+    yield opened
+    opened.close()
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("none/o.csv", "the folder .*none does not exist"),
+        ("folder.csv", "is a folder"),
+        ("r.csv", "is the input itself"),
+        ("folder.csv/../r.csv", "is the input itself"),
+        ("link.csv", "is the input itself"),
+        ("hard.csv", "is the input itself"),
+        ("o.xlsx", "can't tell its format"),
+    ],
+)
+def test_outputs_that_are_refused(source, tmp_path, output, message):
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "r.csv")
+    (tmp_path / "hard.csv").hardlink_to(tmp_path / "r.csv")
+    with pytest.raises(InputError, match=message):
+        check_output(str(tmp_path / output), source)

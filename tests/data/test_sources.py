@@ -1,0 +1,367 @@
+"""What is read: rows, values, and what is said of broken files."""
+
+import gzip
+import io
+import json
+from contextlib import closing
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from mlopsdeploy.data.sources import Wanted, chunks, format_of, open_source
+from mlopsdeploy.errors import InputError
+
+
+def opened(tmp_path, content, name="r.csv", **options):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return open_source(str(path), **options)
+
+
+def windows_of(source, rows, kinds, *, raw=True, limit=None):
+    with closing(source):
+        wanted = Wanted(kinds, raw)
+        return [source.parse(chunk, wanted) for chunk in chunks(source, rows, limit=limit)]
+
+
+def texts(source, column="text", rows=1000, limit=None, raw=True):
+    windows = windows_of(source, rows, {column: "str"}, raw=raw, limit=limit)
+    return [text for window in windows for text in window.columns[column]]
+
+
+def bad_rows(source, rows=1000, raw=True, kinds=None):
+    kinds = kinds or {"text": "str"}
+    windows = windows_of(source, rows, kinds, raw=raw)
+    return [(bad.line, bad.reason) for window in windows for bad in window.bad]
+
+
+@pytest.mark.parametrize(
+    ("name", "format_"),
+    [
+        ("a.csv", "csv"),
+        ("A.CSV", "csv"),
+        ("a.tsv", "csv"),
+        ("a.txt.gz", "csv"),
+        ("a.b.jsonl", "jsonl"),
+        ("a.ndjson.gz", "jsonl"),
+        ("a.parquet", "parquet"),
+        ("a.pq", "parquet"),
+    ],
+)
+def test_format_of(name, format_):
+    assert format_of(name) == format_
+
+
+@pytest.mark.parametrize("name", ["a.xlsx", "a", "a.gz", "csv", "a.json"])
+def test_a_name_that_says_no_format(name):
+    with pytest.raises(InputError, match="can't tell its format"):
+        format_of(name)
+
+
+WORDS = [
+    "NA",
+    "None",
+    "null",
+    "NaN",
+    "N/A",
+    "nan",
+    "-",
+    "",
+    " ",
+    "0012",
+    "1e5",
+    "true",
+    "2026-01-01",
+]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_text_is_read_as_it_stands(tmp_path, raw):
+    content = "id,text\n" + "".join(f"{place},{word}\n" for place, word in enumerate(WORDS))
+    assert texts(opened(tmp_path, content), raw=raw) == WORDS
+
+
+def test_text_is_read_as_it_stands_from_json_lines(tmp_path):
+    content = "".join(json.dumps({"text": word}) + "\n" for word in WORDS)
+    assert texts(opened(tmp_path, content, "r.jsonl")) == WORDS
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 1000])
+def test_windows_hold_so_many_rows_and_number_them(tmp_path, rows):
+    source = opened(tmp_path, 'id,text\n1,"a\nb"\n2,b\n\n3,"c ""x"""\n4,d\n5,e')
+    windows = windows_of(source, rows, {"text": "str"})
+    assert [text for window in windows for text in window.columns["text"]] == [
+        "a\nb", "b", 'c "x"', "d", "e",
+    ]  # fmt: skip
+    assert all(window.rows <= rows for window in windows)
+    assert [number for window in windows for number in window.numbers] == [1, 2, 3, 4, 5]
+    assert (
+        b"|".join(record.encode() for window in windows for record in window.records.to_pylist())
+        == b'1,"a\nb"|2,b|3,"c ""x"""|4,d|5,e'
+    )
+
+
+def test_a_record_larger_than_a_read(tmp_path):
+    long = "x\n" * 1_500_000
+    assert texts(opened(tmp_path, f'id,text\n1,"{long}"\n2,b\n')) == [long, "b"]
+
+
+def test_the_delimiter_is_found_below_blank_lines(tmp_path):
+    assert texts(opened(tmp_path, "\n\r\nid;text\n1;a,b\n")) == ["a,b"]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiters_are_found(tmp_path, delimiter):
+    content = delimiter.join(["id", "text", "x"]) + "\n" + delimiter.join(["1", "so good", "2"])
+    source = opened(tmp_path, content)
+    assert source.delimiter == delimiter
+    assert texts(source) == ["so good"]
+
+
+def test_a_delimiter_that_is_said(tmp_path):
+    assert texts(opened(tmp_path, "id,x^text\n1^a,b", delimiter="^")) == ["a,b"]
+    assert texts(opened(tmp_path, "a,b,c\ttext\n1\tgood", "r.tsv")) == ["good"]
+
+
+@pytest.mark.parametrize(
+    "encoded",
+    [
+        "id,text\n1,Größe 好 😀\n".encode("utf-8-sig"),
+        "id,text\n1,Größe 好 😀\n".encode("utf-16"),
+        b"\xfe\xff" + "id,text\n1,Größe 好 😀\n".encode("utf-16-be"),
+        gzip.compress("id,text\n1,Größe 好 😀\n".encode(), mtime=0),
+    ],
+)
+def test_byte_order_marks_and_gzip_are_seen(tmp_path, encoded):
+    source = opened(tmp_path, encoded)
+    assert source.names == ["id", "text"]
+    assert texts(source) == ["Größe 好 😀"]
+
+
+@pytest.mark.parametrize("name", ["cp1252", "latin-1", "CP1252", "utf-16-le"])
+def test_an_encoding_that_is_said(tmp_path, name):
+    content = "id,text\n1,Größe\n".encode(name)
+    assert texts(opened(tmp_path, content, encoding=name)) == ["Größe"]
+
+
+@pytest.mark.parametrize("name", ["utf-8", "UTF-8", "utf8", "utf_8_sig"])
+def test_utf8_by_any_of_its_names_skips_a_byte_order_mark(tmp_path, name):
+    source = opened(tmp_path, "id,text\n1,Größe\n".encode("utf-8-sig"), encoding=name)
+    assert source.names == ["id", "text"]
+    assert texts(source) == ["Größe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "r.csv: the file is empty"),
+        (b"\n\n\n", "r.csv: the file is empty"),
+        (b"\xef\xbb\xbf", "r.csv: the file is empty"),
+        (b"id,text\n", "r.csv: has a header but no rows"),
+        (b"id,text", "r.csv: has a header but no rows"),
+        (b"id,text,id\n1,a,2\n", "r.csv: column 'id' is named twice"),
+        (b"\x7fELF\x00\x01\x02", "r.csv: this looks like a binary file"),
+        (b"PAR1....", "r.csv: this is a Parquet file, not csv"),
+        (b"PK\x03\x04....", r"r.csv: this is a zip \(or Excel\) file, not csv"),
+    ],
+)
+def test_what_is_wrong_with_a_csv_file(tmp_path, content, message):
+    with pytest.raises(InputError, match=message) as raised:
+        with closing(opened(tmp_path, content)) as source:
+            source.sample()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("raw", [True, False])
+@pytest.mark.parametrize(
+    ("content", "bad", "good"),
+    [
+        (b'id,text\n1,a\n2,"b\n3,c\n', [(3, 'a quote (") is opened and never closed')], ["a", "c"]),
+        (b"id,text\n1,a\n2\n", [(3, "has 1 field, the header has 2")], ["a"]),
+        (b"id,text\n1,a,b\n", [(2, "has 3 fields, the header has 2")], []),
+        (b'id,text\n1,"a\nb"\n\n3,c,d\n', [(5, "has 3 fields, the header has 2")], ["a\nb"]),
+        (b"\n\nid,text\n1,a\n2,b,c\n", [(5, "has 3 fields, the header has 2")], ["a"]),
+        (b"id,text\n1,caf\xe9\n2,b\n", [(2, "byte 0xe9 is not UTF-8")], ["b"]),
+        (b'id,text\n1,"a\nb"\n2,caf\xe9\n', [(4, "byte 0xe9 is not UTF-8")], ["a\nb"]),
+    ],
+)
+def test_rows_that_are_set_aside(tmp_path, content, bad, good, raw):
+    found = bad_rows(opened(tmp_path, content), raw=raw)
+    assert [line for line, _ in found] == [line for line, _ in bad]
+    assert all(said.startswith(reason) for (_, said), (_, reason) in zip(found, bad, strict=True))
+    assert texts(opened(tmp_path, content), raw=raw) == good
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [("bad", "has 1 field"), ('x,"open', 'a quote (") is opened and never closed')],
+)
+def test_the_line_of_a_bad_row_deep_in_a_file(tmp_path, rows, row, reason):
+    lines = ["id,text", "", *(f'{number},"a\nb"' for number in range(400)), "", "", row, "9,z"]
+    ((line, said),) = bad_rows(opened(tmp_path, "\n".join(lines) + "\n"), rows=rows)
+    assert line == 1 + 1 + 800 + 2 + 1
+    assert said.startswith(reason)
+
+
+def test_the_line_of_a_wrong_byte_deep_in_a_file(tmp_path):
+    content = b"id,text\n" + b'1,"a\nb"\n' * 400 + b"2,caf\xe9\n"
+    ((line, said),) = bad_rows(opened(tmp_path, content), rows=7)
+    assert line == 802
+    assert said.startswith("byte 0xe9 is not UTF-8")
+
+
+def test_a_gzip_file_that_was_cut_off(tmp_path):
+    packed = gzip.compress(b"id,text\n" + b"1,some words\n" * 5000)
+    with pytest.raises(InputError, match=r"r\.csv\.gz: can't be read"):
+        texts(opened(tmp_path, packed[:-20], "r.csv.gz"))
+
+
+@pytest.mark.parametrize("name", ["r.csv.gz", "r.jsonl.gz"])
+@pytest.mark.parametrize("place", [3, 12, 5000])
+def test_a_gzip_file_with_damaged_bytes(tmp_path, name, place):
+    generator = np.random.default_rng(0)
+    line = ['{{"text": "{} words"}}\n', "1,{} words\n"]["csv" in name]
+    rows = "".join(line.format(number) for number in generator.integers(0, 10**9, 5000))
+    packed = bytearray(gzip.compress((("id,text\n" if "csv" in name else "") + rows).encode()))
+    packed[place : place + 40] = b"\xff" * 40
+    with pytest.raises(InputError, match=name.replace(".", r"\.")) as raised:
+        texts(opened(tmp_path, bytes(packed), name))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_cut_off_gzip_file_in_another_encoding(tmp_path):
+    packed = gzip.compress(("id,text\n" + "1,some words\n" * 5000).encode("utf-16"))
+    with pytest.raises(InputError, match=r"r\.csv\.gz: can't be read"):
+        texts(opened(tmp_path, packed[:-20], "r.csv.gz", encoding="utf-16"))
+
+
+def test_an_encoding_that_the_file_does_not_have(tmp_path):
+    with pytest.raises(InputError, match="is not utf-16"):
+        texts(opened(tmp_path, b"id,text\n1,ab", encoding="utf-16"))
+    with pytest.raises(InputError, match="unknown encoding 'utf-99'"):
+        opened(tmp_path, b"id,text\n1,a", encoding="utf-99")
+
+
+def test_numbers(tmp_path):
+    values = ["1", " 2.5 ", "", "NA", "-1e3", "inf", "word", "1,5", "NaN"]
+    content = "x,text\n" + "".join(f'"{value}",t\n' for value in values)
+    source = opened(tmp_path, content)
+    (window,) = windows_of(source, 100, {"x": "float32"})
+    assert [bad.record for bad in window.bad] == ['"word",t', '"1,5",t']
+    assert {bad.reason for bad in window.bad} == {"column 'x' holds no number"}
+    nan = float("nan")
+    np.testing.assert_equal(window.columns["x"], [1, 2.5, nan, nan, -1000, np.inf, nan])
+
+
+# ---------------------------------------------------------------- JSON Lines
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "the file is empty"),
+        (b"\n \n", "has no rows"),
+        (b'{"text": "caf\xe9"}\n', r"r\.jsonl: line 1: not JSON"),
+    ],
+)
+def test_what_is_wrong_with_a_json_lines_file(tmp_path, content, message):
+    with pytest.raises(InputError, match=message) as raised:
+        texts(opened(tmp_path, content, "r.jsonl"))
+    assert "\n" not in str(raised.value)
+
+
+def test_lines_that_are_set_aside(tmp_path):
+    content = b'{"text": "a"}\n\n' * 150 + b'oops\n[1]\n{"text": "z"}\n{"text": \n'
+    found = bad_rows(opened(tmp_path, content, "r.jsonl"), rows=16)
+    assert [(line, said.partition(" (")[0]) for line, said in found] == [
+        (301, "not JSON"), (302, "not a JSON object"), (304, "not JSON"),
+    ]  # fmt: skip
+    assert texts(opened(tmp_path, content, "r.jsonl"), rows=16) == [*["a"] * 150, "z"]
+
+
+def test_json_lines_with_gaps_other_types_and_half_an_emoji(tmp_path):
+    lines = [
+        '{"id": 1, "text": "a"}', '{"id": 2}', '{"text": null}', '{"text": 5}',
+        '{"text": ["x"]}', '{"text": "cut \\ud83d"}',
+    ]  # fmt: skip
+    source = opened(tmp_path, "\n".join(lines), "r.jsonl")
+    assert source.names == ["id", "text"]
+    found = texts(source)
+    assert found[:5] == ["a", None, None, "5", '["x"]']
+    assert found[5].startswith("cut ")
+
+
+def test_a_byte_order_mark_before_json_lines(tmp_path):
+    assert texts(opened(tmp_path, b'\xef\xbb\xbf{"text": "a"}\r\n{"text": "b"}', "r.jsonl")) == [
+        "a",
+        "b",
+    ]
+
+
+# ---------------------------------------------------------------- Parquet
+
+
+def test_parquet_keeps_its_types(tmp_path):
+    table = pa.table(
+        {
+            "id": pa.array([1, 2, 3], pa.int32()),
+            "text": pa.array(["a", None, "NA"]).dictionary_encode(),
+            "when": pa.array([0, 1, 2], pa.timestamp("us", "UTC")),
+        }
+    )
+    pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
+    source = open_source(str(tmp_path / "r.parquet"))
+    windows = windows_of(source, 2, {"text": "str", "id": "int64"}, raw=False)
+    assert [list(window.columns["text"]) for window in windows] == [["a", None], ["NA"]]
+    assert pa.concat_tables(window.table for window in windows).schema == table.schema
+    assert [list(window.numbers) for window in windows] == [[1, 2], [3]]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_limit_of_parquet(tmp_path, limit):
+    pyarrow.parquet.write_table(pa.table({"text": ["a", "b", "c"]}), tmp_path / "r.parquet")
+    found = texts(open_source(str(tmp_path / "r.parquet")), rows=2, limit=limit)
+    assert found == ["a", "b", "c"][:limit]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.write_bytes(b"id,text\n1,a\n"), "not a Parquet file"),
+        (lambda path: path.write_bytes(b""), "not a Parquet file"),
+        (
+            lambda path: pyarrow.parquet.write_table(pa.table({"text": pa.array([], "str")}), path),
+            "has no rows",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_file(tmp_path, make, message):
+    make(tmp_path / "r.parquet")
+    with pytest.raises(InputError, match=message) as raised:
+        open_source(str(tmp_path / "r.parquet"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_parquet_file_that_was_cut_off(tmp_path):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pa.table({"text": ["a"] * 1000}), buffer)
+    (tmp_path / "r.parquet").write_bytes(buffer.getvalue()[:-30])
+    with pytest.raises(InputError, match="not a Parquet file"):
+        open_source(str(tmp_path / "r.parquet"))
+
+
+# ---------------------------------------------------------------- no file
+
+
+def test_what_is_not_a_file(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: no such file"):
+        open_source(str(tmp_path / "none.csv"))
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(InputError, match=r"no \.csv, \.jsonl or \.parquet file there"):
+        open_source(str(tmp_path / "folder.csv"))
+    (tmp_path / "r.xlsx").write_bytes(b"PK")
+    with pytest.raises(InputError, match="can't tell its format"):
+        open_source(str(tmp_path / "r.xlsx"))

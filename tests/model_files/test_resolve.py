@@ -1,0 +1,206 @@
+"""What can be read about a model without running it."""
+
+import hashlib
+import json
+
+import pytest
+import yaml
+
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
+
+
+@pytest.fixture
+def folder(tmp_path, bert):
+    """A copy of the tiny BERT to change."""
+    made = tmp_path / "model"
+    (made / "onnx").mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "onnx/model.onnx"):
+        (made / name).write_bytes((bert / name).read_bytes())
+    return made
+
+
+def change(folder, name="config.json", **said):
+    path = folder / name
+    known = {**json.loads(path.read_text("utf-8")), **said}
+    path.write_text(json.dumps({k: v for k, v in known.items() if v is not None}), "utf-8")
+
+
+def test_a_hugging_face_folder(folder):
+    files = find_model(str(folder))
+    assert files.name == "model"
+    assert files.task == "text_classification"
+    assert files.labels == ("NEGATIVE", "POSITIVE")
+    assert files.multi_label is False
+    assert files.max_length == 128
+    assert files.pad_id == 0
+    assert files.pad_side == "right"
+    assert files.graphs == {"onnx": folder / "onnx" / "model.onnx"}
+    assert len(files.digest) == 64
+
+
+def test_a_checkpoint_and_its_onnx_file_side_by_side(folder, bert_checkpoint):
+    (folder / "model.safetensors").write_bytes((bert_checkpoint / "model.safetensors").read_bytes())
+    assert set(find_model(str(folder)).graphs) == {"onnx", "checkpoint"}
+
+
+def test_multi_label(multi_label_bert):
+    files = find_model(str(multi_label_bert))
+    assert files.multi_label is True
+    assert files.labels == ("toxic", "insult", "threat")
+
+
+def test_labels_are_sorted_as_numbers(folder):
+    change(folder, id2label={str(i): f"l{i}" for i in reversed(range(12))})
+    assert find_model(str(folder)).labels == tuple(f"l{i}" for i in range(12))
+
+
+def test_labels_without_names(folder):
+    change(folder, id2label=None, num_labels=3)
+    assert find_model(str(folder)).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+
+
+@pytest.mark.parametrize("wrong", [{"a": "x"}, ["x", "y"], "x"])
+def test_labels_that_are_not_a_map(folder, wrong):
+    change(folder, id2label=wrong)
+    with pytest.raises(ModelError, match="id2label is not a map of numbers to names"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "positions", "said", "expected"),
+    [
+        ("bert", 512, None, 512),
+        ("bert", 512, 128, 128),
+        ("bert", 64, 512, 64),
+        ("roberta", 514, None, 512),
+        ("xlm-roberta", 514, 512, 512),
+        ("bert", 512, 1000000000000000019884624838656, 512),
+        ("xlnet", None, None, 512),
+        ("t5", None, 300, 300),
+    ],
+)
+def test_the_longest_text(folder, kind, positions, said, expected):
+    change(folder, model_type=kind, max_position_embeddings=positions)
+    change(folder, "tokenizer_config.json", model_max_length=said)
+    assert find_model(str(folder)).max_length == expected
+
+
+def test_padding_is_read_from_the_tokenizer_where_the_config_has_none(folder):
+    change(folder, pad_token_id=None)
+    change(folder, "tokenizer_config.json", pad_token="[SEP]", padding_side="left")
+    files = find_model(str(folder))
+    assert files.pad_id == 3
+    assert files.pad_side == "left"
+
+
+def test_what_model_yaml_says_wins(folder):
+    (folder / "model.yaml").write_text(
+        "name: mine\nversion: 1.2.0\nthreshold: 0.7\nprecision: float32\n", "utf-8"
+    )
+    files = find_model(str(folder))
+    assert (files.name, files.version, files.threshold) == ("mine", "1.2.0", 0.7)
+    assert files.precision == "float32"
+
+
+@pytest.mark.parametrize("name", ["onnx/model.onnx", "config.json", "tokenizer.json"])
+def test_checksums_are_verified(folder, name):
+    sums = {
+        part: hashlib.sha256((folder / part).read_bytes()).hexdigest()
+        for part in ("onnx/model.onnx", "config.json", "tokenizer.json")
+    }
+    (folder / "model.yaml").write_text(yaml.safe_dump({"sha256": sums}), "utf-8")
+    find_model(str(folder))
+    content = bytearray((folder / name).read_bytes())
+    content[-2] ^= 1 if name.endswith("onnx") else 0
+    (folder / name).write_bytes(bytes(content) + (b"" if name.endswith("onnx") else b"\n"))
+    with pytest.raises(ModelError, match="its SHA-256 is not the one in model.yaml"):
+        find_model(str(folder))
+
+
+def test_a_file_that_model_yaml_lists_is_missing(folder):
+    (folder / "model.yaml").write_text("sha256: {extra.bin: abc}", "utf-8")
+    with pytest.raises(ModelError, match=r"extra\.bin: missing"):
+        find_model(str(folder))
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "onnx/model.onnx"])
+def test_the_digest_covers_all_that_shapes_answers(folder, name):
+    before = find_model(str(folder)).digest
+    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+    assert find_model(str(folder)).digest != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", "{", "not JSON"),
+        ("config.json", "[1]", "expected a JSON object"),
+        ("model.yaml", "a: [", "not YAML"),
+        ("model.yaml", "- a", "expected a map"),
+    ],
+)
+def test_broken_descriptions(folder, name, content, message):
+    (folder / name).write_text(content, "utf-8")
+    with pytest.raises(ModelError, match=message) as raised:
+        find_model(str(folder))
+    assert "\n" not in str(raised.value)
+
+
+def test_one_onnx_file(churn_onnx, tmp_path):
+    files = find_model(str(churn_onnx))
+    assert (files.name, files.task) == ("churn", "")  # the graph will tell
+    copy = tmp_path / "other.onnx"
+    copy.write_bytes(churn_onnx.read_bytes())
+    assert find_model(str(copy)).digest == files.digest
+
+
+def test_a_folder_of_a_tabular_model(churn_onnx, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(churn_onnx.read_bytes())
+    (tmp_path / "model.yaml").write_text("name: churn\nlabels: [stays, leaves]\n", "utf-8")
+    files = find_model(str(tmp_path))
+    assert files.task == ""  # the graph will tell
+    assert files.labels == ("stays", "leaves")
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("none", "no model called 'none'; .*'org/name' works too"),
+        ("a/b/c", "no such file or folder"),
+        ("none.onnx", "no such file or folder"),
+        ("org/none.onnx", "no such file or folder"),
+        ("", "no config.json and no model.yaml|no model called ''"),
+    ],
+)
+def test_references_that_lead_nowhere(reference, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError, match=message):
+        find_model(reference)
+
+
+def test_the_cache_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    monkeypatch.delenv("MLOPSDEPLOY_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "mlopsdeploy"
+
+
+def test_a_picture_as_example_travels_within_what_is_said(tmp_path):
+    model, picture = tmp_path / "finder.onnx", tmp_path / "street.jpg"
+    model.write_bytes(b"weights")
+    picture.write_bytes(b"a picture")
+    beside = tmp_path / "finder.yaml"
+    said = "task: object_detection\nexample: {}\n"
+    beside.write_text(said.format("street.jpg"), "utf-8")
+    assert find_model(str(model)).said["example"] == "data:image/jpeg;base64,YSBwaWN0dXJl"
+    beside.write_text(said.format("[1, 2]"), "utf-8")
+    assert find_model(str(model)).said["example"] == [1, 2]
+    # Files that are not beside it are nobody's business.
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / "model.onnx").write_bytes(b"weights")
+    (tmp_path / "inner" / "model.yaml").write_text(said.format("../street.jpg"), "utf-8")
+    with pytest.raises(ModelError, match=r"inner/street.jpg: can't be read .*names it as example"):
+        find_model(str(tmp_path / "inner"))

@@ -1,0 +1,115 @@
+import numpy as np
+import pytest
+
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import find_model, tflite_metadata
+
+
+def test_tflite_metadata_is_read(tflite_models):
+    said = tflite_metadata.read(tflite_models / "described.tflite")
+    assert said["name"] == "colours"
+    assert said["color"] == "rgb"
+    assert (said["mean"], said["std"]) == ([0.0], [255.0])
+    assert said["labels"] == ("red", "green", "blue")
+    assert said["labels_from"] == "colours.txt within the file"
+    assert said["outputs"] == ["probability"]
+
+
+def test_a_detector_s_anchors_are_read(tflite_models):
+    said = tflite_metadata.read(tflite_models / "raw_described.tflite")
+    assert said["anchors"].shape == (96, 4)
+    assert said["anchors"].dtype == np.float32
+    assert said["coder"] == (10, 10, 5, 5)
+    assert said["sigmoid"] is True
+    assert said["threshold"] == pytest.approx(0.3)
+
+
+def test_ultralytics_says_names_size_and_task(tflite_models):
+    said = tflite_metadata.read(tflite_models / "yolo_ultralytics.tflite")
+    assert said["labels"] == ("red", "green", "blue")
+    assert said["size"] == (64, 64)
+    assert said["task"] == "object_detection"
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("takes_pixels", {"operator": "MUL", "by": pytest.approx(1 / 255)}),
+        (
+            "quantised_inside",
+            {
+                "operator": "QUANTIZE",
+                "low": pytest.approx(0, abs=0.01),
+                "high": pytest.approx(1, abs=0.01),
+            },
+        ),
+        ("zero_to_one", None),
+    ],
+)
+def test_what_the_graph_does_first(tflite_models, name, expected):
+    assert tflite_metadata.read(tflite_models / f"{name}.tflite").get("starts_with") == expected
+
+
+def test_the_post_process_operator_makes_a_detector(tflite_models):
+    said = tflite_metadata.read(tflite_models / "post_process.tflite")
+    assert said["operators"] == ("TFLite_Detection_PostProcess",)
+    assert said["task"] == "object_detection"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("coral", r"coral\.tflite: compiled for a Coral Edge TPU; take the file that it was"),
+        ("flex", r"flex\.tflite: needs TensorFlow's own operator FlexErf; convert the model"),
+    ],
+)
+def test_operators_that_no_interpreter_here_has_are_one_line(tflite_models, name, message):
+    with pytest.raises(ModelError, match=message):
+        find_model(str(tflite_models / f"{name}.tflite"))
+
+
+def test_what_is_no_tflite_file_says_nothing(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(b"hello")
+    assert tflite_metadata.read(tmp_path / "x.tflite") == {}
+
+
+def test_damaged_metadata_is_one_line(tflite_models, tmp_path):
+    whole = (tflite_models / "described.tflite").read_bytes()
+    at = whole.index(b"M001") - 4
+    (tmp_path / "x.tflite").write_bytes(whole[:at] + b"\xff" * 4 + whole[at + 4 :])
+    with pytest.raises(ModelError, match=r"x\.tflite: its metadata can't be read"):
+        tflite_metadata.read(tmp_path / "x.tflite")
+
+
+def test_labels_come_from_the_yaml_then_the_file_then_beside_it(tflite_models, tmp_path):
+    model = tmp_path / "model.tflite"
+    model.write_bytes((tflite_models / "described.tflite").read_bytes())
+    (tmp_path / "labels.txt").write_text("a\nb\nc")
+    assert find_model(str(model)).labels_from == "colours.txt within the file"
+    (tmp_path / "model.yaml").write_text("labels: [x, y, z]")
+    found = find_model(str(model))
+    assert (found.labels, found.labels_from) == (("x", "y", "z"), "model.yaml")
+    (tmp_path / "model.yaml").write_text("labels: labels.txt")
+    found = find_model(str(model))
+    assert (found.labels, found.labels_from) == (
+        ("a", "b", "c"),
+        "labels.txt, which model.yaml names",
+    )
+    model.write_bytes((tflite_models / "softmax.tflite").read_bytes())
+    (tmp_path / "model.yaml").unlink()
+    assert find_model(str(model)).labels_from == "labels.txt beside the model"
+
+
+def test_a_label_file_that_is_not_there_is_one_line(tflite_models, tmp_path):
+    (tmp_path / "model.tflite").write_bytes((tflite_models / "softmax.tflite").read_bytes())
+    (tmp_path / "model.yaml").write_text("labels: names.txt")
+    with pytest.raises(ModelError, match=r"names\.txt: not a label file"):
+        find_model(str(tmp_path / "model.tflite"))
+
+
+def test_a_folder_with_one_tflite_file_is_a_model(tflite_models, tmp_path):
+    (tmp_path / "detect.tflite").write_bytes((tflite_models / "named.tflite").read_bytes())
+    (tmp_path / "labelmap.txt").write_text("???\nred\ngreen\nblue\n")
+    found = find_model(str(tmp_path))
+    assert found.graphs == {"tflite": tmp_path / "detect.tflite"}
+    assert found.labels == ("???", "red", "green", "blue")

@@ -1,0 +1,137 @@
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from mlopsdeploy.cli import app
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.models import inspect
+from mlopsdeploy.models.inspect import inspect_model, show
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "mlopsdeploy", "models", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_inspect_says_what_was_understood_and_why(tflite_models):
+    done = run("inspect", str(tflite_models / "post_process.tflite"))
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("post_process: object detection on litert float32, ready in ")
+    assert ["what", "understood", "as", "because", "of"] in [line.split() for line in lines]
+    assert "runtime    litert: the first choice for its format" in done.stdout
+    assert done.stdout.count("threshold") == 1
+    assert any("y1 x1 y2 x2" in line for line in lines)
+    assert done.stderr == ""
+
+
+def test_inspect_as_json(tflite_models):
+    result = CliRunner().invoke(
+        app, ["models", "inspect", str(tflite_models / "described.tflite"), "--json"]
+    )
+    report = json.loads(result.stdout)
+    assert report["task"] == "image_classification"
+    assert report["labels"] == ["red", "green", "blue"]
+    assert report["tensors"]["inputs"] == [
+        {"name": "picture", "dtype": "float32", "shape": [64, 64, 3]}
+    ]
+    assert [field["name"] for field in report["outputs"]] == ["label", "score", "scores"]
+    why = {entry["what"]: entry["why"] for entry in report["evidence"]}
+    assert why["normalisation"] == "the file's metadata"
+
+
+def test_inspect_of_a_model_that_leaves_nothing_to_find_out():
+    result = CliRunner().invoke(app, ["models", "inspect", "fraud", "--json"])
+    report = json.loads(result.stdout)
+    assert report["task"] == "tabular_classification"
+    assert report["evidence"] == []
+    shown = CliRunner().invoke(app, ["models", "inspect", "fraud"])
+    assert "30 × float32: Time, V1," in shown.stdout
+    assert "legitimate, fraud (from model.yaml)" in shown.stdout
+    assert "transaction (30) float32 → fraud_probability (1) float32" in shown.stdout
+
+
+def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
+    said = []
+    report = inspect_model(str(bert_checkpoint), runtime="onnxruntime", log=said.append)
+    assert report["runs"] == "model.onnx, compiled here from a checkpoint"
+    assert report["compiled"]["label_flips"] == 0
+    assert report["runtime_why"] == "asked for"
+    assert report["precision_why"] == "onnxruntime runs files as they are"
+    assert said[0].startswith("exporting")
+    report = inspect_model(str(bert))
+    assert report["runs"] == "model.onnx"
+    assert report["compiled"] == {}
+    assert report["runtime_why"] == "the first choice for text classifiers"
+    assert "this CPU has" in report["precision_why"]
+    assert report["labels_from"] == "config.json"
+    assert report["inputs"] == [{"name": "text", "dtype": "str", "shape": []}]
+
+
+def test_what_has_no_names_is_said(churn_onnx):
+    report = inspect_model(str(churn_onnx), runtime="onnxruntime")
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    assert "0, 1: nothing names them" in console.export_text()
+
+
+def test_what_is_missing_is_why_another_runtime_runs(bert, monkeypatch):
+    installed = inspect.plugins.installed
+    monkeypatch.setattr(
+        inspect.plugins, "installed", lambda name: name != "openvino" and installed(name)
+    )
+    report = inspect_model(str(bert))
+    assert (report["runtime"], report["runtime_why"]) == (
+        "onnxruntime", "openvino is not installed",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"), [("nothing", "no model called 'nothing'"), ("a/x.tflite", "no such")]
+)
+def test_a_model_that_is_not_there_is_one_line(reference, message):
+    done = run("inspect", reference)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx):
+    report = inspect_model(str(churn_onnx), runtime="onnxruntime", speed=True)
+    assert report["files"] == {"churn.onnx": churn_onnx.stat().st_size}
+    assert report["bytes"] == churn_onnx.stat().st_size
+    (speed,) = report["speed"]
+    assert (speed["runtime"], speed["precision"]) == ("onnxruntime", "float32")
+    assert 0 < speed["row_ms"]["p50"] <= speed["row_ms"]["p99"]
+    assert speed["rows_per_second"] > 0
+    assert speed["memory"] > 1e7
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    shown = console.export_text()
+    assert report["digest"] in shown
+    assert "onnxruntime float32" in shown
+
+
+def test_every_runtime_that_can_run_it_is_measured(churn_onnx, monkeypatch):
+    measured = []
+
+    def measure(reference, runtime):
+        load_model(reference, runtime=runtime, threads=1)
+        measured.append(runtime)
+        return {"runtime": runtime}
+
+    monkeypatch.setattr(inspect, "_apart", measure)
+    monkeypatch.setattr(inspect.plugins, "names", lambda kind: ("litert", "onnxruntime", "torch"))
+    inspect_model(str(churn_onnx), runtime="onnxruntime", all_runtimes=True)
+    assert measured == ["onnxruntime"]  # the others run other formats

@@ -1,0 +1,73 @@
+"""What was proven still holds, or it is said what does not."""
+
+import shutil
+
+import pytest
+import yaml
+
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.models import verify
+from mlopsdeploy.models.verify import show_verified, verify_model
+
+
+def results(found):
+    return {check["what"]: check["result"] for check in found["checks"]}
+
+
+def test_the_built_in_fraud_holds(fraud_folder, shown):
+    found = verify_model(str(fraud_folder))
+    assert found["ok"]
+    got = results(found)
+    assert (got["sha256"], got["loads"], got["example"]) == ("ok", "ok", "ok")
+    assert got["litert float32"] == "ok"
+    assert "all that was checked holds" in shown(show_verified, found)
+
+
+def test_the_example_of_a_detector_is_a_picture():
+    found = verify_model("detector")
+    (example,) = [check for check in found["checks"] if check["what"] == "example"]
+    assert example["result"] == "ok"
+    assert "Car, 0." in str(example)
+
+
+def test_every_runtime_answers_alike(bert):
+    found = verify_model(str(bert))
+    assert found["ok"]
+    got = results(found)
+    assert got["openvino float32"] == got["onnxruntime float32"] == "ok"
+    assert got["sha256"] == "skipped"
+
+
+def test_a_changed_file_fails(tmp_path, churn_onnx, shown):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    shutil.copy(churn_onnx, folder / "model.onnx")
+    said = {"task": "tabular_classification", "sha256": {"model.onnx": "0" * 64}}
+    (folder / "model.yaml").write_text(yaml.safe_dump(said), "utf-8")
+    found = verify_model(str(folder))
+    assert not found["ok"]
+    assert results(found) == {"files": "failed"}
+    assert "SHA-256 is not the one in model.yaml" in found["checks"][0]["said"]
+    assert "1 failed" in shown(show_verified, found, width=400)  # the path may be long
+
+
+def test_a_runtime_that_answers_otherwise_fails(bert, monkeypatch):
+    real = verify.answers
+
+    def off(model, rows):
+        found = real(model, rows)
+        return (
+            {**found, "scores": found["scores"] * (0.9 if model.runtime.outputs else 1)}
+            if (type(model.runtime).__name__ == "OnnxRuntime")
+            else found
+        )
+
+    monkeypatch.setattr(verify, "answers", off)
+    found = verify_model(str(bert))
+    assert not found["ok"]
+    assert results(found)["onnxruntime float32"] == "failed"
+
+
+def test_a_model_that_is_not_there_is_an_error():
+    with pytest.raises(ModelError, match="no model called"):
+        verify_model("nothing")
