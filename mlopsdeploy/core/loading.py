@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
-from mlopsdeploy.convert import checkpoint, quantize
+from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model import CLOSE_CALL, Model
 from mlopsdeploy.errors import ConfigError, ModelError
