@@ -87,6 +87,7 @@ class BatchSettings(Settings):
     input: str | None = None
     query: str | None = None
     output: str | None = None
+    overwrite: bool = False
     if_exists: Literal["replace", "append", "fail"] = "replace"
     text_column: str | None = None
     image_column: str | None = None
@@ -218,6 +219,7 @@ class EdgeSettings(Settings):
     save: str | None = None
     events: str | None = None
     snapshots: str | None = None
+    overwrite: bool = False
     snapshot_seconds: Annotated[float, Field(ge=0)] = 1.0
     preview: str | None = None
 

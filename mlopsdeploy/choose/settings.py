@@ -96,6 +96,7 @@ class ChooseSettings(Strict):
     # What is written.
     report: str | None = None
     write_config: str | None = None
+    overwrite: bool = False
 
     @field_validator("features", mode="before")
     @classmethod

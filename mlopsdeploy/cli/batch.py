@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlopsdeploy.cli.options import Precision, TrustModel, import_failed
+from mlopsdeploy.cli.options import Overwrite, Precision, TrustModel, import_failed
 from mlopsdeploy.errors import ConfigError
 
 
@@ -24,6 +24,7 @@ def batch(
         str | None,
         typer.Option("--output", "-o", help="File, folder/ of Parquet, table, s3://, -."),
     ] = None,
+    overwrite: Overwrite = None,
     query: Annotated[
         str | None, typer.Option(help="What to read of a database: SQL, or the name of a table.")
     ] = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlopsdeploy.cli.options import TrustModel
+from mlopsdeploy.cli.options import Overwrite, TrustModel
 
 
 def choose(
@@ -77,6 +77,7 @@ def choose(
         str | None, typer.Option(help="Write it as a page, with a picture, to this .html.")
     ] = None,
     write_config: Annotated[str | None, typer.Option(help="Write the matching YAML here.")] = None,
+    overwrite: Overwrite = None,
     trust_model: TrustModel = None,
     yes: Annotated[
         bool, typer.Option("--yes", "-y", help="Ask nothing: defaults for what is not said.")

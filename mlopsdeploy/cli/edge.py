@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mlopsdeploy.cli.options import Precision, TrustModel, import_failed
+from mlopsdeploy.cli.options import Overwrite, Precision, TrustModel, import_failed
 from mlopsdeploy.errors import ConfigError
 
 
@@ -47,6 +47,7 @@ def edge(
     snapshots: Annotated[
         str | None, typer.Option(help="Folder for JPEGs of frames with something on them.")
     ] = None,
+    overwrite: Overwrite = None,
     snapshot_seconds: Annotated[
         float | None, typer.Option(help="Least time between two snapshots; 1 by default.")
     ] = None,

@@ -15,6 +15,10 @@ Precision = Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or 
 TrustModel = Annotated[
     bool | None, typer.Option("--trust-model", help="Run code that the model's files carry.")
 ]
+Overwrite = Annotated[
+    bool | None,
+    typer.Option("--overwrite", help="Replace an output that exists, whoever wrote it."),
+]
 JsonReport = Annotated[bool, typer.Option("--json", help="Print it as JSON on standard output.")]
 Reference = Annotated[
     str, typer.Argument(help="Built-in name, folder, file, hub id org/name.", metavar="MODEL")
