@@ -26,7 +26,8 @@ from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns, rows_of, take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
-from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.matching import match_columns, takes_pictures

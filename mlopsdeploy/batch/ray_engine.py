@@ -39,7 +39,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.job import Job, Reading, Run, Running, Summary, rows_to_do
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.matching import content_column

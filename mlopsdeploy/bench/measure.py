@@ -6,7 +6,6 @@ is compared with another is measured beside it.
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -151,16 +150,6 @@ def one_row(model: Model, columns: Columns, seconds: float) -> dict[str, float]:
         model.predict(take(columns, slice(row, row + 1)))
 
     return percentiles(seconds_of(call, seconds))
-
-
-def resident_memory() -> int:
-    """Bytes that this process holds; the most it ever held where the system tells no more."""
-    try:
-        lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    except OSError:  # not Linux
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 # ---------------------------------------------------------------- how fast it could be

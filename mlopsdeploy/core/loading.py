@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +12,7 @@ from typing import Any
 from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import CLOSE_CALL, Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
@@ -190,13 +190,6 @@ def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
         return made[0]
 
     return get
-
-
-def core_count() -> int:
-    """Cores this process may use; fewer than the machine has under taskset or a cpuset."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _choose(

@@ -17,7 +17,7 @@ from rich.table import Table
 from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.draw import draw

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Columns, rows_of
+from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 
@@ -102,4 +103,4 @@ def _graph_of(reference: str) -> Path | None:
 
 def memory_mb() -> float:
     """What this process holds now, in MB."""
-    return round(measure.resident_memory() / 1e6, 1)
+    return round(resident_memory() / 1e6, 1)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 
 BUDGET = 0.12  # seconds of calls for each number of threads; at least two calls

@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge import terminal
 from mlopsdeploy.edge.camera import Wish

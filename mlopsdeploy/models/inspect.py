@@ -14,7 +14,8 @@ from rich.text import Text
 from mlopsdeploy.bench import measure
 from mlopsdeploy.columns import Field, ModelFiles
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.loading import core_count, load_model, prepare_model
+from mlopsdeploy.core.loading import load_model, prepare_model
+from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
@@ -106,7 +107,7 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     model = load_model(reference, runtime=runtime)
     columns = measure.made_up_rows(model, measure.rows_that_fit(model, ROWS))
     rate = measure.rows_per_second(model, columns, BATCH_SECONDS)
-    memory = measure.resident_memory()
+    memory = resident_memory()
     alone = load_model(reference, runtime=runtime, threads=1)
     return {
         "runtime": type(model.runtime).__name__.lower(),

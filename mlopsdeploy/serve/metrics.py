@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
@@ -192,7 +193,7 @@ def _memory(pids: list[int]) -> Metric:
         "mlopsdeploy_worker_resident_memory_bytes", "Memory per worker.", labels=["pid"]
     )
     for pid in pids:
-        if resident := _resident_memory(pid):
+        if resident := resident_memory(pid):
             memory.add_metric([str(pid)], resident)
     return memory
 
@@ -205,12 +206,3 @@ def _lives(pid: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _resident_memory(pid: int) -> int:
-    """Bytes; 0 where the system does not tell."""
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text("ascii").split()[1])
-    except (OSError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")

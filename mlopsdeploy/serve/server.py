@@ -25,7 +25,8 @@ from types import FrameType
 from typing import Any
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.serve import logs

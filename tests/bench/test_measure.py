@@ -56,7 +56,6 @@ def test_speeds_are_positive_and_ordered(churn_onnx):
     assert measure.rows_per_second(model, rows, 0.05) > 0
     one = measure.one_row(model, rows, 0.05)
     assert 0 < one["p50"] <= one["p99"]
-    assert measure.resident_memory() > 1e7
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8"])

@@ -143,7 +143,7 @@ def test_threads_are_measured(start, clip, tmp_path):
          "--no-window"],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    from mlopsdeploy.core.loading import core_count
+    from mlopsdeploy.core.machine import core_count
 
     chosen = re.search(r"threads: (\d+) \(1: \d+\.\d ms", process.stderr)
     assert chosen or core_count() == 1

@@ -27,7 +27,8 @@ from mlopsdeploy.batch.dry_run.sample import (
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.scoring import Computed
 from mlopsdeploy.convert.quantize import MAX_FLIPS
-from mlopsdeploy.core.loading import core_count, load_model
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.settings import BatchSettings
 

@@ -6,13 +6,10 @@ import copy
 import io
 import math
 import multiprocessing
-import resource
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,6 +26,7 @@ from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.scoring import Computed, Planned
 from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.columns import take
+from mlopsdeploy.core.machine import peak_memory, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.matching import content_column
@@ -117,13 +115,13 @@ def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
             model.exact()  # which a run needs too, at its first close call
         start = time.time() - born
         pipe.send(None)
-        before = _memory("VmRSS")
+        before = resident_memory()
         planned = [pipe.recv() for _ in range(pipe.recv())]
-        held = (_memory("VmRSS") - before) // max(len(planned), 1)
+        held = (resident_memory() - before) // max(len(planned), 1)
         measured = _timed(model, planned, MODEL_SECONDS)
         measured.start = start
         measured.window = max(held, 0)
-        measured.memory = _memory("VmHWM")
+        measured.memory = peak_memory()
         pipe.send(measured)
     except Exception as error:  # noqa: BLE001  # raised again by the one who waits
         pipe.send(error)
@@ -152,7 +150,7 @@ def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured
         # The longest rows first, twice each: they show the peak of memory, and warm all up.
         first = [*places[-2 * streams :], *order[: 2 * streams]]
         list(pool.map(predict, first))
-        memory = _memory("VmHWM")
+        memory = peak_memory()
         waiting = iter(order)
         clock = Clock()
 
@@ -169,7 +167,7 @@ def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured
     before = {shapes[place] for place in first}
     after = before | {shapes[place] for place in taken}
     if after - before:
-        measured.shape = (_memory("VmHWM") - memory) / len(after - before)
+        measured.shape = (peak_memory() - memory) / len(after - before)
     measured.shapes = len(set(shapes.values()) - after)
     time_of = np.array(list(taken.values()))
     costs_of = np.array([costs[place] for place in taken])
@@ -182,16 +180,6 @@ def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured
         variance = left * (off**2).sum() / (count * (count - 1))
         measured.error = float(math.sqrt(variance) / time_of.mean())
     return measured
-
-
-def _memory(name: str) -> int:
-    """Bytes of this process: VmRSS is now, VmHWM at most so far."""
-    try:
-        lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    except OSError:  # not Linux
-        unit = 1 if sys.platform == "darwin" else 1024
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def write_nowhere(work: Job, source: Source, sample: Sample, measured: Measured) -> Clock:

@@ -14,7 +14,7 @@ from rich.table import Table
 from mlopsdeploy.bench import measure
 from mlopsdeploy.bench.measure import percentiles
 from mlopsdeploy.columns import Columns, take
-from mlopsdeploy.core.loading import core_count
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
