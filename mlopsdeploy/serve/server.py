@@ -6,6 +6,7 @@ each of them once, and only then takes requests from the socket that they share.
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import logging.config
@@ -168,7 +169,8 @@ def check_address(host: str, port: int) -> None:
         except PermissionError as error:
             raise ConfigError(f"--port {port}: needs more rights; take one from 1024 on") from error
         except OSError as error:
-            reason = "is in use" if error.errno == 98 else f"can't be bound ({error.strerror})"
+            in_use = error.errno == errno.EADDRINUSE
+            reason = "is in use" if in_use else f"can't be bound ({error.strerror})"
             raise ConfigError(f"--port: {host}:{port} {reason}; choose another one") from error
 
 

@@ -207,6 +207,7 @@ class Followed(_Stoppable):
         self.live = live
         self.said = "followed" if Path(path).exists() else "is not there yet; waiting for it"
         self._tell = tell
+        self._refused = ""
 
     def blocks(self) -> Iterator[list[Line]]:
         """Lines as they are written."""
@@ -236,10 +237,21 @@ class Followed(_Stoppable):
                 os.close(fd)
 
     def _open(self) -> int | None:
+        """The file; None while it is not there or, which is an event, can't be opened."""
         try:
-            return os.open(self.name, os.O_RDONLY)
-        except OSError:  # not there yet
+            fd = os.open(self.name, os.O_RDONLY)
+        except FileNotFoundError:
             return None
+        except OSError as error:
+            reason = str(error.strerror)
+            if reason != self._refused:
+                self._refused = reason
+                self._say("lost", f"can't be opened ({reason}); trying again", reason=reason)
+            return None
+        if self._refused:
+            self._refused = ""
+            self._say("reconnected", "can be read now")
+        return fd
 
     def _is_another(self, fd: int) -> bool:
         try:
@@ -248,8 +260,8 @@ class Followed(_Stoppable):
             return False
         return there.st_size > 0 and not os.path.samestat(there, os.fstat(fd))
 
-    def _say(self, kind: str, text: str) -> None:
-        self._tell(Event(kind, f"{self.name}: {text}", {"source": self.name}))
+    def _say(self, kind: str, text: str, **facts: object) -> None:
+        self._tell(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
 
 class Device(_Stoppable):

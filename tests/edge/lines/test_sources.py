@@ -1,5 +1,6 @@
 """Files, FIFOs and serial devices (pseudo-terminals) as sources, read in this process."""
 
+import errno
 import os
 import threading
 import time
@@ -83,6 +84,33 @@ def test_a_file_that_grows_is_rotated_and_cut(tmp_path, reading, wait_for):
         file.write("6\n")
     wait_for(lambda: read.texts[-1] == "6")
     assert [line.number for line in read.lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_followed_file_that_can_not_be_opened_is_reported_once_and_read_when_it_can(
+    tmp_path, reading, wait_for
+):
+    log = tmp_path / "a.log"
+    read = reading(log, follow=True)
+    log.symlink_to(log)  # a loop, which root can't open either
+    wait_for(lambda: read.kinds == ["lost"])
+    assert "a.log: can't be opened (" in read.events[0].text
+    assert read.events[0].facts["reason"] == os.strerror(errno.ELOOP)
+    time.sleep(0.2)  # longer than two looks at it
+    log.unlink()
+    (tmp_path / "whole").write_text("1\n", "utf-8")
+    (tmp_path / "whole").rename(log)
+    wait_for(lambda: read.texts == ["1"])
+    assert read.kinds == ["lost", "reconnected"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_followed_file_without_read_rights_is_reported(tmp_path, reading, wait_for):
+    log = tmp_path / "a.log"
+    read = reading(log, follow=True)
+    (tmp_path / "whole").touch(0)
+    (tmp_path / "whole").rename(log)
+    wait_for(lambda: read.kinds == ["lost"])
+    assert read.events[0].facts["reason"] == os.strerror(errno.EACCES)
 
 
 def test_a_fifo_ends_with_its_writer(tmp_path, reading):
