@@ -9,16 +9,19 @@ A *task* knows what data mean, a *runtime* knows how to run a file, and a model 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
+DataKind = Literal["text", "table", "image"]
+"""What a task's rows are: one text, cells of a table (or numbers in a list), one picture."""
 
 
 @dataclass(frozen=True)
@@ -76,50 +79,146 @@ class TaskOptions:
     long_text: str = "head"
 
 
+class Fact(NamedTuple):
+    """One thing that was read, or decided, about a model, and where it comes from."""
+
+    name: str
+    value: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What an integer tensor means: `(value - zero_point) * scale`."""
+
+    dtype: str
+    scale: float
+    zero_point: int
+
+    def quantize(self, values: Array) -> Array:
+        """Real numbers to the tensor's integers, rounded and clipped."""
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(values / self.scale) + self.zero_point
+        quantized: Array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+        return quantized
+
+    def dequantize(self, steps: Array) -> Array:
+        """The tensor's integers to float32."""
+        values: Array = steps.astype(np.float32)
+        values -= self.zero_point
+        values *= np.float32(self.scale)
+        return values
+
+
+class _Derived:
+    """A default that follows from other attributes; an instance's own value goes before it."""
+
+    def __init__(self, derive: Callable[[Any], object]) -> None:
+        self._derive = derive
+
+    def __get__(self, instance: Any, _owner: type | None = None) -> object:
+        return self if instance is None else self._derive(instance)
+
+
+def _data_of(task: Task) -> DataKind:
+    kinds = [(one.dtype, one.shape) for one in task.inputs]
+    if len(kinds) == 1 and kinds[0][0] == "uint8" and kinds[0][1][2:] == (3,):
+        return "image"
+    return "text" if kinds == [("str", ())] else "table"
+
+
+def _has_boxes(task: Task) -> bool:
+    return any(one.name == "boxes" for one in task.outputs)
+
+
 class Runtime(Protocol):
-    """Runs a model's file; knows nothing of what the numbers mean."""
+    """Runs a model's file; knows nothing of what the numbers mean.
+
+    What has a value here may be left out, see `NEWER`.
+    """
+
+    formats: ClassVar[tuple[str, ...]]
+    """The formats that it opens: keys of `ModelFiles.graphs`."""
+
+    precisions: ClassVar[tuple[str, ...]] = ()
+    """The precisions that a caller may choose; empty where the file decides."""
 
     inputs: tuple[Field, ...]
     """The tensors that the file takes."""
 
     outputs: tuple[Field, ...]
-    """The tensors that it gives."""
+    """The tensors that it outputs."""
 
-    metadata: dict[str, str]
+    metadata: Mapping[str, str] = {}
     """What the file's author wrote into it, such as `feature_names` and `classes` (JSON lists)."""
+
+    quantization: Mapping[str, Quantization] = {}
+    """The tensors that the file holds as integers, by name; for `run` they are real numbers."""
 
     streams: int
     """How many threads may usefully call `run` at the same time."""
 
-    batch_scale: int
+    batch_scale: int = 1
     """How many times the work of a CPU core's batch one call should bring (1 on a CPU)."""
 
     precision: str
-    """What it computes in: float32, bfloat16 or int8. A class that lets its caller choose lists
-    the choices as `precisions`, and the formats that it opens as `formats`."""
+    """What it computes in: float32, bfloat16 or int8."""
 
     def run(self, tensors: Columns) -> Columns:
         """Outputs by name for dense inputs by name; tensors it has no input for are ignored.
 
-        Thread-safe.
+        Thread-safe. A row with NaN, which the model has no way to take, has NaN as its output.
 
         Raises:
-            RuntimeError, ValueError, MemoryError: it can't take these rows, or one of them.
+            RowError: it can't take these rows, or one of them, such as an index beyond a table's
+                end. For nothing else: a caller leaves such a row out and goes on.
         """
         ...
 
+    def native(self) -> AbstractContextManager[Any]:
+        """The library's own object while the body runs, for a benchmark; None where it has none."""
+        return nullcontext()
+
 
 class Task(Protocol):
-    """Turns columns into tensors and tensors into predictions."""
+    """Turns columns into tensors and tensors into predictions.
+
+    What has a value here may be left out, see `NEWER`.
+    """
+
+    data: DataKind = cast("DataKind", _Derived(_data_of))
+    """What its rows are; by default as the inputs have it: one str is a text, one uint8 of
+    (-1, -1, 3) a picture, all else cells of a table."""
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+
+    matrix: Field | None = None
+    """The one tensor of numbers that `encode` takes in place of all `inputs`, if there is one:
+    callers that have rows of numbers need not take them apart."""
+
+    finds_objects: bool = cast("bool", _Derived(_has_boxes))
+    """Whether a row has any number of labels, each with a score and a box; by default whether an
+    output is called `boxes`."""
+
+    labels: tuple[str, ...] = ()
+    """The names of the columns of `scores`; empty where nobody names them."""
+
+    multi_label: bool = False
+    """Whether a row may have several labels, joined by "|"."""
+
+    threshold: float | None = None
+    """From which score on a label is given; None: the highest score decides."""
+
+    facts: tuple[Fact, ...] = ()
+    """What was understood about the model, for `models inspect`."""
+
     batch_cost: int
     """The work, in units of `cost`, that keeps one CPU core busy without leaving its cache."""
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
-        """The task of a model, from its files, its tensors and the user's wishes.
+        """The task of a model, from its files, its tensors and the user's options.
 
         Raises:
             ModelError: the files lack what the task needs, or the tensors are not a model of it.
@@ -127,7 +226,11 @@ class Task(Protocol):
         ...
 
     def encode(self, columns: Columns) -> Columns:
-        """What the model needs of each row; may be ragged (object arrays)."""
+        """What the model needs of each row; may be ragged (object arrays).
+
+        Raises:
+            RowError: a row is not what the model takes.
+        """
         ...
 
     def cost(self, encoded: Columns) -> Array:
@@ -139,12 +242,22 @@ class Task(Protocol):
         ...
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
-        """Predictions of the same rows: label, score, and what else the task gives.
+        """Predictions of the same rows: label, score, and the task's other outputs.
 
-        With a column `margin`, how far each score is from another label, a model that computes in
-        a low precision gives close calls a second look in float32.
+        With a column `margin`, how far each score is from another label, close calls of a model
+        that computes in a low precision are rechecked in float32.
+
+        Raises:
+            ModelError: the tensors can't be read as predictions.
         """
         ...
+
+
+NEWER: Mapping[type, tuple[str, ...]] = {
+    Runtime: ("precisions", "metadata", "quantization", "batch_scale", "native"),
+    Task: ("data", "finds_objects", "matrix", "labels", "multi_label", "threshold", "facts"),
+}
+"""What a class of an outside package may leave out: `plugins.load` adds the value given above."""
 
 
 def rows_of(columns: Columns) -> int:

@@ -3,12 +3,15 @@
     MlopsDeployError      failed while running (exit code 1)
     ├── ConfigError       a flag, a variable or a YAML key is wrong (2)
     ├── InputError        the data are not what they should be (2)
+    │   └── RowError      a row that the model can't take
     └── ModelError        the model is not there or can't be used (2)
 
 The message is one line: what is wrong, where, and what to do. The command line shows it as it
 stands and exits with `exit_code`. Anything else that is raised is a bug of ours and keeps its
 traceback.
 """
+
+from collections.abc import Sequence
 
 
 class MlopsDeployError(Exception):
@@ -29,6 +32,22 @@ class InputError(MlopsDeployError):
     exit_code = 2
 
 
+class RowError(InputError):
+    """A row that the model can't take.
+
+    The one error after which a caller goes on with the other rows: `batch` sets the row aside,
+    `edge` reports an unreadable line or frame, `serve` answers 422.
+
+    Args:
+        message: why, as one line.
+        rows: the places of such rows among those of the call, where they are known.
+    """
+
+    def __init__(self, message: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.rows = tuple(rows)
+
+
 class ModelError(MlopsDeployError):
     """The model can't be found, read, or run by the runtime asked for."""
 
@@ -42,3 +61,14 @@ class Stopped(SystemExit):
         super().__init__(128 + number)
         self.number = number
         self.kept = "nothing was written"
+
+
+def one_line(error: BaseException, *, last: bool = False) -> str:
+    """What a library says went wrong, within 200 characters, or else the error's class.
+
+    Args:
+        error: of a library, whose message may have many lines.
+        last: the last line that isn't empty in place of all in a row, where the cause stands there.
+    """
+    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if last and lines else " ".join(lines))[:200] or type(error).__name__

@@ -30,7 +30,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors
-from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.matching import match_columns
 from mlopsdeploy.data.sinks import make_sink, output_format, passes_records
 from mlopsdeploy.data.sources import chunks
 from mlopsdeploy.errors import ConfigError
@@ -95,7 +95,7 @@ def bench_batch(
     ran = bench.run()
     bare = before + bench.bare(seconds / 3)  # before and after, as machines have moods
     others = []
-    if precisions and len(getattr(type(work.model.runtime), "precisions", ())) > 1:
+    if precisions and len(work.model.runtime.precisions) > 1:
         others = dry_run.estimate(work, load)["precisions"]
     return bench.report(settings, ran, bare, others)
 
@@ -124,7 +124,7 @@ def _job(
         columns = match_columns(
             model, source, text_column=settings.text_column, image_column=settings.image_column
         )
-        if takes_pictures(model.task):
+        if model.task.data == "image":
             inputs.bring_pictures(*columns.values())
         format_ = output_format("-", source)
         raw = passes_records(format_, source)
@@ -137,7 +137,7 @@ def _job(
         make_sink=lambda file, source: make_sink(format_, "-", file, source),
         raw=raw,
         shown="a temporary file",
-        statistics=Statistics(getattr(model.task, "labels", ())),
+        statistics=Statistics(model.task.labels),
         batch_size=settings.batch_size,
         limit=settings.limit,
         all_scores=settings.all_scores,
@@ -221,9 +221,7 @@ class _Bench:
         return total
 
     def _run_once(self, rows: int) -> _Ran:
-        work = replace(
-            self._work, limit=rows, statistics=Statistics(getattr(self._model.task, "labels", ()))
-        )
+        work = replace(self._work, limit=rows, statistics=Statistics(self._model.task.labels))
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             started, cpu = time.perf_counter(), time.process_time()
             summary, _, _ = job.run(work, Piped(output, errors))
@@ -266,7 +264,7 @@ class _Bench:
     def _plan(self) -> list[Planned]:
         """Windows as the job plans them."""
         work = self._work
-        rows = min(self.rows, MOST_PICTURES) if takes_pictures(self._model.task) else self.rows
+        rows = min(self.rows, MOST_PICTURES) if self._model.task.data == "image" else self.rows
         source = work.open_source()
         try:
             return [
@@ -278,7 +276,7 @@ class _Bench:
 
     def _collate(self) -> list[_Batch]:
         task = self._model.task
-        pictures = takes_pictures(task)
+        pictures = task.data == "image"
         found = []
         for planned in self._planned:
             # Rows without work of their own, duplicates and empty ones, are borne by the others.
@@ -344,7 +342,7 @@ class _Bench:
             "stages": {
                 name: round(ran.stages[name], 4)
                 for name in sum(THREADS.values(), ())
-                if name != "decode" or takes_pictures(model.task)
+                if name != "decode" or model.task.data == "image"
             },
             "threads_busy": {name: round(share, 3) for name, share in pace.items()},
             "limit": {

@@ -32,7 +32,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data import text_column
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
-from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.matching import match_columns
 from mlopsdeploy.data.sinks import (
     make_sink,
     output_format,
@@ -127,7 +127,7 @@ def _load(
     columns = match_columns(
         model, source, text_column=settings.text_column, image_column=settings.image_column
     )
-    if takes_pictures(model.task):
+    if model.task.data == "image":
         inputs.bring_pictures(*columns.values())
     return model, columns
 
@@ -153,11 +153,11 @@ def _job(
         raw=passes_records(format_, source),
         shown=goal.shown if goal else "standard output",
         statistics=Statistics(
-            getattr(model.task, "labels", ()),
+            model.task.labels,
             by_date=dates,
             by_category=categories,
             examples=EXAMPLES if settings.report else 0,
-            pictures=takes_pictures(model.task),
+            pictures=model.task.data == "image",
         ),
         breakdowns=(*([dates.name] if dates else []), *categories),
         batch_size=settings.batch_size,
@@ -319,7 +319,7 @@ def _show(
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
-    pictures = takes_pictures(model.task)
+    pictures = model.task.data == "image"
     rows = "pictures" if pictures else "rows"
     table.add_row(rows, f"{summary['rows']:,}")
     table.add_row(

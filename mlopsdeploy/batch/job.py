@@ -36,7 +36,7 @@ from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
-from mlopsdeploy.data.matching import content_column, takes_pictures
+from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Sink, Written
 from mlopsdeploy.data.sources import Chunk, Source, Wanted, Window, chunks
 from mlopsdeploy.errors import InputError, MlopsDeployError
@@ -228,7 +228,7 @@ class Job:
     @property
     def wanted(self) -> Wanted:
         """What is needed of each row."""
-        names_pictures = takes_pictures(self.model.task)
+        names_pictures = self.model.task.data == "image"
         kinds = {
             self.columns[wish.name]: "str" if names_pictures else wish.dtype
             for wish in self.model.task.inputs

@@ -15,7 +15,6 @@ from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.data.matching import takes_pictures
 from mlopsdeploy.settings import BatchSettings
 
 # Another version of one of these may move a score by its last digits.
@@ -41,7 +40,7 @@ def identity_of(
         "delimiter": settings.delimiter,
         "encoding": settings.encoding,
         "format": format_,
-        **({"OpenCV version": _opencv_version()} if takes_pictures(model.task) else {}),
+        **({"OpenCV version": _opencv_version()} if model.task.data == "image" else {}),
         **_versions(),
     }
 

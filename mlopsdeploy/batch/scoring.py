@@ -21,7 +21,6 @@ from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.planner import Rows, plan, unique
 from mlopsdeploy.data.bad_rows import BadRow
-from mlopsdeploy.data.matching import finds_objects, takes_pictures
 from mlopsdeploy.data.sources import Window
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
@@ -99,19 +98,18 @@ def new_columns(model: Model, *, all_scores: bool) -> list[str]:
     Raises:
         ConfigError: all scores of a model that does not name its labels.
     """
-    if finds_objects(model.task):
+    if model.task.finds_objects:
         if all_scores:
             raise ConfigError(f"--all-scores: {model.name} has one score for each object")
         return ["objects", "detections"]
     names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
     if all_scores:
-        labels: tuple[str, ...] = getattr(model.task, "labels", ())
-        if not labels:
+        if not model.task.labels:
             raise ConfigError(
                 f"--all-scores: {model.name} does not name its labels; "
                 f"put 'labels: [...]' into {model.name}.yaml beside the model"
             )
-        names += [f"score_{label}" for label in labels]
+        names += [f"score_{label}" for label in model.task.labels]
     return names
 
 
@@ -129,7 +127,7 @@ def prepare(
     inputs = {name: window.columns[column] for name, column in columns.items()}
     present = np.ones(window.rows, bool)
     texts = [inputs[wish.name] for wish in model.task.inputs if wish.dtype == "str"]
-    files = window.pictures if takes_pictures(model.task) else None
+    files = window.pictures if model.task.data == "image" else None
     if files is not None or (len(texts) == 1 and len(inputs) == 1):
         if files is None:
             stripped = [text is not None and bool(text.strip()) for text in texts[0]]
@@ -191,7 +189,7 @@ def predict(
         batch: some of its distinct rows.
         stage: told what begins, "decode" and "model"; what it returns is left at the end of that.
     """
-    if not takes_pictures(model.task):
+    if model.task.data != "image":
         with stage("model"):
             return _predict(model, planned.encoded, batch)
     with stage("decode"):
@@ -230,7 +228,7 @@ def _predict(model: Model, encoded: Columns, rows: Rows) -> Computed:
         return Computed(rows, {})
     try:
         predictions = model.predict_batch(encoded, rows)
-        if SIZE in encoded and finds_objects(model.task):
+        if SIZE in encoded and model.task.finds_objects:
             predictions = {**predictions, SIZE: encoded[SIZE][rows]}
         return Computed(rows, predictions)
     except NOT_ROW_ERRORS:
@@ -339,7 +337,7 @@ def _gathered(planned: Planned, computed: Sequence[Computed]) -> tuple[Columns, 
 def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
     """Predictions of all rows of the window."""
     rows = planned.window.rows
-    if finds_objects(model.task):
+    if model.task.finds_objects:
         names = ("label", "score", "boxes", SIZE)
         predictions: Columns = {name: np.full(rows, None, object) for name in names}
         for name, array in distinct.items():
@@ -347,13 +345,12 @@ def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
                 spread = array[planned.inverse]
                 predictions[name][planned.present] = objects(list(spread))
         return predictions
-    labels = getattr(model.task, "labels", ())
     predictions = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
     if any(wish.name == "truncated" for wish in model.task.outputs):
         predictions["truncated"] = np.zeros(rows, bool)
         predictions["tokens"] = np.zeros(rows, np.int64)
         predictions["lost_tokens"] = np.zeros(rows, np.int64)
-    if labels:
+    if labels := model.task.labels:
         predictions["scores"] = np.full((rows, len(labels)), np.nan)
     for wish in model.task.outputs:  # what a task of an outside package gives besides
         if wish.name not in predictions and not wish.shape:
@@ -379,7 +376,7 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
     Of each object its label, its score, and its box as pixels and relative to the picture: x1, y1,
     x2, y2, see `detections.Detection`.
     """
-    if finds_objects(model.task):
+    if model.task.finds_objects:
         found = [
             [seen.as_dict(*size[::-1].tolist()) for seen in detections_of(predictions, row)]
             if size is not None
@@ -397,6 +394,6 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
         if wish.name in predictions and wish.name != "scores"
     }
     if all_scores:
-        for place, label in enumerate(getattr(model.task, "labels", ())):
+        for place, label in enumerate(model.task.labels):
             columns[f"{prefix}score_{label}"] = predictions["scores"][:, place]
     return columns

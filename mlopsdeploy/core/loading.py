@@ -78,7 +78,7 @@ def load_model(
     files = _find(reference, digest)
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
     note_use(graph, files.name, reference)
-    precisions = getattr(runtime_class, "precisions", ())
+    precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
     threads = threads or core_count()

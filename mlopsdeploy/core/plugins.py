@@ -8,11 +8,13 @@ package adds one by declaring an entry point.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, RowError, one_line
 
 # What to install for a task; batch brings what others need.
 _EXTRAS = {
@@ -32,12 +34,15 @@ def names(kind: str) -> tuple[str, ...]:
 def load(kind: str, name: str) -> Any:
     """The class that `name` stands for.
 
+    A class of an outside package gets what it doesn't declare of the protocols in `columns`, and
+    its `run` raises `RowError`.
+
     Raises:
         ConfigError: there is none of that name, or a package that it needs is not installed.
     """
     point = _find(kind, name)
     try:
-        return point.load()
+        loaded = point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "mlopsdeploy", _package(point)):  # a mistake of ours, or the plug-in's
@@ -52,6 +57,36 @@ def load(kind: str, name: str) -> Any:
             f"{kind[:-1]} {name!r} needs the package {missing!r}: "
             f"pip install 'mlopsdeploy[{extra}]'"
         ) from error
+    if _is_outside(point):
+        _complete(kind, loaded)
+    return loaded
+
+
+def _complete(kind: str, loaded: Any) -> None:
+    """Add to an outside class what the protocols have and it lacks; done once."""
+    from mlopsdeploy.columns import NEWER, Runtime, Task  # which needs NumPy
+
+    protocol = Runtime if kind == "runtimes" else Task
+    for name in NEWER[protocol]:
+        if not hasattr(loaded, name):
+            setattr(loaded, name, vars(protocol)[name])
+    if protocol is Runtime and not hasattr(loaded.run, "__wrapped__"):
+        loaded.run = _raising_row_errors(loaded.run)
+
+
+# What Python and NumPy raise over values; a KeyError or a TypeError is a mistake of the class.
+_OF_VALUES = (ValueError, RuntimeError, ArithmeticError, IndexError, MemoryError)
+
+
+def _raising_row_errors(run: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(run)
+    def checked(runtime: Any, tensors: Any) -> Any:
+        try:
+            return run(runtime, tensors)
+        except _OF_VALUES as error:
+            raise RowError(f"the model can't compute these values ({one_line(error)})") from error
+
+    return checked
 
 
 def installed(runtime: str) -> bool:

@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from mlopsdeploy.columns import Task
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.image_column import choose as choose_image_column
 from mlopsdeploy.data.sources import PictureFiles, Source
 from mlopsdeploy.data.text_column import choose as choose_text_column
 from mlopsdeploy.errors import InputError, ModelError
-
-
-def takes_pictures(task: Task) -> bool:
-    """Whether a task looks at pictures: one input, (height, width, 3)."""
-    return [(wish.dtype, wish.shape[2:]) for wish in task.inputs] == [("uint8", (3,))]
-
-
-def finds_objects(task: Task) -> bool:
-    """Whether it gives any number of labels a row, each with a score and a box."""
-    return any(wish.name == "boxes" for wish in task.outputs)
 
 
 def content_column(columns: Mapping[str, str]) -> str | None:
@@ -47,7 +36,7 @@ def match_columns(
         ModelError: the model takes what no column holds, or does not name its features.
     """
     wishes, path = model.task.inputs, source.path
-    pictures = takes_pictures(model.task)
+    pictures = model.task.data == "image"
     if image_column and not pictures:
         raise InputError(f"--image-column: {model.name} does not look at pictures")
     if isinstance(source, PictureFiles) and not pictures:

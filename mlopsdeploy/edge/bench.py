@@ -140,11 +140,10 @@ class _Bench:
         tensors = self._model.task.collate(self._model.task.encode({"image": image}))
         self._model.runtime.run(tensors)
         with ExitStack() as stack:
-            lent = getattr(self._model.runtime, "lent", None)
-            call: Callable[[Columns], object] = self._model.runtime.run
-            if lent is not None:
-                invoke = stack.enter_context(lent()).invoke
-                call = lambda _: invoke()  # noqa: E731
+            native = stack.enter_context(self._model.runtime.native())
+            call: Callable[[Columns], object] = (
+                self._model.runtime.run if native is None else lambda _: native.invoke()
+            )
             self._bare.run(call, [tensors], self._seconds)
 
     def watch(self, outputs: Sequence[str], seconds: float, folder: Path) -> Watched:

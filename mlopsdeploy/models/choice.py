@@ -76,7 +76,7 @@ def _precision_why(files: ModelFiles, model: Model, name: str) -> str:
         proof = files.said.get("proof")
         proven = f": {proof_line(proof)}" if isinstance(proof, dict) and proof else ""
         return f"model.yaml says so{proven}{by}"
-    choices = getattr(type(model.runtime), "precisions", ())
+    choices = model.runtime.precisions
     if len(choices) < 2:
         return f"{name} runs files as they are"
     return "this CPU has it" if precision == "bfloat16" else "this CPU has no bfloat16"

@@ -12,7 +12,6 @@ from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.data.matching import finds_objects, takes_pictures
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models.comparison import verdict
@@ -138,15 +137,15 @@ def _unlike(models: list[Model]) -> dict[str, str]:
 
 
 def _labels(model: Model) -> tuple[str, ...]:
-    if finds_objects(model.task):
+    if model.task.finds_objects:
         raise ConfigError(
             f"{model.name}: finds any number of objects; compare works with one label a row"
         )
-    if getattr(model.task, "multi_label", False):
+    if model.task.multi_label:
         raise ConfigError(
             f"{model.name}: gives several labels to a row; compare works with one label a row"
         )
-    return tuple(getattr(model.task, "labels", ()))
+    return model.task.labels
 
 
 def _columns_of(
@@ -192,7 +191,7 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
 
 def _as_taken(model: Model, rows: Columns) -> Iterator[Columns]:
     """What a model takes at once: rows together; pictures, each of its own size, one by one."""
-    if not takes_pictures(model.task):
+    if model.task.data != "image":
         yield rows
         return
     for content in rows["image"]:

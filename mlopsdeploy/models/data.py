@@ -9,7 +9,7 @@ import numpy as np
 from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.data.matching import match_columns, takes_pictures
+from mlopsdeploy.data.matching import match_columns
 from mlopsdeploy.data.sources import Wanted, WithPictures, chunks, open_source
 from mlopsdeploy.errors import InputError
 
@@ -57,7 +57,7 @@ def read_rows(
                 known = ", ".join(map(repr, source.names[:12]))
                 raise InputError(f"{path}: no column {label_column!r}; there are: {known}")
             kinds = {**kinds, label_column: "str"}
-        if pictures := takes_pictures(model.task):
+        if pictures := model.task.data == "image":
             source = WithPictures(source, names["image"])
             kinds[names["image"]] = "str"
         raw = source.format != "parquet"

@@ -49,7 +49,7 @@ def inspect_model(
         `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
         `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, what the file takes and
         gives: name, dtype, shape of a row; `runtime`, `precision` and what `choice` says;
-        `files` (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `evidence`: what else was
+        `files` (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `facts`: what else was
         understood, and why.
 
     Raises:
@@ -84,13 +84,10 @@ def inspect_model(
         },
         "inputs": [_field(field) for field in model.task.inputs],
         "outputs": [_field(field) for field in model.task.outputs],
-        "labels": list(getattr(model.task, "labels", ())),
+        "labels": list(model.task.labels),
         "labels_from": _labels_from(files, model),
-        "threshold": getattr(model.task, "threshold", None),
-        "evidence": [
-            {"what": what, "value": value, "why": why}
-            for what, value, why in getattr(model.task, "evidence", ())
-        ],
+        "threshold": model.task.threshold,
+        "facts": [fact._asdict() for fact in model.task.facts],
     }
 
 
@@ -145,7 +142,7 @@ def _labels_from(files: ModelFiles, model: Model) -> str:
         return files.labels_from
     if files.labels:
         return "config.json" if files.tokenizer else "the model's files"
-    return "the model's own file" if getattr(model.task, "labels", ()) else ""
+    return "the model's own file" if model.task.labels else ""
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -159,12 +156,12 @@ def show(report: dict[str, Any], console: Console) -> None:
     )
     console.print(title, highlight=False)
     console.print(facts(_facts(report)), highlight=False)
-    if report["evidence"]:
+    if report["facts"]:
         console.print()
         table = plain_table("what", "understood as", "because of")
-        for entry in report["evidence"]:
-            guess = "guess" in entry["why"]
-            cells = [Text(entry[key]) for key in ("what", "value", "why")]  # no markup in them
+        for entry in report["facts"]:
+            guess = "guess" in entry["source"]
+            cells = [Text(entry[key]) for key in ("name", "value", "source")]  # no markup in them
             table.add_row(*cells, style="yellow" if guess else "")
         console.print(table, highlight=False)
     if report["speed"]:
@@ -174,7 +171,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     tensors = report["tensors"]
-    told = {entry["what"] for entry in report["evidence"]}
+    told = {entry["name"] for entry in report["facts"]}
     threshold = None if "threshold" in told else report["threshold"]
     files = report["files"]
     named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"

@@ -233,7 +233,7 @@ def _runtimes(files: ModelFiles, first: str, everything: bool) -> list[str]:
 
 def _load(reference: str, runtime: str, trust_model: bool, log: Callable[[str], None]) -> Model:
     """In float32 where there is a choice: other precisions have other bounds."""
-    choices = getattr(plugins.load("runtimes", runtime), "precisions", ())
+    choices = plugins.load("runtimes", runtime).precisions
     precision = "float32" if "float32" in choices else "auto"
     return load_model(
         reference, runtime=runtime, precision=precision, threads=1, trust_model=trust_model, log=log

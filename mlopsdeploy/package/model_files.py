@@ -197,7 +197,7 @@ def _lean(
     files: ModelFiles, model: Model, log: Callable[[str], None], running: Running
 ) -> tuple[str, Path]:
     """The format and the file that the model's runtime opens, free of any framework."""
-    formats = getattr(type(model.runtime), "formats", ())
+    formats = model.runtime.formats
     for format_ in formats:
         if format_ in files.graphs and format_ in _WEIGHTS:
             return format_, files.graphs[format_]

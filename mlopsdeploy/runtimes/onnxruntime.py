@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -14,12 +15,12 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
 
-from mlopsdeploy.columns import Array, Columns, Field
+from mlopsdeploy.columns import Array, Columns, Field, Runtime
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.runtimes.onnx_classes import Graph
 
 
-class OnnxRuntime:
+class OnnxRuntime(Runtime):
     """One session, called from several threads at once, by default with one thread each.
 
     It computes in float32 only: it has no bfloat16 kernels for CPUs, and its dynamic int8 lets a
@@ -38,8 +39,8 @@ class OnnxRuntime:
         ModelError: the file can't be loaded.
     """
 
-    formats = ("onnx",)
-    batch_scale = 1
+    formats: ClassVar = ("onnx",)
+    precisions: ClassVar = ("float32",)
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import queue
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import openvino as ov
 
-from mlopsdeploy.columns import Columns, Field
+from mlopsdeploy.columns import Columns, Field, Runtime
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.runtimes import openvino_graph
 
@@ -21,7 +22,7 @@ from mlopsdeploy.runtimes import openvino_graph
 DYNAMIC_GROUP = 128
 
 
-class OpenVino:
+class OpenVino(Runtime):
     """A compiled model with one inference request per core.
 
     Args:
@@ -39,9 +40,8 @@ class OpenVino:
         ModelError: the file can't be loaded.
     """
 
-    formats = ("onnx", "openvino")
-    precisions = ("float32", "bfloat16", "int8")
-    batch_scale = 1
+    formats: ClassVar = ("onnx", "openvino")
+    precisions: ClassVar = ("float32", "bfloat16", "int8")
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
@@ -67,7 +67,6 @@ class OpenVino:
             raise ModelError(f"{file}: OpenVINO can't load it ({_last_line(error)})") from error
         self.inputs = tuple(_field(port) for port in compiled.inputs)
         self.outputs = tuple(_field(port) for port in compiled.outputs)
-        self.metadata: dict[str, str] = {}  # OpenVINO's readers drop what an ONNX file carries
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.streams):
             self._requests.put(compiled.create_infer_request())

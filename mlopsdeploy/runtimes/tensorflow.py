@@ -6,11 +6,11 @@ import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 from mlopsdeploy.runtimes.quiet import quietly
 
@@ -36,7 +36,7 @@ _UNFIT_VALUES = (
 )
 
 
-class TensorFlow:
+class TensorFlow(Runtime):
     """A SavedModel's signature `serving_default`, or its only one.
 
     Where the signature fixes the number of rows, they run in steps of that size.
@@ -52,8 +52,8 @@ class TensorFlow:
         ModelError: the folder can't be loaded, or has no signature to call.
     """
 
-    formats = ("saved_model",)
-    precisions = ("float32",)
+    formats: ClassVar = ("saved_model",)
+    precisions: ClassVar = ("float32",)
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
@@ -76,7 +76,6 @@ class TensorFlow:
         self._rows = next(
             (s.shape[0] for s in self._specs.values() if s.shape.rank and s.shape[0]), None
         )
-        self.metadata: dict[str, str] = {}
 
     def run(self, tensors: Columns) -> Columns:
         """Outputs by name, each with as many rows as the inputs.

@@ -7,43 +7,20 @@ all map the same file: a further interpreter costs its activations and nothing e
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field
+from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 from mlopsdeploy.runtimes.quiet import quietly
 
 
-@dataclass(frozen=True)
-class Quantization:
-    """What an integer tensor means: `(value - zero_point) * scale`."""
-
-    dtype: str
-    scale: float
-    zero_point: int
-
-    def quantize(self, values: Array) -> Array:
-        """Real numbers to the tensor's integers, rounded and clipped."""
-        limits = np.iinfo(self.dtype)
-        steps = np.rint(values / self.scale) + self.zero_point
-        quantized: Array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
-        return quantized
-
-    def dequantize(self, steps: Array) -> Array:
-        """The tensor's integers to float32."""
-        values: Array = steps.astype(np.float32)
-        values -= self.zero_point
-        values *= np.float32(self.scale)
-        return values
-
-
-class TFLiteFile:
+class TFLiteFile(Runtime):
     """A `.tflite` file with an interpreter per stream; a subclass names its package.
 
     Where the file leaves the number of rows open, all rows of a call run at once; where it fixes
@@ -62,8 +39,7 @@ class TFLiteFile:
         ModelError: the file can't be loaded.
     """
 
-    formats: tuple[str, ...] = ("tflite",)
-    batch_scale = 1
+    formats: ClassVar = ("tflite",)
     package: str
     interpreter: Any
 
@@ -82,12 +58,11 @@ class TFLiteFile:
             )
         self.inputs = tuple(tensor.field for tensor in first.inputs)
         self.outputs = tuple(tensor.field for tensor in first.outputs)
-        self.quantization: Mapping[str, Quantization] = {
+        self.quantization = {
             tensor.field.name: tensor.quantization
             for tensor in (*first.inputs, *first.outputs)
             if tensor.quantization
         }
-        self.metadata: dict[str, str] = {}
         self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
         self._idle.put(first)
         for _ in range(self.streams - 1):
@@ -110,8 +85,8 @@ class TFLiteFile:
             self._idle.put(opened)
 
     @contextmanager
-    def lent(self) -> Iterator[Any]:
-        """The bare interpreter, for as long as the body runs: what a benchmark compares with."""
+    def native(self) -> Iterator[Any]:
+        """The interpreter, which is for nobody else meanwhile."""
         opened = self._idle.get()
         try:
             yield opened.interpreter

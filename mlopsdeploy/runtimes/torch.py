@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 import transformers
 from safetensors import SafetensorError
 
-from mlopsdeploy.columns import Columns, Field
+from mlopsdeploy.columns import Columns, Field, Runtime
 from mlopsdeploy.errors import ConfigError, ModelError
 
 
-class Torch:
+class Torch(Runtime):
     """A Hugging Face sequence classifier in eager mode.
 
     Args:
@@ -28,8 +29,8 @@ class Torch:
         ModelError: the folder can't be loaded.
     """
 
-    formats = ("checkpoint",)
-    precisions = ("float32", "bfloat16")
+    formats: ClassVar = ("checkpoint",)
+    precisions: ClassVar = ("float32", "bfloat16")
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
@@ -71,7 +72,6 @@ class Torch:
             if name in accepted
         )
         self.outputs = (Field("logits", "float32", (model.config.num_labels,)),)
-        self.metadata: dict[str, str] = {}
 
     def run(self, tensors: Columns) -> Columns:
         """`logits`, float32 of shape (rows, labels)."""

@@ -17,7 +17,6 @@ from mlopsdeploy.columns import Columns, Field
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.serve.pictures import takes_pictures
 
 DEFAULT = {"label": "label", "score": "score"}
 DETECTIONS = {"detections": "detections", "width": "width", "height": "height"}
@@ -41,8 +40,8 @@ class Answers:
     """
 
     def __init__(self, model: Model, name: str, template: Mapping[str, str] | None = None) -> None:
-        self.labels: tuple[str, ...] = tuple(getattr(model.task, "labels", ()))
-        outputs = (*model.task.outputs, *(SIZE if takes_pictures(model.task) else ()))
+        self.labels = model.task.labels
+        outputs = (*model.task.outputs, *(SIZE if model.task.data == "image" else ()))
         self._outputs = {field.name: field for field in outputs}
         self._detects = {"boxes", "width"} <= set(self._outputs)
         template = template or (DETECTIONS if self._detects else DEFAULT)
@@ -162,5 +161,5 @@ def _short(value: float | np.floating[Any]) -> float:
 
 def _threshold(model: Model, labels: tuple[str, ...]) -> float | None:
     """From where on the second of two labels is given."""
-    said = getattr(model.task, "threshold", None)
-    return 0.5 if said is None and len(labels) == 2 else said
+    threshold = model.task.threshold
+    return 0.5 if threshold is None and len(labels) == 2 else threshold

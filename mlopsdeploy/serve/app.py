@@ -40,7 +40,7 @@ from mlopsdeploy.serve.endpoint import (
 )
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.metrics import Metrics
-from mlopsdeploy.serve.pictures import PictureInstances, takes_pictures
+from mlopsdeploy.serve.pictures import PictureInstances
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import flask_response, json_response
 from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
@@ -162,7 +162,7 @@ def _endpoints(
     key = said.input or own.input or "instances"
     answers = Answers(served.model, served.name, said.answer or own.answer)
     predict: Predict
-    if takes_pictures(served.model.task):
+    if served.model.task.data == "image":
         max_body = max_body or MAX_BODY_OF_PICTURES
         instances = PictureInstances(served.model.task, key)
         predict = PredictPictures(served, max_body, instances, answers)

@@ -46,7 +46,7 @@ class Instances:
     def __init__(self, task: Task, key: str) -> None:
         self.key = key
         self.fields = task.inputs
-        self.matrix: Field | None = getattr(task, "matrix", None)
+        self.matrix = task.matrix
         self._names = tuple(field.name for field in self.fields)
         scalars = all(not field.shape for field in self.fields)
         if scalars and len(self.fields) == 1 and self.fields[0].dtype == "str":

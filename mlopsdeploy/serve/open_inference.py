@@ -22,7 +22,7 @@ from flask import Flask, Response, request
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, objects
 from mlopsdeploy.serve.endpoint import JSON, Answer, Endpoint, Environ, Served, read_body
-from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64, takes_pictures
+from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import json_response
 
@@ -77,7 +77,7 @@ class Infer(Endpoint):
         self._decoder = msgspec.json.Decoder(InferRequest)
         self.features = served.model.task.inputs
         self._fields = {field.name: field for field in (*self.inputs, *self.features)}
-        self._pictures = takes_pictures(served.model.task)
+        self._pictures = served.model.task.data == "image"
         self._ragged = _ragged(served.model.task.outputs)
 
     def answer(self, environ: Environ) -> Answer:
@@ -116,7 +116,7 @@ class Infer(Endpoint):
             columns[field.name] = array
         if len(binary):
             raise Problem(400, "wrong-length", "there are bytes behind the last tensor", "inputs")
-        matrix = getattr(self.served.model.task, "matrix", None)
+        matrix = self.served.model.task.matrix
         if matrix is None or matrix.name not in columns:
             lacking = [f.name for f in self.served.model.task.inputs if f.name not in columns]
             if lacking:
@@ -237,11 +237,10 @@ def _repository_index(served: Mapping[str, Served], body: bytes) -> Response:
 def tensors_of(served: Served) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
     """The inputs and outputs that the metadata names; a row of numbers is one tensor."""
     task = served.model.task
-    matrix = getattr(task, "matrix", None)
     outputs = tuple(field for field in task.outputs if field.dtype in DATATYPES)
     if _ragged(outputs):
         outputs = (*outputs, COUNT)
-    return ((matrix,) if matrix else task.inputs), outputs
+    return ((task.matrix,) if task.matrix else task.inputs), outputs
 
 
 def metadata(served: Served) -> dict[str, Any]:
@@ -250,7 +249,7 @@ def metadata(served: Served) -> dict[str, Any]:
     It has one datatype for a tensor: of pictures, that of files, which all clients can make.
     """
     inputs, outputs = tensors_of(served)
-    if takes_pictures(served.model.task):
+    if served.model.task.data == "image":
         inputs = (FILES,)
     return {
         "name": served.name,

@@ -14,7 +14,7 @@ from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.open_inference import DATATYPES, FILES, Infer, accepted_datatypes
-from mlopsdeploy.serve.pictures import FORM, TYPES, takes_pictures
+from mlopsdeploy.serve.pictures import FORM, TYPES
 
 Schema = dict[str, Any]
 
@@ -266,7 +266,7 @@ def _infer_request(endpoint: Infer) -> Schema:
     outputs["properties"]["parameters"] = {"type": "object"}
     fields = {field.name: field for field in (*endpoint.inputs, *endpoint.features)}
     tensors = [_tensor(field) for field in fields.values()]
-    if takes_pictures(endpoint.served.model.task):
+    if endpoint.served.model.task.data == "image":
         files = _tensor(FILES)
         files["properties"]["data"]["items"] = _BASE64
         tensors.append(files)

@@ -174,8 +174,3 @@ def with_sizes(predictions: Columns, sizes: Sequence[tuple[int, int]]) -> Column
         return predictions
     height, width = np.array(sizes).T
     return {**predictions, "width": width, "height": height}
-
-
-def takes_pictures(task: Task) -> bool:
-    """Whether a task's rows are pictures of any size."""
-    return len(task.inputs) == 1 and task.inputs[0] == PICTURE

@@ -10,7 +10,7 @@ There is a reader for each way in which detectors answer:
     Yolo        all in one tensor, before non-maximum suppression: YOLO v3 to v9, v11, v12
     EndToEnd    all in one tensor, after it: YOLO v10 and newer
 
-`read_outputs` in `detection_evidence` chooses one and says why.
+`read_outputs` in `detection_layout` chooses one and says why.
 """
 
 from __future__ import annotations

@@ -7,10 +7,20 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    DataKind,
+    Fact,
+    Field,
+    ModelFiles,
+    Runtime,
+    Task,
+    TaskOptions,
+    rows_of,
+)
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.picture_evidence import (
-    Evidence,
+from mlopsdeploy.tasks.picture_input import (
     example_picture,
     labels_found,
     read_input,
@@ -21,7 +31,7 @@ from mlopsdeploy.tasks.pictures import PICTURE, Pictures
 _ACTIVATIONS = ("none", "sigmoid", "softmax")
 
 
-class ImageClassification:
+class ImageClassification(Task):
     """BGR pictures before, labels after.
 
     Args:
@@ -31,9 +41,11 @@ class ImageClassification:
         activation: what turns the output into probabilities: "none", "sigmoid" or "softmax".
         threshold: two classes: the second is given from this probability on (0.5 when None);
             more: a label is given from this probability on, else none (an empty string).
-        evidence: what was understood about the model, and why.
+        facts: what was understood about the model, and why.
     """
 
+    data: DataKind = "image"
+    finds_objects = False
     inputs = (PICTURE,)
     batch_cost = 8
 
@@ -45,11 +57,11 @@ class ImageClassification:
         labels: Sequence[str],
         activation: str = "none",
         threshold: float | None = None,
-        evidence: Sequence[Evidence] = (),
+        facts: Sequence[Fact] = (),
     ) -> None:
         self.labels = tuple(labels)
         self.threshold = threshold
-        self.evidence = tuple(evidence)
+        self.facts = tuple(facts)
         self.outputs = (
             Field("label", "str"),
             Field("score", "float32"),
@@ -63,15 +75,15 @@ class ImageClassification:
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
         """From what the files say, and from what the model answers to one made-up picture."""
-        takes, evidence = read_input(files, runtime)
+        takes, facts = read_input(files, runtime)
         pictures = Pictures(takes)
         values = runtime.run(pictures.encode(example_picture()))
         tensor, scores, found = _output(files, values)
-        evidence += found
-        activation, why = _activation(files, scores, getattr(runtime, "quantization", {}), tensor)
-        evidence.append(Evidence("scores are", _MEANING[activation], why))
+        facts += found
+        activation, why = _activation(files, scores, runtime.quantization, tensor)
+        facts.append(Fact("scores are", _MEANING[activation], why))
         labels, named = _labels(files, max(scores.shape[1], 2))
-        evidence += named
+        facts += named
         threshold = files.threshold if options.threshold is None else options.threshold
         return cls(
             pictures,
@@ -79,7 +91,7 @@ class ImageClassification:
             labels=labels,
             activation=activation,
             threshold=threshold,
-            evidence=evidence,
+            facts=facts,
         )
 
     def encode(self, columns: Columns) -> Columns:
@@ -126,7 +138,7 @@ def _activate(scores: Array, activation: str) -> Array:
     return scores
 
 
-def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Evidence]]:
+def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Fact]]:
     """The output that holds a number for each class: its name and values as (1, classes)."""
     said = files.said.get("output")
     if said is not None and said not in values:
@@ -142,7 +154,7 @@ def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Eviden
     name = str(said) if said is not None else max(flat, key=lambda name: flat[name].size)
     scores = values[name].reshape(1, -1)
     why = "the YAML" if said else "the only output" if len(values) == 1 else "the most classes"
-    return name, scores, [Evidence("scores", f"{name} ({scores.shape[1]})", why)]
+    return name, scores, [Fact("scores", f"{name} ({scores.shape[1]})", why)]
 
 
 def _activation(
@@ -167,13 +179,13 @@ def _activation(
     return "sigmoid" if one else "softmax", f"the values, {low:.3g} to {high:.3g}"
 
 
-def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Evidence]]:
+def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Fact]]:
     """One name for each class; lists with and without a background line fit either way."""
     labels = files.labels
-    evidence = labels_found(files, classes)
+    facts = labels_found(files, classes)
     offset = files.said.get("label_offset")
     if not labels:
-        return tuple(str(number) for number in range(classes)), evidence
+        return tuple(str(number) for number in range(classes)), facts
     if offset is not None:
         if not isinstance(offset, int):
             raise ModelError(f"{files.name}: label_offset is {offset!r}, not a whole number")
@@ -194,4 +206,4 @@ def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Evid
         labels[number] if 0 <= number < len(labels) else "background" if number < 0 else str(number)
         for number in numbers
     )
-    return names, [*evidence, Evidence("label of class 0", repr(names[0]), why)]
+    return names, [*facts, Fact("label of class 0", repr(names[0]), why)]

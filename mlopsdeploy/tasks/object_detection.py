@@ -1,7 +1,7 @@
 """Pictures in, boxes with label and score out.
 
-Any detector will do: what it takes is found out in `picture_evidence`, what it gives in
-`detection_evidence`; `evidence` keeps what was understood and why.
+Any detector will do: what it takes is found out in `picture_input`, what it gives in
+`detection_layout`; `facts` keeps what was understood and why.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, rows_of
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    DataKind,
+    Fact,
+    Field,
+    ModelFiles,
+    Runtime,
+    Task,
+    TaskOptions,
+    rows_of,
+)
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.detection_evidence import read_outputs
+from mlopsdeploy.tasks.detection_layout import is_pointed, is_yolo, read_outputs
 from mlopsdeploy.tasks.detection_outputs import Reader
-from mlopsdeploy.tasks.grid_evidence import is_pointed, is_yolo
-from mlopsdeploy.tasks.picture_evidence import (
-    Evidence,
+from mlopsdeploy.tasks.picture_input import (
     example_picture,
     labels_found,
     read_input,
@@ -26,7 +35,7 @@ from mlopsdeploy.tasks.picture_evidence import (
 from mlopsdeploy.tasks.pictures import PICTURE, SIZES, Pictures
 
 
-class ObjectDetection:
+class ObjectDetection(Task):
     """BGR pictures before, objects after.
 
     Args:
@@ -35,9 +44,11 @@ class ObjectDetection:
         labels: names of the classes; where a class has none, its number.
         offset: which label belongs to class 0.
         threshold: the least score of an object.
-        evidence: what was understood about the model, and why.
+        facts: what was understood about the model, and why.
     """
 
+    data: DataKind = "image"
+    finds_objects = True
     inputs = (PICTURE,)
     outputs = (
         Field("boxes", "float32", (-1, 4)),
@@ -54,12 +65,12 @@ class ObjectDetection:
         labels: Sequence[str] = (),
         offset: int = 0,
         threshold: float = 0.5,
-        evidence: Sequence[Evidence] = (),
+        facts: Sequence[Fact] = (),
     ) -> None:
         self.labels = tuple(labels)
         self.offset = offset
         self.threshold = threshold
-        self.evidence = tuple(evidence)
+        self.facts = tuple(facts)
         self._pictures = pictures
         self._reader = reader
         # Logits of 0 and 1 are infinite.
@@ -70,22 +81,22 @@ class ObjectDetection:
         """From what the files say, and from what the model answers to one made-up picture."""
         yolo = is_yolo(runtime)
         letterbox = yolo or is_pointed(runtime)
-        takes, evidence = read_input(files, runtime, letterbox=letterbox, from_zero=yolo)
+        takes, facts = read_input(files, runtime, letterbox=letterbox, from_zero=yolo)
         pictures = Pictures(takes)
         values = runtime.run(pictures.encode(example_picture()))
         reader, classes, found = read_outputs(files, runtime, takes, values)
-        evidence += found
+        facts += found
         offset, named = label_offset(files, classes)
-        evidence += named
+        facts += named
         threshold, why = _threshold(files, options)
-        evidence.append(Evidence("threshold", f"{threshold:g}", why))
+        facts.append(Fact("threshold", f"{threshold:g}", why))
         return cls(
             pictures,
             reader,
             labels=files.labels,
             offset=offset,
             threshold=threshold,
-            evidence=evidence,
+            facts=facts,
         )
 
     def encode(self, columns: Columns) -> Columns:
@@ -125,16 +136,16 @@ class ObjectDetection:
         return names
 
 
-def label_offset(files: ModelFiles, classes: int | None) -> tuple[int, list[Evidence]]:
+def label_offset(files: ModelFiles, classes: int | None) -> tuple[int, list[Fact]]:
     """Which label belongs to class 0, and how that is known.
 
     Args:
         files: what the model's files say.
         classes: how many classes it has, a background not counted; None where nothing tells.
     """
-    labels, evidence = files.labels, labels_found(files, classes)
+    labels, facts = files.labels, labels_found(files, classes)
     if not labels:
-        return 0, evidence
+        return 0, facts
     said: Any = files.said.get("label_offset")
     if said is not None:
         if not isinstance(said, int):
@@ -148,7 +159,7 @@ def label_offset(files: ModelFiles, classes: int | None) -> tuple[int, list[Evid
         offset, why = 0, f"{classes} classes for {len(labels)} labels (a guess)"
     else:
         offset, why = 0, "the first label is no background"
-    return offset, [*evidence, Evidence("label of class 0", _label(labels, offset), why)]
+    return offset, [*facts, Fact("label of class 0", _label(labels, offset), why)]
 
 
 def _label(labels: Sequence[str], offset: int) -> str:

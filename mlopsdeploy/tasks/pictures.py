@@ -2,7 +2,7 @@
 
 For every frame of a camera: so in as few passes over the pixels as there can be, and straight
 into the tensor where a quantised model takes pixels as they are. What a model takes is found out
-in `picture_evidence`.
+in `picture_input`.
 """
 
 from __future__ import annotations

@@ -16,9 +16,11 @@ import numpy as np
 from mlopsdeploy.columns import (
     Array,
     Columns,
+    DataKind,
     Field,
     ModelFiles,
     Runtime,
+    Task,
     TaskOptions,
     objects,
     rows_of,
@@ -28,7 +30,7 @@ from mlopsdeploy.errors import ModelError
 _ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
 
 
-class TabularClassification:
+class TabularClassification(Task):
     """Features by name before, labels after.
 
     Args:
@@ -53,6 +55,8 @@ class TabularClassification:
         ModelError: it can't be known which columns the model wants, or in which order.
     """
 
+    data: DataKind = "table"
+    finds_objects = False
     batch_cost = 8192
 
     def __init__(
@@ -79,7 +83,6 @@ class TabularClassification:
         self._one = len(self._tensors) == 1
         if self._one and not names and self._tensors[0].shape in ((), (1,)):
             names = (self._tensors[0].name,)
-        self.matrix: Field | None = None
         if self._one:
             self._check_features(names, self._tensors[0].shape)
             tensor = self._tensors[0]

@@ -16,9 +16,11 @@ from tokenizers import Tokenizer
 from mlopsdeploy.columns import (
     Array,
     Columns,
+    DataKind,
     Field,
     ModelFiles,
     Runtime,
+    Task,
     TaskOptions,
     objects,
 )
@@ -31,7 +33,7 @@ LONG_TEXT = ("head", "head-tail", "chunks")
 _CHARACTERS = 2**18
 
 
-class TextClassification:
+class TextClassification(Task):
     """A tokenizer before, labels after.
 
     Args:
@@ -59,6 +61,8 @@ class TextClassification:
     et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1.
     """
 
+    data: DataKind = "text"
+    finds_objects = False
     batch_cost = 1024
 
     def __init__(

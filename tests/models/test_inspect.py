@@ -46,7 +46,7 @@ def test_inspect_as_json(tflite_models):
         {"name": "picture", "dtype": "float32", "shape": [64, 64, 3]}
     ]
     assert [field["name"] for field in report["outputs"]] == ["label", "score", "scores"]
-    why = {entry["what"]: entry["why"] for entry in report["evidence"]}
+    why = {entry["name"]: entry["source"] for entry in report["facts"]}
     assert why["normalisation"] == "the file's metadata"
 
 
@@ -54,7 +54,7 @@ def test_inspect_of_a_model_that_leaves_nothing_to_find_out():
     result = CliRunner().invoke(app, ["models", "inspect", "fraud", "--json"])
     report = json.loads(result.stdout)
     assert report["task"] == "tabular_classification"
-    assert report["evidence"] == []
+    assert report["facts"] == []
     shown = CliRunner().invoke(app, ["models", "inspect", "fraud"])
     assert "30 × float32: Time, V1," in shown.stdout
     assert "legitimate, fraud (from model.yaml)" in shown.stdout

@@ -5,13 +5,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from mlopsdeploy.columns import Field, objects
+from mlopsdeploy.columns import Field, Task, objects
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve.answers import DEFAULT, Answers, plain
 
 
-class Task:
+class Outputs(Task):
     """A task as far as its outputs go."""
 
     inputs = (Field("x", "float32"),)
@@ -38,7 +38,7 @@ MORE = {"boxes": ("float32", (2,)), "truncated": ("bool", ()), "tokens": ("int64
 
 
 def answers(template=DEFAULT, **task):
-    model = Model("shop", "3", "0" * 64, Task(**{**MORE, **task}), None)
+    model = Model("shop", "3", "0" * 64, Outputs(**{**MORE, **task}), None)
     return Answers(model, "churn", template)
 
 

@@ -29,8 +29,8 @@ def pictures(rectangle):
     return np.stack([rectangle(color, box) for color in ("green", "red", "blue")])
 
 
-def evidence(model):
-    return {entry.what: entry for entry in model.task.evidence}
+def facts(model):
+    return {entry.name: entry for entry in model.task.facts}
 
 
 @pytest.mark.parametrize("name", THREE)
@@ -63,15 +63,15 @@ def test_every_kind_gives_the_same_probabilities(load, pictures):
     ],
 )
 def test_what_was_understood_is_kept(load, name, what, value, why):
-    entry = evidence(load(name))[what]
+    entry = facts(load(name))[what]
     assert entry.value == value
-    assert why in entry.why
+    assert why in entry.source
 
 
 def test_metadata_say_labels_and_normalisation(tflite_models, pictures):
     model = load_model(str(tflite_models / "described.tflite"), threads=1)
     assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
-    assert evidence(model)["normalisation"].why == "the file's metadata"
+    assert facts(model)["normalisation"].source == "the file's metadata"
     assert model.task.labels == ("red", "green", "blue")
 
 
@@ -92,7 +92,7 @@ def test_a_label_file_at_the_file_s_end(tflite_models, pictures):
 def test_labels_with_and_without_a_background(load, pictures, name, labels, why):
     model = load(name, labels=labels)
     assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
-    assert why in evidence(model)["label of class 0"].why
+    assert why in facts(model)["label of class 0"].source
 
 
 def test_one_sigmoid_is_two_classes(load, pictures):
@@ -119,7 +119,7 @@ def test_a_yaml_may_say_it_all(load, pictures):
     said = "labels: [r, g, b]\nactivation: softmax\noutput: output_0\ninput: {color: bgr}"
     model = load("logits", said=said)
     assert list(model.predict({"image": pictures})["label"]) == ["g", "b", "r"]
-    assert evidence(model)["scores are"].why == "the YAML"
+    assert facts(model)["scores are"].source == "the YAML"
 
 
 @pytest.mark.parametrize(

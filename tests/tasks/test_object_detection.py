@@ -59,8 +59,8 @@ def pictures(rectangle):
     )
 
 
-def evidence(model):
-    return {entry.what: entry for entry in model.task.evidence}
+def facts(model):
+    return {entry.name: entry for entry in model.task.facts}
 
 
 @pytest.mark.parametrize("name", DETECTORS)
@@ -98,12 +98,12 @@ def test_boxes_are_relative_to_the_picture_whatever_its_shape(load, rectangle, n
 
 
 def test_each_order_of_outputs_is_told_by_names_or_values(load):
-    assert "the name" in evidence(load("named"))["scores"].why
+    assert "the name" in facts(load("named"))["scores"].source
     for name in ("tf1_order", "tf2_order", "maker_order"):
-        assert "classes are whole numbers" in evidence(load(name))["scores"].why
-    said = evidence(load("post_process"))
+        assert "classes are whole numbers" in facts(load(name))["scores"].source
+    said = facts(load("post_process"))
     assert said["a box is"].value == "y1 x1 y2 x2"
-    assert "TFLite_Detection_PostProcess" in said["a box is"].why
+    assert "TFLite_Detection_PostProcess" in said["a box is"].source
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_each_order_of_outputs_is_told_by_names_or_values(load):
     ],
 )
 def test_what_was_understood_is_kept(load, name, what, value):
-    assert evidence(load(name))[what].value == value
+    assert facts(load(name))[what].value == value
 
 
 @pytest.mark.parametrize(
@@ -138,17 +138,17 @@ def test_what_was_understood_is_kept(load, name, what, value):
 )
 def test_the_label_offset_is_found(load, pictures, name, labels, first, why):
     model = load(name, labels=labels)
-    entry = evidence(model)["label of class 0"]
+    entry = facts(model)["label of class 0"]
     assert entry.value == repr(first)
-    assert why in entry.why
+    assert why in entry.source
     assert list(model.predict({"image": pictures[:1]})["label"][0]) == ["green"]
 
 
 def test_metadata_name_outputs_unless_the_values_belie_them(load):
-    said = evidence(load("listed_described"))
-    assert said["scores"].why == "the name in the metadata 'score' and the shape"
-    assert said["a box is"].why == "the file's metadata"
-    assert "classes are whole numbers" in evidence(load("misnamed"))["scores"].why
+    said = facts(load("listed_described"))
+    assert said["scores"].source == "the name in the metadata 'score' and the shape"
+    assert said["a box is"].source == "the file's metadata"
+    assert "classes are whole numbers" in facts(load("misnamed"))["scores"].source
 
 
 def test_boxes_with_key_points_around_a_grid(load, pictures):
@@ -157,12 +157,12 @@ def test_boxes_with_key_points_around_a_grid(load, pictures):
     found = model.predict({"image": pictures})
     assert [list(labels) for labels in found["label"]] == [["thing"], ["thing"], [], ["thing"]]
     np.testing.assert_allclose(found["boxes"][0], [BOX], atol=0.02)
-    assert evidence(model)["grid"].value == "224 points, strides [8, 16]"
-    assert evidence(model)["resizing"].value == "letterbox"
+    assert facts(model)["grid"].value == "224 points, strides [8, 16]"
+    assert facts(model)["resizing"].value == "letterbox"
 
 
 def test_boxes_that_are_not_sorted_are_suppressed_here(load):
-    assert evidence(load("best_class"))["overlaps"].value == "non-maximum suppression here"
+    assert facts(load("best_class"))["overlaps"].value == "non-maximum suppression here"
 
 
 def test_the_label_offset_can_be_said(load, pictures):
@@ -196,7 +196,7 @@ def test_metadata_say_labels_anchors_and_threshold(tflite_models, pictures):
     model = load_model(str(tflite_models / "raw_described.tflite"), threads=1)
     found = model.predict({"image": pictures})
     assert [list(labels) for labels in found["label"]] == [["green"], ["red"], [], ["blue"]]
-    assert evidence(model)["anchors"].why == "the file's metadata"
+    assert facts(model)["anchors"].source == "the file's metadata"
 
 
 def test_ultralytics_metadata_say_labels(tflite_models, pictures):
@@ -207,7 +207,7 @@ def test_ultralytics_metadata_say_labels(tflite_models, pictures):
 def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
     roles = "{boxes: output_0, classes: output_1, scores: output_2, count: output_3}"
     model = load("tf1_order", said=f"outputs: {roles}\nlabels: [red, green, blue]")
-    assert evidence(model)["scores"].why == "the YAML"
+    assert facts(model)["scores"].source == "the YAML"
     assert list(model.predict({"image": pictures[:1]})["label"][0]) == ["green"]
     strides = "[16, 32, 64, 128, 256, 512]"
     model = load("raw_ssd", said=f"boxes: {{size: [64, 64], strides: {strides}}}")

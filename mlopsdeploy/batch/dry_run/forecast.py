@@ -121,7 +121,7 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
 def _names(model: Model) -> list[str]:
     """The precisions to measure: the chosen one first, then float32, which others differ from."""
     chosen = model.runtime.precision
-    others = getattr(type(model.runtime), "precisions", ())
+    others = model.runtime.precisions
     return list(dict.fromkeys([chosen, *sorted(others, key=lambda name: name != "float32")]))
 
 

@@ -17,7 +17,6 @@ from mlopsdeploy.batch.job import AHEAD, WINDOW, Job
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.columns import Array
 from mlopsdeploy.core.planner import Rows
-from mlopsdeploy.data.matching import takes_pictures
 from mlopsdeploy.data.sources import Chunk, Source, chunks
 
 READ_SECONDS = 5.0  # to count rows; beyond that their number follows from the share read
@@ -80,7 +79,7 @@ def take_survey(work: Job, source: Source) -> Survey:
     """Read, without parsing, for some seconds; keep windows at equal distances."""
     rows = min(work.batch_size * WINDOW, WINDOW_ROWS)
     room = min(max(SAMPLE_ROWS // rows, IN_FLIGHT), MOST_WINDOWS)
-    if takes_pictures(work.model.task):
+    if work.model.task.data == "image":
         room = PICTURE_WINDOWS
     survey = Survey([], limit=work.limit)
     share: float | None = 0.0

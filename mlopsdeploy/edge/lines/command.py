@@ -146,9 +146,8 @@ def _outputs(settings: EdgeSettings, model: Model, *, on_terminal: bool) -> Iter
         keep = not comes_again(str(settings.lines))
         yield Output(JsonLines(settings.events or "-", echo=settings.echo, keep=keep))
     if sys.stdout.isatty() and settings.events != "-":
-        labels: Sequence[str] = getattr(model.task, "labels", ())
         typed = settings.lines == "-" and sys.stdin.isatty()
-        yield Output(Readable(Console(highlight=False), labels, echo=not typed))
+        yield Output(Readable(Console(highlight=False), model.task.labels, echo=not typed))
 
 
 class _Told:

@@ -56,12 +56,12 @@ def parser_for(model: Model) -> Parser:
         ConfigError: it takes neither text nor rows of numbers.
     """
     fields = model.task.inputs
-    matrix: Field | None = getattr(model.task, "matrix", None)
+    matrix = model.task.matrix
     if matrix is not None or all(not one.shape for one in fields):
         if len(fields) == 1 and fields[0].dtype == "str":
             return Texts(fields[0].name)
         return Rows(fields, matrix)
-    what = "pictures: name --camera" if fields[0].name == "image" else "arrays, not lines"
+    what = "pictures: name --camera" if model.task.data == "image" else "arrays, not lines"
     raise ConfigError(f"--model {model.name}: takes {what}")
 
 

@@ -81,7 +81,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
         ],
         "example": endpoint.example(),
         "labels": endpoint.answers.labels,
-        "threshold": getattr(model.task, "threshold", None),
+        "threshold": model.task.threshold,
         "answer": endpoint.answers.template,
     }
 

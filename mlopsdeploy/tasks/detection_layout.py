@@ -2,7 +2,7 @@
 
 Names are looked at first, then shapes; what is left open is decided by what the model really
 gives for a made-up picture. Only where all of that is silent the order of the outputs decides, and
-the evidence says so. In a `model.yaml`, for what can't be found out:
+the facts says so. In a `model.yaml`, for what can't be found out:
 
     outputs:
       boxes: StatefulPartitionedCall:1      # tensors by role: boxes, scores, classes, count
@@ -18,25 +18,244 @@ the evidence says so. In a `model.yaml`, for what can't be found out:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, ModelFiles, Runtime
+from mlopsdeploy.columns import Array, Columns, Fact, ModelFiles, Runtime
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.detection_outputs import (
     Anchored,
+    Coordinates,
+    EndToEnd,
     GivenAnchors,
     Listed,
+    Pointed,
     Reader,
     Scored,
+    Yolo,
     beyond_one,
+    grid_points,
     which_are_scores,
+    yolo_positions,
 )
-from mlopsdeploy.tasks.grid_evidence import GridFinder, is_pointed, is_yolo
-from mlopsdeploy.tasks.output_evidence import ROLES, Answer, OutputFinder
-from mlopsdeploy.tasks.picture_evidence import starts_with_background
+from mlopsdeploy.tasks.picture_input import starts_with_background
 from mlopsdeploy.tasks.pictures import PictureInput
 from mlopsdeploy.tasks.ssd import Ssd
+
+Answer = tuple[Reader, int | None, list[Fact]]
+"""The reader, the number of classes without a background (None where nothing tells), and why."""
+
+ROLES = ("boxes", "scores", "classes", "count")
+_KEYS = {*ROLES, "order", "coordinates", "objectness", "logits"}
+_ORDERS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "centre x y, width, height"}
+
+
+class OutputFinder:
+    """Looks at a detector's outputs and notes what it finds.
+
+    Args:
+        files: what its files say.
+        runtime: its tensors.
+        takes: its input.
+        values: what it gave for one picture.
+    """
+
+    def __init__(
+        self, files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
+    ) -> None:
+        said = files.said.get("outputs") or {}
+        unknown = set(said) - _KEYS if isinstance(said, Mapping) else {str(said)}
+        if unknown:
+            raise ModelError(
+                f"{files.name}: unknown key {min(unknown)!r} under 'outputs' in its YAML; "
+                f"there are {', '.join(sorted(_KEYS))}"
+            )
+        self.said: Mapping[str, Any] = said
+        self.files, self.takes, self.values = files, takes, values
+        self.quantization = runtime.quantization
+        self.names = [field.name for field in runtime.outputs]
+        self.facts: list[Fact] = []
+
+    def note(self, what: str, value: str, why: str) -> None:
+        """Keep one finding."""
+        self.facts.append(Fact(what, value, why))
+
+    def logits(self, scores: Array) -> bool:
+        """Whether scores still want a sigmoid."""
+        if "logits" in self.said:
+            logits, why = bool(self.said["logits"]), "the YAML"
+        else:
+            low, high = float(scores.min()), float(scores.max())
+            # Logits are far below 0 wherever there is no object, which is nearly everywhere.
+            logits = low < -0.05 or high > 1.05
+            why = f"the values, {low:.2g} to {high:.2g}"
+        self.note("scores are", "logits: a sigmoid follows" if logits else "probabilities", why)
+        return logits
+
+    def coordinates(self, boxes: Array, order: str, why: str) -> Coordinates:
+        """How boxes are written, the order being this one unless something else is said."""
+        said = self.said.get("order", self.files.metadata.get("box_order"))
+        if said is not None:
+            order, why = str(said), "the YAML" if "order" in self.said else "the file's metadata"
+        if order not in _ORDERS:
+            raise ModelError(
+                f"{self.files.name}: outputs.order is {order!r}; use {', '.join(_ORDERS)}"
+            )
+        self.note("a box is", _ORDERS[order], why)
+        if "coordinates" in self.said:
+            unit = self.said["coordinates"]
+            if unit not in ("pixels", "relative"):
+                raise ModelError(
+                    f"{self.files.name}: outputs.coordinates is {unit!r}; use pixels or relative"
+                )
+            pixels, why = unit == "pixels", "the YAML"
+        elif self.files.metadata.get("pixels"):
+            pixels, why = True, "the file's metadata"
+        elif len(boxes):
+            # Centres: what stands for nothing may be many pictures wide, but lies within one.
+            centres = boxes[:, :2] if order == "xywh" else (boxes[:, :2] + boxes[:, 2:]) / 2
+            pixels = beyond_one(centres)
+            why = f"the values: centres up to {float(centres.max()):.4g}"
+        else:
+            pixels, why = False, "the custom (no box to see it by yet)"
+        self.note("coordinates", "pixels of the input" if pixels else "relative", why)
+        return Coordinates(order, self.takes.size, pixels)
+
+    def describe(self, name: str) -> str:
+        """An output and its shape, for people."""
+        return f"{name} {shape_of(self.values[name][0])}"
+
+    def unclear(self) -> ModelError:
+        """The error for outputs that fit nothing known."""
+        shapes = ", ".join(self.describe(name) for name in self.names)
+        if sum(value.ndim >= 4 for value in self.values.values()) == len(self.names) > 1:
+            return ModelError(
+                f"{self.files.name}: gives raw feature maps ({shapes}); export it with its boxes "
+                "decoded"
+            )
+        return ModelError(
+            f"{self.files.name}: gives {shapes}, and it can't be known which are boxes and scores; "
+            "name them under 'outputs:' in a YAML beside the file, or say 'task: "
+            "image_classification' there (other tasks on pictures are not supported)"
+        )
+
+
+def shape_of(value: Array) -> str:
+    """The shape of an output for one picture, for people."""
+    return f"({'×'.join(str(size) for size in value.shape)})" if value.ndim else "(one)"
+
+
+# ---------------------------------------------------------------- one tensor, or a grid
+
+_COARSE = 1 / 16  # a step of quantisation that leaves no score worth the name
+
+
+def is_yolo(runtime: Runtime) -> bool:
+    """Whether the shapes are those of a detector that answers in one tensor."""
+    flat = [field.shape for field in runtime.outputs if len(field.shape) == 2]
+    return len(flat) == 1 and min(flat[0]) >= 5
+
+
+def is_pointed(runtime: Runtime) -> bool:
+    """Whether the shapes are those of MediaPipe's detectors: boxes with key points, and scores."""
+    shapes = [field.shape for field in runtime.outputs]
+    return (
+        len(shapes) == 2
+        and all(len(shape) == 2 for shape in shapes)
+        and shapes[0][0] == shapes[1][0] > 100
+        and min(shapes[0][1], shapes[1][1]) == 1
+        and max(shapes[0][1], shapes[1][1]) in range(6, 100, 2)
+    )
+
+
+class GridFinder(OutputFinder):
+    """Tells the kinds of them apart."""
+
+    def one_tensor(self) -> Answer:
+        """A YOLO of any version."""
+        name = next(name for name in self.names if self.values[name].ndim == 3)
+        value = self.values[name][0]
+        quantization = self.quantization.get(name)
+        if quantization and quantization.scale > _COARSE:
+            raise ModelError(
+                f"{self.files.name}: its output is quantised in steps of {quantization.scale:.3g}, "
+                "too coarse for scores from 0 to 1; export it with coordinates relative to the "
+                "picture, or as float"
+            )
+        places = yolo_positions(self.takes.size)
+        known = {places, 3 * places}
+        if value.shape[1] == 6 and value.shape[0] not in known and _is_end_to_end(value):
+            return self._end_to_end(name, value)
+        transposed = value.shape[1] > value.shape[0]
+        if {value.shape[0], value.shape[1]} & known:
+            transposed = value.shape[1] in known
+        columns = value if transposed else value.T
+        if min(columns.shape) < 5:
+            raise ModelError(f"{self.files.name}: {name} {value.shape} is no output of a detector")
+        shape = "columns first" if transposed else "a row for each box"
+        self.note("output", f"{name} {shape_of(value)}: YOLO, {shape}", "the shape")
+        objectness = self._objectness(columns, places, transposed=transposed)
+        left = len(columns) - 4 - objectness
+        classes = len(self.files.labels) if 0 < len(self.files.labels) < left else left
+        rest = f", {left - classes} more columns left unread" if left > classes else ""
+        self.note("classes", f"{classes}{rest}", "the columns" + " and the labels" * bool(rest))
+        logits = self.logits(columns[4 : 5 + classes if objectness else 4 + classes])
+        coordinates = self.coordinates(columns[:4].T, "xywh", "the custom of YOLO")
+        reader = Yolo(name, coordinates, transposed, objectness, classes, logits)
+        return reader, classes, self.facts
+
+    def _end_to_end(self, name: str, value: Array) -> Answer:
+        self.note(
+            "output",
+            f"{name} {shape_of(value)}: x1, y1, x2, y2, score, class of objects",
+            "the shape and the values: column 5 holds whole numbers, corners are in order",
+        )
+        coordinates = self.coordinates(value[:, :4], "xyxy", "the values")
+        return EndToEnd(name, coordinates), None, self.facts
+
+    def _objectness(self, columns: Array, places: int, *, transposed: bool) -> bool:
+        labels = len(self.files.labels)
+        for answer, why in (
+            (self.said.get("objectness"), "the YAML"),
+            (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
+            (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
+            (True if columns.shape[1] == 3 * places else None, f"three boxes at {places} places"),
+            (False if transposed else None, "columns come first, as in YOLO v8 and newer"),
+            (len(columns) == 85, "the number of columns (a guess)"),
+        ):
+            if answer is not None:
+                self.note("objectness", "column 4" if answer else "none", why)
+                return bool(answer)
+        raise AssertionError
+
+    def pointed(self) -> Answer:
+        """Boxes with key points around the points of a grid."""
+        scores, boxes = sorted(self.names, key=lambda name: self.values[name].shape[2])
+        why = "the shape: boxes with key points, and a score for each"
+        self.note("boxes", self.describe(boxes), why)
+        self.note("scores", self.describe(scores), why)
+        grids = grid_points(self.takes.size, self.values[boxes].shape[1])
+        if grids is None:
+            raise self.unclear()
+        points, strides = grids
+        self.note(
+            "grid", f"{len(points)} points, strides {strides}", "their number: as MediaPipe's"
+        )
+        logits = self.logits(self.values[scores][0])
+        return Pointed(boxes, scores, points, self.takes.size, logits), 1, self.facts
+
+
+def _is_end_to_end(rows: Array) -> bool:
+    """Whether these are corners, score and class; rows that are all 0 stand for nothing."""
+    scores, classes = rows[:, 4], rows[:, 5]
+    ordered = (rows[:, 2:4] >= rows[:, :2]).all(axis=1).mean() > 0.95
+    whole = (classes == np.rint(classes)).all() and (classes >= 0).all()
+    return bool(ordered and whole and (scores >= 0).all() and (scores <= 1.0001).all())
+
+
+# ---------------------------------------------------------------- several tensors
 
 # The first that matches: "class_scores" are scores, "num_classes" is a count.
 _NAMES = {
@@ -211,13 +430,13 @@ class RoleFinder(OutputFinder):
                 coordinates,
                 settled=not self.unsettled,
             )
-            return reader, None, self.evidence
+            return reader, None, self.facts
         logits = self.logits(scores)
         self.note("overlaps", "non-maximum suppression here", "scores are not sorted, no count")
         return (
             Scored(roles["boxes"], roles["scores"], classes, coordinates, logits),
             None,
-            self.evidence,
+            self.facts,
         )
 
     def _raw(self, roles: dict[str, str], boxes: Array, scores: Array) -> Answer:
@@ -239,7 +458,7 @@ class RoleFinder(OutputFinder):
             reader: Reader = Scored(
                 roles["boxes"], roles["scores"], None, coordinates, logits, background
             )
-            return reader, classes, self.evidence
+            return reader, classes, self.facts
         if "anchors" in metadata and "boxes" not in self.files.said:
             logits = bool(metadata["sigmoid"])
             self.note("scores are", "logits" if logits else "probabilities", "the file's metadata")
@@ -251,7 +470,7 @@ class RoleFinder(OutputFinder):
                 f"{len(ssd.anchors)} anchors"
             )
         classes = columns - (ssd.background is not None)
-        return Anchored(roles["boxes"], roles["scores"], ssd, logits), classes, self.evidence
+        return Anchored(roles["boxes"], roles["scores"], ssd, logits), classes, self.facts
 
     def _anchors(self, boxes: Array, columns: int) -> Ssd | None:
         said = self.files.said.get("boxes")

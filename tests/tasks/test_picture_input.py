@@ -2,10 +2,9 @@
 
 import pytest
 
-from mlopsdeploy.columns import Field, ModelFiles
+from mlopsdeploy.columns import Field, ModelFiles, Quantization
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.runtimes.tflite_file import Quantization
-from mlopsdeploy.tasks.picture_evidence import read_input
+from mlopsdeploy.tasks.picture_input import read_input
 from mlopsdeploy.tasks.pictures import Pictures
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -34,8 +33,8 @@ def files(said=None, **metadata):
 
 
 def understood(tensors, found=None, **how):
-    made, evidence = read_input(found or files(), tensors, **how)
-    return made, {entry.what: entry for entry in evidence}
+    made, facts = read_input(found or files(), tensors, **how)
+    return made, {entry.name: entry for entry in facts}
 
 
 @pytest.mark.parametrize(
@@ -73,9 +72,9 @@ def understood(tensors, found=None, **how):
 )
 def test_normalisation_and_where_it_is_from(said, metadata, quantization, expected, why):
     tensors = Tensors(quantization=Quantization(*quantization) if quantization else None)
-    made, evidence = understood(tensors, files(said, **metadata))
+    made, facts = understood(tensors, files(said, **metadata))
     assert (made.mean, made.std) == expected
-    assert why in evidence["normalisation"].why
+    assert why in facts["normalisation"].source
 
 
 def test_a_quantisation_unlike_any_other_spreads_the_pixels_over_it():
@@ -85,9 +84,9 @@ def test_a_quantisation_unlike_any_other_spreads_the_pixels_over_it():
 
 
 def test_yolo_takes_zero_to_one_in_a_letterbox():
-    made, evidence = understood(Tensors(), letterbox=True, from_zero=True)
+    made, facts = understood(Tensors(), letterbox=True, from_zero=True)
     assert (made.mean, made.std, made.letterbox) == ((0,), (255,), True)
-    assert "a guess" in evidence["normalisation"].why
+    assert "a guess" in facts["normalisation"].source
     made, _ = understood(Tensors(), files({"resize": "stretch"}), letterbox=True)
     assert not made.letterbox
 

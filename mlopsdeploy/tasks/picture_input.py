@@ -1,7 +1,7 @@
 """What size, colours and numbers of a picture a model takes, and how that is known.
 
 The YAML beside a model comes first, then what its own file says, then its quantisation and the
-beginning of its graph; what is left is guessed, and the evidence calls it a guess. In a
+beginning of its graph; what is left is guessed, and the facts calls it a guess. In a
 `model.yaml`:
 
     input:
@@ -15,12 +15,12 @@ beginning of its graph; what is left is guessed, and the evidence calls it a gue
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
 
-from mlopsdeploy.columns import Array, Field, ModelFiles, Runtime
+from mlopsdeploy.columns import Array, Fact, Field, ModelFiles, Runtime
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.pictures import CHANNELS, PictureInput, Pictures
 
@@ -30,17 +30,9 @@ _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
 _BACKGROUND = {"", "???", "background", "__background__", "_background_", "bg", "dummy", "none"}
 
 
-class Evidence(NamedTuple):
-    """One thing understood about a model."""
-
-    what: str
-    value: str
-    why: str
-
-
 def read_input(
     files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
-) -> tuple[PictureInput, list[Evidence]]:
+) -> tuple[PictureInput, list[Fact]]:
     """What a model takes, and how that is known.
 
     Args:
@@ -63,24 +55,24 @@ def read_input(
             "are size, color, mean, std and resize"
         )
     tensor = _picture_tensor(files, runtime)
-    quantization = getattr(runtime, "quantization", {}).get(tensor.name)
+    quantization = runtime.quantization.get(tensor.name)
     dtype = quantization.dtype if quantization else tensor.dtype
     shape = "×".join("?" if size < 0 else str(size) for size in tensor.shape)
     steps = f", a step is {quantization.scale:.6g}" if quantization else ""
-    evidence = [Evidence("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file")]
+    facts = [Fact("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file")]
 
     first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
     size, why = _size(files, said, tensor.shape[1:] if first else tensor.shape[:2])
     layout = ", channels first" if first else ""
-    evidence.append(Evidence("size", f"{size[0]} high, {size[1]} wide{layout}", why))
+    facts.append(Fact("size", f"{size[0]} high, {size[1]} wide{layout}", why))
     color, why = _color(files, said, tensor.shape[0 if first else 2])
-    evidence.append(Evidence("colour", color.upper() if color != "gray" else "grey", why))
+    facts.append(Fact("colour", color.upper() if color != "gray" else "grey", why))
     resize = said.get("resize")
     if resize not in (None, "stretch", "letterbox"):
         raise ModelError(f"{files.name}: input.resize is {resize!r}; use stretch or letterbox")
     letterbox = resize == "letterbox" if resize else letterbox
     why = "the YAML" if resize else "the custom of such models"
-    evidence.append(Evidence("resizing", "letterbox" if letterbox else "stretch", why))
+    facts.append(Fact("resizing", "letterbox" if letterbox else "stretch", why))
 
     mean, std, why = _normalization(
         files, said, quantization, dtype, CHANNELS[color], from_zero=from_zero
@@ -97,11 +89,11 @@ def read_input(
         quantization.scale if quantization else 0.0,
         quantization.zero_point if quantization else 0,
     )
-    evidence.append(Evidence("normalisation", _formula(mean, std), why))
-    evidence.append(
-        Evidence("pixels become", Pictures(takes).path, "the cheapest way that is right to a step")
+    facts.append(Fact("normalisation", _formula(mean, std), why))
+    facts.append(
+        Fact("pixels become", Pictures(takes).path, "the cheapest way that is right to a step")
     )
-    return takes, evidence
+    return takes, facts
 
 
 def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
@@ -251,11 +243,11 @@ def starts_with_background(labels: tuple[str, ...]) -> bool:
     return bool(labels) and labels[0].strip().lower() in _BACKGROUND
 
 
-def labels_found(files: ModelFiles, classes: int | None) -> list[Evidence]:
+def labels_found(files: ModelFiles, classes: int | None) -> list[Fact]:
     """Which labels there are and where they stand."""
     if not files.labels:
         many = {None: "classes by number", 1: "one class, 0"}.get(classes)
         many = many or f"{classes} classes by number"
-        return [Evidence("labels", many, "no label file beside the model, none within")]
+        return [Fact("labels", many, "no label file beside the model, none within")]
     first = ", ".join(files.labels[:4]) + (", …" if len(files.labels) > 4 else "")
-    return [Evidence("labels", f"{len(files.labels)}: {first}", files.labels_from)]
+    return [Fact("labels", f"{len(files.labels)}: {first}", files.labels_from)]
