@@ -9,7 +9,7 @@ from rich.console import Console
 
 from mlopsdeploy.choose import assumptions, configs, show
 from mlopsdeploy.choose.decide import decide
-from mlopsdeploy.choose.measure import measure
+from mlopsdeploy.choose.measurements import measure
 from mlopsdeploy.choose.questions import interview
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.errors import ConfigError

@@ -53,14 +53,14 @@ def bench_batch(
     own = ("config", "seconds", "precisions", "json_report")
     flags = {key: value for key, value in locals().items() if key not in own}
     try:
-        from mlopsdeploy.batch import bench as measuring
+        from mlopsdeploy.bench import batch
     except ModuleNotFoundError as error:
         import_failed("batch", error)
     from mlopsdeploy.settings import BatchSettings, load
 
     settings = load(BatchSettings, config, flags)
-    found = measuring.bench_batch(settings, seconds=seconds, precisions=precisions)
-    report(found, measuring.show, json_report)
+    found = batch.bench_batch(settings, seconds=seconds, precisions=precisions)
+    report(found, batch.show, json_report)
 
 
 @bench.command("serve")
@@ -89,13 +89,13 @@ def bench_serve(
     own = ("config", "row", "seconds", "json_report")
     flags = {key: value for key, value in locals().items() if key not in own}
     try:
-        from mlopsdeploy.serve import bench as measuring
+        from mlopsdeploy.bench import serve
     except ModuleNotFoundError as error:
         import_failed("serve", error)
     from mlopsdeploy.settings import ServeSettings, load
 
-    found = measuring.bench_serve(load(ServeSettings, config, flags), row=row, seconds=seconds)
-    report(found, measuring.show, json_report)
+    found = serve.bench_serve(load(ServeSettings, config, flags), row=row, seconds=seconds)
+    report(found, serve.show, json_report)
 
 
 @bench.command("edge")
@@ -149,16 +149,16 @@ def bench_edge(
     outputs = [name for name, wanted in (("events", events), ("save", save)) if wanted]
     try:
         if settings.lines is None:
-            from mlopsdeploy.edge import bench as measuring
+            from mlopsdeploy.bench import edge
         else:
-            from mlopsdeploy.edge.lines import bench as measuring_lines
+            from mlopsdeploy.bench import edge_lines
     except ModuleNotFoundError as error:
         import_failed("edge", error)
     if settings.lines is None:
-        found = measuring.bench_edge(settings, outputs=outputs, seconds=seconds)
-        report(found, measuring.show, json_report)
+        found = edge.bench_edge(settings, outputs=outputs, seconds=seconds)
+        report(found, edge.show, json_report)
         return
     if outputs:
         raise ConfigError(f"--{outputs[0]} is for a camera; lines are always written")
-    found = measuring_lines.bench_lines(settings, seconds=seconds)
-    report(found, measuring_lines.show, json_report)
+    found = edge_lines.bench_lines(settings, seconds=seconds)
+    report(found, edge_lines.show, json_report)

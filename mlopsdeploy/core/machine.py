@@ -1,4 +1,4 @@
-"""This machine, as a process sees it: cores that it may use, memory held, processor time taken.
+"""This machine, as a process sees it: cores that it may use, memory held, time taken, a free port.
 
 Figures of memory and time are read from /proc and are 0 where a system has none, unless said.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,6 +69,15 @@ def name() -> str:
     lines = _text(ROOT / "proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return f"{core_count()} cores of {next(names, processor)}, {platform.system()}"
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port of this machine that nobody listens at."""
+    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind) as probe:
+        probe.bind(address)
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def resident_memory(pid: int | str = "self") -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.bench.measure import made_up_rows, rows_that_fit
+from mlopsdeploy.bench.speed import made_up_rows, rows_that_fit
 from mlopsdeploy.columns import Array, Columns, rows_of
 from mlopsdeploy.convert.parity import difference
 from mlopsdeploy.core.model import Model

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mlopsdeploy.bench import measure
+from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Field, ModelFiles
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.loading import load_model, prepare_model
@@ -102,8 +102,8 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
         MlopsDeployError: see `load_model`.
     """
     model = load_model(reference, runtime=runtime)
-    columns = measure.made_up_rows(model, measure.rows_that_fit(model, ROWS))
-    rate = measure.rows_per_second(model, columns, BATCH_SECONDS)
+    columns = speed.made_up_rows(model, speed.rows_that_fit(model, ROWS))
+    rate = speed.rows_per_second(model, columns, BATCH_SECONDS)
     memory = resident_memory()
     alone = load_model(reference, runtime=runtime, threads=1)
     return {
@@ -111,7 +111,7 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
         "precision": model.runtime.precision,
         "cores": core_count(),
         "rows_per_second": round(rate, 1),
-        "row_ms": measure.one_row(alone, columns, ROW_SECONDS),
+        "row_ms": speed.one_row(alone, columns, ROW_SECONDS),
         "memory": memory,
     }
 
@@ -212,16 +212,16 @@ def _fields(fields: list[dict[str, Any]]) -> str:
 def _speed_table(speeds: list[dict[str, Any]]) -> Table:
     right = ("rows/s", "one row, ms", "p99", "memory")
     table = plain_table("here, on", *right, right=right)
-    for speed in speeds:
-        if "failed" in speed:
-            table.add_row(speed["runtime"], speed["failed"])
+    for row in speeds:
+        if "failed" in row:
+            table.add_row(row["runtime"], row["failed"])
             continue
         table.add_row(
-            f"{speed['runtime']} {speed['precision']}",
-            f"{speed['rows_per_second']:,.0f}",
-            f"{speed['row_ms']['p50']:.3g}",
-            f"{speed['row_ms']['p99']:.3g}",
-            size(speed["memory"]),
+            f"{row['runtime']} {row['precision']}",
+            f"{row['rows_per_second']:,.0f}",
+            f"{row['row_ms']['p50']:.3g}",
+            f"{row['row_ms']['p99']:.3g}",
+            size(row["memory"]),
         )
     return table
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from mlopsdeploy.convert.child import appearing
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.hub import is_hub_id
-from mlopsdeploy.package import checks, measure, targets
+from mlopsdeploy.package import checks, sizing, targets
 from mlopsdeploy.package.checks import Check
 from mlopsdeploy.package.lock import make_lock
 from mlopsdeploy.package.model_files import pack
@@ -276,7 +276,7 @@ def _measure(
     plan: Plan,
     folder: Path,
     log: Callable[[str], None],
-) -> measure.Measured:
+) -> sizing.Measured:
     """Run what was packaged, with the models where they are now."""
     log(f"measuring: {plan.strategy} runs for a few seconds")
     place = f"{plan.home}/models" if plan.on_machine else MODELS
@@ -288,11 +288,11 @@ def _measure(
 
     if isinstance(settings, ServeSettings):
         models = [{key: here(value) for key, value in one.items()} for one in packaged["models"]]
-        return measure.measure_server({**packaged, "models": models}, plan.models[0].name, folder)
+        return sizing.measure_server({**packaged, "models": models}, plan.models[0].name, folder)
     assert isinstance(settings, BatchSettings)
     config = {**packaged, "model": here(packaged["model"]), "input": settings.input}
     config.pop("engine", None)
-    return measure.measure_batch(config, Path.cwd())
+    return sizing.measure_batch(config, Path.cwd())
 
 
 # ---------------------------------------------------------------- what a person sees
@@ -310,7 +310,7 @@ def _show(console: Console, plan: Plan, folder: Path, checked: list[Check]) -> N
         unit = "requests/s" if plan.strategy == "serve" else "rows/s"
         line(
             "measured",
-            f"{plan.measured.memory / measure.MIB:.0f} MiB, {plan.measured.per_second:,.0f} {unit} "
+            f"{plan.measured.memory / sizing.MIB:.0f} MiB, {plan.measured.per_second:,.0f} {unit} "
             f"({plan.measured.how})",
         )
     for one in checked:

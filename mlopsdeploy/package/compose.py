@@ -6,8 +6,8 @@ import math
 
 from mlopsdeploy.package import kubernetes
 from mlopsdeploy.package.images import image_files
-from mlopsdeploy.package.measure import MIB
 from mlopsdeploy.package.plan import Plan
+from mlopsdeploy.package.sizing import MIB
 
 
 def compose(plan: Plan) -> dict[str, str]:

@@ -7,9 +7,9 @@ import re
 from pathlib import PurePosixPath
 
 from mlopsdeploy.package import kubernetes
-from mlopsdeploy.package.measure import MIB
 from mlopsdeploy.package.plan import DATA, MODELS, USER, VENV, Plan
 from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.sizing import MIB
 
 # The release of Debian decides glibc, which `lock.PLATFORMS` counts on.
 DEBIAN = "bookworm"

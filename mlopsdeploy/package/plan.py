@@ -16,7 +16,7 @@ import yaml
 from mlopsdeploy import __version__
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.lock import Lock
-from mlopsdeploy.package.measure import Measured
+from mlopsdeploy.package.sizing import Measured
 
 Strategy = Literal["serve", "batch", "edge"]
 TARGETS: Mapping[Strategy, tuple[str, ...]] = {

@@ -10,10 +10,10 @@ from mlopsdeploy.package.compose import compose
 from mlopsdeploy.package.cron import cron
 from mlopsdeploy.package.images import device, docker, image_files, lines_folder
 from mlopsdeploy.package.kserve import kserve
-from mlopsdeploy.package.measure import MIB
 from mlopsdeploy.package.plan import DATA, USER, Plan
 from mlopsdeploy.package.ray import ray
 from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.sizing import MIB
 from mlopsdeploy.package.systemd import systemd
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.loading import prepare_model
+from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import logs, server
 from mlopsdeploy.settings import ServeSettings
@@ -44,7 +45,7 @@ def run_serve(settings: ServeSettings) -> None:
             )
     server.check_address(settings.host, settings.port)
     if not settings.port:
-        settings = settings.model_copy(update={"port": server.free_port(settings.host)})
+        settings = settings.model_copy(update={"port": free_port(settings.host)})
     for served in settings.models:
         running = settings.running(served)
         # Compiled here, once, rather than by each worker; and what is wrong is said at once.

@@ -174,15 +174,6 @@ def check_address(host: str, port: int) -> None:
             raise ConfigError(f"--port: {host}:{port} {reason}; choose another one") from error
 
 
-def free_port(host: str) -> int:
-    """A port of this machine that nobody listens at."""
-    family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind) as probe:
-        probe.bind(address)
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def working_folder() -> Iterator[Path]:
     """Where workers count their requests and leave word for the parent."""

@@ -14,10 +14,10 @@ import pyarrow.parquet
 import pytest
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.batch.bench import bench_batch
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.inputs import default_output
 from mlopsdeploy.batch.report import render
+from mlopsdeploy.bench.batch import bench_batch
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.data.sources import PictureFiles, WithPictures, open_source

@@ -14,8 +14,8 @@ import yaml
 from mlopsdeploy.package import lock, targets
 from mlopsdeploy.package.command import run_package
 from mlopsdeploy.package.lock import Lock, Package
-from mlopsdeploy.package.measure import Measured
 from mlopsdeploy.package.plan import PackedModel, Plan
+from mlopsdeploy.package.sizing import Measured
 
 FRAUD = PackedModel(
     "fraud", "1.0.0", "ab" * 32, "fraud", built_in=True, runtime="litert",

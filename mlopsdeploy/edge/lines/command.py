@@ -12,7 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mlopsdeploy.bench.measure import made_up_rows
+from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.events import Event

@@ -6,8 +6,8 @@ import math
 from typing import Any
 
 from mlopsdeploy.core.images import MAX_PIXELS
-from mlopsdeploy.package.measure import MIB
 from mlopsdeploy.package.plan import Plan
+from mlopsdeploy.package.sizing import MIB
 from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES
 
 _PICTURES = ("image_classification", "object_detection")

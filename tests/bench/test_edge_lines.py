@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mlopsdeploy.edge.lines.bench import bench_lines, verdict
+from mlopsdeploy.bench.edge_lines import bench_lines, verdict
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlopsdeploy.choose.measure import _turned, measure
+from mlopsdeploy.choose.measurements import _turned, measure
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 

@@ -14,15 +14,14 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy.bench import measure
+from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.machine import core_count
+from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, Image
-from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.outputs import Events, Outlet, Result, Sink, VideoFile
 from mlopsdeploy.edge.pipeline import Pipeline
 from mlopsdeploy.edge.sources import Source, open_source
@@ -105,7 +104,7 @@ class _Bench:
         self._model = model
         self._settings = settings
         self._threads = threads
-        self._bare = Bare()
+        self._bare = speed.BareCalls()
         self._seconds = seconds
         self._say = log
         self._stages: dict[str, Values] = {}
@@ -179,7 +178,7 @@ class _Bench:
 
     def report(self, outputs: Sequence[str], watched: Watched) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        memory = memory_mb()
+        memory = round(resident_memory() / 1e6, 1)  # before the limit takes some
         source, possible = self._source, self._bare.rate
         costs = {name: values.percentiles()[0] for name, values in self._stages.items()}
         bottleneck = slowest(costs, outputs, live=source.live)
@@ -321,9 +320,9 @@ def show(report: dict[str, Any], console: Console) -> None:
         age = end["frame_age_ms"]
         line += f", frames {age['p50']:.0f} ms old (p99 {age['p99']:.0f})"
     console.print(line, soft_wrap=not console.is_terminal, markup=False)
-    show_limit(report["limit"], report["precision"], console)
+    speed.show_share_of_peak(report["limit"], report["precision"], console)
     console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
-    measure.show_others(report["limit"]["cores_ours"], console)
+    speed.show_others(report["limit"]["cores_ours"], console)
 
 
 def _sink(name: str, folder: Path, source: Source, *, live: bool) -> Sink:

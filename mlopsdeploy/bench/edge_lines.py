@@ -11,12 +11,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy.bench import measure
-from mlopsdeploy.bench.measure import percentiles
+from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns, take
-from mlopsdeploy.core.machine import core_count
+from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.limits import Bare, memory_mb, show_limit
 from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
 from mlopsdeploy.edge.lines.outputs import JsonLines
 from mlopsdeploy.edge.lines.parsing import parser_for
@@ -113,7 +111,7 @@ class _Bench:
         self._settings = settings
         self._threads = threads
         self._sample = sample
-        self._bare = Bare()
+        self._bare = speed.BareCalls()
         self._parser = parser_for(model)
         parsed = self._parser([line.data.decode(errors="replace") for line in sample])
         if not parsed.rows:
@@ -138,7 +136,7 @@ class _Bench:
             writer.write(pipeline.answer([line]))
             times.append(time.perf_counter() - started)
         writer.close()
-        return {"lines_per_second": round(len(times) / sum(times), 1), **percentiles(times)}
+        return {"lines_per_second": round(len(times) / sum(times), 1), **speed.percentiles(times)}
 
     def all_at_once(self, folder: Path, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
@@ -163,7 +161,6 @@ class _Bench:
 
     def report(self, alone: dict[str, Any], together: dict[str, Any]) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        memory = memory_mb()
         precision = self._model.runtime.precision
         # Of the lines as they are, those with nothing to score included.
         possible = self._bare.rate * len(self._sample) / self._scored
@@ -177,7 +174,7 @@ class _Bench:
             "cores": core_count(),
             "one_at_a_time": alone,
             "all_at_once": together,
-            "memory_mb": memory,
+            "memory_mb": round(resident_memory() / 1e6, 1),
             "limit": {
                 "lines_per_second": round(possible, 1),
                 **self._bare.limit(self._settings.model, precision, self._threads),
@@ -206,7 +203,7 @@ def verdict(report: dict[str, Any]) -> str:
         busy = f"{report['all_at_once']['cores_busy']:.1f} of {report['cores']} cores busy"
         return (
             f"The model is the slowest stage, but {speed} are only {share}: with {busy}, encoding, "
-            "second looks at close calls or other programs take the rest."
+            "rechecks of close calls or other programs take the rest."
         )
     part = stages[stage] / (sum(stages.values()) or 1)
     return (
@@ -237,6 +234,6 @@ def show(report: dict[str, Any], console: Console) -> None:
         f"{report['cores']} cores busy; {shares}; {report['memory_mb']:.0f} MB",
         soft_wrap=soft,
     )
-    show_limit(report["limit"], report["precision"], console)
+    speed.show_share_of_peak(report["limit"], report["precision"], console)
     console.print(report["verdict"], soft_wrap=soft, markup=False)
-    measure.show_others(report["limit"]["cores_ours"], console)
+    speed.show_others(report["limit"]["cores_ours"], console)

@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 
-from mlopsdeploy.edge.bench import bench_edge, slowest, verdict
+from mlopsdeploy.bench.edge import bench_edge, slowest, verdict
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -20,6 +22,22 @@ COSTS = {
     "events": 0.1,
     "save": 5,
 }
+
+
+def make_clip(path, frames=40):
+    """A square that moves, 160 × 120 pixels, 20 frames a second."""
+    video = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 20, (160, 120))
+    for number in range(frames):
+        image = np.full((120, 160, 3), 90, np.uint8)
+        image[40:80, 2 * number : 2 * number + 40] = 200
+        video.write(image)
+    video.release()
+    return path
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +72,7 @@ def test_the_figures_fit_together(report):
     assert report["verdict"] == verdict(report)
 
 
-def test_a_clip_shorter_than_the_bench_is_watched_again(bench, make_clip, tmp_path):
+def test_a_clip_shorter_than_the_bench_is_watched_again(bench, tmp_path):
     clip = make_clip(tmp_path / "short.mp4", frames=4)
     assert bench(clip, seconds=1.0)["pipeline"]["frames"] > 3
 
@@ -72,11 +90,9 @@ def test_a_live_source_has_ages_and_sets_the_pace(bench):
     assert report["pipeline"]["fps"] < 25  # the clip has 20
 
 
-def test_a_single_picture_is_refused(bench, tmp_path, pictures):
-    import cv2
-
+def test_a_single_picture_is_refused(bench, tmp_path):
     path = tmp_path / "one.png"
-    cv2.imwrite(str(path), pictures.make(1))
+    cv2.imwrite(str(path), np.full((120, 160, 3), 90, np.uint8))
     with pytest.raises(InputError, match="a single picture; name a video"):
         bench(path)
 

@@ -1,7 +1,7 @@
-"""The child of `serve.bench`: an application that reads a body and answers `{}`, served as ours is.
+"""A child of `bench.serve`: an application that reads a body and answers `{}`, served as ours is.
 
-`python -m mlopsdeploy.serve.bench.empty < settings.json`. What it reaches is the most that HTTP
-and the server leave to any application.
+`python -m mlopsdeploy.bench.empty_server --config serve.yaml`. What it reaches is the most that
+HTTP and the server leave to any application.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlopsdeploy.serve import server
-from mlopsdeploy.settings import ServeSettings
+from mlopsdeploy.settings import ServeSettings, load
 
 HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
 
@@ -23,16 +23,16 @@ def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[byt
     return [b"{}"]
 
 
-def load() -> Callable[..., Any]:
+def application() -> Callable[..., Any]:
     """What a worker serves."""
     return app
 
 
 def main() -> None:
     """Serve until a signal ends it."""
-    settings = ServeSettings.model_validate_json(sys.stdin.read())
+    settings = load(ServeSettings, sys.argv[-1], {})
     with server.working_folder() as folder:
-        server.listen(settings, load, folder)
+        server.listen(settings, application, folder)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from mlopsdeploy.batch.bench import NAIVE, bench_batch, show, verdict
+from mlopsdeploy.bench.batch import NAIVE, bench_batch, show, verdict
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import BatchSettings
 

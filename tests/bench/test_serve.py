@@ -3,22 +3,22 @@
 import io
 import json
 import subprocess
-import sys
-import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import cv2
 import pytest
 from rich.console import Console
 
+from mlopsdeploy.bench.serve import (
+    CONNECTIONS,
+    Cores,
+    Loads,
+    Parts,
+    bench_serve,
+    show,
+    verdict,
+    where,
+)
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-from mlopsdeploy.serve.bench import bench_serve, load_client, show
-from mlopsdeploy.serve.bench.cores import Cores
-from mlopsdeploy.serve.bench.loads import CONNECTIONS, Loads
-from mlopsdeploy.serve.bench.parts import Parts
-from mlopsdeploy.serve.bench.report import verdict, where
 from mlopsdeploy.settings import ServeSettings
 
 
@@ -65,7 +65,7 @@ def test_people_see_it(report):
 
 def test_the_server_of_the_bench_is_gone_when_it_is_over(report):
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
-    assert "mlopsdeploy.serve.bench.empty" not in listed.stdout
+    assert "mlopsdeploy.bench.empty_server" not in listed.stdout
 
 
 def test_a_row_of_one_s_own(tmp_path):
@@ -94,7 +94,6 @@ def test_pictures_are_sent_as_they_are(tflite_models, rectangle, tmp_path):
     """The model's own example, a file, or one that is made up, as the body."""
     own = Parts(ServeSettings(models="detector", threads=1), None)
     assert own.kind == "image/jpeg"
-    assert own.request.endswith(b"\r\n\r\n" + own.body)
     assert own.body.startswith(b"\xff\xd8")
     parts = own.measure()
     assert parts["picture"] > 0
@@ -159,74 +158,7 @@ def test_the_verdict_is_one_sentence(parts, said):
     assert sentence.endswith(".")
 
 
-# ---------------------------------------------------------------- the client
-
-
-class Slow(BaseHTTPRequestHandler):
-    """One request at a time, each for 20 ms: 50 a second and no more."""
-
-    protocol_version = "HTTP/1.1"
-    turn = threading.Lock()
-    status = 200
-
-    def do_POST(self):
-        self.rfile.read(int(self.headers["Content-Length"]))
-        with self.turn:
-            time.sleep(0.02)
-        self.send_response(self.status)
-        self.send_header("Content-Length", "2")
-        self.end_headers()
-        self.wfile.write(b"{}")
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def slow():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-
-
-def load(port, **orders):
-    request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}"
-    said = {
-        "host": "127.0.0.1", "port": port, "requests": [request], "connections": 4,
-        "seconds": 0.6, **orders,
-    }  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-P", str(Path(load_client.__file__))],
-        input=json.dumps(said), capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    return json.loads(done.stdout)
-
-
-def test_a_closed_loop_waits_for_the_server(slow):
-    found = load(slow)
-    assert found["refused"] == found["unanswered"] == 0
-    assert found["requests_per_second"] <= 55
-    assert found["p50_ms"] >= 20
-
-
-def test_an_open_loop_does_not_and_counts_the_waiting(slow):
-    """At twice what the server can do, the last request waits as long as the load has lasted."""
-    found = load(slow, rate=100.0)
-    assert found["unanswered"] == 0
-    assert found["max_ms"] > 300
-
-
-def test_refusals_are_counted(slow, monkeypatch):
-    monkeypatch.setattr(Slow, "status", 422)
-    found = load(slow, seconds=0.2)
-    assert found["refused"] == found["requests"] > 0
-    assert found["refusal"] == "{}"
-
-
 def test_a_server_that_does_not_start_is_one_line(tmp_path):
-    loads = Loads(Cores(), ServeSettings(models="nothing"), tmp_path, b"", 0.1)
+    loads = Loads(Cores(), ServeSettings(models="nothing"), tmp_path, None, 0.1)
     with pytest.raises(MlopsDeployError, match="the server ended at once: no model called"):
         loads.model()

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from rich.console import Console
 
 from mlopsdeploy.columns import Columns, Field, objects, rows_of, take
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.cache import cache_folder
 
 WORDS = 27  # of the median text that is made up; its spread is that of product reviews
 SPREAD = 0.7
@@ -72,10 +75,11 @@ def made_up_rows(model: Model, rows: int) -> Columns:
     columns: Columns = {}
     for place, field in enumerate(model.task.inputs):
         if field.dtype == "str":
-            said = example if isinstance(example, str) else ""
-            columns[field.name] = _texts(said, rows, draw)
+            text = example if isinstance(example, str) else ""
+            columns[field.name] = _texts(text, rows, draw)
         else:
-            columns[field.name] = _numbers(field, _said(example, field.name, place), rows, draw)
+            value = _value(example, field.name, place)
+            columns[field.name] = _numbers(field, value, rows, draw)
     return columns
 
 
@@ -86,7 +90,7 @@ def _texts(example: str, rows: int, draw: np.random.Generator) -> Any:
     return objects([" ".join(draw.choice(words, length)) for length in lengths.tolist()])
 
 
-def _said(example: Any, name: str, place: int) -> Any:
+def _value(example: Any, name: str, place: int) -> Any:
     if isinstance(example, dict):
         return example.get(name)
     if isinstance(example, list) and place < len(example):
@@ -94,15 +98,15 @@ def _said(example: Any, name: str, place: int) -> Any:
     return None
 
 
-def _numbers(field: Field, said: Any, rows: int, draw: np.random.Generator) -> Any:
+def _numbers(field: Field, example: Any, rows: int, draw: np.random.Generator) -> Any:
     shape = tuple(max(size, 1) for size in field.shape)
     if field.name == "image":
         shape = (*(size if size > 1 else 320 for size in field.shape[:2]), 3)
     kind = np.dtype(field.dtype)
     if kind == np.uint8:
         return draw.integers(0, 256, (rows, *shape), np.uint8)
-    if isinstance(said, int | float):
-        values = said * draw.uniform(0.9, 1.1, (rows, *shape))
+    if isinstance(example, int | float):
+        values = example * draw.uniform(0.9, 1.1, (rows, *shape))
     else:
         values = draw.normal(size=(rows, *shape))
     return values.astype(kind)
@@ -155,13 +159,113 @@ def one_row(model: Model, columns: Columns, seconds: float) -> dict[str, float]:
 # ---------------------------------------------------------------- how fast it could be
 
 
-def flops_by_length(graph: Path) -> tuple[float, float, float] | None:
+class BareCalls:
+    """Calls of a model and nothing else, one after the other.
+
+    Attributes:
+        times: seconds of each call.
+        rows: in all of them.
+    """
+
+    def __init__(self) -> None:
+        self.times: list[float] = []
+        self.rows = 0
+        self._cpu = 0.0
+        self._widths: Counter[int] = Counter()
+
+    @property
+    def rate(self) -> float:
+        """Rows per second."""
+        return self.rows / sum(self.times) if self.times else 0.0
+
+    def run(
+        self, call: Callable[[Columns], object], batches: Sequence[Columns], seconds: float
+    ) -> None:
+        """Call with one batch of tensors after the other for so many seconds."""
+        end, turn = time.perf_counter() + seconds, 0
+        while turn < 3 or time.perf_counter() < end:
+            tensors = batches[turn % len(batches)]
+            turn += 1
+            started, cpu = time.perf_counter(), time.process_time()
+            call(tensors)
+            self.times.append(time.perf_counter() - started)
+            self._cpu += time.process_time() - cpu
+            rows = rows_of(tensors)
+            self.rows += rows
+            self._widths[next(iter(tensors.values())).shape[-1]] += rows
+
+    def limit(self, reference: str, precision: str, threads: int) -> dict[str, Any]:
+        """These calls next to large matrix products, for JSON.
+
+        Returns:
+            As `share_of_peak`, and `cores_ours`, the share of the cores asked for that was there.
+        """
+        shape = flops_by_length(reference)
+        flops = 0.0
+        if shape:
+            a, b, c = shape
+            flops = sum(
+                rows * (a + b * width + c * width**2) for width, rows in self._widths.items()
+            )
+        return {
+            **share_of_peak(flops, self._cpu, precision, threads),
+            "cores_ours": round(min(self._cpu / (sum(self.times) or 1) / threads, 1.0), 2),
+        }
+
+
+def share_of_peak(flops: float, cpu: float, precision: str, streams: int) -> dict[str, Any]:
+    """Operations next to the most that this machine gives, for JSON.
+
+    Args:
+        flops: floating-point operations, 0 where they can't be counted.
+        cpu: processor seconds that they took: the peak, too, is that of undisturbed calls.
+        precision: of the model.
+        streams: threads that computed at the same time.
+
+    Returns:
+        `gflops` and `peak_gflops` a second, `share_of_peak`; None where unknown.
+    """
+    gflops = flops / cpu * streams / 1e9 if flops and cpu else None
+    peak = peak_flops(precision, streams=streams) if gflops else None
+    return {
+        "gflops": gflops and round(gflops, 2),
+        "peak_gflops": peak and round(peak / 1e9, 1),
+        "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
+    }
+
+
+def show_share_of_peak(limit: Mapping[str, Any], precision: str, console: Console) -> None:
+    """The same for people."""
+    if limit["share_of_peak"]:
+        console.print(
+            f"bare calls: {limit['gflops']:,.1f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
+            f"{limit['share_of_peak']:.1%} of large {precision} matrix products here",
+            soft_wrap=not console.is_terminal,
+        )
+
+
+def graph_of(reference: str) -> Path | None:
+    """The graph that a model runs or was made from, where it is one that can be read."""
+    files = find_model(reference)
+    if "checkpoint" in files.graphs and "onnx" not in files.graphs:
+        made = cache_folder() / "onnx" / files.digest[:32] / "model.onnx"
+        return made if made.is_file() else None
+    return next(
+        (files.graphs[kind] for kind in ("onnx", "openvino", "tflite") if kind in files.graphs),
+        None,
+    )
+
+
+def flops_by_length(reference: str) -> tuple[float, float, float] | None:
     """Floating-point operations of a row of n tokens: a + b n + c n², as the three numbers.
 
     Counted in the graph as it runs, a multiplication and an addition each as one, in matrix
     products and convolutions, which are nearly all of the work. A network without tokens has a
     constant only. None where the graph can't be read or has loops.
     """
+    graph = graph_of(reference)
+    if graph is None:
+        return None
     try:
         import openvino as ov
 
@@ -201,14 +305,14 @@ def _operations(node: Any) -> float:
     kind = node.get_type_name()
     if kind not in ("MatMul", "Convolution", "GroupConvolution"):
         return 0.0
-    gives = float(np.prod(list(node.output(0).get_shape())))
+    outputs = float(np.prod(list(node.output(0).get_shape())))
     if kind == "MatMul":
         left = list(node.input(0).get_shape())
         summed = left[-2] if node.get_attributes()["transpose_a"] else left[-1]
-        return 2 * gives * float(summed)
+        return 2 * outputs * float(summed)
     weights = list(node.input(1).get_shape())
     # (out, in, …) or, in groups, (groups, out, in, …): the sums run over all but the outputs.
-    return 2 * gives * float(np.prod(weights[2 if kind == "GroupConvolution" else 1 :]))
+    return 2 * outputs * float(np.prod(weights[2 if kind == "GroupConvolution" else 1 :]))
 
 
 def peak_flops(precision: str, *, streams: int, seconds: float = 0.4) -> float | None:
@@ -241,11 +345,11 @@ def peak_flops(precision: str, *, streams: int, seconds: float = 0.4) -> float |
         "ENABLE_CPU_PINNING": False,
     }
     compiled = ov.Core().compile_model(chain, "CPU", settings)
-    given = draw.uniform(-1, 1, (side, side)).astype(np.float32)
+    values = draw.uniform(-1, 1, (side, side)).astype(np.float32)
 
     def best(_: int) -> float:
         request = compiled.create_infer_request()
-        return min(seconds_of(lambda: request.infer([given]), seconds))
+        return min(seconds_of(lambda: request.infer([values]), seconds))
 
     with ThreadPoolExecutor(streams) as pool:
         times = list(pool.map(best, range(streams)))

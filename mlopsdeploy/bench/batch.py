@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from mlopsdeploy.batch.job import WINDOW, Job
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped
-from mlopsdeploy.bench import measure
+from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns, rows_of, take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.loading import load_model
@@ -34,8 +33,6 @@ from mlopsdeploy.data.matching import match_columns
 from mlopsdeploy.data.sinks import make_sink, output_format, passes_records
 from mlopsdeploy.data.sources import chunks
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.settings import BatchSettings
 
 FIRST_ROWS = 500  # to learn how many rows the seconds are enough for
@@ -90,7 +87,7 @@ def bench_batch(
         console.print(line, style="dim", soft_wrap=True, markup=False)
 
     work, load = _job(settings, log)
-    bench = _Bench(work, _graph_of(settings.model), seconds, log)
+    bench = _Bench(work, settings.model, seconds, log)
     before = bench.bare(seconds / 3)
     ran = bench.run()
     bare = before + bench.bare(seconds / 3)  # before and after, as machines have moods
@@ -195,12 +192,12 @@ class _Batch:
 
 class _Bench:
     def __init__(
-        self, work: Job, graph: Path | None, seconds: float, log: Callable[[str], None]
+        self, work: Job, reference: str, seconds: float, log: Callable[[str], None]
     ) -> None:
         self._work = work
         self._seconds = seconds
         self._say = log
-        self._shape = measure.flops_by_length(graph) if graph else None
+        self._shape = speed.flops_by_length(reference)
         first = self._run_once(min(FIRST_ROWS, work.limit or FIRST_ROWS))  # also to warm up
         first = self._run_once(first.rows)
         fits = math.ceil(first.rate * seconds)
@@ -317,9 +314,6 @@ class _Bench:
             together = self.bare(self._seconds / 4)
             scaling = (together.cost / together.seconds) / (alone.cost / alone.seconds)
         possible = bare.rows / bare.seconds if bare.seconds else 0.0
-        # While it had a core: the peak, too, is that of undisturbed calls.
-        gflops = bare.flops / bare.cpu * streams / 1e9 if bare.flops and bare.cpu else None
-        peak = measure.peak_flops(model.runtime.precision, streams=streams) if gflops else None
         pace = {
             name: sum(ran.stages[stage] for stage in stages)
             / (streams if name == "model" else 1)
@@ -347,9 +341,7 @@ class _Bench:
             "threads_busy": {name: round(share, 3) for name, share in pace.items()},
             "limit": {
                 "rows_per_second": round(possible, 1),
-                "gflops": gflops and round(gflops, 1),
-                "peak_gflops": peak and round(peak / 1e9, 1),
-                "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
+                **speed.share_of_peak(bare.flops, bare.cpu, model.runtime.precision, streams),
             },
             # Less than 1 where other programs had a part of the cores that bare calls asked for.
             "cores_ours": round(min(bare.cpu / (bare.seconds or 1) / streams, 1.0), 2),
@@ -381,16 +373,6 @@ class _Bench:
         return {"planned": round(1 - useful / cut, 4), "naive": round(1 - useful / naive, 4)}
 
 
-def _graph_of(reference: str) -> Path | None:
-    """The float graph that a model runs or was made from, where it is one that can be read."""
-    files = find_model(reference)
-    graphs = files.graphs
-    if "checkpoint" in graphs and "onnx" not in graphs:
-        made = cache_folder() / "onnx" / files.digest[:32] / "model.onnx"
-        return made if made.is_file() else None
-    return graphs.get("onnx") or graphs.get("openvino")
-
-
 def _slowest(stages: Mapping[str, float], pace: Mapping[str, float]) -> str:
     """The stage that sets the pace: the largest part of the busiest thread."""
     thread = max(pace, key=pace.__getitem__)
@@ -409,8 +391,8 @@ def verdict(report: Mapping[str, Any]) -> str:
     if stage == "model":
         busy = f"{report['job']['cores_busy']:.1f} of {report['cores']} cores busy"
         return (
-            f"The model is the slowest stage, but {speed} are only {share}: with {busy}, second "
-            f"looks at close calls, the other stages or other programs take the rest; "
+            f"The model is the slowest stage, but {speed} are only {share}: with {busy}, rechecks "
+            f"of close calls, the other stages or other programs take the rest; "
             f"{_what_helps(report)}."
         )
     total = sum(report["stages"].values()) or 1
@@ -438,7 +420,7 @@ def _what_helps(report: Mapping[str, Any]) -> str:
         said.append(f"{best} would be {times:.1f} times as fast")
     elif rows:
         said.append("no other precision measured is clearly faster")
-    if report["scaling"] and report["cores_ours"] >= measure.ALONE:
+    if report["scaling"] and report["cores_ours"] >= speed.ALONE:
         streams, scaling = report["streams"], report["scaling"]
         core = "another core should help" if scaling > 0.8 * streams else "more cores may not help"
         said.append(f"{streams} streams are {scaling:.1f} times one, so {core}")
@@ -489,7 +471,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     lines.add_row("model", f"{runs}, {report['streams']} streams")
     console.print(lines)
     console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
-    measure.show_others(report["cores_ours"], console)
+    speed.show_others(report["cores_ours"], console)
 
 
 def _precision_line(row: Mapping[str, Any]) -> str:

@@ -1,0 +1,508 @@
+"""`mlopsdeploy bench serve`: how many requests a model answers here, and what is possible."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import urllib.request
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from mlopsdeploy.bench import processes, speed
+from mlopsdeploy.bench.load_client import load
+from mlopsdeploy.columns import Columns
+from mlopsdeploy.core import machine
+from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.serve import server
+from mlopsdeploy.serve.app import App, create_app
+from mlopsdeploy.serve.endpoint import JSON, Predict, PredictPictures
+from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.pictures import decode_all, with_sizes
+from mlopsdeploy.settings import ServeSettings
+
+CONNECTIONS = (1, 4, 16, 64)
+EMPTY_CONNECTIONS = 16
+LONGEST_WAIT = 5.0  # seconds for an answer, before more connections are not tried
+WARM_UP = 0.3  # seconds of each load that are not counted
+START = 120.0  # seconds that a server may take to load its models
+HALF = 0.5  # of saturation, where the open loop asks
+PARTS_SECONDS = 1.0
+MOSTLY = 0.5  # of a request's time: what takes that much sets the pace
+CLIENT_BUSY = 0.9  # of a core: then the client was measured and not the server
+_MEMORY = re.compile(r"^mlopsdeploy_worker_resident_memory_bytes\{.*\} (\S+)$", re.MULTILINE)
+_MEDIA = {".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
+
+
+def bench_serve(
+    settings: ServeSettings, *, row: str | None = None, seconds: float = 2.0
+) -> dict[str, Any]:
+    """Measure a real server under load, an empty application on it, and each part of a request.
+
+    Args:
+        settings: as of `mlopsdeploy serve`, with one model; host and port are chosen here.
+        row: one row as JSON, or a file that holds it; by default the example of `model.yaml`, or
+            one that is made up.
+        seconds: of each load.
+
+    Returns:
+        `cores`: of server and client, which share them where there is only one; `closed`: by
+        connections: requests_per_second, p50_ms, p99_ms; `open`: the same at half of the most;
+        `limit`: requests_per_second of bare calls of the model and of an empty application;
+        `request_us` and `empty_us`: processor time of the server for a request to either, and
+        `parts_us`: where it goes; `server_busy`: the share of its cores that the server had;
+        `memory`: bytes per worker; `bottleneck`; `verdict`.
+
+    Raises:
+        ConfigError: several models are named.
+        InputError: the row is not JSON, or the model does not take it.
+        MlopsDeployError: see `load_model`; or the server does not start or answer.
+    """
+    console = Console(stderr=True, highlight=False)
+
+    def log(line: str) -> None:
+        console.print(line, style="dim", soft_wrap=True, markup=False)
+
+    if len(settings.models) > 1:
+        raise ConfigError("bench serve: measures one model at a time; name one --model")
+    cores = Cores()
+    settings = settings.model_copy(
+        update={"host": "127.0.0.1", "log_format": "text", "access_log": False}
+    )
+    with cores.server_only():
+        log("measuring the parts of a request")
+        parts = Parts(settings, row)
+        inside = parts.measure()
+        workers = server.worker_count(settings)
+    with tempfile.TemporaryDirectory() as folder:
+        loads = Loads(cores, settings, Path(folder), parts, seconds)
+        log("measuring an empty application on the same server")
+        empty = loads.empty()
+        log(f"measuring {parts.name} under load")
+        closed, opened, memory = loads.model()
+    return report(parts, cores, workers, inside, empty, closed, opened, memory)
+
+
+class Cores:
+    """Which cores the server has and which the client, so that neither takes from the other."""
+
+    def __init__(self) -> None:
+        cores = machine.usable_cores()[: machine.core_count()]
+        self.apart = hasattr(os, "sched_setaffinity") and len(cores) > 1
+        self.all = machine.usable_cores()
+        self.server = cores[:-1] if self.apart else cores
+        self.client = cores[-1:] if self.apart else cores
+
+    @contextmanager
+    def server_only(self) -> Iterator[None]:
+        """What is started or loaded within runs on the cores of the server."""
+        if not self.apart:
+            yield
+            return
+        os.sched_setaffinity(0, self.server)
+        try:
+            yield
+        finally:
+            os.sched_setaffinity(0, self.all)
+
+
+class Loads:
+    """Servers under load, each a process of its own."""
+
+    def __init__(
+        self, cores: Cores, settings: ServeSettings, folder: Path, parts: Parts, seconds: float
+    ) -> None:
+        self._cores = cores
+        self._settings = settings
+        self._folder = folder
+        self._parts = parts
+        self._seconds = seconds
+
+    def empty(self) -> dict[str, Any]:
+        """An application that does nothing."""
+        command = (sys.executable, "-m", "mlopsdeploy.bench.empty_server")
+        with self._running(command) as (process, url):
+            return self._load(process, url, EMPTY_CONNECTIONS)
+
+    def model(self) -> tuple[list[dict[str, Any]], dict[str, Any], list[int]]:
+        """The real server: closed loops, an open one, and bytes of each worker."""
+        with self._running((*processes.OURS, "serve")) as (process, url):
+            with self._cores.server_only():
+                workers = server.worker_count(self._settings)
+            # The first one that is ready answers for itself alone.
+            process.wait_until(
+                lambda: len(_memory(url)) >= workers, START, f"one of {workers} workers"
+            )
+            closed: list[dict[str, Any]] = []
+            for count in CONNECTIONS:
+                # More would only wait longer where each takes a large part of a second.
+                if not closed or count / closed[-1]["requests_per_second"] < LONGEST_WAIT:
+                    closed.append(self._load(process, url, count))
+            most = max(load["requests_per_second"] for load in closed)
+            opened = self._load(process, url, CONNECTIONS[-1], rate=HALF * most)
+            return closed, opened, _memory(url)
+
+    @contextmanager
+    def _running(self, command: Sequence[str]) -> Iterator[tuple[processes.Process, str]]:
+        """A server that answers, until the end of the block, and its address."""
+        port = machine.free_port()
+        config = self._folder / "serve.yaml"
+        settings = self._settings.model_copy(update={"port": port})
+        config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
+        url = f"http://127.0.0.1:{port}"
+        with ExitStack() as stack:
+            command = [*command, "--config", str(config)]
+            with self._cores.server_only():
+                process = stack.enter_context(processes.start(command, self._folder))
+            process.wait_until(lambda: processes.answers(f"{url}/readyz"), START, "the server")
+            yield process, url
+
+    def _load(
+        self, process: processes.Process, url: str, connections: int, rate: float | None = None
+    ) -> dict[str, Any]:
+        parts, before = self._parts, machine.processor_seconds(process.pid)
+        found = load(
+            url + parts.path,
+            [parts.body],
+            parts.kind,
+            connections=connections,
+            seconds=self._seconds,
+            warm_up=WARM_UP,
+            rate=rate,
+            cores=self._cores.client if self._cores.apart else (),
+        )
+        worked = machine.processor_seconds(process.pid) - before
+        return {
+            "connections": connections,
+            **({"rate": rate} if rate else {}),
+            **asdict(found),
+            # The warm-up's requests took time too.
+            "server_us": 1e6 * worked / found.sent if worked else None,
+        }
+
+
+def _memory(url: str) -> list[int]:
+    """Bytes of each worker that is ready."""
+    with urllib.request.urlopen(f"{url}/metrics", timeout=5) as answer:  # noqa: S310  # ours
+        text = answer.read().decode()
+    return [int(float(value)) for value in _MEMORY.findall(text)]
+
+
+class Parts:
+    """One request, taken apart in this process."""
+
+    def __init__(self, settings: ServeSettings, row: str | None) -> None:
+        models = server.load_models(settings)
+        self.name, self.model = next(iter(models.items()))
+        self.app: App = create_app(models, settings)
+        self.path, endpoint = next(
+            (path, endpoint)
+            for path, endpoint in self.app.endpoints.items()
+            if isinstance(endpoint, Predict)
+        )
+        self.endpoint: Predict = endpoint
+        if isinstance(endpoint, PredictPictures):
+            self.kind, self.body = _picture(row, endpoint, self.model)
+        else:
+            given = _row(row, endpoint, self.model)
+            self.kind, self.body = JSON, json.dumps({endpoint.instances.key: given}).encode()
+        answer = endpoint(self._environ(), "bench")
+        if answer.status != 200:
+            detail = json.loads(answer.body).get("detail", "")
+            raise InputError(f"{row or 'the example row'}: {self.name} refuses it: {detail}")
+
+    def _environ(self) -> dict[str, Any]:
+        return {
+            "REQUEST_METHOD": "POST",
+            "PATH_INFO": self.path,
+            "CONTENT_TYPE": self.kind,
+            "CONTENT_LENGTH": str(len(self.body)),
+            "wsgi.input": io.BytesIO(self.body),
+        }
+
+    def _parse(self) -> Columns:
+        if isinstance(self.endpoint, PredictPictures):
+            return decode_all([self.body], [""], [])
+        return self.endpoint.instances.decode(self.body)[0]
+
+    def measure(self) -> dict[str, float]:
+        """Median microseconds: parse, encode, model, decode, answer, endpoint, application.
+
+        To parse is called "json", or "picture" where bodies are pictures.
+        """
+        model, endpoint = self.model, self.endpoint
+        task, runtime = model.task, model.runtime
+        pictures = isinstance(endpoint, PredictPictures)
+        columns = self._parse()
+        sizes = [image.shape[:2] for image in columns["image"]] if pictures else []
+        encoded = task.encode(columns)
+        tensors = task.collate(encoded)
+        outputs = runtime.run(tensors)
+        predictions = with_sizes(task.decode(outputs, encoded), sizes)
+        calls: dict[str, Callable[[], object]] = {
+            "picture" if pictures else "json": self._parse,
+            "encode": lambda: task.collate(task.encode(columns)),
+            "model": lambda: runtime.run(tensors),
+            "decode": lambda: task.decode(outputs, encoded),
+            "answer": lambda: endpoint._encode(endpoint.answers.one(predictions)),
+            "endpoint": lambda: endpoint(self._environ(), "bench"),
+            "application": lambda: list(self.app.wsgi_app(self._environ(), lambda *_: None)),
+        }
+        times: dict[str, list[float]] = {name: [] for name in calls}
+        gc.collect()
+        gc.freeze()  # as a worker does when it is ready
+        end = time.perf_counter() + PARTS_SECONDS
+        while len(times["model"]) < 5 or time.perf_counter() < end:
+            for name, call in calls.items():  # in turns, so that all meet the same machine
+                started = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - started)
+        gc.unfreeze()
+        return {name: 1e6 * float(np.median(values[1:])) for name, values in times.items()}
+
+
+def _picture(row: str | None, endpoint: PredictPictures, model: Any) -> tuple[str, bytes]:
+    """The media type and the bytes of a picture's file."""
+    if row is not None:
+        try:
+            return _MEDIA.get(Path(row).suffix.lower(), "image/jpeg"), Path(row).read_bytes()
+        except (OSError, ValueError) as error:
+            raise InputError(f"--row {row}: can't be read ({error})") from error
+    example = endpoint.example()
+    if example is not None:
+        kind, _, content = example.removeprefix("data:").partition(";base64,")
+        return kind, b64decode(content)
+    import cv2
+
+    pixels = speed.made_up_rows(model, 1)["image"][0]
+    return "image/jpeg", cv2.imencode(".jpg", cv2.GaussianBlur(pixels, (0, 0), 4))[1].tobytes()
+
+
+def _row(row: str | None, endpoint: Predict, model: Any) -> Any:
+    """One row as a caller would send it."""
+    if row is not None:
+        text = row
+        if not row.lstrip().startswith(("[", "{", '"')):
+            try:
+                text = Path(row).read_text("utf-8")
+            except (OSError, ValueError) as error:
+                raise InputError(f"--row {row}: can't be read ({error})") from error
+        try:
+            given = json.loads(text)
+        except ValueError as error:
+            raise InputError(f"--row {row[:60]}: not JSON ({error})") from error
+        key = endpoint.instances.key
+        return given[key] if isinstance(given, dict) and set(given) == {key} else given
+    example = endpoint.example()
+    return _made_up(endpoint.instances, model) if example is None else example
+
+
+def _made_up(instances: Instances, model: Any) -> Any:
+    columns = speed.made_up_rows(model, 1)
+    if instances.kind == "text":
+        return next(iter(columns.values()))[0]
+    if instances.kind == "arrays" and len(columns) == 1:
+        return next(iter(columns.values()))[0].tolist()
+    if instances.matrix is not None and instances.matrix.name in columns:
+        return columns[instances.matrix.name][0].tolist()
+    return {
+        name: values[0] if isinstance(values[0], str) else values[0].tolist()
+        for name, values in columns.items()
+    }
+
+
+def report(
+    parts: Parts,
+    cores: Cores,
+    workers: int,
+    inside: Mapping[str, float],
+    empty: Mapping[str, Any],
+    closed: Sequence[Mapping[str, Any]],
+    opened: Mapping[str, Any],
+    memory: Sequence[int],
+) -> dict[str, Any]:
+    """All of it, ready for JSON."""
+    model = parts.model
+    best = max(closed, key=lambda load: load["requests_per_second"])
+    most = best["requests_per_second"]
+    # Time of the processor, where it is known, is the same whatever other programs do.
+    taken, of_empty = (
+        load["server_us"] or 1e6 * workers / load["requests_per_second"] for load in (best, empty)
+    )
+    in_parallel = min(workers, len(cores.server))
+    calls = 1e6 / inside["model"] * max(in_parallel, min(model.runtime.streams, len(cores.server)))
+    figures: dict[str, Any] = {
+        "model": parts.name,
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "route": parts.path,
+        "body_bytes": len(parts.body),
+        "workers": workers,
+        "cores": {
+            "server": len(cores.server),
+            "client": len(cores.client),
+            "shared": not cores.apart,
+        },
+        "closed": [_rounded(load) for load in closed],
+        "open": _rounded(opened),
+        "limit": {
+            "model_calls_per_second": round(calls, 1),
+            "empty_requests_per_second": round(empty["requests_per_second"], 1),
+        },
+        "most": {"connections": best["connections"], "requests_per_second": round(most, 1)},
+        "request_us": round(taken, 1),
+        "empty_us": round(of_empty, 1),
+        "ratio": round(most / calls, 3),
+        "parts_us": where(inside, taken),
+        # Of the server's cores: with less than all of it something else was waited for.
+        "server_busy": round(min(most * taken / 1e6 / in_parallel, 1.0), 2),
+        "memory": list(memory),
+        "client_busy": round(max(load["busy"] for load in (*closed, empty)), 2),
+    }
+    figures["bottleneck"] = max(figures["parts_us"], key=figures["parts_us"].__getitem__)
+    figures["verdict"] = verdict(figures)
+    return figures
+
+
+def where(inside: Mapping[str, float], whole: float) -> dict[str, float]:
+    """A request's microseconds of processor time, by what they are spent on.
+
+    Args:
+        inside: as measured in process, see `Parts.measure`.
+        whole: what the server spends on a request under load.
+    """
+    parts = {k: v for k, v in inside.items() if k not in ("endpoint", "application")}
+    parts["checks, metrics"] = inside["endpoint"] - sum(parts.values())
+    parts["application"] = inside["application"] - inside["endpoint"]
+    parts["server, HTTP"] = whole - inside["application"]
+    return {name: round(max(value, 0.0), 1) for name, value in parts.items()}
+
+
+def verdict(report: Mapping[str, Any]) -> str:
+    """What a report of `bench_serve` comes to, in one sentence."""
+    most, parts = report["most"], report["parts_us"]
+    whole = sum(parts.values()) or 1.0
+    part = report["bottleneck"]
+    share = parts[part] / whole
+    speed = f"{most['requests_per_second']:,.0f} requests/s with "
+    speed += _count(most["connections"], "connection")
+    half = f"at half of that {report['open']['p99_ms']:.1f} ms is the 99th percentile"
+    if part == "model" and share >= MOSTLY:
+        return (
+            f"The model sets the pace with {share:.0%} of a request: {speed}, so a smaller model, "
+            f"a lower precision or more cores are what helps; {half}."
+        )
+    if part == "server, HTTP":
+        return (
+            f"HTTP sets the pace with {share:.0%} of a request: {speed}; each takes "
+            f"{report['request_us']:,.0f} µs, with an empty application {report['empty_us']:.0f}; "
+            f"more cores or several rows a request are what helps; {half}."
+        )
+    return (
+        f"{part} takes the most, {share:.0%} of a request: {speed}; each takes "
+        f"{report['request_us']:,.0f} µs, and {report['empty_us']:.0f} µs with an empty "
+        f"application; {half}."
+    )
+
+
+def _rounded(load: Mapping[str, Any]) -> dict[str, Any]:
+    kept = (
+        "connections",
+        "rate",
+        "requests_per_second",
+        "p50_ms",
+        "p99_ms",
+        "max_ms",
+        "unanswered",
+    )
+    return {
+        name: round(load[name], 3) if isinstance(load[name], float) else load[name]
+        for name in kept
+        if name in load
+    }
+
+
+def show(figures: Mapping[str, Any], console: Console) -> None:
+    """A report for people."""
+    table = _table("load", "requests/s", "p50", "p99, ms")
+    empty = figures["limit"]["empty_requests_per_second"]
+    table.add_row(
+        f"empty application, {EMPTY_CONNECTIONS} connections", f"{empty:,.0f}", style="dim"
+    )
+    for closed in figures["closed"]:
+        best = closed["connections"] == figures["most"]["connections"]
+        one = "connection" if closed["connections"] == 1 else "connections"
+        table.add_row(
+            f"{closed['connections']} {one}, each waits for its answer",
+            f"{closed['requests_per_second']:,.0f}",
+            f"{closed['p50_ms']:.2f}",
+            f"{closed['p99_ms']:.2f}",
+            style="green" if best else "",
+        )
+    half = figures["open"]
+    table.add_row(
+        "at random moments, half of the most",
+        f"{half['requests_per_second']:,.0f}",
+        f"{half['p50_ms']:.2f}",
+        f"{half['p99_ms']:.2f}",
+    )
+    console.print(table)
+    console.print()
+    table = _table("a request", "µs", "share")
+    whole = sum(figures["parts_us"].values()) or 1
+    for name, value in figures["parts_us"].items():
+        table.add_row(name, f"{value:,.1f}", f"{value / whole:.0%}")
+    table.add_row("of an empty application", f"{figures['empty_us']:,.1f}", "", style="dim")
+    console.print(table)
+    console.print()
+    cores = figures["cores"]
+    if cores["shared"]:
+        place = "server and client share the cores, so figures are lower than they could be"
+    else:
+        place = f"server on {_count(cores['server'], 'core')}, client on another one"
+    memory = [f"{size / 1e6:.0f} MB" for size in figures["memory"]]
+    line = f"{figures['model']} on {figures['runtime']} {figures['precision']}, "
+    line += (
+        f"{_count(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}; {place}"
+    )
+    console.print(line, soft_wrap=not console.is_terminal, markup=False, style="dim")
+    if figures["client_busy"] >= CLIENT_BUSY:
+        console.print(
+            "the client was as busy as its core allows: the server may answer more than this",
+            style="yellow",
+            soft_wrap=not console.is_terminal,
+        )
+    elif figures["server_busy"] < speed.ALONE:
+        console.print(
+            f"at its most the server had {figures['server_busy']:.0%} of its cores: it waited, "
+            "most likely for other programs, so measure again when the machine is idle",
+            style="yellow",
+            soft_wrap=not console.is_terminal,
+        )
+    console.print(figures["verdict"], soft_wrap=not console.is_terminal, markup=False)
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
+def _table(first: str, *rest: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    table.add_column(first)
+    for name in rest:
+        table.add_column(name, justify="right")
+    return table
