@@ -40,7 +40,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,8 +48,10 @@ from typing import Any
 
 import inputs
 import numpy as np
-import process
 import report
+
+from mlopsdeploy.bench import processes
+from mlopsdeploy.core.machine import core_count
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
@@ -236,7 +238,7 @@ def last_json(text: str) -> dict[str, Any]:
     except ValueError:
         found = json.loads(text[text.index("{") :])
     if not isinstance(found, dict):
-        raise process.CommandError("no JSON object on stdout")
+        raise processes.CommandError("no JSON object on stdout")
     return found
 
 
@@ -279,7 +281,7 @@ class Bench:
         if (self.models / "churn.onnx").exists():
             return
         log("making the models")
-        process.check(
+        check(
             (
                 self.peer_python("transformers"),
                 PEERS / "make_model.py",
@@ -309,7 +311,7 @@ class Bench:
             command += ["--model", str(model)]
         return [*command, *more, "--output", str(target), "--json"]
 
-    def score(self, contestant: Contestant, rows: int) -> tuple[process.Finished, dict[str, Any]]:
+    def score(self, contestant: Contestant, rows: int) -> tuple[processes.Finished, dict[str, Any]]:
         """Run one contestant on `rows` rows; its output is complete or it is an error."""
         folder = self.settings.work / "run"
         shutil.rmtree(folder, ignore_errors=True)
@@ -323,11 +325,11 @@ class Bench:
             command = [str(self.peer_python(contestant.venv)), str(PEERS / script), *options]
             command += ["--model", str(model), "--cache", str(self.settings.work / "cache")]
             command += ["--input", str(source), "--output", str(target)]
-        finished = process.check(command, folder, TIMEOUT)
+        finished = check(command, folder, TIMEOUT)
         with target.open(encoding="utf-8", newline="") as file:
             labels = {row["review_id"]: row["label"] for row in csv.DictReader(file)}
         if len(labels) != rows or not all(labels.values()):
-            raise process.CommandError(f"{len(labels)} rows scored of {rows}")
+            raise processes.CommandError(f"{len(labels)} rows scored of {rows}")
         self.compare(contestant, labels)
         return finished, last_json(finished.stdout)
 
@@ -371,7 +373,7 @@ class Bench:
             try:
                 chosen[contestant] = self.choose_rows(contestant)
                 log(f"{contestant.name}: {chosen[contestant]} rows")
-            except (process.CommandError, ValueError, KeyError, OSError) as error:
+            except (processes.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures[contestant.name] = str(error) or type(error).__name__
                 log(f"{contestant.name} left out: {self.failures[contestant.name]}")
         return chosen
@@ -384,7 +386,7 @@ class Bench:
             "peak_openvino.py": self.settings.python,
         }
         for script, python in scripts.items():
-            finished = process.check((python, PEERS / script), self.settings.work / "run", TIMEOUT)
+            finished = check((python, PEERS / script), self.settings.work / "run", TIMEOUT)
             for precision, value in last_json(finished.stdout).items():
                 found[precision] = max(found.get(precision, 0.0), value)
         return found
@@ -401,7 +403,7 @@ class Bench:
             wall=finished.wall,
             cpu=finished.cpu,
             cold_start=cold.wall,
-            peak_mb=finished.peak_mb,
+            peak_mb=finished.peak_memory / 2**20,
             others=finished.others,
             precision=str(summary.get("precision", contestant.precision)),
             rows_per_second=rows / seconds,
@@ -416,12 +418,10 @@ class Bench:
         folder = self.settings.work / "run"
         shutil.rmtree(folder, ignore_errors=True)
         target = folder / "scored.csv"
-        ours = process.check(
-            self.product(source, target, self.models / "churn.onnx"), folder, TIMEOUT
-        )
+        ours = check(self.product(source, target, self.models / "churn.onnx"), folder, TIMEOUT)
         summary = last_json(ours.stdout)
         shutil.rmtree(folder)
-        floor = process.check(
+        floor = check(
             (
                 self.settings.python,
                 PEERS / "csv_floor.py",
@@ -438,12 +438,12 @@ class Bench:
             "rows": rows,
             "ours_wall": ours.wall,
             "ours_seconds": float(summary["seconds"]),
-            "ours_peak_mb": ours.peak_mb,
+            "ours_peak_mb": ours.peak_memory / 2**20,
             "floor_wall": floor.wall,
             "floor_seconds": bare["seconds"],
             "floor_read": bare["read"],
             "floor_write": bare["write"],
-            "floor_peak_mb": floor.peak_mb,
+            "floor_peak_mb": floor.peak_memory / 2**20,
         }
 
     def measure_memory(self) -> None:
@@ -456,9 +456,10 @@ class Bench:
             shutil.rmtree(folder, ignore_errors=True)
             options = ("--runtime", "openvino", "--precision", "float32")
             command = self.product(source, folder / "scored.csv", self.models / "tiny", *options)
-            finished = process.check(command, folder, TIMEOUT)
-            log(f"memory, {rows:,} rows: {finished.peak_mb:,.0f} MB in {finished.wall:.1f} s")
-            self.memory.append({"rows": rows, "peak_mb": finished.peak_mb, "wall": finished.wall})
+            finished = check(command, folder, TIMEOUT)
+            peak = finished.peak_memory / 2**20
+            log(f"memory, {rows:,} rows: {peak:,.0f} MB in {finished.wall:.1f} s")
+            self.memory.append({"rows": rows, "peak_mb": peak, "wall": finished.wall})
 
     # --- all of it ---
 
@@ -474,7 +475,7 @@ class Bench:
                 run = this.contestants[contestant.name] = self.measure(
                     contestant, chosen[contestant]
                 )
-            except (process.CommandError, ValueError, KeyError, OSError) as error:
+            except (processes.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures[contestant.name] = f"round {number}: {error}"
                 log(f"{contestant.name}: {error}")
                 continue
@@ -496,7 +497,7 @@ class Bench:
             try:
                 this.tabular = self.measure_table()
                 log(f"round {number}, table: {this.tabular['ours_wall']:.2f} s")
-            except (process.CommandError, ValueError, KeyError, OSError) as error:
+            except (processes.CommandError, ValueError, KeyError, OSError) as error:
                 self.failures["tabular"] = str(error)
                 log(f"table left out: {error}")
 
@@ -533,10 +534,20 @@ class Bench:
         if self.settings.memory or "memory" in self.settings.only:
             try:
                 self.measure_memory()
-            except (process.CommandError, OSError) as error:
+            except (processes.CommandError, OSError) as error:
                 self.failures["memory"] = str(error)
                 log(f"memory left out: {error}")
         self.save()
+
+
+def check(
+    command: Sequence[str | Path],
+    folder: Path,
+    timeout: float,
+    environment: Mapping[str, str] | None = None,
+) -> processes.Finished:
+    """Run a command inside a folder, where its output is kept too."""
+    return processes.run(command, folder, cwd=folder, timeout=timeout, environment=environment)
 
 
 def machine() -> dict[str, Any]:
@@ -552,7 +563,7 @@ def machine() -> dict[str, Any]:
         name += f" (family {known['cpu family']}, model {known.get('model', '?')})"
     return {
         "cpu": name,
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": core_count(),
         "flags": [flag for flag in CPU_FLAGS if flag in flags],
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "system": platform.system(),

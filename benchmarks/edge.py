@@ -51,12 +51,13 @@ from statistics import mean
 from typing import Any
 
 import cv2
-import process
-from batch import last_json, log, machine
-from load import percentile
+from batch import check, last_json, log, machine
 from report import spread
 from serve import _figures as figures
 from serve import versions
+
+from mlopsdeploy.bench import processes
+from mlopsdeploy.bench.load_client import nearest
 
 sys.path.append(str(Path(__file__).resolve().parent / "edge_peers"))
 import clock
@@ -284,7 +285,7 @@ class Bench:
     def make_models(self) -> None:
         if not (self.models / "labels.txt").exists():
             command = (self.settings.python, PEERS / "make_models.py", self.models)
-            process.check(command, self.settings.work / "make", TIMEOUT)
+            check(command, self.settings.work / "make", TIMEOUT)
 
     @contextlib.contextmanager
     def camera(self) -> Iterator[None]:
@@ -323,7 +324,7 @@ class Bench:
 
     def watch(
         self, contestant: Contestant, scenario: Scenario, frames: int
-    ) -> tuple[process.Finished, Json]:
+    ) -> tuple[processes.Finished, Json]:
         """Run one contestant: what it took, and frames, seconds, found, ages."""
         folder = self.settings.work / "run" / contestant.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -337,14 +338,14 @@ class Bench:
             elif contestant.venv is None:
                 (folder / "events.jsonl").unlink(missing_ok=True)
             command = self.command(contestant, scenario, frames)
-            finished = process.check(command, folder, TIMEOUT, self.environment())
+            finished = check(command, folder, TIMEOUT, self.environment())
         said = last_json(finished.stdout)
         if contestant.venv is None:
             said["found"] = sum(said["labels"].values())
             said["seconds"] = (said["frames"] - 1) / said["fps"] if said["fps"] else 0.0
             said["ages"] = self.ages(listener, record) if listener else []
         if said["frames"] != frames:
-            raise process.CommandError(f"{said['frames']} frames of {frames}")
+            raise processes.CommandError(f"{said['frames']} frames of {frames}")
         return finished, said
 
     @staticmethod
@@ -374,7 +375,7 @@ class Bench:
         more = ("--threads", scenario.threads, "--seconds", LIMIT_SECONDS)
         command = (self.peer_python("litert"), PEERS / "raw_invoke.py", *options, *more)
         folder = self.settings.work / "run" / "limit"
-        done = process.check([str(part) for part in command], folder, TIMEOUT)
+        done = check([str(part) for part in command], folder, TIMEOUT)
         return float(last_json(done.stdout)["fps"])
 
     # --- all of it ---
@@ -395,10 +396,10 @@ class Bench:
                 _, said = self.watch(contestant, SCENARIOS[0], frames)
                 expected = expected or said["found"]
                 if abs(said["found"] - expected) > 0.05 * expected:
-                    raise process.CommandError(
+                    raise processes.CommandError(
                         f"finds {said['found']} objects, the article's loop {expected}"
                     )
-            except (process.CommandError, OSError, KeyError, ValueError) as error:
+            except (processes.CommandError, OSError, KeyError, ValueError) as error:
                 self.failures[contestant.name] = str(error) or type(error).__name__
                 log(f"{contestant.name} left out: {self.failures[contestant.name]}")
                 continue
@@ -425,7 +426,7 @@ class Bench:
             fps=fps,
             found=said["found"],
             cpu_ms=1000 * (finished.cpu - one.cpu) / (frames - 1),
-            peak_mb=finished.peak_mb,
+            peak_mb=finished.peak_memory / 2**20,
             start=one.wall,
             others=finished.others,
             limit_fps=limit,
@@ -433,9 +434,9 @@ class Bench:
         )
         if said["ages"]:
             ages = sorted(said["ages"])
-            run.age_p50_ms = 1000 * percentile(ages, 0.50)
-            run.age_p99_ms = 1000 * percentile(ages, 0.99)
-            run.age_p99_calls = percentile(ages, 0.99) * limit
+            run.age_p50_ms = 1000 * nearest(ages, 0.50)
+            run.age_p99_ms = 1000 * nearest(ages, 0.99)
+            run.age_p99_calls = nearest(ages, 0.99) * limit
         return run
 
     def run_round(self, number: int, chosen: Sequence[Contestant]) -> None:
@@ -450,7 +451,7 @@ class Bench:
             for contestant in order:
                 try:
                     run = runs[contestant.name] = self.measure(contestant, scenario)
-                except (process.CommandError, OSError, KeyError, ValueError) as error:
+                except (processes.CommandError, OSError, KeyError, ValueError) as error:
                     self.failures[f"{contestant.name}, {scenario.name}"] = str(error)
                     log(f"{contestant.name}, {scenario.name}: {error}")
                     continue

@@ -45,7 +45,8 @@ from typing import Any
 
 import inputs
 import numpy as np
-import process
+
+from mlopsdeploy.core.machine import core_count, process_tree, resident_memory
 
 HERE = Path(__file__).resolve().parent
 BUILTIN = HERE.parent / "mlopsdeploy" / "builtin" / "sentiment"
@@ -175,10 +176,7 @@ class Attempt:
 
 def resident_mb(pid: int) -> float:
     """Resident memory of a process and all that it started."""
-    pages = 0
-    for member in process.tree(pid):
-        pages += int(Path(f"/proc/{member}/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    return sum(map(resident_memory, process_tree(pid))) / 2**20
 
 
 def rows_done(output: Path) -> int:
@@ -411,7 +409,7 @@ def measure(settings: argparse.Namespace, work: Path) -> Json:
     first, second = digests(work / "clean.csv"), digests(work / "killed.csv")
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "cores": os.cpu_count(),
+        "cores": core_count(),
         "rows": settings.rows,
         "rows_read": summary["rows"],
         "poisonous": night.poisonous,

@@ -18,7 +18,6 @@ A table model, for which a row costs next to nothing, shows where Ray does not p
 from __future__ import annotations
 
 import argparse
-import contextlib
 import csv
 import json
 import os
@@ -33,7 +32,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import process
+from mlopsdeploy.core.machine import core_count, processor_seconds
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
@@ -77,7 +76,7 @@ def main() -> None:
     result = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": core_count(),
         "runs": runs,
     }
     (RESULTS / "ray.json").write_text(json.dumps(result, indent=1) + "\n", "utf-8")
@@ -148,7 +147,7 @@ def _one(contestant: dict[str, Any]) -> dict[str, Any]:
     def progress(rows: float, share: float | None) -> None:
         before = seen[-1][2] if seen else 0.0
         if share is None or share:
-            seen.append((time.perf_counter(), _processor_seconds(), before + rows))
+            seen.append((time.perf_counter(), processor_seconds(os.getpid()), before + rows))
 
     def by_ray(work: Job, target: Run) -> Any:
         started = time.perf_counter()
@@ -198,16 +197,6 @@ def _one(contestant: dict[str, Any]) -> dict[str, Any]:
         "stages": summary["stages"],
         **clock,
     }
-
-
-def _processor_seconds() -> float:
-    """Of this process and all that it started, the ended ones included."""
-    total = 0
-    for member in process.tree(os.getpid()):
-        with contextlib.suppress(OSError):
-            said = Path(f"/proc/{member}/stat").read_text(encoding="ascii").rpartition(")")[2]
-            total += sum(map(int, said.split()[11:15]))
-    return float(total / os.sysconf("SC_CLK_TCK"))
 
 
 def _middle(values: Iterable[float]) -> float:

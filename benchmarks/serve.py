@@ -39,7 +39,6 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -52,10 +51,13 @@ from statistics import median
 from typing import Any
 
 import load
-import process
-from batch import last_json, log, machine
+from batch import check, last_json, log, machine
 from load import pinned
 from report import spread
+
+from mlopsdeploy.bench import processes
+from mlopsdeploy.core.machine import free_port, process_tree, processor_seconds, proportional_memory
+from mlopsdeploy.errors import MlopsDeployError
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "serve_peers"
@@ -290,13 +292,6 @@ def choose_cores() -> Cores:
     return Cores(allowed[0], (apart or allowed)[-1], tuple(allowed))
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind((HOST, 0))
-        port: int = free.getsockname()[1]
-        return port
-
-
 # --- one server ---
 
 
@@ -309,26 +304,12 @@ def ask(port: int, protocol: Protocol, transaction: list[float]) -> bool:
         answer = connection.getresponse()
         text = answer.read()
         if answer.status != 200:
-            raise process.CommandError(f"answered {answer.status}: {text[:200]!r}")
+            raise processes.CommandError(f"answered {answer.status}: {text[:200]!r}")
         return protocol.is_fraud(json.loads(text))
     except (http.client.HTTPException, ValueError, LookupError, TypeError) as error:
-        raise process.CommandError(f"no answer to understand: {error!r}") from error
+        raise processes.CommandError(f"no answer to understand: {error!r}") from error
     finally:
         connection.close()
-
-
-def memory_mb(pid: int) -> float:
-    """Proportional set size: a page shared by n processes counts 1/n in each."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
-
-
-def cpu_seconds(pid: int) -> float:
-    """Processor time that one process has had so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 class Server:
@@ -362,37 +343,31 @@ class Server:
         said = "nothing"
         while (waited := time.perf_counter() - self._started) < START_SECONDS:
             if self._process.poll() is not None:
-                raise process.CommandError(f"ended at once: {self.last_words()}")
+                raise processes.CommandError(f"ended at once: {self.last_words()}")
             try:
                 answer = ask(self.port, self.protocol, request["transaction_data"])
                 if answer == request["is_fraud"]:
                     return time.perf_counter() - self._started
                 said = "a wrong answer"
-            except (process.CommandError, OSError) as error:
+            except (MlopsDeployError, OSError) as error:
                 said = str(error)
             time.sleep(ASK_AGAIN_SECONDS)
-        raise process.CommandError(f"no right answer within {waited:.0f} s; last: {said}")
+        raise processes.CommandError(f"no right answer within {waited:.0f} s; last: {said}")
 
     def check_answers(self, requests: Sequence[Json]) -> None:
         for request in requests:
             if ask(self.port, self.protocol, request["transaction_data"]) != request["is_fraud"]:
-                raise process.CommandError("answered a transaction wrong")
+                raise processes.CommandError("answered a transaction wrong")
 
     def members(self) -> list[int]:
-        with contextlib.suppress(OSError):  # a process ended between two reads
-            return list(process.tree(self._process.pid))
-        return [self._process.pid]
+        return list(process_tree(self._process.pid))
 
     def cpu_seconds(self) -> float:
-        total = 0.0
-        for pid in self.members():
-            with contextlib.suppress(OSError):
-                total += cpu_seconds(pid)
-        return total
+        return processor_seconds(self._process.pid)
 
     def memory(self) -> tuple[float, float, int]:
         """MB of the processes that do the work, MB of all of them, and how many they are."""
-        each = [memory_mb(pid) for pid in self.members()]
+        each = [proportional_memory(pid) / 2**20 for pid in self.members()]
         return sum(each[1:] or each), sum(each), len(each)
 
     def last_words(self) -> str:
@@ -451,9 +426,9 @@ class Bench:
 
     def run_script(
         self, environment: str, name: str, *options: str, cores: Sequence[int]
-    ) -> process.Finished:
+    ) -> processes.Finished:
         python = self.program(environment, "python")
-        return process.check(
+        return check(
             pinned(cores, (python, PEERS / name, *options)),
             self.settings.work / "script",
             START_SECONDS,
@@ -505,15 +480,15 @@ class Bench:
             cold_start = server.wait_until_right(self.requests[0])
             server.check_answers(self.requests)
             load.saturate(server.url, bodies, WARM_UP_SECONDS, core, folder)
-            busy, own = process.busy_seconds(), process.own_seconds()
+            busy, own = processes.busy_seconds(), processes.own_seconds()
             used, start = server.cpu_seconds(), time.perf_counter()
             saturation = load.saturate(server.url, bodies, seconds, core, folder)
             rate = saturation["requests"] / saturation["seconds"]
-            open_loop = load.open_loop(server.url, bodies, rate / 2, seconds, core, folder)
+            open_loop = load.open_loop(server.url, bodies, rate / 2, seconds, core)
             wall = time.perf_counter() - start
-            ours = process.own_seconds() - own + server.cpu_seconds() - used
-            others = (process.busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
-            worker, tree, processes = server.memory()
+            ours = processes.own_seconds() - own + server.cpu_seconds() - used
+            others = (processes.busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
+            worker, tree, members = server.memory()
             server.check_answers(self.requests)
         return Run(
             requests_per_second=rate,
@@ -522,7 +497,7 @@ class Bench:
             cold_start=cold_start,
             worker_mb=worker,
             tree_mb=tree,
-            processes=processes,
+            processes=members,
             others=max(0.0, others),
             saturation=saturation,
             open_loop=open_loop,
@@ -544,7 +519,7 @@ class Bench:
                 with self.serving(contestant) as server:
                     first = server.wait_until_right(self.requests[0])
                     server.check_answers(self.requests)
-            except (process.CommandError, OSError) as error:
+            except (MlopsDeployError, OSError) as error:
                 self.failures[contestant.name] = str(error)
                 log(f"{contestant.name} left out: {error}")
                 continue
@@ -570,7 +545,7 @@ class Bench:
         for contestant in order:
             try:
                 run = this.servers[contestant.name] = self.measure(contestant)
-            except (process.CommandError, OSError, KeyError, ValueError) as error:
+            except (MlopsDeployError, OSError, KeyError, ValueError) as error:
                 self.failures[contestant.name] = f"round {number}: {error}"
                 log(f"{contestant.name}: {error}")
                 continue

@@ -25,7 +25,7 @@ OURS = (sys.executable, "-m", "mlopsdeploy")
 class CommandError(MlopsDeployError):
     """A command ended with a message, which this one is."""
 
-    def __init__(self, message: str, code: int | None) -> None:
+    def __init__(self, message: str, code: int | None = None) -> None:
         super().__init__(message)
         self.exit_code = code if code in (1, 2) else 1
 
@@ -98,7 +98,7 @@ class Process:
         try:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise CommandError(f"not done after {timeout:.0f} s", None) from None
+            raise CommandError(f"not done after {timeout:.0f} s") from None
         if code:
             raise CommandError(self.last_line, code)
 

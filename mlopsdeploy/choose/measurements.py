@@ -343,7 +343,8 @@ class _Measuring:
                         f"the server left {found.unanswered} of {found.sent} requests unanswered"
                     )
                 loads.append(Load(rate, found.p50_ms / 1e3, found.p99_ms / 1e3, found.requests))
-            memory = machine.shared_memory(server.pid) / 1e6 or None
+            held = sum(map(machine.proportional_memory, machine.process_tree(server.pid)))
+            memory = held / 1e6 or None
         how = (
             f"the real server, {WHAT[kind]} a request. Capacity: closed loop, {CONNECTIONS} "
             f"connections, {most.requests:,} answers in {most.requests / capacity:.1f} s. Latency: "

@@ -90,9 +90,9 @@ def peak_memory(pid: int | str = "self") -> int:
     return _kilobytes(pid, "status", "VmHWM") or _peak_without_proc(pid)
 
 
-def shared_memory(pid: int) -> int:
-    """Bytes that a process and all that it started hold now; pages that they share count once."""
-    return sum(_kilobytes(member, "smaps_rollup", "Pss") for member in process_tree(pid))
+def proportional_memory(pid: int) -> int:
+    """Bytes that a process holds now; of a page that n processes share, each has 1/n."""
+    return _kilobytes(pid, "smaps_rollup", "Pss")
 
 
 def process_tree(pid: int) -> Iterator[int]:
@@ -104,11 +104,11 @@ def process_tree(pid: int) -> Iterator[int]:
 
 
 def processor_seconds(pid: int) -> float:
-    """Processor time that a process, and all that it started and that still run, have taken."""
+    """Processor time that a process and all that it started have taken."""
     total = 0
     for member in process_tree(pid):
         fields = _text(Path(f"/proc/{member}/stat")).rpartition(")")[2].split()
-        total += sum(map(int, fields[11:13]))
+        total += sum(map(int, fields[11:15]))
     return total / os.sysconf("SC_CLK_TCK")
 
 

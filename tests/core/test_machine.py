@@ -130,13 +130,16 @@ def test_memory_and_time_of_a_process_and_those_it_started(tmp_path):
         tree = list(machine.process_tree(parent.pid))
         assert len(tree) == 2
         now, most = machine.resident_memory(parent.pid), machine.peak_memory(parent.pid)
-        together, time = machine.shared_memory(parent.pid), machine.processor_seconds(parent.pid)
+        together, time = (
+            sum(map(machine.proportional_memory, tree)),
+            machine.processor_seconds(parent.pid),
+        )
         parent.stdin.close()
     assert 20e6 < now < most - 15e6
     assert 40e6 < together < 2 * most
     assert 0 <= time < 60
     assert machine.resident_memory(parent.pid) == machine.peak_memory(parent.pid) == 0
-    assert machine.shared_memory(parent.pid) == 0
+    assert machine.proportional_memory(parent.pid) == 0
 
 
 def test_memory_of_this_process():
