@@ -1,6 +1,6 @@
 """`mlopsdeploy package`: what an operator needs, written from the YAML that runs here, and checked.
 
-`command` makes a `Plan` of the settings, with the model as `model_files` carries it, the wheels
-that `lock` pins and the numbers that `measure` finds; `targets` has its files written, by a module
-for each kind; `checks` gives each of them to its own kind's checker.
+`command` makes a `Plan` of the settings, with the model as `packing` puts it there, the wheels
+that `lock` pins and the numbers that `sizing` measures; `targets` has its files written, by a
+module for each kind; `checks` gives each of them to its own checker.
 """

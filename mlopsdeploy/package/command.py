@@ -18,7 +18,7 @@ from mlopsdeploy.model_files.hub import is_hub_id
 from mlopsdeploy.package import checks, sizing, targets
 from mlopsdeploy.package.checks import Check
 from mlopsdeploy.package.lock import make_lock
-from mlopsdeploy.package.model_files import pack
+from mlopsdeploy.package.packing import pack
 from mlopsdeploy.package.plan import (
     DATA,
     MODELS,

@@ -1,4 +1,4 @@
-"""The image, and how to build and run it by hand."""
+"""The image, and how it is built and run: by hand, or by Docker Compose."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import re
 from pathlib import PurePosixPath
 
 from mlopsdeploy.package import kubernetes
-from mlopsdeploy.package.plan import DATA, MODELS, USER, VENV, Plan
-from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.plan import DATA, MODELS, USER, VENV, Plan, render
 from mlopsdeploy.package.sizing import MIB
 
 # The release of Debian decides glibc, which `lock.PLATFORMS` counts on.
@@ -52,6 +51,35 @@ def docker(plan: Plan) -> dict[str, str]:
             preview_port=preview_port(plan),
         ),
     }
+
+
+def compose(plan: Plan) -> dict[str, str]:
+    """The image and `compose.yaml`. Its health check is the image's."""
+    requested, limit = kubernetes.memory(plan)
+    server = {
+        "image": plan.image,
+        "build": {"context": "."},
+        "restart": "unless-stopped",
+        "read_only": True,
+        "tmpfs": ["/tmp:size=256m"],  # noqa: S108
+        "cap_drop": ["ALL"],
+        "security_opt": ["no-new-privileges:true"],
+        "ports": [f"127.0.0.1:{plan.port}:{plan.port}"],
+        "volumes": [f"./{plan.config_name}:{plan.config_path}:ro"],
+        "stop_grace_period": f"{math.ceil(plan.drain) + kubernetes.MARGIN}s",
+        "deploy": {
+            "resources": {
+                "limits": {"cpus": str(plan.workers), "memory": f"{limit // MIB}M", "pids": 512},
+                "reservations": {"memory": f"{requested // MIB}M"},
+            }
+        },
+        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
+    }
+    head = kubernetes.resources_head(plan) + (
+        "\nOnly this machine reaches the port; put a proxy with TLS and a login in front."
+    )
+    document = {"name": plan.name, "services": {"serve": server}}
+    return {**image_files(plan), "compose.yaml": kubernetes.dump(document, head=head)}
 
 
 def model_list(plan: Plan) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlopsdeploy import __version__
 from mlopsdeploy.errors import ConfigError
@@ -34,6 +35,15 @@ MODELS = "/app/models"
 CONFIG = "/etc/mlopsdeploy"
 DATA = "/data"
 USER = 10001
+
+_TEMPLATES = Environment(
+    loader=PackageLoader("mlopsdeploy.package"),
+    autoescape=False,  # noqa: S701 - nothing here is HTML
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
 
 
 @dataclass(frozen=True)
@@ -139,8 +149,8 @@ class Plan:
     @property
     def version(self) -> str:
         """Of the first model, fit for labels and tags; where it has none, its digest's start."""
-        said = re.sub(r"[^A-Za-z0-9._-]+", "-", self.models[0].version)[:50].strip("._-")
-        return said or self.models[0].digest[:12]
+        version = re.sub(r"[^A-Za-z0-9._-]+", "-", self.models[0].version)[:50].strip("._-")
+        return version or self.models[0].digest[:12]
 
     @property
     def packages_models(self) -> bool:
@@ -163,7 +173,7 @@ class Plan:
 
     def record(self) -> str:
         """`package.json`: what was packaged, for programs and for the next `package`."""
-        said = {
+        record = {
             "mlopsdeploy": __version__,
             "strategy": self.strategy,
             "target": self.target,
@@ -174,7 +184,7 @@ class Plan:
             "packages": [vars(package) for package in self.lock.packages],
             "measured": vars(self.measured) if self.measured else None,
         }
-        return json.dumps(said, indent=2, default=str) + "\n"
+        return json.dumps(record, indent=2, default=str) + "\n"
 
 
 def dns_name(text: str) -> str:
@@ -199,3 +209,8 @@ def check_output(folder: Path) -> None:
         raise ConfigError(f"--output {folder}: holds other files; name a new folder")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--output {folder}: is a file; name a folder")
+
+
+def render(template: str, plan: Plan, **values: Any) -> str:
+    """A template of the folder `templates`."""
+    return _TEMPLATES.get_template(template).render(plan=plan, version=__version__, **values)

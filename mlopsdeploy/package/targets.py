@@ -1,20 +1,15 @@
-"""Which files a strategy has for a target, and what an operator is told about them."""
+"""Which files a strategy has for a target, and the README that an operator reads first."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
 from mlopsdeploy.package import kubernetes
-from mlopsdeploy.package.airflow import airflow
-from mlopsdeploy.package.compose import compose
-from mlopsdeploy.package.cron import cron
-from mlopsdeploy.package.images import device, docker, image_files, lines_folder
-from mlopsdeploy.package.kserve import kserve
-from mlopsdeploy.package.plan import DATA, USER, Plan
-from mlopsdeploy.package.ray import ray
-from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.custom_resources import kserve, ray
+from mlopsdeploy.package.images import compose, device, docker, image_files, lines_folder
+from mlopsdeploy.package.machines import airflow, cron, systemd
+from mlopsdeploy.package.plan import DATA, USER, Plan, render
 from mlopsdeploy.package.sizing import MIB
-from mlopsdeploy.package.systemd import systemd
 
 
 def _kubernetes(plan: Plan) -> dict[str, str]:
@@ -106,14 +101,14 @@ def size_line(plan: Plan) -> str:
         return f"{count} packages, without hashes: {lock.why_bare}."
     installed = sum(package.installed for package in lock.packages)
     unknown = [package.name for package in lock.packages if not package.installed]
-    said = f"{count} wheels, {lock.bytes / 1e6:.0f} MB to download"
+    text = f"{count} wheels, {lock.bytes / 1e6:.0f} MB to download"
     if installed:
-        said += f", {installed / 1e6:.0f} MB installed"
-        said += f" (without {', '.join(unknown)})" if unknown else ""
-    said += "; no training framework. Each has its SHA-256 in requirements.lock"
+        text += f", {installed / 1e6:.0f} MB installed"
+        text += f" (without {', '.join(unknown)})" if unknown else ""
+    text += "; no training framework. Each has its SHA-256 in requirements.lock"
     if "arm64" not in lock.platforms:
-        return said + ". Only for amd64: not all of them have a wheel for arm64."
-    return said + ", for amd64 and arm64."
+        return text + ". Only for amd64: not all of them have a wheel for arm64."
+    return text + ", for amd64 and arm64."
 
 
 def steps(plan: Plan) -> list[str]:
@@ -141,43 +136,43 @@ def steps(plan: Plan) -> list[str]:
 
 def changes(plan: Plan) -> list[str]:
     """What an operator most likely wants otherwise."""
-    said = [f"Settings: `{plan.config_name}`" + _also(plan)]
+    lines = [f"Settings: `{plan.config_name}`" + _also(plan)]
     if not plan.on_machine:
-        said.append(
+        lines.append(
             "The base image is pinned by its tag. To pin it by digest, build with "
             "`--build-arg PYTHON_IMAGE=python@sha256:…`, as `docker buildx imagetools inspect` "
-            "tells it."
+            "shows it."
         )
     if plan.target in ("kubernetes", "kserve", "ray"):
-        said.append(
+        lines.append(
             f"The image's name is `{plan.image}`; `--image registry/name:tag` of "
             "`mlopsdeploy package` writes your registry's into all files."
         )
         requested, limit = kubernetes.memory(plan)
-        said.append(
+        lines.append(
             f"Memory: {requested // MIB} MiB requested, {limit // MIB} MiB allowed. "
             + " ".join(kubernetes.resources_head(plan).splitlines())
         )
     if plan.strategy == "serve":
-        said.append(
+        lines.append(
             "There is no TLS and no login here: put a proxy or an ingress with both in front."
         )
     if plan.strategy == "batch":
         where = f"/var/lib/{plan.name}" if plan.on_machine else f"{DATA}, on the volume"
-        said.append(f"Relative paths in the settings begin at {where}.")
+        lines.append(f"Relative paths in the settings begin at {where}.")
         zone = "UTC" if plan.target in ("kubernetes", "airflow") else "the machine's own time"
         if plan.target != "ray":
-            said.append(f"When: `{plan.schedule}`, in {zone}.")
-        said.append(f"Passwords of databases and stores: as KEY=value in {secret(plan)}.")
+            lines.append(f"When: `{plan.schedule}`, in {zone}.")
+        lines.append(f"Passwords of databases and stores: as KEY=value in {secret(plan)}.")
     if plan.strategy == "edge" and device(plan):
         what = "device of the lines" if "lines" in plan.settings else "camera"
-        said.append(f"The {what} is {device(plan)}.")
+        lines.append(f"The {what} is {device(plan)}.")
     if lines_folder(plan):
         who = "the unit's user" if plan.on_machine else f"user {USER} of the image"
-        said.append(
+        lines.append(
             f"Lines are read from {plan.settings['lines']}, which {who} must be able to read."
         )
-    return said
+    return lines
 
 
 def secret(plan: Plan) -> str:
@@ -185,7 +180,7 @@ def secret(plan: Plan) -> str:
     if plan.target == "airflow":
         return "the DAG's env, from a Variable of Airflow"
     if plan.target == "docker":
-        return "secrets.env beside run.sh"
+        return "secrets.env next to run.sh"
     return f"/etc/{plan.name}.env" if plan.on_machine else f"the Secret {plan.name}"
 
 

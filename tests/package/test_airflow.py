@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlopsdeploy.package.airflow import airflow
+from mlopsdeploy.package.machines import airflow
 
 # Reads the DAG as Airflow's scheduler does, then runs its task's operator.
 SCRIPT = """

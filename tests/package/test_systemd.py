@@ -9,7 +9,7 @@ import pytest
 from cronsim import CronSim
 
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.package.systemd import on_calendar
+from mlopsdeploy.package.machines import on_calendar
 
 START = "2026-03-01 00:00:30"
 SCHEDULES = [

@@ -11,7 +11,7 @@ import yaml
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.package.model_files import pack
+from mlopsdeploy.package.packing import pack
 from mlopsdeploy.settings import Running
 
 

@@ -1,4 +1,4 @@
-"""Units for machines with systemd, locked in as far as the strategy lets them be."""
+"""Files for machines: units of systemd, a crontab, a DAG for Airflow; no Docker, no cluster."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from pathlib import PurePosixPath
 
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package import images
-from mlopsdeploy.package.kubernetes import MARGIN
-from mlopsdeploy.package.plan import Plan
-from mlopsdeploy.package.rendering import render
+from mlopsdeploy.package.kubernetes import MARGIN, shortest_gap
+from mlopsdeploy.package.plan import Plan, render
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 _MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -19,7 +18,10 @@ UNITS = "/etc/systemd/system"
 
 
 def systemd(plan: Plan) -> dict[str, str]:
-    """The unit, for a batch its timer, and the script that installs them."""
+    """The unit, for a batch its timer, and the script that installs them.
+
+    The unit is locked in as far as the strategy lets it be.
+    """
     service = f"{plan.name}.service"
     files = {service: unit(plan)}
     installed = [(service, f"{UNITS}/{service}", 644)]
@@ -39,6 +41,39 @@ def systemd(plan: Plan) -> dict[str, str]:
         static_user=plan.strategy == "batch",
     )
     return files
+
+
+def cron(plan: Plan) -> dict[str, str]:
+    """The crontab, the script that keeps a log, and the one that installs both."""
+    crontab = f"{plan.name}.cron"
+    installed = [
+        ("run.sh", f"{plan.home}/run.sh", 755),
+        (crontab, f"/etc/cron.d/{plan.name}", 644),
+    ]
+    return {
+        crontab: render("crontab.j2", plan),
+        "run.sh": render("run_batch.sh.j2", plan),
+        "install.sh": install_script(plan, installed, [], static_user=True),
+    }
+
+
+def airflow(plan: Plan) -> dict[str, str]:
+    """The DAG, for Airflow 3, and the script that installs what it runs on each worker."""
+    return {
+        f"dags/{plan.name.replace('-', '_')}.py": render(
+            "dag.py.j2",
+            plan,
+            dag_id=plan.name,
+            description=f"mlopsdeploy batch: {images.model_list(plan)}",
+            gap=shortest_gap(plan.schedule),
+        ),
+        "install.sh": install_script(
+            plan,
+            [],
+            [f"install -d -o \"${{AIRFLOW_USER:-airflow}}\" '/var/lib/{plan.name}'"],
+            static_user=False,
+        ),
+    }
 
 
 def install_script(
@@ -131,7 +166,7 @@ def _on_calendar(schedule: str) -> Iterator[str]:
         yield f"{_weekdays(weekday)} *-{months}-* {time}"
 
 
-def _field(said: str, first: int, names: tuple[str, ...] = ()) -> str:
+def _field(text: str, first: int, names: tuple[str, ...] = ()) -> str:
     """`*/15` is `0/15` or `1/15`, `1-5` is `1..5`, `JAN` is 1."""
 
     def one(part: str) -> str:
@@ -143,17 +178,17 @@ def _field(said: str, first: int, names: tuple[str, ...] = ()) -> str:
         spread = "..".join(map(str, ends))
         return f"{spread}/{step}" if step else spread
 
-    return ",".join(one(part) for part in said.split(","))
+    return ",".join(one(part) for part in text.split(","))
 
 
-def _weekdays(said: str) -> str:
+def _weekdays(text: str) -> str:
     """`1-5` is `Mon,Tue,Wed,Thu,Fri`; Sunday is 0 and 7."""
-    return ",".join(_DAYS[number] for number in sorted(set(_numbers(said))))
+    return ",".join(_DAYS[number] for number in sorted(set(_numbers(text))))
 
 
-def _numbers(said: str) -> Iterator[int]:
+def _numbers(text: str) -> Iterator[int]:
     names = [day.upper() for day in _DAYS]
-    for part in said.split(","):
+    for part in text.split(","):
         values, _, step = part.partition("/")
         ends = ["0", "6"] if values == "*" else values.split("-")
         first, last = (
