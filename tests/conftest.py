@@ -24,6 +24,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from mlopsdeploy.batch import command
 from mlopsdeploy.settings import BatchSettings
 
+from .forks import Forks
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = [
     "the",
@@ -130,10 +132,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 class Result:
     """What a finished `mlopsdeploy` process left behind."""
 
-    def __init__(self, done: subprocess.CompletedProcess[bytes]) -> None:
-        self.code = done.returncode
-        self.out = done.stdout
-        self.err = done.stderr.decode()
+    def __init__(self, code: int, out: bytes, err: bytes) -> None:
+        self.code = code
+        self.out = out
+        self.err = err.decode()
 
     @property
     def lines(self) -> list[str]:
@@ -144,31 +146,46 @@ class Result:
         return f"exit code {self.code}\n--- stdout\n{self.out!r}\n--- stderr\n{self.err}"
 
 
+@pytest.fixture(scope="session")
+def forks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Real processes without the second that each would need for its imports."""
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def mlopsdeploy(tmp_path: Path) -> Callable[..., Result]:
-    """`mlopsdeploy("batch", "a.csv")` runs the command in a process, within `tmp_path`."""
+def mlopsdeploy(tmp_path: Path, forks: Forks) -> Callable[..., Result]:
+    """`mlopsdeploy("batch", "a.csv")` runs the command in a process, within `tmp_path`.
+
+    It is a forked one. With a `python` of its own flags, or an environment that Python or a library
+    reads at its start, it is a new interpreter.
+    """
 
     def run(
         *arguments: str | Path,
-        stdin: bytes | None = None,
+        stdin: bytes = b"",
         env: dict[str, str] | None = None,
-        python: Sequence[str] = (),
+        python: Sequence[str] | None = None,
         cwd: Path = tmp_path,
-        **options: Any,
+        timeout: float = 240,
     ) -> Result:
-        return Result(
-            subprocess.run(
-                [sys.executable, *python, "-m", "mlopsdeploy", *map(str, arguments)],
-                input=stdin if stdin is not None else b"",
-                stdout=options.pop("stdout", subprocess.PIPE),
-                stderr=subprocess.PIPE,
-                env={**os.environ, **(env or {})},
-                cwd=cwd,
-                timeout=240,
-                check=False,
-                **options,
-            )
-        )
+        options = {
+            "cwd": cwd, "env": {**os.environ, **(env or {})},
+            **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
+        }  # fmt: skip
+        if python is None and "PYTHONPATH" not in (env or {}):
+            process = forks.popen(*arguments, **options)
+        else:
+            command = [sys.executable, *(python or ()), "-m", "mlopsdeploy", *map(str, arguments)]
+            process = subprocess.Popen(command, **options)
+        with process:
+            try:
+                out, err = process.communicate(stdin, timeout)
+            except BaseException:
+                process.kill()
+                raise
+        return Result(process.returncode, out, err)
 
     return run
 

@@ -8,10 +8,9 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,16 +117,8 @@ def quick_reviews() -> Callable[..., list[str]]:
 
 # ---------------------------------------------------------------- processes
 
-# Imports what a run needs and forks for each, which spares it a second of imports. Nothing here
-# has a thread, so that a forked process is as good as a started one.
-_TEMPLATE = """
-import json, os, resource, signal, sys
-import numpy, pyarrow, pyarrow.csv, pyarrow.parquet, onnxruntime, tokenizers, filelock, sqlite3
-from mlopsdeploy import cli
-from mlopsdeploy.core import plugins
-from mlopsdeploy.batch import command
-from mlopsdeploy.runtimes import onnxruntime as _
-from mlopsdeploy.tasks import text_classification as _
+DIES = """
+import os, signal, sys
 
 def die_at(step, folder):
     seen = 0
@@ -143,30 +134,9 @@ def die_at(step, folder):
                     os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
 
-for line in sys.stdin:
-    wish = json.loads(line)
-    pid = os.fork()
-    if not pid:
-        os.chdir(wish["folder"])
-        for place, name in enumerate(wish["files"]):
-            flags = os.O_RDONLY if not place else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-            os.dup2(os.open(name, flags, 0o666), place)
-        sys.stdin = open(0)
-        os.environ.update(wish["environment"])
-        sys.argv = ["mlopsdeploy", *wish["arguments"]]
-        if wish["biggest"]:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (wish["biggest"], wish["biggest"]))
-        if wish["step"]:
-            die_at(wish["step"], wish["folder"])
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(leaving.code or 0)  # libraries would join threads that are not in this process
-    print(pid, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+die_at({step}, {folder!r})
 """
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 
 
 @dataclass
@@ -182,14 +152,8 @@ class Ended:
 class Processes:
     """Starts `mlopsdeploy batch` as a process of its own, again and again."""
 
-    def __init__(self, logs: Path) -> None:
-        self._logs = logs
-        self._template = subprocess.Popen(
-            [sys.executable, "-c", _TEMPLATE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+    def __init__(self, forks: Any) -> None:
+        self._forks = forks
 
     def run(
         self,
@@ -214,31 +178,25 @@ class Processes:
             biggest: bytes that a file may have; beyond, writing fails as on a full disk.
             stdin: its standard input; nothing by default.
         """
-        out, said = self._logs / "out", self._logs / "said"
-        wish = {
-            "folder": str(folder),
-            "arguments": ["batch", *map(str, arguments)],
-            "files": [str(stdin or os.devnull), str(out), str(said)],
-            "environment": {"MLOPSDEPLOY_COMMIT_SECONDS": str(commit)},
-            "step": step,
-            "biggest": biggest,
-        }
-        assert self._template.stdin
-        assert self._template.stdout
-        self._template.stdin.write(json.dumps(wish) + "\n")
-        self._template.stdin.flush()
-        pid = int(self._template.stdout.readline())
+        prelude = [FULL.format(biggest)] * bool(biggest)
+        prelude += [DIES.format(step=step, folder=str(folder))] * bool(step)
+        with (stdin or Path(os.devnull)).open("rb") as source:
+            process = self._forks.popen(
+                "batch", *arguments, prelude="\n".join(prelude), cwd=folder, stdin=source,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                env={**os.environ, "MLOPSDEPLOY_COMMIT_SECONDS": str(commit)},
+            )  # fmt: skip
         started = time.monotonic()
         done = threading.Event()
-        killer = threading.Thread(target=self._kill, args=(pid, kill, number, done))
+        killer = threading.Thread(target=self._kill, args=(process.pid, kill, number, done))
         killer.start()
         try:
-            code = int(self._template.stdout.readline())
+            out, said = process.communicate()
         finally:
             done.set()
             killer.join()
         seconds = time.monotonic() - started
-        return Ended(code, out.read_text("utf-8"), said.read_text("utf-8"), seconds)
+        return Ended(process.returncode, out, said, seconds)
 
     @staticmethod
     def _kill(
@@ -255,15 +213,8 @@ class Processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
 
-    def close(self) -> None:
-        """End the template."""
-        self._template.kill()
-        self._template.communicate()
-
 
 @pytest.fixture(scope="session")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+def processes(forks: Any) -> Processes:
     """Real processes to kill."""
-    made = Processes(tmp_path_factory.mktemp("processes"))
-    yield made
-    made.close()
+    return Processes(forks)
