@@ -3,15 +3,15 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A file of tests is one process's: its fixtures are made once. More than four would want more memory
-# than most machines have.
-PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+# Neighbours share a process and so their fixtures, until a process with nothing left to do takes
+# half of what another has. More than four would want more memory than most machines have.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the tests need of mlopsdeploy's extras.
 EXTRAS := batch,serve,edge,package,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow
 
-.PHONY: demo check test dist test-wheel bench clean
+.PHONY: demo check test test-all dist test-wheel bench clean
 
 ## Score examples/reviews.csv with the built-in model and show the result.
 demo: $(VENV)/.batch
@@ -29,6 +29,10 @@ check: $(VENV)/.dev
 ## Everything else that must hold.
 test: $(VENV)/.dev
 	$(BIN)/pytest $(PARALLEL)
+
+## The same with every seed, size and moment of a kill, of which `make test` takes some.
+test-all: $(VENV)/.dev
+	$(BIN)/pytest $(PARALLEL) --all
 
 ## Wheel and sdist in dist/, the wheel made from the sdist; checked.
 dist: $(VENV)/.dev

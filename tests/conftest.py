@@ -28,90 +28,67 @@ from .forks import Forks
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WORDS = [
-    "the",
-    "a",
-    "this",
-    "that",
-    "it",
-    "was",
-    "is",
-    "not",
-    "very",
-    "really",
-    "quite",
-    "good",
-    "great",
-    "awful",
-    "terrible",
-    "fine",
-    "poor",
-    "nice",
-    "battery",
-    "screen",
-    "cable",
-    "food",
-    "service",
-    "waiter",
-    "hotel",
-    "room",
-    "shirt",
-    "colour",
-    "size",
-    "price",
-    "delivery",
-    "box",
-    "arrived",
-    "broke",
-    "works",
-    "stopped",
-    "again",
-    "never",
-    "always",
-    "twice",
-    "would",
-    "buy",
-    "return",
-    "love",
-    "hate",
-    "like",
-    "but",
-    "and",
-    "or",
-    "with",
-    "without",
-    "after",
-    "before",
-    "two",
-    "weeks",
-    "days",
-    "month",
-    "year",
-    "one",
-    "star",
-    "five",
-    "stars",
-    "money",
-    "back",
-    "cheap",
-    "dear",
-    "solid",
-    "thin",
-    "loud",
-    "quiet",
-    "fast",
-    "slow",
-    "warm",
-    "cold",
-    "clean",
+    "the", "a", "this", "that", "it", "was", "is", "not", "very", "really", "quite", "good",
+    "great", "awful", "terrible", "fine", "poor", "nice", "battery", "screen", "cable", "food",
+    "service", "waiter", "hotel", "room", "shirt", "colour", "size", "price", "delivery", "box",
+    "arrived", "broke", "works", "stopped", "again", "never", "always", "twice", "would", "buy",
+    "return", "love", "hate", "like", "but", "and", "or", "with", "without", "after", "before",
+    "two", "weeks", "days", "month", "year", "one", "star", "five", "stars", "money", "back",
+    "cheap", "dear", "solid", "thin", "loud", "quiet", "fast", "slow", "warm", "cold", "clean",
     "dirty",
-]
+]  # fmt: skip
 POSITIONS = 128  # the most tokens that the tiny models take
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--all`, which `make test-all` has."""
+    parser.addoption("--all", action="store_true", help="every seed, size and moment of a kill")
 
 
 def pytest_configure() -> None:
     """Before anything of Hugging Face is imported: no network, in this process or a child."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`once("name", make)`: a folder that `make(folder)` fills, once for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def filled(name: str, make: Callable[[Path], object] = lambda folder: None) -> Path:
+        folder = base / "once" / name
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                partial = folder.with_suffix(".part")
+                shutil.rmtree(partial, ignore_errors=True)
+                partial.mkdir()
+                make(partial)
+                partial.rename(folder)
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def once_by(once: Callable[..., Path]) -> Callable[[Path], Path]:
+    """`once_by(script)`: what `python script FOLDER` leaves there, once for all test processes."""
+
+    def filled(script: Path) -> Path:
+        def make(folder: Path) -> None:
+            done = subprocess.run(
+                [sys.executable, "-P", script, folder], capture_output=True, text=True, check=False,
+                env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
+                timeout=240,
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-2000:]
+
+        return once(script.stem, make)
+
+    return filled
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -220,6 +197,12 @@ def leftovers(tmp_path: Path) -> Callable[[], list[str]]:
     return names
 
 
+@pytest.fixture(scope="session")
+def some(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """`some(2, 8)`: how often to try what chance decides: twice, and with `--all` eight times."""
+    return lambda few, many: many if request.config.getoption("all") else few
+
+
 # ---------------------------------------------------------------- texts
 
 
@@ -321,56 +304,65 @@ def _with_onnx(checkpoint: Path, folder: Path) -> Path:
     return folder
 
 
+def _text_model(
+    once: Callable[..., Path], name: str, architecture: str, *labels: str, **config: Any
+):
+    """A checkpoint, and the same model as a folder with onnx/model.onnx in its place."""
+
+    def make(folder: Path) -> None:
+        _with_onnx(
+            _checkpoint(folder / "checkpoint", architecture, labels, **config), folder / name
+        )
+
+    folder = once(name, make)
+    return folder / "checkpoint", folder / name
+
+
 @pytest.fixture(scope="session")
-def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A tiny random checkpoint (safetensors) of each architecture: labels NEGATIVE, POSITIVE."""
-    folder = tmp_path_factory.mktemp("checkpoints")
+def text_models(once: Callable[..., Path]) -> dict[str, tuple[Path, Path]]:
+    """A tiny random checkpoint (safetensors) of each architecture: labels NEGATIVE, POSITIVE; and
+    the same models as folders with onnx/model.onnx in place of the checkpoint."""
     return {
-        name: _checkpoint(folder / name.lower(), name, ("NEGATIVE", "POSITIVE"))
+        name: _text_model(once, name.lower(), name, "NEGATIVE", "POSITIVE")
         for name in ("Bert", "DistilBert", "Roberta")
     }
 
 
 @pytest.fixture(scope="session")
-def bert_checkpoint(checkpoints: dict[str, Path]) -> Path:
+def checkpoints(text_models: dict[str, tuple[Path, Path]]) -> dict[str, Path]:
+    """The checkpoints of them."""
+    return {name: checkpoint for name, (checkpoint, _) in text_models.items()}
+
+
+@pytest.fixture(scope="session")
+def bert_checkpoint(once: Callable[..., Path]) -> Path:
     """The BERT of them."""
-    return checkpoints["Bert"]
+    return _text_model(once, "bert", "Bert", "NEGATIVE", "POSITIVE")[0]
 
 
 @pytest.fixture(scope="session")
-def onnx_folders(
-    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
-    """The same models as folders with onnx/model.onnx in place of the checkpoint."""
-    folder = tmp_path_factory.mktemp("onnx_folders")
-    return {name: _with_onnx(path, folder / path.name) for name, path in checkpoints.items()}
+def onnx_folders(text_models: dict[str, tuple[Path, Path]]) -> dict[str, Path]:
+    """The folders of them."""
+    return {name: folder for name, (_, folder) in text_models.items()}
 
 
 @pytest.fixture(scope="session")
-def bert(onnx_folders: dict[str, Path]) -> Path:
+def bert(once: Callable[..., Path]) -> Path:
     """A two-label BERT with onnx/model.onnx: what most tests score with."""
-    return onnx_folders["Bert"]
+    return _text_model(once, "bert", "Bert", "NEGATIVE", "POSITIVE")[1]
 
 
 @pytest.fixture(scope="session")
-def three_class_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def three_class_bert(once: Callable[..., Path]) -> Path:
     """A BERT with the labels negative, neutral, positive."""
-    folder = tmp_path_factory.mktemp("three")
-    labels = ("negative", "neutral", "positive")
-    return _with_onnx(_checkpoint(folder / "checkpoint", "Bert", labels), folder / "three-class")
+    return _text_model(once, "three-class", "Bert", "negative", "neutral", "positive")[1]
 
 
 @pytest.fixture(scope="session")
-def multi_label_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A BERT that gives toxic, insult and threat a probability each."""
-    folder = tmp_path_factory.mktemp("multi")
-    made = _checkpoint(
-        folder / "checkpoint",
-        "Bert",
-        ("toxic", "insult", "threat"),
-        problem_type="multi_label_classification",
-    )
-    return _with_onnx(made, folder / "multi-label")
+def multi_label_bert(once: Callable[..., Path]) -> Path:
+    """A BERT that outputs a probability each for toxic, insult and threat."""
+    kind = {"problem_type": "multi_label_classification"}
+    return _text_model(once, "multi-label", "Bert", "toxic", "insult", "threat", **kind)[1]
 
 
 # ---------------------------------------------------------------- tabular models
@@ -488,19 +480,9 @@ def customers(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tflite_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tflite_models(once_by: Callable[[Path], Path]) -> Path:
     """A folder of detectors and classifiers of every kind: see tflite_models.py."""
-    folder = tmp_path_factory.mktemp("tflite_models")
-    script = REPOSITORY / "tests" / "tflite_models.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return folder
+    return once_by(REPOSITORY / "tests" / "tflite_models.py")
 
 
 @pytest.fixture(scope="session")

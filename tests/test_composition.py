@@ -8,7 +8,6 @@ shows them.
 import json
 import runpy
 import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -44,17 +43,10 @@ RECTANGLES = [
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory, bert_checkpoint, bert):
+def models(once_by, tmp_path_factory, bert_checkpoint, bert):
     """By task, a folder with the model in every format that a runtime opens."""
-    folder = tmp_path_factory.mktemp("composition")
-    script = REPOSITORY / "tests" / "composition_models.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(folder)],
-        capture_output=True, text=True, check=False, timeout=240,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    both = folder / "bert"
-    both.mkdir()
+    folder = once_by(REPOSITORY / "tests" / "composition_models.py")
+    both = tmp_path_factory.mktemp("composition")
     for file in [*bert_checkpoint.iterdir(), bert / "onnx"]:
         (both / file.name).symlink_to(file)
     return {

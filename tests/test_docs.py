@@ -10,7 +10,6 @@ import shlex
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -55,18 +54,14 @@ RUN = [
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory):
+def clone(tmp_path_factory, forks):
     """A folder with examples/ and configs/, and `mlopsdeploy` on the path."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("examples", "configs"):
         shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "examples" / "reviews.csv", folder)
-    program = folder / "bin" / "mlopsdeploy"
-    program.parent.mkdir()
-    program.write_text(
-        f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m mlopsdeploy "$@"\n', "utf-8"
-    )
-    program.chmod(0o755)
+    (folder / "bin").mkdir()
+    (folder / "bin" / "mlopsdeploy").symlink_to(forks.program)
     return folder
 
 

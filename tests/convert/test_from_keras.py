@@ -1,10 +1,7 @@
 """A Keras model or SavedModel is compiled once, with a proof, and without its author's code."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -19,17 +16,9 @@ from mlopsdeploy.runtimes.litert import LiteRT
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory):
+def made(once_by):
     """The folder that keras_models.py fills, in one process for all tests."""
-    folder = tmp_path_factory.mktemp("keras")
-    subprocess.run(
-        [sys.executable, "-P", Path(__file__).with_name("keras_models.py"), folder],
-        check=True,
-        capture_output=True,
-        timeout=200,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-    )
-    return folder
+    return once_by(Path(__file__).with_name("keras_models.py"))
 
 
 @pytest.fixture

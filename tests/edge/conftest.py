@@ -167,7 +167,7 @@ def streamer():
 
 
 @pytest.fixture
-def start(tmp_path):
+def start(tmp_path, forks):
     """`start("--camera", clip)` runs `mlopsdeploy edge` in a process that the test may signal."""
     running = []
 
@@ -176,11 +176,15 @@ def start(tmp_path):
         if not env or "DISPLAY" not in env:
             environment.pop("DISPLAY", None)
             environment.pop("WAYLAND_DISPLAY", None)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlopsdeploy", "edge", "--threads", "1", *map(str, arguments)],
-            cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=options.pop("stderr", subprocess.PIPE), text=True, **options,
-        )  # fmt: skip
+        words = ["edge", "--threads", "1", *map(str, arguments)]
+        options = {
+            "cwd": tmp_path, "env": environment, "stdin": subprocess.DEVNULL, "text": True,
+            "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options,
+        }  # fmt: skip
+        if "DISPLAY" in environment:  # which Qt reads when it is loaded
+            process = subprocess.Popen([sys.executable, "-m", "mlopsdeploy", *words], **options)
+        else:
+            process = forks.popen(*words, **options)
         running.append(process)
         return process
 

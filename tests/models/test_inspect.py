@@ -1,7 +1,5 @@
 import io
 import json
-import subprocess
-import sys
 
 import pytest
 from rich.console import Console
@@ -13,26 +11,17 @@ from mlopsdeploy.models import inspect
 from mlopsdeploy.models.inspect import inspect_model, show
 
 
-def run(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "mlopsdeploy", "models", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-
-
-def test_inspect_says_what_was_understood_and_why(tflite_models):
-    done = run("inspect", str(tflite_models / "post_process.tflite"))
-    assert done.returncode == 0, done.stderr
-    lines = done.stdout.splitlines()
+def test_inspect_says_what_was_understood_and_why(mlopsdeploy, tflite_models):
+    done = mlopsdeploy("models", "inspect", tflite_models / "post_process.tflite")
+    assert done.code == 0, done
+    out = done.out.decode()
+    lines = out.splitlines()
     assert lines[0].startswith("post_process: object detection on litert float32, ready in ")
     assert ["what", "understood", "as", "because", "of"] in [line.split() for line in lines]
-    assert "runtime    litert: the first choice for its format" in done.stdout
-    assert done.stdout.count("threshold") == 1
+    assert "runtime    litert: the first choice for its format" in out
+    assert out.count("threshold") == 1
     assert any("y1 x1 y2 x2" in line for line in lines)
-    assert done.stderr == ""
+    assert done.err == ""
 
 
 def test_inspect_as_json(tflite_models):
@@ -100,11 +89,11 @@ def test_what_is_missing_is_why_another_runtime_runs(bert, monkeypatch):
 @pytest.mark.parametrize(
     ("reference", "message"), [("nothing", "no model called 'nothing'"), ("a/x.tflite", "no such")]
 )
-def test_a_model_that_is_not_there_is_one_line(reference, message):
-    done = run("inspect", reference)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+def test_a_model_that_is_not_there_is_one_line(mlopsdeploy, reference, message):
+    done = mlopsdeploy("models", "inspect", reference)
+    assert done.code == 2
+    (line,) = done.lines
+    assert message in line
 
 
 def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx):

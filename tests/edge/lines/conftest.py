@@ -3,7 +3,6 @@
 import os
 import pty
 import subprocess
-import sys
 import tty
 from contextlib import suppress
 
@@ -11,16 +10,15 @@ import pytest
 
 
 @pytest.fixture
-def start_lines(tmp_path):
+def start_lines(tmp_path, forks):
     """`start_lines("--lines", "-")` gives a process with pipes on all three."""
     running = []
 
     def run(*arguments, env=None, **options):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlopsdeploy", "edge", "--threads", "1", *map(str, arguments)],
-            cwd=tmp_path, stdin=options.pop("stdin", subprocess.PIPE),
-            stdout=options.pop("stdout", subprocess.PIPE), stderr=subprocess.PIPE, text=True,
-            env={**os.environ, **(env or {})}, **options,
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = forks.popen(
+            "edge", "--threads", "1", *arguments, cwd=tmp_path, text=True,
+            env={**os.environ, **(env or {})}, **{**pipes, **options},
         )  # fmt: skip
         running.append(process)
         return process
