@@ -96,11 +96,12 @@ class Quantization:
     zero_point: int
 
     def quantize(self, values: Array) -> Array:
-        """Real numbers to the tensor's integers, rounded and clipped."""
+        """Real numbers to the tensor's integers, rounded and clipped; NaN as 0."""
         limits = np.iinfo(self.dtype)
-        steps = np.rint(values / self.scale) + self.zero_point
-        quantized: Array = np.clip(steps, limits.min, limits.max).astype(self.dtype)
-        return quantized
+        with np.errstate(over="ignore"):
+            steps = np.rint(values / self.scale) + self.zero_point
+        steps = np.nan_to_num(np.clip(steps, limits.min, limits.max), nan=self.zero_point)
+        return np.asarray(steps.astype(self.dtype))
 
     def dequantize(self, steps: Array) -> Array:
         """The tensor's integers to float32."""

@@ -53,6 +53,12 @@ class Graph:
                 return _texts(self._constants[maker.takes[0]])
         return ()
 
+    @property
+    def loses_nan(self) -> bool:
+        """Whether it quantises values, which makes a number of NaN, and does not look for NaN."""
+        kinds = {node.kind for node in self._makers.values()}
+        return not {"IsNaN", "Imputer"} & kinds and any("QuantizeLinear" in k for k in kinds)
+
     def regressor(self, output: str) -> str:
         """The kind of the node that gives an output, if it is one for regression; else empty."""
         kind = self._maker(output).kind

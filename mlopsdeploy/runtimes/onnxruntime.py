@@ -14,9 +14,11 @@ import numpy as np
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from mlopsdeploy.columns import Array, Columns, Field, Runtime
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
 from mlopsdeploy.runtimes.onnx_classes import Graph
 
 
@@ -58,56 +60,65 @@ class OnnxRuntime(Runtime):
         # Both keep buffers per shape, and every batch has a new one: memory would grow for ever.
         options.enable_cpu_mem_arena = False
         options.enable_mem_pattern = False
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what goes wrong is raised as well
         # Weights stored as int8 are unpacked once, at load, and not at each call.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = ort.InferenceSession(
                 str(file), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # ONNX Runtime has a class per status code and no common base
+        except _FAILURES as error:
+            # Nothing but the text says so.
             if newer := _TOO_NEW.search(str(error)):
                 limit = f"target_opset={newer['opset']}" if newer["opset"] else "an older opset"
                 raise ModelError(
                     f"{file}: made for a newer ONNX Runtime than {ort.__version__}; convert it "
                     f"with {limit}, or pip install -U onnxruntime"
                 ) from error
-            raise ModelError(
-                f"{file}: ONNX Runtime can't load it ({_first_line(error)})"
-            ) from error
+            raise ModelError(f"{file}: ONNX Runtime can't load it ({one_line(error)})") from error
         self.inputs = tuple(_field(node) for node in self._session.get_inputs())
         self.outputs = tuple(_field(node) for node in self._session.get_outputs())
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self.metadata.update(self._said_by_the_graph(file))
+        graph = Graph(file)
+        self._loses_nan = graph.loses_nan
+        self.metadata = {
+            **self._session.get_modelmeta().custom_metadata_map,
+            **self._from_nodes(graph),
+        }
 
-    def _said_by_the_graph(self, file: Path) -> dict[str, str]:
+    def _from_nodes(self, graph: Graph) -> dict[str, str]:
         """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
         nodes = self._session.get_outputs()
         labels = [node.name for node in nodes if node.type not in _FLOATS]
         if labels:
-            classes = Graph(file).classes(labels)
+            classes = graph.classes(labels)
             return {"classes": json.dumps(classes)} if classes else {}
-        kind = Graph(file).regressor(nodes[0].name) if len(nodes) == 1 else ""
+        kind = graph.regressor(nodes[0].name) if len(nodes) == 1 else ""
         return {"regressor": kind} if kind else {}
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
-        feed = {
-            field.name: np.ascontiguousarray(
-                tensors[field.name], dtype=object if field.dtype == "str" else field.dtype
-            )
-            for field in self.inputs
-        }
+        """See `Runtime.run`. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
+        feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
+        if not rows_of(feed):
+            return no_rows(self.outputs)
         names = [field.name for field in self.outputs]
         try:
             values = self._session.run(names, feed)
-        except Exception as error:  # a class per status code, without a common base
-            raise RuntimeError(_first_line(error)) from error
-        return {name: _dense(value) for name, value in zip(names, values, strict=True)}
+        except _FAILURES as error:
+            reason = one_line(error, last=True).rpartition("Status Message: ")[2]
+            raise RowError(f"ONNX Runtime can't compute these values ({reason})") from error
+        outputs = {name: _dense(value) for name, value in zip(names, values, strict=True)}
+        return with_nan(outputs, rows_with_nan(feed)) if self._loses_nan else outputs
 
 
 _TOO_NEW = re.compile(
     r"support for domain \S+ is till opset (?P<opset>\d+)|Unsupported model IR version"
+)
+# A class per status code, without a common base.
+_FAILURES = (
+    *(one for one in vars(status).values() if isinstance(one, type) and issubclass(one, Exception)),
+    RuntimeError,
+    ValueError,
+    MemoryError,
 )
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
 
@@ -131,7 +142,3 @@ def _dtype(kind: str) -> str:
         return "float32"
     name = kind.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64", "string": "str"}.get(name, name)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__

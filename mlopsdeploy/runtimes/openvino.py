@@ -13,9 +13,10 @@ from typing import ClassVar
 import numpy as np
 import openvino as ov
 
-from mlopsdeploy.columns import Columns, Field, Runtime
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.runtimes import openvino_graph
+from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
 
 # Scales per 128 activations: the fastest group that runs int8 kernels. Groups of 0 and of the
 # whole row silently run at float speed.
@@ -62,32 +63,47 @@ class OpenVino(Runtime):
                 if precision == "int8":
                     openvino_graph.weights_to_int8(model)
             settings = _settings(precision, threads, self.streams, has_bfloat16, static=static)
+            self.inputs = tuple(_field(port) for port in model.inputs)
+            self.outputs = tuple(_field(port) for port in model.outputs)
+            self._takes_nan = openvino_graph.looks_for_nan(model)
+            self._checked = openvino_graph.check_indices(model)
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:  # OpenVINO raises nothing finer
-            raise ModelError(f"{file}: OpenVINO can't load it ({_last_line(error)})") from error
-        self.inputs = tuple(_field(port) for port in compiled.inputs)
-        self.outputs = tuple(_field(port) for port in compiled.outputs)
+            raise ModelError(
+                f"{file}: OpenVINO can't load it ({one_line(error, last=True)})"
+            ) from error
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.streams):
             self._requests.put(compiled.create_infer_request())
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name; waits while all requests are busy."""
-        feed = {
-            field.name: np.ascontiguousarray(tensors[field.name], dtype=field.dtype)
-            for field in self.inputs
-        }
+        """See `Runtime.run`; waits while all requests are busy."""
+        feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
+        if not rows_of(feed):
+            return no_rows(self.outputs)
+        for name, array in feed.items():
+            if array.dtype == np.int64:  # which OpenVINO computes in 32 bits, and takes the lower
+                dense(Field(name, "int32"), array)
         request = self._requests.get()
         try:
             # The inputs are ours until it returns, so they are shared; the outputs are copied,
             # since the request's own buffers are overwritten by its next caller.
             values = request.infer(feed, share_inputs=True)
-            return {field.name: values[index] for index, field in enumerate(self.outputs)}
+            outputs = {field.name: values[index] for index, field in enumerate(self.outputs)}
+            # Nothing at all comes out where GatherElements stopped.
+            check = values[len(outputs)] if self._checked else None
+            beyond = check is not None and (not check.size or bool(check.any()))
+        except RuntimeError as error:
+            reason = one_line(error, last=True)
+            raise RowError(f"OpenVINO can't compute these values ({reason})") from error
         finally:
             self._requests.put(request)
+        if beyond:
+            raise RowError("OpenVINO can't compute these values (an index beyond a table's end)")
+        return outputs if self._takes_nan else with_nan(outputs, rows_with_nan(feed))
 
 
-def _field(port: ov.ConstOutput) -> Field:
+def _field(port: ov.Output) -> Field:
     sizes = list(port.get_partial_shape())[1:]
     shape = tuple(size.get_length() if size.is_static else -1 for size in sizes)
     return Field(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
@@ -110,8 +126,3 @@ def _settings(
         "INFERENCE_PRECISION_HINT": "bf16" if low else "f32",
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": DYNAMIC_GROUP if dynamic else 0,
     }
-
-
-def _last_line(error: RuntimeError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:200] if lines else "no reason given"

@@ -1,4 +1,4 @@
-"""Two rewrites of a transformer's graph, done in memory when it is loaded.
+"""Rewrites of a graph, done in memory when it is loaded.
 
 `keep_first_token` removes work whose result nobody reads and changes no result. BERT-like
 classifiers read the last layer's output at its first token only; so its queries, attention rows,
@@ -6,11 +6,15 @@ residuals and feed-forward network are needed for that token alone: one part in 
 six-layer model. (Keys and values are still needed for all tokens.)
 
 `weights_to_int8` stores the weights of matrix products as int8, one scale per output channel.
+
+`check_indices` adds an output that is true where a row looks beyond a table's end; OpenVINO itself
+answers with zeros there, and GatherND with whatever lies in memory.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -149,6 +153,63 @@ def _kept_shape(reshape: ov.Node) -> list[int]:
 def _rank(output: ov.Output) -> int:
     shape = output.get_partial_shape()
     return len(shape) if shape.rank.is_static else -1
+
+
+def check_indices(model: ov.Model) -> bool:
+    """Add an output, the last: whether an index is beyond what it looks up. In place.
+
+    Returns:
+        Whether there is anything to look at: a table of known size, and indices that come in.
+    """
+    found: ov.Node | None = None
+    for node in model.get_ordered_ops():
+        kind = node.get_type_name()
+        if not kind.startswith(("Gather", "Embedding")) or node.get_input_size() < 2:
+            continue
+        indices = ops.convert(node.input_value(1), "i64")
+        sizes = _sizes(node, kind)
+        if sizes is None or node.input_value(1).get_node().get_type_name() == "Constant":
+            continue
+        beyond = ops.logical_or(
+            ops.less(indices, ops.constant(-sizes)), ops.greater_equal(indices, ops.constant(sizes))
+        )
+        any_is = ops.reduce_logical_or(ops.reshape(beyond, [-1], special_zero=False), np.array([0]))
+        found = any_is if found is None else ops.logical_or(found, any_is)
+    if found is None:
+        return False
+    model.add_outputs([found.output(0)])
+    return True
+
+
+def _sizes(node: ov.Node, kind: str) -> np.ndarray[Any, Any] | None:
+    """How long the looked up axis is, or for GatherND the axes; None where it isn't known."""
+    shape, attributes = node.input_value(0).get_partial_shape(), node.get_attributes()
+    if not shape.rank.is_static:
+        return None
+    if kind == "GatherND":
+        first = int(attributes["batch_dims"])
+        width = node.input_value(1).get_partial_shape()[-1]
+        axes = list(range(first, first + width.get_length())) if width.is_static else []
+    elif kind == "Gather":
+        axis = node.input_value(2).get_node()
+        known = axis.get_type_name() == "Constant"
+        axes = [int(axis.data.item()) % len(shape)] if known else []
+    else:
+        axes = [int(attributes.get("axis", 0)) % len(shape)]
+    if not axes or not all(shape[axis].is_static for axis in axes):
+        return None
+    return np.array([shape[axis].get_length() for axis in axes], np.int64)
+
+
+def looks_for_nan(model: ov.Model) -> bool:
+    """Whether the graph asks which values are NaN, and so has an answer for them."""
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        if kind == "IsNaN" or (
+            kind in ("Equal", "NotEqual") and node.input_value(0) == node.input_value(1)
+        ):
+            return True
+    return False
 
 
 def has_scales(model: ov.Model) -> bool:

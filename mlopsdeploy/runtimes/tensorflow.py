@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
-from mlopsdeploy.errors import ConfigError, InputError, ModelError
-from mlopsdeploy.runtimes.quiet import quietly
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.runtimes.common import dense, in_steps, joined, no_rows, quietly
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with quietly(), warnings.catch_warnings():
@@ -32,6 +32,7 @@ _UNFIT_VALUES = (
     TypeError,
     tf.errors.InvalidArgumentError,
     tf.errors.OutOfRangeError,
+    tf.errors.ResourceExhaustedError,
     tf.errors.UnimplementedError,
 )
 
@@ -67,7 +68,6 @@ class TensorFlow(Runtime):
             self.streams = 1
         self.batch_scale = 64 if on_gpu else 1
         check_graph(file)
-        self._file = file
         self._function, self._owner = signature_of(file)  # the owner keeps the variables alive
         self._specs = self._function.structured_input_signature[1]
         self.inputs = tuple(_field(name, spec) for name, spec in self._specs.items())
@@ -78,29 +78,24 @@ class TensorFlow(Runtime):
         )
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name, each with as many rows as the inputs.
-
-        Raises:
-            InputError: the model's own checks refuse the values.
-        """
-        given = {field.name: tensors[field.name] for field in self.inputs}
+        """See `Runtime.run`."""
+        feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
+        if not rows_of(feed):
+            return no_rows(self.outputs)
         if self._rows is None:
-            return self._call(given)
-        rows, parts = rows_of(given), []
-        for start in range(0, rows, self._rows):  # the last step is filled up with the last row
-            places = np.minimum(np.arange(start, start + self._rows), rows - 1)
-            parts.append(self._call({name: array[places] for name, array in given.items()}))
-        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+            return self._call(feed)
+        return joined([(self._call(step), rows) for step, rows in in_steps(feed, self._rows)])
 
-    def _call(self, given: Columns) -> Columns:
+    def _call(self, feed: Columns) -> Columns:
         try:
-            tensors = {name: _tensor(array, self._specs[name]) for name, array in given.items()}
+            tensors = {
+                name: tf.constant(array, self._specs[name].dtype) for name, array in feed.items()
+            }
             answers = self._function(**tensors)
         except _UNFIT_VALUES as error:
-            reason = _line(error).rpartition("<stack traces unavailable> ")[2].partition(" [[")[0]
-            raise InputError(
-                f"{self._file.name}: TensorFlow can't compute these values ({reason})"
-            ) from error
+            reason = one_line(error).rpartition("<stack traces unavailable> ")[2]
+            reason = reason.partition(" [[")[0]
+            raise RowError(f"TensorFlow can't compute these values ({reason})") from error
         return {name: _array(value) for name, value in answers.items()}
 
 
@@ -155,7 +150,7 @@ def signature_of(folder: Path) -> tuple[Any, Any]:
         with quietly():
             owner = tf.saved_model.load(str(folder))
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, tf.errors.OpError) as error:
-        raise ModelError(f"{folder}: TensorFlow can't load it ({_line(error)})") from error
+        raise ModelError(f"{folder}: TensorFlow can't load it ({one_line(error)})") from error
     signatures = getattr(owner, "signatures", {})
     names = sorted(signatures)
     name = names[0] if len(names) == 1 else "serving_default"
@@ -187,19 +182,9 @@ def _field(name: str, spec: Any) -> Field:
     return Field(name, dtype, tuple(-1 if size is None else size for size in sizes))
 
 
-def _tensor(array: Array, spec: Any) -> Any:
-    if spec.dtype != tf.string:
-        array = array.astype(spec.dtype.as_numpy_dtype, copy=False)
-    return tf.constant(array, spec.dtype)
-
-
 def _array(value: Any) -> Array:
     array: Array = value.numpy()
     if array.dtype != object:
         return array
     texts = [text.decode("utf-8", "replace") for text in array.flat]
     return np.array(texts, dtype=object).reshape(array.shape)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:250]

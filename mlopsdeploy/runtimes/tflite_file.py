@@ -15,9 +15,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime
-from mlopsdeploy.errors import ConfigError, InputError, ModelError
-from mlopsdeploy.runtimes.quiet import quietly
+from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime, rows_of
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.runtimes.common import (
+    dense,
+    in_steps,
+    joined,
+    no_rows,
+    quietly,
+    rows_with_nan,
+    with_nan,
+)
 
 
 class TFLiteFile(Runtime):
@@ -63,26 +71,28 @@ class TFLiteFile(Runtime):
             for tensor in (*first.inputs, *first.outputs)
             if tensor.quantization
         }
+        self._takes_nan = _looks_for_nan(first.interpreter)
         self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
         self._idle.put(first)
         for _ in range(self.streams - 1):
             self._idle.put(self._open())
 
     def run(self, tensors: Columns) -> Columns:
-        """Outputs by name, each with as many rows as the inputs; waits while all are busy.
-
-        Raises:
-            InputError: a shape, or a value such as an unknown token's number, is not for the model.
-        """
+        """See `Runtime.run`; waits while all interpreters are busy."""
+        if not rows_of(tensors):
+            return no_rows(self.outputs)
+        unknown = rows_with_nan({field.name: tensors[field.name] for field in self.inputs})
+        if self._takes_nan:
+            unknown = []
         opened = self._idle.get()
         try:
-            return opened.run(tensors)
-        except (ValueError, RuntimeError) as error:
-            raise InputError(
-                f"{self._file.name}: {self.package} can't compute these values ({_line(error)})"
-            ) from error
+            outputs = opened.run(tensors)
+        except (ValueError, RuntimeError, MemoryError) as error:
+            reason = one_line(error)
+            raise RowError(f"{self.package} can't compute these values ({reason})") from error
         finally:
             self._idle.put(opened)
+        return with_nan(outputs, unknown)
 
     @contextmanager
     def native(self) -> Iterator[Any]:
@@ -100,7 +110,7 @@ class TFLiteFile(Runtime):
                 return _Opened(interpreter)
         except (ValueError, RuntimeError, OSError) as error:
             raise ModelError(
-                f"{self._file}: {self.package} can't load it ({_line(error)})"
+                f"{self._file}: {self.package} can't load it ({one_line(error)})"
             ) from error
 
 
@@ -134,17 +144,19 @@ class _Opened:
         self._free = all(len(d["shape_signature"]) and d["shape_signature"][0] == -1 for d in given)
 
     def run(self, tensors: Columns) -> Columns:
-        arrays = [self._prepared(tensor, tensors[tensor.field.name]) for tensor in self.inputs]
-        if [array.shape for array in arrays] == self._shapes:
-            return self._invoke(arrays)
-        if self._free:
-            self._resize(arrays)
-            return self._invoke(arrays)
-        return self._in_steps(arrays)
+        feed = {
+            tensor.field.name: _prepared(tensor, tensors[tensor.field.name])
+            for tensor in self.inputs
+        }
+        if self._free or [array.shape for array in feed.values()] == self._shapes:
+            return self._invoke(feed)
+        return joined([(self._invoke(step), rows) for step, rows in in_steps(feed, self.rows)])
 
-    def _invoke(self, arrays: list[Array]) -> Columns:
+    def _invoke(self, feed: Columns) -> Columns:
         interpreter = self.interpreter
-        for tensor, array in zip(self.inputs, arrays, strict=True):
+        if [array.shape for array in feed.values()] != self._shapes:
+            self._resize(feed)
+        for tensor, array in zip(self.inputs, feed.values(), strict=True):
             interpreter.set_tensor(tensor.index, array)
         interpreter.invoke()
         result = {}
@@ -155,34 +167,20 @@ class _Opened:
             )
         return result
 
-    def _in_steps(self, arrays: list[Array]) -> Columns:
-        """A fixed number of rows per call; the last call is filled up with its last row."""
-        parts = []
-        for start in range(0, len(arrays[0]), self.rows):
-            step = [array[start : start + self.rows] for array in arrays]
-            lacking = self.rows - len(step[0])
-            if lacking:
-                step = [np.concatenate([part, np.repeat(part[-1:], lacking, 0)]) for part in step]
-            if [part.shape for part in step] != self._shapes:  # a sequence of another length
-                self._resize(step)
-            out = self._invoke(step)
-            parts.append({name: value[: self.rows - lacking] for name, value in out.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-    def _resize(self, arrays: list[Array]) -> None:
+    def _resize(self, feed: Columns) -> None:
         self._shapes = []  # till it is known that these can be
-        for tensor, array in zip(self.inputs, arrays, strict=True):
+        for tensor, array in zip(self.inputs, feed.values(), strict=True):
             self.interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
         self.interpreter.allocate_tensors()
-        self._shapes = [array.shape for array in arrays]
+        self._shapes = [array.shape for array in feed.values()]
 
-    @staticmethod
-    def _prepared(tensor: _Tensor, array: Array) -> Array:
-        if tensor.quantization:
-            if array.dtype == tensor.quantization.dtype:
-                return array
-            return tensor.quantization.quantize(array)
-        return array if array.dtype == tensor.field.dtype else array.astype(tensor.field.dtype)
+
+def _prepared(tensor: _Tensor, array: Array) -> Array:
+    if not tensor.quantization:
+        return dense(tensor.field, array)
+    if array.dtype == tensor.quantization.dtype:
+        return array
+    return tensor.quantization.quantize(array)
 
 
 def _signature(interpreter: Any) -> tuple[dict[int, str], dict[int, str]]:
@@ -214,5 +212,9 @@ def _computes_in_int8(interpreter: Any) -> bool:
     return any(kind in ("int8", "uint8") for kind in kinds)
 
 
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _looks_for_nan(interpreter: Any) -> bool:
+    """Whether the graph asks which values are NaN, as x != x, and so has an answer for them."""
+    return any(
+        operation["op_name"] == "NOT_EQUAL" and len(set(operation["inputs"].tolist())) == 1
+        for operation in interpreter._get_ops_details()
+    )

@@ -11,7 +11,8 @@ import transformers
 from safetensors import SafetensorError
 
 from mlopsdeploy.columns import Columns, Field, Runtime
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.runtimes.common import no_rows, rows_where
 
 
 class Torch(Runtime):
@@ -57,8 +58,7 @@ class Torch(Runtime):
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            reason = str(error).strip().splitlines()[0][:200]
-            raise ModelError(f"{file}: transformers can't load it ({reason})") from error
+            raise ModelError(f"{file}: transformers can't load it ({one_line(error)})") from error
         if missing := sorted(loaded["missing_keys"]):  # transformers draws them at random
             raise ModelError(
                 f"{file}: {len(missing)} of the classifier's weights are not in it, {missing[0]!r} "
@@ -74,13 +74,23 @@ class Torch(Runtime):
         self.outputs = (Field("logits", "float32", (model.config.num_labels,)),)
 
     def run(self, tensors: Columns) -> Columns:
-        """`logits`, float32 of shape (rows, labels)."""
+        """See `Runtime.run`: `logits`, float32 of shape (rows, labels)."""
+        ids = tensors["input_ids"]
+        if not len(ids):
+            return no_rows(self.outputs)
+        # Looked at here, since a CUDA device is lost to the process after one that is too large.
+        unknown = (ids < 0) | (ids >= self._model.get_input_embeddings().num_embeddings)
+        if unknown.any():
+            raise RowError("a token's number is beyond the model's table", rows_where(unknown))
         feed = {
             field.name: torch.from_numpy(tensors[field.name]).to(self._device)
             for field in self.inputs
         }
-        with torch.inference_mode():
-            logits = self._model(**feed).logits
+        try:
+            with torch.inference_mode():
+                logits = self._model(**feed).logits
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise RowError(f"PyTorch can't compute these values ({one_line(error)})") from error
         return {"logits": logits.float().cpu().numpy()}
 
 

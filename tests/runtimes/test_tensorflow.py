@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.columns import Field, objects
-from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.errors import ConfigError, ModelError, RowError
 from mlopsdeploy.runtimes.tensorflow import TensorFlow
 
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3) / 10  # as in tiny_models.py
@@ -66,7 +66,7 @@ def test_text_goes_in_and_comes_out(tiny):
 )
 def test_what_the_model_cannot_take_is_said_and_harms_nothing(tiny, name, wrong, right):
     runtime = TensorFlow(tiny / name)
-    with pytest.raises(InputError, match="TensorFlow can't compute these values") as raised:
+    with pytest.raises(RowError, match="TensorFlow can't compute these values") as raised:
         runtime.run(wrong)
     assert "\n" not in str(raised.value)
     assert len(next(iter(runtime.run(right).values()))) == len(next(iter(right.values())))

@@ -1,0 +1,118 @@
+"""What runtimes have in common: rows that a file's tensors can't hold, and silence."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.errors import RowError
+
+_one_at_a_time = threading.Lock()
+
+
+def dense(field: Field, array: Array) -> Array:
+    """Values as a file's tensor holds them: contiguous and of its dtype.
+
+    Raises:
+        RowError: a row has NaN, a fraction or too large a number for a tensor of whole numbers.
+    """
+    if field.dtype == "str":
+        return np.ascontiguousarray(array, object)
+    target = np.dtype(field.dtype)
+    if array.dtype == target:
+        return np.ascontiguousarray(array)
+    if target.kind in "iu" and array.dtype.kind in "iuf" and not np.can_cast(array.dtype, target):
+        limits = np.iinfo(target)
+        fits = (array >= limits.min) & (array <= limits.max)
+        if array.dtype.kind == "f":
+            fits &= array == np.trunc(array)
+        if not fits.all():
+            raise RowError(
+                f"{field.name}: holds what is no whole number from {limits.min} to {limits.max}",
+                rows_where(~fits),
+            )
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return np.ascontiguousarray(array, target)
+
+
+def rows_where(found: Array) -> list[int]:
+    """The places of the rows that have something found in them."""
+    places: list[int] = np.flatnonzero(found.reshape(len(found), -1).any(axis=1)).tolist()
+    return places
+
+
+def rows_with_nan(tensors: Columns) -> list[int]:
+    """The places of the rows that have NaN in one of these tensors."""
+    found: set[int] = set()
+    for array in tensors.values():
+        if array.dtype.kind == "f" and array.size and np.isnan(array.min()):
+            found.update(rows_where(np.isnan(array)))
+    return sorted(found)
+
+
+def with_nan(outputs: Columns, rows: Sequence[int]) -> Columns:
+    """Outputs with NaN in these rows: what is not known has no answer.
+
+    Libraries lose NaN: in OpenVINO ReLU makes 0 of it, and the rest of the graph a sure score.
+
+    Raises:
+        RowError: no output can hold NaN.
+    """
+    if not rows:
+        return outputs
+    floats = [name for name, array in outputs.items() if array.dtype.kind == "f"]
+    if not floats:
+        raise RowError("a value is missing (NaN), which the model can't take", rows)
+    for name in floats:
+        if not outputs[name].flags.writeable:
+            outputs[name] = outputs[name].copy()
+        outputs[name][list(rows)] = np.nan
+    return outputs
+
+
+def no_rows(outputs: Sequence[Field]) -> Columns:
+    """The outputs for no rows at all, which many a graph can't compute."""
+    return {
+        field.name: np.empty(
+            (0, *(max(size, 0) for size in field.shape)),
+            object if field.dtype == "str" else field.dtype,
+        )
+        for field in outputs
+    }
+
+
+def in_steps(tensors: Columns, size: int) -> Iterator[tuple[Columns, int]]:
+    """The rows by `size`, the last step filled up with its last row, and how many are real."""
+    rows = rows_of(tensors)
+    for start in range(0, rows, size):
+        places = np.minimum(np.arange(start, start + size), rows - 1)
+        yield {name: array[places] for name, array in tensors.items()}, min(size, rows - start)
+
+
+def joined(parts: Sequence[tuple[Columns, int]]) -> Columns:
+    """The outputs of `in_steps` in a row, without what filled up."""
+    return {
+        name: np.concatenate([part[name][:rows] for part, rows in parts]) for name in parts[0][0]
+    }
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Drop what is written to the process's standard error, by C++ that has no setting for it."""
+    with _one_at_a_time:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
