@@ -30,10 +30,10 @@ import numpy as np
 
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.batch.scoring import Computed, Planned
+from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
 from mlopsdeploy.data.matching import content_column
@@ -380,7 +380,7 @@ class Running:
                 planned = scoring.prepare(job.model, window, job.columns, job.store)
             yield planned, digest
 
-    def _predict(self, planned: Planned, batch: Rows) -> Computed:
+    def _predict(self, planned: Planned, batch: Rows) -> Predicted:
         computed = scoring.predict(self._job.model, planned, batch, self._clock.stage)
         window = planned.window
         part = float(planned.cost[batch].sum() / planned.cost.sum())
@@ -388,7 +388,7 @@ class Running:
         self._job.progress(rows * part, None if window.share is None else window.share * part)
         return computed
 
-    def _finish(self, planned: Planned, parts: list[Future[Computed]], digest: str) -> None:
+    def _finish(self, planned: Planned, parts: list[Future[Predicted]], digest: str) -> None:
         """In the writer's thread, window by window in their order; none after one that failed."""
         if self._left_out:
             raise CancelledError

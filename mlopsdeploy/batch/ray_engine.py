@@ -41,7 +41,7 @@ from mlopsdeploy.batch.job import Job, Reading, Run, Running, Summary, rows_to_d
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Written
@@ -344,7 +344,7 @@ class _Scorer:
         with _timed(seconds, "encode"):
             planned = scoring.prepare(model, read.window, setup.columns)
 
-        def predict(batch: Rows) -> tuple[scoring.Computed, float]:
+        def predict(batch: Rows) -> tuple[Predicted, float]:
             started = time.perf_counter()
             computed = scoring.predict(model, planned, batch)
             return computed, time.perf_counter() - started

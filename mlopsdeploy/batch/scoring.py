@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Protocol
 
@@ -18,15 +18,12 @@ import pyarrow as pa
 from mlopsdeploy.columns import Array, Columns, Field, objects, rows_of, take
 from mlopsdeploy.core import images
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows, plan, unique
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources import Window
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError
 
-# Over a row that they can't take, runtimes raise what they like: ONNX Runtime has a class per
-# status and no common base, torch an IndexError. These are no row's fault.
-NOT_ROW_ERRORS = (MlopsDeployError, TypeError, AttributeError, NameError, AssertionError)
 SIZE = "size"
 """Among a detector's predictions: height and width of each picture, in pixels."""
 
@@ -81,15 +78,6 @@ class Planned:
     def distinct(self) -> int:
         """How many distinct rows there are."""
         return len(self.known)
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What became of a batch: predictions of `rows`, and why the others have none."""
-
-    rows: Rows
-    predictions: Columns
-    failed: Mapping[int, str] = field(default_factory=dict)
 
 
 def new_columns(model: Model, *, all_scores: bool) -> list[str]:
@@ -177,8 +165,8 @@ def _keys(distinct: Columns) -> list[bytes]:
 
 def predict(
     model: Model, planned: Planned, batch: Rows, stage: Stage = lambda _: nullcontext()
-) -> Computed:
-    """Compute a batch; if it fails, halve it until the rows that are to blame are alone.
+) -> Predicted:
+    """Compute a batch, without the rows that the model can't take.
 
     Pictures are decoded here, one at a time: hundreds of them would be gigabytes, and decoding,
     which may take longer than the model, is done by as many threads as compute.
@@ -191,13 +179,16 @@ def predict(
     """
     if model.task.data != "image":
         with stage("model"):
-            return _predict(model, planned.encoded, batch)
+            return model.predict_rows(planned.encoded, batch)
     with stage("decode"):
         encoded, rows, failed = decoded(model, planned, batch)
     with stage("model"):
-        computed = _predict(model, encoded, np.arange(len(rows)))
-    failed |= {int(rows[row]): reason for row, reason in computed.failed.items()}
-    return Computed(rows[computed.rows], computed.predictions, failed)
+        part = model.predict_rows(encoded, np.arange(len(rows)))
+    failed |= {int(rows[row]): reason for row, reason in part.failed.items()}
+    predictions = part.predictions
+    if model.task.finds_objects and len(part.rows):
+        predictions = {**predictions, SIZE: encoded[SIZE][part.rows]}
+    return Predicted(rows[part.rows], predictions, failed)
 
 
 def decoded(model: Model, planned: Planned, batch: Rows) -> tuple[Columns, Rows, dict[int, str]]:
@@ -223,37 +214,8 @@ def decoded(model: Model, planned: Planned, batch: Rows) -> tuple[Columns, Rows,
     return columns, np.array(rows, np.intp), failed
 
 
-def _predict(model: Model, encoded: Columns, rows: Rows) -> Computed:
-    if not len(rows):
-        return Computed(rows, {})
-    try:
-        predictions = model.predict_batch(encoded, rows)
-        if SIZE in encoded and model.task.finds_objects:
-            predictions = {**predictions, SIZE: encoded[SIZE][rows]}
-        return Computed(rows, predictions)
-    except NOT_ROW_ERRORS:
-        raise
-    except Exception as error:  # noqa: BLE001  # see above
-        if len(rows) == 1:
-            return Computed(rows[:0], {}, {int(rows[0]): _reason(error)})
-    parts = [_predict(model, encoded, part) for part in np.array_split(rows, 2)]
-    filled = [part for part in parts if len(part.rows)]
-    names = filled[0].predictions if filled else {}
-    return Computed(
-        np.concatenate([part.rows for part in parts]),
-        {name: np.concatenate([part.predictions[name] for part in filled]) for name in names},
-        {row: reason for part in parts for row, reason in part.failed.items()},
-    )
-
-
-def _reason(error: Exception) -> str:
-    """One line of it; runtimes put the cause last."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"the model failed: {lines[-1][:200] if lines else type(error).__name__}"
-
-
 def assemble(
-    model: Model, planned: Planned, computed: Sequence[Computed]
+    model: Model, planned: Planned, computed: Sequence[Predicted]
 ) -> tuple[Window, Columns]:
     """The rows that have an answer, and the answers, in the window's order.
 
@@ -316,7 +278,7 @@ def _lacking(window: Window) -> Array:
     return lacking
 
 
-def _gathered(planned: Planned, computed: Sequence[Computed]) -> tuple[Columns, dict[int, str]]:
+def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns, dict[int, str]]:
     """Predictions of the distinct rows, and why some have none (theirs are of another row)."""
     unknown = np.flatnonzero(~planned.known)
     sources = [(np.flatnonzero(planned.known), planned.found)]

@@ -20,11 +20,12 @@ from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, feed
+from mlopsdeploy.edge.events import Event, Tell
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Result
 from mlopsdeploy.edge.sources import Source
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.errors import RowError
 
 
 class Taker(Protocol):
@@ -44,6 +45,7 @@ class Pipeline:
         outlets: each gets every result.
         stats: counts.
         limit: stop after so many frames.
+        tell: called with an event for each frame that the model can't take.
     """
 
     def __init__(
@@ -53,12 +55,14 @@ class Pipeline:
         outlets: Sequence[Taker],
         stats: Stats,
         limit: int | None = None,
+        tell: Tell = lambda _: None,
     ) -> None:
         self._model = model
         self._source = source
         self._outlets = outlets
         self._stats = stats
         self._limit = limit
+        self._tell = tell
         self._ahead: Channel[tuple[Frame, Columns]] | None = None
         self._stopped = threading.Event()
         self.ended = "end"
@@ -83,14 +87,15 @@ class Pipeline:
                 start = time.perf_counter()
                 try:
                     tensors = infer(encoded)
-                except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
-                    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-                    raise MlopsDeployError(
-                        f"{self._model.name} failed on frame {frame.number}: {reason}"
-                    ) from error
-                self._stats.add("infer", time.perf_counter() - start)
-                if not finishing.put((frame, encoded, tensors)):
-                    break
+                except RowError as error:
+                    text = f"frame {frame.number}: {error}"
+                    facts = {"frame": frame.number, "reason": str(error)}
+                    self._tell(Event("unreadable", text, facts))
+                else:
+                    self._stats.add("infer", time.perf_counter() - start)
+                    if not finishing.put((frame, encoded, tensors)):
+                        break
+                    del tensors
                 del frame, encoded
                 frames += 1
                 if self._limit and frames >= self._limit:

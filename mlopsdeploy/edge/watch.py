@@ -75,7 +75,7 @@ def watch_camera(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
             log("nothing is shown or written: --preview 8081, --save or --events would")
         teller.begin(source, outlets)
         takers: list[Taker] = [*outlets, window] if window else [*outlets]
-        pipeline = Pipeline(model, source, takers, stats, settings.limit)
+        pipeline = Pipeline(model, source, takers, stats, settings.limit, teller.tell)
         screen = terminal.Screen(console, f"{source.name} · {model.name}", stats, source)
         with stopping(pipeline.stop), screen.shown():
             _watch(inference.submit(pipeline.run), pipeline, window, screen, log)

@@ -114,7 +114,7 @@ _TOO_NEW = re.compile(
     r"support for domain \S+ is till opset (?P<opset>\d+)|Unsupported model IR version"
 )
 # A class per status code, without a common base.
-_FAILURES = (
+_FAILURES: tuple[type[Exception], ...] = (
     *(one for one in vars(status).values() if isinstance(one, type) and issubclass(one, Exception)),
     RuntimeError,
     ValueError,

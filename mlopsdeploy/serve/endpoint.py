@@ -18,7 +18,7 @@ import msgspec
 
 from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.errors import RowError
 from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.instances import Instances
@@ -66,12 +66,17 @@ class Served:
         for _ in range(model.runtime.streams):
             self._turns.put(None)
 
-    def predict(self, columns: Columns | Callable[[], Columns]) -> Columns:
+    def predict(
+        self,
+        columns: Columns | Callable[[], Columns],
+        at: Callable[[int], str] = lambda place: f"row {place}",
+    ) -> Columns:
         """Predictions, when it is this request's turn.
 
         Args:
             columns: the rows, or what makes them. Decoded pictures are large: no more of them are
                 in memory than the model has streams.
+            at: how to point at a row of the request.
 
         Raises:
             Problem: 422 where the values are of the right kind, but the model has no answer to
@@ -85,14 +90,20 @@ class Served:
             self.metrics.waits(-1)
         try:
             predictions = self.model.predict(columns() if callable(columns) else columns)
-        except InputError:
-            raise Problem(422, "no-answer", "the model can't take values like these") from None
+        except RowError as error:
+            raise _no_answer("the model can't take values like these", error.rows, at) from None
         finally:
             self._turns.put(None)
         score = predictions.get("score")
         if score is not None and score.dtype.kind == "f" and any(map(isnan, score.tolist())):
-            raise Problem(422, "no-answer", "the model has no answer to values like these")
+            unknown = [place for place, one in enumerate(score.tolist()) if isnan(one)]
+            raise _no_answer("the model has no answer to values like these", unknown, at)
         return predictions
+
+
+def _no_answer(detail: str, rows: Sequence[int], at: Callable[[int], str]) -> Problem:
+    where = at(rows[0]) if rows else ""
+    return Problem(422, "no-answer", f"{where}: {detail}" if where else detail, where)
 
 
 class Endpoint:
@@ -154,7 +165,9 @@ class Predict(Endpoint):
         expect_json(environ)
         columns, single = self.instances.decode(read_body(environ, self.max_body))
         rows = len(next(iter(columns.values())))
-        predictions = self.served.predict(columns)
+        predictions = self.served.predict(
+            columns, lambda place: self.instances.at(place, single=single)
+        )
         answers = self.answers
         document = answers.one(predictions) if single else answers.many(predictions, rows)
         return Answer(200, JSON, self._encode(document), (), rows)
@@ -174,7 +187,9 @@ class PredictPictures(Predict):
         """See `Endpoint.answer`."""
         pictures, single, places = self._read(environ)
         sizes: list[tuple[int, int]] = []
-        predictions = self.served.predict(lambda: decode_all(pictures, places, sizes))
+        predictions = self.served.predict(
+            lambda: decode_all(pictures, places, sizes), places.__getitem__
+        )
         predictions = with_sizes(predictions, sizes)
         answers, rows = self.answers, len(sizes)
         document = answers.one(predictions) if single else answers.many(predictions, rows)

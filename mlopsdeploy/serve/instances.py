@@ -125,7 +125,7 @@ class Instances:
                     raise self._mixed(place)
                 listed[place] = msgspec.structs.astuple(row)
             elif len(row) != self.width:
-                raise self._wrong_length(self._at(place, single), len(row))
+                raise self._wrong_length(self.at(place, single=single), len(row))
         assert self.matrix is not None
         try:
             return np.array(listed, self.matrix.dtype)
@@ -147,7 +147,7 @@ class Instances:
             elif not isinstance(row, list):
                 raise self._mixed(place)
             elif len(row) != self.width:
-                raise self._wrong_length(self._at(place, single), len(row))
+                raise self._wrong_length(self.at(place, single=single), len(row))
             else:
                 listed.append(row)
         columns = {}
@@ -158,7 +158,7 @@ class Instances:
                 fits = _fits(value, field)
                 if fits and (limits is None or limits[0] <= value <= limits[1]):
                     continue
-                where = f"{self._at(place, single)}{self._column(row, position)}"
+                where = f"{self.at(place, single=single)}{self._column(row, position)}"
                 if fits:
                     detail = f"{where} is too large for the model"
                     raise Problem(422, "out-of-range", detail, where)
@@ -206,7 +206,8 @@ class Instances:
 
     # -- what is wrong
 
-    def _at(self, place: int, single: bool) -> str:
+    def at(self, place: int, *, single: bool) -> str:
+        """How to point at a row of the body."""
         return self.key if single else f"{self.key}[{place}]"
 
     def _column(self, row: Any, position: int) -> str:
@@ -224,7 +225,7 @@ class Instances:
 
     def _not_numbers(self, rows: Sequence[Any], single: bool) -> Problem:
         where = next(
-            f"{self._at(place, single)}[{position}]"
+            f"{self.at(place, single=single)}[{position}]"
             for place, row in enumerate(rows)
             for position, value in enumerate(row)
             if not isinstance(value, int | float)

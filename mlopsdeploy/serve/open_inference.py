@@ -93,7 +93,11 @@ class Infer(Endpoint):
         columns = self._columns(asked.inputs, binary)
         rows = len(next(iter(columns.values())))
         wanted = self._wanted(asked)
-        predictions = self.served.predict(self._decoding(columns) if self._pictures else columns)
+        first = next(iter(columns))
+        predictions = self.served.predict(
+            self._decoding(columns) if self._pictures else columns,
+            lambda place: f"inputs.{first}[{place}]",
+        )
         if self._ragged:
             predictions = _padded(predictions, self._ragged)
         return self._respond(asked, predictions, wanted)._replace(rows=rows)

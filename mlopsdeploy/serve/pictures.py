@@ -56,7 +56,7 @@ class PictureInstances(Instances):
 
     def places(self, count: int, *, single: bool) -> list[str]:
         """How to point at each picture of a body."""
-        return [self._at(place, single) for place in range(count)]
+        return [self.at(place, single=single) for place in range(count)]
 
     def _rows_type(self) -> Any:
         # Of one picture a row of pixels, of several a picture: both are lists of lists of these.

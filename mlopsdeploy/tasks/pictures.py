@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.errors import RowError
 
 PICTURE = Field("image", "uint8", (-1, -1, 3))
 SIZES = "picture_size"
@@ -92,7 +92,7 @@ class Pictures:
             images: uint8 of shape (rows, height, width, 3), or an object array of pictures.
 
         Raises:
-            InputError: something in it is no picture.
+            RowError: something in it is no picture.
         """
         takes, channels = self.takes, self._channels
         height, width = takes.size
@@ -105,9 +105,10 @@ class Pictures:
         sizes = np.empty((len(images), 2), np.int64)
         for row, image in enumerate(images):
             if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-                raise InputError(
+                raise RowError(
                     f"image {row}: expected a BGR picture, uint8 of shape (height, width, 3), and "
-                    f"got {getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}"
+                    f"got {getattr(image, 'dtype', type(image).__name__)} {np.shape(image)}",
+                    [row],
                 )
             sizes[row] = image.shape[:2]
             pixels = tensor[row] if ready else self._buffer(shape)

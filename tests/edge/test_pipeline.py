@@ -9,7 +9,7 @@ from mlopsdeploy.edge.camera import Wish
 from mlopsdeploy.edge.pipeline import Pipeline
 from mlopsdeploy.edge.sources import open_source
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.errors import RowError
 
 
 class Keeper:
@@ -26,13 +26,13 @@ class Keeper:
 
 @pytest.fixture
 def pipeline(clip, pictures):
-    def make(model, *, realtime=False, limit=None):
+    def make(model, *, realtime=False, limit=None, tell=print):
         stats, keeper = Stats(), Keeper(pictures)
         source = open_source(
             str(clip), wish=Wish(), realtime=realtime, stall_seconds=3, tell=print,
             timing=lambda seconds: stats.add("capture", seconds),
         )  # fmt: skip
-        made = Pipeline(model, source, [keeper], stats, limit)
+        made = Pipeline(model, source, [keeper], stats, limit, tell)
         made.source, made.stats, made.keeper = source, stats, keeper
         return made
 
@@ -99,17 +99,23 @@ def test_stop_ends_it_with_all_that_was_done_handed_on(pipeline, slowed, realtim
     assert 0 < len(run.keeper.numbers) == run.stats.frames < 40
 
 
-def test_a_model_that_fails_is_said_in_one_line(pipeline, slowed):
-    broken = slowed(0)
+def test_a_frame_that_the_model_cannot_take_is_an_event_and_the_others_go_on(pipeline, slowed):
+    failing = slowed(0)
+    compute, calls, events = failing.runtime.run, iter(range(40)), []
 
     def run(tensors):
-        raise RuntimeError("first line\nof a long story: node 17 failed")
+        if next(calls) in (3, 7):
+            raise RowError("node 17 failed")
+        return compute(tensors)
 
-    broken.runtime.run = run
-    made = pipeline(broken)
-    with pytest.raises(MlopsDeployError) as caught:
-        made.run()
-    assert str(caught.value) == "detector failed on frame 0: of a long story: node 17 failed"
+    failing.runtime.run = run
+    made = pipeline(failing, tell=events.append)
+    made.run()
+    assert made.keeper.numbers == [number for number in range(40) if number not in (3, 7)]
+    assert [(event.kind, event.text) for event in events] == [
+        ("unreadable", f"frame {number}: node 17 failed") for number in (3, 7)
+    ]
+    assert events[0].facts == {"frame": 3, "reason": "node 17 failed"}
 
 
 def test_a_mistake_of_ours_in_another_thread_is_not_swallowed(pipeline, model):

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.errors import RowError
 from mlopsdeploy.serve.app import create_app
 from mlopsdeploy.serve.endpoint import Served, expect_json, read_body
 from mlopsdeploy.serve.metrics import Metrics
@@ -145,7 +145,7 @@ class Unsure(Counted):
 
     def run(self, tensors):
         if (tensors["features"] < 0).any():
-            raise InputError("features: s3cr3t-4711 does not fit")
+            raise RowError("features: s3cr3t-4711 does not fit")
         answers = self._run(tensors)
         return {name: np.full_like(value, np.nan) for name, value in answers.items()}
 
@@ -158,4 +158,19 @@ def test_no_answer_is_no_answer(churn, age):
     answer = client.post("/v1/models/churn:predict", json={"instances": [age, 1, 2]})
     assert answer.status_code == 422
     assert answer.json["type"].endswith(":no-answer")
+    assert answer.json["field"] == "instances"
     assert "s3cr3t" not in answer.text
+
+
+@pytest.mark.parametrize(("route", "field"), [
+    ("/v1/models/churn:predict", "instances[1]"),
+    ("/v2/models/churn/infer", "inputs.features[1]"),
+])  # fmt: skip
+def test_a_row_that_the_model_cannot_take_is_pointed_at(churn, route, field):
+    model = dataclasses.replace(churn, runtime=Unsure(churn.runtime, 1))
+    rows = [[1, 1, 2], [-1, 1, 2], [1, 2, 3]]
+    tensor = {"name": "features", "shape": [3, 3], "datatype": "FP32", "data": rows}
+    body = {"inputs": [tensor]} if "v2" in route else {"instances": rows}
+    answer = create_app({"churn": model}).test_client().post(route, json=body)
+    assert (answer.status_code, answer.json["field"]) == (422, field)
+    assert answer.json["detail"] == f"{field}: the model can't take values like these"

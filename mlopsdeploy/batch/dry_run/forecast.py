@@ -25,11 +25,10 @@ from mlopsdeploy.batch.dry_run.sample import (
     take_survey,
 )
 from mlopsdeploy.batch.job import Job
-from mlopsdeploy.batch.scoring import Computed
 from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.settings import BatchSettings
 
 # How far two runs of the same thing are apart on an idle machine, as a share of their time.
@@ -211,7 +210,7 @@ def _unseen(survey: Survey, sample: Sample) -> float:
     return math.sqrt(max(1 - sample.rows / max(survey.total, 1), 0))
 
 
-def labels_of(computed: Computed) -> dict[int, Any]:
+def labels_of(computed: Predicted) -> dict[int, Any]:
     """The label of each computed row; of a detector, those of its objects in order."""
     if not len(computed.rows):
         return {}

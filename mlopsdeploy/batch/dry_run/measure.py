@@ -23,11 +23,11 @@ from mlopsdeploy.batch.dry_run.sample import (
     spread_out,
 )
 from mlopsdeploy.batch.job import Job
-from mlopsdeploy.batch.scoring import Computed, Planned
+from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.columns import take
 from mlopsdeploy.core.machine import peak_memory, resident_memory
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sources import Chunk, Source
@@ -60,7 +60,7 @@ class Measured:
     shape: float = 0.0
     shapes: int = 0
     whole: float | None = None  # seconds that all windows that were kept took, reading excepted
-    computed: dict[tuple[int, int], Computed] = field(default_factory=dict)
+    computed: dict[tuple[int, int], Predicted] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -143,7 +143,7 @@ def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured
     taken: dict[tuple[int, int], float] = {}
     streams = model.runtime.streams
 
-    def predict(place: tuple[int, int]) -> Computed:
+    def predict(place: tuple[int, int]) -> Predicted:
         return scoring.predict(model, *batches[place])
 
     with ThreadPoolExecutor(streams) as pool:
@@ -197,7 +197,7 @@ def write_nowhere(work: Job, source: Source, sample: Sample, measured: Measured)
         rows = np.arange(len(planned.cost))
         if len(rows) and not parts:
             break  # the model failed on all
-        computed = [Computed(rows, take(some, rows % len(some["label"])))] if len(rows) else []
+        computed = [Predicted(rows, take(some, rows % len(some["label"])))] if len(rows) else []
         window, predictions = scoring.assemble(work.model, planned, computed)
         columns = scoring.written(
             work.model, predictions, all_scores=work.all_scores, prefix=work.prefix

@@ -27,7 +27,7 @@ from mlopsdeploy.edge.lines.parsing import Parsed, Parser
 from mlopsdeploy.edge.lines.sources import Source
 from mlopsdeploy.edge.lines.splitter import Line
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.errors import MlopsDeployError, RowError
 
 MOST = 1024  # lines computed together
 FIRST = 16  # lines that wait at first; then two batches of them: more wait where they come from
@@ -201,17 +201,14 @@ class LinePipeline:
     def _score(self, parsed: Parsed, answers: list[Answer]) -> None:
         try:
             predictions = self._model.predict(parsed.columns)
-        except MlopsDeployError:
-            raise
-        except (RuntimeError, ValueError, MemoryError) as error:  # what runtimes raise
-            if len(parsed.rows) > 1:  # to lose no line but the one that it fails on
-                for place, row in enumerate(parsed.rows):
-                    one = take(parsed.columns, slice(place, place + 1))
-                    self._score(Parsed(one, [row]), answers)
-                return
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]
-            row = parsed.rows[0]
-            answers[row] = answers[row]._replace(problem=f"the model failed: {reason}")
+        except RowError as error:
+            for place in error.rows:
+                row = parsed.rows[place]
+                answers[row] = answers[row]._replace(problem=str(error))
+            left = np.delete(np.arange(len(parsed.rows)), error.rows)
+            if len(left):
+                rows = [parsed.rows[place] for place in left]
+                self._score(Parsed(take(parsed.columns, left), rows), answers)
             return
         labels, scores = predictions["label"].tolist(), predictions["score"].tolist()
         known = np.isfinite(predictions["score"]).tolist()
