@@ -1,4 +1,4 @@
-"""`mlopsdeploy bench batch`: how fast a model scores a file here, beside what is possible."""
+"""`mlopsdeploy bench batch`: how fast a model scores a file here, next to what is possible."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.batch import dry_run, job, scoring
 from mlopsdeploy.batch.inputs import Input
@@ -25,6 +24,7 @@ from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns, rows_of, take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
+from mlopsdeploy.core.console import facts, plain_table, print_line, progress_log
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
@@ -81,10 +81,7 @@ def bench_batch(
         ConfigError: the input is standard input.
         MlopsDeployError: see `open_source`, `load_model` and `job.run`.
     """
-    console = Console(stderr=True, highlight=False)
-
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
+    log = progress_log()
 
     work, load = _job(settings, log)
     bench = _Bench(work, settings.model, seconds, log)
@@ -196,7 +193,7 @@ class _Bench:
     ) -> None:
         self._work = work
         self._seconds = seconds
-        self._say = log
+        self._log = log
         self._shape = speed.flops_by_length(reference)
         first = self._run_once(min(FIRST_ROWS, work.limit or FIRST_ROWS))  # also to warm up
         first = self._run_once(first.rows)
@@ -207,7 +204,7 @@ class _Bench:
 
     def run(self) -> _Ran:
         """The job until the seconds are over, at least once."""
-        self._say(f"running the job on up to {self.rows:,} rows")
+        self._log(f"running the job on up to {self.rows:,} rows")
         total = _Ran()
         while not total.rows or total.seconds < self._seconds * 0.8:
             ran = self._run_once(self.rows)
@@ -320,7 +317,7 @@ class _Bench:
             / (ran.seconds or 1)
             for name, stages in THREADS.items()
         }
-        said: dict[str, Any] = {
+        report: dict[str, Any] = {
             "input": settings.input,
             "model": model.name,
             "runtime": type(model.runtime).__name__.lower(),
@@ -351,8 +348,8 @@ class _Bench:
             "precisions": [dict(row) for row in others],
             "bottleneck": _slowest(ran.stages, pace),
         }
-        said["verdict"] = verdict(said)
-        return said
+        report["verdict"] = verdict(report)
+        return report
 
     def _padding(self) -> dict[str, float] | None:
         """Shares of the model's work that nobody asked for; None where rows cost the same."""
@@ -415,25 +412,23 @@ def _what_helps(report: Mapping[str, Any]) -> str:
         and row.get("labels_differ", 0) <= MAX_FLIPS * max(row.get("labels_compared", 0), 1)
     ]
     times, best = max(others, default=(0.0, ""))
-    said = []
+    hints = []
     if times >= WORTHWHILE:
-        said.append(f"{best} would be {times:.1f} times as fast")
+        hints.append(f"{best} would be {times:.1f} times as fast")
     elif rows:
-        said.append("no other precision measured is clearly faster")
+        hints.append("no other precision measured is clearly faster")
     if report["scaling"] and report["cores_ours"] >= speed.ALONE:
         streams, scaling = report["streams"], report["scaling"]
         core = "another core should help" if scaling > 0.8 * streams else "more cores may not help"
-        said.append(f"{streams} streams are {scaling:.1f} times one, so {core}")
-    return "; ".join(said) or "only a smaller model or another core is faster"
+        hints.append(f"{streams} streams are {scaling:.1f} times one, so {core}")
+    return "; ".join(hints) or "only a smaller model or another core is faster"
 
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """A report for people."""
     limit, ran = report["limit"], report["job"]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    for name in ("seconds", "share", "thread busy"):
-        table.add_column(name, justify="right")
+    right = ("seconds", "share", "thread busy")
+    table = plain_table("stage", *right, right=right)
     total = sum(report["stages"].values()) or 1
     for thread, stages in THREADS.items():
         for place, stage in enumerate(stage for stage in stages if stage in report["stages"]):
@@ -442,42 +437,37 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             style = "green" if stage == report["bottleneck"] else ""
             table.add_row(stage, f"{spent:.2f}", f"{spent / total:.1%}", busy, style=style)
     console.print(table)
-    lines = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    lines.add_column(style="dim", no_wrap=True)
-    lines.add_column(overflow="fold")
-    lines.add_row(
-        "job",
-        f"{ran['rows_per_second']:,.0f} rows/s, {ran['cores_busy']:.1f} of {report['cores']} "
-        "cores busy",
-    )
-    bare = f"{limit['rows_per_second']:,.0f} rows/s: bare calls of the model on the same batches"
-    lines.add_row("limit", bare)
+    lines = [
+        (
+            "job",
+            f"{ran['rows_per_second']:,.0f} rows/s, {ran['cores_busy']:.1f} of {report['cores']} "
+            "cores busy",
+        ),
+        (
+            "limit",
+            f"{limit['rows_per_second']:,.0f} rows/s: bare calls of the model on the same batches",
+        ),
+    ]
     if limit["share_of_peak"]:
-        lines.add_row(
-            "",
-            f"{limit['gflops']:,.0f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
-            f"{limit['share_of_peak']:.0%} of large {report['precision']} matrix products here",
-        )
+        peak = f"{limit['gflops']:,.0f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
+        peak += f"{limit['share_of_peak']:.0%} of large {report['precision']} matrix products here"
+        lines.append(("", peak))
     if report["padding"]:
         padding = report["padding"]
-        lines.add_row(
-            "padding",
-            f"{padding['planned']:.1%} of the work; {padding['naive']:.1%} in batches of {NAIVE} "
-            "as the rows come",
-        )
-    for row in report["precisions"]:
-        lines.add_row(row["precision"], _precision_line(row))
+        planned = f"{padding['planned']:.1%} of the work; {padding['naive']:.1%} in batches of "
+        lines.append(("padding", f"{planned}{NAIVE} as the rows come"))
+    lines += [(row["precision"], _precision_line(row)) for row in report["precisions"]]
     runs = f"{report['model']}, {report['runtime']} {report['precision']}"
-    lines.add_row("model", f"{runs}, {report['streams']} streams")
-    console.print(lines)
-    console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
+    lines.append(("model", f"{runs}, {report['streams']} streams"))
+    console.print(facts(lines))
+    print_line(console, report["verdict"])
     speed.show_others(report["cores_ours"], console)
 
 
 def _precision_line(row: Mapping[str, Any]) -> str:
     if "skipped" in row:
         return str(row["skipped"])
-    said = f"{row['rows_per_second']:,.0f} rows/s, {row['memory'] / 1e6:,.0f} MB"
+    line = f"{row['rows_per_second']:,.0f} rows/s, {row['memory'] / 1e6:,.0f} MB"
     if "labels_differ" in row:
-        said += f", {row['labels_differ']} of {row['labels_compared']:,} labels unlike float32's"
-    return said
+        line += f", {row['labels_differ']} of {row['labels_compared']:,} labels unlike float32's"
+    return line

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns
+from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
@@ -75,10 +75,7 @@ def bench_edge(
         MlopsDeployError: see `open_source` and `load_model`.
     """
     settle()
-    console = Console(stderr=True, highlight=False)
-
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
+    log = progress_log()
 
     check_settings(settings)
     model, threads = load(settings, log)
@@ -106,7 +103,7 @@ class _Bench:
         self._threads = threads
         self._bare = speed.BareCalls()
         self._seconds = seconds
-        self._say = log
+        self._log = log
         self._stages: dict[str, Values] = {}
         self._source: Source
 
@@ -157,7 +154,7 @@ class _Bench:
                         _sink(name, folder, source, live=source.live),
                         stats,
                         keep=not source.live,
-                        log=self._say,
+                        log=self._log,
                     )
                     for name in outputs
                 ]
@@ -188,7 +185,7 @@ class _Bench:
         precision = self._model.runtime.precision
         found = self._bare.limit(self._settings.model, precision, self._threads)
         frames = max(watched.frames, 1)
-        said = {
+        report = {
             "model": self._model.name,
             "runtime": type(self._model.runtime).__name__.lower(),
             "threads": self._threads,
@@ -214,8 +211,8 @@ class _Bench:
             "ratio": round(watched.fps / possible, 3),
             "bottleneck": bottleneck,
         }
-        said["verdict"] = verdict(said)
-        return said
+        report["verdict"] = verdict(report)
+        return report
 
     def _open(self, timing: Callable[[float], None]) -> Source:
         settings = self._settings
@@ -298,10 +295,8 @@ def verdict(report: dict[str, Any]) -> str:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """A report for people."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("stage, alone")
-    for name in ("p50", "p99, ms", "fps"):
-        table.add_column(name, justify="right")
+    right = ("p50", "p99, ms", "fps")
+    table = plain_table("stage, alone", *right, right=right)
 
     def row(name: str, values: dict[str, float], fps: float, style: str = "") -> None:
         table.add_row(
@@ -319,9 +314,9 @@ def show(report: dict[str, Any], console: Console) -> None:
     if end["frame_age_ms"]:
         age = end["frame_age_ms"]
         line += f", frames {age['p50']:.0f} ms old (p99 {age['p99']:.0f})"
-    console.print(line, soft_wrap=not console.is_terminal, markup=False)
+    print_line(console, line)
     speed.show_share_of_peak(report["limit"], report["precision"], console)
-    console.print(report["verdict"], soft_wrap=not console.is_terminal, markup=False)
+    print_line(console, report["verdict"])
     speed.show_others(report["limit"]["cores_ours"], console)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
@@ -44,10 +44,7 @@ def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, An
         MlopsDeployError: see `open_lines` and `load_model`.
     """
     check_settings(settings)
-    console = Console(stderr=True, highlight=False)
-
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
+    log = progress_log()
 
     sample = _sample(settings)
     model, threads = load(settings, log)
@@ -165,7 +162,7 @@ class _Bench:
         # Of the lines as they are, those with nothing to score included.
         possible = self._bare.rate * len(self._sample) / self._scored
         stages = together["stages_s"]
-        said = {
+        report = {
             "lines": self._settings.lines,
             "model": self._model.name,
             "runtime": type(self._model.runtime).__name__.lower(),
@@ -182,8 +179,8 @@ class _Bench:
             "ratio": round(together["lines_per_second"] / possible, 3),
             "bottleneck": max(stages, key=stages.__getitem__),
         }
-        said["verdict"] = verdict(said)
-        return said
+        report["verdict"] = verdict(report)
+        return report
 
     def _pipeline(self, source: _Again, outputs: list[JsonLines], stats: LineStats) -> LinePipeline:
         return LinePipeline(self._model, self._parser, source, outputs, stats, tell=lambda _: None)
@@ -215,10 +212,8 @@ def verdict(report: dict[str, Any]) -> str:
 def show(report: dict[str, Any], console: Console) -> None:
     """A report for people."""
     alone, together = report["one_at_a_time"], report["all_at_once"]
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("lines come")
-    for name in ("lines/s", "p50", "p99, ms"):
-        table.add_column(name, justify="right")
+    right = ("lines/s", "p50", "p99, ms")
+    table = plain_table("lines come", *right, right=right)
     rate = f"{alone['lines_per_second']:,.0f}"
     table.add_row("one at a time", rate, f"{alone['p50']:.2f}", f"{alone['p99']:.2f}")
     table.add_row("all at once", f"{together['lines_per_second']:,.0f}", "", "")
@@ -228,12 +223,11 @@ def show(report: dict[str, Any], console: Console) -> None:
     stages = together["stages_s"]
     total = sum(stages.values()) or 1
     shares = ", ".join(f"{name} {spent / total:.0%}" for name, spent in stages.items())
-    soft = not console.is_terminal
-    console.print(
+    print_line(
+        console,
         f"all at once: {report['ratio']:.1%} of bare calls, {together['cores_busy']:.1f} of "
         f"{report['cores']} cores busy; {shares}; {report['memory_mb']:.0f} MB",
-        soft_wrap=soft,
     )
     speed.show_share_of_peak(report["limit"], report["precision"], console)
-    console.print(report["verdict"], soft_wrap=soft, markup=False)
+    print_line(console, report["verdict"])
     speed.show_others(report["limit"]["cores_ours"], console)

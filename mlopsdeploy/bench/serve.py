@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.bench import processes, speed
 from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core import machine
+from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.app import App, create_app
@@ -72,10 +72,7 @@ def bench_serve(
         InputError: the row is not JSON, or the model does not take it.
         MlopsDeployError: see `load_model`; or the server does not start or answer.
     """
-    console = Console(stderr=True, highlight=False)
-
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
+    log = progress_log()
 
     if len(settings.models) > 1:
         raise ConfigError("bench serve: measures one model at a time; name one --model")
@@ -438,7 +435,8 @@ def _rounded(load: Mapping[str, Any]) -> dict[str, Any]:
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
     """A report for people."""
-    table = _table("load", "requests/s", "p50", "p99, ms")
+    right = ("requests/s", "p50", "p99, ms")
+    table = plain_table("load", *right, right=right)
     empty = figures["limit"]["empty_requests_per_second"]
     table.add_row(
         f"empty application, {EMPTY_CONNECTIONS} connections", f"{empty:,.0f}", style="dim"
@@ -462,7 +460,7 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     )
     console.print(table)
     console.print()
-    table = _table("a request", "µs", "share")
+    table = plain_table("a request", "µs", "share", right=("µs", "share"))
     whole = sum(figures["parts_us"].values()) or 1
     for name, value in figures["parts_us"].items():
         table.add_row(name, f"{value:,.1f}", f"{value / whole:.0%}")
@@ -476,33 +474,17 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
         place = f"server on {_count(cores['server'], 'core')}, client on another one"
     memory = [f"{size / 1e6:.0f} MB" for size in figures["memory"]]
     line = f"{figures['model']} on {figures['runtime']} {figures['precision']}, "
-    line += (
-        f"{_count(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}; {place}"
-    )
-    console.print(line, soft_wrap=not console.is_terminal, markup=False, style="dim")
+    line += f"{_count(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}"
+    print_line(console, f"{line}; {place}", "dim")
     if figures["client_busy"] >= CLIENT_BUSY:
-        console.print(
-            "the client was as busy as its core allows: the server may answer more than this",
-            style="yellow",
-            soft_wrap=not console.is_terminal,
-        )
+        text = "the client was as busy as its core allows: the server may answer more than this"
+        print_line(console, text, "yellow")
     elif figures["server_busy"] < speed.ALONE:
-        console.print(
-            f"at its most the server had {figures['server_busy']:.0%} of its cores: it waited, "
-            "most likely for other programs, so measure again when the machine is idle",
-            style="yellow",
-            soft_wrap=not console.is_terminal,
-        )
-    console.print(figures["verdict"], soft_wrap=not console.is_terminal, markup=False)
+        text = f"at its most the server had {figures['server_busy']:.0%} of its cores: it waited, "
+        text += "most likely for other programs, so measure again when the machine is idle"
+        print_line(console, text, "yellow")
+    print_line(console, figures["verdict"])
 
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _table(first: str, *rest: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for name in rest:
-        table.add_column(name, justify="right")
-    return table

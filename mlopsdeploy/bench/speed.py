@@ -18,6 +18,7 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.columns import Columns, Field, objects, rows_of, take
+from mlopsdeploy.core.console import print_line
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
@@ -42,19 +43,17 @@ def seconds_of(call: Callable[[], object], seconds: float, *, least: int = 3) ->
 
 
 def show_others(cores_ours: float, console: Console) -> None:
-    """A word on other programs, where they were at work.
+    """A line about other programs, where they had part of the cores that were asked for.
 
     Args:
-        cores_ours: of the cores that were asked for, the share that this process had.
-        console: to say it on.
+        cores_ours: the share that this process had.
+        console: where it goes.
     """
     if cores_ours < ALONE:
-        console.print(
+        text = (
             f"other programs had {1 - cores_ours:.0%} of the cores meanwhile: measure again when "
-            "the machine is idle",
-            style="yellow",
-            soft_wrap=not console.is_terminal,
         )
+        print_line(console, text + "the machine is idle", "yellow")
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:
@@ -237,11 +236,9 @@ def share_of_peak(flops: float, cpu: float, precision: str, streams: int) -> dic
 def show_share_of_peak(limit: Mapping[str, Any], precision: str, console: Console) -> None:
     """The same for people."""
     if limit["share_of_peak"]:
-        console.print(
-            f"bare calls: {limit['gflops']:,.1f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
-            f"{limit['share_of_peak']:.1%} of large {precision} matrix products here",
-            soft_wrap=not console.is_terminal,
-        )
+        text = f"bare calls: {limit['gflops']:,.1f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
+        text += f"{limit['share_of_peak']:.1%} of large {precision} matrix products here"
+        print_line(console, text)
 
 
 def graph_of(reference: str) -> Path | None:

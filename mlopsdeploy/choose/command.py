@@ -12,6 +12,7 @@ from mlopsdeploy.choose.decide import decide
 from mlopsdeploy.choose.measurements import measure
 from mlopsdeploy.choose.questions import interview
 from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.errors import ConfigError
 
 
@@ -34,9 +35,7 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
         settings = interview(settings, console)
     _check(settings)
 
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
-
+    log = progress_log(console)
     found = measure(settings, log) if settings.model else assumptions.measurements(settings.data)
     decision = decide(settings, found)
     why_not = configs.why_not(decision)

@@ -14,12 +14,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from mlopsdeploy.core.console import facts
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import USED, cache_folder, note_of
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.models.folder import home_of, weight_files
-from mlopsdeploy.models.tables import ago, facts, proof_line, size
+from mlopsdeploy.models.tables import ago, proof_line, size
 
 KINDS = ("onnx", "litert", "tensorflow", "checkpoint", "int8")
 PROOFS = ("proof.json", "parity.json")

@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy.models.tables import facts, plain_table, size
+from mlopsdeploy.core.console import facts, plain_table
+from mlopsdeploy.models.tables import size
 
 MANY, PAIRS = 5, 10  # labels that still make a square table; pairs of them that are shown else
 NEAR = 1.15  # times as fast; below it is no difference on a machine with other work

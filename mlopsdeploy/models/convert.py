@@ -19,6 +19,7 @@ from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.convert import checkpoint
 from mlopsdeploy.convert import from_keras as keras
 from mlopsdeploy.convert.to_openvino import to_openvino
+from mlopsdeploy.core.console import facts
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
@@ -26,7 +27,7 @@ from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.folder import check_free, write_folder
-from mlopsdeploy.models.tables import facts, proof_line, size
+from mlopsdeploy.models.tables import proof_line, size
 
 TARGETS = ("onnx", "litert", "openvino")
 _FORMS = {"onnx": "onnx", "litert": "tflite", "openvino": "openvino"}

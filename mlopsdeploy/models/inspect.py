@@ -14,6 +14,7 @@ from rich.text import Text
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import Field, ModelFiles
 from mlopsdeploy.core import plugins
+from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.loading import load_model, prepare_model
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
@@ -21,7 +22,7 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models.choice import choice
 from mlopsdeploy.models.folder import weight_files
-from mlopsdeploy.models.tables import facts, plain_table, proof_line, size
+from mlopsdeploy.models.tables import proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement

@@ -13,6 +13,7 @@ from rich.console import Console
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.convert import checkpoint, quantize
 from mlopsdeploy.convert.to_openvino import to_openvino
+from mlopsdeploy.core.console import facts
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
@@ -20,7 +21,7 @@ from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.resolve import parts_of
 from mlopsdeploy.models.data import read_rows
 from mlopsdeploy.models.folder import check_free, weight_files, write_folder
-from mlopsdeploy.models.tables import facts, size
+from mlopsdeploy.models.tables import size
 from mlopsdeploy.settings import BatchSettings
 
 READ_ROWS = 40_000  # of the data; what is calibrated on is drawn from among them

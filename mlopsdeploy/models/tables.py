@@ -1,46 +1,14 @@
-"""How reports of models look on a terminal."""
+"""Amounts and proofs in reports of models, and amounts in flags."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-
-from rich.table import Table
-from rich.text import Text
 
 from mlopsdeploy.errors import ConfigError
 
 Amount = TypeVar("Amount")
-
-
-def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
-    """A table without lines; without headings if there are none to show."""
-    table = Table(
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-        header_style="dim",
-        show_header=any(headings),
-    )
-    for heading in headings:
-        table.add_column(
-            heading,
-            overflow="fold",
-            justify="right" if heading in set(right) else "left",
-        )
-    return table
-
-
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
-    """Names and values in two columns; what is empty is left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in pairs:
-        if value:
-            table.add_row(name, Text(value))  # no markup in it
-    return table
 
 
 def size(count: float) -> str:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlopsdeploy.columns import Columns, ModelFiles, objects, rows_of, take
 from mlopsdeploy.core import images, plugins
+from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
@@ -21,7 +22,7 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.folder import home_of
-from mlopsdeploy.models.tables import plain_table, proof_line
+from mlopsdeploy.models.tables import proof_line
 
 # Where a model comes from one of these, running it there again is the proof.
 _FRAMEWORKS = {"torch": {"checkpoint"}, "tensorflow": {"keras", "saved_model"}}

@@ -13,6 +13,7 @@ from cronsim import CronSim, CronSimError
 from rich.console import Console
 
 from mlopsdeploy.convert.child import appearing
+from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.hub import is_hub_id
 from mlopsdeploy.package import checks, sizing, targets
@@ -79,9 +80,7 @@ def run_package(
     _check(settings, measured=measured)
     console = Console(stderr=True, highlight=False)
 
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
-
+    log = progress_log(console)
     with appearing(folder) as building:
         building.chmod(0o755)
         plan = _plan(
