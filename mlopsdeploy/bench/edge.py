@@ -19,14 +19,14 @@ from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.camera import Wish
+from mlopsdeploy.edge.camera import FrameSource, Requested, open_source
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, Image
-from mlopsdeploy.edge.outputs import Events, Outlet, Result, Sink, VideoFile
-from mlopsdeploy.edge.pipeline import Pipeline
-from mlopsdeploy.edge.sources import Source, open_source
+from mlopsdeploy.edge.loading import check_settings
+from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Result, Sink, VideoFile
+from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.stages import Stats, Values
-from mlopsdeploy.edge.watch import check_settings, check_task, load, settle
+from mlopsdeploy.edge.watch import check_task, load, share_cores
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -74,7 +74,7 @@ def bench_edge(
     Raises:
         MlopsDeployError: see `open_source` and `load_model`.
     """
-    settle()
+    share_cores()
     log = progress_log()
 
     check_settings(settings)
@@ -105,7 +105,7 @@ class _Bench:
         self._seconds = seconds
         self._log = log
         self._stages: dict[str, Values] = {}
-        self._source: Source
+        self._source: FrameSource
 
     def measure_stages(self, folder: Path) -> None:
         """Each stage alone, over frames in memory."""
@@ -160,7 +160,7 @@ class _Bench:
                 ]
                 for outlet in outlets:
                     stack.callback(outlet.close)
-                pipeline = Pipeline(self._model, source, outlets, stats)
+                pipeline = FramePipeline(self._model, source, outlets, stats)
                 timer = threading.Timer(left, pipeline.stop, ("enough",))
                 timer.start()
                 stack.callback(timer.cancel)
@@ -214,14 +214,14 @@ class _Bench:
         report["verdict"] = verdict(report)
         return report
 
-    def _open(self, timing: Callable[[float], None]) -> Source:
+    def _open(self, timing: Callable[[float], None]) -> FrameSource:
         settings = self._settings
         return open_source(
             settings.camera,
-            wish=Wish(settings.width, settings.height, settings.fps),
+            requested=Requested(settings.width, settings.height, settings.fps),
             realtime=settings.realtime,
             stall_seconds=settings.stall_seconds,
-            tell=lambda _: None,
+            report=lambda _: None,
             timing=timing,
         )
 
@@ -320,9 +320,9 @@ def show(report: dict[str, Any], console: Console) -> None:
     speed.show_others(report["limit"]["cores_ours"], console)
 
 
-def _sink(name: str, folder: Path, source: Source, *, live: bool) -> Sink:
+def _sink(name: str, folder: Path, source: FrameSource, *, live: bool) -> Sink:
     if name == "events":
-        return Events(str(folder / "events.jsonl"), live=live)
+        return FrameEvents(str(folder / "events.jsonl"), live=live)
     path = str(folder / "save.mp4")
     return VideoFile(path, size=source.size, fps=source.fps or 30.0, live=live)
 

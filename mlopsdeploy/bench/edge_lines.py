@@ -15,12 +15,13 @@ from mlopsdeploy.columns import Columns, take
 from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.lines.command import check_settings, load, warm_up
-from mlopsdeploy.edge.lines.outputs import JsonLines
+from mlopsdeploy.edge.lines.answering import MOST, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.pipeline import MOST, LinePipeline, LineStats
-from mlopsdeploy.edge.lines.sources import open_lines
-from mlopsdeploy.edge.lines.splitter import Line
+from mlopsdeploy.edge.lines.run import load, warm_up
+from mlopsdeploy.edge.lines.sources import Line, open_lines
+from mlopsdeploy.edge.lines.writing import LineEvents
+from mlopsdeploy.edge.loading import check_settings
+from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -62,7 +63,7 @@ def _sample(settings: EdgeSettings) -> list[Line]:
     if not Path(str(settings.lines)).is_file():
         raise ConfigError(f"bench edge: {settings.lines}: reads lines more than once; name a file")
     source = open_lines(
-        str(settings.lines), follow=False, baud=None, realtime=False, tell=lambda _: None
+        str(settings.lines), follow=False, baud=None, realtime=False, report=lambda _: None
     )
     lines: list[Line] = []
     for block in source.blocks():
@@ -75,7 +76,7 @@ def _sample(settings: EdgeSettings) -> list[Line]:
 class _Again:
     """Lines in memory, again and again until the time is over."""
 
-    name, said, live = "memory", "", False
+    name, description, live = "memory", "", False
 
     def __init__(self, lines: list[Line], seconds: float) -> None:
         self._lines = lines
@@ -123,7 +124,7 @@ class _Bench:
 
     def one_at_a_time(self, folder: Path, seconds: float) -> dict[str, Any]:
         """From a line to its answer in a file, with nothing else going on."""
-        stats, writer = LineStats(), JsonLines(str(folder / "events.jsonl"), echo=False)
+        stats, writer = Stats(), LineEvents(str(folder / "events.jsonl"), echo=False)
         pipeline = self._pipeline(_Again(self._sample, 0), [], stats)
         times: list[float] = []
         end = time.perf_counter() + seconds
@@ -137,7 +138,7 @@ class _Bench:
 
     def all_at_once(self, folder: Path, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
-        stats, writer = LineStats(), JsonLines(str(folder / "events.jsonl"), echo=False)
+        stats, writer = Stats(), LineEvents(str(folder / "events.jsonl"), echo=False)
         pipeline = self._pipeline(_Again(self._sample, seconds), [writer], stats)
         started, cpu = time.perf_counter(), time.process_time()
         pipeline.run()
@@ -182,8 +183,10 @@ class _Bench:
         report["verdict"] = verdict(report)
         return report
 
-    def _pipeline(self, source: _Again, outputs: list[JsonLines], stats: LineStats) -> LinePipeline:
-        return LinePipeline(self._model, self._parser, source, outputs, stats, tell=lambda _: None)
+    def _pipeline(self, source: _Again, outputs: list[LineEvents], stats: Stats) -> LinePipeline:
+        return LinePipeline(
+            self._model, self._parser, source, outputs, stats, report=lambda _: None
+        )
 
 
 def verdict(report: dict[str, Any]) -> str:

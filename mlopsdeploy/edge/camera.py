@@ -1,7 +1,8 @@
-"""A live camera or stream: always its newest frame, and never silence.
+"""What `--camera` names: a device or a stream, which is live, or a video or pictures.
 
-Every read happens in a thread of its own, because it may never return. A camera that goes quiet
-becomes an event within seconds, and is opened again, until it is back:
+Of a live source it is always the newest frame, and never silence. Every read happens in a thread of
+its own, because it may never return. A camera that goes quiet becomes an event within seconds, and
+is opened again, until it is back:
 
     connected ──► frames ──► stalled ──► lost ──► (wait, longer each time) ──► reconnected
                      ▲           │
@@ -10,26 +11,224 @@ becomes an event within seconds, and is opened again, until it is back:
 
 from __future__ import annotations
 
+import glob
+import os
+import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
 
 import cv2
 
 from mlopsdeploy.edge.channel import Channel, Closed, feed
-from mlopsdeploy.edge.events import Event, Tell
-from mlopsdeploy.edge.files import frames_per_second
-from mlopsdeploy.edge.frames import Buffers, Frame, read_into
-from mlopsdeploy.edge.retry import pauses
-from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.edge.events import Event, Report, come_back
+from mlopsdeploy.edge.frames import (
+    Buffers,
+    Frame,
+    Paced,
+    Pictures,
+    Video,
+    frames_per_second,
+    is_picture,
+    read_into,
+)
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
+SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 OPEN_SECONDS = 10.0  # that a camera may take until its first frame
 
 
+class FrameSource(Protocol):
+    """Frames, one after the other.
+
+    Attributes:
+        name: what it is called in messages, without a password.
+        description: its size and speed.
+        live: frames go by whether somebody looks or not.
+        size: width and height of its first frame.
+    """
+
+    name: str
+    description: str
+    live: bool
+    size: tuple[int, int]
+
+    @property
+    def fps(self) -> float | None:
+        """Frames per second, where the source says so."""
+        ...
+
+    @property
+    def total(self) -> int | None:
+        """Frames in all, where that is known."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames that went by unseen."""
+        ...
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames; to be asked for once."""
+        ...
+
+    def stop(self) -> None:
+        """Let `frames` end soon. Callable from any thread."""
+        ...
+
+
+def open_source(
+    camera: str,
+    *,
+    requested: Requested,
+    realtime: bool,
+    stall_seconds: float,
+    report: Report,
+    timing: Callable[[float], None],
+) -> FrameSource:
+    """The source that `camera` names; a frame of it has already been read.
+
+    Args:
+        camera: `0`, `/dev/video0`, a URL such as `rtsp://…`, a video, a picture, a folder or a
+            pattern of pictures.
+        requested: size and speed asked of a camera.
+        realtime: a video goes by at its own speed, as a camera does.
+        stall_seconds: see `Live`.
+        report: gets what happens to it, in any thread.
+        timing: gets the seconds that each read took, in the thread that reads.
+
+    Raises:
+        InputError: there is no such camera or file, or it can't be read.
+        ConfigError: what is asked does not fit the source.
+    """
+    name = redacted(camera)
+    device = re.fullmatch(r"(?:/dev/video)?(\d+)", camera)
+    url = "://" in camera
+    file_on_a_server = url and urlsplit(camera).path.lower().endswith(VIDEOS)
+    if device or (url and not file_on_a_server):
+        if realtime:
+            raise ConfigError(f"--realtime is for videos; {name} is live anyway")
+        name = f"camera {device[1]}" if device else name
+        opener = _device(int(device[1])) if device else _stream(camera, stall_seconds)
+        return Live(
+            name,
+            opener,
+            requested=requested,
+            stall_seconds=stall_seconds,
+            report=report,
+            timing=timing,
+        )
+    if requested:
+        raise ConfigError(f"--width, --height and --fps are asked of a camera; {name} is a file")
+    if file_on_a_server:
+        capture = _stream(camera, stall_seconds)()
+    else:
+        pictures = _pictures(camera)
+        if pictures and realtime:
+            raise ConfigError(f"--realtime is for videos; {name} has no speed of its own")
+        if pictures:
+            return Pictures(name, pictures, report=report, timing=timing)
+        capture = cv2.VideoCapture(camera)
+    if realtime:
+        return Paced(Video(name, capture, report=report, timing=lambda _: None), timing=timing)
+    return Video(name, capture, report=report, timing=timing)
+
+
+def redacted(camera: str) -> str:
+    """A URL as it may be shown: without the password."""
+    password = urlsplit(camera).password if "://" in camera else None
+    return camera.replace(f":{password}@", ":***@") if password else camera
+
+
+def _device(number: int) -> Callable[[], cv2.VideoCapture]:
+    linux = sys.platform.startswith("linux")
+
+    def opener() -> cv2.VideoCapture:
+        if linux:
+            _check_device(number)
+        capture = cv2.VideoCapture(number, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
+        if not capture.isOpened():
+            raise InputError(
+                f"camera {number}: can't be opened; another program may be using it, or it is not "
+                "a camera"
+            )
+        return capture
+
+    return opener
+
+
+def _check_device(number: int) -> None:
+    """On Linux a camera is a file, which says more than a failed attempt to open it."""
+    path = Path(f"/dev/video{number}")
+    if not path.exists():
+        others = sorted(str(other) for other in path.parent.glob("video[0-9]*"))
+        hint = f"there are: {', '.join(others)}" if others else "this machine shows no camera"
+        raise InputError(f"no camera {number}: {path} does not exist; {hint}")
+    if not os.access(path, os.R_OK | os.W_OK):
+        raise InputError(
+            f"camera {number}: no permission for {path}; 'sudo usermod -aG video $USER' and a new "
+            "login give it"
+        )
+
+
+def _stream(url: str, stall_seconds: float) -> Callable[[], cv2.VideoCapture]:
+    scheme = url.partition("://")[0].lower()
+    if scheme not in SCHEMES:
+        raise InputError(f"{redacted(url)}: can't read {scheme}://; can: {', '.join(SCHEMES)}")
+
+    def opener() -> cv2.VideoCapture:
+        # FFmpeg gives up by itself, some time after we have.
+        limits = {
+            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_SECONDS * 800,
+            cv2.CAP_PROP_READ_TIMEOUT_MSEC: stall_seconds * 4000,
+        }
+        flat = [int(part) for pair in limits.items() for part in pair]
+        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, flat)
+        if not capture.isOpened():
+            raise InputError(
+                f"{redacted(url)}: can't be opened; is it running, and are address and password "
+                "right?"
+            )
+        return capture
+
+    return opener
+
+
+def _pictures(camera: str) -> list[Path]:
+    """The pictures that a path, folder or pattern stands for; none where it is a video.
+
+    Raises:
+        InputError: there is no such file, it may not be read, or the folder has no picture.
+    """
+    path = Path(camera).expanduser()
+    if path.is_dir():
+        found = [file for file in path.iterdir() if file.is_file() and is_picture(file)]
+        if not found:
+            raise InputError(f"{camera}: no pictures in this folder")
+        return found
+    if path.exists():
+        if not os.access(path, os.R_OK):
+            raise InputError(f"{camera}: no permission to read it")
+        if path.is_file() and not path.stat().st_size:
+            raise InputError(f"{camera}: the file is empty")
+        return [path] if is_picture(path) else []
+    if glob.has_magic(camera):
+        found = [Path(file) for file in glob.glob(str(path), recursive=True)]  # noqa: PTH207
+        if not found:
+            raise InputError(f"{camera}: no file fits this pattern")
+        return found
+    raise InputError(f"{camera}: no such camera or file")
+
+
 @dataclass(frozen=True)
-class Wish:
-    """What a camera is asked for; it may give something else."""
+class Requested:
+    """Size and speed requested of a camera, which may have another."""
 
     width: int | None = None
     height: int | None = None
@@ -38,8 +237,8 @@ class Wish:
     def __bool__(self) -> bool:
         return any((self.width, self.height, self.fps))
 
-    def ask(self, capture: cv2.VideoCapture) -> None:
-        """Ask."""
+    def apply(self, capture: cv2.VideoCapture) -> None:
+        """Request them of a camera that was opened."""
         if self.width or self.height:
             # Above 640×480, USB cameras reach their full speed only in motion JPEG.
             capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
@@ -52,15 +251,15 @@ class Wish:
             if value:
                 capture.set(setting, value)
 
-    def beside(self, size: tuple[int, int], fps: float | None) -> str:
-        """What was got, and what was asked for where that is something else."""
+    def next_to(self, size: tuple[int, int], fps: float | None) -> str:
+        """The size and speed it has, and what was requested where that differs."""
         got = f"{size[0]}×{size[1]}" + (f" at {fps:.4g} fps" if fps else "")
         pairs = ((self.width, size[0]), (self.height, size[1]), (self.fps, fps and round(fps)))
         if all(asked in (None, given) for asked, given in pairs):
             return got
         asked = [f"{self.width or 'any'}×{self.height or 'any'}"] * bool(self.width or self.height)
         asked += [f"{self.fps} fps"] * bool(self.fps)
-        return f"{got} (asked for {' at '.join(asked)})"
+        return f"{got} (requested {' at '.join(asked)})"
 
 
 class Live:
@@ -69,10 +268,10 @@ class Live:
     Args:
         name: for messages.
         opener: opens the camera; called anew, in a new thread, for each attempt.
-        wish: size and speed asked of it.
+        requested: size and speed asked of it.
         stall_seconds: without a frame for this long it is stalled, for three times as long lost.
-        tell: told what happens, in the thread that runs `frames`.
-        timing: told how long each read took, the wait for the next frame included.
+        report: gets what happens, in the thread that runs `frames`.
+        timing: gets how long each read took, the wait for the next frame included.
 
     Raises:
         InputError: no first frame comes.
@@ -86,17 +285,17 @@ class Live:
         name: str,
         opener: Callable[[], cv2.VideoCapture],
         *,
-        wish: Wish,
+        requested: Requested,
         stall_seconds: float,
-        tell: Tell,
+        report: Report,
         timing: Callable[[float], None],
     ) -> None:
         self.name = name
         self.fps: float | None = None
         self._opener = opener
-        self._wish = wish
+        self._requested = requested
         self._stall_seconds = stall_seconds
-        self._tell = tell
+        self._report = report
         self._timing = timing
         self._number = 0
         self._dropped = 0
@@ -109,7 +308,7 @@ class Live:
             raise InputError(f"{name}: can be opened, but gives no frames") from None
         self._dropped = 1
         self.size = first.image.shape[1], first.image.shape[0]
-        self.said = wish.beside(self.size, self.fps)
+        self.description = requested.next_to(self.size, self.fps)
 
     @property
     def dropped(self) -> int:
@@ -162,21 +361,13 @@ class Live:
 
     def _reconnect(self) -> Frame | None:
         """Try until a frame comes, which is returned; None if stopped before."""
-        began = time.monotonic()
-        for attempt, pause in enumerate(pauses(), 1):
-            if self._stopped.wait(pause):
-                return None
+
+        def attempt() -> Frame:
             self._dropped += self._newest.dropped
-            try:
-                first = self._connect()
-            except (TimeoutError, Closed, MlopsDeployError):
-                continue
-            away = time.monotonic() - began
-            self._say(
-                "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempt
-            )
-            return first
-        raise AssertionError("pauses have no end")
+            return self._connect()
+
+        failures = (TimeoutError, Closed, MlopsDeployError)
+        return come_back(self.name, attempt, failures, self._stopped, self._report)
 
     def _connect(self) -> Frame:
         """Start a thread that opens the camera and reads it; its first frame."""
@@ -192,7 +383,7 @@ class Live:
         capture = self._opener()
         buffers = Buffers()
         try:
-            self._wish.ask(capture)
+            self._requested.apply(capture)
             self.fps = frames_per_second(capture)
             while True:
                 start = time.perf_counter()
@@ -208,4 +399,4 @@ class Live:
             capture.release()
 
     def _say(self, kind: str, text: str, **facts: object) -> None:
-        self._tell(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
+        self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))

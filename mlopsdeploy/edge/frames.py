@@ -1,17 +1,27 @@
-"""A frame, and the memory that frames live in."""
+"""Frames, the memory that they live in, and files of them.
+
+Of a file no frame is lost, however slow the model.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.edge.channel import Channel, feed
+from mlopsdeploy.edge.events import Event, Report
+from mlopsdeploy.errors import InputError
 
 Image = Array  # uint8, shape (height, width, 3), BGR
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)
@@ -74,3 +84,186 @@ def read_into(capture: cv2.VideoCapture, buffers: Buffers) -> Image | None:
     if image is not free:
         buffers.add(image)
     return image
+
+
+class Pictures:
+    """Pictures in the order of their names, `2.jpg` before `10.jpg`.
+
+    One that can't be read is an event, and the others go on.
+
+    Raises:
+        InputError: none of them can be read.
+    """
+
+    live = False
+    fps = None
+    dropped = 0
+
+    def __init__(
+        self, name: str, paths: list[Path], *, report: Report, timing: Callable[[float], None]
+    ) -> None:
+        self.name = name
+        self._paths = sorted(paths, key=_natural)
+        self._report = report
+        self._timing = timing
+        self._stopped = False
+        self._all = self._read()
+        first = next(self._all, None)
+        if first is None:
+            what = (
+                "not a picture" if len(paths) == 1 else f"none of {len(paths)} files is a picture"
+            )
+            raise InputError(f"{name}: {what} that can be read; it may be damaged")
+        self._first = [first]
+        self.size = width, height = first.image.shape[1], first.image.shape[0]
+        self.total = len(paths)
+        self.description = f"{len(paths):,} pictures" if len(paths) > 1 else f"{width}×{height}"
+
+    def frames(self) -> Iterator[Frame]:
+        """All pictures."""
+        yield self._first.pop()
+        yield from self._all
+
+    def stop(self) -> None:
+        """End before the next picture."""
+        self._stopped = True
+
+    def _read(self) -> Iterator[Frame]:
+        for number, path in enumerate(self._paths):
+            if self._stopped:
+                return
+            start = time.perf_counter()
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+            self._timing(time.perf_counter() - start)
+            if image is None:
+                text = f"{path.name}: not a picture that can be read"
+                self._report(Event("unreadable", text, {"name": path.name}))
+            else:
+                yield Frame(number, image, name=path.name)
+
+
+class Video:
+    """Every frame of a video, in a file or on a web server.
+
+    Raises:
+        InputError: it holds no frame that can be read.
+    """
+
+    live = False
+    dropped = 0
+
+    def __init__(
+        self,
+        name: str,
+        capture: cv2.VideoCapture,
+        *,
+        report: Report,
+        timing: Callable[[float], None],
+    ) -> None:
+        self.name = name
+        self._report = report
+        self._timing = timing
+        self._stopped = False
+        self._capture = capture
+        self._buffers = Buffers()
+        self._image: Image | None = read_into(capture, self._buffers)
+        if self._image is None:
+            raise InputError(
+                f"{name}: can't be read as a video or picture; it may be cut off, damaged, or in a "
+                "format that OpenCV does not know"
+            )
+        self.size = width, height = self._image.shape[1], self._image.shape[0]
+        self.fps = frames_per_second(capture)
+        total = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        self.total = total if total > 0 else None
+        self.description = f"{width}×{height}" + (f" at {self.fps:.4g} fps" if self.fps else "")
+        self.description += f", {total:,} frames" if self.total else ""
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames, each with its time in the video."""
+        number = 0
+        try:
+            while self._image is not None and not self._stopped:
+                media_time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+                if not media_time and number and self.fps:  # a format without timestamps
+                    media_time = number / self.fps
+                frame = Frame(number, self._image, media_time=media_time)
+                self._image = None  # from here on its memory is the caller's
+                yield frame
+                del frame
+                number += 1
+                start = time.perf_counter()
+                self._image = read_into(self._capture, self._buffers)
+                self._timing(time.perf_counter() - start)
+        finally:
+            self._capture.release()
+        # Some formats only estimate how many frames they have.
+        if not self._stopped and self.total and number < 0.9 * self.total:
+            text = (
+                f"{self.name}: ended after {number:,} of {self.total:,} frames; the file is cut "
+                "off or damaged"
+            )
+            self._report(Event("unreadable", text, {"frames": number, "expected": self.total}))
+
+    def stop(self) -> None:
+        """End before the next frame."""
+        self._stopped = True
+
+
+class Paced:
+    """A video that goes by at its own speed: who looks away misses frames, as with a camera."""
+
+    live = True
+
+    def __init__(self, video: Video, *, timing: Callable[[float], None]) -> None:
+        self.name, self.fps, self.size = video.name, video.fps, video.size
+        self.total, self.description = video.total, video.description + ", as if live"
+        self._video = video
+        self._timing = timing
+        self._newest: Channel[Frame] = Channel(1, keep=False)
+        self._stopped = threading.Event()
+
+    @property
+    def dropped(self) -> int:
+        """Frames that went by."""
+        return self._newest.dropped
+
+    def frames(self) -> Iterator[Frame]:
+        """The newest frame, again and again until the video ends."""
+        feed(self._paced(), self._newest, "capture")
+        yield from self._newest
+
+    def stop(self) -> None:
+        """End now."""
+        self._stopped.set()
+        self._video.stop()
+        self._newest.cancel()
+
+    def _paced(self) -> Iterator[Frame]:
+        start = before = time.monotonic()
+        for frame in self._video.frames():
+            due = start + (frame.media_time or 0.0)
+            if self._stopped.wait(max(due - time.monotonic(), 0)):
+                return
+            now = time.monotonic()
+            self._timing(now - before)  # as with a camera, waiting for the frame is a part of it
+            before = now
+            yield Frame(frame.number, frame.image, media_time=frame.media_time)
+            del frame
+
+
+def is_picture(path: Path) -> bool:
+    """By its name, so that a damaged picture counts as one, or else by what is in it."""
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES or (suffix != ".gif" and cv2.haveImageReader(str(path)))
+
+
+def frames_per_second(capture: cv2.VideoCapture) -> float | None:
+    """What a source says of its speed, if it makes sense."""
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    return fps if 0 < fps < 1000 else None
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", str(path))
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

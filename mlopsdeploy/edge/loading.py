@@ -1,14 +1,40 @@
-"""The model of a device's settings."""
+"""The model of a device, on as many threads as it runs fastest with: tried, not guessed."""
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable
 
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.threads import tuned
+from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
+
+BUDGET = 0.12  # seconds of calls for each number of threads; at least two calls
+BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
+CLEARLY = 0.95  # more threads have to be this much faster, as they take cores from the other stages
+FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
+FOR_CAMERAS = (
+    "camera", "width", "height", "fps", "stall_seconds", "window", "save", "snapshots",
+    "snapshot_seconds", "preview",
+)  # fmt: skip
+
+
+def check_settings(settings: EdgeSettings) -> None:
+    """Refuse settings that are for the other kind of source.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    lines = settings.lines is not None
+    for name in FOR_CAMERAS if lines else FOR_LINES:
+        allowed = (None, False) if name == "window" else (EdgeSettings.model_fields[name].default,)
+        if getattr(settings, name) not in allowed:
+            other = "a camera, not for --lines" if lines else "--lines, not for a camera"
+            raise ConfigError(f"--{name.replace('_', '-')} is for {other}")
 
 
 def load_edge(
@@ -42,4 +68,40 @@ def load_edge(
 
     if settings.threads:
         return with_threads(settings.threads), settings.threads
-    return tuned(with_threads, sample, log)
+    return _fastest(with_threads, sample, log)
+
+
+def _fastest(
+    load: Callable[[int], Model], sample: Callable[[Model], Columns], log: Callable[[str], None]
+) -> tuple[Model, int]:
+    """The model with the number of threads that answers soonest, and that number."""
+    cores = core_count()
+    # All numbers up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of twelve.
+    counts = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
+    best, chosen, threads, measured = float("inf"), None, 0, []
+    for count in counts:
+        model = load(count)
+        seconds = _seconds_of_a_call(model, sample(model)) if len(counts) > 1 else 0.0
+        measured.append(f"{count}: {seconds * 1000:.1f} ms")
+        if chosen is None or seconds < best * CLEARLY:
+            best, chosen, threads = seconds, model, count
+        elif seconds > best * 1.5:
+            break  # past its best; more threads only get in each other's way
+        if seconds < BRIEF:
+            break
+    assert chosen is not None
+    if len(measured) > 1:
+        log(f"threads: {threads} ({', '.join(measured)})")
+    return chosen, threads
+
+
+def _seconds_of_a_call(model: Model, row: Columns) -> float:
+    """The median."""
+    tensors = model.task.collate(model.task.encode(row))
+    model.runtime.run(tensors)  # the first call sets up
+    times: list[float] = []
+    while len(times) < 2 or (sum(times) < BUDGET and len(times) < 20):
+        start = time.perf_counter()
+        model.runtime.run(tensors)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

@@ -7,7 +7,6 @@ A sink says what it wants of a result (`pick`, quick, in the pipeline's thread) 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import threading
@@ -16,14 +15,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Protocol
 
 import cv2
 
 from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.events import Event, iso
+from mlopsdeploy.edge.events import Event, JsonLinesFile, iso
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
@@ -55,7 +54,7 @@ class Result:
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
         height, width = self.frame.image.shape[:2]
-        said = {
+        document = {
             "event": "frame",
             "time": iso(self.frame.time),
             "frame": self.frame.number,
@@ -67,7 +66,9 @@ class Result:
         }
         optional = ("media_time", "name")
         return {
-            key: value for key, value in said.items() if value is not None or key not in optional
+            key: value
+            for key, value in document.items()
+            if value is not None or key not in optional
         }
 
 
@@ -84,7 +85,7 @@ class Sink(Protocol):
         """What it needs of a result; None if nothing. Must be quick."""
         ...
 
-    def hear(self, event: Event) -> Any:
+    def pick_event(self, event: Event) -> Any:
         """What it needs of something that happened to the source; None if nothing."""
         ...
 
@@ -118,7 +119,7 @@ class Outlet:
         self.sink = sink
         self.failed: str | None = None
         self._stats = stats
-        self._say = log
+        self._log = log
         self._queue: Channel[Any] = Channel(sink.waiting, keep=keep)
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
         self._thread.start()
@@ -134,9 +135,9 @@ class Outlet:
         if item is not None:
             self._queue.put(item)
 
-    def tell(self, event: Event) -> None:
+    def report(self, event: Event) -> None:
         """Hand it something that happened to the source."""
-        item = self.sink.hear(event)
+        item = self.sink.pick_event(event)
         if item is not None:
             self._queue.put(item)
 
@@ -156,17 +157,17 @@ class Outlet:
         except (OSError, cv2.error) as error:
             reason = getattr(error, "strerror", None) or str(error)
             self.failed = f"--{self.sink.name}: {reason}"
-            self._say(f"{self.failed}; nothing more is written there, the rest goes on")
+            self._log(f"{self.failed}; nothing more is written there, the rest goes on")
         finally:
             self._queue.cancel()
 
 
-class Events:
+class FrameEvents:
     """`--events`: a line of JSON for each frame, and for what happens to the source.
 
     Of a live source only frames with something on them get a line, and the first one after: a
     camera that looks at an empty room for a year fills no disk. What it saw does not come again, so
-    a file that is there is gone on with; of a video or pictures it is written anew.
+    a file that is there is appended to; of a video or pictures it is written anew.
     """
 
     name = "events"
@@ -175,13 +176,7 @@ class Events:
     def __init__(self, path: str, *, live: bool) -> None:
         self._live = live
         self._something = True
-        self._file: TextIO
-        try:
-            # Line by line, so that a reader sees each at once and a crash cuts none in two.
-            mode: Literal["a", "w"] = "a" if live else "w"
-            self._file = Path(path).open(mode, encoding="utf-8", buffering=1)  # noqa: SIM115
-        except OSError as error:
-            raise ConfigError(f"--events {path}: {error.strerror}") from error
+        self._file = JsonLinesFile(path, keep=live)
 
     def pick(self, result: Result) -> dict[str, Any] | None:
         """The line, without the picture."""
@@ -190,13 +185,13 @@ class Events:
             return None
         return result.as_dict()
 
-    def hear(self, event: Event) -> dict[str, Any]:
+    def pick_event(self, event: Event) -> dict[str, Any]:
         """A line too."""
         return event.as_dict()
 
     def write(self, item: dict[str, Any]) -> None:
         """Append it."""
-        self._file.write(json.dumps(item, ensure_ascii=False) + "\n")
+        self._file.append([item])
 
     def close(self) -> None:
         """Close the file."""
@@ -235,7 +230,7 @@ class Snapshots:
         self._last = now
         return result
 
-    def hear(self, event: Event) -> None:
+    def pick_event(self, event: Event) -> None:
         """Nothing of it."""
 
     def write(self, item: Result) -> None:
@@ -290,7 +285,7 @@ class VideoFile:
         """All of it."""
         return result
 
-    def hear(self, event: Event) -> None:
+    def pick_event(self, event: Event) -> None:
         """Nothing of it."""
 
     def write(self, item: Result) -> None:

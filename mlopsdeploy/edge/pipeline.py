@@ -19,11 +19,11 @@ from typing import Protocol
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.edge.camera import FrameSource
 from mlopsdeploy.edge.channel import Channel, feed
-from mlopsdeploy.edge.events import Event, Tell
+from mlopsdeploy.edge.events import Event, Report
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import Result
-from mlopsdeploy.edge.sources import Source
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import RowError
 
@@ -36,7 +36,7 @@ class Taker(Protocol):
         ...
 
 
-class Pipeline:
+class FramePipeline:
     """A model on a source, and its results to outputs.
 
     Args:
@@ -45,24 +45,24 @@ class Pipeline:
         outlets: each gets every result.
         stats: counts.
         limit: stop after so many frames.
-        tell: called with an event for each frame that the model can't take.
+        report: called with an event for each frame that the model can't take.
     """
 
     def __init__(
         self,
         model: Model,
-        source: Source,
+        source: FrameSource,
         outlets: Sequence[Taker],
         stats: Stats,
         limit: int | None = None,
-        tell: Tell = lambda _: None,
+        report: Report = lambda _: None,
     ) -> None:
         self._model = model
         self._source = source
         self._outlets = outlets
         self._stats = stats
         self._limit = limit
-        self._tell = tell
+        self._report = report
         self._ahead: Channel[tuple[Frame, Columns]] | None = None
         self._stopped = threading.Event()
         self.ended = "end"
@@ -90,7 +90,7 @@ class Pipeline:
                 except RowError as error:
                     text = f"frame {frame.number}: {error}"
                     facts = {"frame": frame.number, "reason": str(error)}
-                    self._tell(Event("unreadable", text, facts))
+                    self._report(Event("unreadable", text, facts))
                 else:
                     self._stats.add("infer", time.perf_counter() - start)
                     if not finishing.put((frame, encoded, tensors)):
@@ -145,7 +145,7 @@ class Pipeline:
                 start = time.perf_counter()
                 detections = detections_of(task.decode(tensors, encoded))
                 stats.add("decode", time.perf_counter() - start)
-                stats.finish(frame.captured, [found.label for found in detections])
+                stats.finish((frame.captured,), [found.label for found in detections])
                 result = Result(frame, detections, stats)
                 for outlet in self._outlets:
                     outlet.put(result)

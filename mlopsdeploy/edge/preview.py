@@ -47,7 +47,7 @@ class Preview:
 
     Args:
         address: `8081` or `:8081` for this machine only, or `HOST:PORT`.
-        state: what the page shows beside the picture, ready for JSON.
+        state: what the page shows next to the picture, ready for JSON.
 
     Attributes:
         url: where the page is.
@@ -92,7 +92,7 @@ class Preview:
         self._last = now
         return result
 
-    def hear(self, event: Event) -> None:
+    def pick_event(self, event: Event) -> None:
         """Shown on the page until the next frame."""
         if event.kind != "ended":  # the page finds out by itself
             self.happened = event.text
@@ -159,12 +159,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, kind, (pages / file).read_bytes())
         elif path == "/state":
             preview = self.server.preview
-            said = {
-                **preview.state(),
-                "detections": preview.detections,
-                "happened": preview.happened,
-            }
-            self._send(HTTPStatus.OK, "application/json", json.dumps(said).encode())
+            shown = {"detections": preview.detections, "happened": preview.happened}
+            state = json.dumps({**preview.state(), **shown})
+            self._send(HTTPStatus.OK, "application/json", state.encode())
         elif path == "/stream":
             self._stream()
         elif path == "/favicon.ico":

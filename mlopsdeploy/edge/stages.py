@@ -1,11 +1,11 @@
-"""How long each stage takes, and which of them sets the pace."""
+"""What a run counts, how long each stage takes, and which of them sets the pace."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -42,18 +42,21 @@ class Stats:
 
     Attributes:
         stages: by name: the time that each takes for one frame.
-        ages: from the capture of a frame to what was found on it.
-        frames: frames that went through the model.
+        ages: from the capture of a frame to what was found on it, of a line to its answer.
+        frames: frames or lines that went through.
         labels: how often each was found.
+        empty: lines with nothing to score.
+        unreadable: lines that could not be scored.
+        dropped: lines that came too fast.
     """
 
     def __init__(self) -> None:
         self.stages: dict[str, Values] = {}
         self.ages = Values()
-        self.frames = 0
+        self.frames = self.empty = self.unreadable = self.dropped = 0
         self.labels: Counter[str] = Counter()
         self._lock = threading.Lock()
-        self._finished: deque[float] = deque(maxlen=64)
+        self._latest: deque[tuple[float, int]] = deque(maxlen=64)
         self.started = self.first = self.last = time.monotonic()
 
     @contextmanager
@@ -71,28 +74,38 @@ class Stats:
                 values = self.stages.setdefault(stage, Values())
         values.add(seconds)
 
-    def finish(self, captured: float, labels: list[str]) -> None:
-        """A frame is through the model."""
+    def finish(
+        self,
+        captured: Sequence[float],
+        labels: Iterable[str],
+        *,
+        empty: int = 0,
+        unreadable: int = 0,
+    ) -> None:
+        """Frames or lines captured at these times are through the model."""
         now = time.monotonic()
         if not self.frames:
             self.first = now
         self.last = now
-        self.frames += 1
+        self.frames += len(captured)
+        self.empty += empty
+        self.unreadable += unreadable
         self.labels.update(labels)
-        self.ages.add(now - captured)
-        self._finished.append(now)
+        for moment in captured:
+            self.ages.add(now - moment)
+        self._latest.append((now, self.frames))
 
     @property
     def fps(self) -> float:
-        """Frames per second, of late."""
-        latest = self._finished.copy()
-        if len(latest) < 2 or time.monotonic() - latest[-1] > 5:
+        """Frames or lines per second, of late."""
+        latest = self._latest.copy()
+        if len(latest) < 2 or time.monotonic() - latest[-1][0] > 5:
             return 0.0
-        return (len(latest) - 1) / max(latest[-1] - latest[0], 1e-9)
+        return (latest[-1][1] - latest[0][1]) / max(latest[-1][0] - latest[0][0], 1e-9)
 
     @property
     def mean_fps(self) -> float:
-        """Frames per second from the first to the last."""
+        """Frames or lines per second from the first to the last."""
         return (self.frames - 1) / (self.last - self.first) if self.frames > 1 else 0.0
 
     def latencies(self) -> dict[str, dict[str, float]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,11 +16,187 @@ from rich.text import Text
 
 from mlopsdeploy.edge.stages import Stats
 
-if TYPE_CHECKING:  # with OpenCV, which lines do without
-    from mlopsdeploy.edge.sources import Source
-
 PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 REFRESH = 4  # times a second
+SHOWN = 8  # labels of a summary
+
+Row = tuple[str, str]
+
+
+class Shown(Protocol):
+    """What is shown of a source of frames or lines."""
+
+    name: str
+    live: bool
+
+
+class ShownFrames(Shown, Protocol):
+    """What is shown of a source of frames."""
+
+    @property
+    def total(self) -> int | None:
+        """Frames in all, where that is known."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames that went by unseen."""
+        ...
+
+
+class View(Protocol):
+    """The numbers of a run, of frames or of lines."""
+
+    stats: Stats
+    shows_stages: bool
+    """Whether times of stages are shown: they are of one frame, but of many lines."""
+
+    def line(self) -> list[str]:
+        """Parts of a plain line."""
+        ...
+
+    def numbers(self) -> list[Row]:
+        """Rows of the panel."""
+        ...
+
+    def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
+        """What the run came to, ready for JSON."""
+        ...
+
+    def rows(self, summary: dict[str, Any]) -> list[Row]:
+        """The same for people."""
+        ...
+
+
+class FrameView:
+    """A run over frames."""
+
+    shows_stages = True
+
+    def __init__(self, stats: Stats, source: ShownFrames) -> None:
+        self.stats = stats
+        self._source = source
+
+    def line(self) -> list[str]:
+        """See `View`."""
+        parts = [f"{self._frames()} frames, {self.stats.fps:.1f} fps"]
+        if self._source.live:
+            middle, high = self.stats.ages.percentiles()
+            parts.append(f"{self._source.dropped:,} dropped, {middle:.0f} ms old (p99 {high:.0f})")
+        return parts
+
+    def numbers(self) -> list[Row]:
+        """See `View`."""
+        rows = [("fps", f"[bold]{self.stats.fps:.1f}[/]"), ("frames", self._frames())]
+        if self._source.live:
+            middle, high = self.stats.ages.percentiles()
+            rows.append(("dropped", f"{self._source.dropped:,}"))
+            rows.append(("frame age", f"{middle:.0f} ms, p99 {high:.0f}"))
+        return rows
+
+    def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
+        """See `View`."""
+        stats, source = self.stats, self._source
+        middle, high = stats.ages.percentiles()
+        age = {"p50": round(middle, 1), "p99": round(high, 1)} if source.live else None
+        return {
+            "camera": source.name,
+            "live": source.live,
+            "ended": ended,
+            "frames": stats.frames,
+            "dropped": source.dropped,
+            "seconds": round(seconds, 2),
+            "fps": round(stats.mean_fps, 2),
+            "frame_age_ms": age,
+            "labels": dict(stats.labels.most_common()),
+            "stages_ms": stats.latencies(),
+            "bottleneck": stats.bottleneck(),
+        }
+
+    def rows(self, summary: dict[str, Any]) -> list[Row]:
+        """See `View`."""
+        slowest = summary["bottleneck"]
+        reads = "the camera" if summary["live"] else "reading the file"
+        stage = {"capture": reads, "infer": "the model"}.get(slowest, slowest)
+        pace = f"{stage} sets the pace" if slowest else "no frame went through"
+        rows = [
+            ("frames", f"{summary['frames']:,} in {summary['seconds']:.1f} s"),
+            ("speed", f"{summary['fps']:.1f} fps; {pace}"),
+        ]
+        if summary["live"]:
+            age, dropped = summary["frame_age_ms"], summary["dropped"]
+            rows.append(("frame age", f"{age['p50']:.0f} ms, p99 {age['p99']:.0f} ms"))
+            rows.append(("dropped", f"{dropped:,} frames went by while the model was busy"))
+        found = [f"{label} {count:,}" for label, count in summary["labels"].items()]
+        return rows + _under("found", found or ["nothing was found"])
+
+    def _frames(self) -> str:
+        total = self._source.total
+        of = f" of {total:,}" if total and not self._source.live else ""
+        return f"{self.stats.frames:,}{of}"
+
+
+class LineView:
+    """A run over lines."""
+
+    shows_stages = False
+
+    def __init__(self, stats: Stats, source: Shown) -> None:
+        self.stats = stats
+        self._source = source
+
+    def line(self) -> list[str]:
+        """See `View`."""
+        middle, high = self.stats.ages.percentiles()
+        return [
+            f"{self.stats.frames:,} lines, {self.stats.fps:,.1f} a second",
+            f"answered in {middle:.1f} ms (p99 {high:.1f})",
+            *(f"{count:,} {word}" for word, count in self._without_answer().items() if count),
+        ]
+
+    def numbers(self) -> list[Row]:
+        """See `View`."""
+        middle, high = self.stats.ages.percentiles()
+        return [
+            ("lines", f"[bold]{self.stats.frames:,}[/]"),
+            ("a second", f"{self.stats.fps:,.1f}"),
+            ("answered in", f"{middle:.1f} ms, p99 {high:.1f}"),
+            *((word, f"{count:,}") for word, count in self._without_answer().items() if count),
+        ]
+
+    def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
+        """See `View`."""
+        stats = self.stats
+        middle, high = stats.ages.percentiles()
+        return {
+            "source": self._source.name,
+            "live": self._source.live,
+            "ended": ended,
+            "lines": stats.frames,
+            **self._without_answer(),
+            "seconds": round(seconds, 2),
+            "lines_per_second": round(stats.mean_fps, 2),
+            "latency_ms": {"p50": round(middle, 2), "p99": round(high, 2)},
+            "labels": dict(stats.labels.most_common()),
+        }
+
+    def rows(self, summary: dict[str, Any]) -> list[Row]:
+        """See `View`."""
+        lines, latency, labels = summary["lines"], summary["latency_ms"], summary["labels"]
+        speed = f", {summary['lines_per_second']:,.0f} lines/s" if lines > 1 else ""
+        rows = [("lines", f"{lines:,} in {summary['seconds']:.1f} s{speed}")]
+        if lines:
+            rows.append(("latency", f"{latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"))
+        whole = sum(labels.values())
+        shares = [f"{label} {count:,} ({count / whole:.0%})" for label, count in labels.items()]
+        rows += _under("labels", shares)
+        return rows + [
+            (word, f"{summary[word]:,}") for word in self._without_answer() if summary[word]
+        ]
+
+    def _without_answer(self) -> dict[str, int]:
+        stats = self.stats
+        return {"empty": stats.empty, "unreadable": stats.unreadable, "dropped": stats.dropped}
 
 
 class Screen:
@@ -29,22 +205,22 @@ class Screen:
     Args:
         console: where to.
         title: of the panel.
-        stats: of the run.
-        source: of the frames.
+        view: of the run.
+        quiet: show nothing, as the terminal already shows each answer.
     """
 
-    def __init__(self, console: Console, title: str, stats: Stats, source: Source) -> None:
+    def __init__(self, console: Console, title: str, view: View, *, quiet: bool = False) -> None:
         self._console = console
         self._title = title
-        self._stats = stats
-        self._source = source
-        self._said = time.monotonic()
+        self._view = view
+        self._quiet = quiet
+        self._shown_at = time.monotonic()
         self._live: Live | None = None
 
     @contextmanager
     def shown(self) -> Iterator[None]:
         """The panel, for as long as the body runs."""
-        if not self._console.is_terminal:
+        if self._quiet or not self._console.is_terminal:
             yield
             return
         self._live = Live(self._panel(), console=self._console, auto_refresh=False, transient=True)
@@ -54,114 +230,68 @@ class Screen:
     def tick(self) -> None:
         """Show the state of things, if it is time to."""
         now = time.monotonic()
+        if self._quiet or now - self._shown_at < (1 / REFRESH if self._live else PLAIN_SECONDS):
+            return
+        self._shown_at = now
         if self._live is not None:
-            if now - self._said >= 1 / REFRESH:
-                self._said = now
-                self._live.update(self._panel(), refresh=True)
-        elif now - self._said >= PLAIN_SECONDS:
-            self._said = now
-            self._console.print(self._line(), soft_wrap=True)
-
-    def _line(self) -> str:
-        stats, source = self._stats, self._source
-        of = f" of {source.total:,}" if source.total and not source.live else ""
-        parts = [f"{stats.frames:,}{of} frames, {stats.fps:.1f} fps"]
-        if source.live:
-            age = stats.ages.percentiles()
-            parts.append(f"{source.dropped:,} dropped, {age[0]:.0f} ms old (p99 {age[1]:.0f})")
-        parts += [f"{name} {count:,}" for name, count in stats.labels.most_common(3)]
-        degrees = temperature()
-        if degrees is not None:
-            parts.append(f"{degrees:.0f} °C")
-        return ", ".join(parts)
+            self._live.update(self._panel(), refresh=True)
+        else:
+            labels = self._view.stats.labels.most_common(3)
+            parts = [*self._view.line(), *(f"{name} {count:,}" for name, count in labels)]
+            degrees = temperature()
+            parts += [] if degrees is None else [f"{degrees:.0f} °C"]
+            self._console.print(", ".join(parts), soft_wrap=True)
 
     def _panel(self) -> Panel:
-        stats, source = self._stats, self._source
+        stats = self._view.stats
         numbers = Table.grid(padding=(0, 2))
         numbers.add_column(style="dim")
         numbers.add_column(justify="right")
-        numbers.add_row("fps", f"[bold]{stats.fps:.1f}[/]")
-        of = f" of {source.total:,}" if source.total and not source.live else ""
-        numbers.add_row("frames", f"{stats.frames:,}{of}")
-        if source.live:
-            numbers.add_row("dropped", f"{source.dropped:,}")
-            middle, high = stats.ages.percentiles()
-            numbers.add_row("frame age", f"{middle:.0f} ms, p99 {high:.0f}")
+        for row in self._view.numbers():
+            numbers.add_row(*row)
         degrees = temperature()
         if degrees is not None:
             numbers.add_row("temperature", f"{degrees:.0f} °C")
-        side_by_side = Table.grid(padding=(0, 4))
-        side_by_side.add_row(numbers, stage_table(stats), _labels(stats))
+        labels = _table("found", "")
+        for label, count in stats.labels.most_common(6):
+            labels.add_row(Text(label), f"{count:,}")
+        parts = Table.grid(padding=(0, 4))
+        parts.add_row(numbers, *[stage_table(stats)] * self._view.shows_stages, labels)
         hint = Text("Ctrl-C ends", style="dim", justify="right")
-        return Panel(Group(side_by_side, hint), title=self._title, title_align="left")
+        return Panel(Group(parts, hint), title=self._title, title_align="left")
 
 
-def summarise(stats: Stats, source: Source, *, ended: str, seconds: float) -> dict[str, Any]:
-    """What a run came to, ready for JSON."""
-    middle, high = stats.ages.percentiles()
-    return {
-        "camera": source.name,
-        "live": source.live,
-        "ended": ended,
-        "frames": stats.frames,
-        "dropped": source.dropped,
-        "seconds": round(seconds, 2),
-        "fps": round(stats.mean_fps, 2),
-        "frame_age_ms": {"p50": round(middle, 1), "p99": round(high, 1)} if source.live else None,
-        "labels": dict(stats.labels.most_common()),
-        "stages_ms": stats.latencies(),
-        "bottleneck": stats.bottleneck(),
-    }
-
-
-def show_summary(
-    console: Console, summary: dict[str, Any], stats: Stats, written: list[str]
-) -> None:
-    """The same for people.
+def show_summary(console: Console, view: View, summary: dict[str, Any], written: list[str]) -> None:
+    """A summary for people.
 
     Args:
         console: where to.
-        summary: of `summarise`.
-        stats: of the run.
+        view: of the run.
+        summary: of `view.summary`.
         written: what was written, a line each.
     """
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="dim")
     table.add_column()
-    table.add_row("frames", f"{summary['frames']:,} in {summary['seconds']:.1f} s")
-    table.add_row("speed", f"{summary['fps']:.1f} fps; {_why(summary)}")
-    if summary["live"]:
-        age = summary["frame_age_ms"]
-        table.add_row("frame age", f"{age['p50']:.0f} ms, p99 {age['p99']:.0f} ms")
-        table.add_row("dropped", f"{summary['dropped']:,} frames went by while the model was busy")
-    labels = list(summary["labels"].items())
-    for place, (label, count) in enumerate(labels[:8] or [("nothing", 0)]):
-        shown = f"{label} {count:,}" if count else "nothing was found"
-        table.add_row("" if place else "found", shown)
-    if len(labels) > 8:
-        table.add_row("", f"and {len(labels) - 8} more labels")
-    for place, line in enumerate(written):
-        table.add_row("" if place else "written to", line)
+    for name, value in view.rows(summary) + _under("written to", written, most=len(written)):
+        table.add_row(name, Text(value))
     console.print(table)
-    if stats.stages:
-        console.print(stage_table(stats))
+    if view.shows_stages and view.stats.stages:
+        console.print(stage_table(view.stats))
 
 
 def stage_table(stats: Stats) -> Table:
     """How long each stage took, the slowest marked."""
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("stage")
-    table.add_column("p50", justify="right")
-    table.add_column("p99, ms", justify="right")
+    table = _table("stage", "p50", "p99, ms")
     slowest = stats.bottleneck()
-    for name, time_ in stats.latencies().items():
+    for name, times in stats.latencies().items():
         style = "green" if name == slowest else ""
-        table.add_row(name, f"{time_['p50']:.1f}", f"{time_['p99']:.1f}", style=style)
+        table.add_row(name, f"{times['p50']:.1f}", f"{times['p99']:.1f}", style=style)
     return table
 
 
 def temperature() -> float | None:
-    """The hottest sensor of the system in °C; None where it tells none."""
+    """The hottest sensor of the system in °C; None where it has none."""
     degrees = []
     for file in Path("/sys/class/thermal").glob("thermal_zone*/temp"):
         try:
@@ -171,20 +301,15 @@ def temperature() -> float | None:
     return max(degrees, default=None)
 
 
-def _labels(stats: Stats) -> Table:
+def _under(name: str, values: list[str], most: int = SHOWN) -> list[Row]:
+    """Rows under one name, and how many more there are."""
+    shown = values[:most] + [f"and {len(values) - most} more"] * (len(values) > most)
+    return [("" if place else name, value) for place, value in enumerate(shown)]
+
+
+def _table(first: str, *numbers: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column("found")
-    table.add_column("", justify="right")
-    for label, count in stats.labels.most_common(6):
-        table.add_row(Text(label), f"{count:,}")
+    table.add_column(first)
+    for name in numbers:
+        table.add_column(name, justify="right")
     return table
-
-
-def _why(summary: dict[str, Any]) -> str:
-    slowest = summary["bottleneck"]
-    if slowest == "capture":
-        return "the camera sets the pace" if summary["live"] else "reading the file sets the pace"
-    return {
-        "infer": "the model sets the pace",
-        "": "no frame went through",
-    }.get(slowest, f"{slowest} sets the pace")

@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.edge.camera import Live, Wish
-from mlopsdeploy.edge.sources import open_source, redacted
+from mlopsdeploy.edge.camera import Live, Requested, open_source, redacted
 from mlopsdeploy.errors import ConfigError, InputError
 
 
@@ -58,7 +57,7 @@ def live():
     """`live(captures…)`: each opening takes the next; one that is an error is raised."""
     made = []
 
-    def make(*captures, stall_seconds=0.2, wish=None):
+    def make(*captures, stall_seconds=0.2, requested=None):
         left, told = list(captures), []
 
         def opener():
@@ -68,8 +67,8 @@ def live():
             return capture
 
         source = Live(
-            "camera 0", opener, wish=wish or Wish(), stall_seconds=stall_seconds, tell=told.append,
-            timing=lambda _: None,
+            "camera 0", opener, requested=requested or Requested(), stall_seconds=stall_seconds,
+            report=told.append, timing=lambda _: None,
         )  # fmt: skip
         source.told = told
         made.append((source, captures))
@@ -186,13 +185,16 @@ def test_a_camera_that_gives_no_frame_at_all(live, monkeypatch):
 
 def test_what_is_asked_of_a_camera_and_what_it_gives(live):
     capture = FakeCapture(size=(64, 48), fps=200)
-    source = live(capture, wish=Wish(1280, 720, 60))
+    source = live(capture, requested=Requested(1280, 720, 60))
     assert capture.asked[cv2.CAP_PROP_FRAME_WIDTH] == 1280
     assert capture.asked[cv2.CAP_PROP_FRAME_HEIGHT] == 720
     assert capture.asked[cv2.CAP_PROP_FPS] == 60
-    assert source.said == "64×48 at 200 fps (asked for 1280×720 at 60 fps)"
-    assert live(FakeCapture(), wish=Wish(64, 48)).said == "64×48 at 200 fps"
-    assert live(FakeCapture(), wish=Wish(fps=30)).said == "64×48 at 200 fps (asked for 30 fps)"
+    assert source.description == "64×48 at 200 fps (requested 1280×720 at 60 fps)"
+    assert live(FakeCapture(), requested=Requested(64, 48)).description == "64×48 at 200 fps"
+    assert (
+        live(FakeCapture(), requested=Requested(fps=30)).description
+        == "64×48 at 200 fps (requested 30 fps)"
+    )
 
 
 # ---------------------------------------------------------------- a real stream
@@ -201,7 +203,7 @@ def test_what_is_asked_of_a_camera_and_what_it_gives(live):
 def open_stream(url, stall_seconds):
     told = []
     source = open_source(
-        url, wish=Wish(), realtime=False, stall_seconds=stall_seconds, tell=told.append,
+        url, requested=Requested(), realtime=False, stall_seconds=stall_seconds, report=told.append,
         timing=lambda _: None,
     )  # fmt: skip
     source.told = told
@@ -317,4 +319,6 @@ def test_what_makes_no_sense():
     with pytest.raises(InputError, match="can't read ftp://; can: rtsp"):
         open_stream("ftp://somewhere/x", 1)
     with pytest.raises(ConfigError, match="--realtime is for videos; 0 is live anyway"):
-        open_source("0", wish=Wish(), realtime=True, stall_seconds=1, tell=print, timing=print)
+        open_source(
+            "0", requested=Requested(), realtime=True, stall_seconds=1, report=print, timing=print
+        )

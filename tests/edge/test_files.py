@@ -7,8 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.edge.camera import Wish
-from mlopsdeploy.edge.sources import open_source
+from mlopsdeploy.edge.camera import Requested, open_source
 from mlopsdeploy.errors import ConfigError, InputError
 
 
@@ -18,8 +17,8 @@ def opened():
 
     def open_(path, **options):
         told, times = [], []
-        options = {"wish": Wish(), "realtime": False, "stall_seconds": 3, **options}
-        source = open_source(str(path), tell=told.append, timing=times.append, **options)
+        options = {"requested": Requested(), "realtime": False, "stall_seconds": 3, **options}
+        source = open_source(str(path), report=told.append, timing=times.append, **options)
         source.told, source.times = told, times
         return source
 
@@ -29,7 +28,7 @@ def opened():
 def test_a_video_gives_every_frame_with_its_time(opened, clip, pictures):
     source = opened(clip)
     assert (source.live, source.size, source.fps, source.total) == (False, (160, 120), 20, 40)
-    assert source.said == "160×120 at 20 fps, 40 frames"
+    assert source.description == "160×120 at 20 fps, 40 frames"
     for expected, frame in enumerate(source.frames()):
         assert frame.number == expected == pictures.number(frame.image)
         assert frame.media_time == pytest.approx(expected / 20)
@@ -96,7 +95,7 @@ def test_pictures_come_in_the_order_of_their_numbers(opened, pictures, tmp_path)
     for where in (tmp_path, tmp_path / "*.png"):
         source = opened(where)
         assert (source.live, source.fps, source.total) == (False, None, 4)
-        assert source.said == "4 pictures"
+        assert source.description == "4 pictures"
         frames = list(source.frames())
         assert [frame.name for frame in frames] == ["p1.png", "p9.png", "p10.png", "p100.png"]
         assert [pictures.number(frame.image) for frame in frames] == [1, 9, 10, 100]
@@ -155,7 +154,7 @@ def test_a_file_that_may_not_be_read(opened, clip, tmp_path, monkeypatch):
 
 def test_a_file_can_not_be_asked_for_what_a_camera_can(opened, clip, tmp_path, pictures):
     with pytest.raises(ConfigError, match="is a file"):
-        opened(clip, wish=Wish(width=640))
+        opened(clip, requested=Requested(width=640))
     cv2.imwrite(str(tmp_path / "a.png"), pictures.make(1))
     with pytest.raises(ConfigError, match="has no speed of its own"):
         opened(tmp_path / "a.png", realtime=True)

@@ -13,7 +13,7 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Frame
 from mlopsdeploy.edge.outputs import (
-    Events,
+    FrameEvents,
     Outlet,
     Result,
     Snapshots,
@@ -142,7 +142,7 @@ def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, sm
 
 def test_events_of_a_file_have_a_line_for_every_frame(result, tmp_path, lines_of):
     path = tmp_path / "e.jsonl"
-    sink = Events(str(path), live=False)
+    sink = FrameEvents(str(path), live=False)
     write(sink, [result(0, media_time=0.0), result(1, CAT, media_time=0.05, time=1e9 + 0.25)])
     first, second = lines_of(path)
     assert first["detections"] == []
@@ -166,7 +166,7 @@ def test_events_of_a_file_have_a_line_for_every_frame(result, tmp_path, lines_of
 
 def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_path, lines_of):
     path = tmp_path / "e.jsonl"
-    sink = Events(str(path), live=True)
+    sink = FrameEvents(str(path), live=True)
     seen = [(), (), (CAT,), (CAT,), (), (), (), (CAT,), ()]
     write(sink, [result(number, *found) for number, found in enumerate(seen)])
     assert [line["frame"] for line in lines_of(path)] == [0, 2, 3, 4, 7, 8]
@@ -176,22 +176,22 @@ def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_pa
 def test_what_a_camera_saw_before_a_restart_is_kept(result, tmp_path, lines_of, live, kept):
     path = tmp_path / "e.jsonl"
     for number in range(2):
-        write(Events(str(path), live=live), [result(number, CAT)])
+        write(FrameEvents(str(path), live=live), [result(number, CAT)])
     assert [line["frame"] for line in lines_of(path)] == kept
 
 
 def test_a_line_is_there_as_soon_as_it_is_written(result, tmp_path):
     path = tmp_path / "e.jsonl"
-    sink = Events(str(path), live=False)
+    sink = FrameEvents(str(path), live=False)
     sink.write(sink.pick(result(0)))
-    sink.write(sink.hear(Event("stalled", "no frame", {"seconds": 3.1})))
+    sink.write(sink.pick_event(Event("stalled", "no frame", {"seconds": 3.1})))
     assert json.loads(path.read_text("utf-8").splitlines()[1])["seconds"] == 3.1
     sink.close()
 
 
 def test_events_where_they_can_not_be_written(tmp_path):
     with pytest.raises(ConfigError, match=r"--events .*none/e\.jsonl: No such file"):
-        Events(str(tmp_path / "none" / "e.jsonl"), live=False)
+        FrameEvents(str(tmp_path / "none" / "e.jsonl"), live=False)
 
 
 # ---------------------------------------------------------------- snapshots
@@ -238,7 +238,7 @@ class Rest:
     def pick(self, result):
         return result.frame.number
 
-    def hear(self, event):
+    def pick_event(self, event):
         return event.kind
 
     def write(self, item):
@@ -256,7 +256,7 @@ def test_an_outlet_that_keeps_gets_everything_in_order(result):
     outlet = Outlet(sink, Stats(), keep=True, log=print)
     for number in range(30):
         outlet.put(result(number))
-    outlet.tell(Event("ended", "end"))
+    outlet.report(Event("ended", "end"))
     outlet.close()
     assert sink.numbers == [*range(30), "ended"]
     assert sink.closed

@@ -5,9 +5,8 @@ import time
 
 import pytest
 
-from mlopsdeploy.edge.camera import Wish
-from mlopsdeploy.edge.pipeline import Pipeline
-from mlopsdeploy.edge.sources import open_source
+from mlopsdeploy.edge.camera import Requested, open_source
+from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import RowError
 
@@ -26,13 +25,13 @@ class Keeper:
 
 @pytest.fixture
 def pipeline(clip, pictures):
-    def make(model, *, realtime=False, limit=None, tell=print):
+    def make(model, *, realtime=False, limit=None, report=print):
         stats, keeper = Stats(), Keeper(pictures)
         source = open_source(
-            str(clip), wish=Wish(), realtime=realtime, stall_seconds=3, tell=print,
+            str(clip), requested=Requested(), realtime=realtime, stall_seconds=3, report=print,
             timing=lambda seconds: stats.add("capture", seconds),
         )  # fmt: skip
-        made = Pipeline(model, source, [keeper], stats, limit, tell)
+        made = FramePipeline(model, source, [keeper], stats, limit, report)
         made.source, made.stats, made.keeper = source, stats, keeper
         return made
 
@@ -109,7 +108,7 @@ def test_a_frame_that_the_model_cannot_take_is_an_event_and_the_others_go_on(pip
         return compute(tensors)
 
     failing.runtime.run = run
-    made = pipeline(failing, tell=events.append)
+    made = pipeline(failing, report=events.append)
     made.run()
     assert made.keeper.numbers == [number for number in range(40) if number not in (3, 7)]
     assert [(event.kind, event.text) for event in events] == [

@@ -31,7 +31,7 @@ def preview():
     made = Preview("0", lambda: STATE)
     outlet = Outlet(made, Stats(), keep=False, log=print)
     made.put = outlet.put
-    made.tell = outlet.tell
+    made.report = outlet.report
     yield made
     outlet.close()
 
@@ -70,7 +70,7 @@ def test_the_state(preview):
     assert said["detections"][0]["label"] == "cat"
     assert said["happened"] == ""
     connection.close()
-    preview.tell(Event("stalled", "camera 0: no frame for 3.0 s"))
+    preview.report(Event("stalled", "camera 0: no frame for 3.0 s"))
     connection, answer = get(preview, "/state")
     assert json.loads(answer.read())["happened"] == "camera 0: no frame for 3.0 s"
     connection.close()
@@ -187,7 +187,7 @@ def test_the_page_in_chromium(preview, chromium, wait_for):
         wide = "return document.documentElement.scrollWidth <= innerWidth"
         assert chromium.execute_script(wide), width
     going.set()
-    preview.tell(Event("stalled", "camera 0: no frame for 3.0 s"))
+    preview.report(Event("stalled", "camera 0: no frame for 3.0 s"))
     wait_for(lambda: text(chromium, "#happened") == ["camera 0: no frame for 3.0 s"])
     assert text(chromium, "#status") == ["no picture"]
     assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -20,7 +20,7 @@ def test_percentiles_are_in_milliseconds():
 
 def finished(stats, frames):
     for _ in range(frames):
-        stats.finish(time.monotonic(), ["cat"])
+        stats.finish([time.monotonic()], ["cat"])
 
 
 def test_the_stage_with_the_most_time_per_frame_sets_the_pace():

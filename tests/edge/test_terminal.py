@@ -19,7 +19,7 @@ def stats():
     for number in range(20):
         made.add("capture", 0.005)
         made.add("infer", 0.02)
-        made.finish(made.started, ["cat"] * (number % 2))
+        made.finish([made.started], ["cat"] * (number % 2))
     return made
 
 
@@ -30,9 +30,11 @@ def console(terminal_):
 def test_the_panel(stats, monkeypatch):
     monkeypatch.setattr(terminal, "temperature", lambda: 51.4)
     screen_console = console(True)
-    screen = terminal.Screen(screen_console, "camera 0 · detector", stats, Source)
+    screen = terminal.Screen(
+        screen_console, "camera 0 · detector", terminal.FrameView(stats, Source)
+    )
     with screen.shown():
-        screen._said = 0
+        screen._shown_at = 0
         screen.tick()
         shown = screen_console.file.getvalue()
     for part in ("camera 0 · detector", "fps", "dropped", "12", "frame age", "51 °C", "infer",
@@ -43,11 +45,11 @@ def test_the_panel(stats, monkeypatch):
 def test_plain_lines_now_and_then_where_there_is_no_terminal(stats, monkeypatch):
     monkeypatch.setattr(terminal, "temperature", lambda: None)
     plain = console(False)
-    screen = terminal.Screen(plain, "camera 0", stats, Source)
+    screen = terminal.Screen(plain, "camera 0", terminal.FrameView(stats, Source))
     with screen.shown():
         screen.tick()
         assert plain.file.getvalue() == ""
-        screen._said -= 11
+        screen._shown_at -= 11
         screen.tick()
         screen.tick()
     (line,) = plain.file.getvalue().splitlines()
@@ -57,11 +59,12 @@ def test_plain_lines_now_and_then_where_there_is_no_terminal(stats, monkeypatch)
 
 
 def test_the_summary_names_the_bottleneck(stats):
-    summary = terminal.summarise(stats, Source, ended="end", seconds=2.0)
+    view = terminal.FrameView(stats, Source)
+    summary = view.summary(ended="end", seconds=2.0)
     assert summary["bottleneck"] == "infer"
     assert summary["labels"] == {"cat": 10}
     plain = console(False)
-    terminal.show_summary(plain, summary, stats, ["out.mp4"])
+    terminal.show_summary(plain, view, summary, ["out.mp4"])
     shown = plain.file.getvalue()
     for part in ("the model sets the pace", "12 frames went by", "cat 10", "out.mp4", "infer"):
         assert part in shown

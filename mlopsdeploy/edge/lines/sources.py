@@ -1,8 +1,13 @@
-"""What `--lines` names: standard input, a file, a FIFO, a serial device."""
+"""What `--lines` names: standard input, a file, a FIFO, a serial device; cut into lines.
+
+Of a serial device raw mode and a speed are enough, which the standard library's termios sets on
+Linux and macOS. Tried on pseudo-terminals, which are all of a serial device but the wire.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import select
 import stat
 import threading
@@ -10,30 +15,99 @@ import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from mlopsdeploy.edge.events import Event, Tell
-from mlopsdeploy.edge.lines import serial
-from mlopsdeploy.edge.lines.splitter import Line, Splitter
-from mlopsdeploy.edge.retry import pauses
+from mlopsdeploy.edge.events import Event, Report, come_back
 from mlopsdeploy.errors import ConfigError, InputError
+
+try:
+    import termios
+    import tty
+except ModuleNotFoundError:  # Windows, where nothing is serial to us
+    termios = None  # type: ignore[assignment]
 
 READ = 1 << 16  # bytes at a time
 LOOK = 0.2  # seconds between two looks at whether to stop
 POLL = 0.05  # seconds between two looks at a file that is followed
+LONGEST = 1 << 16  # bytes of a line: more than any model reads; what has no end takes no memory
+_BOM = b"\xef\xbb\xbf"
 
 
-class Source(Protocol):
+class Line(NamedTuple):
+    """One line of a source.
+
+    Attributes:
+        number: its place, from 1; lines that were dropped leave gaps.
+        data: without its end.
+        captured: when it was read, seconds of `time.monotonic`.
+        time: the same in seconds since 1970.
+        problem: why it is not a line to be scored; empty if it is.
+    """
+
+    number: int
+    data: bytes
+    captured: float
+    time: float
+    problem: str = ""
+
+
+class Splitter:
+    """Lines out of blocks of bytes, each numbered. A carriage return before the end is left out."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._number = 0
+        self._skipping = False  # the rest of a line that was too long
+
+    def feed(self, data: bytes) -> list[Line]:
+        """The lines that end in `data`."""
+        captured, now = time.monotonic(), time.time()
+        parts = (self._rest + data).split(b"\n")
+        self._rest = parts.pop()
+        if self._skipping and parts:
+            del parts[0]
+            self._skipping = False
+        lines = [self._line(part, captured, now) for part in parts]
+        if self._skipping:
+            self._rest = b""
+        elif len(self._rest) > LONGEST:
+            lines.append(self._line(self._rest, captured, now))
+            self._rest, self._skipping = b"", True
+        return lines
+
+    def rest(self, problem: str = "") -> list[Line]:
+        """What came after the last line's end, as a line, if anything came.
+
+        Args:
+            problem: why it is not to be scored: what was cut off may read as another number.
+        """
+        rest, self._rest, self._skipping = self._rest, b"", False
+        if not rest:
+            return []
+        line = self._line(rest, time.monotonic(), time.time())
+        return [line._replace(problem=line.problem or problem)]
+
+    def _line(self, data: bytes, captured: float, now: float) -> Line:
+        self._number += 1
+        if self._number == 1:
+            data = data.removeprefix(_BOM)
+        if len(data) > LONGEST:
+            problem = f"is longer than {LONGEST:,} bytes"
+            return Line(self._number, b"", captured, now, problem)
+        return Line(self._number, data.removesuffix(b"\r"), captured, now)
+
+
+class LineSource(Protocol):
     """Lines, one after the other.
 
     Attributes:
         name: what it is called in messages.
-        said: what there is to say of it.
+        description: what kind of source it is.
         live: lines go by whether somebody looks or not.
     """
 
     name: str
-    said: str
+    description: str
     live: bool
 
     def blocks(self) -> Iterator[list[Line]]:
@@ -45,7 +119,9 @@ class Source(Protocol):
         ...
 
 
-def open_lines(lines: str, *, follow: bool, baud: int | None, realtime: bool, tell: Tell) -> Source:
+def open_lines(
+    lines: str, *, follow: bool, baud: int | None, realtime: bool, report: Report
+) -> LineSource:
     """The source that `lines` names.
 
     Args:
@@ -53,7 +129,7 @@ def open_lines(lines: str, *, follow: bool, baud: int | None, realtime: bool, te
         follow: at the end of a file or a FIFO wait for more.
         baud: of a serial device, in bits per second; as it is set by default.
         realtime: who is slow misses lines, as with a serial device.
-        tell: told what happens, in the thread that runs `blocks`.
+        report: gets what happens, in the thread that runs `blocks`.
 
     Raises:
         InputError: there is no such file or device, or it can't be read.
@@ -66,20 +142,17 @@ def open_lines(lines: str, *, follow: bool, baud: int | None, realtime: bool, te
     if kind == "device":
         if follow:
             raise ConfigError(f"--follow is for files and FIFOs; {name} is followed anyway")
-        return Device(lines, baud=baud, tell=tell)
+        return Device(lines, baud=baud, report=report)
     if follow and kind == "stream":
         raise ConfigError(f"--follow is for files and FIFOs; {name} has one end only")
     if kind == "file":
         if realtime and not follow:
             raise ConfigError(f"--realtime is for lines that come by themselves; {name} is a file")
         if follow:
-            return Followed(lines, live=realtime, tell=tell)
-    return Stream(
-        name, lines, live=realtime, tell=tell, follow=follow, said=_SAID.get(kind, "to its end")
-    )
-
-
-_SAID = {"terminal": "type lines; Ctrl-D ends", "fifo": "a FIFO"}
+            return Followed(lines, live=realtime, report=report)
+    words = {"terminal": "type lines; Ctrl-D ends", "fifo": "a FIFO"}
+    description = words.get(kind, "to its end")
+    return Stream(name, lines, live=realtime, follow=follow, description=description, report=report)
 
 
 def comes_again(lines: str) -> bool:
@@ -105,7 +178,7 @@ def _kind(lines: str, *, follow: bool) -> str:
     if stat.S_ISDIR(found.st_mode) or stat.S_ISSOCK(found.st_mode) or stat.S_ISBLK(found.st_mode):
         raise InputError(f"{lines}: is not a file, a FIFO or a serial device")
     if lines != "-" and not os.access(lines, os.R_OK):
-        raise InputError(f"{lines}: no permission to read it{serial.group_hint(lines)}")
+        raise InputError(f"{lines}: no permission to read it{group_hint(lines)}")
     if stat.S_ISCHR(found.st_mode) and _is_own_terminal(lines, found):
         return "terminal"
     if lines == "-":
@@ -113,7 +186,7 @@ def _kind(lines: str, *, follow: bool) -> str:
     if stat.S_ISFIFO(found.st_mode):
         return "fifo"
     if stat.S_ISCHR(found.st_mode):
-        return "device" if serial.is_serial(lines) else "stream"
+        return "device" if is_serial(lines) else "stream"
     return "file"
 
 
@@ -133,8 +206,17 @@ def _others(path: str) -> str:
     return f"; there are: {', '.join(found)}" if found else "; this machine shows no serial device"
 
 
-class _Stoppable:
-    def __init__(self) -> None:
+class _Reader:
+    """What all sources of lines share.
+
+    Args:
+        name: of the source, for messages.
+        report: gets what happens to it.
+    """
+
+    def __init__(self, name: str, report: Report) -> None:
+        self.name = name
+        self._report = report
         self._stopped = threading.Event()
 
     def stop(self) -> None:
@@ -149,20 +231,21 @@ class _Stoppable:
                     return os.read(fd, READ)
         return b""
 
+    def _happened(self, kind: str, text: str, **facts: object) -> None:
+        self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
-class Stream(_Stoppable):
+
+class Stream(_Reader):
     """Standard input, a file or a FIFO, to the end; of a FIFO that is followed there is none."""
 
     def __init__(
-        self, name: str, path: str, *, live: bool, follow: bool, said: str, tell: Tell
+        self, name: str, path: str, *, live: bool, follow: bool, description: str, report: Report
     ) -> None:
-        super().__init__()
-        self.name = name
+        super().__init__(name, report)
         self.live = live
-        self.said = said
+        self.description = description
         self._path = path
         self._follow = follow
-        self._tell = tell
 
     def blocks(self) -> Iterator[list[Line]]:
         """All lines. The last needs no line end."""
@@ -184,8 +267,7 @@ class Stream(_Stoppable):
                     yield splitter.rest()
                     if not alone:
                         alone = True
-                        text = f"{self.name}: the writer has left; waiting for the next"
-                        self._tell(Event("lost", text, {"source": self.name}))
+                        self._happened("lost", "the writer has left; waiting for the next")
                     self._stopped.wait(POLL)
             yield splitter.rest()
         finally:
@@ -193,7 +275,7 @@ class Stream(_Stoppable):
                 os.close(fd)
 
 
-class Followed(_Stoppable):
+class Followed(_Reader):
     """A file that grows, as `tail -F` reads it from its first line on.
 
     When another file has taken its name, as after a log's rotation, that one is read as soon as
@@ -201,12 +283,10 @@ class Followed(_Stoppable):
     shorter is read from its start.
     """
 
-    def __init__(self, path: str, *, live: bool, tell: Tell) -> None:
-        super().__init__()
-        self.name = path
+    def __init__(self, path: str, *, live: bool, report: Report) -> None:
+        super().__init__(path, report)
         self.live = live
-        self.said = "followed" if Path(path).exists() else "is not there yet; waiting for it"
-        self._tell = tell
+        self.description = "followed" if Path(path).exists() else "is not there yet; waiting for it"
         self._refused = ""
 
     def blocks(self) -> Iterator[list[Line]]:
@@ -225,11 +305,11 @@ class Followed(_Stoppable):
                     yield splitter.rest()
                     os.close(fd)
                     fd = None
-                    self._say("rotated", "is another file now")
+                    self._happened("rotated", "is another file now")
                 elif fd is not None and os.lseek(fd, 0, os.SEEK_CUR) > os.fstat(fd).st_size:
                     os.lseek(fd, 0, os.SEEK_SET)
                     yield splitter.rest("was cut off when the file was made shorter")
-                    self._say("truncated", "was made shorter; read from its start")
+                    self._happened("truncated", "was made shorter; read from its start")
                 else:
                     self._stopped.wait(POLL)
         finally:
@@ -246,11 +326,11 @@ class Followed(_Stoppable):
             reason = str(error.strerror)
             if reason != self._refused:
                 self._refused = reason
-                self._say("lost", f"can't be opened ({reason}); trying again", reason=reason)
+                self._happened("lost", f"can't be opened ({reason}); trying again", reason=reason)
             return None
         if self._refused:
             self._refused = ""
-            self._say("reconnected", "can be read now")
+            self._happened("reconnected", "can be read now")
         return fd
 
     def _is_another(self, fd: int) -> bool:
@@ -260,11 +340,8 @@ class Followed(_Stoppable):
             return False
         return there.st_size > 0 and not os.path.samestat(there, os.fstat(fd))
 
-    def _say(self, kind: str, text: str, **facts: object) -> None:
-        self._tell(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
-
-class Device(_Stoppable):
+class Device(_Reader):
     """A serial device. When it is unplugged it is opened again, until it is back.
 
     Raises:
@@ -273,13 +350,11 @@ class Device(_Stoppable):
 
     live = True
 
-    def __init__(self, path: str, *, baud: int | None, tell: Tell) -> None:
-        super().__init__()
-        self.name = path
+    def __init__(self, path: str, *, baud: int | None, report: Report) -> None:
+        super().__init__(path, report)
         self._baud = baud
-        self._tell = tell
-        self._fd = serial.open_serial(path, baud)
-        self.said = f"a serial device at {serial.speed_of(self._fd)} baud"
+        self._fd = open_serial(path, baud)
+        self.description = f"a serial device at {speed_of(self._fd)} baud"
 
     def blocks(self) -> Iterator[list[Line]]:
         """Lines as they are sent."""
@@ -292,9 +367,17 @@ class Device(_Stoppable):
                 if self._stopped.is_set():
                     return
                 yield splitter.rest("was cut off when the device went away")
-                self._say("lost", f"{reason}; opening it again", reason=reason)
-                if not self._reopen():
+                self._happened("lost", f"{reason}; opening it again", reason=reason)
+                reopened = come_back(
+                    self.name,
+                    lambda: open_serial(self.name, self._baud),
+                    (InputError,),
+                    self._stopped,
+                    self._report,
+                )
+                if reopened is None:
                     return
+                self._fd = reopened
         finally:
             if self._fd >= 0:
                 os.close(self._fd)
@@ -310,21 +393,73 @@ class Device(_Stoppable):
             yield splitter.feed(data)
         return "stopped"
 
-    def _reopen(self) -> bool:
-        """Try until it is there; False if stopped before."""
-        began = time.monotonic()
-        for attempt, pause in enumerate(pauses(), 1):
-            if self._stopped.wait(pause):
-                return False
-            try:
-                self._fd = serial.open_serial(self.name, self._baud)
-            except InputError:
-                continue
-            away = time.monotonic() - began
-            text = f"back after {away:.1f} s"
-            self._say("reconnected", text, seconds=round(away, 2), attempts=attempt)
-            return True
-        raise AssertionError("pauses have no end")
 
-    def _say(self, kind: str, text: str, **facts: object) -> None:
-        self._tell(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
+def is_serial(path: str) -> bool:
+    """Whether a character device is a terminal line. Does not wait for a carrier."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError:
+        return path.startswith("/dev/tty")  # one that is busy; opening it gives the reason
+    try:
+        return os.isatty(fd)
+    finally:
+        os.close(fd)
+
+
+def open_serial(path: str, baud: int | None) -> int:
+    """The device, ready to be read: bytes as they come, no echo, no modem signals.
+
+    Args:
+        path: such as /dev/ttyUSB0.
+        baud: bits per second; None leaves it as it is set.
+
+    Raises:
+        InputError: it can't be opened.
+        ConfigError: it has no such speed.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}{group_hint(path)}") from error
+    try:
+        tty.setraw(fd, termios.TCSANOW)
+        settings = termios.tcgetattr(fd)
+        settings[2] |= termios.CLOCAL | termios.CREAD
+        if baud is not None:
+            settings[4] = settings[5] = _code(baud)
+        termios.tcsetattr(fd, termios.TCSANOW, settings)
+    except termios.error as error:
+        os.close(fd)
+        raise InputError(
+            f"{path}: can't be set up as a serial device ({error.args[-1]})"
+        ) from error
+    except ConfigError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def speed_of(fd: int) -> int:
+    """Bits per second that a device is set to."""
+    code = termios.tcgetattr(fd)[4]
+    return next((baud for baud, known in _speeds().items() if known == code), 0)
+
+
+def group_hint(path: str) -> str:
+    """How a user gets the right to open a serial device."""
+    if not path.startswith("/dev/") or os.access(path, os.R_OK) or not os.path.exists(path):  # noqa: PTH110
+        return ""
+    return "; 'sudo usermod -aG dialout $USER' and a new login give it"
+
+
+def _code(baud: int) -> int:
+    speeds = _speeds()
+    if baud not in speeds:
+        known = ", ".join(map(str, sorted(speeds)))
+        raise ConfigError(f"--baud {baud}: there are {known}")
+    return speeds[baud]
+
+
+def _speeds() -> dict[int, int]:
+    names = (re.fullmatch(r"B([1-9]\d*)", name) for name in dir(termios))
+    return {int(name[1]): getattr(termios, name[0]) for name in names if name}

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from mlopsdeploy.edge import retry
+from mlopsdeploy.edge import events
 from mlopsdeploy.edge.lines.sources import open_lines
 from mlopsdeploy.errors import ConfigError, InputError
 
@@ -19,7 +19,7 @@ class Reading:
         chosen = {"follow": False, "baud": None, "realtime": False, **options}
         self.events = []
         self.lines = []
-        self.source = open_lines(str(path), **chosen, tell=self.events.append)
+        self.source = open_lines(str(path), **chosen, report=self.events.append)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
@@ -133,10 +133,10 @@ def test_a_fifo_that_is_followed_waits_for_the_next_writer(tmp_path, reading, wa
 
 
 def test_a_serial_device_that_is_unplugged_comes_back(sensor, reading, wait_for, monkeypatch):
-    monkeypatch.setattr(retry, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(events, "FIRST_PAUSE", 0.05)
     read = reading(sensor.path, baud=115200)
     assert read.source.live
-    assert "115200 baud" in read.source.said
+    assert "115200 baud" in read.source.description
     sensor.send("21.5,40\r\n21.6,41\r\n")
     wait_for(lambda: read.texts == ["21.5,40", "21.6,41"])
     sensor.send("21.")

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from mlopsdeploy.edge.lines.splitter import LONGEST, Splitter
+from mlopsdeploy.edge.lines.sources import LONGEST, Splitter
 
 
 def data_of(lines):

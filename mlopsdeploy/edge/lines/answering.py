@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -22,10 +21,9 @@ import numpy as np
 from mlopsdeploy.columns import Columns, take
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, Closed
-from mlopsdeploy.edge.events import Event, Tell
+from mlopsdeploy.edge.events import Event, Report
 from mlopsdeploy.edge.lines.parsing import Parsed, Parser
-from mlopsdeploy.edge.lines.sources import Source
-from mlopsdeploy.edge.lines.splitter import Line
+from mlopsdeploy.edge.lines.sources import Line, LineSource
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError, RowError
 
@@ -56,6 +54,11 @@ class Answer(NamedTuple):
     problem: str = ""
     header: bool = False
 
+    @property
+    def empty(self) -> bool:
+        """Whether there was nothing to score."""
+        return self.label is None and not self.problem and not self.header
+
 
 class Taker(Protocol):
     """An output for lines."""
@@ -69,41 +72,6 @@ class Taker(Protocol):
         ...
 
 
-class LineStats(Stats):
-    """What a run over lines counts. A frame of `Stats` is here a line."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.empty = 0
-        self.unreadable = 0
-        self.dropped = 0
-        self._blocks: deque[tuple[float, int]] = deque(maxlen=64)
-
-    def finish_all(self, answers: Sequence[Answer]) -> None:
-        """Some lines are answered."""
-        now = time.monotonic()
-        if not self.frames:
-            self.first = now
-        self.last = now
-        self.frames += len(answers)
-        self.labels.update(answer.label for answer in answers if answer.label)
-        for answer in answers:
-            self.ages.add(now - answer.line.captured)
-            if answer.problem:
-                self.unreadable += 1
-            elif answer.label is None and not answer.header:
-                self.empty += 1
-        self._blocks.append((now, self.frames))
-
-    @property
-    def fps(self) -> float:
-        """Lines per second, of late."""
-        blocks = self._blocks.copy()
-        if len(blocks) < 2 or time.monotonic() - blocks[-1][0] > 5:
-            return 0.0
-        return (blocks[-1][1] - blocks[0][1]) / max(blocks[-1][0] - blocks[0][0], 1e-9)
-
-
 class LinePipeline:
     """A model on lines, and its answers to outputs.
 
@@ -113,7 +81,7 @@ class LinePipeline:
         source: of the lines.
         outputs: each gets every answer.
         stats: counts.
-        tell: told of lines that were dropped.
+        report: gets what was dropped.
         limit: stop after so many lines.
     """
 
@@ -121,11 +89,11 @@ class LinePipeline:
         self,
         model: Model,
         parser: Parser,
-        source: Source,
+        source: LineSource,
         outputs: Iterable[Taker],
-        stats: LineStats,
+        stats: Stats,
         *,
-        tell: Tell,
+        report: Report,
         limit: int | None = None,
     ) -> None:
         self._model = model
@@ -133,13 +101,11 @@ class LinePipeline:
         self._source = source
         self._outputs = outputs
         self._stats = stats
-        self._tell = tell
+        self._report = report
         self._limit = limit
         self._waiting: Channel[Line] = Channel(LIVE if source.live else FIRST, keep=not source.live)
         self._stopped = threading.Event()
-        self._together = (
-            1  # lines at a time: at first one, then as many as `TOGETHER` is enough for
-        )
+        self._together = 1  # lines at a time, then as many as `TOGETHER` is enough for
         self._next = 1
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
@@ -161,7 +127,12 @@ class LinePipeline:
                 for output in self._outputs:
                     output.write(answers)
                 self._stats.add("write", time.perf_counter() - started - seconds)
-                self._stats.finish_all(answers)
+                self._stats.finish(
+                    [answer.line.captured for answer in answers],
+                    (answer.label for answer in answers if answer.label),
+                    empty=sum(answer.empty for answer in answers),
+                    unreadable=sum(bool(answer.problem) for answer in answers),
+                )
                 fits = int(TOGETHER * len(lines) / max(seconds, 1e-9))
                 self._together = min(max(fits, 1), 2 * self._together, MOST)
                 if not self._source.live:
@@ -232,7 +203,7 @@ class LinePipeline:
             if gap:
                 self._stats.dropped += gap
                 text = f"{self._source.name}: {gap:,} lines dropped, as they came too fast"
-                self._tell(Event("dropped", text, {"first": self._next, "lines": gap}))
+                self._report(Event("dropped", text, {"first": self._next, "lines": gap}))
             self._next = lines[-1].number + 1
             yield lines
             if left > 0:

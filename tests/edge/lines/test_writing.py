@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from mlopsdeploy.edge.events import Event
-from mlopsdeploy.edge.lines.outputs import JsonLines, Output, Readable
-from mlopsdeploy.edge.lines.pipeline import Answer
-from mlopsdeploy.edge.lines.splitter import Line
+from mlopsdeploy.edge.lines.answering import Answer
+from mlopsdeploy.edge.lines.sources import Line
+from mlopsdeploy.edge.lines.writing import LineEvents, Outputs, Readable
 from mlopsdeploy.errors import ConfigError
 
 
@@ -28,9 +28,9 @@ ANSWERS = [
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_path, echo):
-    writer = JsonLines(str(tmp_path / "e.jsonl"), echo=echo)
+    writer = LineEvents(str(tmp_path / "e.jsonl"), echo=echo)
     writer.write(ANSWERS)
-    writer.tell(Event("lost", "gone", {"source": "x"}))
+    writer.report(Event("lost", "gone", {"source": "x"}))
     writer.close()
     lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text("utf-8").splitlines()]
     when = "2023-11-14T22:13:20.000Z"
@@ -52,7 +52,7 @@ def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_pat
 @pytest.mark.parametrize("keep", [False, True])
 def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
     for _ in range(2):
-        writer = JsonLines(str(tmp_path / "e.jsonl"), echo=False, keep=keep)
+        writer = LineEvents(str(tmp_path / "e.jsonl"), echo=False, keep=keep)
         writer.write(ANSWERS[:1])
         writer.close()
     assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + keep
@@ -60,18 +60,32 @@ def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
 
 def test_a_place_that_can_not_be_written_to(tmp_path):
     with pytest.raises(ConfigError, match=r"--events .*e\.jsonl: No such file or directory"):
-        JsonLines(str(tmp_path / "none" / "e.jsonl"), echo=False)
+        LineEvents(str(tmp_path / "none" / "e.jsonl"), echo=False)
 
 
-def test_a_full_disk_is_kept_and_tried_no_more():
-    output = Output(JsonLines("/dev/full", echo=False))
-    output.write(ANSWERS)
-    first = output.failed
-    assert first.strerror == "No space left on device"
-    output.write(ANSWERS)
-    output.tell(Event("lost", "gone"))
-    assert output.failed is first
-    output.close()
+def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
+    log, stopped = [], []
+    good = LineEvents(str(tmp_path / "e.jsonl"), echo=False)
+    outputs = Outputs([LineEvents("/dev/full", echo=False), good], log.append, stopped.append)
+    outputs.write(ANSWERS[:1])
+    assert outputs.failed == ["--events: No space left on device"]
+    outputs.write(ANSWERS[:1])
+    outputs.report(Event("lost", "gone"))
+    outputs.close()
+    assert len(outputs.failed) == 1
+    assert log == [outputs.failed[0] + "; nothing more is written there, the rest goes on"]
+    assert stopped == []
+    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 3
+
+
+def test_without_an_output_left_it_ends():
+    log, stopped = [], []
+    outputs = Outputs([LineEvents("/dev/full", echo=False)], log.append, stopped.append)
+    outputs.write(ANSWERS[:1])
+    outputs.write(ANSWERS[:1])
+    outputs.close()
+    assert log[0].endswith("nothing more is written there, so this ends")
+    assert stopped == ["nothing to write to"]
 
 
 def shown(answers, *, echo=True, width=60, color=False):

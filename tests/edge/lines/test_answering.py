@@ -7,17 +7,18 @@ from dataclasses import replace
 import pytest
 
 from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.edge.lines import pipeline as module
+from mlopsdeploy.edge.lines import answering
+from mlopsdeploy.edge.lines.answering import LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.pipeline import LinePipeline, LineStats
-from mlopsdeploy.edge.lines.splitter import Splitter
+from mlopsdeploy.edge.lines.sources import Splitter
+from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError, RowError
 
 
 class Memory:
     """A source of blocks of text; each may wait for something first."""
 
-    name, said = "memory", ""
+    name, description = "memory", ""
 
     def __init__(self, blocks, *, live=False, before=lambda: None):
         self.live = live
@@ -61,11 +62,11 @@ def churn(churn_onnx):
 @pytest.fixture
 def make(churn):
     def build(source, *, model=churn, kept=None, **options):
-        kept, told = kept or Kept(), []
+        kept, reported = kept or Kept(), []
         pipeline = LinePipeline(
-            model, parser_for(model), source, [kept], LineStats(), tell=told.append, **options
+            model, parser_for(model), source, [kept], Stats(), report=reported.append, **options
         )
-        return pipeline, kept, told
+        return pipeline, kept, reported
 
     return build
 
@@ -76,7 +77,7 @@ def rows(count, start=0):
 
 def test_every_line_is_answered_as_the_model_answers_it_alone(make, churn):
     text = rows(300)
-    pipeline, kept, told = make(Memory([text[:997], text[997:]]))
+    pipeline, kept, reported = make(Memory([text[:997], text[997:]]))
     pipeline.run()
     assert pipeline.ended == "end"
     assert [answer.line.number for answer in kept.answers] == list(range(1, 301))
@@ -85,7 +86,7 @@ def test_every_line_is_answered_as_the_model_answers_it_alone(make, churn):
         alone = churn.predict(columns)
         assert answer.label == alone["label"][0]
         assert answer.score == pytest.approx(float(alone["score"][0]), abs=1e-6)
-    assert told == []
+    assert reported == []
 
 
 def test_lines_that_wait_are_computed_together(make):
@@ -119,10 +120,10 @@ def test_a_limit(make):
 
 
 def test_a_pipe_waits_for_a_slow_output(make):
-    pipeline, kept, told = make(Memory([rows(4000)]), kept=Kept(wait=lambda: time.sleep(0.005)))
+    pipeline, kept, reported = make(Memory([rows(4000)]), kept=Kept(wait=lambda: time.sleep(0.005)))
     pipeline.run()
     assert [answer.line.number for answer in kept.answers] == list(range(1, 4001))
-    assert told == []
+    assert reported == []
 
 
 def test_of_a_device_the_oldest_lines_are_dropped_and_counted(make):
@@ -135,14 +136,14 @@ def test_of_a_device_the_oldest_lines_are_dropped_and_counted(make):
             yield from super().blocks()
             everything.set()
 
-    pipeline, kept, told = make(Burst(blocks, live=True), kept=Kept(wait=everything.wait))
+    pipeline, kept, reported = make(Burst(blocks, live=True), kept=Kept(wait=everything.wait))
     pipeline.run()
     numbers = [answer.line.number for answer in kept.answers]
     assert numbers == sorted(numbers)
     assert numbers[-1] == count
-    assert len(numbers) <= module.LIVE + 2
-    assert [event.kind for event in told] == ["dropped"] * len(told)
-    assert sum(event.facts["lines"] for event in told) == count - len(numbers)
+    assert len(numbers) <= answering.LIVE + 2
+    assert [event.kind for event in reported] == ["dropped"] * len(reported)
+    assert sum(event.facts["lines"] for event in reported) == count - len(numbers)
     assert pipeline._stats.dropped == count - len(numbers)
 
 

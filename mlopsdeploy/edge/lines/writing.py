@@ -1,0 +1,199 @@
+"""Where answers go: lines of JSON, or lines for people."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.text import Text
+
+from mlopsdeploy.edge.events import Event, JsonLinesFile, iso
+from mlopsdeploy.edge.lines.answering import Answer
+
+COLORS = ("cyan", "magenta", "yellow", "green", "blue")  # of labels, by their place
+UNSURE = 0.6  # a score below it is shown dim
+WIDEST = 24  # columns of a label
+LOGGED = 3  # lines that can't be read are logged one by one, up to so many
+
+
+class Writer(Protocol):
+    """Writes answers and events somewhere; raises OSError where it can't."""
+
+    name: str
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Write some answers, in order."""
+        ...
+
+    def report(self, event: Event) -> None:
+        """Write what happened to the source."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        ...
+
+
+class Outputs:
+    """All that answers are written to. One that fails is given up, and the others go on.
+
+    Args:
+        writers: where to.
+        log: called with a line about each that fails, and about the first lines without an answer.
+        stop: called where none is left, or whoever reads standard output went away.
+
+    Attributes:
+        failed: why outputs were given up.
+    """
+
+    def __init__(
+        self, writers: Sequence[Writer], log: Callable[[str], None], stop: Callable[[str], None]
+    ) -> None:
+        self.failed: list[str] = []
+        self._left = list(writers)
+        self._all = writers
+        self._log = log
+        self._stop = stop
+        self._shows_problems = any(isinstance(writer, Readable) for writer in writers)
+        self._problems = 0
+        self._lock = threading.Lock()  # events come from another thread
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Write some answers, in order."""
+        self._each(lambda writer: writer.write(answers))
+        for answer in answers if not self._shows_problems else ():
+            if answer.problem:
+                self._problems += 1
+                if self._problems <= LOGGED:
+                    self._log(f"line {answer.line.number} {answer.problem}")
+                elif self._problems == LOGGED + 1:
+                    self._log("more lines can't be read; each is an event")
+
+    def report(self, event: Event) -> None:
+        """Write what happened to the source."""
+        self._each(lambda writer: writer.report(event))
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        with self._lock:
+            for writer in self._all:
+                writer.close()
+
+    def _each(self, call: Callable[[Writer], None]) -> None:
+        with self._lock:
+            for writer in tuple(self._left):
+                try:
+                    call(writer)
+                except BrokenPipeError:
+                    self._left.remove(writer)
+                    self._stop("reader left")
+                except OSError as error:
+                    self._left.remove(writer)
+                    self.failed.append(f"{writer.name}: {error.strerror}")
+                    rest = "the rest goes on" if self._left else "so this ends"
+                    self._log(f"{self.failed[-1]}; nothing more is written there, {rest}")
+                    if not self._left:
+                        self._stop("nothing to write to")
+
+
+class LineEvents:
+    """`--events`: a line of JSON for each line.
+
+    A file also gets what happens to the source. Standard output has a line for each of the input
+    and nothing else, so that they can be put side by side.
+
+    Args:
+        path: of the file, or `-`.
+        echo: whether to write the line itself too.
+        keep: see `JsonLinesFile`.
+    """
+
+    def __init__(self, path: str, *, echo: bool, keep: bool = False) -> None:
+        self.name = "standard output" if path == "-" else "--events"
+        self._echo = echo
+        self._stamp = 0.0, ""
+        self._file = JsonLinesFile(path, keep=keep)
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Append their lines."""
+        self._file.append([self._document(answer) for answer in answers])
+
+    def report(self, event: Event) -> None:
+        """A line too, in a file."""
+        if self.name == "--events":
+            self._file.append([event.as_dict()])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _document(self, answer: Answer) -> dict[str, Any]:
+        line = answer.line
+        if line.time != self._stamp[0]:  # lines that came together have one time
+            self._stamp = line.time, iso(line.time)
+        kind = "unreadable" if answer.problem else "header" if answer.header else "line"
+        document: dict[str, Any] = {"event": kind, "time": self._stamp[1], "line": line.number}
+        if answer.problem:
+            document["reason"] = answer.problem
+        elif not answer.header:
+            document["label"] = answer.label
+            document["score"] = None if answer.score is None else round(answer.score, 6)
+        if answer.truncated:
+            document["truncated"] = True
+        if self._echo:
+            document["text"] = answer.text
+        return document
+
+
+class Readable:
+    """A coloured line for each line, on a terminal.
+
+    Args:
+        console: of standard output.
+        labels: that the model gives; each has its colour.
+        echo: whether to show the line itself: not where it was typed on the same terminal.
+    """
+
+    name = "standard output"
+
+    def __init__(self, console: Console, labels: Sequence[str], *, echo: bool) -> None:
+        self._console = console
+        self._echo = echo
+        self._colors = {label: COLORS[place % len(COLORS)] for place, label in enumerate(labels)}
+        self._width = min(max(map(len, labels), default=8), WIDEST)
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Show them."""
+        for answer in answers:
+            self._console.print(self._line(answer), no_wrap=True, overflow="ellipsis", crop=True)
+
+    def report(self, event: Event) -> None:
+        """Nothing: standard error has it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _line(self, answer: Answer) -> Text:
+        text = _printable(answer.text or "") if self._echo else ""
+        if answer.problem:
+            problem = f"line {answer.line.number}: {_printable(answer.problem)}"
+            return Text.assemble((problem, "red"), "  ", (text, "dim"))
+        if answer.header:
+            return Text.assemble(("the header  ", "dim"), (text, "dim"))
+        if answer.label is None or answer.score is None:
+            return Text("–", "dim")
+        label = _printable(answer.label) or "–"
+        style = self._colors.setdefault(answer.label, COLORS[len(self._colors) % len(COLORS)])
+        style += " dim" if answer.score < UNSURE else " bold"
+        return Text.assemble((label.ljust(self._width), style), f"  {answer.score:.3f}  ", text)
+
+
+def _printable(text: str) -> str:
+    """Without what would move the cursor or change colours: a line may come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else " " if letter == "\t" else "·" for letter in text
+    )
