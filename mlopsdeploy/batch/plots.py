@@ -17,7 +17,7 @@ from matplotlib.dates import DAILY, AutoDateLocator, ConciseDateFormatter, date2
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from mlopsdeploy.report_pages.svg import INK, QUIET, color, svg
+from mlopsdeploy.page_look.svg import INK, QUIET, color, svg
 
 Counts = NDArray[np.int64]
 

@@ -16,7 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
@@ -25,8 +24,8 @@ from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.batch.thumbnails import thumbnail
 from mlopsdeploy.errors import InputError, MlopsDeployError
-from mlopsdeploy.report_pages import FOLDER
-from mlopsdeploy.report_pages.svg import SERIES
+from mlopsdeploy.page_look import report_environment
+from mlopsdeploy.page_look.svg import SERIES
 
 SHOWN = SERIES - 1  # labels with a colour of their own
 MANY_DAYS = 62  # more are shown by week
@@ -155,13 +154,7 @@ def render(
     manifest: Mapping[str, Any], previous: Mapping[str, Any] | None, drift: Drift | None
 ) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_PAGES, FOLDER]),
-        autoescape=True,  # rows hold what anybody wrote
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = report_environment(_PAGES)
     environment.filters.update(
         count=lambda value: f"{value:,}",
         percent=percent,

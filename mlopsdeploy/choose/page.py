@@ -6,22 +6,31 @@ packages of the extra `report`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import jinja2
+import numpy as np
 from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullLocator
 
 from mlopsdeploy import __version__
-from mlopsdeploy.choose import picture
 from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, with_unit
-from mlopsdeploy.choose.decide import Decision
+from mlopsdeploy.choose.decide import Decision, with_value
 from mlopsdeploy.choose.measurements import Measurements
-from mlopsdeploy.choose.options import FACTORS
-from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
+from mlopsdeploy.choose.options import FACTORS, evaluate
+from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.show import together
 from mlopsdeploy.choose.units import duration, money, number
 from mlopsdeploy.errors import InputError, MlopsDeployError
-from mlopsdeploy.report_pages import FOLDER
+from mlopsdeploy.page_look import report_environment
+from mlopsdeploy.page_look.svg import INK, QUIET, color, svg
+
+DECADES = 3  # either side of the present traffic
+POINTS = 24  # a decade
+
+SERIES = dict(zip(STRATEGIES, range(3), strict=True))
 
 _PAGES = Path(__file__).parent / "pages"
 
@@ -62,13 +71,7 @@ def write(
 
 def render(answers: ChooseSettings, found: Measurements, decision: Decision, config: str) -> str:
     """The page."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([_PAGES, FOLDER]),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = report_environment(_PAGES)
     environment.filters["number"] = number
     best = decision.option(decision.recommended) if decision.recommended else None
     return environment.get_template("choose.html").render(
@@ -77,7 +80,7 @@ def render(answers: ChooseSettings, found: Measurements, decision: Decision, con
         best=best,
         best_cost=money(best.total, answers.currency) if best else "",
         answers=answers,
-        said=_said(answers),
+        given=_given(answers),
         found=found,
         measured=[
             (name, speed.how)
@@ -86,7 +89,7 @@ def render(answers: ChooseSettings, found: Measurements, decision: Decision, con
         ],
         decision=decision,
         factors=FACTORS,
-        series=picture.SERIES,
+        series=SERIES,
         together={
             option.strategy: together(option, answers)
             for option in decision.options
@@ -99,7 +102,7 @@ def render(answers: ChooseSettings, found: Measurements, decision: Decision, con
         not_counted=NOT_COUNTED,
         config=config,
         pictures=[
-            (kind, Markup(picture.costs(answers, found, decision, width=width)))  # noqa: S704
+            (kind, Markup(costs(answers, found, decision, width=width)))  # noqa: S704
             for kind, width in (("broad", 900), ("narrow", 360))
         ],
     )
@@ -112,7 +115,7 @@ def _headline(decision: Decision) -> str:
     return f"What fits is {words}."
 
 
-def _said(answers: ChooseSettings) -> list[tuple[str, str, bool]]:
+def _given(answers: ChooseSettings) -> list[tuple[str, str, bool]]:
     """Each answer, and whether it is a default."""
     shown = {
         "response_time": duration(answers.response_time),
@@ -121,9 +124,95 @@ def _said(answers: ChooseSettings) -> list[tuple[str, str, bool]]:
         "devices": number(answers.device_count),
         "upkeep_hours": "any" if answers.upkeep_hours is None else number(answers.upkeep_hours),
     }
-    said = []
+    given = []
     for name, words in _ANSWERS.items():
         value = getattr(answers, name)
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        said.append((words, shown.get(name, text), name not in answers.model_fields_set))
-    return said
+        given.append((words, shown.get(name, text), name not in answers.model_fields_set))
+    return given
+
+
+# ---------------------------------------------------------------- what a month costs, by traffic
+
+
+def costs(answers: ChooseSettings, found: Measurements, decision: Decision, *, width: int) -> str:
+    """A line for each strategy: solid where it fits, dotted where it is out; you, as points.
+
+    Args:
+        answers: of the user; the peak goes along with the traffic.
+        found: speeds.
+        decision: says where another strategy wins.
+        width: in pixels.
+    """
+    present = answers.requests_per_day
+    low, high = present / 10**DECADES, present * 10**DECADES
+    traffic = np.geomspace(max(low, 1), high, 2 * DECADES * POINTS + 1)
+    turns = [change.value for change in decision.changes if change.answer == "traffic"]
+    turns = [value for value in turns if traffic[0] <= value <= high]
+
+    def draw(axes: Axes) -> None:
+        for strategy in STRATEGIES:
+            if getattr(found, strategy) is not None:
+                _line(axes, strategy, traffic, answers, found)
+        axes.axvline(present, color=INK, linewidth=1)
+        for value in turns:
+            axes.axvline(value, color=QUIET, linewidth=1, linestyle=(0, (1, 2)))
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xlim(traffic[0], high)
+        ticks = max(width // 110, 3)
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        axes.xaxis.set_major_locator(LogLocator(numticks=ticks))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(lambda value, _: _short(value))
+        _mark(axes, present, "you", INK, traffic[0], high)
+        for value in turns:
+            _mark(axes, value, f"{_short(value)}", QUIET, traffic[0], high)
+        axes.set_xlabel("predictions a day")
+
+    words = [f"{decision.headline} at {_short(present)} predictions a day"]
+    words += [f"{change.words}: {change.strategy or 'none'}" for change in decision.changes
+             if change.answer == "traffic"]  # fmt: skip
+    return svg(width, 300, "; ".join(words), draw)
+
+
+def _line(
+    axes: Axes,
+    strategy: Strategy,
+    traffic: Sequence[float] | np.ndarray[Any, Any],
+    answers: ChooseSettings,
+    found: Measurements,
+) -> None:
+    options = [evaluate(strategy, with_value(answers, "traffic", float(x)), found) for x in traffic]
+    cost = np.array([option.total for option in options])
+    cost[cost <= 0] = np.nan
+    fits = np.array([not option.broken for option in options])
+    stroke = color(SERIES[strategy])
+    axes.plot(traffic, cost, color=stroke, linewidth=1.2, linestyle=(0, (1, 2.5)))
+    axes.plot(traffic, np.where(fits, cost, np.nan), color=stroke, linewidth=2.6)
+    here = evaluate(strategy, answers, found)
+    present = answers.requests_per_day
+    if here.total > 0:
+        face = "none" if here.broken else stroke
+        axes.plot(
+            [present], [here.total], "o", color=stroke, markerfacecolor=face,
+            markersize=7,
+        )  # fmt: skip
+
+
+def _mark(axes: Axes, value: float, words: str, ink: str, low: float, high: float) -> None:
+    """A word above a vertical line, on the side where there is room."""
+    left = np.log(value / low) > 0.85 * np.log(high / low)
+    axes.annotate(
+        words, (value, 1), xycoords=("data", "axes fraction"),
+        xytext=(-4 if left else 4, -10), textcoords="offset points",
+        ha="right" if left else "left", color=ink,
+    )  # fmt: skip
+
+
+def _short(value: float) -> str:
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:.3g} {name}"
+    return f"{value:.3g}"

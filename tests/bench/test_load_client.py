@@ -43,6 +43,9 @@ def server(*, pause=0.0, status=200, turn=None, close=False, chunked=False):
         daemon_threads = True
         request_queue_size = 128
 
+        def handle_error(self, *_):
+            pass  # the client has hung up
+
     with Server(("127.0.0.1", 0), Handler) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.02,))
         thread.start()

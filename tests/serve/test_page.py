@@ -92,7 +92,14 @@ def page(chromium, server):
 
 
 def test_headers(server):
-    for path in ("/", "/page/page.js", "/page/page.css", "/page/icon.svg", "/page/models.json"):
+    for path in (
+        "/",
+        "/page/page.js",
+        "/page/page.css",
+        "/page/look.css",
+        "/page/icon.svg",
+        "/page/models.json",
+    ):
         got = server.get(path)
         assert got.status == 200, path
         policy = got.headers["content-security-policy"]

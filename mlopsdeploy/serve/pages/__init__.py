@@ -1,7 +1,7 @@
 """The page at `/`: try a model by hand, and see how the server is doing.
 
-Plain HTML, CSS and JavaScript modules, served as they lie in this folder: nothing is built, and
-nothing comes from another host.
+Plain HTML, CSS and JavaScript modules, served as they lie in this folder and in `page_look`:
+nothing is built, and nothing comes from another host.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from flask import Flask, Response, request
 
-from mlopsdeploy import __version__
+from mlopsdeploy import __version__, page_look
 from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
 from mlopsdeploy.serve.pictures import TYPES
 
@@ -44,7 +44,7 @@ def add(app: Flask, endpoints: Mapping[str, Endpoint], served: Mapping[str, Serv
         endpoints: by path; one for each model, at least.
         served: the models by name, in the order in which the page lists them.
     """
-    for file in resources.files(__name__).iterdir():
+    for file in (*resources.files(__name__).iterdir(), page_look.FOLDER / "look.css"):
         if kind := _TYPES.get(PurePath(file.name).suffix):
             path = "/" if file.name == "index.html" else f"/page/{file.name}"
             _add_file(app, path, file.read_bytes(), kind)
