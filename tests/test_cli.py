@@ -4,33 +4,65 @@ import gzip
 import json
 import os
 import re
+import shlex
 
+import click
 import pytest
-import typer.main
 import yaml
+from click.testing import CliRunner
 
 from mlopsdeploy import __version__
+from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import app
-from mlopsdeploy.settings import BatchSettings
+from mlopsdeploy.cli.commands import all_commands
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings
 
 
-def batch_flags():
-    command = typer.main.get_command(app)
-    return {parameter.name: parameter for parameter in command.commands["batch"].params}
+COMMANDS = dict(all_commands(app))
 
 
-def test_flags_and_settings_are_the_same_set():
-    flags = set(batch_flags()) - {"config", "json_summary", "help"}
-    assert flags == set(BatchSettings.model_fields)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_flags_are_made_from_the_settings(name):
+    """Each has one, but for those of YAML alone, spelled like it, with no default of its own."""
+    command = COMMANDS[name]
+    flags = {one.name: one for one in command.params}
+    for cls in command.settings:
+        for setting in cls.declared().values():
+            if setting.name not in flags:
+                assert setting.flag is None or (name.startswith("bench ") and not setting.bench)
+                continue
+            flag = flags.pop(setting.name)
+            assert flag.default is None
+            if not setting.positional:
+                assert setting.spelled in flag.opts
+                assert flag.help.startswith(setting.help)
+    assert set(flags) <= {"config"}
 
 
-@pytest.mark.parametrize("name", sorted(BatchSettings.model_fields))
-def test_a_flag_is_spelled_like_its_setting_and_has_no_default_of_its_own(name):
-    parameter = batch_flags()[name]
-    assert parameter.default is None, "the default stands in settings.py alone"
-    assert parameter.help
-    if name != "input":
-        assert "--" + name.replace("_", "-") in parameter.opts
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_every_flag_under_a_heading_and_an_example(name):
+    shown = CliRunner().invoke(app, [*name.split(), "-h"], terminal_width=80)
+    assert shown.exit_code == 0
+    assert shown.output == CliRunner().invoke(app, [*name.split(), "--help"]).output
+    assert max(map(len, shown.output.splitlines())) <= 80
+    for parameter in COMMANDS[name].params:
+        for flag in parameter.opts if isinstance(parameter, click.Option) else ():
+            assert re.search(rf"^ .*{flag}\b", shown.output, re.MULTILINE), flag
+    (examples,) = re.findall(r"\nExamples:\n((?:  .+\n)+)", shown.output)
+    for example in examples.splitlines():
+        words = shlex.split(example)
+        assert words[: 1 + len(name.split())] == ["mlopsdeploy", *name.split()]
+        COMMANDS[name].make_context(name, words[1 + len(name.split()) :])
+
+
+@pytest.mark.parametrize("command", [BatchSettings, ServeSettings, EdgeSettings, ChooseSettings])
+def test_the_help_says_each_default_as_it_is(command):
+    """A default that is not its own text, such as 1%, is read as the value that holds."""
+    for setting in command.declared().values():
+        if setting.shown_default and isinstance(setting.default, (int, float)):
+            value = setting.kind.parse or type(setting.default)
+            read = setting.shown_default == "yes" or float(value(setting.shown_default))
+            assert read == setting.default, setting.name
 
 
 def test_help_and_version(mlopsdeploy):
@@ -40,10 +72,6 @@ def test_help_and_version(mlopsdeploy):
     assert shown.err == ""
     shown = mlopsdeploy("--version")
     assert (shown.code, shown.out.decode().strip()) == (0, f"mlopsdeploy {__version__}")
-    helped = mlopsdeploy("batch", "--help").out.decode()
-    for name in BatchSettings.model_fields:
-        if name != "input":
-            assert "--" + name.replace("_", "-") in helped
 
 
 def test_no_command_shows_the_help(mlopsdeploy):
@@ -51,7 +79,7 @@ def test_no_command_shows_the_help(mlopsdeploy):
     assert "Usage" in shown.out.decode() + shown.err
 
 
-# ---------------------------------------------------------------- what can be asked wrongly
+# ---------------------------------------------------------------- usage errors
 
 GOOD = b"id,review_text\n1,the food is great\n2,awful\n"
 
@@ -129,7 +157,7 @@ def test_too_many_bad_rows(mlopsdeploy, tmp_path, bert):
     assert mlopsdeploy("batch", "r.csv", "--model", bert, "--max-errors", "3").code == 0
 
 
-ASKED_WRONGLY = {
+USAGE_ERRORS = {
     "no such file": (["none.csv"], "none.csv: no such file"),
     "a folder": (["sub"], "sub: no .csv, .jsonl or .parquet file there"),
     "no input": ([], "no input: name a file"),
@@ -200,9 +228,9 @@ def corner(tmp_path, bert):
     return tmp_path
 
 
-@pytest.mark.parametrize("case", ASKED_WRONGLY)
-def test_what_is_asked_wrongly(mlopsdeploy, leftovers, corner, bert, case):
-    arguments, message = ASKED_WRONGLY[case]
+@pytest.mark.parametrize("case", USAGE_ERRORS)
+def test_a_usage_error(mlopsdeploy, leftovers, corner, bert, case):
+    arguments, message = USAGE_ERRORS[case]
     if "-m" not in arguments:
         arguments = [*arguments, "-m", str(bert)]
     line = refused(mlopsdeploy("batch", *arguments), leftovers)
@@ -219,7 +247,7 @@ def test_what_is_asked_wrongly(mlopsdeploy, leftovers, corner, bert, case):
     ],
 )
 def test_a_command_line_that_cannot_be_read(mlopsdeploy, leftovers, corner, arguments, words):
-    """The last line says what is wrong; Typer's own messages begin with the usage."""
+    """The last line says what is wrong; click's own messages begin with the usage."""
     result = mlopsdeploy("batch", "r.csv", *arguments)
     assert result.code == 2
     assert leftovers() == []
@@ -283,8 +311,8 @@ def test_json_summary_is_all_that_stands_on_standard_output(mlopsdeploy, corner,
 
 
 def test_flags_environment_and_yaml_together(mlopsdeploy, corner, bert):
-    said = {"input": "r.csv", "model": str(bert), "prefix": "y_", "limit": 1, "batch_size": 3}
-    (corner / "batch.yaml").write_text(yaml.safe_dump(said), "utf-8")
+    file = {"input": "r.csv", "model": str(bert), "prefix": "y_", "limit": 1, "batch_size": 3}
+    (corner / "batch.yaml").write_text(yaml.safe_dump(file), "utf-8")
     done = mlopsdeploy(
         "batch", "-c", "batch.yaml", "--limit", "2",
         env={"MLOPSDEPLOY_PREFIX": "e_", "MLOPSDEPLOY_LIMIT": "1"},
@@ -298,6 +326,21 @@ def test_flags_environment_and_yaml_together(mlopsdeploy, corner, bert):
 def test_a_wrong_environment_variable_is_named(mlopsdeploy, leftovers, corner):
     line = refused(mlopsdeploy("batch", "r.csv", env={"MLOPSDEPLOY_LIMIT": "few"}), leftovers)
     assert line.startswith("MLOPSDEPLOY_LIMIT: limit: 'few'")
+
+
+def test_a_variable_that_is_no_setting_is_reported_and_those_of_others_are_not(mlopsdeploy):
+    others = {
+        "MLOPSDEPLOY_CAMERA": "1",  # a setting of edge
+        "MLOPSDEPLOY_DATA_AT": "server",  # of choose
+        "MLOPSDEPLOY_SERVICE_HOST": "10.0.0.1",  # of Kubernetes, for a Service of this name
+        "MLOPSDEPLOY_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+    done = mlopsdeploy("batch", env={"MLOPSDEPLOY_THRESOLD": "0.5", **others})
+    assert done.lines == [
+        "mlopsdeploy: warning: MLOPSDEPLOY_THRESOLD is not a setting; "
+        "did you mean MLOPSDEPLOY_THRESHOLD?",
+        "mlopsdeploy: no input: name a file, as in 'mlopsdeploy batch reviews.csv'",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.settings import BatchSettings, ServedModel, ServeSettings, load
+from mlopsdeploy.settings import BatchSettings, ServeSettings, load
 
 
 def loaded(file=None, environment=None, **flags):
@@ -148,7 +148,7 @@ def test_serve_defaults_are_safe():
     ],
 )
 def test_what_a_served_model_is_called(reference, called):
-    assert ServedModel.model_validate(reference).called == called
+    assert ServeSettings(models=[reference]).models[0].called == called
 
 
 def test_served_models_as_flags_environment_and_yaml(tmp_path):

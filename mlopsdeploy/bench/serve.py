@@ -77,9 +77,7 @@ def bench_serve(
     if len(settings.models) > 1:
         raise ConfigError("bench serve: measures one model at a time; name one --model")
     cores = Cores()
-    settings = settings.model_copy(
-        update={"host": "127.0.0.1", "log_format": "text", "access_log": False}
-    )
+    settings = settings.replace(host="127.0.0.1", log_format="text", access_log=False)
     with cores.server_only():
         log("measuring the parts of a request")
         parts = Parts(settings, row)
@@ -158,8 +156,8 @@ class Loads:
         """A server that answers, until the end of the block, and its address."""
         port = machine.free_port()
         config = self._folder / "serve.yaml"
-        settings = self._settings.model_copy(update={"port": port})
-        config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), "utf-8")
+        settings = self._settings.replace(port=port)
+        config.write_text(yaml.safe_dump(settings.as_dict()), "utf-8")
         url = f"http://127.0.0.1:{port}"
         with ExitStack() as stack:
             command = [*command, "--config", str(config)]

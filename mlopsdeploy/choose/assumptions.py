@@ -59,7 +59,7 @@ def assumed(answers: ChooseSettings) -> dict[str, tuple[Any, str]]:
     return {
         name: (answers.peak_rate if name == "peak" else getattr(answers, name), why)
         for name, why in WHY.items()
-        if (name not in answers.model_fields_set or getattr(answers, name) is None)
+        if (name not in answers.given or getattr(answers, name) is None)
         and (answers.device_count or name not in _OF_EDGE)
     }
 

@@ -124,7 +124,7 @@ def _changes(
             continue  # it goes with the traffic
         changes += _thresholds(name, answers, found, now)
     for name, value, words in _switches(answers):
-        other = answers.model_copy(update={name: value})
+        other = answers.replace(**{name: value})
         then = choose(other, found)
         if then.recommended != now:
             changes.append(_change(name, value, words, then, now))
@@ -170,8 +170,8 @@ def with_value(answers: ChooseSettings, name: str, value: Any) -> ChooseSettings
     """The answers with one of them changed; `traffic` is requests a day, the peak along with it."""
     if name == "traffic":
         peak = answers.peak and answers.peak * value / answers.requests_per_day
-        return answers.model_copy(update={"requests_per_day": value, "peak": peak})
-    return answers.model_copy(update={name: value})
+        return answers.replace(requests_per_day=value, peak=peak)
+    return answers.replace(**{name: value})
 
 
 def _present(answers: ChooseSettings, name: str) -> float:

@@ -128,7 +128,7 @@ def _given(answers: ChooseSettings) -> list[tuple[str, str, bool]]:
     for name, words in _ANSWERS.items():
         value = getattr(answers, name)
         text = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        given.append((words, shown.get(name, text), name not in answers.model_fields_set))
+        given.append((words, shown.get(name, text), name not in answers.given))
     return given
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.choose.units import duration, money, number
+from mlopsdeploy.settings import SettingError
 
 
 def _always(_: ChooseSettings) -> bool:
@@ -114,7 +114,7 @@ def interview(
     """
     console.print("Enter takes what stands in brackets; Ctrl-C ends.", style="dim")
     for question in QUESTIONS:
-        if question.setting in settings.model_fields_set or not question.when(settings):
+        if question.setting in settings.given or not question.when(settings):
             continue
         settings, more = _ask(question, settings, console, read)
         if not more:
@@ -142,9 +142,10 @@ def _ask(
             continue
         try:
             return with_answer(settings, {question.setting: answer}), True
-        except ValidationError as error:
-            said = error.errors()[0]["msg"].removeprefix("Value error, ")
-            console.print(f"  {answer}: {said}", style="red", markup=False, highlight=False)
+        except SettingError as error:
+            console.print(
+                f"  {answer}: {error.problem}", style="red", markup=False, highlight=False
+            )
 
 
 def _problem(question: Question, answer: str) -> str:
@@ -158,8 +159,8 @@ def _problem(question: Question, answer: str) -> str:
 
 def with_answer(settings: ChooseSettings, answers: Mapping[str, Any]) -> ChooseSettings:
     """Settings with some answers more, checked; what is a default stays known as one."""
-    said = {name: getattr(settings, name) for name in settings.model_fields_set}
-    return ChooseSettings.model_validate({**said, **answers})
+    given = {name: getattr(settings, name) for name in settings.given}
+    return ChooseSettings(**{**given, **answers})
 
 
 def _shown(name: str, settings: ChooseSettings) -> str:

@@ -2,115 +2,106 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
+from mlopsdeploy.settings.declaring import Amount, Declared, Kind, Names, Seconds, setting
 
-from mlopsdeploy.settings import Strict
-
-_UNITS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_AMOUNT = re.compile(r"([0-9.]+(?:e[+-]?[0-9]+)?)\s*(ms|s|sec|min|m|h|d|day|days)?")
 PEAK = 10.0  # times the mean, where nobody says
 
 Strategy = Literal["batch", "serve", "edge"]
 STRATEGIES: tuple[Strategy, ...] = ("batch", "serve", "edge")
 
-
-def _seconds(value: object) -> object:
-    """`100ms`, `2 s`, `15 min`, `1 h` and `1 d` in seconds; a bare number is seconds."""
-    if not isinstance(value, str):
-        return value
-    found = _AMOUNT.fullmatch(value.strip().lower())
-    if not found:
-        raise ValueError("a time is a number and ms, s, min, h or d, such as 200ms")
-    unit = {"sec": "s", "m": "min", "day": "d", "days": "d"}.get(found[2] or "s", found[2] or "s")
-    return float(found[1]) * _UNITS[unit]
+LONGEST = 366 * 86400
+Price = Annotated[float, Kind("PRICE", bounds=(("ge", 0), ("le", 1e9)))]
+Hours = Annotated[float, Kind("HOURS", bounds=(("ge", 0), ("le", 10_000)))]
+Megabytes = Annotated[float, Kind("MB", bounds=(("gt", 0),))]
 
 
-def _number(value: object) -> object:
-    """`1,000,000` and `1_000_000` too; and `2M`, `10k`."""
-    if not isinstance(value, str):
-        return value
-    text = value.strip().replace(",", "").replace("_", "")
-    for letter, size in (("k", 1e3), ("m", 1e6)):
-        if text.lower().endswith(letter):
-            return float(text[:-1]) * size
-    return text
+def _not_below_the_mean(value: float | None, others: Mapping[str, Any]) -> float | None:
+    mean = others.get("requests_per_day", 0.0) / 86400
+    if value is not None and value < mean:
+        raise ValueError(f"less than the mean of a day's requests, {mean:.3g} a second")
+    return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, le=366 * 86400)]
-Amount = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1e12)]
-Price = Annotated[float, Field(ge=0, le=1e9)]
-Hours = Annotated[float, Field(ge=0, le=10_000)]
-Megabytes = Annotated[float, Field(gt=0)]
-
-
-class ChooseSettings(Strict):
+class ChooseSettings(Declared):
     """`mlopsdeploy choose`.
 
     `response_time` is in seconds, from when the data exist to when the answer is there.
     `upkeep_hours` and those of each strategy are hours of a person's work a month.
     """
 
-    # What is measured.
-    model: str | None = None
-    sample: str | None = None
-    data: Literal["table", "text", "pictures"] = "table"
-    text_column: str | None = None
-    features: tuple[str, ...] = ()
-    seconds: Annotated[float, Field(ge=0.1, le=600)] = 3.0
-    trust_model: bool = False
+    model: str | None = setting(
+        None, "Measure this one: built-in name, folder, file, hub id", group="Model", short="-m",
+        shown="none: speeds are assumed", offers="model",
+    )  # fmt: skip
+    sample: str | None = setting(
+        None, "What it gets: a file of rows, or a video or folder of pictures", metavar="PATH"
+    )
+    data: Literal["table", "text", "pictures"] = setting(
+        "table", "Without a model, what it would look at"
+    )
+    text_column: str | None = setting(
+        None, "Column of the text in the sample", shown="the only one that reads like text"
+    )
+    features: Names = setting(
+        (), "Numbers: their columns in the order of the model", shown="as the model names them"
+    )
+    seconds: Seconds = setting(3.0, "Of each measurement", ge=0.1, le=600)
+    trust_model: bool = setting(False, "Run code in the model's files, such as Keras Lambda layers")
 
-    # What is needed.
-    response_time: Seconds = 1.0
-    requests_per_day: Amount = 10_000.0
-    peak: Amount | None = None
-    user_facing: bool = True
-    offline: bool = False
+    response_time: Seconds = setting(
+        1.0, "From data to answer at most: 200ms, 5min, 1d", group="Requirements", shown="1s",
+        gt=0, le=LONGEST,
+    )  # fmt: skip
+    requests_per_day: Amount = setting(
+        10_000.0, "Predictions a day: 10000, 100k, 2M", shown="10000", gt=0, le=1e12
+    )
+    peak: Amount | None = setting(
+        None, "Of them a second, at most", shown="ten times the mean", check=_not_below_the_mean,
+        gt=0, le=1e12,
+    )  # fmt: skip
+    user_facing: bool = setting(True, "Does a person wait for the answer?", off="--no-user-facing")
+    offline: bool = setting(False, "It must work without a network")
 
-    # Where data are, and what there is to compute on.
-    data_at: Literal["server", "device"] = "server"
-    may_leave: bool = True
-    server: Literal["cloud", "own", "none"] = "cloud"
-    devices: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    device_factor: Annotated[float, Field(gt=0, le=1000)] = 1.0
-    device_memory: Megabytes | None = None
-    machine_memory: Megabytes | None = None
-    network: Seconds = 0.05
+    data_at: Literal["server", "device"] = setting(
+        "server", "Where data arise", group="Data and machines"
+    )
+    may_leave: bool = setting(True, "May data go elsewhere?", off="--may-not-leave")
+    server: Literal["cloud", "own", "none"] = setting("cloud", "Which server there is")
+    devices: int | None = setting(
+        None, "That could run the model", shown="one if data arise there", ge=0, le=10_000_000
+    )
+    device_factor: float = setting(
+        1.0, "Speed of a device as a share of this machine's", metavar="SHARE", gt=0, le=1000
+    )
+    device_memory: Megabytes | None = setting(None, "Memory of a device")
+    machine_memory: Megabytes | None = setting(None, "Memory of a server")
+    network: Seconds = setting(
+        0.05, "Round trip of callers to a server", shown="50ms", gt=0, le=LONGEST
+    )
 
-    # What it costs. A t3.medium of AWS (2 vCPU, 4 GiB) is 0.0416 USD an hour in us-east-1 (2026).
-    currency: Annotated[str, Field(min_length=1, max_length=12)] = "USD"
-    price_per_hour: Price = 0.0416
-    device_price: Price = 100.0
-    device_years: Annotated[float, Field(gt=0, le=50)] = 3.0
-    hourly_rate: Price = 60.0
+    # A t3.medium of AWS (2 vCPU, 4 GiB) is 0.0416 USD an hour in us-east-1 (2026).
+    currency: str = setting("USD", "Of all prices", group="Cost", min_length=1, max_length=12)
+    price_per_hour: Price = setting(0.0416, "Of a machine like this one")
+    device_price: Price = setting(100.0, "Of a device")
+    device_years: float = setting(3.0, "That a device lasts", metavar="YEARS", gt=0, le=50)
+    hourly_rate: Price = setting(60.0, "Of who keeps it up")
+    upkeep_hours: Hours | None = setting(
+        None, "A month that somebody has for it", shown="as many as it takes"
+    )
+    # Guesses of ours, to be replaced by yours; see `decide.UPKEEP`.
+    batch_upkeep: Hours = setting(1.0, "A month that batch takes", flag=None)
+    serve_upkeep: Hours = setting(4.0, "A month that serve takes", flag=None)
+    edge_upkeep: Hours = setting(2.0, "A month that edge takes", flag=None)
+    device_upkeep: Hours = setting(0.1, "A month that each device takes", flag=None)
 
-    # Who keeps it up. Guesses of ours, to be replaced by yours; see `decide.UPKEEP`.
-    upkeep_hours: Hours | None = None
-    batch_upkeep: Hours = 1.0
-    serve_upkeep: Hours = 4.0
-    edge_upkeep: Hours = 2.0
-    device_upkeep: Hours = 0.1
-
-    # What is written.
-    report: str | None = None
-    write_config: str | None = None
-    overwrite: bool = False
-
-    @field_validator("features", mode="before")
-    @classmethod
-    def _split(cls, value: object) -> object:
-        """`a,b,c`, as on the command line and in the environment."""
-        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
-
-    @field_validator("peak")
-    @classmethod
-    def _not_below_the_mean(cls, value: float | None, others: ValidationInfo) -> float | None:
-        mean = others.data.get("requests_per_day", 0.0) / 86400
-        if value is not None and value < mean:
-            raise ValueError(f"less than the mean of a day's requests, {mean:.3g} a second")
-        return value
+    report: str | None = setting(
+        None, "Write it as a page, with a picture, to this .html", group="Output", metavar="FILE"
+    )
+    write_config: str | None = setting(None, "Write the matching YAML here", metavar="FILE")
+    overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
 
     @property
     def peak_rate(self) -> float:

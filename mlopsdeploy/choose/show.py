@@ -32,7 +32,7 @@ def as_dict(answers: ChooseSettings, found: Measurements, decision: Decision) ->
         "strategies": {option.strategy: _option(option) for option in decision.options},
         "changes": [asdict(change) for change in decision.changes],
         "tie": TIE,
-        "answers": answers.model_dump(),
+        "answers": answers.as_dict(),
         "measurements": asdict(found),
         "assumed": {
             name: {"value": value, "why": why} for name, (value, why) in assumed(answers).items()

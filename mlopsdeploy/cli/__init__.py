@@ -1,7 +1,7 @@
-"""The command line: thin Typer commands over the strategies, a module each.
+"""The command line: thin commands over the strategies, made from their settings.
 
 Nothing heavy is imported here. A command's body imports what it runs, so that `--help` answers
-at once; rich help is off for the same reason (it doubles the time).
+at once.
 """
 
 from __future__ import annotations
@@ -11,48 +11,43 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import NoReturn
 
-import typer
+import click
 
 from mlopsdeploy import __version__
 from mlopsdeploy.cli import completion
-from mlopsdeploy.cli.batch import batch
 from mlopsdeploy.cli.bench import bench
-from mlopsdeploy.cli.choose import choose
-from mlopsdeploy.cli.edge import edge
+from mlopsdeploy.cli.commands import Group, missing_extra
 from mlopsdeploy.cli.models import models
-from mlopsdeploy.cli.options import missing_extra
 from mlopsdeploy.cli.package import package
-from mlopsdeploy.cli.serve import serve
+from mlopsdeploy.cli.strategies import batch, choose, edge, serve
 from mlopsdeploy.errors import MlopsDeployError, Stopped
 
-app = typer.Typer(
-    name="mlopsdeploy",
+app = Group(
+    "mlopsdeploy",
     help="Put a trained model to work.",
     no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-# So that a pattern which the shell has spread out gets a better word than "unexpected".
-app.command(context_settings={"allow_extra_args": True})(batch)
-app.command()(serve)
-app.command()(edge)
-app.command()(choose)
-app.add_typer(package, name="package")
-app.add_typer(models, name="models")
-app.add_typer(bench, name="bench")
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    params=[
+        click.Option(["--install-completion"], **completion.SHELLS, callback=completion.install,
+                     help="Let the Tab key complete commands, flags and models."),
+        click.Option(["--show-completion"], **completion.SHELLS, callback=completion.show,
+                     help="Print the script that does it."),
+    ],
+)  # fmt: skip
+click.version_option(__version__, message="%(prog)s %(version)s")(app)
+for one in (batch, serve, edge, choose, package, models, bench):
+    app.add_command(one)
 
 
 def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
-    if completion.ASKED in os.environ:
-        completion.offer(app)
     code: int | str | None = 0
     try:
-        app()
+        app(prog_name="mlopsdeploy")
     except MlopsDeployError as error:
         print(f"mlopsdeploy: {error}", file=sys.stderr)
         code = error.exit_code
@@ -76,21 +71,6 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
+def _stop(number: int, _: FrameType | None) -> NoReturn:
     """A signal unwinds like an exception, so that no half-written file stays behind."""
     raise Stopped(number)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"mlopsdeploy {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-) -> None:
-    """Put a trained model to work."""

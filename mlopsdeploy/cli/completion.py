@@ -1,8 +1,7 @@
-"""What the shell offers when Tab is pressed, beside the commands and flags that Typer knows.
+"""What the shell offers when Tab is pressed, other than the commands and flags that click knows.
 
-All of it stands here, by the name of a parameter, and is given to the commands only when a shell
-asks. It must answer while somebody waits with a finger on Tab: it looks at names and folders and
-imports nothing heavy. Where it has nothing to offer, the shell completes file names by itself.
+It must answer while somebody waits with a finger on Tab: it looks at names and folders and imports
+nothing heavy. Where it has nothing to offer, the shell completes file names by itself.
 """
 
 from __future__ import annotations
@@ -11,88 +10,59 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any, Final
 
-import typer
-from typer.models import ParameterInfo
+import click
+from click.shell_completion import CompletionItem, get_completion_class
 
 import mlopsdeploy
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings import Setting
 
-ASKED = "_MLOPSDEPLOY_COMPLETE"  # the variable by which Typer's scripts ask
 _MODELS = (".h5", ".hdf5", ".keras", ".onnx", ".tflite", ".xml")
 _CONFIGS = (".yaml", ".yml")
 # What no shell wants quoted. A name with anything else in it is left to the shell, which quotes.
 _PLAIN = re.compile(r"[\w./+@%,-]*")
+Offer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 
 
-def offer(app: typer.Typer) -> None:
-    """Give each command's parameters, and those of the groups below, what is offered for them."""
-    for command in app.registered_commands:
-        function = command.callback
-        assert function is not None
-        hints = get_type_hints(function, include_extras=True)
-        for name, hint in hints.items():
-            offered = _OFFERED.get(f"{function.__name__} {name}", _OFFERED.get(name))
-            for said in getattr(hint, "__metadata__", ()):
-                if isinstance(said, ParameterInfo):
-                    said.autocompletion = offered
-        function.__annotations__ = hints  # Typer reads these, not the text they were made from
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            offer(group.typer_instance)
+def of(setting: Setting) -> Offer:
+    """What is offered for a setting: its words, models, runtimes; else the shell's files."""
+    offers: dict[str | None, Callable[[str], list[str]]] = {"model": _model, "runtime": _runtime,
+                                                           "config": _config}  # fmt: skip
+    if setting.choices:
+        return _offer(lambda start: _beginning(start, setting.choices))
+    return _offer(offers.get(setting.offers, lambda _: []))
 
 
-def model(incomplete: str) -> list[str]:
+def _offer(words: Callable[[str], list[str]]) -> Offer:
+    def offer(_: click.Context, __: click.Parameter, start: str) -> list[CompletionItem]:
+        found = [CompletionItem(word) for word in words(start)]
+        return found or [CompletionItem(start, type="file")]
+
+    return offer
+
+
+def _model(start: str) -> list[str]:
     """Built-in names, folders, and files of a kind that holds a model."""
     folder = Path(mlopsdeploy.__file__).parent / "builtin"
     names = sorted(path.parent.name for path in folder.glob("*/model.yaml"))
-    return [*_beginning(incomplete, names), *_paths(incomplete, _MODELS)]
+    return [*_beginning(start, names), *_paths(start, _MODELS)]
 
 
-def config(incomplete: str) -> list[str]:
+def _config(start: str) -> list[str]:
     """YAML files, and folders on the way to them."""
-    return _paths(incomplete, _CONFIGS)
+    return _paths(start, _CONFIGS)
 
 
-def runtime(incomplete: str) -> list[str]:
+def _runtime(start: str) -> list[str]:
     """Runtimes, those of other packages too."""
     from mlopsdeploy.core import plugins
 
-    return _beginning(incomplete, ["auto", *plugins.names("runtimes")])
+    return _beginning(start, ["auto", *plugins.names("runtimes")])
 
 
-def one_of(*words: str) -> Callable[[str], list[str]]:
-    """One of a few words."""
-
-    def complete(incomplete: str) -> list[str]:
-        return _beginning(incomplete, words)
-
-    return complete
-
-
-# By the parameter, or by the command's function and the parameter where one name means several
-# things. A test holds these words against the settings.
-_OFFERED = {
-    "config": config,
-    "model": model,
-    "models": model,
-    "first": model,
-    "second": model,
-    "runtime": runtime,
-    "precision": one_of("auto", "float32", "bfloat16", "int8"),
-    "if_exists": one_of("replace", "append", "fail"),
-    "long_text": one_of("head", "head-tail", "chunks"),
-    "engine": one_of("local", "ray"),
-    "server": one_of("granian", "gunicorn"),
-    "log_format": one_of("auto", "text", "json"),
-    "data_at": one_of("server", "device"),
-    "choose server": one_of("cloud", "own", "none"),
-    "choose data": one_of("table", "text", "pictures"),
-    "models_compile to": one_of("onnx", "litert", "openvino"),
-    "package_serve to": one_of("docker", "compose", "kubernetes", "systemd", "kserve"),
-    "package_batch to": one_of("cron", "systemd", "kubernetes", "airflow", "ray"),
-    "package_edge to": one_of("systemd", "docker"),
-}
+config = _offer(_config)
 
 
 def _beginning(start: str, words: Iterable[str]) -> list[str]:
@@ -128,3 +98,58 @@ def _entries(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
     except OSError:  # no such folder, or not ours to read
         return []
     return sorted(found)
+
+
+# ---------------------------------------------------------------- the script of a shell
+
+# Where each shell's script goes, and what its start-up file needs for it.
+_INSTALLED: Final = {
+    "bash": (".bash_completions/mlopsdeploy.sh", ".bashrc",
+             "source '{}'"),
+    "zsh": (".zfunc/_mlopsdeploy", ".zshrc",
+            "fpath+=~/.zfunc; autoload -Uz compinit; compinit"),
+    "fish": (".config/fish/completions/mlopsdeploy.fish", "", ""),
+}  # fmt: skip
+# A flag that may name a shell, and else means the one that is running.
+SHELLS: Final[dict[str, Any]] = {
+    "is_flag": False, "flag_value": "auto", "default": None, "metavar": "[SHELL]",
+    "expose_value": False, "is_eager": True, "type": click.Choice(["auto", *_INSTALLED]),
+}  # fmt: skip
+
+
+def show(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
+    """Print the script, where it is asked for."""
+    if shell is not None:
+        print(_script(ctx.find_root().command, _known(shell)))
+        ctx.exit()
+
+
+def install(ctx: click.Context, _: click.Parameter, shell: str | None) -> None:
+    """Put the script where the shell finds it, where it is asked for."""
+    if shell is None:
+        return
+    shell = _known(shell)
+    place, start_up, line = _INSTALLED[shell]
+    script = Path.home() / place
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text(_script(ctx.find_root().command, shell), "utf-8")
+    if start_up:
+        path, line = Path.home() / start_up, line.format(script)
+        before = path.read_text("utf-8") if path.exists() else ""
+        if line not in before.splitlines():
+            path.write_text(f"{before}\n{line}\n", "utf-8")
+    print(f"{script}: the completion of {shell}, in each new shell")
+    ctx.exit()
+
+
+def _known(shell: str) -> str:
+    found = Path(os.environ.get("SHELL", "")).name if shell == "auto" else shell
+    if found not in _INSTALLED:
+        raise ConfigError(f"which shell? name one of {', '.join(_INSTALLED)}")
+    return found
+
+
+def _script(app: click.Command, shell: str) -> str:
+    made = get_completion_class(shell)
+    assert made is not None
+    return made(app, {}, "mlopsdeploy", "_MLOPSDEPLOY_COMPLETE").source()

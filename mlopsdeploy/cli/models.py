@@ -2,180 +2,202 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Literal
 
-import typer
+import click
 
-from mlopsdeploy.cli.options import (
-    JsonReport,
-    Reference,
-    TrustModel,
-    log,
-    report,
-)
+from mlopsdeploy.cli.commands import Group, command, log, report
+from mlopsdeploy.settings import Options, setting
+from mlopsdeploy.settings.declaring import Age, Share, Size
+from mlopsdeploy.settings.strategies import A_MODEL, Precision
 
-models = typer.Typer(
-    help="Look at models, and make them ready.", no_args_is_help=True, rich_markup_mode=None
-)
+models = Group("models", help="Look at models, and make them ready.", no_args_is_help=True)
 
 
-@models.command("list")
-def models_list(
-    cache: Annotated[
-        bool, typer.Option("--cache", help="Also what was compiled and downloaded here.")
-    ] = False,
-    json_report: JsonReport = False,
-) -> None:
+class Json(Options):
+    """How a report comes."""
+
+    json: bool = setting(False, "Print it as JSON on standard output")
+
+
+class OneModel(Json):
+    """What is about one model."""
+
+    model: str = setting("", A_MODEL, positional=True, offers="model", required=True)
+
+
+class Trusting(OneModel):
+    """What may run the model's own code."""
+
+    trust_model: bool = setting(False, "Run code in the model's files, such as Keras Lambda layers")
+
+
+class OfRows(Options):
+    """What reads rows."""
+
+    data: str = setting(
+        "", "Rows: CSV, JSON Lines, Parquet; or pictures", metavar="PATH", required=True
+    )
+    text_column: str | None = setting(
+        None, "Column of the text", shown="the only one that reads like text"
+    )
+
+
+class Written(Options):
+    """What writes a model."""
+
+    output: str | None = setting(None, "A new folder", short="-o", shown="NAME-FORM")
+    overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
+
+
+class List(Json):
+    """`models list`."""
+
+    cache: bool = setting(False, "Also what was compiled and downloaded here")
+
+
+class Prune(Json):
+    """`models prune`."""
+
+    keys: tuple[str, ...] = setting(
+        (), "As 'models list --cache' shows them", positional=True, shown="all"
+    )
+    unused_for: Age | None = setting(None, "Only what was not used for so long: 12h, 30d, 2w")
+    max_size: Size | None = setting(None, "Keep so much of all, as 2GB: what was used last")
+    dry_run: bool = setting(False, "Delete nothing, show what would be")
+
+
+class Inspect(OneModel):
+    """`models inspect`."""
+
+    runtime: str = setting("auto", "What runs it; auto is the fastest", offers="runtime")
+    speed: bool = setting(True, "Measure it here, for a few seconds", off="--no-speed")
+    all_runtimes: bool = setting(False, "Measure it on each that can run it")
+
+
+class Compile(Trusting, Written):
+    """`models compile`."""
+
+    to: Literal["onnx", "litert", "openvino"] | None = setting(
+        None, "Form", shown="what first use takes", metavar="FORM"
+    )
+
+
+class Quantise(OneModel, OfRows, Written):
+    """`models quantise`."""
+
+    max_flips: Share = setting(
+        0.01, "Share of labels that may differ from float32's, on your rows", shown="1%"
+    )
+
+
+class Compare(Json, OfRows):
+    """`models compare`."""
+
+    first: str = setting("", A_MODEL, positional=True, metavar="A", offers="model", required=True)
+    second: str = setting(
+        "", "Another one, with its labels", positional=True, metavar="B", offers="model",
+        required=True,
+    )  # fmt: skip
+    label_column: str | None = setting(None, "What is right: a label, its number, or 1 to 5 stars")
+    limit: int = setting(5000, "Rows to read at most", ge=1)
+    runtime: str = setting("auto", "For both; auto is the fastest", offers="runtime")
+    precision: Precision = setting("auto", "For both; auto is each one's own")
+
+
+class Verify(Trusting):
+    """`models verify`."""
+
+    all_runtimes: bool = setting(False, "Also in PyTorch and TensorFlow")
+
+
+@command("list", List, group=models, examples="mlopsdeploy models list --cache")
+def models_list(options: List) -> None:
     """Show the models that are here."""
     from mlopsdeploy.models import catalogue
 
-    report(catalogue.list_models(cache=cache), catalogue.show_list, json_report)
+    report(catalogue.list_models(cache=options.cache), catalogue.show_list, options.json)
 
 
-@models.command("prune")
-def models_prune(
-    keys: Annotated[
-        list[str] | None, typer.Argument(help="As 'models list --cache' shows them; or all.")
-    ] = None,
-    unused_for: Annotated[
-        str | None, typer.Option(help="Only what was not used for so long: 12h, 30d, 2w.")
-    ] = None,
-    max_size: Annotated[
-        str | None, typer.Option(help="Keep so much of all, as 2GB: what was used last.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Delete nothing, say what would be.")
-    ] = False,
-    json_report: JsonReport = False,
-) -> None:
+@command("prune", Prune, group=models, examples="mlopsdeploy models prune --unused-for 30d")
+def models_prune(options: Prune) -> None:
     """Delete compiled models; they are made again when they are needed."""
     from mlopsdeploy.models import catalogue
-    from mlopsdeploy.models.tables import bytes_in, seconds_in, understood
 
     found = catalogue.prune(
-        keys or (),
-        unused_for=understood("--unused-for", seconds_in, unused_for),
-        max_size=understood("--max-size", bytes_in, max_size),
-        pretend=dry_run,
-    )
-    report(found, catalogue.show_prune, json_report)
+        options.keys, unused_for=options.unused_for, max_size=options.max_size,
+        pretend=options.dry_run,
+    )  # fmt: skip
+    report(found, catalogue.show_prune, options.json)
 
 
-@models.command("inspect")
-def models_inspect(
-    model: Reference,
-    runtime: Annotated[str, typer.Option(help="What to run it on; the fastest by default.")] = (
-        "auto"
-    ),
-    speed: Annotated[
-        bool, typer.Option("--speed/--no-speed", help="Measure it here, for a few seconds.")
-    ] = True,
-    all_runtimes: Annotated[
-        bool, typer.Option("--all-runtimes", help="Measure it on each that can run it.")
-    ] = False,
-    json_report: JsonReport = False,
-) -> None:
-    """Show what a model takes and gives, as it was understood, and why; and its speed here."""
+@command("inspect", Inspect, group=models, examples="mlopsdeploy models inspect fraud")
+def models_inspect(options: Inspect) -> None:
+    """Show what a model takes and answers, how that was found out, and its speed here."""
     from mlopsdeploy.models import inspect
 
     found = inspect.inspect_model(
-        model, runtime=runtime, speed=speed, all_runtimes=all_runtimes, log=log
-    )
-    report(found, inspect.show, json_report)
+        options.model, runtime=options.runtime, speed=options.speed,
+        all_runtimes=options.all_runtimes, log=log,
+    )  # fmt: skip
+    report(found, inspect.show, options.json)
 
 
-@models.command("compile")
-def models_compile(
-    model: Reference,
-    to: Annotated[
-        str | None, typer.Option(help="onnx, litert or openvino; what first use takes by default.")
-    ] = None,
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="A new folder; NAME-TO by default.")
-    ] = None,
-    trust_model: TrustModel = None,
-    json_report: JsonReport = False,
-) -> None:
+@command(
+    "compile", Compile, group=models,
+    examples="mlopsdeploy models compile model.keras --to litert -o model-litert",
+)  # fmt: skip
+def models_compile(options: Compile) -> None:
     """Compile a model, with a proof, into a folder that needs no training framework."""
-    from mlopsdeploy.models import convert as compiling
+    from mlopsdeploy.models import convert
 
-    found = compiling.compile_model(
-        model, to=to, output=output, trust_model=bool(trust_model), log=log
-    )
-    report(found, compiling.show_compiled, json_report)
-
-
-@models.command("quantise")
-@models.command("quantize", hidden=True)
-def models_quantise(
-    model: Reference,
-    data: Annotated[str, typer.Option(help="Rows to calibrate on and to prove with.")],
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text; found if only one is.")
-    ] = None,
-    max_flips: Annotated[
-        str, typer.Option(help="Share of labels that may differ from float32's.")
-    ] = "1%",
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", help="A new folder; NAME-int8 by default.")
-    ] = None,
-    json_report: JsonReport = False,
-) -> None:
-    """Make a text classifier int8, with a proof on your rows, into a folder."""
-    from mlopsdeploy.models import quantise
-    from mlopsdeploy.settings import BatchSettings, load
-
-    flips = load(BatchSettings, None, {"max_flips": max_flips}).max_flips
-    found = quantise.quantise_model(
-        model, data=data, text_column=text_column, max_flips=flips, output=output,
+    found = convert.compile_model(
+        options.model, to=options.to, output=options.output, trust_model=options.trust_model,
         log=log,
     )  # fmt: skip
-    report(found, quantise.show_quantised, json_report)
+    report(found, convert.show_compiled, options.json)
 
 
-@models.command("compare")
-def models_compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="A model, as of --model.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="Another one, with its labels.")],
-    data: Annotated[
-        str, typer.Option(help="Rows that both take: CSV, JSON Lines, Parquet; or pictures.")
-    ],
-    text_column: Annotated[
-        str | None, typer.Option(help="Column of the text; found if only one is.")
-    ] = None,
-    label_column: Annotated[
-        str | None, typer.Option(help="What is right: a label, its number, or 1 to 5 stars.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Rows to read at most.")] = 5000,
-    runtime: Annotated[str, typer.Option(help="For both; the fastest by default.")] = "auto",
-    precision: Annotated[str, typer.Option(help="For both; auto is each one's own.")] = "auto",
-    json_report: JsonReport = False,
-) -> None:
+@command(
+    "quantise", Quantise, group=models, alias="quantize",
+    examples="mlopsdeploy models quantise my-model --data reviews.csv --max-flips 0.5%",
+)  # fmt: skip
+def models_quantise(options: Quantise) -> None:
+    """Make a text classifier int8, with a proof on your rows, into a folder."""
+    from mlopsdeploy.models import quantise
+
+    found = quantise.quantise_model(
+        options.model, data=options.data, text_column=options.text_column,
+        max_flips=options.max_flips, output=options.output, log=log,
+    )  # fmt: skip
+    report(found, quantise.show_quantised, options.json)
+
+
+@command(
+    "compare", Compare, group=models,
+    examples="mlopsdeploy models compare sentiment my-model --data reviews.csv "
+    "--label-column label",
+)  # fmt: skip
+def models_compare(options: Compare) -> None:
     """Run two models on the same rows: where they differ, and who is right."""
     from mlopsdeploy.models import compare, comparison
 
     found = compare.compare_models(
-        first, second, data=data, text_column=text_column, label_column=label_column,
-        limit=limit, runtime=runtime, precision=precision, log=log,
+        options.first, options.second, data=options.data, text_column=options.text_column,
+        label_column=options.label_column, limit=options.limit, runtime=options.runtime,
+        precision=options.precision, log=log,
     )  # fmt: skip
-    report(found, comparison.show_comparison, json_report)
+    report(found, comparison.show_comparison, options.json)
 
 
-@models.command("verify")
-def models_verify(
-    model: Reference,
-    all_runtimes: Annotated[
-        bool, typer.Option("--all-runtimes", help="Also in PyTorch and TensorFlow.")
-    ] = False,
-    trust_model: TrustModel = None,
-    json_report: JsonReport = False,
-) -> None:
+@command("verify", Verify, group=models, examples="mlopsdeploy models verify sentiment")
+def models_verify(options: Verify) -> None:
     """Check a model's files, and that it answers alike wherever it runs here."""
     from mlopsdeploy.models import verify
 
     found = verify.verify_model(
-        model, all_runtimes=all_runtimes, trust_model=bool(trust_model), log=log
+        options.model, all_runtimes=options.all_runtimes, trust_model=options.trust_model, log=log
     )
-    report(found, verify.show_verified, json_report)
+    report(found, verify.show_verified, options.json)
     if not found["ok"]:
-        raise typer.Exit(1)
+        raise click.exceptions.Exit(1)

@@ -2,86 +2,100 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-import typer
+from mlopsdeploy.cli.commands import Group, command, import_failed, print_json
+from mlopsdeploy.settings import Options, setting
 
-from mlopsdeploy.cli.options import import_failed
-
-package = typer.Typer(
-    help="Write what an operator needs, and check it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
-Output = Annotated[
-    str,
-    typer.Option("--output", "-o", help="Folder to write: a new one, or one written before."),
-]
-Config = Annotated[str | None, typer.Option("--config", "-c", help="The YAML file that runs here.")]
-Model = Annotated[str | None, typer.Option("--model", "-m", help="In place of the YAML's.")]
-Name = Annotated[
-    str | None, typer.Option(help="Of the workload; made from the model's by default.")
-]
-Image = Annotated[str | None, typer.Option(help="Full name of the image: registry/name:tag.")]
-Measure = Annotated[
-    bool, typer.Option("--measure", help="Run it here, briefly, for memory and capacity.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the report as JSON on standard output.")]
+package = Group("package", help="Write what an operator needs, and check it.", no_args_is_help=True)
 
 
-@package.command("serve")
-def package_serve(
-    to: Annotated[str, typer.Option(help="docker, compose, kubernetes, systemd or kserve.")],
-    output: Output = "deploy",
-    config: Config = None,
-    model: Model = None,
-    name: Name = None,
-    image: Image = None,
-    measured: Measure = False,
-    json_report: Json = False,
-) -> None:
+class Package(Options):
+    """What all of them take."""
+
+    config: str | None = setting(
+        None, "The YAML file that runs here", metavar="FILE", short="-c", offers="config"
+    )
+    model: str | None = setting(None, "In place of the YAML's", short="-m", offers="model")
+    name: str | None = setting(None, "Of the workload", shown="made from the model's")
+    image: str | None = setting(None, "Full name of the image: registry/name:tag")
+    output: str = setting(
+        "deploy", "Folder to write: a new one, or one written before", metavar="FOLDER", short="-o"
+    )
+    overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
+    json: bool = setting(False, "Print the report as JSON on standard output")
+
+
+class Measured(Package):
+    """What can be run here first."""
+
+    measure: bool = setting(False, "Run it here, briefly, for memory and capacity")
+
+
+class Serve(Measured):
+    """`package serve`."""
+
+    to: Literal["docker", "compose", "kubernetes", "systemd", "kserve"] = setting(
+        "docker", "What for", metavar="TARGET", required=True
+    )
+
+
+class Batch(Measured):
+    """`package batch`."""
+
+    to: Literal["cron", "systemd", "kubernetes", "airflow", "ray"] = setting(
+        "cron", "What for", metavar="TARGET", required=True
+    )
+
+
+class Edge(Package):
+    """`package edge`."""
+
+    to: Literal["systemd", "docker"] = setting(
+        "systemd", "What for", metavar="TARGET", required=True
+    )
+
+
+@command(
+    "serve", Serve, group=package,
+    examples="mlopsdeploy package serve --to kubernetes -c serve.yaml -o deploy",
+)  # fmt: skip
+def package_serve(options: Serve) -> None:
     """A server, from the YAML of 'mlopsdeploy serve'."""
-    _package("serve", **locals())
+    _package("serve", options, measured=options.measure)
 
 
-@package.command("batch")
-def package_batch(
-    to: Annotated[str, typer.Option(help="cron, systemd, kubernetes, airflow or ray.")],
-    output: Output = "deploy",
-    config: Config = None,
-    model: Model = None,
-    name: Name = None,
-    image: Image = None,
-    measured: Measure = False,
-    json_report: Json = False,
-) -> None:
+@command(
+    "batch", Batch, group=package,
+    examples="mlopsdeploy package batch --to cron -c batch.yaml -o deploy",
+)  # fmt: skip
+def package_batch(options: Batch) -> None:
     """A nightly job, from the YAML of 'mlopsdeploy batch'."""
-    _package("batch", **locals())
+    _package("batch", options, measured=options.measure)
 
 
-@package.command("edge")
-def package_edge(
-    to: Annotated[str, typer.Option(help="systemd or docker.")],
-    output: Output = "deploy",
-    config: Config = None,
-    model: Model = None,
-    name: Name = None,
-    image: Image = None,
-    json_report: Json = False,
-) -> None:
+@command(
+    "edge", Edge, group=package,
+    examples="mlopsdeploy package edge --to systemd -c edge.yaml -o deploy",
+)  # fmt: skip
+def package_edge(options: Edge) -> None:
     """A device, from the YAML of 'mlopsdeploy edge'."""
-    _package("edge", **locals())
+    _package("edge", options, measured=False)
 
 
 def _package(
-    strategy: Literal["serve", "batch", "edge"], *, to: str, json_report: bool, **options: Any
+    strategy: Literal["serve", "batch", "edge"],
+    options: Serve | Batch | Edge,
+    *,
+    measured: bool,
 ) -> None:
     try:
         from mlopsdeploy.package import command
     except ModuleNotFoundError as error:
         import_failed("package", error)
-    report = command.run_package(strategy, to, **options)
-    if json_report:
-        print(json.dumps(report, ensure_ascii=False))
+    found = command.run_package(
+        strategy, options.to, output=options.output, config=options.config, model=options.model,
+        name=options.name, image=options.image, measured=measured,
+    )  # fmt: skip
+    if options.json:
+        print_json(found)

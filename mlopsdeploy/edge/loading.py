@@ -31,7 +31,7 @@ def check_settings(settings: EdgeSettings) -> None:
     """
     lines = settings.lines is not None
     for name in FOR_CAMERAS if lines else FOR_LINES:
-        allowed = (None, False) if name == "window" else (EdgeSettings.model_fields[name].default,)
+        allowed = (None, False) if name == "window" else (EdgeSettings.declared()[name].default,)
         if getattr(settings, name) not in allowed:
             other = "a camera, not for --lines" if lines else "--lines, not for a camera"
             raise ConfigError(f"--{name.replace('_', '-')} is for {other}")

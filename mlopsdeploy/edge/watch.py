@@ -54,7 +54,7 @@ class FrameRun:
         try:
             self._source = self._open(settings)
         except InputError:
-            if "camera" not in settings.model_fields_set:
+            if "camera" not in settings.given:
                 check_task(loading.result()[0])  # nobody asked for a camera, and it may need none
             raise
         source = self._source

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
-
-from mlopsdeploy.errors import ConfigError
-
-Amount = TypeVar("Amount")
+from collections.abc import Mapping
+from typing import Any
 
 
 def size(count: float) -> str:
@@ -27,46 +22,6 @@ def ago(seconds: float) -> str:
             count = int(seconds // length)
             return f"{count} {unit}{'s' if count > 1 else ''} ago"
     return "now"
-
-
-_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_BYTES = {"": 1, "K": 1000, "M": 1000**2, "G": 1000**3, "T": 1000**4}
-
-
-def seconds_in(text: str) -> float:
-    """`12h`, `30d`, `2w` in seconds; a bare number is days.
-
-    Raises:
-        ValueError: it is no such time.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([mhdw]?)", text.strip().lower())
-    if not found:
-        raise ValueError(f"{text!r} is no time; expected 12h, 30d or 2w")
-    return float(found[1]) * _SECONDS[found[2] or "d"]
-
-
-def bytes_in(text: str) -> int:
-    """`500MB`, `2 GB` in bytes.
-
-    Raises:
-        ValueError: it is no such size.
-    """
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([KMGT]?)B?", text.strip().upper())
-    if not found:
-        raise ValueError(f"{text!r} is no size; expected 500MB or 2GB")
-    return int(float(found[1]) * _BYTES[found[2]])
-
-
-def understood(flag: str, read: Callable[[str], Amount], text: str | None) -> Amount | None:
-    """A flag's value, read; None where it is not given.
-
-    Raises:
-        ConfigError: it can't be read.
-    """
-    try:
-        return None if text is None else read(text)
-    except ValueError as error:
-        raise ConfigError(f"{flag} {error}") from error
 
 
 def proof_line(proof: Mapping[str, Any]) -> str:

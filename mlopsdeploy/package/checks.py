@@ -17,9 +17,9 @@ import yaml
 from cronsim import CronSim
 
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, Strict, load
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, load
 
-_SETTINGS: Mapping[str, type[Strict]] = {
+_SETTINGS: Mapping[str, type[Running]] = {
     "serve": ServeSettings,
     "batch": BatchSettings,
     "edge": EdgeSettings,

@@ -191,11 +191,11 @@ def _schedule(settings: Running, target: str, notes: list[str]) -> str:
 
 def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]:
     """What is said in the YAML, with the models pinned and paths as they are over there."""
-    said = settings.model_dump(mode="json", exclude_unset=True)
+    said = settings.as_dict(only_given=True)
     if isinstance(settings, ServeSettings):
         said["models"] = [
             {
-                **one.model_dump(mode="json", exclude_unset=True),
+                **one.as_dict(only_given=True),
                 "name": model.name,
                 **_pinned(model, plan),
             }

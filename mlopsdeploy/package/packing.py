@@ -76,7 +76,7 @@ def pack(
         folder.mkdir(parents=True)
         _copy(files, original, folder, log, running, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
-        pinned = running.model_copy(update={"runtime": runtime})
+        pinned = running.replace(runtime=runtime)
         _same_answers(original, _load(str(folder), pinned, features, log), reference)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(

@@ -20,7 +20,6 @@ from typing import Any
 from urllib.parse import quote
 
 from flask import Flask, Response, request
-from pydantic import ValidationError
 from werkzeug.exceptions import HTTPException
 
 from mlopsdeploy.core.model import Model
@@ -43,7 +42,13 @@ from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances
 from mlopsdeploy.serve.problems import Problem
 from mlopsdeploy.serve.responses import flask_response, json_response
-from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
+from mlopsdeploy.settings import (
+    MAX_BODY,
+    MAX_BODY_OF_PICTURES,
+    Route,
+    ServeSettings,
+    SettingError,
+)
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -180,13 +185,9 @@ def _endpoints(
 
 def _own_route(served: Served) -> Route:
     try:
-        return Route.model_validate(served.model.said.get("serve") or {})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(("serve", *map(str, first["loc"])))
-        raise ConfigError(
-            f"{served.model.name}: model.yaml: {place}: {first['msg'].lower()}"
-        ) from error
+        return Route(**(served.model.said.get("serve") or {}))
+    except SettingError as error:
+        raise ConfigError(f"{served.model.name}: model.yaml: serve.{error}") from error
 
 
 def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:

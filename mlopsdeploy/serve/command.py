@@ -45,7 +45,7 @@ def run_serve(settings: ServeSettings) -> None:
             )
     server.check_address(settings.host, settings.port)
     if not settings.port:
-        settings = settings.model_copy(update={"port": free_port(settings.host)})
+        settings = settings.replace(port=free_port(settings.host))
     for served in settings.models:
         running = settings.running(served)
         # Compiled here, once, rather than by each worker; and what is wrong is said at once.

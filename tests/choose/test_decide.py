@@ -92,7 +92,7 @@ def test_what_is_recommended_costs_the_least_but_for_ties(found, seed):
 def test_more_time_never_takes_a_choice_away_nor_makes_one_dearer(found, seed):
     answers, before = random_answers(seed), {}
     for seconds in TIMES:
-        decision = choose(answers.model_copy(update={"response_time": seconds}), found)
+        decision = choose(answers.replace(response_time=seconds), found)
         now = {one.strategy: one.total for one in decision.options if not one.broken}
         for strategy, total in before.items():
             assert now[strategy] <= total * (1 + 1e-9)

@@ -71,7 +71,7 @@ def test_a_service(found):
     assert option.machines == 4  # 250 ÷ 100, and one to spare
     assert option.machine_cost == pytest.approx(4 * 720 * 0.0416)
     assert option.cells["response time"].value == pytest.approx(0.1)
-    assert evaluate("serve", answers.model_copy(update={"user_facing": False}), found).machines == 3
+    assert evaluate("serve", answers.replace(user_facing=False), found).machines == 3
 
 
 def test_a_tighter_response_time_is_met_at_a_lower_load_with_more_machines(found):
@@ -88,10 +88,10 @@ def test_a_device(found):
     assert not option.broken  # 4 × 45 × 50 % = 90
     assert option.machine_cost == pytest.approx(4 * 100 / 36)
     assert option.upkeep_hours == pytest.approx(2.4)
-    slower = evaluate("edge", answers.model_copy(update={"device_factor": 0.4}), found)
+    slower = evaluate("edge", answers.replace(device_factor=0.4), found)
     assert slower.broken == ["the peak takes 5 devices, there are 4"]
     assert slower.machine_cost == pytest.approx(5 * 100 / 36), "what it takes, not what is there"
-    none = evaluate("edge", answers.model_copy(update={"devices": 0}), found)
+    none = evaluate("edge", answers.replace(devices=0), found)
     assert none.broken == ["there is no device to run it on"]
     assert none.cells["cost"].value > 0
 

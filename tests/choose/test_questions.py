@@ -29,7 +29,7 @@ def ask(*lines, settings=None):
 def test_enter_keeps_every_default_and_they_stay_known_as_such():
     answered, said = ask(*[""] * len(QUESTIONS))
     assert answered == ChooseSettings()
-    assert not answered.model_fields_set
+    assert not answered.given
     assert "no more answers" not in said
 
 

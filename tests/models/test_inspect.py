@@ -3,7 +3,7 @@ import json
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from mlopsdeploy.cli import app
 from mlopsdeploy.core.loading import load_model

@@ -1,0 +1,135 @@
+"""`mlopsdeploy batch`, `serve`, `edge` and `choose`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from mlopsdeploy.choose.settings import ChooseSettings
+from mlopsdeploy.cli import commands
+from mlopsdeploy.cli.commands import import_failed, print_json
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
+
+
+class Summary(Options):
+    """How a run ends."""
+
+    json: bool = setting(False, "Print the summary as JSON on standard output", group="Output")
+
+
+class Answers(Options):
+    """How `choose` asks and answers."""
+
+    yes: bool = setting(
+        False, "Ask nothing: defaults for what is not given", group="Output", short="-y"
+    )
+    json: bool = setting(False, "Print it as JSON on standard output; asks nothing")
+
+
+# Extra arguments are allowed so that a pattern which the shell has spread out gets its own message.
+@commands.command(
+    "batch", BatchSettings, Summary, allow_extra_args=True,
+    examples="mlopsdeploy batch reviews.csv\n"
+    "mlopsdeploy batch transactions.csv --model fraud -o scored.parquet\n"
+    "mlopsdeploy batch 'photos/*.jpg' --model detector",
+)  # fmt: skip
+def batch(settings: BatchSettings, summary: Summary) -> None:
+    """Score every row of a file, or every picture of a folder.
+
+    Writes each row as it is, followed by label and score, or by the objects that a detector found.
+    """
+    others = click.get_current_context().args
+    if others:
+        several = [str(settings.input), *others]
+        shown = ", ".join(several[:2]) + (", …" if len(several) > 2 else "")
+        raise ConfigError(
+            f"{len(several)} inputs ({shown}), where one is taken; name their folder, or quote the "
+            "pattern: 'photos/*.jpg'"
+        )
+    if settings.input is None:
+        raise ConfigError("no input: name a file, as in 'mlopsdeploy batch reviews.csv'")
+    if summary.json and settings.output == "-":
+        raise ConfigError("--json and --output -: both want standard output; use one of them")
+    if settings.schedule and settings.input == "-":
+        raise ConfigError("--schedule: standard input can be read only once; name a file")
+    try:
+        from mlopsdeploy.batch import command
+    except ModuleNotFoundError as error:
+        import_failed("batch", error)
+    try:
+        if settings.schedule:
+            sys.exit(command.run_again_and_again(settings.schedule, sys.argv[1:]))
+        found = command.run_batch(settings)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.exit(141)
+    if summary.json:
+        print_json(found)
+
+
+@commands.command(
+    "serve", ServeSettings,
+    examples="mlopsdeploy serve\nmlopsdeploy serve --model fraud --model sentiment --port 9000",
+)  # fmt: skip
+def serve(settings: ServeSettings) -> None:
+    """Answer requests over HTTP: a model behind REST.
+
+    With no model named it serves the built-in fraud model at POST /detect_fraud. A page to try it
+    is at /, its description at /openapi.json, numbers at /metrics.
+    """
+    try:
+        from mlopsdeploy.serve import command
+    except ModuleNotFoundError as error:
+        import_failed("serve", error)
+    command.run_serve(settings)
+
+
+@commands.command(
+    "edge", EdgeSettings, Summary,
+    examples="mlopsdeploy edge --camera 0\n"
+    "mlopsdeploy edge --camera street.mp4 --events events.jsonl --no-window\n"
+    "mlopsdeploy edge --lines chat.log --follow",
+)  # fmt: skip
+def edge(settings: EdgeSettings, summary: Summary) -> None:
+    """Find objects in a camera's picture, or label lines as they come.
+
+    All of it happens here, with no network. Of a camera it shows a window with boxes and labels;
+    q in it, or Ctrl-C, ends. Each line of --lines gets a label and a score, on the terminal or as
+    JSON.
+    """
+    if summary.json and settings.lines is not None and settings.events in (None, "-"):
+        raise ConfigError("--json: answers go to standard output too; name a file with --events")
+    from mlopsdeploy.edge import command
+
+    try:
+        run = command.chosen(settings)
+    except ModuleNotFoundError as error:
+        import_failed("edge", error)
+    found, code = run(settings)
+    if summary.json:
+        print_json(found)
+    sys.exit(code)
+
+
+@commands.command(
+    "choose", ChooseSettings, Answers,
+    examples="mlopsdeploy choose\n"
+    "mlopsdeploy choose --model fraud --sample transactions.csv --response-time 200ms --yes",
+)  # fmt: skip
+def choose(settings: ChooseSettings, answers: Answers) -> None:
+    """Say which fits: batch, serve or edge.
+
+    From a few answers, and from measuring your model. On a terminal it asks what flags and YAML
+    leave open.
+    """
+    from mlopsdeploy.choose import command
+
+    try:
+        found = command.run_choose(
+            settings, ask=not (answers.yes or answers.json), quiet=answers.json
+        )
+        if answers.json:
+            print_json(found)
+    except BrokenPipeError:  # the reader of our output went away, as `head` does
+        sys.exit(141)

@@ -1,0 +1,25 @@
+"""Settings: a flag wins over the environment, that over the YAML file, that over the default.
+
+Each is declared once, with its type, default, bounds, help and group: `strategies.py` has those of
+batch, serve and edge. `declaring.py` says how.
+"""
+
+from mlopsdeploy.settings.declaring import Declared, Options, Setting, SettingError, setting
+from mlopsdeploy.settings.loading import load, unknown_variables
+from mlopsdeploy.settings.strategies import (
+    MAX_BODY,
+    MAX_BODY_OF_PICTURES,
+    BatchSettings,
+    EdgeSettings,
+    Route,
+    Running,
+    ServedModel,
+    ServeSettings,
+    Settings,
+)
+
+__all__ = [
+    "MAX_BODY", "MAX_BODY_OF_PICTURES", "BatchSettings", "Declared", "EdgeSettings", "Options",
+    "Route", "Running", "ServeSettings", "ServedModel", "Setting", "SettingError", "Settings",
+    "load", "setting", "unknown_variables",
+]  # fmt: skip

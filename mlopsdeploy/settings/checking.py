@@ -1,0 +1,117 @@
+"""Values against their declarations, by pydantic: imported when there are values."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+)
+from pydantic_core import core_schema
+
+from mlopsdeploy.settings.declaring import Options, Setting, SettingError
+
+_MODELS: dict[type[Options], type[BaseModel]] = {}
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", validate_default=True)
+
+
+def checked(settings: type[Options], values: Mapping[str, Any]) -> dict[str, Any]:
+    """All values of some settings, and which of them were given.
+
+    Raises:
+        SettingError: one of them is wrong.
+    """
+    try:
+        return _values(_model(settings).model_validate(settings.before(dict(values))))
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = first["loc"]
+        if first["type"] == "extra_forbidden":
+            hint = _unknown(settings, path)
+            raise SettingError(path[:-1], path[-1], hint, unknown=True) from error
+        problem = first["msg"].removeprefix("Value error, ")
+        problem = problem[:1].lower() + problem[1:]
+        raise SettingError(path, first["input"], problem) from error
+
+
+def schema(settings: type[Options], handler: Any) -> core_schema.CoreSchema:
+    """How pydantic checks settings within settings."""
+
+    def check(value: Any, inner: Callable[[Any], Any]) -> Any:
+        if isinstance(value, settings):
+            return value
+        made = object.__new__(settings)
+        vars(made).update(_values(inner(settings.before(value))))
+        return made
+
+    inner: core_schema.CoreSchema = handler.generate_schema(_model(settings))
+    return core_schema.no_info_wrap_validator_function(check, inner)
+
+
+def did_you_mean(name: object, known: Mapping[str, object]) -> str:
+    """A word on a name that nobody declared."""
+    near = difflib.get_close_matches(str(name), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+
+
+def _values(model: BaseModel) -> dict[str, Any]:
+    return {**dict(model), "given": frozenset(model.model_fields_set)}
+
+
+def _model(settings: type[Options]) -> type[BaseModel]:
+    if settings in _MODELS:
+        return _MODELS[settings]
+    fields: dict[str, Any] = {
+        name: (_annotation(one), ... if one.required else one.default)
+        for name, one in settings.declared().items()
+    }
+    made = create_model(settings.__name__, __base__=_Checked, **fields)
+    return _MODELS.setdefault(settings, made)
+
+
+def _annotation(one: Setting) -> Any:
+    bounds = {**dict(one.kind.bounds), **one.bounds}
+    found = Annotated[one.annotation, Field(**bounds)] if bounds else one.annotation
+    if one.check is not None:
+        found = Annotated[found, AfterValidator(_with_others(one.check))]
+    parse = one.kind.parse or (_text if one.type is str else None)
+    return Annotated[found, BeforeValidator(parse)] if parse else found
+
+
+def _with_others(check: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[..., Any]:
+    return lambda value, info: check(value, _data(info))
+
+
+def _data(info: ValidationInfo) -> Mapping[str, Any]:
+    return info.data
+
+
+def _text(value: Any) -> Any:
+    """In YAML `camera: 0` and `max_errors: 100` are numbers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _unknown(settings: type[Options], path: tuple[int | str, ...]) -> str:
+    """What a key within settings, such as `models[0].rout`, might have been."""
+    for place in path[:-1]:
+        if isinstance(place, str):
+            settings = _settings_in(settings.declared()[place].annotation) or settings
+    return did_you_mean(path[-1], settings.declared())
+
+
+def _settings_in(annotation: Any) -> type[Options] | None:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        return annotation
+    return next(filter(None, map(_settings_in, get_args(annotation))), None)

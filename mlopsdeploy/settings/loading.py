@@ -1,0 +1,105 @@
+"""Settings from their four places: a flag wins over the environment, that over the YAML file."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
+
+from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings.declaring import PREFIX, Options, SettingError, place
+
+# Variables that are no settings.
+_OTHERS = {"MLOPSDEPLOY_CACHE"}
+# What Kubernetes puts into each container about a Service called mlopsdeploy.
+_OF_KUBERNETES = re.compile(r"MLOPSDEPLOY(_\w+)?_(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP))\w*")
+S = TypeVar("S", bound=Options)
+
+
+def load(
+    settings: type[S],
+    file: str | None,
+    flags: Mapping[str, Any],
+    environment: Mapping[str, str] = os.environ,
+) -> S:
+    """Settings from all four places.
+
+    Args:
+        settings: their class.
+        file: a YAML file, or None.
+        flags: by setting name; None means not given.
+        environment: where `MLOPSDEPLOY_<SETTING>` is looked up.
+
+    Raises:
+        ConfigError: the file can't be read, a key is unknown, or a value is wrong; the message
+            says in which of the places.
+    """
+    known = settings.declared()
+    values = _read(file) if file else {}
+    for key in values:
+        if key not in known:
+            from mlopsdeploy.settings.checking import did_you_mean
+
+            raise ConfigError(f"{file}: unknown key {key!r}; {did_you_mean(key, known)}")
+    origin = dict.fromkeys(values, str(file))
+    for name, one in known.items():
+        variable = next((variable for variable in one.environment if variable in environment), None)
+        if variable is not None:
+            values[name], origin[name] = environment[variable], variable
+        if flags.get(name) not in (None, ()):
+            values[name], origin[name] = flags[name], one.spelled
+    try:
+        return settings(**values)
+    except SettingError as error:
+        path = place(error.path)
+        name = str(error.path[0]) if error.path else ""
+        where = origin.get(name, file or "settings")
+        what = path.replace(name, where, 1) if where.startswith("--") else f"{where}: {path}"
+        if error.unknown:
+            raise ConfigError(f"{what}: unknown key {error.value!r}; {error.problem}") from error
+        raise ConfigError(f"{what}: {_quoted(error.value)}: {error.problem}") from error
+
+
+def unknown_variables(
+    known: set[str], environment: Mapping[str, str] = os.environ
+) -> Iterator[str]:
+    """A line on each variable that looks like a setting and is none.
+
+    Args:
+        known: the variables of all commands' settings.
+        environment: where they are looked up.
+    """
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in known | _OTHERS or _OF_KUBERNETES.match(name):
+            continue
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, known | _OTHERS, n=1)
+        yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _quoted(value: object) -> str:
+    """Numbers as they are, whether text or not."""
+    is_number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value)
+    return str(value) if is_number else repr(value)
+
+
+def _read(file: str) -> dict[str, Any]:
+    from pathlib import Path
+
+    import yaml  # settings that come from flags alone need none
+
+    try:
+        value = yaml.safe_load(Path(file).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file}: no such file") from error
+    except OSError as error:
+        raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())[:160]})") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{file}: expected 'key: value' lines")
+    return value

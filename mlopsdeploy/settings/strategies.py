@@ -1,0 +1,294 @@
+"""The settings of batch, serve and edge, each declared once."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from mlopsdeploy.settings import units
+from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size, Threads, setting
+
+# The largest request by default; a telephone's JPEG has up to 8 MB, and base64 adds a third.
+MAX_BODY = 4 << 20
+MAX_BODY_OF_PICTURES = 16 << 20
+
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+_MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
+A_MODEL = "Built-in name, folder, file, or hub id org/name[@revision]"
+
+
+class Running(Declared):
+    """How a model runs."""
+
+    runtime: str = setting(
+        "auto", "What runs the model: openvino, onnxruntime, litert …; auto is the fastest",
+        group="Model", offers="runtime", bench=True,
+    )  # fmt: skip
+    precision: Precision = setting("auto", "Numbers to compute with", group="Model", bench=True)
+    threads: Threads = setting(
+        None, "CPU threads", group="Model", shown="as many as cores", bench=True, ge=1
+    )
+    threshold: float | None = setting(
+        None, "Two labels: the second from this score on. More: no label below it",
+        group="Model", metavar="SCORE", shown="the model's", ge=0, le=1,
+    )  # fmt: skip
+    trust_model: bool = setting(
+        False, "Run code in the model's files, such as Keras Lambda layers", bench=True
+    )
+
+
+class Pinned(Declared):
+    """A model that is this one or none."""
+
+    digest: str | None = setting(
+        None, "Refuse any model but the one of this SHA-256, which 'models inspect' shows",
+        group="Model", metavar="SHA256", pattern=r"^[0-9a-f]{64}$",
+    )  # fmt: skip
+
+
+class Settings(Running, Pinned):
+    """What the strategies share that run one model."""
+
+    model: str = setting(
+        "sentiment", A_MODEL, group="Model", short="-m", offers="model", bench=True
+    )
+
+
+class OfRows(Declared):
+    """How rows become what a model takes."""
+
+    features: Names = setting(
+        (), "Numbers: their columns in the order of the model", group="Columns",
+        shown="as the model names them", bench=True,
+    )  # fmt: skip
+    long_text: Literal["head", "head-tail", "chunks"] = setting(
+        "head", "What is read of a text longer than the model takes"
+    )
+
+
+def _on_or_off(value: str | None, _: object) -> str | None:
+    """`off` on the command line overrides a schedule in the YAML."""
+    return None if value == "off" else value
+
+
+class BatchSettings(Settings, OfRows):
+    """`mlopsdeploy batch`."""
+
+    input: str | None = setting(
+        None, "A table, pictures, a folder, 'a pattern', a database, s3://… or -", group="Input",
+        positional=True, bench=True,
+    )  # fmt: skip
+    query: str | None = setting(None, "What to read of a database: SQL, or the name of a table")
+    limit: int | None = setting(None, "Stop after so many rows", bench=True, ge=1)
+    delimiter: str = setting(
+        "auto", "Between the fields of a CSV file", metavar="CHAR", pattern=r"^(auto|[\t -!#-~])$"
+    )
+    encoding: str = setting("auto", "Of a CSV file that is neither UTF-8 nor has a BOM")
+    text_column: str | None = setting(
+        None, "Column of the text", group="Columns", shown="the only one that reads like text",
+        bench=True,
+    )  # fmt: skip
+    image_column: str | None = setting(
+        None, "Column of the paths of pictures", shown="found by its name", bench=True
+    )
+    batch_size: int = setting(1000, "Rows per unit of reading", group="Run", ge=1, le=1_000_000)
+    max_flips: Share = setting(0.01, "Share of labels that int8 may change", shown="1%")
+    max_errors: str = setting("1%", "Bad rows allowed: a number, a share, none", metavar="ROWS")
+    commit_seconds: Seconds = setting(5.0, "Between commits: what a crash loses at most", ge=0)
+    fresh: bool = setting(False, "Start over, also if a run is unfinished")
+    incremental: bool = setting(False, "Compute only rows that no earlier run has scored")
+    dry_run: bool = setting(False, "Score a sample, and forecast time, memory and cost of it all")
+    price_per_hour: float | None = setting(
+        None, "Of this machine, for the forecast of --dry-run", metavar="PRICE", gt=0
+    )
+    schedule: str | None = setting(
+        None, "Run again and again, as cron would: '0 2 * * *'; off: once", metavar="CRON",
+        check=_on_or_off,
+    )  # fmt: skip
+    engine: Literal["local", "ray"] = setting("local", "Where to compute", group="Ray")
+    ray_address: str | None = setting(
+        None, "The cluster: auto or host:port", shown="a Ray of its own, on this machine"
+    )
+    ray_actors: str | None = setting(
+        None, "Copies of the model: 4, or 2-8", metavar="N", shown="as many as fit",
+        pattern=r"^[1-9]\d*(-[1-9]\d*)?$",
+    )  # fmt: skip
+    ray_cpus: int = setting(1, "Cores of each copy", ge=1)
+    ray_gpus: float = setting(0, "GPUs of each copy", shown="0", metavar="N", ge=0)
+    output: str | None = setting(
+        None, "A file, a folder/ of Parquet, a database's table, s3://… or -", group="Output",
+        short="-o", shown="INPUT.predictions.SUFFIX",
+    )  # fmt: skip
+    overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
+    if_exists: Literal["replace", "append", "fail"] = setting(
+        "replace", "What becomes of a database's table that exists"
+    )
+    partition_by: str | None = setting(
+        None, "Folders of Parquet: a folder for each value of this column", metavar="COLUMN"
+    )
+    all_scores: bool = setting(False, "Also write every label's score")
+    prefix: str = setting("", "Put before the names of the new columns")
+    report: str | None = setting(
+        None, "Write a page about the result, and drift, to this .html", metavar="FILE"
+    )
+
+
+class Route(Declared):
+    """How a model's callers know it; the rest stands in its `model.yaml` under `serve:`."""
+
+    route: str | None = setting(
+        None, "Path that callers post to", pattern=r"^(/[A-Za-z0-9._~:-]+)+$"
+    )
+    input: str | None = setting(
+        None, "Field of their JSON that holds one row, or a list of rows", min_length=1
+    )
+    answer: dict[str, str] | None = setting(
+        None,
+        "What each key of the answer holds: label, score, scores, scores.LABEL, label == LABEL, "
+        "threshold, model, version; of a detector detections, of pictures width and height",
+    )
+
+
+class ServedModel(Route, Running, Pinned):
+    """One model of a server: an entry of `models:`."""
+
+    model: str = setting("", A_MODEL, required=True)
+    name: str | None = setting(
+        None, "What callers know it by", shown="made from the model",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+    )  # fmt: skip
+    features: Names = setting((), "Numbers: their names in the order of the model")
+
+    @property
+    def called(self) -> str:
+        """What callers know the model by: its name, else one made from the reference."""
+        if self.name:
+            return self.name
+        last = self.model.rstrip("/").rpartition("/")[2].partition("@")[0]
+        if self.model.startswith("models:/"):  # of MLflow's registry; what is last is a version
+            last = self.model.removeprefix("models:/").partition("/")[0].partition("@")[0]
+        is_file = last.endswith(_MODEL_SUFFIXES) or Path(self.model).is_file()
+        stem = last.rpartition(".")[0] if is_file and "." in last else last
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-.") or "model"
+
+    @classmethod
+    def before(cls, value: Any) -> Any:
+        """`fraud` stands for {model: fraud}, and `name=path` for {name: name, model: path}."""
+        if not isinstance(value, str):
+            return value
+        name, equals, reference = value.partition("=")
+        return {"name": name, "model": reference} if equals else {"model": value}
+
+
+class ServeSettings(Running):
+    """`mlopsdeploy serve`; how models run is set for all of them or for each."""
+
+    models: tuple[ServedModel, ...] = setting(
+        cast("Any", ("fraud",)), "Built-in name, file or folder, or NAME=it; again for several",
+        group="Model", metavar="MODEL", flag="--model", short="-m", shown="fraud",
+        variables=("MODELS", "MODEL"), offers="model", bench=True, min_length=1,
+    )  # fmt: skip
+    threads: Threads = setting(
+        None, "CPU threads of each worker", shown="its share of the cores", bench=True, ge=1
+    )
+    host: str = setting(
+        "127.0.0.1", "Address to listen at; 0.0.0.0 lets everybody in", group="Server"
+    )
+    port: int = setting(8080, "Port to listen at; 0 is any", metavar="PORT", ge=0, le=65535)
+    workers: int | None = setting(
+        None, "Processes", shown="as many as cores", bench=True, ge=1, le=1024
+    )
+    server: Literal["granian", "gunicorn"] = setting("granian", "HTTP server", bench=True)
+    access_log: bool = setting(False, "Log every request")
+    log_format: Literal["auto", "text", "json"] = setting("auto", "Form of the log")
+    request_threads: int = setting(
+        16, "Requests that a worker reads or waits with at a time", flag=None, ge=1, le=1024
+    )
+    max_body: Size | None = setting(
+        None, "Largest request", shown="4 MiB; 16 MiB for pictures", flag=None, gt=0
+    )
+    header_timeout: Seconds = setting(
+        10.0, "That a caller may take to send its headers", flag=None, gt=0
+    )
+    drain_timeout: Seconds = setting(
+        30.0, "That requests in work have to end at a shutdown", flag=None, gt=0
+    )
+
+    @classmethod
+    def before(cls, value: Any) -> Any:
+        """`models: fraud,sentiment`, as in the environment."""
+        if isinstance(value, dict) and "models" in value:
+            return {**value, "models": units.names(value["models"])}
+        return value
+
+    def running(self, served: ServedModel) -> Running:
+        """How one of the models runs: as is set for it, else as for all."""
+        values = {name: getattr(self, name) for name in Running.declared()}
+        own = {name: getattr(served, name) for name in served.given & values.keys()}
+        return Running(**{**values, **own})
+
+
+class EdgeSettings(Settings, OfRows):
+    """`mlopsdeploy edge`."""
+
+    camera: str = setting(
+        "0", "0, /dev/video0, rtsp://…, a video, a picture or a folder", group="Input", bench=True
+    )
+    lines: str | None = setting(
+        None, "In place of a camera, lines of text or numbers: a file, FIFO, /dev/ttyUSB0 or -",
+        bench=True,
+    )  # fmt: skip
+    limit: int | None = setting(None, "Stop after so many frames or lines", ge=1)
+    realtime: bool = setting(
+        False, "A video at its own speed, as if live; of lines, drop what is late", bench=True
+    )
+    model: str = setting(
+        "detector", A_MODEL, group="Model", short="-m", shown="detector; of lines sentiment",
+        offers="model", bench=True,
+    )  # fmt: skip
+    threshold: float | None = setting(
+        None, "Least score of what is shown; of two labels, the second from it on",
+        metavar="SCORE", shown="the model's", ge=0, le=1,
+    )  # fmt: skip
+    threads: Threads = setting(
+        None, "CPU threads; auto measures and picks", shown="auto", bench=True, ge=1
+    )
+    width: int | None = setting(
+        None, "Pixels, asked of the camera", group="Camera", ge=1, le=100_000
+    )
+    height: int | None = setting(None, "Pixels, asked of the camera", ge=1, le=100_000)
+    fps: int | None = setting(None, "Frames per second, asked of the camera", ge=1, le=1000)
+    stall_seconds: Seconds = setting(
+        3.0, "A camera without a frame for so long is stalled", gt=0, le=3600
+    )
+    follow: bool = setting(
+        False, "Wait for more at the end of a file, as tail -F does", group="Lines"
+    )
+    baud: int | None = setting(None, "Speed of a serial device", shown="as it is set", ge=50)
+    echo: bool = setting(False, "Events also have the line itself")
+    window: bool | None = setting(
+        None, "Show a window", group="Output", shown="where there is a display", off="--no-window"
+    )
+    save: str | None = setting(
+        None, "Write a video with the boxes: .mp4, .mkv, .avi", metavar="FILE"
+    )
+    events: str | None = setting(
+        None, "Write JSON Lines of what was found, and of trouble; of lines also to -",
+        metavar="FILE",
+    )  # fmt: skip
+    snapshots: str | None = setting(
+        None, "Write JPEGs of frames with something on them into this folder", metavar="FOLDER"
+    )
+    snapshot_seconds: Seconds = setting(1.0, "Least time between two snapshots", ge=0)
+    preview: str | None = setting(
+        None, "Show the picture on a page at this port, or host:port", metavar="PORT"
+    )
+    overwrite: bool = setting(False, "Replace outputs that exist, whoever wrote them")
+
+    @classmethod
+    def before(cls, value: Any) -> Any:
+        """The model for lines, unless another is named, is one of text."""
+        if isinstance(value, dict) and value.get("lines") is not None:
+            return {"model": "sentiment", **value}
+        return value
