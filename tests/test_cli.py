@@ -17,7 +17,6 @@ from mlopsdeploy.cli import app
 from mlopsdeploy.cli.commands import all_commands
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings
 
-
 COMMANDS = dict(all_commands(app))
 
 

@@ -37,7 +37,9 @@ def modules():
             yield ".".join(parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("arguments", [["-h"], ["batch", "-h"], ["choose", "-h"], ["models", "inspect", "-h"]])
+@pytest.mark.parametrize(
+    "arguments", [["-h"], ["batch", "-h"], ["choose", "-h"], ["models", "inspect", "-h"]]
+)
 def test_help_loads_only_what_is_allowed(arguments):
     script = HELP.replace("{arguments!r}", repr(["mlopsdeploy", *arguments]))
     done = subprocess.run(

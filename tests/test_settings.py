@@ -1,7 +1,11 @@
+import json
+import pickle
+
 import pytest
 
+from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.settings import BatchSettings, ServeSettings, load
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, load
 
 
 def loaded(file=None, environment=None, **flags):
@@ -34,10 +38,10 @@ def test_a_flag_that_is_not_given_does_not_hide_the_yaml(tmp_path):
     assert settings.prefix == "p_"
 
 
-@pytest.mark.parametrize("said", ["features: [a, b]", "features: a, b"])
-def test_features_as_list_and_as_text(tmp_path, said):
+@pytest.mark.parametrize("text", ["features: [a, b]", "features: a, b"])
+def test_features_as_list_and_as_text(tmp_path, text):
     file = tmp_path / "batch.yaml"
-    file.write_text(said, "utf-8")
+    file.write_text(text, "utf-8")
     assert loaded(file).features == ("a", "b")
     assert loaded(environment={"MLOPSDEPLOY_FEATURES": "c,d"}).features == ("c", "d")
 
@@ -108,8 +112,96 @@ def test_a_wrong_value_is_blamed_on_the_place_that_won(tmp_path):
 
 
 def test_settings_cannot_be_changed_afterwards():
-    with pytest.raises(ValueError, match="frozen"):
-        loaded().limit = 3
+    settings = loaded()
+    with pytest.raises(AttributeError, match="frozen"):
+        settings.limit = 3
+    assert settings.limit is None
+    changed = settings.replace(limit=3)
+    assert (changed.limit, settings.limit) == (3, None)
+    assert (changed.given, settings.given) == ({"limit"}, set())
+
+
+def test_settings_are_compared_by_their_values_and_travel_to_other_processes():
+    first = BatchSettings(limit=3)
+    assert first == BatchSettings(limit="3")
+    assert first != BatchSettings(limit=4)
+    assert first != EdgeSettings(limit=3)
+    assert len({first, BatchSettings(limit=3)}) == 1
+    assert pickle.loads(pickle.dumps(first)) == first
+
+
+def test_as_a_dict_they_are_loaded_again():
+    settings = serving(models=["a", "b=c"], max_body="1MiB")
+    assert ServeSettings(**json.loads(json.dumps(settings.as_dict()))) == settings
+    assert settings.as_dict(only_given=True) == {
+        "models": [{"model": "a"}, {"name": "b", "model": "c"}],
+        "max_body": 1 << 20,
+    }
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "true", "Yes"])
+def test_yes_is_yes_where_yes_or_no_is_asked(tmp_path, word):
+    file = tmp_path / "edge.yaml"
+    file.write_text(f"follow: {word}\nlines: chat.log\n", "utf-8")
+    assert load(EdgeSettings, str(file), {}, {}).follow is True
+
+
+SPELLINGS = [
+    (BatchSettings, "max_flips", "2%", 0.02),
+    (BatchSettings, "max_flips", "0.02", 0.02),
+    (BatchSettings, "commit_seconds", "2min", 120),
+    (BatchSettings, "commit_seconds", "500ms", 0.5),
+    (BatchSettings, "threads", "auto", None),
+    (BatchSettings, "features", "a, b", ("a", "b")),
+    (ServeSettings, "threads", "auto", None),
+    (ServeSettings, "max_body", "2MB", 2_000_000),
+    (ServeSettings, "max_body", "1 MiB", 1 << 20),
+    (ServeSettings, "max_body", "512", 512),
+    (ServeSettings, "drain_timeout", "1h", 3600),
+    (EdgeSettings, "threads", "auto", None),
+    (EdgeSettings, "threads", "3", 3),
+    (EdgeSettings, "stall_seconds", "2", 2),
+    (ChooseSettings, "requests_per_day", "10k", 10_000),
+    (ChooseSettings, "seconds", "2s", 2),
+    (ChooseSettings, "features", "a,b", ("a", "b")),
+]
+
+
+@pytest.mark.parametrize(("settings", "name", "text", "value"), SPELLINGS)
+def test_amounts_are_spelled_alike_in_flags_variables_and_yaml(
+    tmp_path, settings, name, text, value
+):
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"{name}: '{text}'\n", "utf-8")
+    for found in (
+        load(settings, str(file), {}, {}),
+        load(settings, None, {name: text}, {}),
+        load(settings, None, {}, {f"MLOPSDEPLOY_{name.upper()}": text}),
+    ):
+        assert getattr(found, name) == value
+
+
+@pytest.mark.parametrize("name", ["commit_seconds", "max_flips", "threads"])
+def test_amounts_that_are_none_are_one_line(name):
+    with pytest.raises(ConfigError, match=f"^--{name.replace('_', '-')}: 'lots': "):
+        loaded(**{name: "lots"})
+
+
+def test_the_variable_of_the_model_is_every_strategys():
+    environment = {"MLOPSDEPLOY_MODEL": "churn.onnx"}
+    assert loaded(environment=environment).model == "churn.onnx"
+    assert load(EdgeSettings, None, {}, environment).model == "churn.onnx"
+    assert load(ChooseSettings, None, {}, environment).model == "churn.onnx"
+    assert [one.model for one in serving(environment=environment).models] == ["churn.onnx"]
+    environment["MLOPSDEPLOY_MODELS"] = "a,b"
+    assert [one.model for one in serving(environment=environment).models] == ["a", "b"]
+    assert [one.model for one in serving(environment=environment, models=["c"]).models] == ["c"]
+
+
+def test_the_model_for_lines_is_one_of_text():
+    assert EdgeSettings().model == "detector"
+    assert EdgeSettings(lines="chat.log").model == "sentiment"
+    assert EdgeSettings(lines="chat.log", model="mine").model == "mine"
 
 
 # ---------------------------------------------------------------- serve
@@ -171,7 +263,7 @@ def test_served_models_as_flags_environment_and_yaml(tmp_path):
     assert [one.called for one in serving(file, models=["flag"]).models] == ["flag"]
 
 
-def test_how_a_model_runs_is_said_for_all_or_for_one(tmp_path):
+def test_how_a_model_runs_is_set_for_all_or_for_one(tmp_path):
     file = tmp_path / "serve.yaml"
     file.write_text(
         "threshold: 0.3\nruntime: onnxruntime\nmodels:\n- a\n- {model: b, threshold: 0.9}\n"
@@ -184,11 +276,6 @@ def test_how_a_model_runs_is_said_for_all_or_for_one(tmp_path):
     assert [one.runtime for one in runs] == ["onnxruntime", "onnxruntime", "auto"]
     assert [one.trust_model for one in runs] == [False, False, True]
     assert {one.threads for one in runs} == {2}
-
-
-@pytest.mark.parametrize(("said", "size"), [("2MB", 2_000_000), ("1MiB", 1 << 20), ("512", 512)])
-def test_a_size_in_words(said, size):
-    assert serving(environment={"MLOPSDEPLOY_MAX_BODY": said}).max_body == size
 
 
 @pytest.mark.parametrize(
@@ -214,7 +301,12 @@ def test_a_size_in_words(said, size):
         ("models: [{model: x, input: ''}]", ["models[0].input: ''"]),
         ("models: [{model: x, answer: [label]}]", ["models[0].answer: ['label']"]),
         ("models: [{model: x, answer: {a: 1}}]", ["models[0].answer.a: 1"]),
-        ("models: [a, {model: x, answr: {}}]", ["models[1].answr: there is no such key"]),
+        (
+            "models: [a, {model: x, answr: {}}]",
+            ["models[1]: unknown key 'answr'", "mean 'answer'?"],
+        ),
+        ("models: [{model: x, rout: /x}]", ["models[0]: unknown key 'rout'", "'route'?"]),
+        ("models: [{model: x, qqqq: 1}]", ["models[0]: unknown key 'qqqq'; there are: ", "route"]),
         ("models: ['a b=c']", ["models[0].name: 'a b'"]),
     ],
 )

@@ -6,7 +6,6 @@ HTTP and the server leave to any application.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from typing import Any

@@ -13,7 +13,9 @@ bench = Group("bench", help="Measure how fast, and why not faster.", no_args_is_
 class Json(Options):
     """How a report comes."""
 
-    json: bool = setting(False, "Print it as JSON on standard output", group="Output")
+    as_json: bool = setting(
+        False, "Print it as JSON on standard output", flag="--json", group="Output"
+    )
 
 
 class Batch(Json):
@@ -35,8 +37,10 @@ class Serve(Json):
 class Edge(Json):
     """`bench edge`."""
 
-    events: bool = setting(False, "Lines of what is found are part of it", group="Pipeline")
-    save: bool = setting(False, "So is a video with the boxes")
+    with_events: bool = setting(
+        False, "Lines of what is found are part of it", group="Pipeline", flag="--events"
+    )
+    with_save: bool = setting(False, "So is a video with the boxes", flag="--save")
     seconds: Seconds = setting(3.0, "That the pipeline runs", group="Run", ge=0.1, le=3600)
 
 
@@ -51,7 +55,7 @@ def bench_batch(settings: BatchSettings, options: Batch) -> None:
     except ModuleNotFoundError as error:
         import_failed("batch", error)
     found = batch.bench_batch(settings, seconds=options.seconds, precisions=options.precisions)
-    report(found, batch.show, options.json)
+    report(found, batch.show, options.as_json)
 
 
 @command(
@@ -65,7 +69,7 @@ def bench_serve(settings: ServeSettings, options: Serve) -> None:
     except ModuleNotFoundError as error:
         import_failed("serve", error)
     found = serve.bench_serve(settings, row=options.row, seconds=options.seconds)
-    report(found, serve.show, options.json)
+    report(found, serve.show, options.as_json)
 
 
 @command(
@@ -74,7 +78,7 @@ def bench_serve(settings: ServeSettings, options: Serve) -> None:
 )  # fmt: skip
 def bench_edge(settings: EdgeSettings, options: Edge) -> None:
     """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
-    outputs = [name for name in ("events", "save") if getattr(options, name)]
+    outputs = ["events"] * options.with_events + ["save"] * options.with_save
     try:
         if settings.lines is None:
             from mlopsdeploy.bench import edge
@@ -84,9 +88,9 @@ def bench_edge(settings: EdgeSettings, options: Edge) -> None:
         import_failed("edge", error)
     if settings.lines is None:
         found = edge.bench_edge(settings, outputs=outputs, seconds=options.seconds)
-        report(found, edge.show, options.json)
+        report(found, edge.show, options.as_json)
         return
     if outputs:
         raise ConfigError(f"--{outputs[0]} is for a camera; lines are always written")
     found = edge_lines.bench_lines(settings, seconds=options.seconds)
-    report(found, edge_lines.show, options.json)
+    report(found, edge_lines.show, options.as_json)

@@ -75,7 +75,9 @@ class Command(click.Command):
         for heading in _HEADINGS:
             if heading in found:
                 with formatter.section(heading):
-                    rows = [(flag.ljust(width), text) for flag, text in found[heading]]
+                    rows = [
+                        (flag.ljust(width), text.removesuffix(".")) for flag, text in found[heading]
+                    ]
                     formatter.write_dl(rows, col_max=WIDEST)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -181,9 +183,10 @@ def _parameter(one: Setting) -> click.Parameter:
     if one.shown_default:
         help_ += f"  [default: {one.shown_default}]"
     if one.positional:
+        metavar = one.kind.metavar if one.required else f"[{one.kind.metavar}]"
         return _Argument(
             [one.name], required=one.required, nargs=-1 if one.several else 1, default=None,
-            metavar=one.kind.metavar, shell_complete=completion.of(one),
+            metavar=metavar + "..." * one.several, shell_complete=completion.of(one),
             described=help_,
         )  # fmt: skip
     flag = f"{one.spelled}/{one.off}" if one.off else one.spelled

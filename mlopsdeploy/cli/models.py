@@ -17,7 +17,7 @@ models = Group("models", help="Look at models, and make them ready.", no_args_is
 class Json(Options):
     """How a report comes."""
 
-    json: bool = setting(False, "Print it as JSON on standard output")
+    as_json: bool = setting(False, "Print it as JSON on standard output", flag="--json")
 
 
 class OneModel(Json):
@@ -116,7 +116,7 @@ def models_list(options: List) -> None:
     """Show the models that are here."""
     from mlopsdeploy.models import catalogue
 
-    report(catalogue.list_models(cache=options.cache), catalogue.show_list, options.json)
+    report(catalogue.list_models(cache=options.cache), catalogue.show_list, options.as_json)
 
 
 @command("prune", Prune, group=models, examples="mlopsdeploy models prune --unused-for 30d")
@@ -128,7 +128,7 @@ def models_prune(options: Prune) -> None:
         options.keys, unused_for=options.unused_for, max_size=options.max_size,
         pretend=options.dry_run,
     )  # fmt: skip
-    report(found, catalogue.show_prune, options.json)
+    report(found, catalogue.show_prune, options.as_json)
 
 
 @command("inspect", Inspect, group=models, examples="mlopsdeploy models inspect fraud")
@@ -140,7 +140,7 @@ def models_inspect(options: Inspect) -> None:
         options.model, runtime=options.runtime, speed=options.speed,
         all_runtimes=options.all_runtimes, log=log,
     )  # fmt: skip
-    report(found, inspect.show, options.json)
+    report(found, inspect.show, options.as_json)
 
 
 @command(
@@ -155,7 +155,7 @@ def models_compile(options: Compile) -> None:
         options.model, to=options.to, output=options.output, trust_model=options.trust_model,
         log=log,
     )  # fmt: skip
-    report(found, convert.show_compiled, options.json)
+    report(found, convert.show_compiled, options.as_json)
 
 
 @command(
@@ -170,13 +170,12 @@ def models_quantise(options: Quantise) -> None:
         options.model, data=options.data, text_column=options.text_column,
         max_flips=options.max_flips, output=options.output, log=log,
     )  # fmt: skip
-    report(found, quantise.show_quantised, options.json)
+    report(found, quantise.show_quantised, options.as_json)
 
 
 @command(
     "compare", Compare, group=models,
-    examples="mlopsdeploy models compare sentiment my-model --data reviews.csv "
-    "--label-column label",
+    examples="mlopsdeploy models compare sentiment mine --data r.csv --label-column stars",
 )  # fmt: skip
 def models_compare(options: Compare) -> None:
     """Run two models on the same rows: where they differ, and who is right."""
@@ -187,7 +186,7 @@ def models_compare(options: Compare) -> None:
         label_column=options.label_column, limit=options.limit, runtime=options.runtime,
         precision=options.precision, log=log,
     )  # fmt: skip
-    report(found, comparison.show_comparison, options.json)
+    report(found, comparison.show_comparison, options.as_json)
 
 
 @command("verify", Verify, group=models, examples="mlopsdeploy models verify sentiment")
@@ -198,6 +197,6 @@ def models_verify(options: Verify) -> None:
     found = verify.verify_model(
         options.model, all_runtimes=options.all_runtimes, trust_model=options.trust_model, log=log
     )
-    report(found, verify.show_verified, options.json)
+    report(found, verify.show_verified, options.as_json)
     if not found["ok"]:
         raise click.exceptions.Exit(1)

@@ -23,7 +23,7 @@ class Package(Options):
         "deploy", "Folder to write: a new one, or one written before", metavar="FOLDER", short="-o"
     )
     overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
-    json: bool = setting(False, "Print the report as JSON on standard output")
+    as_json: bool = setting(False, "Print the report as JSON on standard output", flag="--json")
 
 
 class Measured(Package):
@@ -97,5 +97,5 @@ def _package(
         strategy, options.to, output=options.output, config=options.config, model=options.model,
         name=options.name, image=options.image, measured=measured,
     )  # fmt: skip
-    if options.json:
+    if options.as_json:
         print_json(found)

@@ -16,7 +16,9 @@ from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSett
 class Summary(Options):
     """How a run ends."""
 
-    json: bool = setting(False, "Print the summary as JSON on standard output", group="Output")
+    as_json: bool = setting(
+        False, "Print the summary as JSON on standard output", flag="--json", group="Output"
+    )
 
 
 class Answers(Options):
@@ -25,7 +27,9 @@ class Answers(Options):
     yes: bool = setting(
         False, "Ask nothing: defaults for what is not given", group="Output", short="-y"
     )
-    json: bool = setting(False, "Print it as JSON on standard output; asks nothing")
+    as_json: bool = setting(
+        False, "Print it as JSON on standard output; asks nothing", flag="--json"
+    )
 
 
 # Extra arguments are allowed so that a pattern which the shell has spread out gets its own message.
@@ -50,7 +54,7 @@ def batch(settings: BatchSettings, summary: Summary) -> None:
         )
     if settings.input is None:
         raise ConfigError("no input: name a file, as in 'mlopsdeploy batch reviews.csv'")
-    if summary.json and settings.output == "-":
+    if summary.as_json and settings.output == "-":
         raise ConfigError("--json and --output -: both want standard output; use one of them")
     if settings.schedule and settings.input == "-":
         raise ConfigError("--schedule: standard input can be read only once; name a file")
@@ -64,7 +68,7 @@ def batch(settings: BatchSettings, summary: Summary) -> None:
         found = command.run_batch(settings)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)
-    if summary.json:
+    if summary.as_json:
         print_json(found)
 
 
@@ -98,7 +102,7 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
     q in it, or Ctrl-C, ends. Each line of --lines gets a label and a score, on the terminal or as
     JSON.
     """
-    if summary.json and settings.lines is not None and settings.events in (None, "-"):
+    if summary.as_json and settings.lines is not None and settings.events in (None, "-"):
         raise ConfigError("--json: answers go to standard output too; name a file with --events")
     from mlopsdeploy.edge import command
 
@@ -107,7 +111,7 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
     except ModuleNotFoundError as error:
         import_failed("edge", error)
     found, code = run(settings)
-    if summary.json:
+    if summary.as_json:
         print_json(found)
     sys.exit(code)
 
@@ -115,7 +119,7 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
 @commands.command(
     "choose", ChooseSettings, Answers,
     examples="mlopsdeploy choose\n"
-    "mlopsdeploy choose --model fraud --sample transactions.csv --response-time 200ms --yes",
+    "mlopsdeploy choose --model fraud --sample rows.csv --response-time 200ms",
 )  # fmt: skip
 def choose(settings: ChooseSettings, answers: Answers) -> None:
     """Say which fits: batch, serve or edge.
@@ -127,9 +131,9 @@ def choose(settings: ChooseSettings, answers: Answers) -> None:
 
     try:
         found = command.run_choose(
-            settings, ask=not (answers.yes or answers.json), quiet=answers.json
+            settings, ask=not (answers.yes or answers.as_json), quiet=answers.as_json
         )
-        if answers.json:
+        if answers.as_json:
             print_json(found)
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)

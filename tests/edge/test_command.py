@@ -24,7 +24,7 @@ def flags():
 
 def test_flags_and_settings_are_the_same_set():
     given = flags()
-    assert set(given) - {"config", "json", "help"} == set(EdgeSettings.declared())
+    assert set(given) - {"config", "as_json", "help"} == set(EdgeSettings.declared())
     for name in EdgeSettings.declared():
         assert given[name].default is None, "the default stands in settings.py alone"
         assert "--" + name.replace("_", "-") in given[name].opts
