@@ -202,7 +202,7 @@ def _parameter(one: Setting) -> click.Parameter:
 
 def _config() -> click.Parameter:
     return _Option(
-        ["config", "-c", "--config"], type=str, metavar="FILE", heading=_HEADINGS[-1],
+        ["config", "-c", "--config"], type=str, default=None, metavar="FILE", heading=_HEADINGS[-1],
         help="YAML file with any of these settings", shell_complete=completion.config,
     )  # fmt: skip
 
