@@ -73,6 +73,7 @@ def test_an_empty_file_says_nothing(tmp_path):
         ("limit: [1]", ["limit", "[1]"]),
         ("- a\n- b", ["expected 'key: value' lines"]),
         ("a: [", ["not YAML"]),
+        ("limit: 1\nlimit: 2", [", line 2: the key 'limit' stands there twice"]),
         ("just words", ["expected 'key: value' lines"]),
     ],
 )
@@ -82,7 +83,7 @@ def test_what_is_wrong_in_a_yaml_file(tmp_path, text, words):
     with pytest.raises(ConfigError) as raised:
         loaded(file)
     message = str(raised.value)
-    assert message.startswith(f"{file}: ")
+    assert message.startswith((f"{file}: ", f"{file}, line "))
     assert "\n" not in message
     for word in words:
         assert word in message
@@ -91,7 +92,7 @@ def test_what_is_wrong_in_a_yaml_file(tmp_path, text, words):
 def test_a_yaml_file_that_is_not_text(tmp_path):
     file = tmp_path / "batch.yaml"
     file.write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(ConfigError, match="not YAML"):
+    with pytest.raises(ConfigError, match="not UTF-8"):
         loaded(file)
 
 
@@ -196,6 +197,14 @@ def test_the_variable_of_the_model_is_every_strategys():
     environment["MLOPSDEPLOY_MODELS"] = "a,b"
     assert [one.model for one in serving(environment=environment).models] == ["a", "b"]
     assert [one.model for one in serving(environment=environment, models=["c"]).models] == ["c"]
+
+
+def test_numbers_in_yaml_are_text_where_text_is_wanted(tmp_path):
+    file = tmp_path / "batch.yaml"
+    file.write_text("max_errors: 100\nprefix: 1.10\nfeatures: [1, 2.50, no]\n", "utf-8")
+    settings = loaded(file)
+    assert (settings.max_errors, settings.prefix) == ("100", "1.10")
+    assert settings.features == ("1", "2.50", "no")
 
 
 def test_the_model_for_lines_is_one_of_text():

@@ -1,4 +1,4 @@
-"""Amounts and proofs in reports of models, and amounts in flags."""
+"""Amounts and proofs in reports of models."""
 
 from __future__ import annotations
 

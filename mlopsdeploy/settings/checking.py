@@ -18,6 +18,8 @@ from pydantic import (
 )
 from pydantic_core import core_schema
 
+from mlopsdeploy.core.yaml_files import text_of
+from mlopsdeploy.settings import units
 from mlopsdeploy.settings.declaring import Options, Setting, SettingError
 
 _MODELS: dict[type[Options], type[BaseModel]] = {}
@@ -86,7 +88,8 @@ def _annotation(one: Setting) -> Any:
     found = Annotated[one.annotation, Field(**bounds)] if bounds else one.annotation
     if one.check is not None:
         found = Annotated[found, AfterValidator(_with_others(one.check))]
-    parse = one.kind.parse or (_text if one.type is str else None)
+    parse = _texts if one.kind.parse is units.names else one.kind.parse
+    parse = parse or (text_of if one.type is str else None)
     return Annotated[found, BeforeValidator(parse)] if parse else found
 
 
@@ -98,9 +101,10 @@ def _data(info: ValidationInfo) -> Mapping[str, Any]:
     return info.data
 
 
-def _text(value: Any) -> Any:
-    """In YAML `camera: 0` and `max_errors: 100` are numbers."""
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+def _texts(value: Any) -> Any:
+    """`a,b`, or a list, in which YAML may have numbers."""
+    value = units.names(value)
+    return [text_of(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _unknown(settings: type[Options], path: tuple[int | str, ...]) -> str:

@@ -36,7 +36,11 @@ def load(
             says in which of the places.
     """
     known = settings.declared()
-    values = _read(file) if file else {}
+    values: dict[str, Any] = {}
+    if file:
+        from mlopsdeploy.core.yaml_files import read_yaml  # flags alone need no YAML
+
+        values = read_yaml(file, ConfigError)
     for key in values:
         if key not in known:
             from mlopsdeploy.settings.checking import did_you_mean
@@ -83,23 +87,3 @@ def _quoted(value: object) -> str:
     """Numbers as they are, whether text or not."""
     is_number = isinstance(value, str) and re.fullmatch(r"-?\d+(\.\d+)?", value)
     return str(value) if is_number else repr(value)
-
-
-def _read(file: str) -> dict[str, Any]:
-    from pathlib import Path
-
-    import yaml  # settings that come from flags alone need none
-
-    try:
-        value = yaml.safe_load(Path(file).read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{file}: no such file") from error
-    except OSError as error:
-        raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: not YAML ({' '.join(str(error).split())[:160]})") from error
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ConfigError(f"{file}: expected 'key: value' lines")
-    return value
