@@ -13,22 +13,8 @@ import cv2
 import pytest
 import yaml
 
-from mlopsdeploy.cli import app
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings, load
-
-
-def flags():
-    return {parameter.name: parameter for parameter in app.commands["edge"].params}
-
-
-def test_flags_and_settings_are_the_same_set():
-    given = flags()
-    assert set(given) - {"config", "as_json", "help"} == set(EdgeSettings.declared())
-    for name in EdgeSettings.declared():
-        assert given[name].default is None, "the default stands in settings.py alone"
-        assert "--" + name.replace("_", "-") in given[name].opts
-        assert given[name].help
 
 
 def test_the_config_shows_every_setting(repository):
