@@ -30,8 +30,9 @@ from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.app import App, create_app
-from mlopsdeploy.serve.endpoint import JSON, Predict, PredictPictures
+from mlopsdeploy.serve.endpoint import Predict, PredictPictures
 from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.messages import JSON
 from mlopsdeploy.serve.pictures import decode_all, with_sizes
 from mlopsdeploy.settings import ServeSettings
 

@@ -36,7 +36,7 @@ class Answers:
             all objects of a picture with its size.
 
     Raises:
-        ConfigError: the template asks for what the model does not give.
+        ConfigError: the template asks for what the model does not output.
     """
 
     def __init__(self, model: Model, name: str, template: Mapping[str, str] | None = None) -> None:
@@ -51,7 +51,7 @@ class Answers:
             "model": name,
             "version": model.version,
         }
-        self._parts = [(key, self._part(key, said)) for key, said in template.items()]
+        self._parts = [(key, self._part(key, value)) for key, value in template.items()]
         self._shared = {key: self._facts[key] for key in ("model", "version")}
 
     def one(self, predictions: Columns, row: int = 0) -> dict[str, Any]:
@@ -64,16 +64,16 @@ class Answers:
 
     def schema(self, key: str) -> dict[str, Any]:
         """JSON Schema of one part of an answer."""
-        said = self.template[key]
-        if "==" in said:
+        value = self.template[key]
+        if "==" in value:
             return {"type": "boolean"}
-        if said in ("model", "version"):
+        if value in ("model", "version"):
             return {"type": "string"}
-        if said == "threshold":
+        if value == "threshold":
             return {"type": ["number", "null"]}
-        if said == "detections":
+        if value == "detections":
             return _detections_schema()
-        column, _, label = said.partition(".")
+        column, _, label = value.partition(".")
         number = {"type": "number"}
         if column == "scores" and not label and self.labels:
             properties = dict.fromkeys(self.labels, number)
@@ -85,14 +85,14 @@ class Answers:
             schema = {"type": "array", "items": schema}
         return schema
 
-    def _part(self, key: str, said: str) -> Part:
-        left, equals, right = (word.strip() for word in said.partition("=="))
+    def _part(self, key: str, value: str) -> Part:
+        left, equals, right = (word.strip() for word in value.partition("=="))
         if equals and left == "label":
             self._place(key, right)
             if self._detects:  # whether any object is one
                 return lambda predictions, row: right in predictions["label"][row].tolist()
             return lambda predictions, row: predictions["label"][row] == right
-        if said == "detections" and self._detects:
+        if value == "detections" and self._detects:
             return _detections
         if not equals and left in self._facts:
             fact = self._facts[left]
@@ -102,7 +102,7 @@ class Answers:
             words = (*WORDS, *(("detections",) if self._detects else ()), *self._outputs)
             near = difflib.get_close_matches(left, words, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
-            raise ConfigError(f"answer: {key}: {said!r} is nothing that the model gives; {hint}")
+            raise ConfigError(f"answer: {key}: {value!r} is nothing that the model outputs; {hint}")
         if label and column == "scores":
             place = self._place(key, label)
             return lambda predictions, row: _short(predictions["scores"][row, place])

@@ -27,21 +27,19 @@ from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
-from mlopsdeploy.serve.endpoint import (
+from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
+from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.messages import (
     Answer,
-    Endpoint,
     Environ,
-    Predict,
-    PredictPictures,
-    Served,
+    Problem,
+    flask_response,
+    json_response,
     problem_answer,
     server_fault,
 )
-from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances
-from mlopsdeploy.serve.problems import Problem
-from mlopsdeploy.serve.responses import flask_response, json_response
 from mlopsdeploy.settings import (
     MAX_BODY,
     MAX_BODY_OF_PICTURES,
@@ -88,9 +86,9 @@ class App(Flask):
     ) -> Iterable[bytes]:
         """Every request comes in here and gets its id here."""
         started = perf_counter()
-        said = environ.get("HTTP_X_REQUEST_ID")
-        if said is not None and _ID.fullmatch(said):
-            request_id = said
+        requested = environ.get("HTTP_X_REQUEST_ID")
+        if requested is not None and _ID.fullmatch(requested):
+            request_id = requested
         else:
             request_id = f"{self._id_prefix}-{next(self._ids):x}"
         environ["mlopsdeploy.request_id"] = request_id

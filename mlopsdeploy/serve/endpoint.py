@@ -9,19 +9,29 @@ from __future__ import annotations
 
 import logging
 import queue
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import isnan
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import RowError
-from mlopsdeploy.serve import problems
 from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.messages import (
+    JSON,
+    Answer,
+    Environ,
+    Problem,
+    expect_json,
+    is_json,
+    problem_answer,
+    read_body,
+    server_fault,
+)
 from mlopsdeploy.serve.metrics import ModelMetrics
 from mlopsdeploy.serve.pictures import (
     FORM,
@@ -31,24 +41,8 @@ from mlopsdeploy.serve.pictures import (
     from_form,
     with_sizes,
 )
-from mlopsdeploy.serve.problems import Problem
 
-JSON = "application/json"
-_DISCARDED = 32 * 1024 * 1024  # bytes of a body that is too long, read so that its sender goes on
 log = logging.getLogger("mlopsdeploy.serve")
-
-Environ = Mapping[str, Any]
-
-
-class Answer(NamedTuple):
-    """A response before it is one."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
-    rows: int = 0
-    """How many were predicted."""
 
 
 class Served:
@@ -180,8 +174,9 @@ class PredictPictures(Predict):
 
     def example(self) -> str | None:
         """The picture that the model's author gave, as a data URL; see `models.files`."""
-        said = self.served.model.said.get("example")
-        return said if isinstance(said, str) and said.startswith("data:image/") else None
+        example = self.served.model.said.get("example")
+        is_picture = isinstance(example, str) and example.startswith("data:image/")
+        return example if is_picture else None
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
@@ -210,74 +205,3 @@ class PredictPictures(Predict):
         columns, single = self.instances.decode(read_body(environ, self.max_body))
         pictures = columns["image"].tolist()
         return pictures, single, self.instances.places(len(pictures), single=single)
-
-
-def is_json(kind: str) -> bool:
-    """Whether a media type, in lower case and without parameters, is JSON."""
-    return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
-
-
-def expect_json(environ: Environ) -> None:
-    """Refuses other content types.
-
-    Raises:
-        Problem: 415.
-    """
-    content_type = environ.get("CONTENT_TYPE", "")
-    if content_type == JSON:
-        return
-    kind = content_type.partition(";")[0].strip().lower()
-    if not is_json(kind):
-        raise Problem(415, "not-json", "send JSON, with the header Content-Type: application/json")
-
-
-def read_body(environ: Environ, limit: int) -> bytes:
-    """The whole body.
-
-    Raises:
-        Problem: 413 where it is longer than `limit` bytes, 415 where it is compressed, 400 and 411
-            where its length is no number or can't be known.
-    """
-    coding = environ.get("HTTP_CONTENT_ENCODING")
-    if coding and coding.lower() != "identity":
-        detail = "send the body as it is, without Content-Encoding"
-        raise Problem(415, "encoded", detail, headers=(("Accept-Encoding", "identity"),))
-    said = environ.get("CONTENT_LENGTH")
-    if said and not (said.isascii() and said.isdigit()):
-        raise Problem(400, "bad-length", "the header Content-Length is not a number")
-    length = int(said) if said else None
-    if length is not None and length > limit:
-        raise _too_long(limit, environ, length)
-    if length is None and environ.get("HTTP_TRANSFER_ENCODING") is None:
-        return b""
-    if length is None and not environ.get("wsgi.input_terminated"):
-        raise Problem(411, "no-length", "send the header Content-Length")
-    body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
-    if len(body) > limit:
-        raise _too_long(limit, environ)
-    if length is not None and len(body) < length:
-        raise Problem(400, "cut-off", "the body ended before its Content-Length")
-    return body
-
-
-def problem_answer(problem: Problem, request_id: str, *, error: bool = False) -> Answer:
-    """A problem as an answer."""
-    body = problem.body(request_id, error=error)
-    return Answer(problem.status, problems.CONTENT_TYPE, body, problem.headers)
-
-
-def server_fault() -> Problem:
-    """Our own mistake: says nothing of what happened; the log does, under the request's id."""
-    return Problem(500, "server-fault", "the server failed; its log has the reason")
-
-
-def _too_long(limit: int, environ: Environ, length: int | None = None) -> Problem:
-    """A refusal that arrives: many clients read no answer before their whole body is sent."""
-    left = _DISCARDED
-    while left > 0 and (length is None or length <= _DISCARDED):
-        read = len(environ["wsgi.input"].read(min(left, 65536)))
-        if not read:
-            break
-        left -= read
-    detail = f"the body may have at most {limit:,} bytes; the server's max_body says so"
-    return Problem(413, "too-long", detail, headers=(("Connection", "close"),))

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
-from mlopsdeploy.serve.problems import Problem
+from mlopsdeploy.serve.messages import Problem
 
 _EXPECTED = re.compile(r"Expected `.*`, got `(?P<got>\w+)`(?: - at `\$(?P<path>.*)`)?")
 _MISSING = re.compile(r"Object missing required field `(?P<name>.*?)`(?: - at `\$(?P<path>.*)`)?$")

@@ -21,10 +21,9 @@ from flask import Flask, Response, request
 
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, objects
-from mlopsdeploy.serve.endpoint import JSON, Answer, Endpoint, Environ, Served, read_body
+from mlopsdeploy.serve.endpoint import Endpoint, Served
+from mlopsdeploy.serve.messages import JSON, Answer, Environ, Problem, json_response, read_body
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
-from mlopsdeploy.serve.problems import Problem
-from mlopsdeploy.serve.responses import json_response
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -288,14 +287,14 @@ def _explained(message: str) -> Problem:
     return Problem(400, "wrong-type", detail, place)
 
 
-def _split(body: bytes, said: str | None) -> tuple[bytes, memoryview]:
+def _split(body: bytes, length_header: str | None) -> tuple[bytes, memoryview]:
     """The JSON and the bytes behind it."""
-    if said is None:
+    if length_header is None:
         return body, memoryview(b"")
-    if not said.isascii() or not said.isdigit() or int(said) > len(body):
+    if not length_header.isascii() or not length_header.isdigit() or int(length_header) > len(body):
         detail = f"the header {_HEADER_LENGTH} is not a length within the body"
         raise Problem(400, "bad-length", detail)
-    length = int(said)
+    length = int(length_header)
     return body[:length], memoryview(body)[length:]
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document: what the server takes and gives, from the models' own fields."""
+"""The OpenAPI 3.1 document: requests and responses, from the models' own fields."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Field
-from mlopsdeploy.serve import problems
-from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
+from mlopsdeploy.serve.endpoint import Endpoint, Predict, Served
 from mlopsdeploy.serve.instances import Instances
+from mlopsdeploy.serve.messages import JSON, PROBLEM_JSON
 from mlopsdeploy.serve.open_inference import DATATYPES, FILES, Infer, accepted_datatypes
 from mlopsdeploy.serve.pictures import FORM, TYPES
 
@@ -150,14 +150,14 @@ def _predict(endpoint: Predict) -> Schema:
         "summary": f"Predictions of {endpoint.served.name}.",
         "requestBody": {"required": True, "content": {JSON: media, **_files(instances)}},
         "responses": {
-            "200": _gives("One object for one row, a list for a list.", {"anyOf": [one, many]}),
+            "200": _response("One object for one row, a list for a list.", {"anyOf": [one, many]}),
             **_refusals(*_REFUSALS),
         },
     }
 
 
 def _files(instances: Instances) -> Schema:
-    """Bodies beside JSON: a picture itself, and a form with one."""
+    """Bodies other than JSON: a picture itself, and a form with one."""
     if instances.kind != "pictures":
         return {}
     form = {"type": "object", "minProperties": 1, "additionalProperties": _FILE}
@@ -202,7 +202,7 @@ def _open_inference(endpoints: Mapping[str, Endpoint], names: list[str]) -> dict
                     }
                 },
                 "responses": {
-                    "200": _gives(
+                    "200": _response(
                         "All models.",
                         {
                             "type": "array",
@@ -324,16 +324,16 @@ def _operations() -> dict[str, Schema]:
 def _get(
     summary: str, schema: Schema, *refusals: int, media: str = JSON, **more: Any
 ) -> dict[str, Schema]:
-    responses = {"200": _gives(summary, schema, media), **_refusals(*refusals)}
+    responses = {"200": _response(summary, schema, media), **_refusals(*refusals)}
     return {"get": {"summary": summary, **more, "responses": responses}}
 
 
-def _gives(description: str, schema: Schema, media: str = JSON) -> Schema:
+def _response(description: str, schema: Schema, media: str = JSON) -> Schema:
     return {"description": description, "content": {media: {"schema": schema}}}
 
 
 def _refusals(*codes: int) -> Schema:
-    content = {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    content = {PROBLEM_JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}}
     details = {404: "There is no such model.", **_REFUSALS}
     return {str(code): {"description": details[code], "content": content} for code in codes}
 

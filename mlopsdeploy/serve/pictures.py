@@ -20,7 +20,7 @@ from werkzeug.sansio.multipart import Data, Epilogue, File, MultipartDecoder, Ne
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.images import MAX_PIXELS, decode
 from mlopsdeploy.serve.instances import Instances, depth_of
-from mlopsdeploy.serve.problems import Problem
+from mlopsdeploy.serve.messages import Problem
 
 TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 FORM = "multipart/form-data"

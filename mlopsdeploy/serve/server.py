@@ -64,8 +64,8 @@ def run(settings: ServeSettings) -> None:
         finally:
             failure = folder / _FAILURE
             if failure.exists():
-                code, _, said = failure.read_text("utf-8").partition(" ")
-                raise (ModelError if code == "2" else MlopsDeployError)(said)
+                code, _, message = failure.read_text("utf-8").partition(" ")
+                raise (ModelError if code == "2" else MlopsDeployError)(message)
 
 
 def load_models(settings: ServeSettings) -> dict[str, Model]:
@@ -106,11 +106,11 @@ def load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[...
             warm_up(model)
     except Exception as error:  # whatever it is, the parent must know
         if isinstance(error, MlopsDeployError):
-            said = f"{error.exit_code} {error}"
+            message = f"{error.exit_code} {error}"
         else:
             log.exception("a worker could not start")
-            said = "1 a worker could not start; the log has the reason"
-        (folder / _FAILURE).write_text(said, "utf-8")
+            message = "1 a worker could not start; the log has the reason"
+        (folder / _FAILURE).write_text(message, "utf-8")
         # The parent would take it for a crash if this worker did not wait to be ended.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
         os.kill(parent, signal.SIGTERM)
@@ -253,11 +253,11 @@ def _in_granian(load: Callable[[], Any], folder: Path) -> Any:
     os.setpgid(0, 0)  # Ctrl-C reaches the terminal's group: the parent, which drains the workers
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the parent's handler until now
     app = load()
-    threading.Thread(target=_hear_again, args=(folder,), daemon=True).start()
+    threading.Thread(target=_repeat_signal, args=(folder,), daemon=True).start()
     return app
 
 
-def _hear_again(folder: Path) -> None:
+def _repeat_signal(folder: Path) -> None:
     """Granian loses a signal that comes just before it serves.
 
     It is sent again once, and only in that case: a worker that gets a third one hangs.
@@ -277,7 +277,7 @@ def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
     class Application(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            said = {
+            config = {
                 "bind": f"{host}:{settings.port}",
                 "workers": worker_count(settings),
                 "threads": settings.request_threads,
@@ -289,7 +289,7 @@ def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
                 "control_socket_disable": True,
                 "on_exit": lambda _: log.info("stopped"),
             }
-            for name, value in said.items():
+            for name, value in config.items():
                 if name in self.cfg.settings:  # older ones have no control socket
                     self.cfg.set(name, value)
 

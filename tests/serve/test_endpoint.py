@@ -11,9 +11,9 @@ import pytest
 
 from mlopsdeploy.errors import RowError
 from mlopsdeploy.serve.app import create_app
-from mlopsdeploy.serve.endpoint import Served, expect_json, read_body
+from mlopsdeploy.serve.endpoint import Served
+from mlopsdeploy.serve.messages import Problem, expect_json, read_body
 from mlopsdeploy.serve.metrics import Metrics
-from mlopsdeploy.serve.problems import Problem
 
 LIMIT = 100
 

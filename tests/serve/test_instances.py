@@ -8,7 +8,7 @@ import pytest
 
 from mlopsdeploy.columns import Field
 from mlopsdeploy.serve.instances import Instances
-from mlopsdeploy.serve.problems import Problem
+from mlopsdeploy.serve.messages import Problem
 
 
 @dataclass

@@ -165,14 +165,14 @@ def test_templates_of_detectors(client, finder, image):
 @pytest.mark.parametrize("said", ["detection", "scores", "score.red"])
 def test_templates_that_ask_a_detector_for_what_it_does_not_give(finder, said):
     models = [{"model": "x", "name": "finder", "answer": {"a": said}}]
-    with pytest.raises(ConfigError, match="answer: a: .*is nothing that the model gives"):
+    with pytest.raises(ConfigError, match="answer: a: .*is nothing that the model outputs"):
         create_app({"finder": finder}, ServeSettings(models=models))
 
 
 def test_detections_are_of_detectors_only(colors, fraud):
     for name, model, said in (("c", colors, "detections"), ("f", fraud, "width")):
         models = [{"model": "x", "name": name, "answer": {"a": said}}]
-        with pytest.raises(ConfigError, match="nothing that the model gives"):
+        with pytest.raises(ConfigError, match="nothing that the model outputs"):
             create_app({name: model}, ServeSettings(models=models))
 
 

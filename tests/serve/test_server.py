@@ -395,7 +395,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_at_once(mlopsdeploy, tmp_
 def test_what_is_wrong_with_a_route_is_one_line(mlopsdeploy, tmp_path):
     (tmp_path / "s.yaml").write_text("models: [{model: fraud, answer: {x: nothing}}]\n", "utf-8")
     said = refused(mlopsdeploy, "-c", "s.yaml", "--port", "0")
-    assert said.startswith("answer: x: 'nothing' is nothing that the model gives")
+    assert said.startswith("answer: x: 'nothing' is nothing that the model outputs")
 
 
 def test_a_mistake_of_ours_in_a_worker_keeps_its_traceback_and_ends_with_1(

@@ -17,7 +17,8 @@ import msgspec
 from flask import Flask, Response, request
 
 from mlopsdeploy import __version__, page_look
-from mlopsdeploy.serve.endpoint import JSON, Endpoint, Predict, Served
+from mlopsdeploy.serve.endpoint import Endpoint, Predict, Served
+from mlopsdeploy.serve.messages import JSON
 from mlopsdeploy.serve.pictures import TYPES
 
 _TYPES = {
