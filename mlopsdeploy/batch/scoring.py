@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from mlopsdeploy.columns import Array, Columns, Field, objects, rows_of, take
+from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
 from mlopsdeploy.core import images
 from mlopsdeploy.core.detections import detections_of
+from mlopsdeploy.core.inputs import missing
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows, plan, unique
 from mlopsdeploy.data.bad_rows import BadRow
@@ -314,22 +315,14 @@ def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
         predictions["lost_tokens"] = np.zeros(rows, np.int64)
     if labels := model.task.labels:
         predictions["scores"] = np.full((rows, len(labels)), np.nan)
-    for wish in model.task.outputs:  # what a task of an outside package gives besides
-        if wish.name not in predictions and not wish.shape:
-            predictions[wish.name] = _nothing(wish, rows)
+    # What a task of an outside package outputs besides.
+    more = [one for one in model.task.outputs if one.name not in predictions and not one.shape]
+    predictions |= missing(more, rows)
     for name, array in predictions.items():
         if name in distinct:
             array[planned.present] = distinct[name][planned.inverse]
     predictions["label"][~np.isfinite(predictions["score"])] = ""
     return predictions
-
-
-def _nothing(wish: Field, rows: int) -> Array:
-    """A column of no answers."""
-    if wish.dtype == "str":
-        return objects([""] * rows)
-    floats = wish.dtype.startswith("float")
-    return np.full(rows, np.nan if floats else 0, wish.dtype)
 
 
 def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> dict[str, Any]:

@@ -127,7 +127,7 @@ def rows_per_second(model: Model, columns: Columns, seconds: float) -> float:
         while time.perf_counter() < end:
             batch = batches[len(calls) % len(batches)]
             part = take(columns, batch)
-            model.predict(part)
+            model.predict_columns(part)
             calls.append(len(batch))
 
     done: list[list[int]] = [[] for _ in range(model.runtime.streams)]
@@ -150,7 +150,7 @@ def one_row(model: Model, columns: Columns, seconds: float) -> dict[str, float]:
 
     def call() -> None:
         row = next(turn) % count
-        model.predict(take(columns, slice(row, row + 1)))
+        model.predict_columns(take(columns, slice(row, row + 1)))
 
     return percentiles(seconds_of(call, seconds))
 

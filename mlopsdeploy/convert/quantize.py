@@ -48,7 +48,7 @@ class Predictor(Protocol):
     def plan(self, encoded: Columns) -> list[Rows]:
         """The rows to compute together."""
 
-    def predict(self, columns: Columns) -> Columns:
+    def predict_columns(self, columns: Columns) -> Columns:
         """Predictions with the columns `label` and `scores`."""
 
 
@@ -187,7 +187,9 @@ def _make(
         digest = hashlib.sha256()
         for part in ("model.xml", "model.bin"):
             digest.update((building / part).read_bytes())
-        expected, got, unaided = (model.predict(held_out) for model in (exact, served, alone))
+        expected, got, unaided = (
+            model.predict_columns(held_out) for model in (exact, served, alone)
+        )
         proof = {
             **compare(expected, got),
             "second_looks": int((got["scores"] != unaided["scores"]).any(axis=1).sum()),
@@ -257,7 +259,7 @@ def _quantize(graph: Path, model: Predictor, rows: Columns, folder: Path) -> Non
 def _among_others(model: Predictor, rows: Columns) -> Columns:
     """The same predictions, but in batches that hold other rows."""
     thirds = [np.arange(start, rows_of(rows), 3) for start in range(3)]
-    parts = [model.predict(take(rows, third)) for third in thirds]
+    parts = [model.predict_columns(take(rows, third)) for third in thirds]
     order = np.argsort(np.concatenate(thirds))
     return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
 

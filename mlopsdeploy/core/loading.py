@@ -13,7 +13,7 @@ from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.machine import core_count
-from mlopsdeploy.core.model import CLOSE_CALL, Model
+from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder, note_use
@@ -99,7 +99,7 @@ def load_model(
         task = plugins.load("tasks", files.task or _guess_task(running)).build(
             files, running, options
         )
-        look = exact if running.precision in CLOSE_CALL and "float32" in precisions else None
+        look = exact if running.precision in RECHECK_MARGIN and "float32" in precisions else None
         return Model(files.name, files.version, files.digest, task, running, look, files.said)
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
@@ -164,7 +164,7 @@ def _quantized(
 
     def quick(file: Path) -> tuple[Model, Model]:
         model = assemble(file, "int8")
-        return replace(model, exact=None), model
+        return replace(model, float32=None), model
 
     return quantize.int8_model(
         folder,

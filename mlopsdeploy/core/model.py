@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, Runtime, Task, rows_of, take
+from mlopsdeploy.columns import Columns, Runtime, Task, objects, rows_of, take
+from mlopsdeploy.core.inputs import missing, picture, read_rows
 from mlopsdeploy.core.planner import Rows, plan
-from mlopsdeploy.errors import RowError
+from mlopsdeploy.errors import ConfigError, RowError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Scores move a little with the rows that share a batch: by 2e-6 in float32, by up to 0.005 in
 # bfloat16 and, on the checkpoints measured, 0.005 to 0.03 in int8, where rounding turns that noise
-# into steps. A label decided by less than this gets a second look, so that none depends on its
-# row's neighbours.
-CLOSE_CALL = {"bfloat16": 0.02, "int8": 0.08}
+# into steps. A label decided by less than this is rechecked in float32, so that none depends on
+# its row's neighbours.
+RECHECK_MARGIN = {"bfloat16": 0.02, "int8": 0.08}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Predicted:
     failed: Mapping[int, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A trained model, ready to be called. Made by `load_model`.
 
@@ -38,7 +42,7 @@ class Model:
         digest: SHA-256 of everything that shapes its answers.
         task: its seam to data.
         runtime: its seam to hardware.
-        exact: gives the same model in float32, for close calls of a lower precision.
+        float32: makes the same model in float32, to recheck close calls of a lower precision.
         said: what its `model.yaml` says, such as an `example` row.
         proof: of a model that was quantised here, what that costs; see `compile.quantize`.
     """
@@ -48,15 +52,129 @@ class Model:
     digest: str
     task: Task
     runtime: Runtime
-    exact: Callable[[], Runtime] | None = None
+    float32: Callable[[], Runtime] | None = None
     said: Mapping[str, Any] = field(default_factory=dict)
     proof: Mapping[str, Any] = field(default_factory=dict)
 
-    def predict(self, columns: Columns) -> Columns:
-        """Predictions for the given rows: as many, in the same order.
+    def __repr__(self) -> str:
+        version = f" {self.version}" if self.version else ""
+        runs = f"{type(self.runtime).__name__.lower()} {self.runtime.precision}"
+        task = type(self.task).__name__
+        return f"<Model {self.name}{version}: {task}, {runs}, digest {self.digest[:12]}>"
+
+    def predict(self, rows: Any) -> Columns:
+        """Predictions for rows as you have them: as many, in the same order.
 
         Args:
-            columns: what `task.inputs` names; each of shape (rows, ...).
+            rows: by name, a dict of lists or arrays, a pandas or polars DataFrame, a pyarrow Table
+                or a list of dicts: columns in any order, those that the model does not take are
+                ignored. Or, without names: a list, array or Series of texts; a matrix, as an
+                array or a list of lists, with the model's features in its order; a list of
+                pictures, each its pixels (uint8 of shape (height, width, 3), BGR), its path or
+                its file's bytes, or one array of shape (rows, height, width, 3).
+
+        Returns:
+            An array for each of `task.outputs`: `label` and `score`, `scores` of shape (rows,
+            labels), of a text model `truncated`, of a detector `boxes` (then each row's values
+            are arrays). A row with nothing to score, such as None or a blank text, has the label
+            "" and NaN; of a detector None. No rows are arrays of length 0.
+
+        Raises:
+            InputError: columns are missing or of different length, or a row has another width than
+                the model.
+            RowError: a row holds what the model can't take; rows are counted from 0.
+
+        Example:
+            >>> from mlopsdeploy import load_model
+            >>> model = load_model("sentiment")
+            >>> model.predict(["Works like a charm.", None])["label"]
+            array(['POSITIVE', ''], dtype=object)
+        """
+        columns, present = read_rows(self.task, rows, self.name)
+        places = np.flatnonzero(present)
+        # Pictures are decoded a few at a time, as they are large.
+        few = self.task.batch_cost * self.runtime.batch_scale
+        step = few if self.task.data == "image" else max(len(places), 1)
+        parts = [
+            self._predict_some(columns, places[start : start + step])
+            for start in range(0, len(places), step)
+        ]
+        finds_objects = self.task.finds_objects
+        predictions = missing(self.task.outputs, len(present), finds_objects=finds_objects)
+        for name in predictions.keys() & (parts[0].keys() if parts else ()):
+            values = np.concatenate([part[name] for part in parts])
+            if values.shape[1:] != predictions[name].shape[1:]:  # as many classes as there are
+                predictions[name] = np.full((len(present), *values.shape[1:]), np.nan, values.dtype)
+            predictions[name][places] = values
+        if not finds_objects:
+            predictions["label"][~np.isfinite(predictions["score"])] = ""
+        return predictions
+
+    def predict_frame(self, rows: Any, *, all_scores: bool = False) -> pd.DataFrame:
+        """Predictions as a pandas DataFrame, with the index of the rows.
+
+        The rows themselves are not in it: `frame.join(model.predict_frame(frame))` has both.
+
+        Args:
+            rows: a DataFrame or a Series of pandas, or else what `predict` takes.
+            all_scores: add a column `score_LABEL` for each label.
+
+        Returns:
+            `label`, `score`, and what else the model outputs; of a detector, lists of each.
+
+        Raises:
+            ConfigError: pandas is not installed, or all scores of a model without named labels.
+            InputError: as `predict` does.
+
+        Example:
+            >>> import pandas as pd
+            >>> from mlopsdeploy import load_model
+            >>> model = load_model("sentiment")
+            >>> reviews = pd.DataFrame({"text": ["Works like a charm."]}, index=[7])
+            >>> model.predict_frame(reviews)["label"].to_dict()
+            {7: 'POSITIVE'}
+        """
+        try:
+            import pandas as pd  # only who calls this needs it
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                "predict_frame needs the package 'pandas': pip install 'mlopsdeploy[pandas]'"
+            ) from error
+        if all_scores and (self.task.finds_objects or not self.task.labels):
+            raise ConfigError(f"all_scores: {self.name} does not have one score for each label")
+        predictions = self.predict(rows)
+        scores = predictions.pop("scores", None)
+        columns = {
+            name: list(array) if array.dtype == object else array
+            for name, array in predictions.items()
+        }
+        if all_scores and scores is not None:
+            for place, label in enumerate(self.task.labels):
+                columns[f"score_{label}"] = scores[:, place]
+        index = rows.index if isinstance(rows, (pd.DataFrame, pd.Series)) else None
+        return pd.DataFrame(columns, index=index)
+
+    def _predict_some(self, columns: Columns, places: Rows) -> Columns:
+        if self.task.data == "image":
+            ((name, values),) = columns.items()
+            columns = {name: objects([picture(values[place], place) for place in places.tolist()])}
+        elif len(places) < rows_of(columns):
+            columns = take(columns, places)
+        try:
+            return self.predict_columns(columns)
+        except RowError as error:
+            rows = places[list(error.rows)].tolist()
+            where = f"row {rows[0]}: " if rows else ""
+            raise RowError(f"{self.name}: {where}{error}", rows) from error
+
+    def predict_columns(self, columns: Columns) -> Columns:
+        """Predictions for columns as the task takes them, unchecked: the hot path of strategies.
+
+        Args:
+            columns: what `task.inputs` names, or its `matrix`; each of shape (rows, ...).
+
+        Returns:
+            All that `task.decode` makes of them.
 
         Raises:
             RowError: rows that it can't take; its `rows` are their places.
@@ -75,7 +193,7 @@ class Model:
                 raise RowError(part.failed[min(part.failed)], sorted(part.failed))
             results.append(part.predictions)
         if not results:
-            return {}
+            return missing(self.task.outputs, 0, finds_objects=self.task.finds_objects)
         return in_order(batches, results)
 
     def plan(self, encoded: Columns) -> list[Rows]:
@@ -117,13 +235,11 @@ class Model:
 
     def _call(self, batch: Columns) -> Columns:
         predictions = self._run(self.runtime, batch)
-        if self.exact is None or "margin" not in predictions:
+        if self.float32 is None or "margin" not in predictions:
             return predictions
-        close = np.flatnonzero(predictions["margin"] < CLOSE_CALL[self.runtime.precision])
+        close = np.flatnonzero(predictions["margin"] < RECHECK_MARGIN[self.runtime.precision])
         if len(close):
-            again = take(batch, close)
-            exact = self._run(self.exact(), again)
-            for name, values in exact.items():
+            for name, values in self._run(self.float32(), take(batch, close)).items():
                 predictions[name][close] = values
         return predictions
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from mlopsdeploy.core.inputs import some
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.image_column import choose as choose_image_column
 from mlopsdeploy.data.sources import PictureFiles, Source
@@ -63,12 +64,6 @@ def match_columns(
     missing = [wish.name for wish in wishes if wish.name not in sample]
     if missing:
         raise InputError(
-            f"{path}: lacks {_some(missing)}, which {model.name} needs; it has "
-            f"{_some(list(sample))}"
+            f"{path}: lacks {some(missing)}, which {model.name} needs; it has {some(list(sample))}"
         )
     return {wish.name: wish.name for wish in wishes}
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:6])
-    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown

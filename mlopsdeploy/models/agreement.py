@@ -31,7 +31,7 @@ def answers(model: Model, columns: Columns) -> Columns:
         batches = [model.task.collate(_row(encoded, row)) for row in range(rows_of(encoded))]
         parts = [model.runtime.run(batch) for batch in batches]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return model.predict(columns)
+    return model.predict_columns(columns)
 
 
 def _row(encoded: Columns, row: int) -> Columns:

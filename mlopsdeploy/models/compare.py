@@ -171,13 +171,13 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
     seconds = [0.0, 0.0]
     for model, given in zip(models, columns, strict=True):  # what is slow only once
         for rows in _as_taken(model, take(given, slice(0, min(total, 64)))):
-            model.predict(rows)
+            model.predict_columns(rows)
     for start in range(0, total, STEP):
         for place, model in enumerate(models):
             chunk = take(columns[place], slice(start, start + STEP))
             for rows in _as_taken(model, chunk):
                 started = time.perf_counter()
-                parts[place].append(model.predict(rows))
+                parts[place].append(model.predict_columns(rows))
                 seconds[place] += time.perf_counter() - started
     joined = [
         {

@@ -75,7 +75,7 @@ def quantise_model(
     found = quantize.find(place)
     assert found is not None
     _, held_out = quantize.split(floating.task, rows)
-    expected = floating.predict(held_out)
+    expected = floating.predict_columns(held_out)
 
     with tempfile.TemporaryDirectory() as apart:
         # It computes in float32; its weights in 16 bits take half of the space, and what that
@@ -89,7 +89,7 @@ def quantise_model(
 
         write(Path(apart) / "trial", {})
         trial = load_model(str(Path(apart) / "trial"), runtime="openvino")
-        proof = quantize.compare(expected, trial.predict(held_out)) | _origin(made.proof)
+        proof = quantize.compare(expected, trial.predict_columns(held_out)) | _origin(made.proof)
         if proof["flip_share"] > max_flips:
             raise ModelError(
                 f"{files.name}: int8 is refused, {proof['label_flips']} of {proof['rows']} labels "

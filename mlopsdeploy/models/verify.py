@@ -178,7 +178,7 @@ def _check_example(model: Model, note: Callable[[str, str, str], None]) -> None:
             )
             for field in model.task.inputs
         }
-    found = detections_of(model.predict(columns))
+    found = detections_of(model.predict_columns(columns))
     result = OK if all(np.isfinite(one.score) for one in found) else FAILED
     said = "; ".join(f"{one.label}, {one.score:.3f}" for one in found)
     note("example", result, said or "nothing found")
@@ -188,11 +188,11 @@ def _check_close_calls(
     model: Model, files: ModelFiles, rows: Columns, note: Callable[[str, str, str], None]
 ) -> None:
     """In a low precision, no label depends on the rows beside its own."""
-    if model.exact is None:
+    if model.float32 is None:
         return
     few = take(rows, slice(ALONE))
-    together = model.predict(few)
-    alone = [model.predict(take(few, slice(row, row + 1))) for row in range(rows_of(few))]
+    together = model.predict_columns(few)
+    alone = [model.predict_columns(take(few, slice(row, row + 1))) for row in range(rows_of(few))]
     if "label" not in together:
         return
     swayed = sum(

@@ -243,7 +243,7 @@ def _description(files: ModelFiles, model: Model) -> dict[str, Any]:
 def _same_answers(original: Model, packed: Model, reference: str) -> None:
     """Ask both about the same two rows."""
     row = {field.name: _values(field.dtype, field.shape) for field in original.task.inputs}
-    ours, theirs = original.predict(row), packed.predict(row)
+    ours, theirs = original.predict_columns(row), packed.predict_columns(row)
     for name, values in ours.items():
         alike = (
             np.allclose(values.astype(float), theirs[name].astype(float), atol=1e-6, equal_nan=True)

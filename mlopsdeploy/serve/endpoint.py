@@ -83,7 +83,7 @@ class Served:
             self._turns.get()
             self.metrics.waits(-1)
         try:
-            predictions = self.model.predict(columns() if callable(columns) else columns)
+            predictions = self.model.predict_columns(columns() if callable(columns) else columns)
         except RowError as error:
             raise _no_answer("the model can't take values like these", error.rows, at) from None
         finally:

@@ -144,7 +144,7 @@ def warm_up(model: Model) -> None:
         for field in model.task.inputs
     }
     for _ in range(model.runtime.streams):
-        model.predict(row)
+        model.predict_columns(row)
 
 
 def worker_count(settings: ServeSettings) -> int:

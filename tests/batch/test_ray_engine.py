@@ -213,7 +213,7 @@ def workers():
 
 def dies_over_rows(reference, **settings):
     model = load_model(reference, **settings)
-    return replace(model, exact=None, task=Deadly(model.task))
+    return replace(model, float32=None, task=Deadly(model.task))
 
 
 class Deadly:

@@ -13,7 +13,7 @@ import pytest
 from mlopsdeploy.columns import objects, take
 from mlopsdeploy.convert import child, quantize
 from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.core.model import CLOSE_CALL
+from mlopsdeploy.core.model import RECHECK_MARGIN
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 
 ROWS = 700
@@ -69,7 +69,7 @@ def test_the_proof_is_of_other_rows_against_float32(quick, exact, columns, said)
     expected = exact.predict(held_out)
     for model, figures in (
         (quick, proof),
-        (replace(quick, exact=None), proof["without_second_look"]),
+        (replace(quick, float32=None), proof["without_second_look"]),
     ):
         got = model.predict(held_out)
         change = np.abs(got["scores"] - expected["scores"]).max(axis=1)
@@ -97,7 +97,7 @@ def test_its_scales_are_fixed(bert, quick, own_cache):
     dynamic = load(bert, threshold=0.5)  # for which nothing was calibrated
     assert not dynamic.proof
     rows = {"text": objects(["good room", "it was not very clean"])}
-    scores = [replace(model, exact=None).predict(rows)["scores"] for model in (dynamic, quick)]
+    scores = [replace(model, float32=None).predict(rows)["scores"] for model in (dynamic, quick)]
     assert np.abs(scores[0] - scores[1]).max() > 0
 
 
@@ -132,8 +132,8 @@ def test_a_row_does_not_depend_on_its_neighbours(quick, columns):
     """Alone, among its like, and padded to the length of a text that is far longer."""
     rows = take(columns, slice(60))
     encoded = quick.task.encode(rows)
-    unaided = replace(quick, exact=None)
-    for model, bound in ((unaided, CLOSE_CALL["int8"] / 10), (quick, None)):
+    unaided = replace(quick, float32=None)
+    for model, bound in ((unaided, RECHECK_MARGIN["int8"] / 10), (quick, None)):
         alone = [model.predict(take(rows, slice(row, row + 1))) for row in range(60)]
         scores = np.concatenate([result["scores"] for result in alone])
         labels = np.concatenate([result["label"] for result in alone])

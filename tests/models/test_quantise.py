@@ -48,7 +48,7 @@ def test_close_calls_are_decided_by_the_float_graph(bert, made, reviews):
     model = load_model(str(made[1]), threads=1)
     exact = load_model(str(bert), runtime="openvino", precision="float32", threads=1)
     got, alone, expected = (
-        one.predict(columns) for one in (model, replace(model, exact=None), exact)
+        one.predict(columns) for one in (model, replace(model, float32=None), exact)
     )
     looked = (got["scores"] != alone["scores"]).any(axis=1)
     assert 0 < looked.sum() < 200

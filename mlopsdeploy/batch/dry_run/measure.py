@@ -111,8 +111,8 @@ def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
         if precision == "int8" and not model.proof and model.said.get("precision") != "int8":
             pipe.send("not proven yet: --precision int8 calibrates it first, once, and says")
             return
-        if model.exact is not None:
-            model.exact()  # which a run needs too, at its first close call
+        if model.float32 is not None:
+            model.float32()  # which a run needs too, at its first close call
         start = time.time() - born
         pipe.send(None)
         before = resident_memory()

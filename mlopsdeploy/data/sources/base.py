@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.columns import Array, Columns, objects
+from mlopsdeploy.core.inputs import NOT_A_NUMBER
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
 BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
-NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 
 
 @dataclass(frozen=True)

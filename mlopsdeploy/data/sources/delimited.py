@@ -15,11 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.inputs import NOT_A_NUMBER
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.records import guess_delimiter, record_ends
 from mlopsdeploy.data.sources.base import (
     BROKEN,
-    NOT_A_NUMBER,
     SAMPLE_ROWS,
     Chunk,
     Meter,

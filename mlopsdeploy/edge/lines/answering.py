@@ -171,7 +171,7 @@ class LinePipeline:
 
     def _score(self, parsed: Parsed, answers: list[Answer]) -> None:
         try:
-            predictions = self._model.predict(parsed.columns)
+            predictions = self._model.predict_columns(parsed.columns)
         except RowError as error:
             for place in error.rows:
                 row = parsed.rows[place]

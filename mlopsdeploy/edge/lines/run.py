@@ -101,9 +101,9 @@ def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int
 
 def warm_up(model: Model) -> None:
     """Do now what is slow only once: the first call, and loading what rechecks close calls."""
-    model.predict(_row(model))
-    if model.exact is not None:
-        model.exact()
+    model.predict_columns(_row(model))
+    if model.float32 is not None:
+        model.float32()
 
 
 def _row(model: Model) -> Columns:

@@ -1,0 +1,307 @@
+"""What callers of `Model.predict` have, as the columns that a task takes.
+
+A list of texts, a dict of lists, a data frame, a matrix, rows as dicts, pictures: each becomes
+columns by the rules of `batch`, so that a row has the same answer either way. Frames are known by
+what they can do (`columns` and `[name]`), so that pandas, polars and Arrow are no needs of ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from mlopsdeploy.columns import Array, Columns, Field, Task, objects
+from mlopsdeploy.core import images
+from mlopsdeploy.errors import InputError, RowError
+
+NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
+"""Words that stand for a missing number."""
+
+
+@runtime_checkable
+class Frame(Protocol):
+    """A pandas or polars DataFrame, or a pyarrow Table."""
+
+    columns: Any
+
+    def __getitem__(self, name: Any) -> Any:
+        """The column of that name."""
+        ...
+
+
+def read_rows(task: Task, rows: Any, model: str) -> tuple[Columns, Array]:
+    """The columns of a task's inputs, and which rows have a value to compute.
+
+    Args:
+        task: what is to be fed.
+        rows: see `Model.predict`.
+        model: its name, for messages.
+
+    Returns:
+        The columns, numbers as float64, texts as str; None and NaN where a value is missing.
+        Pictures are what the caller had: see `picture`. And bool of shape (rows,): False for a
+        blank text, a missing picture, or no value where the input can't be NaN.
+
+    Raises:
+        InputError: a column is missing, columns are of different length, a row has another width
+            than the model, or a value is not what the input takes (then a `RowError`).
+    """
+    if isinstance(rows, (str, bytes, PathLike)):
+        raise InputError(f"{model}: predict takes a list of rows, not one; for one row: [row]")
+    if isinstance(rows, Iterator):
+        rows = list(rows)
+    columns = _by_name(task, rows, model)
+    if columns is None:
+        columns = _by_place(task, rows, model)
+    made = {one.name: _column(task, one, columns[one.name], model) for one in task.inputs}
+    lengths = {name: len(column) for name, column in made.items()}
+    first, *others = lengths
+    for name in others:
+        if lengths[name] != lengths[first]:
+            raise InputError(
+                f"{model}: column {first!r} has {lengths[first]} rows, but {name!r} has "
+                f"{lengths[name]}; give every column as many"
+            )
+    present = np.ones(lengths[first], bool)
+    for one in task.inputs:
+        present = present & _has_value(task, one, made[one.name])
+    return made, present
+
+
+def picture(value: Any, place: int) -> Array:
+    """A picture's pixels: uint8, (height, width, 3), BGR.
+
+    Args:
+        value: the pixels themselves, the path of a file, or a file's content.
+        place: the row, for messages.
+
+    Raises:
+        RowError: it can't be read, or has another shape.
+    """
+    try:
+        if isinstance(value, (str, PathLike)):
+            value = Path(value).read_bytes()
+        if isinstance(value, bytes):
+            value = images.decode(value)
+    except OSError as error:
+        why = f"{error.filename}: can't be read ({error.strerror})"
+        raise RowError(f"row {place}: {why}", [place]) from error
+    except ValueError as error:
+        raise RowError(f"row {place}: {error}", [place]) from error
+    pixels = np.asarray(value)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise RowError(
+            f"row {place}: expected a BGR picture, uint8 of shape (height, width, 3), and got "
+            f"{pixels.dtype} {pixels.shape}",
+            [place],
+        )
+    return pixels
+
+
+def missing(outputs: Sequence[Field], rows: int, *, finds_objects: bool = False) -> Columns:
+    """Predictions of rows that have none: "" and NaN, 0 for counts, and None of a detector."""
+    if finds_objects:
+        return {one.name: np.full(rows, None, object) for one in outputs}
+    columns: Columns = {}
+    for one in outputs:
+        if one.dtype == "str":
+            columns[one.name] = objects([""] * rows)
+        else:
+            fill = np.nan if one.dtype.startswith("float") else 0
+            shape = (rows, *(max(side, 0) for side in one.shape))
+            columns[one.name] = np.full(shape, fill, one.dtype)
+    return columns
+
+
+def some(names: Sequence[str]) -> str:
+    """The first six names, and how many there are besides."""
+    shown = ", ".join(repr(name) for name in names[:6])
+    return f"{shown} and {len(names) - 6} more" if len(names) > 6 else shown
+
+
+def _by_name(task: Task, rows: Any, model: str) -> Mapping[str, Any] | None:
+    """Columns of what has names, by input; None where it has none."""
+    wanted = [one.name for one in task.inputs]
+    if isinstance(rows, Mapping):
+        names = list(rows)
+        for name in set(wanted) & set(names):
+            if isinstance(rows[name], (str, bytes)) or not hasattr(rows[name], "__len__"):
+                raise InputError(
+                    f"{model}: column {name!r} is one value, not a list of them; for one row: "
+                    "[{...}]"
+                )
+    elif isinstance(rows, Frame):
+        names = list(getattr(rows, "column_names", rows.columns))  # Arrow's columns are the data
+        if twice := next((name for name in wanted if names.count(name) > 1), None):
+            raise InputError(f"{model}: column {twice!r} is there twice")
+    elif isinstance(rows, (list, tuple)) and rows and isinstance(rows[0], Mapping):
+        return _of_dicts(rows, wanted, model)
+    else:
+        return None
+    lacking = [name for name in wanted if name not in names]
+    if not lacking:
+        return {name: rows[name] for name in wanted}
+    if task.matrix and task.matrix.name in names:
+        return _by_place(task, rows[task.matrix.name], model)
+    if task.inputs == (task.matrix,) and isinstance(rows, Frame):  # features without names
+        parts = [_numbers(rows[name], str(name), model) for name in names]
+        return {wanted[0]: np.column_stack(parts)}
+    raise InputError(
+        f"{model}: lacks {some(lacking)}, which it needs; there is {some(names) or 'no column'}"
+    )
+
+
+def _of_dicts(rows: Sequence[Any], wanted: Sequence[str], model: str) -> Mapping[str, Any]:
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise RowError(f"{model}: row {place} is no dict, though others are", [place])
+        if lacking := [name for name in wanted if name not in row]:
+            raise RowError(
+                f"{model}: row {place} lacks {some(lacking)}; there is {some(list(row))}", [place]
+            )
+    return {name: objects([row[name] for row in rows]) for name in wanted}
+
+
+def _by_place(task: Task, rows: Any, model: str) -> Mapping[str, Any]:
+    """Columns of what has no names: texts, pictures, or numbers in the order of the inputs."""
+    if not isinstance(rows, (list, tuple)):
+        if not hasattr(rows, "__array__"):
+            raise InputError(f"{model}: predict takes rows, not {type(rows).__name__}")
+        rows = np.asarray(rows)
+    if len(task.inputs) == 1 and (task.data != "table" or task.inputs[0].shape):
+        return {task.inputs[0].name: rows}
+    names = [one.name for one in task.inputs]
+    if isinstance(rows, np.ndarray) and rows.ndim == 2 and rows.shape[1] == len(names):
+        return {name: rows[:, place] for place, name in enumerate(names)}
+    if len(names) == 1 and not any(_shape(row) for row in rows):
+        return {names[0]: rows}
+    for place, row in enumerate(rows):
+        if (shape := _shape(row)) != (len(names),):
+            raise RowError(
+                f"{model}: row {place} has {_values(shape)}, but the model takes "
+                f"{_values((len(names),))}: {some(names)}",
+                [place],
+            )
+    return {name: objects([row[place] for row in rows]) for place, name in enumerate(names)}
+
+
+def _column(task: Task, field: Field, values: Any, model: str) -> Array:
+    if task.data == "image":
+        return _pictures(values, model)
+    if field.dtype == "str":
+        return _texts(values, field.name, model, strict=task.data == "text")
+    if not field.shape:
+        return _numbers(values, field.name, model)
+    for place, row in enumerate(values):
+        if not _fits(shape := _shape(row), field.shape):
+            raise RowError(
+                f"{model}: row {place} has {_values(shape)}, but the model takes "
+                f"{_values(field.shape)}",
+                [place],
+            )
+    array = _numbers(values, field.name, model, flat=False)
+    return array if len(array) else array.reshape(0, *(max(side, 0) for side in field.shape))
+
+
+def _shape(row: Any) -> tuple[int, ...] | None:
+    """None where it is uneven."""
+    if isinstance(row, str):
+        return ()
+    try:
+        shape: tuple[int, ...] = np.shape(row)
+    except ValueError:
+        return None
+    return shape
+
+
+def _fits(shape: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:
+    return (
+        shape is not None
+        and len(shape) == len(wanted)
+        and all(side in (-1, got) for side, got in zip(wanted, shape, strict=True))
+    )
+
+
+def _values(shape: tuple[int, ...] | None) -> str:
+    if not shape:
+        return "one value" if shape == () else "lists of different length"
+    return f"{shape[0]} values" if len(shape) == 1 else f"a shape of {shape}"
+
+
+def _pictures(values: Any, model: str) -> Array:
+    if isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] == 3:
+        raise InputError(f"{model}: predict takes a list of pictures, not one; for one: [picture]")
+    return objects([None if is_missing(value) else value for value in values])
+
+
+def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
+    """Texts, None where there is none; other values as text, unless `strict`."""
+    column = values if isinstance(values, (list, tuple)) else np.asarray(values)
+    if np.ndim(column) != 1 and not isinstance(column, (list, tuple)):
+        raise InputError(f"{model}: {name!r} has a shape of {column.shape}, not one text a row")
+    texts: list[str | None] = []
+    for place, value in enumerate(column):
+        if isinstance(value, str):
+            texts.append(str(value))
+        elif is_missing(value):
+            texts.append(None)
+        elif strict:
+            kind = type(value).__name__
+            raise RowError(f"{model}: row {place} is no text, but {kind}", [place])
+        else:
+            texts.append(str(value))
+    return objects(texts)
+
+
+def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
+    """Values as float64, NaN where there is none."""
+    if isinstance(values, (list, tuple)):
+        try:
+            array = np.array(values, np.float64)
+        except (TypeError, ValueError):
+            array = objects(list(values)) if flat else np.array(values, object)
+    else:
+        array = np.asarray(values)
+    if flat and array.ndim != 1:
+        raise InputError(f"{model}: {name!r} has a shape of {array.shape}, not one number a row")
+    if array.dtype.kind in "biuf":
+        return array.astype(np.float64, copy=False)
+    made = np.full(array.size, np.nan)
+    flattened: list[Any] = array.reshape(-1).tolist()
+    for place, value in enumerate(flattened):
+        if is_missing(value) or str(value).strip() in NOT_A_NUMBER:
+            continue
+        try:
+            if array.dtype.kind in "mMc":
+                raise TypeError
+            made[place] = float(value)
+        except (TypeError, ValueError):
+            row = place // max(array.size // len(array), 1)
+            shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}…"
+            raise RowError(
+                f"{model}: row {row}, column {name!r}: {shown!r} is no number", [row]
+            ) from None
+    return made.reshape(array.shape)
+
+
+def _has_value(task: Task, field: Field, column: Array) -> Array:
+    """Where there is something to compute, bool (rows,)."""
+    if task.data == "text":
+        return np.array([text is not None and bool(text.strip()) for text in column], bool)
+    if task.data == "image":
+        return np.array([value is not None for value in column], bool)
+    if field.dtype.startswith(("float", "str")):  # NaN and None are the model's to deal with
+        return np.ones(len(column), bool)
+    axes = tuple(range(1, column.ndim))
+    return np.asarray(~np.isnan(column).any(axis=axes))
+
+
+def is_missing(value: Any) -> bool:
+    """Whether it is None, NaN, or what pandas has in their place."""
+    if isinstance(value, (float, np.floating)):
+        return bool(np.isnan(value))
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
