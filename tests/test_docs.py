@@ -6,6 +6,7 @@ The guides in docs/guides have tests of their own: test_guides.py.
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import socket
@@ -263,3 +264,9 @@ def is_there(page, target):
 def test_files_that_docs_link_to_exist(page):
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text("utf-8")):
         assert is_there(page, target), target
+
+
+def test_the_reference_is_as_it_would_be_written():
+    for name, page in runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))["PAGES"].items():
+        written = (REPOSITORY / "docs" / "reference" / name).read_text("utf-8")
+        assert written == page(), f"{name}: run python docs/reference.py"

@@ -92,10 +92,10 @@ class ChooseSettings(Declared):
         None, "A month that somebody has for it", shown="as many as it takes"
     )
     # Guesses of ours, to be replaced by yours; see `decide.UPKEEP`.
-    batch_upkeep: Hours = setting(1.0, "A month that batch takes", flag=None)
-    serve_upkeep: Hours = setting(4.0, "A month that serve takes", flag=None)
-    edge_upkeep: Hours = setting(2.0, "A month that edge takes", flag=None)
-    device_upkeep: Hours = setting(0.1, "A month that each device takes", flag=None)
+    batch_upkeep: Hours = setting(1.0, "Hours a month that batch takes", flag=None)
+    serve_upkeep: Hours = setting(4.0, "Hours a month that serve takes", flag=None)
+    edge_upkeep: Hours = setting(2.0, "Hours a month that edge takes", flag=None)
+    device_upkeep: Hours = setting(0.1, "Hours a month that each device takes", flag=None)
 
     report: str | None = setting(
         None, "Write it as a page, with a picture, to this .html", group="Output", metavar="FILE"

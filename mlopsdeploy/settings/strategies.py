@@ -209,10 +209,10 @@ class ServeSettings(Running):
         None, "Largest request", shown="4 MiB; 16 MiB for pictures", flag=None, gt=0
     )
     header_timeout: Seconds = setting(
-        10.0, "That a caller may take to send its headers", flag=None, gt=0
+        10.0, "Time that a caller may take to send its headers", flag=None, gt=0
     )
     drain_timeout: Seconds = setting(
-        30.0, "That requests in work have to end at a shutdown", flag=None, gt=0
+        30.0, "Time that requests in work have to end at a shutdown", flag=None, gt=0
     )
 
     @classmethod

@@ -1,0 +1,130 @@
+"""Write the pages of docs/reference from the declarations that they describe.
+
+python docs/reference.py          # rewrite them
+python docs/reference.py --check  # fail where one is not as it would be written
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from mlopsdeploy.cli import app
+from mlopsdeploy.cli.commands import Command, all_commands
+from mlopsdeploy.settings import Declared, Options, ServedModel, Setting
+
+FOLDER = Path(__file__).parent / "reference"
+KINDS = {bool: "yes or no", int: "whole number", str: "text", tuple: "list", dict: "mapping"}
+SIGNS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}", "min_length": "not empty"}
+
+
+def settings() -> str:
+    """A table for each command, made from what it declares."""
+    parts = [
+        "# Settings",
+        "What each command can be told, and where: a flag wins over the environment, that over the "
+        "YAML file (`--config`), that over the default.",
+        "Times are numbers with ms, s, min, h, d or w (seconds if without), sizes have "
+        "kB, MB, GB or KiB, MiB, GiB, shares are `1%` or `0.01`, and yes or no are `true`, `yes`, "
+        "`false` or `no`. A variable beginning with `MLOPSDEPLOY_` that no command knows is reported. "
+        "`MLOPSDEPLOY_CACHE` is the folder of compiled models.",
+    ]
+    for name, command in all_commands(app):
+        parts += [f"## mlopsdeploy {name}", " ".join((command.help or "").split())]
+        parts.append("```text\n" + command.examples + "\n```")
+        parts += _tables(name, command)
+    parts += [
+        "## Entries of models",
+        "Each of `models:` in the YAML of `serve` is a model, `NAME=MODEL`, or a mapping of these "
+        "keys; how a model runs is what the server's settings say, unless its own say otherwise. "
+        "What callers see may also stand in its `model.yaml` under `serve:`.",
+        _table([_yaml(one) for one in ServedModel.declared().values()], "key", *DESCRIPTION),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+DESCRIPTION = ("value", "default", "what it is")
+
+
+def _tables(name: str, command: Command) -> Iterator[str]:
+    bench = name.startswith("bench ")
+    everywhere = [one for one in _declared(command, Declared) if one.bench or not bench]
+    own = _declared(command, Options)
+    if bench:
+        yield (
+            "Flags of this command; what `mlopsdeploy "
+            + name.removeprefix("bench ")
+            + ("` can be told otherwise comes from YAML and the environment:")
+        )
+    if everywhere:
+        rows = [(_flag(one), _code(*one.environment), *_yaml(one)) for one in everywhere]
+        yield _table(rows, "flag", "variable", "YAML key", *DESCRIPTION)
+    if own:
+        rows = [(_flag(one), *_yaml(one)[1:]) for one in own]
+        yield _table(rows, "flag", *DESCRIPTION)
+
+
+def _declared(command: Command, kind: type[Options]) -> list[Setting]:
+    """Settings that are in YAML too, or those that are not."""
+    return [
+        one
+        for cls in command.settings
+        if issubclass(cls, Declared) == (kind is Declared)
+        for one in cls.declared().values()
+    ]
+
+
+def _flag(one: Setting) -> str:
+    if one.flag is None:
+        return "–"
+    if one.positional:
+        return _code(one.kind.metavar)
+    return _code(*filter(None, (one.spelled, one.off, one.short)))
+
+
+def _yaml(one: Setting) -> tuple[str, ...]:
+    default = one.shown_default or ("no" if one.default is False else "–")
+    return _code(one.name), _value(one), default, one.help
+
+
+def _value(one: Setting) -> str:
+    if one.choices:
+        return ", ".join(f"`{word}`" for word in one.choices)
+    kind = KINDS.get(one.type, one.kind.metavar.lower())
+    if one.type is int and one.kind.metavar == "SIZE":
+        kind = "size"
+    bounds = {**dict(one.kind.bounds), **one.bounds}
+    limits = [SIGNS[name].format(f"{value:,}") for name, value in bounds.items() if name in SIGNS]
+    return ", ".join([kind, *limits])
+
+
+def _code(*words: str) -> str:
+    return ", ".join(f"`{word}`" for word in words)
+
+
+def _table(rows: list[tuple[str, ...]], *headings: str) -> str:
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"settings.md": settings}
+
+
+def main() -> None:
+    """Write the pages, or check them."""
+    FOLDER.mkdir(exist_ok=True)
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if "--check" not in sys.argv:
+            path.write_text(text, "utf-8")
+        elif not path.is_file() or path.read_text("utf-8") != text:
+            sys.exit(f"{path}: not as it would be written; run python docs/reference.py")
+
+
+if __name__ == "__main__":
+    main()
