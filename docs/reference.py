@@ -27,7 +27,7 @@ def settings() -> str:
         "YAML file (`--config`), that over the default.",
         "Times are numbers with ms, s, min, h, d or w (seconds if without), sizes have "
         "kB, MB, GB or KiB, MiB, GiB, shares are `1%` or `0.01`, and yes or no are `true`, `yes`, "
-        "`false` or `no`. A variable beginning with `MLOPSDEPLOY_` that no command knows is reported. "
+        "`false` or `no`. A variable `MLOPSDEPLOY_` that no command knows is reported; "
         "`MLOPSDEPLOY_CACHE` is the folder of compiled models.",
     ]
     for name, command in all_commands(app):
