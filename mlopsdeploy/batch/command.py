@@ -18,21 +18,23 @@ from rich.table import Table
 
 from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
-from mlopsdeploy.batch.destination import Destination, destination
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.batch.inputs import Input, default_output, means_pictures
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
 from mlopsdeploy.batch.progress import progress_of
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.batch.unfinished import ERRORS, MANIFEST, Piped, UnfinishedRun, beside
+from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data import text_column
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
+from mlopsdeploy.data.destinations import Destination, destination
+from mlopsdeploy.data.files import ERRORS, beside, note_of
+from mlopsdeploy.data.inputs import Input, default_output, means_pictures
 from mlopsdeploy.data.matching import match_columns
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.data.sinks import (
     make_sink,
     output_format,
@@ -42,7 +44,7 @@ from mlopsdeploy.data.sinks import (
     write_parquet,
 )
 from mlopsdeploy.data.sources import Source, Wanted, chunks
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, Stopped
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped
 from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -59,8 +61,9 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     """
     assert settings.input is not None
     console = Console(stderr=True, highlight=False)
+    protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
     if settings.report:
-        _report_module().check_report(settings.report)
+        _report_module().check_report(settings.report, protected)
     output = settings.output or default_output(settings.input, pictures=means_pictures(settings))
     goal = None
     if settings.engine == "ray" and settings.input == "-":
@@ -72,12 +75,15 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
     source = inputs.open()
     try:
+        if goal and not settings.dry_run:
+            goal.protect(protected)
+            _check_partition(settings, source)
         model, columns = _load(settings, inputs, source, console)
         work = _job(settings, inputs, goal, source, model, columns, console)
         if settings.dry_run:
             return _dry_run(work, settings, console)
         if goal:
-            goal.check(source, lambda: _output_columns(work))
+            goal.check_columns(lambda: _output_columns(work))
         with progress_of(console, settings.limit) as progress:
             work = replace(work, progress=progress)
             manifest = _run(work, settings, inputs, goal, source)
@@ -86,6 +92,11 @@ def run_batch(settings: BatchSettings) -> dict[str, Any]:
     _show(console, manifest, model, goal)
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
+
+
+def _check_partition(settings: BatchSettings, source: Source) -> None:
+    if settings.partition_by and settings.partition_by not in source.names:
+        raise InputError(f"--partition-by: the input has no column {settings.partition_by!r}")
 
 
 def _say(console: Console, line: str) -> None:
@@ -204,7 +215,7 @@ def _run(
     if goal is None:
         with _standard_output(format_) as file:
             return manifest(_compute(work, Piped(file, sys.stderr.buffer), settings, inputs))
-    previous = read_manifest(beside(goal.base, MANIFEST))
+    previous = read_manifest(note_of(goal.base))
     with UnfinishedRun(
         goal.base, goal.shown, identity, every=settings.commit_seconds, fresh=settings.fresh
     ) as target:
@@ -212,7 +223,7 @@ def _run(
             with _store(settings, goal.base, identity) as store:
                 done = _compute(replace(work, store=store), target, settings, inputs)
             said = manifest(done)
-            target.finish(goal.publish, said)
+            target.finish(goal, said)
         except Stopped as stopped:
             stopped.kept = target.kept
             raise

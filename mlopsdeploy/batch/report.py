@@ -19,10 +19,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from mlopsdeploy import __version__
 from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.batch.thumbnails import thumbnail
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.page_look import report_environment
 from mlopsdeploy.page_look.svg import SERIES
@@ -56,11 +58,9 @@ def write_report(
         previous: of the last run, if there was one.
 
     Raises:
-        InputError: its folder is not there, or it is named like the JSON file.
         MlopsDeployError: the disk fails.
     """
     page = Path(path)
-    check_report(path)
     drift = compare(manifest, previous) if previous else None
     found = findings(manifest, drift)
     numbers = {
@@ -73,17 +73,30 @@ def write_report(
     _write(page, render(manifest, previous, drift))
 
 
-def check_report(path: str) -> None:
+def check_report(path: str, protected: Protected) -> None:
     """Whether a report can go there; to be asked before the work, not after it.
 
     Raises:
         InputError: its folder is not there, or it is named like the JSON file.
+        ConfigError: something is there that may not be overwritten.
     """
     page = Path(path)
     if not page.parent.is_dir():
         raise InputError(f"{path}: there is no folder {page.parent}")
     if page.suffix.lower() == ".json" or page.is_dir():
         raise InputError(f"{path}: name an HTML file; the same numbers go beside it as JSON")
+    protected.check(page, f"--report {path}")
+    numbers = page.with_suffix(".json")
+    protected.check(numbers, f"--report: {numbers}", ours=_is_numbers(numbers))
+
+
+def _is_numbers(path: Path) -> bool:
+    """Whether a file is what goes beside a report."""
+    try:
+        known = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(known, dict) and known.keys() == {"verdict", "findings", "drift", "manifest"}
 
 
 def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
@@ -172,6 +185,7 @@ def render(
     names = _shown(now)
     found = findings(manifest, drift)
     return environment.get_template("report.html").render(
+        version=__version__,
         manifest=manifest,
         summary=manifest["summary"],
         statistics=now,

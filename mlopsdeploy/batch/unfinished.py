@@ -18,20 +18,32 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
-from mlopsdeploy.data.files import sync_folder
+from mlopsdeploy.data.destinations import Destination
+from mlopsdeploy.data.files import (
+    ERRORS,
+    MANIFEST,
+    PUBLISHING,
+    beside,
+    copy_whole,
+    note_of,
+    whole_file,
+)
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
-ROWS, ERRORS, MANIFEST, LOCK = "rows", "errors.jsonl", "manifest.json", "lock"
+ROWS, LOCK = "rows", "lock"
+_OURS = re.compile(  # what a run, or its crash, leaves in its folder
+    rf"{ROWS}|{ERRORS}|{MANIFEST}|{LOCK}|{PUBLISHING}|rows\.parquet|input-.*\.parquet|\..*"
+)
 RACES = 20  # tries to lock a folder that others remove at the same time
 _KEYS = {"rows", "input_digest", "rows_bytes", "errors_bytes", "identity", "state"}
 
@@ -69,6 +81,7 @@ class UnfinishedRun:
         self._lock = FileLock(folder / LOCK)
         self._begin(RACES)
         try:
+            self._check_ours()
             if fresh:
                 self._forget()
             self.done = self._read()
@@ -94,7 +107,7 @@ class UnfinishedRun:
         if not self.rows:  # nothing to go on with
             with contextlib.suppress(OSError):
                 self._forget()  # the lock goes last: until then nobody else begins
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
         self._lock.release()
 
     @property
@@ -139,7 +152,8 @@ class UnfinishedRun:
                 "identity": self._identity,
                 "state": state,
             }
-            write_whole(self.folder / MANIFEST, json.dumps(done).encode())
+            with whole_file(self.folder / MANIFEST) as file:
+                file.write(json.dumps(done).encode())
         except OSError as error:
             raise self._failed(error) from error
         self.done = done
@@ -153,14 +167,14 @@ class UnfinishedRun:
         self.done = {}
         self._open()
 
-    def finish(self, publish: Callable[[Path], None], manifest: Mapping[str, Any]) -> None:
+    def finish(self, destination: Destination, manifest: Mapping[str, Any]) -> None:
         """Put the files where they belong and remove the folder.
 
         A crash in the middle leaves the folder as it was; the next run does all of it again.
 
         Args:
-            publish: puts the file of rows where the output belongs, without changing it.
-            manifest: goes into `OUTPUT.manifest.json`.
+            destination: publishes the file of rows, without changing it.
+            manifest: goes into `OUTPUT.manifest.json`, with how the outputs were left.
 
         Raises:
             MlopsDeployError: the disk is full, or `publish` fails.
@@ -168,16 +182,18 @@ class UnfinishedRun:
         self._rows.close()
         self._errors.close()
         try:
-            publish(self.folder / ROWS)
+            (self.folder / PUBLISHING).touch()
+            destination.publish(self.folder / ROWS)
             if self.done.get("errors_bytes"):
                 copy_whole(self.folder / ERRORS, beside(self._base, ERRORS))
             else:
                 beside(self._base, ERRORS).unlink(missing_ok=True)
-            text = json.dumps(manifest, indent=1, ensure_ascii=False, default=str)
-            with appearing(beside(self._base, MANIFEST), self.folder) as file:
+            noted = {**manifest, "written": destination.written}
+            text = json.dumps(noted, indent=1, ensure_ascii=False, default=str)
+            with whole_file(note_of(self._base), self.folder) as file:
                 file.write(text.encode())
             self._forget()
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
         except OSError as error:
             raise self._failed(error) from error
 
@@ -235,6 +251,17 @@ class UnfinishedRun:
         for name in (MANIFEST, ROWS, ERRORS):  # in this order: no manifest without its rows
             (self.folder / name).unlink(missing_ok=True)
 
+    def _remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _check_ours(self) -> None:
+        """Refuse a folder of that name that holds something else: it is removed at the end."""
+        strange = [path.name for path in self.folder.iterdir() if not _OURS.fullmatch(path.name)]
+        if strange:
+            raise ConfigError(
+                f"{self.folder}: holds {strange[0]!r}, which no run has written; move it away"
+            )
+
     def _failed(self, error: OSError) -> MlopsDeployError:
         where = "" if error.filename is None else f": {error.filename}"
         return MlopsDeployError(
@@ -269,49 +296,6 @@ class Piped:
 
     def start_over(self) -> None:
         """Nothing to drop."""
-
-
-def beside(base: Path, name: str) -> Path:
-    """`scored.csv` -> `scored.csv.errors.jsonl`."""
-    return base.with_name(f"{base.name}.{name}")
-
-
-@contextmanager
-def appearing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
-    """A file that is there whole at the end of the block, or as it was, whatever happens.
-
-    It grows in `folder`, on the same disk, so that a crash leaves nothing elsewhere.
-    """
-    part = (folder or path.parent) / f".{path.name}.{os.getpid()}.part"
-    try:
-        with part.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        sync_folder(path.parent)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that appears whole."""
-    with appearing(path) as file:
-        file.write(content)
-
-
-def copy_whole(source: Path, target: Path) -> None:
-    """The same with the content of a file; where the disk can, no byte is copied."""
-    part = source.with_name(f".{source.name}.link")
-    part.unlink(missing_ok=True)  # of a crash
-    try:
-        os.link(source, part)
-    except OSError:  # a disk without links
-        with source.open("rb") as old, appearing(target, source.parent) as new:
-            shutil.copyfileobj(old, new, 1 << 20)
-        return
-    part.replace(target)
-    sync_folder(target.parent)
 
 
 def _opened(path: Path, length: int) -> IO[bytes]:

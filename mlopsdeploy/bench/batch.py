@@ -16,7 +16,6 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.batch import dry_run, job, scoring
-from mlopsdeploy.batch.inputs import Input
 from mlopsdeploy.batch.job import WINDOW, Job
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
@@ -29,6 +28,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.inputs import Input
 from mlopsdeploy.data.matching import match_columns
 from mlopsdeploy.data.sinks import make_sink, output_format, passes_records
 from mlopsdeploy.data.sources import chunks

@@ -13,6 +13,7 @@ from mlopsdeploy.choose.measurements import measure
 from mlopsdeploy.choose.questions import interview
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.console import progress_log
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 
 
@@ -61,10 +62,15 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
 
 def _check(settings: ChooseSettings) -> None:
     """What would otherwise go wrong after minutes of measuring."""
+    protected = Protected(
+        (settings.sample,) if settings.sample else (),
+        (settings.model,) if settings.model else (),
+        settings.overwrite,
+    )
     if settings.sample and not settings.model:
         raise ConfigError("--sample: of which model? name it with --model")
     if settings.write_config:
-        configs.check(settings.write_config)
+        configs.check(settings.write_config, protected)
     if settings.report:
         try:
             from mlopsdeploy.choose import page
@@ -74,4 +80,4 @@ def _check(settings: ChooseSettings) -> None:
             raise ConfigError(
                 f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
             ) from error
-        page.check(settings.report)
+        page.check(settings.report, protected)

@@ -13,20 +13,21 @@ from mlopsdeploy.choose.measurements import PICTURES, Measurements
 from mlopsdeploy.choose.options import FACTORS
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.images import SUFFIXES
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 
-def check(path: str) -> None:
+def check(path: str, protected: Protected) -> None:
     """Whether a config can go there; to be asked before the work, not after it.
 
     Raises:
-        InputError: its folder is not there, or something is.
+        InputError: its folder is not there.
+        ConfigError: something is there; whoever wrote it may have changed it.
     """
     file = Path(path)
     if not file.parent.is_dir():
         raise InputError(f"{path}: there is no folder {file.parent}")
-    if file.exists():
-        raise InputError(f"{path}: is there already; name another file")
+    protected.check(file, path, ours=False)
 
 
 def why_not(decision: Decision) -> str:
@@ -84,11 +85,10 @@ def write(path: str, text: str) -> None:
     """Write a config.
 
     Raises:
-        MlopsDeployError: the disk fails, or the file has come there meanwhile.
+        MlopsDeployError: the disk fails.
     """
     try:
-        with Path(path).open("x", encoding="utf-8") as file:
-            file.write(text)
+        Path(path).write_text(text, "utf-8")
     except OSError as error:
         raise MlopsDeployError(f"{path}: can't be written ({error.strerror})") from error
 

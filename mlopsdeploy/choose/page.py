@@ -23,6 +23,7 @@ from mlopsdeploy.choose.options import FACTORS, evaluate
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.show import together
 from mlopsdeploy.choose.units import duration, money, number
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.page_look import report_environment
 from mlopsdeploy.page_look.svg import INK, QUIET, color, svg
@@ -42,17 +43,17 @@ _ANSWERS = {
 }  # fmt: skip
 
 
-def check(path: str) -> None:
+def check(path: str, protected: Protected) -> None:
     """Whether a page can go there.
 
     Raises:
-        InputError: its folder is not there, or it is one.
+        InputError: its folder is not there.
+        ConfigError: something is there that may not be overwritten.
     """
     page = Path(path)
     if not page.parent.is_dir():
         raise InputError(f"{path}: there is no folder {page.parent}")
-    if page.is_dir():
-        raise InputError(f"{path}: is a folder; name an HTML file")
+    protected.check(page, f"--report {path}")
 
 
 def write(

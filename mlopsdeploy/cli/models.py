@@ -152,8 +152,8 @@ def models_compile(options: Compile) -> None:
     from mlopsdeploy.models import convert
 
     found = convert.compile_model(
-        options.model, to=options.to, output=options.output, trust_model=options.trust_model,
-        log=log,
+        options.model, to=options.to, output=options.output, overwrite=options.overwrite,
+        trust_model=options.trust_model, log=log,
     )  # fmt: skip
     report(found, convert.show_compiled, options.as_json)
 
@@ -168,7 +168,7 @@ def models_quantise(options: Quantise) -> None:
 
     found = quantise.quantise_model(
         options.model, data=options.data, text_column=options.text_column,
-        max_flips=options.max_flips, output=options.output, log=log,
+        max_flips=options.max_flips, output=options.output, overwrite=options.overwrite, log=log,
     )  # fmt: skip
     report(found, quantise.show_quantised, options.as_json)
 

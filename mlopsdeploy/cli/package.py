@@ -94,8 +94,9 @@ def _package(
     except ModuleNotFoundError as error:
         import_failed("package", error)
     found = command.run_package(
-        strategy, options.to, output=options.output, config=options.config, model=options.model,
-        name=options.name, image=options.image, measured=measured,
+        strategy, options.to, output=options.output, overwrite=options.overwrite,
+        config=options.config, model=options.model, name=options.name,
+        image=options.image, measured=measured,
     )  # fmt: skip
     if options.as_json:
         print_json(found)

@@ -91,19 +91,41 @@ def expand(url: str) -> list[str]:
 
 
 def signature(url: str) -> str:
-    """What changes when the object does: its size, and its ETag or time.
+    """What changes when the object does: its size, and its ETag or time; "" where there is none.
 
     Raises:
-        InputError: it isn't there, or may not be read.
+        InputError: it may not be read.
         MlopsDeployError: the store can't be reached.
     """
     with _told(url):
         files, path = _store(url)
         files.invalidate_cache()
-        about = files.info(path)
+        try:
+            about = files.info(path)
+        except FileNotFoundError:
+            return ""
+    if about.get("type") == "directory":
+        return ""
     marks = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "created")
     mark = next((about[name] for name in marks if about.get(name)), "")
     return f"{about.get('size')}-{mark}".replace('"', "")
+
+
+def stands_for(reference: str, url: str) -> bool:
+    """Whether a name, pattern or folder stands for an object, however both are spelled.
+
+    Raises:
+        InputError: the name stands for nothing.
+        MlopsDeployError: the store can't be reached.
+    """
+    with _told(url):
+        files, path = _store(url)
+    for name in expand(reference):
+        with _told(name):
+            others, other = _store(name)
+        if type(others) is type(files) and other.strip("/") == path.strip("/"):
+            return True
+    return False
 
 
 def check_upload(url: str) -> None:

@@ -24,20 +24,6 @@ SUCCESS = "_SUCCESS"
 MOST_PARTITIONS = 1024  # each is a file that is open; more of them are hardly meant
 
 
-def check_folder(target: Path) -> None:
-    """Refuse early to replace what is not ours.
-
-    Raises:
-        InputError: it is a file, or a folder with something else in it than such rows.
-    """
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target}: is a file; name a folder, or one that does not exist yet")
-    if target.is_dir() and any(target.iterdir()) and not (target / SUCCESS).exists():
-        raise InputError(
-            f"{target}: holds files that no run has written; name another folder, or empty it"
-        )
-
-
 def write_folder(
     tables: Iterator[pa.Table],
     target: Path,
@@ -48,6 +34,8 @@ def write_folder(
 ) -> None:
     """Write tables as files of a folder, in their order, and replace the folder that was there.
 
+    Whether it may be replaced, `overwriting.Protected.check` says.
+
     Args:
         tables: with one schema.
         target: the folder.
@@ -56,9 +44,8 @@ def write_folder(
         inside: a folder on the same disk that the new one is built in.
 
     Raises:
-        InputError: there is no such column, or it has too many values; or see `check_folder`.
+        InputError: there is no such column, or it has too many values.
     """
-    check_folder(target)
     part = (inside or target.parent) / f".{target.name}.part"
     shutil.rmtree(part, ignore_errors=True)  # of a crash
     part.mkdir()

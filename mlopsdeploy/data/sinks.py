@@ -13,7 +13,6 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -82,26 +81,6 @@ def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool
     if isinstance(first, CsvSource):
         return CsvSink(file, first, started=started)
     return TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
-
-
-def check_output(path: str, source: Source) -> None:
-    """Refuse early what would fail late.
-
-    Raises:
-        InputError: the folder does not exist or can't be written to, or the output is the input.
-    """
-    target = Path(path)
-    format_of(path)
-    if not target.parent.is_dir():
-        raise InputError(f"{path}: the folder {target.parent} does not exist")
-    if target.is_dir():
-        raise InputError(f"{path}: is a folder; name a file")
-    if target.exists() and not target.is_file():  # a device is not to be replaced
-        raise InputError(f"{path}: is no regular file; --output - writes to standard output")
-    if Path(source.path).exists() and target.exists() and target.samefile(source.path):
-        raise InputError(f"{path}: is the input itself; give another --output")
-    if not os.access(target.parent, os.W_OK):
-        raise InputError(f"{path}: no permission to write in {target.parent}")
 
 
 class _Packed:

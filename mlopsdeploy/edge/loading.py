@@ -5,11 +5,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -35,6 +37,29 @@ def check_settings(settings: EdgeSettings) -> None:
         if getattr(settings, name) not in allowed:
             other = "a camera, not for --lines" if lines else "--lines, not for a camera"
             raise ConfigError(f"--{name.replace('_', '-')} is for {other}")
+
+
+def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:
+    """Refuse outputs that may not be overwritten, before any of them is opened.
+
+    Args:
+        settings: of the device.
+        appends: lines are added to the events that are there, as they come but once.
+
+    Raises:
+        ConfigError: see `Protected.check`.
+    """
+    source = settings.camera if settings.lines is None else settings.lines
+    protected = Protected((source,), (settings.model,), settings.overwrite)
+    if settings.save is not None:
+        protected.check(settings.save, f"--save {settings.save}")
+    if settings.snapshots is not None:
+        shown = f"--snapshots {settings.snapshots}"
+        protected.check(settings.snapshots, shown, appends=True, folder=True)
+    if settings.events not in (None, "-"):
+        path = str(settings.events)
+        appends |= not Path(path).is_file()  # a pipe or a device keeps nothing
+        protected.check(path, f"--events {path}", appends=appends)
 
 
 def load_edge(

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import cv2
 
 from mlopsdeploy.core.detections import Detection
+from mlopsdeploy.data.overwriting import write_note
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.events import Event, JsonLinesFile, iso
@@ -280,6 +281,10 @@ class VideoFile:
         self._writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), fps, size)
         if not self._writer.isOpened():
             raise MlopsDeployError(f"--save {path}: this OpenCV can't write {codec} video")
+        try:
+            write_note(self._path, finished=False)
+        except OSError as error:
+            raise ConfigError(f"--save {path}: {error.strerror}") from error
 
     def pick(self, result: Result) -> Result:
         """All of it."""
@@ -305,6 +310,7 @@ class VideoFile:
             OSError: it can't be read again, as OpenCV says nothing when a write fails.
         """
         self._writer.release()
+        write_note(self._path)
         written = cv2.VideoCapture(str(self._path))
         try:
             if self._written and not written.isOpened():

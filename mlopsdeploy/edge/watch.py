@@ -18,7 +18,7 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import FrameSource, Requested, open_source
 from mlopsdeploy.edge.events import Event, Reporter
-from mlopsdeploy.edge.loading import load_edge
+from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline, Taker
 from mlopsdeploy.edge.preview import Preview
@@ -62,6 +62,7 @@ class FrameRun:
         self.model, _ = loading.result()
         check_task(self.model)
         self.title = f"{source.name} · {self.model.name}"
+        check_outputs(settings, appends=source.live)
         self.view = FrameView(self._stats, source)
         self._window = self._shown() if settings.window is not False else None
         self._write(settings)

@@ -26,7 +26,7 @@ from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
-from mlopsdeploy.models.folder import check_free, write_folder
+from mlopsdeploy.models.folder import check_output, write_folder
 from mlopsdeploy.models.tables import proof_line, size
 
 TARGETS = ("onnx", "litert", "openvino")
@@ -39,6 +39,7 @@ def compile_model(
     *,
     to: str | None = None,
     output: str | None = None,
+    overwrite: bool = False,
     trust_model: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def compile_model(
         to: "onnx", "litert" or "openvino"; by default what first use would choose.
         output: the folder; by default `NAME-TO` in the current one.
         trust_model: see `load_model`.
+        overwrite: replace a folder that is there, unless it holds the model.
         log: called with a line about each slow step.
 
     Returns:
@@ -64,7 +66,7 @@ def compile_model(
     if target not in TARGETS:
         raise ConfigError(f"--to {target}: expected {', '.join(TARGETS)}")
     folder = Path(output or f"{files.name.rpartition('/')[2]}-{target}")
-    check_free(folder)
+    check_output(folder, reference, overwrite=overwrite)
     graph, came_as, proof = _graph(files, target, trust_model=trust_model, log=log)
     with tempfile.TemporaryDirectory() as apart:
         if target == "openvino" and came_as != "openvino":

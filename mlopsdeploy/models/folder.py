@@ -12,6 +12,7 @@ import yaml
 
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.convert import child
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.resolve import parts_of
 
@@ -52,14 +53,16 @@ def weight_files(files: ModelFiles) -> list[Path]:
     return found + parts_of(files.float32)
 
 
-def check_free(output: Path) -> None:
-    """Refuse to write into what is there.
+def check_output(output: Path, reference: str, *, overwrite: bool) -> None:
+    """Refuse to write into what is there, unless it is to be overwritten.
 
     Raises:
-        ConfigError: the folder holds something, or the one above it does not exist.
+        ConfigError: the folder holds something, the model among it, or is a mount point, or the
+            one above it does not exist.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"--output {output}: is there already; name a new folder")
+    empty = output.is_dir() and not any(output.iterdir())
+    protected = Protected(models=(reference,), overwrite=overwrite)
+    protected.check(output, f"--output {output}", ours=empty, folder=True)
     if not output.absolute().parent.is_dir():
         raise ConfigError(
             f"--output {output}: the folder {output.absolute().parent} does not exist"
@@ -78,7 +81,7 @@ def write_folder(
     """Write a model so that `--model OUTPUT` runs it; whole or not at all.
 
     Args:
-        output: a folder that is not there yet, or empty.
+        output: a folder; one that is there is replaced, see `check_output`.
         files: the model that it was made from: labels, features and tokenizer are its.
         form: "onnx", "tflite" or "openvino".
         graph: the file to run.
@@ -88,7 +91,7 @@ def write_folder(
     Returns:
         The files written.
     """
-    with child.appearing(output.absolute()) as building:
+    with child.appearing(output.resolve()) as building:
         home = home_of(files)
         for part in parts_of(graph):
             # Weights beside an ONNX file are called what the file calls them.

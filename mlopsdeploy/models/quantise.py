@@ -20,7 +20,7 @@ from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.resolve import parts_of
 from mlopsdeploy.models.data import read_rows
-from mlopsdeploy.models.folder import check_free, weight_files, write_folder
+from mlopsdeploy.models.folder import check_output, weight_files, write_folder
 from mlopsdeploy.models.tables import size
 from mlopsdeploy.settings import BatchSettings
 
@@ -34,6 +34,7 @@ def quantise_model(
     text_column: str | None = None,
     max_flips: float = quantize.MAX_FLIPS,
     output: str | None = None,
+    overwrite: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """A text classifier in int8, as a folder that `--model` takes.
@@ -44,6 +45,7 @@ def quantise_model(
         text_column: see `mlopsdeploy batch`.
         max_flips: the largest share of labels that may differ from float32's, from 0 to 1.
         output: the folder; by default `NAME-int8` in the current one.
+        overwrite: replace a folder that is there, unless it holds the model.
         log: called with a line about each slow step.
 
     Returns:
@@ -59,7 +61,7 @@ def quantise_model(
     files = find_model(reference)
     _check(files.name, files.task, files.precision, files.graphs)
     folder = Path(output or f"{files.name.rpartition('/')[2]}-int8")
-    check_free(folder)
+    check_output(folder, reference, overwrite=overwrite)
     floating = load_model(reference, runtime="openvino", precision="float32", log=log)
     rows = read_rows(data, floating, text_column=text_column, limit=READ_ROWS).columns
     made = load_model(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -30,6 +31,7 @@ from mlopsdeploy.package.plan import (
     Strategy,
     check_output,
     dns_name,
+    sums_of,
 )
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, Settings, load
 
@@ -49,6 +51,7 @@ def run_package(
     *,
     config: str | None,
     output: str,
+    overwrite: bool = False,
     name: str | None = None,
     image: str | None = None,
     measured: bool = False,
@@ -61,6 +64,7 @@ def run_package(
         target: what for; see `plan.TARGETS`.
         config: the YAML that runs here.
         output: a new folder, or one that an earlier `package` wrote.
+        overwrite: replace it also if it holds other files.
         name: of the workload; by default made from the model's.
         image: its full name in a registry.
         measured: whether to run it here for memory and capacity.
@@ -74,14 +78,16 @@ def run_package(
     if target not in TARGETS[strategy]:
         raise ConfigError(f"--to {target}: {strategy} goes to {', '.join(TARGETS[strategy])}")
     folder = Path(output)
-    check_output(folder)
     flags = {"models": [model] if model else None} if strategy == "serve" else {"model": model}
     settings = load(_CLASSES[strategy], config, flags)
+    models = [one.model for one in settings.models] if isinstance(settings, ServeSettings) else []
+    models += [settings.model] if isinstance(settings, Settings) else []
+    check_output(folder, models, overwrite=overwrite)
     _check(settings, measured=measured)
     console = Console(stderr=True, highlight=False)
 
     log = progress_log(console)
-    with appearing(folder) as building:
+    with appearing(folder.resolve()) as building:
         building.chmod(0o755)
         plan = _plan(
             strategy, target, settings, building, name=name, image=image, measured=measured, log=log
@@ -92,6 +98,9 @@ def run_package(
             place.write_text(text, "utf-8")
             place.chmod(0o755 if place.suffix == ".sh" else 0o644)
         checked = checks.check(building, strategy)
+        record = building / "package.json"
+        contents = {**json.loads(record.read_bytes()), "files": sums_of(building)}
+        record.write_text(json.dumps(contents, indent=2) + "\n", "utf-8")
     _show(console, plan, folder, checked)
     return {
         "folder": str(folder),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
@@ -15,6 +15,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlopsdeploy import __version__
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.lock import Lock
 from mlopsdeploy.package.sizing import Measured
@@ -199,16 +200,33 @@ def dns_name(text: str) -> str:
     return name
 
 
-def check_output(folder: Path) -> None:
+def check_output(folder: Path, models: Sequence[str] = (), *, overwrite: bool = False) -> None:
     """See that nothing is lost by writing there.
 
     Raises:
-        ConfigError: it holds something that `package` did not write.
+        ConfigError: it holds something that `package` did not write, or that was changed since.
     """
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "package.json").is_file():
-        raise ConfigError(f"--output {folder}: holds other files; name a new folder")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--output {folder}: is a file; name a folder")
+    empty = folder.is_dir() and not any(folder.iterdir())
+    protected = Protected(models=tuple(models), overwrite=overwrite)
+    ours = empty or _recorded(folder) == sums_of(folder)
+    protected.check(folder, f"--output {folder}", ours=ours, folder=True)
+
+
+def sums_of(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file of a package but its record, which holds them: see `record`."""
+    return {
+        file.relative_to(folder).as_posix(): sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file() and file != folder / "package.json"
+    }
+
+
+def _recorded(folder: Path) -> dict[str, str] | None:
+    try:
+        record = json.loads((folder / "package.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record.get("files") if isinstance(record, dict) else None
 
 
 def render(template: str, plan: Plan, **values: Any) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sqlite3
 import uuid
 
@@ -9,7 +10,7 @@ import fsspec
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.batch.inputs import default_output
+from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 
@@ -46,7 +47,8 @@ def test_a_table_into_a_table_of_the_same_database(score, shop, bag, here):
     assert [row[0] for row in rows] == list(range(300))
     assert {row[2] for row in rows} == {"NEGATIVE", "POSITIVE"}
     assert all(row[1] is None and 0.5 <= row[3] <= 1 and row[4] == 0 for row in rows)
-    assert sorted(path.name for path in here.iterdir()) == ["scored.manifest.json", "shop.db"]
+    names = sorted(path.name for path in here.iterdir())
+    assert re.fullmatch(r"scored-[0-9a-f]{8}\.manifest\.json shop\.db", " ".join(names))
 
 
 def test_a_query_into_a_file_and_on_into_duckdb(score, shop, bag, here):
@@ -122,7 +124,8 @@ def test_objects_in_and_out(score, here, bag, quick_reviews):
     with fsspec.open(f"{bucket}/out/scored.parquet", "rb") as file:
         table = pyarrow.parquet.read_table(file)
     assert table.column("review_text").to_pylist() == texts[0::3] + texts[1::3] + texts[2::3]
-    assert [path.name for path in here.iterdir()] == ["scored.parquet.manifest.json"]
+    (note,) = here.iterdir()
+    assert re.fullmatch(r"scored-[0-9a-f]{8}\.parquet\.manifest\.json", note.name)
     score(f"{bucket}/in/part-1.csv", output=f"{bucket}/out/one.csv", model=str(bag))
     with fsspec.open(f"{bucket}/out/one.csv", "r") as file:
         assert len(file.read().splitlines()) == 21
@@ -161,7 +164,9 @@ def test_a_link_to_the_output_stays_one(score, here, bag):
     (here / "there").mkdir()
     (here / "there" / "o.csv").write_text("from yesterday", "utf-8")
     (here / "o.csv").symlink_to("there/o.csv")
-    score("r.csv", output="o.csv", model=str(bag))
+    with pytest.raises(ConfigError, match=r"o\.csv: is there already.* or say --overwrite"):
+        score("r.csv", output="o.csv", model=str(bag))
+    score("r.csv", output="o.csv", model=str(bag), overwrite=True)
     assert (here / "o.csv").is_symlink()
     assert (here / "there" / "o.csv").read_text("utf-8").startswith("review_text,label,score")
 

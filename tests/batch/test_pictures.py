@@ -15,11 +15,11 @@ import pytest
 
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.drift import compare
-from mlopsdeploy.batch.inputs import default_output
 from mlopsdeploy.batch.report import render
 from mlopsdeploy.bench.batch import bench_batch
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.data.sources import PictureFiles, WithPictures, open_source
 from mlopsdeploy.data.sources import image_files as pictures
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError

@@ -11,9 +11,10 @@ import pytest
 from selenium.webdriver.common.by import By
 
 from mlopsdeploy.batch.breakdowns import DateColumn
-from mlopsdeploy.batch.report import duration, moment, write_report
+from mlopsdeploy.batch.report import check_report, duration, moment, write_report
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import objects
+from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 
 EVIL = (
@@ -278,10 +279,10 @@ def test_one_label_for_every_row(written):
 def test_where_it_can_not_go(tmp_path, monkeypatch):
     manifest = manifest_of(statistics_of(50))
     with pytest.raises(InputError, match="there is no folder"):
-        write_report(str(tmp_path / "none" / "report.html"), manifest, None)
+        check_report(str(tmp_path / "none" / "report.html"), Protected())
     for name in ("report.json", ""):
         with pytest.raises(InputError, match="name an HTML file"):
-            write_report(str(tmp_path / name), manifest, None)
+            check_report(str(tmp_path / name), Protected())
 
     def full(self, target):
         raise OSError(errno.ENOSPC, "No space left on device")

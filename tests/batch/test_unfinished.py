@@ -8,7 +8,9 @@ import threading
 import pytest
 
 from mlopsdeploy.batch import unfinished
-from mlopsdeploy.batch.unfinished import UnfinishedRun, copy_whole
+from mlopsdeploy.batch.unfinished import UnfinishedRun
+from mlopsdeploy.data.destinations import destination
+from mlopsdeploy.data.files import copy_whole
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 IDENTITY = {"model": "a" * 64, "batch size": 1000}
@@ -38,7 +40,7 @@ def write(run, rows, errors=b""):
 
 
 def publish(output):
-    return lambda rows: copy_whole(rows, output)
+    return destination(str(output))
 
 
 def names(folder):
@@ -59,7 +61,9 @@ def test_a_commit_lasts_and_what_follows_it_is_cut_off(begin, output):
         run.finish(publish(output), {"rows": 5})
     assert output.read_bytes() == b"0\n1\n2\n3\n4\n"
     assert output.with_name("o.csv.errors.jsonl").read_bytes() == b"bad\n"
-    assert json.loads(output.with_name("o.csv.manifest.json").read_bytes()) == {"rows": 5}
+    manifest = json.loads(output.with_name("o.csv.manifest.json").read_bytes())
+    assert manifest["rows"] == 5
+    assert set(manifest["written"]) == {"o.csv", "o.csv.errors.jsonl"}
     assert names(output.parent) == ["o.csv", "o.csv.errors.jsonl", "o.csv.manifest.json"]
 
 
@@ -186,7 +190,9 @@ def test_runs_that_start_while_others_finish(begin, output):
                         copy_whole(rows, output)
                         on.release()
 
-                    run.finish(leave, {})
+                    place = publish(output)
+                    place.publish = leave
+                    run.finish(place, {})
                 finished.append(1)
             except MlopsDeployError as error:
                 refused.append(str(error))
@@ -233,7 +239,7 @@ def test_a_disk_without_links(begin, output, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
-    monkeypatch.setattr(unfinished.os, "link", refuse)
+    monkeypatch.setattr(os, "link", refuse)
     with begin() as run:
         write(run, 3, b"bad\n")
         run.finish(publish(output), {})
@@ -247,8 +253,10 @@ def test_publishing_that_fails_loses_nothing(begin, output):
 
     with begin() as run:
         write(run, 3)
+        place = publish(output)
+        place.publish = fail
         with pytest.raises(MlopsDeployError, match=r"o.csv: can't be written \(No space left"):
-            run.finish(fail, {})
+            run.finish(place, {})
         assert run.kept == "3 rows are kept: the same command goes on with the rest"
     with begin() as run:
         assert run.rows == 3
@@ -268,7 +276,7 @@ def test_a_disk_that_fills_at_a_commit(begin, monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as full:
-            full.setattr(unfinished, "write_whole", fail)
+            full.setattr(unfinished, "whole_file", fail)
             with pytest.raises(MlopsDeployError, match="No space left on device"):
                 write(run, 4)
         assert run.kept == "3 rows are kept: the same command goes on with the rest"

@@ -67,8 +67,13 @@ def test_files_are_written_and_places_are_checked_first(tmp_path, capsys):
     assert config.read_text("utf-8") == report["config"]
     assert html.stat().st_size > 10_000
     assert "mlopsdeploy serve --config" in capsys.readouterr().err
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(ConfigError, match=r"serve\.yaml: is there already"):
         run_choose(settings, ask=False, quiet=True)
+    html.write_text("<html>mine</html>", "utf-8")
+    with pytest.raises(ConfigError, match=r"choose\.html: is there already"):
+        run_choose(ChooseSettings(report=str(html)), ask=False, quiet=True)
+    run_choose(settings.model_copy(update={"overwrite": True}), ask=False, quiet=True)
+    run_choose(ChooseSettings(report=str(html)), ask=False, quiet=True)  # its own
     with pytest.raises(InputError, match="there is no folder"):
         run_choose(ChooseSettings(report=str(tmp_path / "no" / "a.html")), ask=False)
 

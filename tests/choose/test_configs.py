@@ -19,7 +19,8 @@ from mlopsdeploy.choose import configs
 from mlopsdeploy.choose.decide import decide
 from mlopsdeploy.choose.options import INTERVALS
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.data.overwriting import Protected
+from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -33,7 +34,7 @@ def written(tmp_path):
     def write(answers, found):
         decision = decide(answers, found)
         path = tmp_path / "config.yaml"
-        configs.check(str(path))
+        configs.check(str(path), Protected())
         configs.write(str(path), configs.config(answers, found, decision))
         return decision.recommended, path
 
@@ -153,7 +154,8 @@ def test_there_is_none_where_nothing_could_run_it(found):
 def test_what_is_there_stays(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("model: mine\n", "utf-8")
-    with pytest.raises(InputError, match="is there already"):
-        configs.check(str(path))
+    with pytest.raises(ConfigError, match="is there already"):
+        configs.check(str(path), Protected())
+    configs.check(str(path), Protected(overwrite=True))
     with pytest.raises(InputError, match="there is no folder"):
-        configs.check(str(tmp_path / "no" / "mine.yaml"))
+        configs.check(str(tmp_path / "no" / "mine.yaml"), Protected())

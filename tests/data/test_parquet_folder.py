@@ -5,7 +5,7 @@ import pyarrow.dataset
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.data.parquet_folder import check_folder, write_folder
+from mlopsdeploy.data.parquet_folder import write_folder
 from mlopsdeploy.errors import InputError
 
 
@@ -58,18 +58,6 @@ def test_what_fails_leaves_what_was_there(tmp_path):
         write_folder(broken(), tmp_path / "out")
     assert names(tmp_path / "out") == before
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
-
-
-def test_what_is_not_ours_is_not_replaced(tmp_path):
-    folder = tmp_path / "out"
-    folder.mkdir()
-    check_folder(folder)
-    (folder / "thesis.docx").touch()
-    with pytest.raises(InputError, match="no run has written"):
-        write_folder(tables(), folder)
-    (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="is a file"):
-        check_folder(tmp_path / "file")
 
 
 def test_a_column_that_can_not_partition(tmp_path):

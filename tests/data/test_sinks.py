@@ -11,8 +11,6 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.data.sinks import check_output
-from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import InputError
 
 NEW = ("label", "score", "truncated")
@@ -283,31 +281,3 @@ def test_random_files_round_trip(score, tmp_path, seed):
 
 
 # ---------------------------------------------------------------- what is refused
-
-
-@pytest.fixture
-def source(tmp_path):
-    (tmp_path / "r.csv").write_text("id,text\n1,good\n", "utf-8")
-    opened = open_source(str(tmp_path / "r.csv"))
-    yield opened
-    opened.close()
-
-
-@pytest.mark.parametrize(
-    ("output", "message"),
-    [
-        ("none/o.csv", "the folder .*none does not exist"),
-        ("folder.csv", "is a folder"),
-        ("r.csv", "is the input itself"),
-        ("folder.csv/../r.csv", "is the input itself"),
-        ("link.csv", "is the input itself"),
-        ("hard.csv", "is the input itself"),
-        ("o.xlsx", "can't tell its format"),
-    ],
-)
-def test_outputs_that_are_refused(source, tmp_path, output, message):
-    (tmp_path / "folder.csv").mkdir()
-    (tmp_path / "link.csv").symlink_to(tmp_path / "r.csv")
-    (tmp_path / "hard.csv").hardlink_to(tmp_path / "r.csv")
-    with pytest.raises(InputError, match=message):
-        check_output(str(tmp_path / output), source)

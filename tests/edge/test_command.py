@@ -347,3 +347,24 @@ def subprocess_modules():
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     return done.stdout.split()
+
+
+@pytest.mark.parametrize("flag", ["--save", "--events", "--snapshots"])
+def test_an_output_never_takes_the_place_of_the_video(edge, clip, tmp_path, flag):
+    content = clip.read_bytes()
+    for more in ((), ("--overwrite",)):
+        code, _, err = edge("--camera", clip, flag, clip, *more)
+        assert code == 2
+        assert "is the input itself; give another" in err
+    (tmp_path / "theirs.mp4").write_bytes(b"theirs")
+    code, _, err = edge("--camera", clip, "--save", "theirs.mp4")
+    assert (code, (tmp_path / "theirs.mp4").read_bytes()) == (2, b"theirs")
+    assert "say --overwrite" in err
+    assert clip.read_bytes() == content
+
+
+def test_what_a_run_wrote_the_next_one_replaces(edge, clip, tmp_path):
+    (tmp_path / "out.mp4").write_bytes(b"theirs")
+    command = ("--camera", clip, "--save", "out.mp4", "--events", "e.jsonl", "--limit", "3")
+    assert edge(*command, "--overwrite")[0] == 0
+    assert edge(*command)[0] == 0

@@ -10,7 +10,7 @@ import yaml
 
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 from mlopsdeploy.package import checks, command
-from mlopsdeploy.package.plan import TARGETS, check_output, dns_name
+from mlopsdeploy.package.plan import TARGETS, check_output, dns_name, sums_of
 
 EVERY = [(strategy, target) for strategy, targets in TARGETS.items() for target in targets]
 # Their schemas are nowhere but in a cluster; see test_custom_resources.py.
@@ -172,11 +172,20 @@ def test_a_password_is_not_spread(packaged):
 
 def test_packaged_again_it_takes_its_own_place_and_no_other(packaged, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", "utf-8")
-    with pytest.raises(ConfigError, match="holds other files"):
+    with pytest.raises(ConfigError, match="is there already, and not as mlopsdeploy"):
         check_output(tmp_path)
-    (tmp_path / "package.json").write_text("{}", "utf-8")
+    (tmp_path / "package.json").write_text('{"name": "of Node"}', "utf-8")
+    with pytest.raises(ConfigError, match="say --overwrite"):
+        check_output(tmp_path)
+    check_output(tmp_path, overwrite=True)
+    (tmp_path / "package.json").write_text(json.dumps({"files": sums_of(tmp_path)}), "utf-8")
     check_output(tmp_path)
     check_output(tmp_path / "new")
+    (tmp_path / "mine.txt").write_text("changed", "utf-8")
+    with pytest.raises(ConfigError, match="say --overwrite"):
+        check_output(tmp_path)
+    with pytest.raises(ConfigError, match="belongs to the model"):
+        check_output(tmp_path, [str(tmp_path / "mine.txt")], overwrite=True)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,6 @@ except ModuleNotFoundError as missing:
     ) from missing
 
 from mlopsdeploy.data.databases.query import Query, is_ordered
-from mlopsdeploy.data.databases.table import check_table, load_table
+from mlopsdeploy.data.databases.table import check_table, columns_of, is_read_by, load_table
 
-__all__ = ["Query", "check_table", "is_ordered", "load_table"]
+__all__ = ["Query", "check_table", "columns_of", "is_ordered", "is_read_by", "load_table"]

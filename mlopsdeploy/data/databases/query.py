@@ -36,6 +36,7 @@ from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 WINDOW = 8192
 ROW_GROUP = 65_536
+_NAMES = re.compile(r'(?:"(?:[^"]|"")+"|[\w$]+)(?:\.(?:"(?:[^"]|"")+"|[\w$]+))*')
 _SELECTS = {"from", "select", "table", "values", "with"}
 
 
@@ -214,8 +215,23 @@ class Query:
 
 def is_ordered(query: str) -> bool:
     """Whether a query says in which order its rows come (a table's name doesn't)."""
-    plain = re.sub(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", " ", query, flags=re.DOTALL)
-    return re.search(r"\border\s+by\b", plain, re.IGNORECASE) is not None
+    return re.search(r"\border\s+by\b", _without_texts(query), re.IGNORECASE) is not None
+
+
+def tables_of(query: str) -> set[str]:
+    """In lower case the names that may be those of tables that a query, or a view's own, reads."""
+    sql = _without_texts(query).strip().rstrip(";")
+    if re.fullmatch(rf"{NAME}(\.{NAME})*", sql):
+        return {parts_of(sql)[0].lower()}
+    until = r"\b(?:where|group|order|having|limit|union|select)\b|$"
+    parts = re.findall(rf"\b(?:from|table)\b(.*?)(?={until})", sql, re.IGNORECASE | re.DOTALL)
+    names = (parts_of(name)[0] for part in parts for name in _NAMES.findall(part))
+    return {name.lower() for name in names}
+
+
+def _without_texts(query: str) -> str:
+    """A query without comments and quoted texts."""
+    return re.sub(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", " ", query, flags=re.DOTALL)
 
 
 def _select(query: str, engine: sa.Engine) -> str:

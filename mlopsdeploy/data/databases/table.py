@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
+import socket
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlopsdeploy.data.addresses import shown
+from mlopsdeploy.data.addresses import is_database, shown, split_table
 from mlopsdeploy.data.databases.column_types import (
     column_type,
     rows_of,
@@ -20,6 +24,7 @@ from mlopsdeploy.data.databases.column_types import (
     without_nul,
 )
 from mlopsdeploy.data.databases.connection import NAME, connect_to, parts_of, told
+from mlopsdeploy.data.databases.query import tables_of
 from mlopsdeploy.errors import ConfigError
 
 TRANSACTIONAL = {"duckdb", "postgresql", "sqlite"}  # a CREATE TABLE can be rolled back
@@ -68,6 +73,76 @@ def check_table(
     What it makes in the database is rolled back. Raises as `load_table`.
     """
     _load(url, table, (), schema, if_exists, trial=True)
+
+
+def columns_of(url: str, table: str) -> str:
+    """The columns of a table and their types, in one line; "" where there is none.
+
+    Raises:
+        ConfigError: not the name of a table, or a package is missing.
+        MlopsDeployError: the server can't be reached.
+    """
+    where = f"{shown(url)}#{table}"
+    engine = connect_to(url)
+    name, schema = _parts(table, where)
+    try:
+        with told(where, url, engine), engine.connect() as connection:
+            if not sa.inspect(connection).has_table(name, schema=schema):
+                return ""
+            target = sa.Table(name, sa.MetaData(), schema=schema)
+            return json.dumps(_described(connection, target))
+    finally:
+        engine.dispose()
+
+
+def is_read_by(url: str, table: str, reference: str, query: str | None = None) -> bool:
+    """Whether an input reads a table, itself or by way of a view.
+
+    Databases are one where their kind, name and host are, so `localhost` and `127.0.0.1`, a port
+    that is the default and a path with `..` make no difference. A query reads what it names.
+
+    Args:
+        url: of the table's database.
+        table: its name, perhaps with a schema.
+        reference: of the input; perhaps no database at all.
+        query: the input's, where `reference` names no table.
+    """
+    source, read = split_table(reference)
+    if not is_database(source) or _database(url) != _database(source):
+        return False
+    name, schema = parts_of(table)
+    waiting = tables_of(query or "") if read is None else {parts_of(read)[0].lower()}
+    engine = connect_to(source)
+    try:
+        with told(shown(reference), source, engine), engine.connect() as connection:
+            inspector = sa.inspect(connection)
+            views = {view.lower(): view for view in inspector.get_view_names(schema)}
+            while waiting and name.lower() not in waiting:
+                if view := views.pop(waiting.pop(), None):
+                    waiting |= tables_of(str(inspector.get_view_definition(view, schema)))
+    finally:
+        engine.dispose()
+    return name.lower() in waiting
+
+
+def _database(url: str) -> tuple[Any, ...]:
+    """What is the same for all spellings of a database's URL."""
+    parsed = sa.make_url(url)
+    kind = {"postgres": "postgresql", "mariadb": "mysql"}.get(
+        backend := parsed.drivername.partition("+")[0], backend
+    )
+    name = parsed.database or ""
+    if kind in {"sqlite", "duckdb"}:
+        path = Path(name.removeprefix("file:").partition("?")[0]).resolve()
+        about = path.stat() if path.exists() else None
+        return (kind, (about.st_dev, about.st_ino) if about else str(path))
+    host = parsed.host or "localhost"
+    with contextlib.suppress(OSError):
+        host = socket.gethostbyname(host)
+    if host.startswith("127.") or host == socket.gethostname():
+        host = "localhost"
+    port = parsed.port or {"postgresql": 5432, "mysql": 3306, "mssql": 1433}.get(kind)
+    return (kind, host, port, name)
 
 
 def _load(
@@ -169,9 +244,7 @@ def _fill(
 
 def _table(engine: sa.Engine, name: str, schema: pa.Schema, where: str) -> sa.Table:
     """What SQLAlchemy makes of a name and Arrow's types."""
-    if not re.fullmatch(rf"{NAME}(\.{NAME})*", name):
-        raise ConfigError(f'{where}: not the name of a table; write odd ones in quotes: "{name}"')
-    table, within = parts_of(name)
+    table, within = _parts(name, where)
     for identifier in (table, *schema.names):
         if engine.name == "postgresql" and len(identifier.encode()) > 63:  # it would cut it off
             raise ConfigError(
@@ -183,6 +256,12 @@ def _table(engine: sa.Engine, name: str, schema: pa.Schema, where: str) -> sa.Ta
         for field in storable(schema, decimals=engine.name != "sqlite")
     ]
     return sa.Table(table, sa.MetaData(), *columns, schema=within)
+
+
+def _parts(name: str, where: str) -> tuple[str, str | None]:
+    if not re.fullmatch(rf"{NAME}(\.{NAME})*", name):
+        raise ConfigError(f'{where}: not the name of a table; write odd ones in quotes: "{name}"')
+    return parts_of(name)
 
 
 def _described(connection: sa.Connection, table: sa.Table) -> list[tuple[Any, ...]]:

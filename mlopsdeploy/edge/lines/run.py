@@ -19,7 +19,7 @@ from mlopsdeploy.edge.lines.answering import LinePipeline
 from mlopsdeploy.edge.lines.parsing import Parser, parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.lines.writing import LineEvents, Outputs, Readable, Writer
-from mlopsdeploy.edge.loading import load_edge
+from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
 from mlopsdeploy.settings import EdgeSettings
@@ -121,6 +121,7 @@ def _ready(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, P
 def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> Iterator[Writer]:
     if not readable_only:
         keep = not comes_again(str(settings.lines))
+        check_outputs(settings, appends=keep)
         yield LineEvents(settings.events or "-", echo=settings.echo, keep=keep)
     if sys.stdout.isatty() and settings.events != "-":
         typed = settings.lines == "-" and sys.stdin.isatty()

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from mlopsdeploy.batch.unfinished import MANIFEST, beside
 from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.data.files import MANIFEST, beside
 from mlopsdeploy.data.sources import (
     SUFFIXES,
     ParquetSource,
