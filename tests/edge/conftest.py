@@ -200,7 +200,7 @@ def edge(start):
 
     def run(*arguments, **options):
         process = start(*arguments, **options)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         return process.returncode, out, err
 
     return run
@@ -216,7 +216,7 @@ def lines_of():
 def wait_for():
     """Wait until something holds, at most for some seconds."""
 
-    def wait(holds, seconds=20.0):
+    def wait(holds, seconds=60.0):
         end = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < end, "it did not happen in time"

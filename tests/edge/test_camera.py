@@ -117,9 +117,9 @@ def test_a_read_that_never_returns_is_stalled_and_then_lost_and_opened_again(liv
             break
     assert kinds(source) == ["stalled", "lost", "reconnected"]
     stalled, lost, back = source.told
-    assert 0.15 < stalled.facts["seconds"] < 2
+    assert 0.15 < stalled.facts["seconds"] < 10
     assert stalled.text == f"camera 0: no frame for {stalled.facts['seconds']:.1f} s"
-    assert stalled.time - time.time() + time.monotonic() - began < 2
+    assert stalled.time - time.time() + time.monotonic() - began < 10
     assert "no frame for" in lost.facts["reason"]
     assert back.facts["attempts"] == 1
     assert numbers == sorted(set(numbers)), "numbers go on where they were"
@@ -169,7 +169,7 @@ def test_stop_ends_it_within_a_read_that_does_not_return_and_while_waiting(live)
         began = time.monotonic()
         for _ in frames:
             pass
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 30  # of the 60 that a stall may last
 
 
 def test_a_camera_that_gives_no_frame_at_all(live, monkeypatch):

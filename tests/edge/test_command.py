@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import cv2
 import pytest
@@ -188,22 +187,22 @@ def test_a_stream_that_goes_silent_dies_and_comes_back(
         return [line["event"] for line in lines if line["event"] != "frame"]
 
     wait_for(lambda: happened() == ["connected"])
-    time.sleep(0.5)
+    wait_for(lambda: server.number > 15)
     server.mode = "silent"
     wait_for(lambda: "stalled" in happened())
     server.mode = "good"
     wait_for(lambda: "resumed" in happened())
     server.close()
     wait_for(lambda: "lost" in happened())
-    streamer(server.port)
+    again = streamer(server.port)
     wait_for(lambda: "reconnected" in happened())
-    time.sleep(0.5)
+    wait_for(lambda: again.number > 15)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130, err
     assert happened()[:5] == ["connected", "stalled", "resumed", "lost", "reconnected"]
     assert happened()[-1] == "ended"
-    for said in ("no frame for 0.", "frames again after", "connecting again", "back after"):
+    for said in ("no frame for ", "frames again after", "connecting again", "back after"):
         assert err.count(f"{server.url}: ") >= 5
         assert said in err
     assert len(pictures.read(tmp_path / "o.mp4")) > 10

@@ -4,7 +4,6 @@ import base64
 import json
 import shutil
 import subprocess
-import time
 from urllib.parse import urlsplit
 
 import cv2
@@ -322,14 +321,17 @@ def test_nothing_from_elsewhere_and_no_errors(page, server, models):
         shown.browser.execute_script("location.hash = arguments[0]", name)
         shown.until(lambda name=name: name in shown.id("about").text)
         assert shown.predict()[0] == 200
-    time.sleep(2.5)  # two looks at /metrics
+    asked = []
+
+    def looked_at_metrics_again():
+        for line in shown.browser.get_log("performance"):  # and empties it
+            each = json.loads(line["message"])["message"]
+            if each["method"] == "Network.requestWillBeSent":
+                asked.append(urlsplit(each["params"]["request"]["url"]))
+        return [url.path for url in asked].count("/metrics") > 2
+
+    shown.until(looked_at_metrics_again)
     assert shown.errors() == []
-    messages = [json.loads(line["message"]) for line in shown.browser.get_log("performance")]
-    asked = [
-        urlsplit(each["message"]["params"]["request"]["url"])
-        for each in messages
-        if each["message"]["method"] == "Network.requestWillBeSent"
-    ]
     assert {"/", "/page/page.js", "/metrics"} <= {url.path for url in asked}
     assert {url.netloc for url in asked} == {urlsplit(server.url).netloc}
 

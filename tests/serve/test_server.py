@@ -205,14 +205,12 @@ def test_what_is_in_work_is_answered_before_the_end(slow_server, tmp_path, numbe
 def test_a_second_signal_does_not_wait(slow_server):
     server = slow_server("--workers", "1")
     with ThreadPoolExecutor(1) as pool:
-        in_work = pool.submit(ask, server, 25)
+        in_work = pool.submit(ask, server, 60)
         server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
         server.process.send_signal(signal.SIGINT)
         server.until(lambda: "stopping" in server.log)
-        began = time.monotonic()
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(20) == 0
-        assert time.monotonic() - began < 10
+        assert server.process.wait(30) == 0
         assert isinstance(in_work.exception(), OSError)
     assert "Traceback" not in server.log
 
@@ -220,22 +218,21 @@ def test_a_second_signal_does_not_wait(slow_server):
 def test_what_takes_too_long_is_given_up(slow_server):
     server = slow_server("--workers", "1", drain_timeout=1.0)
     with ThreadPoolExecutor(1) as pool:
-        in_work = pool.submit(ask, server, 25)
+        in_work = pool.submit(ask, server, 60)
         server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 40
         assert isinstance(in_work.exception(), OSError)
     assert "Killing worker-1" in server.log
 
 
 def test_a_signal_while_workers_load(slow_server, tmp_path):
-    server = slow_server("--workers", "2", ready=0, env={"SLOW_START": "20"})
+    server = slow_server("--workers", "2", ready=0, env={"SLOW_START": "60"})
     server.until(lambda: len(server.workers) == 2)
-    time.sleep(0.3)
     began = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert "nothing was written" not in server.log
     assert "Traceback" not in server.log
     assert list((tmp_path / "tmp").glob("mlopsdeploy-*")) == []
