@@ -25,7 +25,7 @@ from mlopsdeploy.columns import (
     objects,
     rows_of,
 )
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, RowError
 
 _ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
 
@@ -42,6 +42,8 @@ class TabularClassification(Task):
             (a JSON list), `regressor` (the operator of a model that is no classifier).
         labels: names of the classes; by default the model's own labels, or their numbers.
         output: which of several outputs holds the probabilities.
+        activation: what turns that into probabilities: "none", "sigmoid" or "softmax"; by default
+            as the answers to a few made-up rows show, or the first rows, if these show nothing.
         threshold: two classes: the second is given from this probability on (0.5 when None);
             more: a label is given from this probability on, else none (an empty string).
         name: the model's name, for messages.
@@ -68,6 +70,7 @@ class TabularClassification(Task):
         metadata: Mapping[str, str] | None = None,
         labels: Sequence[str] = (),
         output: str | None = None,
+        activation: str | None = None,
         threshold: float | None = None,
         name: str = "the model",
     ) -> None:
@@ -96,8 +99,8 @@ class TabularClassification(Task):
             self.inputs = tuple(Field(tensor.name, tensor.dtype) for tensor in self._tensors)
         # The one output, if it is one probability in float32 and there is nothing beside it.
         alone = len(gives) == 1 and gives[0].dtype == "float32" and gives[0].shape in ((), (1,))
-        self._sigmoid = gives[0].name if alone else ""
-        self._logits: bool | None = None  # as long as nothing was seen that tells
+        self._sigmoid = gives[0].name if alone and activation in (None, "none") else ""
+        self._activation = activation
         self.outputs = (
             Field("label", "str"),
             Field("score", "float32"),
@@ -114,15 +117,22 @@ class TabularClassification(Task):
             metadata=runtime.metadata,
             labels=files.labels,
             output=files.said.get("output"),
+            activation=files.said.get("activation"),
             threshold=files.threshold if options.threshold is None else options.threshold,
             name=files.name,
         )
-        task._look_at_answers(runtime)
+        # Together, and then each alone: rows like these may be none that the model can take.
+        for made_up in ([0, 1, -1], [0], [1], [2], [-1]):
+            if task._look_at_answers(runtime, np.array(made_up)):
+                break
         return task
 
-    def _look_at_answers(self, runtime: Runtime) -> None:
-        """Say at once, and not to the first caller, what can't be read as probabilities."""
-        made_up = np.array([0, 1, -1])
+    def _look_at_answers(self, runtime: Runtime, made_up: Array) -> bool:
+        """Raise at once, and not for the first caller, what can't be read as probabilities.
+
+        Returns:
+            Whether the model had an answer.
+        """
         columns: Columns = {}
         for field in self.inputs:
             if field.dtype == "str":
@@ -134,12 +144,9 @@ class TabularClassification(Task):
         encoded = self.encode(columns)
         try:
             tensors = runtime.run(encoded)
-        except Exception:  # noqa: BLE001  # each runtime has its own; rows like these may be unfit
-            return
-        self.decode(tensors, encoded)
-        scores = self._raw_scores(tensors, len(made_up))
-        if scores.shape[1] > 1 and not np.isnan(scores).any():
-            self._logits = not _are_probabilities(scores)
+        except RowError:
+            return False
+        return bool(np.isfinite(self.decode(tensors, encoded)["score"]).any())
 
     def _check_outputs(
         self, gives: Sequence[Field], output: str | None, metadata: Mapping[str, str]
@@ -185,6 +192,11 @@ class TabularClassification(Task):
             tensor = self._tensors[0]
             if self.matrix and self.matrix.name in columns:
                 dense = columns[self.matrix.name].astype(tensor.dtype, copy=False)
+                if dense.shape[1:] != self.matrix.shape:  # which a reshape would make other rows of
+                    raise RowError(
+                        f"{self.matrix.name}: a row has {self.matrix.shape[0]} numbers, not an "
+                        f"array of {dense.shape[1:]}"
+                    )
                 return {tensor.name: dense.reshape(-1, *tensor.shape)}
             matrix = np.column_stack([columns[field.name] for field in self.inputs])
             matrix = matrix.astype(object if tensor.dtype == "str" else tensor.dtype, copy=False)
@@ -233,12 +245,14 @@ class TabularClassification(Task):
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
         scores = self._raw_scores(tensors, rows)
+        if self._activation == "sigmoid":
+            scores = np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
         if scores.shape[1] == 1:
             return self._both(scores)
-        logits = self._logits
-        if logits is None:
-            logits = not _are_probabilities(scores[~np.isnan(scores).any(axis=1)])
-        if not logits:
+        if self._activation is None and len(known := scores[np.isfinite(scores).all(axis=1)]):
+            # Once and for all: rows that are told apart batch by batch would mean two things.
+            self._activation = "none" if _are_probabilities(known) else "softmax"
+        if self._activation != "softmax":
             return np.clip(scores, 0, 1)
         if any(array.dtype.kind in "iuOUS" for array in tensors.values()):
             raise ModelError(

@@ -41,6 +41,21 @@ def test_logits_become_probabilities():
     assert got["label"].tolist() == ["0", "1", "0"]
 
 
+def test_whether_scores_are_logits_is_decided_once():
+    """A row of logits may look like probabilities, and the other way round."""
+    like_probabilities, plainly = np.array([[0.25, 0.75]] * 3), np.array([[3.0, -3.0]] * 3)
+    decided = task()
+    decided.decode({"scores": plainly}, ROWS)
+    got = decided.decode({"scores": like_probabilities}, ROWS)["scores"]
+    np.testing.assert_allclose(got[0], [0.377541, 0.622459], atol=1e-6)
+    asked = task(activation="none")
+    np.testing.assert_allclose(
+        asked.decode({"scores": like_probabilities}, ROWS)["scores"], like_probabilities
+    )
+    lone = task(activation="sigmoid").decode({"scores": np.array([[0.0], [2.0], [-2.0]])}, ROWS)
+    np.testing.assert_allclose(lone["scores"][:, 1], [0.5, 0.880797, 0.119203], atol=1e-6)
+
+
 def test_the_models_own_labels_are_kept():
     tensors = {
         "label": np.array(["no", "yes", "no"], object),
