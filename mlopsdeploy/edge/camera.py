@@ -322,7 +322,7 @@ class Live:
             self._newest.cancel()
             if self._stopped.is_set():
                 return
-            self._say("lost", f"{reason}; connecting again", reason=reason)
+            self._happened("lost", f"{reason}; connecting again", reason=reason)
             first = self._reconnect()
             if first is None:
                 return
@@ -345,7 +345,7 @@ class Live:
                 if stalled:
                     return f"no frame for {silent:.1f} s"
                 stalled = True
-                self._say("stalled", f"no frame for {silent:.1f} s", seconds=round(silent, 2))
+                self._happened("stalled", f"no frame for {silent:.1f} s", seconds=round(silent, 2))
                 continue
             except Closed:
                 return "the stream ended"
@@ -354,7 +354,9 @@ class Live:
             if stalled:
                 stalled = False
                 silent = frame.captured - last
-                self._say("resumed", f"frames again after {silent:.1f} s", seconds=round(silent, 2))
+                self._happened(
+                    "resumed", f"frames again after {silent:.1f} s", seconds=round(silent, 2)
+                )
             last = frame.captured
             yield frame
             del frame
@@ -398,5 +400,5 @@ class Live:
         finally:
             capture.release()
 
-    def _say(self, kind: str, text: str, **facts: object) -> None:
+    def _happened(self, kind: str, text: str, **facts: object) -> None:
         self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))

@@ -253,7 +253,7 @@ class Snapshots:
 class VideoFile:
     """`--save`: a video with the boxes drawn in.
 
-    A file gives a frame for each of its own. A live source's frames come when they come, so each
+    Of a file it has every frame. A live source's frames come when they come, so each
     is repeated or left out such that the video runs at the speed of life.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime, rows_of
+from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.runtimes.common import (
     dense,
@@ -65,6 +65,7 @@ class TFLiteFile(Runtime):
                 "file runs in the precision it was made in"
             )
         self.inputs = tuple(tensor.field for tensor in first.inputs)
+        self._names = tuple(field.name for field in self.inputs)
         self.outputs = tuple(tensor.field for tensor in first.outputs)
         self.quantization = {
             tensor.field.name: tensor.quantization
@@ -79,20 +80,19 @@ class TFLiteFile(Runtime):
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`; waits while all interpreters are busy."""
-        if not rows_of(tensors):
+        own = {name: tensors[name] for name in self._names}
+        if not len(own[self._names[0]]):
             return no_rows(self.outputs)
-        unknown = rows_with_nan({field.name: tensors[field.name] for field in self.inputs})
-        if self._takes_nan:
-            unknown = []
+        unknown = [] if self._takes_nan else rows_with_nan(own)
         opened = self._idle.get()
         try:
-            outputs = opened.run(tensors)
+            outputs = opened.run(own)
         except (ValueError, RuntimeError, MemoryError) as error:
             reason = one_line(error)
             raise RowError(f"{self.package} can't compute these values ({reason})") from error
         finally:
             self._idle.put(opened)
-        return with_nan(outputs, unknown)
+        return with_nan(outputs, unknown) if unknown else outputs
 
     @contextmanager
     def native(self) -> Iterator[Any]:
@@ -148,14 +148,19 @@ class _Opened:
             tensor.field.name: _prepared(tensor, tensors[tensor.field.name])
             for tensor in self.inputs
         }
-        if self._free or [array.shape for array in feed.values()] == self._shapes:
+        if [array.shape for array in feed.values()] == self._shapes:
             return self._invoke(feed)
-        return joined([(self._invoke(step), rows) for step, rows in in_steps(feed, self.rows)])
+        if self._free:
+            return self._resized(feed)
+        return joined([(self._resized(step), rows) for step, rows in in_steps(feed, self.rows)])
+
+    def _resized(self, feed: Columns) -> Columns:
+        if [array.shape for array in feed.values()] != self._shapes:
+            self._resize(feed)
+        return self._invoke(feed)
 
     def _invoke(self, feed: Columns) -> Columns:
         interpreter = self.interpreter
-        if [array.shape for array in feed.values()] != self._shapes:
-            self._resize(feed)
         for tensor, array in zip(self.inputs, feed.values(), strict=True):
             interpreter.set_tensor(tensor.index, array)
         interpreter.invoke()
@@ -177,7 +182,8 @@ class _Opened:
 
 def _prepared(tensor: _Tensor, array: Array) -> Array:
     if not tensor.quantization:
-        return dense(tensor.field, array)
+        plain = array.dtype == tensor.field.dtype and array.flags.c_contiguous
+        return array if plain else dense(tensor.field, array)
     if array.dtype == tensor.quantization.dtype:
         return array
     return tensor.quantization.quantize(array)

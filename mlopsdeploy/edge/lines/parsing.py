@@ -152,21 +152,21 @@ class Rows:
 
     def _json(self, line: str) -> list[Any]:
         try:
-            said = json.loads(line)
+            values = json.loads(line)
         except (ValueError, RecursionError):
             raise ValueError("is not JSON") from None
-        if isinstance(said, dict):
-            lacking = [name for name in self._names if name not in said]
+        if isinstance(values, dict):
+            lacking = [name for name in self._names if name not in values]
             if lacking or not self._names:
                 raise ValueError(
                     f"lacks {lacking[0]!r}"
                     if lacking
                     else "names values, but the model has no names"
                 )
-            return [said[name] for name in self._names]
-        if len(said) != self._width:
-            raise ValueError(f"has {_values(len(said))}, the model takes {self._width}")
-        return list(said)
+            return [values[name] for name in self._names]
+        if len(values) != self._width:
+            raise ValueError(f"has {_values(len(values))}, the model takes {self._width}")
+        return list(values)
 
     def _checked(self, values: list[Any]) -> list[Any]:
         row = []

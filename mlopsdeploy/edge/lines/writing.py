@@ -152,7 +152,7 @@ class Readable:
 
     Args:
         console: of standard output.
-        labels: that the model gives; each has its colour.
+        labels: of the model; each has its colour.
         echo: whether to show the line itself: not where it was typed on the same terminal.
     """
 
