@@ -156,7 +156,7 @@ class Outlet:
             finally:
                 self.sink.close()
         except (OSError, cv2.error) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = (isinstance(error, OSError) and error.strerror) or str(error)
             self.failed = f"--{self.sink.name}: {reason}"
             self._log(f"{self.failed}; nothing more is written there, the rest goes on")
         finally:

@@ -1,6 +1,6 @@
 """`--preview`: a page with the live picture, what is on it, and what takes how long.
 
-The page is for this machine: it listens on loopback unless another address is set, and answers only to
+The page is for this machine: it listens on loopback by default, and answers only to
 requests that name the machine itself, so that no page on the web can look through the camera by
 pointing a name of its own at this address (DNS rebinding).
 """
