@@ -272,7 +272,7 @@ def test_a_model_that_fails_and_one_that_takes_its_worker_along(slow_server):
     assert "Traceback" not in failed.body.decode()
     (line,) = [one for one in map(json.loads, server.log.splitlines()) if "traceback" in one]
     assert line["request_id"] == failed.json["request_id"]
-    assert "RuntimeError" in line["traceback"]
+    assert "OSError" in line["traceback"]
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(server, -2)
     server.until(lambda: server.log.count("worker ready") == 3)
