@@ -1,7 +1,7 @@
 """How fast a model is here, and how fast it could be: what the benches and `models` share.
 
 Speeds are those of this machine at this moment. Each is taken over many calls, and a figure that
-is compared with another is measured beside it.
+is compared with another is measured next to it.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from mlopsdeploy.choose.measurements import (
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.choose.units import duration, money, number
 
-# Why each default is what it is; said wherever it went into a figure.
+# Why each default is what it is; shown wherever it went into a figure.
 WHY = {
     "peak": "ten times the mean: busy hours are two or three times it, and busy seconds more",
     "price_per_hour": "AWS t3.medium, 2 vCPU and 4 GiB, on demand in us-east-1, 2026",

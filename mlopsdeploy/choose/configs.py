@@ -9,8 +9,8 @@ import yaml
 
 from mlopsdeploy.choose.assumptions import MODELS
 from mlopsdeploy.choose.decide import Decision
+from mlopsdeploy.choose.factors import FACTORS
 from mlopsdeploy.choose.measurements import PICTURES, Measurements
-from mlopsdeploy.choose.options import FACTORS
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.data.overwriting import Protected
@@ -94,7 +94,7 @@ def write(path: str, text: str) -> None:
 
 
 def cron(seconds: float) -> str:
-    """An interval of `options.INTERVALS` in cron's words; a day is at two in the night."""
+    """An interval of `factors.INTERVALS` in cron's words; a day is at two in the night."""
     minutes = round(seconds / 60)
     if minutes == 1440:
         return "0 2 * * *"

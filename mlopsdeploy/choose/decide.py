@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mlopsdeploy.choose.factors import Option, evaluate
 from mlopsdeploy.choose.measurements import Measurements
-from mlopsdeploy.choose.options import Option, evaluate
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.units import duration, money, number, plural, unit_of
 
@@ -269,7 +269,7 @@ def _halve(
             same = middle
     if whole:
         return other
-    # On the far side of the threshold, so that what is said is true as it stands.
+    # On the far side of the threshold, so that what is shown is true as it stands.
     shown = other / unit
     scale = 10.0 ** (math.floor(math.log10(shown)) - 2)
     rounded = (math.ceil if other > same else math.floor)(shown / scale) * scale

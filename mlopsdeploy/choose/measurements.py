@@ -40,7 +40,7 @@ WHAT = {JSON: "one row", JPEG: "one picture as JPEG"}
 BUSY = 0.3  # of the cores, by others: worth a word
 
 Rows = list[dict[str, Any]]
-Say = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Measurements:
     assumed: str = ""
 
 
-def measure(settings: ChooseSettings, log: Say = lambda _: None) -> Measurements:
+def measure(settings: ChooseSettings, log: Log = lambda _: None) -> Measurements:
     """Measure a model under each strategy, about `settings.seconds` for each figure.
 
     Args:
@@ -132,12 +132,12 @@ def measure(settings: ChooseSettings, log: Say = lambda _: None) -> Measurements
 
 
 class _Measuring:
-    def __init__(self, settings: ChooseSettings, folder: Path, log: Say) -> None:
+    def __init__(self, settings: ChooseSettings, folder: Path, log: Log) -> None:
         self._settings = settings
         self._model = str(settings.model)
         self._sample = str(settings.sample)
         self._folder = folder
-        self._say = log
+        self._log = log
         self._missing: dict[Strategy, str] = {}
         self._notes: list[str] = []
         self._trust = ["--trust-model"] if settings.trust_model else []
@@ -145,7 +145,7 @@ class _Measuring:
     def all(self) -> Measurements:
         """Every strategy."""
         self._look_around()
-        self._say(f"looking at {self._model}")
+        self._log(f"looking at {self._model}")
         about = json.loads(self._run(["models", "inspect", self._model, "--json"]).stdout)
         batch: BatchSpeed | None
         if about["task"] in PICTURES:
@@ -200,7 +200,7 @@ class _Measuring:
         Returns:
             The column of each of the model's inputs, the rows, and roughly how many a second.
         """
-        self._say(f"reading {self._sample}")
+        self._log(f"reading {self._sample}")
         summary = self._run_batch(Path(self._sample).absolute(), "sample.jsonl", limit=SAMPLE)
         columns: dict[str, str] = summary["columns"]
         lines = (self._folder / "sample.jsonl").read_text("utf-8").splitlines()
@@ -213,28 +213,49 @@ class _Measuring:
         return columns, rows, summary["rows_per_second"]
 
     def _batch(self, columns: dict[str, str], rows: Rows, rate: float) -> BatchSpeed:
-        """A run over the sample, made longer until it takes long enough."""
+        """A run over the sample's rows, again and again and no two alike."""
         text = [columns["text"]] if set(columns) == {"text"} else []
-        count = min(max(int(rate * self._settings.seconds), len(rows)), len(rows) * GROWTH)
-        for _ in range(RUNS):
-            self._say(f"batch: {count:,} rows")
-            with (self._folder / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        path = self._folder / "rows.csv"
+
+        def make(count: int) -> Path:
+            with path.open("w", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, list(columns.values()))
                 writer.writeheader()
                 for place in range(count):
                     row = rows[place % len(rows)]
                     turn = place // len(rows)
                     writer.writerow({**row, **{name: _turned(row[name], turn) for name in text}})
-            summary = self._run_batch(self._folder / "rows.csv", "rows.out.csv")
+            return path
+
+        first = min(max(int(rate * self._settings.seconds), len(rows)), len(rows) * GROWTH)
+        return self._grown("rows", len(rows), first, MOST_ROWS, make)
+
+    def _grown(
+        self, what: str, sample: int, count: int, most: int, make: Callable[[int], Path]
+    ) -> BatchSpeed:
+        """A run over input that is made longer until it takes long enough.
+
+        Args:
+            what: rows or pictures.
+            sample: how many of them the user's sample has.
+            count: how many the first run gets.
+            most: how many any run gets.
+            make: returns input of so many.
+        """
+        output = "rows.out.csv" if what == "rows" else "pictures.out.jsonl"
+        for _ in range(RUNS):
+            self._log(f"batch: {count:,} {what}")
+            summary = self._run_batch(make(count), output)
             seconds = max(summary["seconds"], 1e-3)
-            if seconds >= self._settings.seconds / 2 or count >= MOST_ROWS:
+            if seconds >= self._settings.seconds / 2 or count >= most:
                 break
             growth = min(self._settings.seconds / seconds, GROWTH)
-            count = min(int(count * growth), MOST_ROWS)
+            count = min(int(count * growth) + 1, most)
         scored = count - summary["duplicates"] - summary["empty"] - summary["failed"]
+        different = " different ones" if what == "rows" else ""
         how = (
-            f"a run over {count:,} rows made from {len(rows):,} of {self._sample}: {scored:,} "
-            f"different ones in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
+            f"a run over {count:,} {what} made from {sample:,} of {self._sample}: {scored:,}"
+            f"{different} in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
         )
         start = max(summary["wall"] - seconds, 0.0)
         return BatchSpeed(scored / seconds, start, summary["memory_mb"], how)
@@ -253,31 +274,19 @@ class _Measuring:
         return {**summary, "wall": done.wall, "memory_mb": done.peak_memory / 1e6 or None}
 
     def _batch_of_pictures(self) -> BatchSpeed:
-        """A run over the sample's pictures, as files and each a little different, made longer."""
+        """A run over the sample's pictures, as files and each a little different."""
         files = self._files_of_pictures()
         folder = self._folder / "pictures"
         folder.mkdir()
-        count, made = len(files), 0
-        for _ in range(RUNS):
-            for place in range(made, count):
+
+        def make(count: int) -> Path:
+            for place in range(len(list(folder.iterdir())), count):
                 suffix, content = files[place % len(files)]
                 # What follows the end of a picture is not looked at, but no two are equal.
                 (folder / f"{place:06}{suffix}").write_bytes(content + str(place).encode())
-            made = count
-            self._say(f"batch: {count:,} pictures")
-            summary = self._run_batch(folder, "pictures.out.jsonl")
-            seconds = max(summary["seconds"], 1e-3)
-            if seconds >= self._settings.seconds / 2 or count >= MOST_PICTURES:
-                break
-            growth = min(self._settings.seconds / seconds, GROWTH)
-            count = min(int(count * growth) + 1, MOST_PICTURES)
-        scored = count - summary["failed"]
-        how = (
-            f"a run over {count:,} pictures made from {len(files):,} of {self._sample}: "
-            f"{scored:,} in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
-        )
-        start = max(summary["wall"] - seconds, 0.0)
-        return BatchSpeed(scored / seconds, start, summary["memory_mb"], how)
+            return folder
+
+        return self._grown("pictures", len(files), len(files), MOST_PICTURES, make)
 
     def _files_of_pictures(self) -> list[tuple[str, bytes]]:
         """Suffix and content of the sample's pictures; frames of a video as JPEG."""
@@ -319,14 +328,14 @@ class _Measuring:
         config = self._folder / "serve.yaml"
         config.write_text(yaml.safe_dump(settings), "utf-8")
         url, seconds = f"http://127.0.0.1:{port}", self._settings.seconds
-        self._say("serve: starting")
+        self._log("serve: starting")
         command = [*processes.OURS, "serve", "--config", str(config)]
         with processes.start(command, self._folder) as server:
             start = server.wait_until(
                 lambda: processes.answers(f"{url}/readyz"), READY, "the server"
             )
             url += "/predict"
-            self._say("serve: as much as it takes")
+            self._log("serve: as much as it takes")
             most = load(
                 url, bodies, kind, connections=CONNECTIONS, seconds=seconds,
                 warm_up=min(seconds, 1.0),
@@ -336,7 +345,7 @@ class _Measuring:
             for share in SHARES:
                 rate = capacity * share
                 lasting = min(max(seconds, REQUESTS / rate), LONGEST * seconds)
-                self._say(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
+                self._log(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
                 found = load(url, bodies, kind, connections=OPEN, rate=rate, seconds=lasting)
                 if found.unanswered:
                     raise MlopsDeployError(
@@ -375,7 +384,7 @@ class _Measuring:
 
     def _watch(self) -> EdgeSpeed:
         """The pipeline of pictures, as `bench edge` measures it."""
-        self._say("edge: watching the sample")
+        self._log("edge: watching the sample")
         arguments = ["bench", "edge", "--model", self._model, "--camera", self._sample, "--json"]
         arguments += ["--seconds", str(self._settings.seconds), *self._trust]
         report = json.loads(self._run(arguments).stdout)
@@ -395,7 +404,7 @@ class _Measuring:
 
     def _lines(self, rows: Rows) -> EdgeSpeed:
         """The pipeline of lines, as `bench edge` measures it."""
-        self._say("edge: reading lines of the sample")
+        self._log("edge: reading lines of the sample")
         path = self._folder / "lines.txt"
         path.write_text("".join(_line(row) + "\n" for row in rows), "utf-8")
         arguments = ["bench", "edge", "--model", self._model, "--lines", str(path), "--json"]

@@ -18,8 +18,8 @@ from matplotlib.ticker import LogLocator, NullLocator
 from mlopsdeploy import __version__
 from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, with_unit
 from mlopsdeploy.choose.decide import Decision, with_value
+from mlopsdeploy.choose.factors import FACTORS, evaluate
 from mlopsdeploy.choose.measurements import Measurements
-from mlopsdeploy.choose.options import FACTORS, evaluate
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.show import together
 from mlopsdeploy.choose.units import duration, money, number

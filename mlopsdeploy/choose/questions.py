@@ -43,12 +43,12 @@ QUESTIONS = (
     Question(
         "sample", "A sample of what it gets? A file of rows, or a video or folder of pictures",
         "speed depends on how long texts and how large pictures are",
-        lambda said: said.model is not None, needed=True,
+        lambda answers: answers.model is not None, needed=True,
     ),
     Question(
         "data", "What does it look at: table, text or pictures?",
         "the assumed speeds differ a thousandfold",
-        lambda said: said.model is None,
+        lambda answers: answers.model is None,
     ),
     Question(
         "response_time", "How soon must an answer be there once its data are? 200ms, 5min, 1d",
@@ -81,15 +81,15 @@ QUESTIONS = (
     Question(
         "device_factor", "How fast is a device, as a share of this machine? 0.1: a tenth",
         "edge is measured here and scaled by it; nothing else is known of your device",
-        lambda said: said.device_count > 0,
+        lambda answers: answers.device_count > 0,
     ),
     Question(
         "device_price", "What does a device cost? 0 if it is there anyway",
-        "it is spread over its years", lambda said: said.device_count > 0,
+        "it is spread over its years", lambda answers: answers.device_count > 0,
     ),
     Question(
         "price_per_hour", "What does a machine like this one cost an hour?",
-        "the default is a 2-core one of a large cloud", lambda said: said.server != "none",
+        "the default is a 2-core one of a large cloud", lambda answers: answers.server != "none",
     ),
     Question(
         "upkeep_hours", "How many hours a month has somebody for it? Enter: as many as it takes",
@@ -105,12 +105,12 @@ _PRICES = ("price_per_hour", "device_price", "hourly_rate")
 def interview(
     settings: ChooseSettings, console: Console, read: Callable[[], str] = sys.stdin.readline
 ) -> ChooseSettings:
-    """Ask what flags, environment and YAML have not said. An end of input keeps all defaults.
+    """Ask what flags, environment and YAML leave open. An end of input keeps all defaults.
 
     Args:
         settings: what is known.
         console: where the questions go.
-        read: gives a line, and nothing at the end of input.
+        read: returns a line, and nothing at the end of input.
     """
     console.print("Enter takes what stands in brackets; Ctrl-C ends.", style="dim")
     for question in QUESTIONS:
@@ -149,7 +149,7 @@ def _ask(
 
 
 def _problem(question: Question, answer: str) -> str:
-    """What no type says about an answer: to be told at once, not after all the questions."""
+    """What no type finds wrong with an answer: to be known at once, not after all the questions."""
     if not answer:
         return "a model is measured on a sample: name one, or Ctrl-C and go without a model"
     if question.setting == "sample" and not Path(answer).exists():

@@ -14,8 +14,8 @@ from rich.text import Text
 from mlopsdeploy import __version__
 from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, with_unit
 from mlopsdeploy.choose.decide import TIE, Decision
+from mlopsdeploy.choose.factors import DAYS, FACTORS, Cell, Option
 from mlopsdeploy.choose.measurements import Measurements
-from mlopsdeploy.choose.options import DAYS, FACTORS, Cell, Option
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 from mlopsdeploy.choose.units import money, number
 

@@ -34,7 +34,7 @@ def duration(seconds: float) -> str:
 
 
 def unit_of(seconds: float) -> float:
-    """The unit that a duration is said in, in seconds."""
+    """The unit that a duration is shown in, in seconds."""
     if seconds == 3600:
         return 3600.0
     return next((unit for most, unit, _ in _TIMES if seconds < most), 86400.0)

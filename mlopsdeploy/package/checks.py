@@ -1,4 +1,4 @@
-"""Each file by its own kind's checker, as far as these are installed; what isn't, is said."""
+"""Each file by its own kind's checker, as far as these are installed; what isn't is reported."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,9 @@ import yaml
 from cronsim import CronSim
 
 from mlopsdeploy.errors import MlopsDeployError
-from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, load
+from mlopsdeploy.package.plan import SETTINGS, Strategy
+from mlopsdeploy.settings import load
 
-_SETTINGS: Mapping[str, type[Running]] = {
-    "serve": ServeSettings,
-    "batch": BatchSettings,
-    "edge": EdgeSettings,
-}
 # Fields of a pod that resources of others take as their own.
 _PODS = {
     "InferenceService": lambda spec: [spec["predictor"]],
@@ -44,7 +40,7 @@ class Check:
 
     Attributes:
         what: files, in words.
-        by: the checker and what it said; where none is installed, what to install.
+        by: the checker and its verdict; where none is installed, what to install.
         done: whether it was.
     """
 
@@ -53,7 +49,7 @@ class Check:
     done: bool = True
 
 
-def check(folder: Path, strategy: str) -> list[Check]:
+def check(folder: Path, strategy: Strategy) -> list[Check]:
     """Check every file of a package.
 
     Raises:
@@ -68,9 +64,9 @@ def check(folder: Path, strategy: str) -> list[Check]:
     return checks
 
 
-def _settings(folder: Path, strategy: str) -> Iterator[Check]:
+def _settings(folder: Path, strategy: Strategy) -> Iterator[Check]:
     name = f"{strategy}.yaml"
-    load(_SETTINGS[strategy], str(folder / name), {}, {})
+    load(SETTINGS[strategy], str(folder / name), {}, {})
     yield Check(name, f"the settings of mlopsdeploy {strategy}")
 
 
@@ -140,7 +136,7 @@ def _compose(folder: Path) -> Iterator[Check]:
     if path.is_file():
         command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
         yield _by(command, [path], "compose.yaml", "pip install check-jsonschema",
-                  said="the Compose Specification's schema, by check-jsonschema")  # fmt: skip
+                  named="the Compose Specification's schema, by check-jsonschema")  # fmt: skip
 
 
 def _shell(folder: Path) -> Iterator[Check]:
@@ -163,7 +159,7 @@ def _units(folder: Path) -> Iterator[Check]:
             copies.append(Path(name) / unit.name)
             copies[-1].write_text(text, "utf-8")
         command = ["systemd-analyze", "verify", "--man=no"]
-        yield _by(command, copies, what, "apt-get install systemd", said="systemd-analyze verify")
+        yield _by(command, copies, what, "apt-get install systemd", named="systemd-analyze verify")
         if shutil.which("systemd-analyze"):
             services = [copy for copy in copies if copy.suffix == ".service"]
             yield Check(services[0].name, f"systemd-analyze security: {_exposure(services[0])}")
@@ -197,11 +193,11 @@ def _python(folder: Path) -> Iterator[Check]:
 
 
 def _by(
-    command: Sequence[str], paths: Sequence[Path], what: str, install: str, *, said: str = ""
+    command: Sequence[str], paths: Sequence[Path], what: str, install: str, *, named: str = ""
 ) -> Check:
     """Run a checker on some files."""
-    beside = str(Path(sys.executable).parent)
-    program = shutil.which(command[0], path=beside) or shutil.which(command[0])
+    scripts = str(Path(sys.executable).parent)
+    program = shutil.which(command[0], path=scripts) or shutil.which(command[0])
     if program is None:
         return Check(what, install, done=False)
     done = subprocess.run(
@@ -214,7 +210,7 @@ def _by(
     complaints = " ".join((done.stdout + done.stderr).split())
     if done.returncode or (complaints and command[0] == "systemd-analyze"):
         raise MlopsDeployError(f"{what}: {command[0]} says: {complaints[:500]}")
-    return Check(what, said or command[0])
+    return Check(what, named or command[0])
 
 
 def _many(count: int, what: str) -> str:

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,6 +26,7 @@ from mlopsdeploy.package.plan import (
     DATA,
     MODELS,
     NIGHTLY,
+    SETTINGS,
     TARGETS,
     PackedModel,
     Plan,
@@ -35,11 +37,6 @@ from mlopsdeploy.package.plan import (
 )
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, Settings, load
 
-_CLASSES: Mapping[str, type[Running]] = {
-    "serve": ServeSettings,
-    "batch": BatchSettings,
-    "edge": EdgeSettings,
-}
 _PASSWORD = re.compile(r"(://[^:/@?#]*):[^/]*(?=@)")
 # Of a batch: paths of data. In an image they are on its volume.
 _PATHS = ("input", "output", "report")
@@ -79,7 +76,7 @@ def run_package(
         raise ConfigError(f"--to {target}: {strategy} goes to {', '.join(TARGETS[strategy])}")
     folder = Path(output)
     flags = {"models": [model] if model else None} if strategy == "serve" else {"model": model}
-    settings = load(_CLASSES[strategy], config, flags)
+    settings = load(SETTINGS[strategy], config, flags)
     models = [one.model for one in settings.models] if isinstance(settings, ServeSettings) else []
     models += [settings.model] if isinstance(settings, Settings) else []
     check_output(folder, models, overwrite=overwrite)
@@ -170,8 +167,7 @@ def _plan(
     )
     packaged = _packaged(settings, draft, notes)
     took = _measure(settings, packaged, draft, folder, log) if measured else None
-    values = {field: getattr(draft, field) for field in Plan.__dataclass_fields__}
-    return Plan(**{**values, "settings": packaged, "measured": took, "notes": tuple(notes)})
+    return replace(draft, settings=packaged, measured=took, notes=tuple(notes))
 
 
 def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[PackedModel, ...]:
@@ -189,20 +185,20 @@ def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[
 
 
 def _schedule(settings: Running, target: str, notes: list[str]) -> str:
-    said: str | None = getattr(settings, "schedule", None)
-    if said is None and isinstance(settings, BatchSettings) and target != "ray":
+    schedule: str | None = getattr(settings, "schedule", None)
+    if schedule is None and isinstance(settings, BatchSettings) and target != "ray":
         notes.append(f"The YAML has no 'schedule', so it runs every night at two: '{NIGHTLY}'.")
-    return said or NIGHTLY
+    return schedule or NIGHTLY
 
 
 # ---------------------------------------------------------------- settings, as packaged
 
 
 def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]:
-    """What is said in the YAML, with the models pinned and paths as they are over there."""
-    said = settings.as_dict(only_given=True)
+    """What the YAML sets, with the models pinned and paths as they are over there."""
+    packaged = settings.as_dict(only_given=True)
     if isinstance(settings, ServeSettings):
-        said["models"] = [
+        packaged["models"] = [
             {
                 **one.as_dict(only_given=True),
                 "name": model.name,
@@ -210,27 +206,27 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
             }
             for one, model in zip(settings.models, plan.models, strict=True)
         ]
-        said.pop("runtime", None)
-        said["port"] = settings.port or 8080
-        said["log_format"] = settings.log_format if settings.log_format != "auto" else "json"
+        packaged.pop("runtime", None)
+        packaged["port"] = settings.port or 8080
+        packaged["log_format"] = settings.log_format if settings.log_format != "auto" else "json"
         if not plan.on_machine:
             # A container sees all cores of its node, whatever its share of them.
-            said.update(host="0.0.0.0", workers=settings.workers or 1)  # noqa: S104
-            said.setdefault("threads", 1)
+            packaged.update(host="0.0.0.0", workers=settings.workers or 1)  # noqa: S104
+            packaged.setdefault("threads", 1)
             if not settings.workers:
                 notes.append("One worker on one core for each container; 'workers' says otherwise.")
-        return said
-    said.update(_pinned(plan.models[0], plan))
+        return packaged
+    packaged.update(_pinned(plan.models[0], plan))
     for setting in ("input", "output", "camera"):
-        if _PASSWORD.search(str(said.get(setting, ""))):
-            said[setting] = _PASSWORD.sub(r"\1", said[setting])
+        if _PASSWORD.search(str(packaged.get(setting, ""))):
+            packaged[setting] = _PASSWORD.sub(r"\1", packaged[setting])
             notes.append(
                 f"{setting}: its password is not in these files; put MLOPSDEPLOY_"
                 f"{setting.upper()}, with all of the address, into {targets.secret(plan)}."
             )
     if isinstance(settings, EdgeSettings):
-        return _edge(settings, said, plan)
-    return _batch(said, plan, notes)
+        return _edge(settings, packaged, plan)
+    return _batch(packaged, plan, notes)
 
 
 def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
@@ -243,36 +239,38 @@ def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
 
 
 def _extra(strategy: Strategy, settings: Running) -> str:
-    """What is installed beside the model's runtime and task; nothing more to read lines."""
+    """What is installed next to the model's runtime and task; nothing more to read lines."""
     return "" if isinstance(settings, EdgeSettings) and settings.lines is not None else strategy
 
 
-def _edge(settings: EdgeSettings, said: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[str, Any]:
     if settings.lines is not None:
-        return said
-    said.setdefault("camera", settings.camera)
-    said["window"] = False
+        return packaged
+    packaged.setdefault("camera", settings.camera)
+    packaged["window"] = False
     if settings.preview and settings.preview.isdigit() and not plan.on_machine:
-        said["preview"] = f"0.0.0.0:{settings.preview}"  # the port is published to loopback only
-    return said
+        packaged["preview"] = (
+            f"0.0.0.0:{settings.preview}"  # the port is published to loopback only
+        )
+    return packaged
 
 
-def _batch(said: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
-    said.pop("schedule", None)  # the target has it
-    tried = sorted(said.keys() & {"dry_run", "limit", "fresh"})
+def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
+    packaged.pop("schedule", None)  # the target has it
+    tried = sorted(packaged.keys() & {"dry_run", "limit", "fresh"})
     notes += [f"'{one}' is for trying out and was left out of the YAML." for one in tried]
-    said = {key: value for key, value in said.items() if key not in tried}
+    packaged = {key: value for key, value in packaged.items() if key not in tried}
     if plan.target == "ray":
-        said["engine"] = "ray"
+        packaged["engine"] = "ray"
     if not plan.on_machine:
         if plan.target != "ray":  # as a server's workers
-            said.setdefault("threads", 2)
+            packaged.setdefault("threads", 2)
         for setting in _PATHS:
-            path = said.get(setting)
+            path = packaged.get(setting)
             if path and PurePosixPath(path).is_absolute():
-                said[setting] = f"{DATA}/{PurePosixPath(path).name}"
-                notes.append(f"{setting}: {path} is {said[setting]} there, on the volume.")
-    return said
+                packaged[setting] = f"{DATA}/{PurePosixPath(path).name}"
+                notes.append(f"{setting}: {path} is {packaged[setting]} there, on the volume.")
+    return packaged
 
 
 # ---------------------------------------------------------------- a run here

@@ -2,7 +2,7 @@
 
 `uv pip compile` resolves for the image's Python and platform, with the versions that are installed
 here as constraints: what was tried here is what runs there. Where the index can't be reached the
-installed versions are written down as they are, without hashes, and that is said.
+installed versions are written down as they are, without hashes, and the lock says so.
 """
 
 from __future__ import annotations
@@ -223,10 +223,10 @@ def _declared(wheel: Path | None) -> list[Requirement]:
 
 def _own_wheel(folder: Path) -> Path | None:
     """Our own wheel in `folder`, where we run from sources or were installed from a file."""
-    said = metadata.distribution("mlopsdeploy").read_text("direct_url.json")
-    if not said:
+    origin = metadata.distribution("mlopsdeploy").read_text("direct_url.json")
+    if not origin:
         return None
-    address = urlsplit(json.loads(said)["url"])
+    address = urlsplit(json.loads(origin)["url"])
     source = Path(unquote(address.path))
     if address.scheme != "file" or not source.exists():
         return None
@@ -252,7 +252,7 @@ def _resolved(
     """The versions with the hash of their wheel for each platform that all of them have."""
     found = {"amd64": _compile(requirements, _constraints(), python, PLATFORMS["amd64"])}
     versions = [f"{one['name']}=={one['version']}" for one in found["amd64"]]
-    with suppress(ConfigError):  # a package without a wheel for arm64, which is said
+    with suppress(ConfigError):  # a package without a wheel for arm64, which is reported
         found["arm64"] = _compile(versions, [], python, PLATFORMS["arm64"])
     hashes: dict[str, dict[str, None]] = {}
     for wheels in found.values():
@@ -365,6 +365,6 @@ def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _last_line(said: str) -> str:
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1][:200] if lines else "no reason given"

@@ -19,12 +19,18 @@ from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.lock import Lock
 from mlopsdeploy.package.sizing import Measured
+from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings
 
 Strategy = Literal["serve", "batch", "edge"]
 TARGETS: Mapping[Strategy, tuple[str, ...]] = {
     "serve": ("docker", "compose", "kubernetes", "systemd", "kserve"),
     "batch": ("cron", "systemd", "kubernetes", "airflow", "ray"),
     "edge": ("systemd", "docker"),
+}
+SETTINGS: Mapping[Strategy, type[Running]] = {
+    "serve": ServeSettings,
+    "batch": BatchSettings,
+    "edge": EdgeSettings,
 }
 # Run from a folder on a machine; the others run from an image.
 ON_MACHINES = {"systemd", "cron", "airflow"}
@@ -83,7 +89,7 @@ class Plan:
         settings: what goes into the packaged YAML.
         models: one, or for serve several.
         lock: the packages.
-        registry_image: what the image is called, where that was said.
+        registry_image: what the image is called, where that was given.
         python: "3.11", the version that was used here.
         measured: None where nothing was.
         notes: what the user should know, one line each.
@@ -155,7 +161,7 @@ class Plan:
 
     @property
     def packages_models(self) -> bool:
-        """Whether there are model files in the package, beside the wheel's own."""
+        """Whether there are model files in the package, next to the wheel's own."""
         return not all(model.built_in for model in self.models)
 
     @cached_property

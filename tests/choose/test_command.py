@@ -10,7 +10,7 @@ from mlopsdeploy.choose import page
 from mlopsdeploy.choose.assumptions import measurements
 from mlopsdeploy.choose.command import run_choose
 from mlopsdeploy.choose.decide import decide
-from mlopsdeploy.choose.options import FACTORS
+from mlopsdeploy.choose.factors import FACTORS
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 from mlopsdeploy.errors import ConfigError, InputError
 

@@ -17,7 +17,7 @@ from cronsim import CronSim
 
 from mlopsdeploy.choose import configs
 from mlopsdeploy.choose.decide import decide
-from mlopsdeploy.choose.options import INTERVALS
+from mlopsdeploy.choose.factors import INTERVALS
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError, InputError

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from mlopsdeploy.choose.options import FACTORS, INTERVALS, evaluate
+from mlopsdeploy.choose.factors import FACTORS, INTERVALS, evaluate
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 
 
