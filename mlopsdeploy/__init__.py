@@ -7,25 +7,61 @@ The names below are the public interface. They are imported on first use, so tha
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Columns", "MlopsDeployError", "Model", "__version__", "load_model"]
 
 if TYPE_CHECKING:
-    from mlopsdeploy.columns import Columns
+    from mlopsdeploy.batch.from_python import ScoredFile, score_file
+    from mlopsdeploy.columns import (
+        Columns,
+        Field,
+        ModelFiles,
+        Runtime,
+        Task,
+        TaskOptions,
+        objects,
+        rows_of,
+        take,
+    )
     from mlopsdeploy.core.loading import load_model
     from mlopsdeploy.core.model import Model
-    from mlopsdeploy.errors import MlopsDeployError
+    from mlopsdeploy.errors import (
+        ConfigError,
+        InputError,
+        MlopsDeployError,
+        ModelError,
+        RowError,
+    )
 
-_HOME = {
-    "Columns": "mlopsdeploy.columns",
-    "MlopsDeployError": "mlopsdeploy.errors",
-    "Model": "mlopsdeploy.core.model",
-    "load_model": "mlopsdeploy.core.loading",
+__all__ = [
+    "Columns", "ConfigError", "Field", "InputError", "MlopsDeployError", "Model", "ModelError",
+    "ModelFiles", "RowError", "Runtime", "ScoredFile", "Task", "TaskOptions", "__version__",
+    "load_model", "objects", "rows_of", "score_file", "take",
+]  # fmt: skip
+
+_MODULES = {
+    "batch.from_python": ("ScoredFile", "score_file"),
+    "core.loading": ("load_model",),
+    "core.model": ("Model",),
+    "errors": ("ConfigError", "InputError", "MlopsDeployError", "ModelError", "RowError"),
 }
 
 
 def __getattr__(name: str) -> object:
-    if name in _HOME:
-        from importlib import import_module
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
 
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = next((module for module, names in _MODULES.items() if name in names), "columns")
+    try:
+        return getattr(import_module(f"mlopsdeploy.{module}"), name)
+    except ModuleNotFoundError as error:
+        if not module.startswith("batch") or str(error.name).startswith("mlopsdeploy"):
+            raise
+        from mlopsdeploy.errors import ConfigError
+
+        raise ConfigError(
+            f"{name} needs the package {error.name!r}: pip install 'mlopsdeploy[batch]'"
+        ) from error
+
+
+def __dir__() -> list[str]:
+    return __all__

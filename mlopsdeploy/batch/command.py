@@ -53,14 +53,14 @@ EXAMPLES = 5  # most and least certain rows of each label in a report
 _NOT_IN_SUMMARY = ("mlopsdeploy", "settings", "statistics", "summary", "errors")
 
 
-def run_batch(settings: BatchSettings) -> dict[str, Any]:
-    """Score `settings.input`; returns the summary, and shows it on standard error.
+def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[str, Any]:
+    """Score `settings.input`; returns the summary, and shows it on a console or standard error.
 
     Raises:
         MlopsDeployError: see `open_source`, `load_model`, `UnfinishedRun` and `job.run`.
     """
     assert settings.input is not None
-    console = Console(stderr=True, highlight=False)
+    console = console or Console(stderr=True, highlight=False)
     protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
     if settings.report:
         _report_module().check_report(settings.report, protected)
