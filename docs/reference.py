@@ -6,10 +6,14 @@ python docs/reference.py --check  # fail where one is not as it would be written
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import mlopsdeploy
 from mlopsdeploy.cli import app
 from mlopsdeploy.cli.commands import Command, all_commands
 from mlopsdeploy.settings import Declared, Options, ServedModel, Setting
@@ -112,7 +116,66 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"settings.md": settings}
+API = {
+    "Functions": ("load_model", "score_file"),
+    "Models": (
+        "Model", "Model.predict", "Model.predict_frame", "Model.predict_columns", "ScoredFile",
+    ),
+    "Errors": ("MlopsDeployError", "ConfigError", "InputError", "RowError", "ModelError"),
+    "For a runtime or a task of your own": (
+        "Runtime", "Runtime.run", "Task", "Task.build", "Task.encode", "Task.cost", "Task.collate",
+        "Task.decode", "Field", "ModelFiles", "TaskOptions", "rows_of", "take", "objects",
+    ),
+}  # fmt: skip
+DOCSTRING = ("Args", "Returns", "Raises", "Attributes", "Example")
+
+
+def api() -> str:
+    """Every public name: how it is called, what it takes and raises, an example."""
+    parts = [
+        "# From Python",
+        "All names are imported from `mlopsdeploy`. What is wrong is an `MlopsDeployError` with a "
+        "message of one line. `Columns` is `dict[str, numpy.ndarray]`, all with the same first "
+        "axis; rows are counted from 0.",
+    ]
+    for title, names in API.items():
+        parts.append(f"## {title}")
+        for name in names:
+            value: Any = mlopsdeploy
+            for word in name.split("."):
+                value = getattr(value, word)
+            parts.append(f"### {name}")
+            if inspect.isroutine(value):
+                parts.append(f"```text\n{name}{_signature(value)}\n```")
+            parts.append(_docstring(inspect.getdoc(value) or ""))
+    return "\n\n".join(parts) + "\n"
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    signature = re.sub(r"(: |-> )'([^']*)'", r"\1\2", str(inspect.signature(function)))
+    signature = re.sub(r"<function [^>]*> at [^>]*>|<function [^ ]* at [^>]*>", "...", signature)
+    return signature.replace("(self, ", "(").replace("(self)", "()")
+
+
+def _docstring(text: str) -> str:
+    """Its sections as lists, its example as code."""
+    lines: list[str] = []
+    section = ""
+    for line in text.splitlines():
+        if line.removesuffix(":") in DOCSTRING and line.endswith(":"):
+            section = line[:-1]
+            lines += [f"**{section}**", "", *(["```pycon"] if section == "Example" else [])]
+        elif section and line.startswith("     ") and section != "Example":
+            lines.append("  " + line.strip())
+        elif section in ("Args", "Raises", "Attributes") and line.startswith("    "):
+            names, _, rest = line.strip().partition(": ")
+            lines.append(f"- `{names}`: {rest}")
+        else:
+            lines.append(line.removeprefix("    "))
+    return "\n".join([*lines, *(["```"] if section == "Example" else [])])
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"api.md": api, "settings.md": settings}
 
 
 def main() -> None:

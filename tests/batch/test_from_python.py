@@ -1,5 +1,9 @@
 """`score_file`: batch from Python."""
 
+import doctest
+import shutil
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -61,3 +65,14 @@ def test_the_public_names_are_listed_and_there():
     assert all(getattr(mlopsdeploy, name) is not None for name in mlopsdeploy.__all__)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         mlopsdeploy.nothing  # noqa: B018
+
+
+def test_the_examples_of_the_reference(tmp_path, monkeypatch):
+    repository = Path(__file__).resolve().parents[2]
+    shutil.copy(repository / "examples" / "reviews.csv", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    page = (repository / "docs" / "reference" / "api.md").read_text("utf-8")
+    examples = doctest.DocTestParser().get_doctest(page.replace("```", ""), {}, "api.md", None, 0)
+    done = doctest.DocTestRunner().run(examples)
+    assert done.attempted >= 10
+    assert done.failed == 0
