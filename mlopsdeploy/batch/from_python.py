@@ -10,7 +10,6 @@ from typing import Any
 from rich.console import Console
 
 from mlopsdeploy.batch.command import run_batch
-from mlopsdeploy.batch.inputs import default_output, means_pictures
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings, load
 from mlopsdeploy.settings.checking import did_you_mean
@@ -89,7 +88,7 @@ def score_file(
     chosen = load(BatchSettings, None, {**settings, **paths}, environment={})
     summary = run_batch(chosen, Console(quiet=True))
     return ScoredFile(
-        output=chosen.output or default_output(paths["input"], pictures=means_pictures(chosen)),
+        output=summary["output"],
         rows=summary["rows"],
         bad_rows=summary["failed"],
         empty=summary["empty"],
