@@ -83,10 +83,10 @@ def serve(settings: ServeSettings) -> None:
     is at /, its description at /openapi.json, numbers at /metrics.
     """
     try:
-        from mlopsdeploy.serve import command
+        from mlopsdeploy.serve import server
     except ModuleNotFoundError as error:
         import_failed("serve", error)
-    command.run_serve(settings)
+    server.run_serve(settings)
 
 
 @commands.command(

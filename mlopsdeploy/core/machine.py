@@ -5,6 +5,7 @@ Figures of memory and time are read from /proc and are 0 where a system has none
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 import platform
@@ -135,3 +136,11 @@ def _text(path: Path) -> str:
         return path.read_text("utf-8", "replace")
     except OSError:
         return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach what listens at this address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

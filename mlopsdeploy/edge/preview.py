@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import cv2
 
+from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Image
 from mlopsdeploy.edge.outputs import Result, encode_jpeg
@@ -76,7 +77,7 @@ class Preview:
             raise ConfigError(f"--preview {address}: {error.strerror or error}") from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._server.server_address[1]}/"
-        self.exposed = not _is_loopback(host)
+        self.exposed = not is_loopback(host)
         threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="preview-server", daemon=True
         ).start()
@@ -227,13 +228,6 @@ def parse_address(address: str) -> tuple[str, int]:
     if not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"--preview {address!r}: expected a port, such as 8081, or host:port")
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _small(image: Image) -> Image:

@@ -1,4 +1,4 @@
-"""The WSGI server around the application: processes, threads, signals.
+"""`mlopsdeploy serve`: the WSGI server around the application; processes, threads, signals.
 
 The parent loads no model. It starts workers, each of which loads the models for itself, calls
 each of them once, and only then takes requests from the socket that they share.
@@ -14,6 +14,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -23,11 +24,15 @@ from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
 
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.core.machine import core_count
+from mlopsdeploy.core import plugins
+from mlopsdeploy.core.loading import load_model, prepare_model
+from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.serve import logs
@@ -39,6 +44,73 @@ _STOPPING = "stopping"
 # Read when a numeric library is loaded: a worker's models bring their own threads, and a second
 # set under them would fight for the same cores.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def run_serve(settings: ServeSettings) -> None:
+    """Serve the models of `settings` until a signal ends it.
+
+    Raises:
+        MlopsDeployError: see `prepare_model` and `run`.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _leave)
+    logging.config.dictConfig(logs.configuration(settings.log_format))
+    for package in ("flask", "prometheus_client", settings.server):
+        if not plugins.installed(package) and package != "gunicorn":
+            raise ConfigError(
+                f"serve needs the package {package!r}: pip install 'mlopsdeploy[serve]'"
+            )
+    names = [served.called for served in settings.models]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"--model: two models are called {name!r}; name them, as in --model {name}-2=PATH"
+            )
+    check_address(settings.host, settings.port)
+    if not settings.port:
+        settings = settings.replace(port=free_port(settings.host))
+    for served in settings.models:
+        running = settings.running(served)
+        # Compiled here, once, rather than by each worker; and what is wrong is reported at once.
+        prepare_model(
+            served.model,
+            runtime=running.runtime,
+            digest=served.digest,
+            trust_model=running.trust_model,
+            log=log.info,
+        )
+    _show(settings, names)
+    run(settings)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    """A signal before the server takes them."""
+    log.warning("stopped before it served")
+    sys.exit(128 + number)
+
+
+def _show(settings: ServeSettings, names: list[str]) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    base = f"http://{host}:{settings.port}"
+    workers = worker_count(settings)
+    if logs.as_text(settings.log_format):
+        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table.add_column(style="dim")
+        table.add_column()
+        table.add_row("models", ", ".join(names))
+        table.add_row("try it", f"{base}/")
+        table.add_row("API", f"{base}/openapi.json")
+        table.add_row("server", f"{settings.server}, {workers} worker{'s' if workers > 1 else ''}")
+        Console(stderr=True, highlight=False).print(table)
+    else:
+        log.info("serving", extra={"url": base, "models": names, "workers": workers})
+    if not is_loopback(settings.host):
+        log.warning(
+            "listening at %s: whoever reaches port %d of this machine can use the models; there is "
+            "no login and no TLS here, so put a proxy with both in front",
+            settings.host,
+            settings.port,
+        )
 
 
 def run(settings: ServeSettings) -> None:

@@ -133,10 +133,10 @@ def test_what_a_person_sees_in_a_terminal(tmp_path):
 COMPILING = """
 import os, sys
 from mlopsdeploy.settings import ServeSettings
-from mlopsdeploy.serve import command
+from mlopsdeploy.serve import server
 
-command.prepare_model = lambda *_, **__: os.kill(os.getpid(), int(sys.argv[1]))
-command.run_serve(ServeSettings(port=0, log_format="text"))
+server.prepare_model = lambda *_, **__: os.kill(os.getpid(), int(sys.argv[1]))
+server.run_serve(ServeSettings(port=0, log_format="text"))
 """
 
 
