@@ -120,3 +120,20 @@ def test_every_runtime_has_an_extra_of_its_name():
     said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
     runtimes = said["project"]["entry-points"]["mlopsdeploy.runtimes"]
     assert set(runtimes) <= set(said["project"]["optional-dependencies"])
+
+
+def test_a_plain_run_does_not_load_what_writes_folders(tmp_path):
+    rows = REPOSITORY / "examples" / "reviews.csv"
+    script = (
+        "import sys; from mlopsdeploy.batch.command import run_batch;"
+        "from mlopsdeploy.settings import BatchSettings;"
+        f"run_batch(BatchSettings(input={str(rows)!r}, output='o.csv', limit=3));"
+        "print(*sorted(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    loaded = set(done.stdout.split())
+    assert "mlopsdeploy.data.destinations" in loaded
+    assert not {"pyarrow.dataset", "mlopsdeploy.data.parquet_folder"} & loaded

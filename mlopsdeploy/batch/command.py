@@ -28,12 +28,11 @@ from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.data import text_column
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.data.destinations import Destination, destination
 from mlopsdeploy.data.files import ERRORS, beside, note_of
 from mlopsdeploy.data.inputs import Input, default_output, means_pictures
-from mlopsdeploy.data.matching import match_columns
+from mlopsdeploy.data.matching import choose_text_column, match_columns
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.data.sinks import (
     make_sink,
@@ -109,7 +108,7 @@ def _load(
     """The model, and its input -> the file's column."""
 
     def calibration_rows() -> Columns:
-        column = text_column.choose(source.sample(), settings.text_column, inputs.shown)
+        column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
         texts: list[Any] = []
         rows = inputs.reopen()
         try:

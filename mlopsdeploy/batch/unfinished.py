@@ -104,7 +104,7 @@ class UnfinishedRun:
         for file in (self._rows, self._errors):
             with contextlib.suppress(OSError):  # what is not committed may be lost
                 file.close()
-        if not self.rows:  # nothing to go on with
+        if not self.rows and not (self.folder / PUBLISHING).exists():  # nothing to go on with
             with contextlib.suppress(OSError):
                 self._forget()  # the lock goes last: until then nobody else begins
             self._remove()
@@ -130,7 +130,7 @@ class UnfinishedRun:
         return time.monotonic() - self._last_commit >= self._every
 
     def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
-        """Make what was written so far last.
+        """Commit: fsync everything written so far.
 
         Args:
             rows: of the input, from its start, that this is.

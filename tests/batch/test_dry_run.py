@@ -18,8 +18,8 @@ from mlopsdeploy.batch.dry_run import forecast, measure, table
 from mlopsdeploy.batch.dry_run import sample as sampling
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.data import text_column
 from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.matching import choose_text_column
 from mlopsdeploy.data.sinks import make_sink, passes_records
 from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
@@ -47,7 +47,7 @@ def look(bert, tmp_path):
         format_ = "parquet" if str(path).endswith("parquet") else "csv"
         with_source = open_source(str(path))
         chosen = columns or {
-            "text": text_column.choose(with_source.sample(), settings.text_column, str(path))
+            "text": choose_text_column(with_source.sample(), settings.text_column, str(path))
         }
         raw = passes_records(format_, with_source)
         with_source.close()

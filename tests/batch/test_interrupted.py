@@ -158,11 +158,12 @@ def test_the_output_of_last_night_stays_until_the_new_one_is_whole(batch, undist
     (tmp_path / "o.csv").write_text("from yesterday", "utf-8")
     (tmp_path / "o.csv.errors.jsonl").write_text("of yesterday", "utf-8")
     for delay in (0.3, 0.6):
-        if batch("o.csv", kill=seconds * delay).code:
+        if batch("o.csv", "--overwrite", kill=seconds * delay).code:
             assert (tmp_path / "o.csv").read_text("utf-8") == "from yesterday"
             assert (tmp_path / "o.csv.errors.jsonl").read_text("utf-8") == "of yesterday"
-    assert batch("o.csv").code == 0
+    assert batch("o.csv", "--overwrite").code == 0
     assert result(tmp_path, "o.csv") == expected
+    assert batch("o.csv").code == 0, "its own output is replaced every night"
 
 
 # ---------------------------------------------------------------- signals
@@ -180,7 +181,8 @@ def test_a_signal_keeps_what_is_done_also_between_commits(
     (tmp_path / "o.csv").write_text("from yesterday", "utf-8")
     ended = processes.run(
         tmp_path, "r.csv", "-o", "o.csv", "--model", bert, "--runtime", "onnxruntime",
-        "--batch-size", "40", commit=1000, kill=rows_written(tmp_path, "o.csv"), number=number,
+        "--batch-size", "40", "--overwrite",
+        commit=1000, kill=rows_written(tmp_path, "o.csv"), number=number,
     )  # fmt: skip
     assert ended.code == code, ended.said
     word = "terminated" if number == signal.SIGTERM else "interrupted"

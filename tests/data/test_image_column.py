@@ -1,6 +1,6 @@
 import pytest
 
-from mlopsdeploy.data.image_column import choose
+from mlopsdeploy.data.matching import choose_image_column
 from mlopsdeploy.errors import InputError
 
 PATHS = ["a/1.jpg", "a/2.PNG", None, ""]
@@ -18,7 +18,7 @@ WORDS = ["one", "two", "three", "four"]
     ],
 )
 def test_found_by_its_name_or_else_by_its_values(columns, chosen):
-    assert choose(columns, None, "list.csv") == chosen
+    assert choose_image_column(columns, None, "list.csv") == chosen
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_found_by_its_name_or_else_by_its_values(columns, chosen):
 )
 def test_where_that_does_not_tell_it_asks(columns, message):
     with pytest.raises(InputError, match=message) as raised:
-        choose(columns, None, "list.csv")
+        choose_image_column(columns, None, "list.csv")
     assert "--image-column NAME" in str(raised.value)
 
 
 def test_the_one_asked_for():
-    assert choose({"file": PATHS, "b": WORDS}, "b", "list.csv") == "b"
+    assert choose_image_column({"file": PATHS, "b": WORDS}, "b", "list.csv") == "b"
     with pytest.raises(InputError, match="no column 'c'; there are: 'file' and 'b'"):
-        choose({"file": PATHS, "b": WORDS}, "c", "list.csv")
+        choose_image_column({"file": PATHS, "b": WORDS}, "c", "list.csv")

@@ -2,7 +2,7 @@ import random
 
 import pytest
 
-from mlopsdeploy.data.text_column import choose
+from mlopsdeploy.data.matching import choose_text_column
 from mlopsdeploy.errors import InputError
 
 IDS = [f"R{number:04}" for number in range(40)]
@@ -17,44 +17,44 @@ TITLES = [f"Not worth {number} euros at all" for number in range(40)]
 
 def test_the_typical_export_of_a_shop():
     sample = {"id": IDS, "date": DATES, "rating": RATINGS, "product": PRODUCTS, "body": TEXTS}
-    assert choose(sample, None, "r.csv") == "body"
+    assert choose_text_column(sample, None, "r.csv") == "body"
 
 
 @pytest.mark.parametrize("name", ["review_text", "Review Text", "REVIEW-TEXT", " review_text "])
 def test_review_text_in_any_spelling_wins(name):
-    assert choose({"summary": TITLES, name: TEXTS}, None, "r.csv") == name
+    assert choose_text_column({"summary": TITLES, name: TEXTS}, None, "r.csv") == name
 
 
 def test_the_column_asked_for_wins_over_all():
-    assert choose({"review_text": TEXTS, "title": TITLES}, "title", "r.csv") == "title"
+    assert choose_text_column({"review_text": TEXTS, "title": TITLES}, "title", "r.csv") == "title"
 
 
 def test_the_column_asked_for_is_not_there():
     with pytest.raises(InputError, match=r"^r\.csv: no column 'txt'; there are: 'id' and 'body'$"):
-        choose({"id": IDS, "body": TEXTS}, "txt", "r.csv")
+        choose_text_column({"id": IDS, "body": TEXTS}, "txt", "r.csv")
 
 
 def test_several_texts_are_a_question():
     with pytest.raises(InputError, match=r"'title' or 'body'\? say --text-column NAME"):
-        choose({"id": IDS, "title": TITLES, "body": TEXTS}, None, "r.csv")
+        choose_text_column({"id": IDS, "title": TITLES, "body": TEXTS}, None, "r.csv")
 
 
 def test_no_text_names_what_there_is():
     with pytest.raises(
         InputError, match=r"no column reads like text; there are: 'id' and 'rating'"
     ):
-        choose({"id": IDS, "rating": RATINGS}, None, "r.csv")
+        choose_text_column({"id": IDS, "rating": RATINGS}, None, "r.csv")
 
 
 def test_a_single_column_is_the_text_even_of_single_words():
-    assert choose({"x": ["great", "awful", ""]}, None, "r.csv") == "x"
+    assert choose_text_column({"x": ["great", "awful", ""]}, None, "r.csv") == "x"
 
 
 def test_a_single_column_without_any_text():
     with pytest.raises(InputError, match="no column reads like text"):
-        choose({"x": ["", "  ", None]}, None, "r.csv")
+        choose_text_column({"x": ["", "  ", None]}, None, "r.csv")
     with pytest.raises(InputError, match="no column reads like text"):
-        choose({"x": [1, 2]}, None, "r.csv")
+        choose_text_column({"x": [1, 2]}, None, "r.csv")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_single_column_without_any_text():
 )
 def test_scripts_without_spaces_are_text(texts):
     sample = {"编号": ["A1", "A2", "A3"], "评分": ["1", "5", "3"], "评论": texts}
-    assert choose(sample, None, "r.csv") == "评论"
+    assert choose_text_column(sample, None, "r.csv") == "评论"
 
 
 @pytest.mark.parametrize(
@@ -85,17 +85,17 @@ def test_scripts_without_spaces_are_text(texts):
 def test_what_is_not_text(values):
     values = (values * 20)[:40]
     sample = {"other": values, "body": TEXTS}
-    assert choose(sample, None, "r.csv") == "body"
+    assert choose_text_column(sample, None, "r.csv") == "body"
 
 
 def test_mostly_empty_comments_are_still_text():
     comments = [text if place % 7 == 0 else "" for place, text in enumerate(TEXTS)]
-    assert choose({"id": IDS, "comment": comments}, None, "r.csv") == "comment"
+    assert choose_text_column({"id": IDS, "comment": comments}, None, "r.csv") == "comment"
 
 
 def test_a_few_urls_among_texts_do_not_matter():
     texts = [*TEXTS[:35], *["https://shop.example/1"] * 5]
-    assert choose({"id": IDS, "comment": texts}, None, "r.csv") == "comment"
+    assert choose_text_column({"id": IDS, "comment": texts}, None, "r.csv") == "comment"
 
 
 def test_order_of_rows_does_not_matter():
@@ -104,13 +104,13 @@ def test_order_of_rows_does_not_matter():
     sample = dict(
         zip(("id", "date", "product", "body"), map(list, zip(*rows, strict=True)), strict=True)
     )
-    assert choose(sample, None, "r.csv") == "body"
+    assert choose_text_column(sample, None, "r.csv") == "body"
 
 
 def test_many_columns_are_not_all_listed():
     sample = {f"column_{number}": RATINGS for number in range(300)}
     with pytest.raises(InputError) as raised:
-        choose(sample, None, "r.csv")
+        choose_text_column(sample, None, "r.csv")
     assert "'column_11'" in str(raised.value)
     assert "column_12" not in str(raised.value)
     assert "more" in str(raised.value)
