@@ -18,6 +18,8 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from mlopsdeploy.core.model_yaml import ModelYaml
+
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
 DataKind = Literal["text", "table", "image"]
@@ -44,10 +46,11 @@ class ModelFiles:
     `graphs` holds a path per format: "onnx", "openvino" (an `.xml`), "litert" (a `.tflite`),
     "keras" (`.keras` or `.h5`), "saved_model" (a folder), "checkpoint" (a Hugging Face folder with
     safetensors), or the suffix of a file that an outside package's runtime opens. `digest` is the
-    SHA-256 of everything that shapes its answers. `task` is empty where nothing but the graph
-    itself can tell. `said` is all that `model.yaml` says, `metadata` what the graph's own file
-    says (see `models.tflite_metadata`), and `labels_from` where the labels were found. `float32`
-    is the graph in full precision, where the one that runs is not.
+    SHA-256 of everything that shapes its answers, which `digest_covers` lists; `weights` is that
+    of the files alone, the key of what is compiled from them. `task` is empty where nothing but
+    the graph itself can tell. `yaml` holds the keys of `model.yaml`, `metadata` what was read in
+    the graph's own file (see `model_files.tflite_metadata`), and `labels_from` where the labels
+    were found. `float32` is the graph in full precision, where the one that runs is not.
     """
 
     name: str
@@ -64,10 +67,12 @@ class ModelFiles:
     pad_id: int = 0
     pad_side: str = "right"
     features: tuple[str, ...] = ()
-    said: Mapping[str, Any] = field(default_factory=dict)
+    yaml: ModelYaml = field(default_factory=ModelYaml)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     labels_from: str = ""
     float32: Path | None = None
+    weights: str = ""
+    digest_covers: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.settings import BatchSettings
 
-# Another version of one of these may move a score by its last digits.
-_COMPUTING = ("openvino", "onnxruntime", "torch", "ai-edge-litert", "tokenizers")
+# Where a runtime's package has another name than its module.
+_PACKAGES = {"litert": "ai-edge-litert", "tflite": "tflite-runtime"}
 _SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text")
 
 
@@ -40,15 +40,19 @@ def identity_of(
         "delimiter": settings.delimiter,
         "encoding": settings.encoding,
         "format": format_,
-        **({"OpenCV version": _opencv_version()} if model.task.data == "image" else {}),
-        **_versions(),
+        **_versions(model),
     }
 
 
 def shaping_a_row(identity: Mapping[str, Any]) -> str:
     """Digest of what shapes a row's score: not what columns are called, or how rows are stored."""
-    names = (*_SHAPING_A_ROW, "OpenCV version", *_versions())
-    return _digest({name: identity[name] for name in names if name in identity})
+    return _digest(
+        {
+            name: value
+            for name, value in identity.items()
+            if name in _SHAPING_A_ROW or name.endswith(" version")
+        }
+    )
 
 
 def manifest_of(
@@ -102,18 +106,21 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return said
 
 
-def _opencv_version() -> str:
-    """Another one may turn a picture's bytes into other pixels."""
-    import cv2
-
-    return str(cv2.__version__)
-
-
-def _versions() -> dict[str, str]:
+def _versions(model: Model) -> dict[str, str]:
+    """Of what this run computes with; another one may move a score by its last digits."""
     found = {"mlopsdeploy version": __version__}
-    for name in _COMPUTING:
+    if model.task.data == "image":
+        import cv2  # it turns a picture's bytes into pixels
+
+        found["OpenCV version"] = str(cv2.__version__)
+    outside, _, name = type(model.runtime).__module__.rpartition(".")
+    top = outside.partition(".")[0] or name
+    packages = [_PACKAGES.get(name, name) if top == "mlopsdeploy" else top]
+    if model.task.data == "text":
+        packages.append("tokenizers")
+    for package in packages:
         with suppress(PackageNotFoundError):
-            found[f"{name} version"] = version(name)
+            found[f"{package} version"] = version(package)
     return found
 
 

@@ -70,7 +70,7 @@ def made_up_rows(model: Model, rows: int) -> Columns:
     distribution, pictures from all values.
     """
     draw = np.random.default_rng(SEED)
-    example = model.said.get("example")
+    example = model.yaml.example
     columns: Columns = {}
     for place, field in enumerate(model.task.inputs):
         if field.dtype == "str":
@@ -245,7 +245,7 @@ def graph_of(reference: str) -> Path | None:
     """The graph that a model runs or was made from, where it is one that can be read."""
     files = find_model(reference)
     if "checkpoint" in files.graphs and "onnx" not in files.graphs:
-        made = cache_folder() / "onnx" / files.digest[:32] / "model.onnx"
+        made = cache_folder() / "onnx" / files.weights[:32] / "model.onnx"
         return made if made.is_file() else None
     return next(
         (files.graphs[kind] for kind in ("onnx", "openvino", "tflite") if kind in files.graphs),

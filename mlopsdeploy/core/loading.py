@@ -100,7 +100,7 @@ def load_model(
             files, running, options
         )
         look = exact if running.precision in RECHECK_MARGIN and "float32" in precisions else None
-        return Model(files.name, files.version, files.digest, task, running, look, files.said)
+        return Model(files.name, files.version, files.digest, task, running, look, files.yaml)
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
         return assemble(graph if precision == files.precision else floating, precision)
@@ -216,10 +216,10 @@ def _choose(
             return runtime_class, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         graph = files.graphs["checkpoint"]
-        return runtime_class, checkpoint.to_onnx(graph, cache_folder(), files.digest, log=log)
+        return runtime_class, checkpoint.to_onnx(graph, cache_folder(), files.weights, log=log)
     if "checkpoint" in formats and "onnx" in files.graphs and files.task == "text_classification":
         graph = files.graphs["onnx"]
-        return runtime_class, checkpoint.from_onnx(graph, cache_folder(), files.digest)
+        return runtime_class, checkpoint.from_onnx(graph, cache_folder(), files.weights)
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(files.graphs):
             return runtime_class, _compile_keras(files, target, trust_model=trust_model, log=log)
@@ -243,7 +243,7 @@ def _compile_keras(
 ) -> Path:
     source = files.graphs.get("keras") or files.graphs["saved_model"]
     return from_keras.compile_model(
-        source, cache_folder(), files.digest, target=target, trust_model=trust_model, log=log
+        source, cache_folder(), files.weights, target=target, trust_model=trust_model, log=log
     )
 
 

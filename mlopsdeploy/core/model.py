@@ -10,6 +10,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Columns, Runtime, Task, objects, rows_of, take
 from mlopsdeploy.core.inputs import missing, picture, read_rows
+from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
 from mlopsdeploy.errors import ConfigError, RowError
 
@@ -43,7 +44,7 @@ class Model:
         task: its seam to data.
         runtime: its seam to hardware.
         float32: makes the same model in float32, to recheck close calls of a lower precision.
-        said: what its `model.yaml` says, such as an `example` row.
+        yaml: the keys of its `model.yaml`, such as an `example` row.
         proof: of a model that was quantised here, what that costs; see `compile.quantize`.
     """
 
@@ -53,7 +54,7 @@ class Model:
     task: Task
     runtime: Runtime
     float32: Callable[[], Runtime] | None = None
-    said: Mapping[str, Any] = field(default_factory=dict)
+    yaml: ModelYaml = field(default_factory=ModelYaml)
     proof: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:

@@ -32,8 +32,9 @@ from mlopsdeploy.data.addresses import is_database, is_remote, split_table
 from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import cache_folder
+from mlopsdeploy.model_files.digest import parts_of
 from mlopsdeploy.model_files.labels import find_labels
-from mlopsdeploy.model_files.resolve import built_in, parts_of
+from mlopsdeploy.model_files.resolve import built_in
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'
 HINT = "name another, or say --overwrite"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import difflib
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,13 +17,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
+from mlopsdeploy.core.model_yaml import ModelYaml, parse_model_yaml, read_model_yaml
+from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import hub, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
+from mlopsdeploy.model_files.digest import verify, with_digest
 from mlopsdeploy.model_files.labels import find_labels, parse_labels
 
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
@@ -83,49 +83,52 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     if mlflow.is_folder(folder):
         return _read_mlflow(folder, name=name)
     config = _read_json(folder / "config.json")
-    said = _read_yaml(folder / "model.yaml")
+    yaml_file = folder / "model.yaml"
     graphs = _find_graphs(folder)
-    if not config and not said and not {"saved_model", "tflite"} & set(graphs):
+    if not config and not yaml_file.is_file() and not {"saved_model", "tflite"} & set(graphs):
         raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     if not graphs:
         raise ModelError(
             f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
             "model.keras or saved_model.pb"
         )
-    _verify(folder, said.get("sha256", {}))
+    yaml = read_model_yaml(yaml_file)
     if not config:
-        return _described(said, graphs, name=name, yaml_file=folder / "model.yaml")
+        return _described(yaml, graphs, name=name, yaml_file=yaml_file)
+    verify(yaml_file, yaml.sha256 or {})
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
-    floating = _float32(said, folder / "model.yaml")
-    return ModelFiles(
-        name=str(said.get("name", name)),
-        version=str(said.get("version", "")),
-        digest=_digest([*_parts(graphs), folder / "config.json", tokenizer, *parts_of(floating)]),
+    files = ModelFiles(
+        name=yaml.name or name,
+        version=yaml.version or "",
+        digest="",
         task="text_classification",
         graphs=graphs,
         labels=_labels(config, folder),
         multi_label=config.get("problem_type") == "multi_label_classification",
-        threshold=said.get("threshold"),
-        precision=said.get("precision"),
+        threshold=yaml.threshold,
+        precision=yaml.precision,
         tokenizer=tokenizer if tokenizer.exists() else None,
         max_length=_max_length(config, tokens),
         pad_id=_pad_id(config, tokens, tokenizer),
         pad_side=str(tokens.get("padding_side", "right")),
-        said=said,
-        float32=floating,
+        yaml=yaml,
+        float32=_float32(yaml, yaml_file),
     )
+    return with_digest(files, folder)
 
 
 def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
-    """An MLflow model; a `model.yaml` in its folder may say more, such as labels."""
-    graph, said = mlflow.open_folder(folder)
+    """An MLflow model; a `model.yaml` in its folder may add more, such as labels."""
+    graph, known = mlflow.open_folder(folder)
     if (graph / "config.json").is_file():
         return _read_folder(graph, name=name)
-    said |= _read_yaml(folder / "model.yaml")
+    yaml_file = folder / "model.yaml"
+    if yaml_file.is_file():
+        known |= read_yaml(yaml_file, ModelError)
     format_ = "saved_model" if graph.is_dir() else _FORMATS.get(graph.suffix, "onnx")
-    _verify(folder, said.get("sha256", {}))
-    return _described(said, {format_: graph}, name=name, yaml_file=folder / "model.yaml")
+    yaml = parse_model_yaml(known, yaml_file)
+    return _described(yaml, {format_: graph}, name=name, yaml_file=yaml_file)
 
 
 def _read_file(path: Path) -> ModelFiles:
@@ -141,76 +144,95 @@ def _read_file(path: Path) -> ModelFiles:
             f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
             "model folder"
         )
-    beside = path.with_suffix(".yaml")
-    return _described(_read_yaml(beside), {format_: path}, name=path.stem, yaml_file=beside)
+    yaml_file = _yaml_of(path)
+    yaml = read_model_yaml(yaml_file)
+    return _described(yaml, {format_: path}, name=path.stem, yaml_file=yaml_file)
+
+
+def _yaml_of(path: Path) -> Path:
+    """The YAML of a file's name, else the `model.yaml` of its folder that lists its sum."""
+    own = path.with_suffix(".yaml")
+    if own.is_file():
+        return own
+    for folder in path.parent, path.parent.parent:  # the graph of a folder may lie in onnx/
+        yaml_file = folder / "model.yaml"
+        if yaml_file.is_file():
+            sums = read_yaml(yaml_file, ModelError).get("sha256")
+            if isinstance(sums, dict) and path.relative_to(folder).as_posix() in sums:
+                return yaml_file
+    return own
 
 
 def _described(
-    said: Mapping[str, Any], graphs: Mapping[str, Path], *, name: str, yaml_file: Path
+    yaml: ModelYaml, graphs: Mapping[str, Path], *, name: str, yaml_file: Path
 ) -> ModelFiles:
+    verify(yaml_file, yaml.sha256 or {})
     metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
     _check_operators(graphs, metadata)
-    labels, labels_from = _described_labels(said, metadata, graphs.get("tflite"), yaml_file)
-    floating = _float32(said, yaml_file)
-    return ModelFiles(
-        name=str(said.get("name", name)),
-        version=str(said.get("version", "")),
-        digest=_digest([*_parts(graphs), *parts_of(floating)]),
-        task=str(said.get("task", metadata.get("task", ""))),
+    labels, labels_from = _described_labels(yaml, metadata, graphs.get("tflite"), yaml_file)
+    files = ModelFiles(
+        name=yaml.name or name,
+        version=yaml.version or "",
+        digest="",
+        task=yaml.task or metadata.get("task", ""),
         graphs=graphs,
         labels=labels,
-        threshold=said.get("threshold"),
-        precision=said.get("precision"),
-        features=tuple(str(feature) for feature in said.get("features", ())),
-        said=_with_picture(said, yaml_file),
+        threshold=yaml.threshold,
+        precision=yaml.precision,
+        features=yaml.features or (),
+        yaml=_with_picture(yaml, yaml_file),
         metadata=metadata,
         labels_from=labels_from,
-        float32=floating,
+        float32=_float32(yaml, yaml_file),
     )
+    return with_digest(files)
 
 
-def _float32(said: Mapping[str, Any], yaml_file: Path) -> Path | None:
+def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
     """The graph that decides close calls of a quantised one, relative to the YAML that names it."""
-    named = said.get("float32")
-    if named is None:
+    if yaml.float32 is None:
         return None
-    path = yaml_file.parent / str(named)
+    path = yaml_file.parent / yaml.float32
     if path.suffix not in (".onnx", ".xml"):
-        raise ModelError(f"{yaml_file}: float32 names {named}; expected an .onnx or .xml file")
+        raise ModelError(
+            f"{yaml_file}: float32 names {yaml.float32}; expected an .onnx or .xml file"
+        )
     if not path.is_file():
         raise ModelError(f"{path}: missing; {yaml_file.name} names it")
     return path
 
 
-def _with_picture(said: Mapping[str, Any], yaml_file: Path) -> Mapping[str, Any]:
-    """What a YAML says; a picture beside it that is its example becomes a data URL."""
-    named = said.get("example")
+def _with_picture(yaml: ModelYaml, yaml_file: Path) -> ModelYaml:
+    """The same keys; a picture next to the YAML that is its example becomes a data URL."""
+    named = yaml.example
     kind = isinstance(named, str) and _PICTURES.get(Path(named).suffix.lower())
     if not kind:
-        return said
-    path = yaml_file.parent / Path(str(named)).name  # beside it: nothing else is anybody's business
+        return yaml
+    path = yaml_file.parent / Path(str(named)).name  # in its folder: the rest is private
     try:
         content = path.read_bytes()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        said_so = f"{yaml_file.name} names it as example"
-        raise ModelError(f"{path}: can't be read ({reason}); {said_so}") from error
-    return {**said, "example": f"data:{kind};base64,{base64.b64encode(content).decode()}"}
+        raise ModelError(
+            f"{path}: can't be read ({reason}); {yaml_file.name} names it as example"
+        ) from error
+    url = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return yaml.model_copy(update={"example": url})
 
 
 def _described_labels(
-    said: Mapping[str, Any], metadata: Mapping[str, Any], tflite: Path | None, yaml_file: Path
+    yaml: ModelYaml, metadata: Mapping[str, Any], tflite: Path | None, yaml_file: Path
 ) -> tuple[tuple[str, ...], str]:
-    """Names of the classes and where they stand: a YAML, the model's own file, a file beside it."""
-    named = said.get("labels")
-    if isinstance(named, str):  # a file, relative to the YAML
-        return _read_labels(yaml_file.parent / named), f"{named}, which {yaml_file.name} names"
-    if named:
-        return tuple(str(label) for label in named), yaml_file.name
+    """Names of the classes and their source: a YAML, the model's own file, a file next to it."""
+    if isinstance(yaml.labels, str):  # a file, relative to the YAML
+        labels = _read_labels(yaml_file.parent / yaml.labels)
+        return labels, f"{yaml.labels}, which {yaml_file.name} names"
+    if yaml.labels:
+        return yaml.labels, yaml_file.name
     if "labels" in metadata:
         return metadata["labels"], metadata["labels_from"]
-    beside = find_labels(tflite) if tflite else None
-    return (_read_labels(beside), f"{beside.name} beside the model") if beside else ((), "")
+    file = find_labels(tflite) if tflite else None
+    return (_read_labels(file), f"{file.name} next to the model") if file else ((), "")
 
 
 def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
@@ -255,55 +277,6 @@ def _find_graphs(folder: Path) -> dict[str, Path]:
     return graphs
 
 
-def _parts(graphs: Mapping[str, Path]) -> list[Path]:
-    """The files that hold the weights, external data and shards included."""
-    parts: list[Path] = []
-    for format_, path in graphs.items():
-        if format_ == "checkpoint":
-            parts.extend(sorted(path.glob("model*.safetensors")))
-        elif format_ == "saved_model":
-            parts.append(path / "saved_model.pb")
-            parts.extend(sorted((path / "variables").glob("*")))
-            parts.extend(sorted(file for file in (path / "assets").rglob("*") if file.is_file()))
-        else:
-            parts.extend(parts_of(path))
-    return [part for part in parts if part.exists()]
-
-
-def parts_of(graph: Path | None) -> list[Path]:
-    """A graph's file and those beside it that hold its weights; none of none."""
-    if graph is None:
-        return []
-    if graph.suffix == ".xml":
-        beside = [graph.with_suffix(".bin")]
-    else:
-        beside = [graph.with_name(f"{graph.name}_data"), graph.with_name(f"{graph.name}.data")]
-    return [graph, *(path for path in beside if path.is_file())]
-
-
-def _digest(paths: list[Path]) -> str:
-    total = hashlib.sha256()
-    for path in paths:
-        if path.exists():
-            total.update(_sha256(path).encode())
-    return total.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _verify(folder: Path, sums: Mapping[str, str]) -> None:
-    for name, expected in sums.items():
-        if not (folder / name).is_file():
-            raise ModelError(f"{folder / name}: missing; model.yaml lists it")
-        if _sha256(folder / name) != expected:
-            raise ModelError(
-                f"{folder / name}: its SHA-256 is not the one in model.yaml; fetch it again"
-            )
-
-
 def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     named = config.get("id2label")
     if named:
@@ -320,11 +293,11 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
 def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
     limits = [512]
     positions = config.get("max_position_embeddings")
-    said = tokens.get("model_max_length")
+    limit = tokens.get("model_max_length")
     if isinstance(positions, int):
         limits = [positions - 2 * (config.get("model_type") in _OFFSET_POSITIONS)]
-    if isinstance(said, int | float) and 0 < said < 1e6:  # "no limit" is written as 1e30
-        limits.append(int(said))
+    if isinstance(limit, int | float) and 0 < limit < 1e6:  # "no limit" is written as 1e30
+        limits.append(int(limit))
     return max(min(limits), 8)
 
 
@@ -348,16 +321,4 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path}: not JSON ({error})") from error
     if not isinstance(value, dict):
         raise ModelError(f"{path}: expected a JSON object")
-    return value
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = yaml.safe_load(path.read_text("utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a map of settings")
     return value

@@ -73,8 +73,7 @@ def _precision_why(files: ModelFiles, model: Model, name: str) -> str:
         return "as the file is"
     if files.precision == precision:
         by = "; a float graph decides close calls" if files.float32 else ""
-        proof = files.said.get("proof")
-        proven = f": {proof_line(proof)}" if isinstance(proof, dict) and proof else ""
+        proven = f": {proof_line(files.yaml.proof)}" if files.yaml.proof else ""
         return f"model.yaml says so{proven}{by}"
     choices = model.runtime.precisions
     if len(choices) < 2:

@@ -138,7 +138,7 @@ def _graph(
                 graph = keras.compile_model(
                     graphs[form],
                     cache_folder(),
-                    files.digest,
+                    files.weights,
                     target="tflite",
                     trust_model=trust_model,
                     log=log,
@@ -152,7 +152,7 @@ def _graph(
         if "onnx" in graphs:
             return graphs["onnx"], "onnx", {}
         if "checkpoint" in graphs:
-            graph = checkpoint.to_onnx(graphs["checkpoint"], cache_folder(), files.digest, log=log)
+            graph = checkpoint.to_onnx(graphs["checkpoint"], cache_folder(), files.weights, log=log)
             return graph, "checkpoint", _proof(graph)
     ways = "a checkpoint or ONNX" if target != "litert" else "Keras, a SavedModel or .tflite"
     raise ModelError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.convert import child
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.model_files.resolve import parts_of
+from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
 
 # Of a text classifier: how texts become tokens, and what its outputs are called.
 BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -42,14 +41,7 @@ def home_of(files: ModelFiles) -> Path | None:
 
 def weight_files(files: ModelFiles) -> list[Path]:
     """The files that hold the graphs and their weights."""
-    found: list[Path] = []
-    for form, graph in files.graphs.items():
-        if form == "checkpoint":
-            found += sorted(graph.glob("model*.safetensors"))
-        elif graph.is_dir():
-            found += sorted(path for path in graph.rglob("*") if path.is_file())
-        else:
-            found += parts_of(graph)
+    found = [part for form, graph in files.graphs.items() for part in graph_files(form, graph)]
     return found + parts_of(files.float32)
 
 
@@ -110,7 +102,7 @@ def write_folder(
             if home and (home / name).is_file():
                 shutil.copyfile(home / name, building / name)
         sums = {
-            path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+            path.name: sha256(path)
             for path in sorted(building.iterdir())
             if path.name not in PAPERS
         }
@@ -136,5 +128,5 @@ def _facts(files: ModelFiles) -> dict[str, Any]:
         known |= {"features": list(files.features)} if files.features else {}
     if files.threshold is not None:
         known["threshold"] = files.threshold
-    kept = {key: value for key, value in files.said.items() if key not in _MADE_ANEW}
+    kept = {key: value for key, value in files.yaml.written().items() if key not in _MADE_ANEW}
     return {**known, **kept, **{key: known[key] for key in ("labels",) if key in known}}

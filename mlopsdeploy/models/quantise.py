@@ -18,7 +18,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
-from mlopsdeploy.model_files.resolve import parts_of
+from mlopsdeploy.model_files.digest import parts_of
 from mlopsdeploy.models.data import read_rows
 from mlopsdeploy.models.folder import check_output, weight_files, write_folder
 from mlopsdeploy.models.tables import size
@@ -141,7 +141,7 @@ def _float_graph(files: ModelFiles) -> Path:
     for form in ("onnx", "openvino"):
         if form in files.graphs:
             return files.graphs[form]
-    return checkpoint.to_onnx(files.graphs["checkpoint"], cache_folder(), files.digest)
+    return checkpoint.to_onnx(files.graphs["checkpoint"], cache_folder(), files.weights)
 
 
 def _first(graphs: Mapping[str, Path]) -> dict[str, Path]:

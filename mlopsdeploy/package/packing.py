@@ -8,7 +8,6 @@ model stays in mlopsdeploy's wheel, which the lock file pins.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +25,8 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
-from mlopsdeploy.model_files.resolve import built_in, parts_of
+from mlopsdeploy.model_files.digest import parts_of, sha256
+from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.package.plan import PackedModel
 from mlopsdeploy.settings import Running
 
@@ -165,7 +165,7 @@ def _copy(
             for path in sorted(source.glob(pattern)):
                 shutil.copyfile(path, folder / path.name)
     said["sha256"] = {
-        str(path.relative_to(folder)): _sha256(path)
+        str(path.relative_to(folder)): sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -203,13 +203,13 @@ def _lean(
             return format_, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         source = files.graphs["checkpoint"]
-        return "onnx", checkpoint.to_onnx(source, cache_folder(), files.digest, log=log)
+        return "onnx", checkpoint.to_onnx(source, cache_folder(), files.weights, log=log)
     if "tflite" in formats:
         source = files.graphs.get("keras") or files.graphs["saved_model"]
         compiled = keras.compile_model(
             source,
             cache_folder(),
-            files.digest,
+            files.weights,
             target="tflite",
             trust_model=running.trust_model,
             log=log,
@@ -237,7 +237,7 @@ def _description(files: ModelFiles, model: Model) -> dict[str, Any]:
         "features": list(files.features),
     }
     known = {key: value for key, value in found.items() if value not in (None, "", [])}
-    return {**files.said, **known}
+    return {**files.yaml.written(), **known}
 
 
 def _same_answers(original: Model, packed: Model, reference: str) -> None:
@@ -264,8 +264,3 @@ def _values(dtype: str, shape: tuple[int, ...]) -> Any:
     sides = [size if size > 0 else 64 for size in shape]
     generator = np.random.default_rng(7)
     return generator.uniform(0, 255 if dtype == "uint8" else 1, (2, *sides)).astype(dtype)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

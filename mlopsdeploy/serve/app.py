@@ -23,6 +23,7 @@ from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model_yaml import ServeKeys
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
@@ -45,7 +46,6 @@ from mlopsdeploy.settings import (
     MAX_BODY_OF_PICTURES,
     Route,
     ServeSettings,
-    SettingError,
 )
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
@@ -160,7 +160,7 @@ def _endpoints(
     served: Served, said: Route | None, max_body: int | None
 ) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
-    said, own = said or Route(), _own_route(served)
+    said, own = said or Route(), served.model.yaml.serve or ServeKeys()
     path = said.route or own.route or f"/v1/models/{served.name}:predict"
     key = said.input or own.input or "instances"
     answers = Answers(served.model, served.name, said.answer or own.answer)
@@ -179,13 +179,6 @@ def _endpoints(
         (f"/v2/models/{served.name}/infer", infer),
         (f"/v2/models/{served.name}/versions/{version}/infer", infer),
     ]
-
-
-def _own_route(served: Served) -> Route:
-    try:
-        return Route(**(served.model.said.get("serve") or {}))
-    except SettingError as error:
-        raise ConfigError(f"{served.model.name}: model.yaml: serve.{error}") from error
 
 
 def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:

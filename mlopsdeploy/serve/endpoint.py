@@ -152,7 +152,7 @@ class Predict(Endpoint):
 
     def example(self) -> Any:
         """A row as the model's author gave it in `model.yaml`, or None."""
-        return self.served.model.said.get("example")
+        return self.served.model.yaml.example
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
@@ -174,7 +174,7 @@ class PredictPictures(Predict):
 
     def example(self) -> str | None:
         """The picture that the model's author gave, as a data URL; see `models.files`."""
-        example = self.served.model.said.get("example")
+        example = self.served.model.yaml.example
         is_picture = isinstance(example, str) and example.startswith("data:image/")
         return example if is_picture else None
 

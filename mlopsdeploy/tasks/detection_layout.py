@@ -18,12 +18,11 @@ the facts says so. In a `model.yaml`, for what can't be found out:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Fact, ModelFiles, Runtime
+from mlopsdeploy.core.model_yaml import OutputKeys
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.detection_outputs import (
     Anchored,
@@ -48,7 +47,6 @@ Answer = tuple[Reader, int | None, list[Fact]]
 """The reader, the number of classes without a background (None where nothing tells), and why."""
 
 ROLES = ("boxes", "scores", "classes", "count")
-_KEYS = {*ROLES, "order", "coordinates", "objectness", "logits"}
 _ORDERS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "centre x y, width, height"}
 
 
@@ -65,14 +63,7 @@ class OutputFinder:
     def __init__(
         self, files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
     ) -> None:
-        said = files.said.get("outputs") or {}
-        unknown = set(said) - _KEYS if isinstance(said, Mapping) else {str(said)}
-        if unknown:
-            raise ModelError(
-                f"{files.name}: unknown key {min(unknown)!r} under 'outputs' in its YAML; "
-                f"there are {', '.join(sorted(_KEYS))}"
-            )
-        self.said: Mapping[str, Any] = said
+        self.keys = files.yaml.outputs or OutputKeys()
         self.files, self.takes, self.values = files, takes, values
         self.quantization = runtime.quantization
         self.names = [field.name for field in runtime.outputs]
@@ -84,8 +75,8 @@ class OutputFinder:
 
     def logits(self, scores: Array) -> bool:
         """Whether scores still want a sigmoid."""
-        if "logits" in self.said:
-            logits, why = bool(self.said["logits"]), "the YAML"
+        if self.keys.logits is not None:
+            logits, why = self.keys.logits, "the YAML"
         else:
             low, high = float(scores.min()), float(scores.max())
             # Logits are far below 0 wherever there is no object, which is nearly everywhere.
@@ -96,21 +87,13 @@ class OutputFinder:
 
     def coordinates(self, boxes: Array, order: str, why: str) -> Coordinates:
         """How boxes are written, the order being this one unless something else is said."""
-        said = self.said.get("order", self.files.metadata.get("box_order"))
-        if said is not None:
-            order, why = str(said), "the YAML" if "order" in self.said else "the file's metadata"
-        if order not in _ORDERS:
-            raise ModelError(
-                f"{self.files.name}: outputs.order is {order!r}; use {', '.join(_ORDERS)}"
-            )
+        if self.keys.order:
+            order, why = self.keys.order, "the YAML"
+        elif "box_order" in self.files.metadata:
+            order, why = self.files.metadata["box_order"], "the file's metadata"
         self.note("a box is", _ORDERS[order], why)
-        if "coordinates" in self.said:
-            unit = self.said["coordinates"]
-            if unit not in ("pixels", "relative"):
-                raise ModelError(
-                    f"{self.files.name}: outputs.coordinates is {unit!r}; use pixels or relative"
-                )
-            pixels, why = unit == "pixels", "the YAML"
+        if self.keys.coordinates:
+            pixels, why = self.keys.coordinates == "pixels", "the YAML"
         elif self.files.metadata.get("pixels"):
             pixels, why = True, "the file's metadata"
         elif len(boxes):
@@ -218,7 +201,7 @@ class GridFinder(OutputFinder):
     def _objectness(self, columns: Array, places: int, *, transposed: bool) -> bool:
         labels = len(self.files.labels)
         for answer, why in (
-            (self.said.get("objectness"), "the YAML"),
+            (self.keys.objectness, "the YAML"),
             (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
             (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
             (True if columns.shape[1] == 3 * places else None, f"three boxes at {places} places"),
@@ -304,14 +287,14 @@ class RoleFinder(OutputFinder):
 
     def several(self) -> Answer:
         """Boxes and scores, and mostly classes and a count, in tensors of their own."""
-        roles = self._roles_said() or self._roles_named() or self._roles_shaped()
+        roles = self._roles_of_yaml() or self._roles_named() or self._roles_shaped()
         boxes, scores = self.values[roles["boxes"]][0], self.values[roles["scores"]][0]
         if scores.ndim == 2 and "classes" not in roles:
             return self._raw(roles, boxes, scores)
         return self._listed(roles, boxes.reshape(-1, 4))
 
-    def _roles_said(self) -> dict[str, str]:
-        roles = {role: str(self.said[role]) for role in ROLES if role in self.said}
+    def _roles_of_yaml(self) -> dict[str, str]:
+        roles = {role: name for role, name in dict(self.keys).items() if role in ROLES and name}
         for role, name in roles.items():
             if name not in self.names:
                 raise ModelError(
@@ -459,7 +442,7 @@ class RoleFinder(OutputFinder):
                 roles["boxes"], roles["scores"], None, coordinates, logits, background
             )
             return reader, classes, self.facts
-        if "anchors" in metadata and "boxes" not in self.files.said:
+        if "anchors" in metadata and self.files.yaml.boxes is None:
             logits = bool(metadata["sigmoid"])
             self.note("scores are", "logits" if logits else "probabilities", "the file's metadata")
         else:
@@ -473,12 +456,8 @@ class RoleFinder(OutputFinder):
         return Anchored(roles["boxes"], roles["scores"], ssd, logits), classes, self.facts
 
     def _anchors(self, boxes: Array, columns: int) -> Ssd | None:
-        said = self.files.said.get("boxes")
-        if said:
-            try:
-                ssd = Ssd(**said)
-            except TypeError as error:
-                raise ModelError(f"{self.files.name}: 'boxes' in its YAML: {error}") from error
+        if self.files.yaml.boxes:
+            ssd = Ssd(**dict(self.files.yaml.boxes))
             self.note("anchors", f"{len(ssd.anchors)}, strides {list(ssd.strides)}", "the YAML")
             return ssd
         given = self.files.metadata.get("anchors")

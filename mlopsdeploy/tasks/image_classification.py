@@ -28,8 +28,6 @@ from mlopsdeploy.tasks.picture_input import (
 )
 from mlopsdeploy.tasks.pictures import PICTURE, Pictures
 
-_ACTIVATIONS = ("none", "sigmoid", "softmax")
-
 
 class ImageClassification(Task):
     """BGR pictures before, labels after.
@@ -140,31 +138,28 @@ def _activate(scores: Array, activation: str) -> Array:
 
 def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Fact]]:
     """The output that holds a number for each class: its name and values as (1, classes)."""
-    said = files.said.get("output")
-    if said is not None and said not in values:
-        raise ModelError(f"{files.name}: output is {said!r}, but it gives {', '.join(values)}")
+    named = files.yaml.output
+    if named is not None and named not in values:
+        raise ModelError(f"{files.name}: output is {named!r}, but it gives {', '.join(values)}")
     flat = {
         name: value.reshape(1, -1)
         for name, value in values.items()
         if value.ndim >= 2 and value.size == max(value.shape) and value.dtype.kind in "fiu"
     }
-    if said is None and not flat:
+    if named is None and not flat:
         shapes = ", ".join(f"{name} {value.shape[1:]}" for name, value in values.items())
         raise ModelError(f"{files.name}: gives {shapes}, and not a number for each class")
-    name = str(said) if said is not None else max(flat, key=lambda name: flat[name].size)
+    name = named if named is not None else max(flat, key=lambda name: flat[name].size)
     scores = values[name].reshape(1, -1)
-    why = "the YAML" if said else "the only output" if len(values) == 1 else "the most classes"
+    why = "the YAML" if named else "the only output" if len(values) == 1 else "the most classes"
     return name, scores, [Fact("scores", f"{name} ({scores.shape[1]})", why)]
 
 
 def _activation(
     files: ModelFiles, scores: Array, quantization: Any, tensor: str
 ) -> tuple[str, str]:
-    said = files.said.get("activation")
-    if said is not None:
-        if said not in _ACTIVATIONS:
-            raise ModelError(f"{files.name}: activation is {said!r}; use {', '.join(_ACTIVATIONS)}")
-        return str(said), "the YAML"
+    if files.yaml.activation is not None:
+        return files.yaml.activation, "the YAML"
     steps = quantization.get(tensor)
     if steps is not None:
         lowest = (np.iinfo(steps.dtype).min - steps.zero_point) * steps.scale
@@ -183,12 +178,10 @@ def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Fact
     """One name for each class; lists with and without a background line fit either way."""
     labels = files.labels
     facts = labels_found(files, classes)
-    offset = files.said.get("label_offset")
+    offset = files.yaml.label_offset
     if not labels:
         return tuple(str(number) for number in range(classes)), facts
     if offset is not None:
-        if not isinstance(offset, int):
-            raise ModelError(f"{files.name}: label_offset is {offset!r}, not a whole number")
         why = "the YAML"
     elif len(labels) == classes:
         offset, why = 0, f"as many classes as labels, {classes}"
@@ -201,7 +194,7 @@ def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Fact
             f"{files.name}: gives {classes} classes, but {files.labels_from} names {len(labels)}; "
             "name as many, or say which label is the first class's with 'label_offset:'"
         )
-    numbers = range(int(offset), int(offset) + classes)
+    numbers = range(offset, offset + classes)
     names = tuple(
         labels[number] if 0 <= number < len(labels) else "background" if number < 0 else str(number)
         for number in numbers

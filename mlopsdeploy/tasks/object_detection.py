@@ -7,7 +7,7 @@ Any detector will do: what it takes is found out in `picture_input`, what it giv
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from mlopsdeploy.columns import (
     TaskOptions,
     rows_of,
 )
-from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.detection_layout import is_pointed, is_yolo, read_outputs
 from mlopsdeploy.tasks.detection_outputs import Reader
 from mlopsdeploy.tasks.picture_input import (
@@ -146,11 +145,8 @@ def label_offset(files: ModelFiles, classes: int | None) -> tuple[int, list[Fact
     labels, facts = files.labels, labels_found(files, classes)
     if not labels:
         return 0, facts
-    said: Any = files.said.get("label_offset")
-    if said is not None:
-        if not isinstance(said, int):
-            raise ModelError(f"{files.name}: label_offset is {said!r}, not a whole number")
-        offset, why = said, "the YAML"
+    if files.yaml.label_offset is not None:
+        offset, why = files.yaml.label_offset, "the YAML"
     elif classes == len(labels):
         offset, why = 0, f"as many classes as labels, {classes}"
     elif starts_with_background(labels) and classes in (None, len(labels) - 1):

@@ -14,13 +14,14 @@ beginning of its graph; what is left is guessed, and the facts calls it a guess.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
 import numpy as np
 
 from mlopsdeploy.columns import Array, Fact, Field, ModelFiles, Runtime
+from mlopsdeploy.core.model_yaml import InputKeys
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.tasks.pictures import CHANNELS, PictureInput, Pictures
 
@@ -45,15 +46,7 @@ def read_input(
     Raises:
         ModelError: it takes no picture, or one of unknown size.
     """
-    said = files.said.get("input") or {}
-    if not isinstance(said, Mapping):
-        raise ModelError(f"{files.name}: 'input' in its YAML is not a map of settings")
-    unknown = set(said) - {"size", "color", "mean", "std", "resize"}
-    if unknown:
-        raise ModelError(
-            f"{files.name}: unknown key {min(unknown)!r} under 'input' in its YAML; there "
-            "are size, color, mean, std and resize"
-        )
+    keys = files.yaml.input or InputKeys()
     tensor = _picture_tensor(files, runtime)
     quantization = runtime.quantization.get(tensor.name)
     dtype = quantization.dtype if quantization else tensor.dtype
@@ -62,20 +55,17 @@ def read_input(
     facts = [Fact("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file")]
 
     first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
-    size, why = _size(files, said, tensor.shape[1:] if first else tensor.shape[:2])
+    size, why = _size(files, keys, tensor.shape[1:] if first else tensor.shape[:2])
     layout = ", channels first" if first else ""
     facts.append(Fact("size", f"{size[0]} high, {size[1]} wide{layout}", why))
-    color, why = _color(files, said, tensor.shape[0 if first else 2])
+    color, why = _color(files, keys, tensor.shape[0 if first else 2])
     facts.append(Fact("colour", color.upper() if color != "gray" else "grey", why))
-    resize = said.get("resize")
-    if resize not in (None, "stretch", "letterbox"):
-        raise ModelError(f"{files.name}: input.resize is {resize!r}; use stretch or letterbox")
-    letterbox = resize == "letterbox" if resize else letterbox
-    why = "the YAML" if resize else "the custom of such models"
+    letterbox = keys.resize == "letterbox" if keys.resize else letterbox
+    why = "the YAML" if keys.resize else "the custom of such models"
     facts.append(Fact("resizing", "letterbox" if letterbox else "stretch", why))
 
     mean, std, why = _normalization(
-        files, said, quantization, dtype, CHANNELS[color], from_zero=from_zero
+        files, keys, quantization, dtype, CHANNELS[color], from_zero=from_zero
     )
     takes = PictureInput(
         tensor,
@@ -109,13 +99,11 @@ def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
     return tensor
 
 
-def _size(
-    files: ModelFiles, said: Mapping[str, Any], shape: Sequence[int]
-) -> tuple[tuple[int, int], str]:
+def _size(files: ModelFiles, keys: InputKeys, shape: Sequence[int]) -> tuple[tuple[int, int], str]:
     if min(shape) > 0:
         return (shape[0], shape[1]), "the shape of the tensor"
     for size, why in (
-        (said.get("size"), "the YAML"),
+        (keys.size, "the YAML"),
         (files.metadata.get("size"), "the file's metadata"),
     ):
         if size:
@@ -126,15 +114,13 @@ def _size(
     )
 
 
-def _color(files: ModelFiles, said: Mapping[str, Any], channels: int) -> tuple[str, str]:
+def _color(files: ModelFiles, keys: InputKeys, channels: int) -> tuple[str, str]:
     for color, why in (
-        (said.get("color"), "the YAML"),
+        (keys.color, "the YAML"),
         (files.metadata.get("color"), "the file's metadata"),
     ):
         if color is None:
             continue
-        if color not in CHANNELS:
-            raise ModelError(f"{files.name}: input.color is {color!r}; use rgb, bgr or gray")
         if channels in (-1, CHANNELS[color]):
             return color, why
     if channels == 1:
@@ -144,7 +130,7 @@ def _color(files: ModelFiles, said: Mapping[str, Any], channels: int) -> tuple[s
 
 def _normalization(
     files: ModelFiles,
-    said: Mapping[str, Any],
+    keys: InputKeys,
     quantization: Any,
     dtype: str,
     channels: int,
@@ -152,11 +138,13 @@ def _normalization(
     from_zero: bool,
 ) -> tuple[tuple[float, ...], tuple[float, ...], str]:
     """Mean, standard deviation, and how they are known; in steps of 0 to 255."""
-    for source, why in ((said, "the YAML"), (files.metadata, "the file's metadata")):
-        if "mean" in source or "std" in source:
-            mean, std = (
-                _numbers(source.get(key, missing)) for key, missing in (("mean", 0), ("std", 1))
-            )
+    metadata = files.metadata
+    for means, stds, why in (
+        (keys.mean, keys.std, "the YAML"),
+        (metadata.get("mean"), metadata.get("std"), "the file's metadata"),
+    ):
+        if means or stds:
+            mean, std = tuple(means or (0.0,)), tuple(stds or (1.0,))
             if not {len(mean), len(std)} <= {1, channels} or 0 in std:
                 raise ModelError(
                     f"{files.name}: mean {list(mean)} and std {list(std)} of {why} are not one "
@@ -214,14 +202,6 @@ def _of_arithmetic(
     if abs(by) > 50:
         return (0.0,), (1.0,), why
     return ((0.0,), (255.0,), why) if 0.3 <= abs(by) <= 0.7 else None
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    try:
-        values = np.atleast_1d(np.asarray(value, np.float64))
-        return tuple(float(number) for number in values)
-    except (TypeError, ValueError):
-        return ()  # which fits no number of channels
 
 
 def _formula(mean: tuple[float, ...], std: tuple[float, ...]) -> str:

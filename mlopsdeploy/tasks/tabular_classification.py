@@ -116,8 +116,8 @@ class TabularClassification(Task):
             features=options.features or files.features,
             metadata=runtime.metadata,
             labels=files.labels,
-            output=files.said.get("output"),
-            activation=files.said.get("activation"),
+            output=files.yaml.output,
+            activation=files.yaml.activation,
             threshold=files.threshold if options.threshold is None else options.threshold,
             name=files.name,
         )

@@ -240,7 +240,9 @@ def test_versions_aliases_and_runs_of_a_server(registry, unnamed_onnx):
     assert [one["version"] for one in (first, champion, latest, logged)] == ["1", "2", "2", ""]
     assert {one["name"] for one in (first, champion, latest)} == {"churn"}
     digest = find_model(str(unnamed_onnx)).digest
-    assert {one["digest"] for one in (first, champion, latest, logged, file)} == {digest}
+    assert file["digest"] == digest
+    # The same graph, and columns of the signature, which are part of what a digest covers.
+    assert len({one["digest"] for one in (first, champion, latest, logged)} - {digest}) == 1
     assert logged["features"] == ["age", "visits", "spend"]
 
 

@@ -97,7 +97,7 @@ def test_labels_come_from_the_yaml_then_the_file_then_beside_it(tflite_models, t
     )
     model.write_bytes((tflite_models / "softmax.tflite").read_bytes())
     (tmp_path / "model.yaml").unlink()
-    assert find_model(str(model)).labels_from == "labels.txt beside the model"
+    assert find_model(str(model)).labels_from == "labels.txt next to the model"
 
 
 def test_a_label_file_that_is_not_there_is_one_line(tflite_models, tmp_path):

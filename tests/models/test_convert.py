@@ -51,7 +51,7 @@ def test_features_that_only_the_file_names_go_into_the_yaml(churn_onnx, tmp_path
 def test_fraud_as_litert_keeps_its_threshold_and_its_route(fraud_folder, tmp_path):
     compile_model(str(fraud_folder), to="litert", output=str(tmp_path / "made"))
     model, original = load_model(str(tmp_path / "made")), load_model("fraud")
-    assert model.said["serve"] == original.said["serve"]
+    assert model.yaml.serve == original.yaml.serve
     assert model.task.threshold == original.task.threshold
     assert model.task.labels == ("legitimate", "fraud")
     assert (tmp_path / "made" / "MODEL_CARD.md").exists()

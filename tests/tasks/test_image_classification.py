@@ -126,8 +126,15 @@ def test_a_yaml_may_say_it_all(load, pictures):
     ("name", "said", "message"),
     [
         ("softmax", "labels: [a, b, c, d, e]", "gives 3 classes, but .* names 5"),
-        ("softmax", "activation: relu", "activation is 'relu'; use none, sigmoid, softmax"),
-        ("softmax", "labels: [a, b, c]\nlabel_offset: x", "label_offset is 'x'"),
+        (
+            "softmax",
+            "activation: relu",
+            "activation: expected 'none', 'sigmoid' or 'softmax', not 'relu'",
+        ),
+        (
+            "softmax",
+            "label_offset: expected a whole number, not 'x'",
+        ),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),
         ("heads", "task: image_classification", "and not a number for each class"),
     ],

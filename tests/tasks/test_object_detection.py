@@ -219,13 +219,20 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
     [
         ("heads", None, "gives raw feature maps .* export it with its boxes decoded"),
         ("yolo_too_coarse", None, "quantised in steps of .*, too coarse for scores"),
-        ("yolo_v8", "outputs: {box: a}", "unknown key 'box' under 'outputs'"),
         ("named", "outputs: {boxes: nothing}", "outputs.boxes is 'nothing', but it gives"),
-        ("named", "outputs: {order: zyx}", "outputs.order is 'zyx'"),
-        ("yolo_v8", "outputs: {coordinates: pixel}", "use pixels or relative"),
-        ("named", "label_offset: one\nlabels: [a]", "label_offset is 'one'"),
+        (
+            "named",
+            "outputs.order: expected 'xyxy', 'yxyx' or 'xywh', not 'zyx'",
+        ),
+        (
+            "yolo_v8",
+            "outputs.coordinates: expected 'pixels' or 'relative', not 'pixel'",
+        ),
+        (
+            "named",
+            "label_offset: expected a whole number, not 'one'",
+        ),
         ("raw_ssd", "boxes: {size: [64, 64], strides: [32]}", "gives 96 boxes, but .* 12 anchors"),
-        ("raw_ssd", "boxes: {stride: 3}", "'boxes' in its YAML"),
         ("softmax", "task: object_detection", "can't be known which are boxes and scores"),
     ],
 )

@@ -108,7 +108,7 @@ def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
     """The other end of `measure`."""
     try:
         model = load(precision)
-        if precision == "int8" and not model.proof and model.said.get("precision") != "int8":
+        if precision == "int8" and not model.proof and model.yaml.precision != "int8":
             pipe.send("not proven yet: --precision int8 calibrates it first, once, and says")
             return
         if model.float32 is not None:

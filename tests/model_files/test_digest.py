@@ -1,0 +1,124 @@
+"""A digest covers everything that shapes an answer, and nothing else."""
+
+import hashlib
+import shutil
+
+import pytest
+
+from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import find_model
+
+SHAPING = [
+    "labels: [a, b]", "threshold: 0.4", "features: [a, b]", "precision: float32", "output: x",
+    "task: tabular_classification", "activation: softmax", "label_offset: 1", "input: {mean: 3}",
+    "outputs: {logits: true}", "boxes: {size: [3, 3], strides: [1]}",
+]  # fmt: skip
+NOT_SHAPING = [
+    "name: other", "version: 1.10", "description: of a model", "example: [1, 2]",
+    "serve: {route: /a}", "proof: {rows: 3}",
+]  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"weights")
+    return tmp_path
+
+
+def described(model, text):
+    (model / "model.yaml").write_text(text, "utf-8")
+    return find_model(str(model))
+
+
+@pytest.mark.parametrize("key", SHAPING)
+def test_keys_that_shape_answers(model, key):
+    plain, changed = described(model, "name: m"), described(model, key)
+    assert changed.digest != plain.digest
+    assert key.partition(":")[0] in changed.digest_covers["keys"]
+    assert changed.weights == plain.weights  # nothing is compiled anew
+
+
+@pytest.mark.parametrize("key", NOT_SHAPING)
+def test_keys_that_do_not(model, key):
+    assert described(model, key).digest == described(model, "name: m").digest
+
+
+def test_each_shaping_key_has_a_digest_of_its_own(model):
+    assert len({described(model, key).digest for key in SHAPING}) == len(SHAPING)
+
+
+@pytest.mark.parametrize(
+    "name", ["model.onnx_data", "model.onnx.data", "model.keras", "model.safetensors"]
+)
+def test_files_with_weights(model, name):
+    before = described(model, "name: m")
+    (model / name).write_bytes(b"more")
+    after = described(model, "name: m")
+    assert after.digest != before.digest
+    assert after.weights != before.weights
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model"],
+)  # fmt: skip
+def test_files_of_a_text_model(tmp_path, bert, name):
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    before = find_model(str(folder))
+    file = folder / name
+    file.write_bytes((file.read_bytes() if file.exists() else b"{}") + b"\n")
+    after = find_model(str(folder))
+    assert after.digest != before.digest
+    assert name in after.digest_covers["files"]
+
+
+def test_labels_wherever_they_stand(model):
+    (model / "names.txt").write_text("a\nb\n", "utf-8")
+    first = described(model, "labels: names.txt").digest
+    assert described(model, "labels: [a, b]").digest == first
+    (model / "names.txt").write_text("b\na\n", "utf-8")
+    assert described(model, "labels: names.txt").digest != first
+
+
+def test_a_file_may_be_called_as_one_likes(tmp_path):
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).write_bytes(b"weights")
+    digests = {find_model(str(tmp_path / name)).digest for name in ("a.onnx", "b.onnx")}
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("change", ["threshold: 0.9", "labels: [fraud, legitimate]"])
+def test_a_pinned_digest_refuses_what_was_changed(tmp_path, change):
+    folder = tmp_path / "fraud"
+    shutil.copytree(find_model("fraud").graphs["tflite"].parent, folder)
+    digest = find_model(str(folder)).digest
+    assert digest == find_model("fraud").digest
+    assert load_model(str(folder), digest=digest).digest == digest
+    file = folder / "model.yaml"
+    key = change.partition(":")[0]
+    lines = file.read_text("utf-8").splitlines()
+    file.write_text(
+        "\n".join(change if line.startswith(f"{key}:") else line for line in lines), "utf-8"
+    )
+    with pytest.raises(ModelError, match="another model than the one that was pinned"):
+        load_model(str(folder), digest=digest)
+
+
+@pytest.mark.parametrize(
+    ("file", "yaml_file"),
+    [("model.onnx", "model.yaml"), ("detect.onnx", "detect.yaml"), ("detect.onnx", "model.yaml"),
+     ("onnx/model.onnx", "model.yaml")],
+)  # fmt: skip
+def test_sums_are_verified_whichever_way_a_model_is_named(tmp_path, file, yaml_file):
+    graph = tmp_path / file
+    graph.parent.mkdir(exist_ok=True)
+    graph.write_bytes(b"weights")
+    total = hashlib.sha256(b"weights").hexdigest().upper()
+    (tmp_path / yaml_file).write_text(f"version: 3\nsha256: {{{file}: {total}}}\n", "utf-8")
+    assert find_model(str(graph)).version == "3"
+    graph.write_bytes(b"others")
+    with pytest.raises(ModelError, match=f"SHA-256 is not the one in {yaml_file}"):
+        find_model(str(graph))
