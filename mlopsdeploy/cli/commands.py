@@ -221,7 +221,7 @@ class _Argument(click.Argument):
         self.described = described
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        return self.make_metavar(ctx), self.described
+        return self.metavar or "", self.described
 
 
 # ---------------------------------------------------------------- what commands print alike
