@@ -7,6 +7,7 @@ python docs/reference.py --check  # fail where one is not as it would be written
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 import mlopsdeploy
 from mlopsdeploy.cli import app
 from mlopsdeploy.cli.commands import Command, all_commands
+from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.settings import Declared, Options, ServedModel, Setting
 
 FOLDER = Path(__file__).parent / "reference"
@@ -175,7 +177,63 @@ def _docstring(text: str) -> str:
     return "\n".join([*lines, *(["```"] if section == "Example" else [])])
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"api.md": api, "settings.md": settings}
+def model_yaml() -> str:
+    """A table for each part of the schema."""
+    schema = ModelYaml.model_json_schema()
+    parts = [
+        "# model.yaml",
+        "What a model's files don't tell by themselves stands in `model.yaml` in its folder, or "
+        "for a single file in a YAML of the same name. All keys may be left out; any other key is an "
+        "error. It is YAML 1.2: `no` is text, `false` is not. "
+        "[model.yaml.schema.json](model.yaml.schema.json) is the same for editors.",
+    ]
+    for heading, keys in (("Keys", schema), *schema["$defs"].items()):
+        rows = [
+            (_code(name), _kind(key), _example(key), key.get("description", ""))
+            for name, key in keys["properties"].items()
+        ]
+        title = heading if heading == "Keys" else f"Keys of {heading.removesuffix('Keys').lower()}"
+        parts += [f"## {title}", keys.get("description", "")]
+        parts.append(_table(rows, "key", "value", "example", "what it is"))
+    return "\n\n".join(parts) + "\n"
+
+
+def _kind(key: Mapping[str, Any]) -> str:
+    if "$ref" in key:
+        return "mapping, see below"
+    if "enum" in key:
+        return ", ".join(f"`{word}`" for word in key["enum"])
+    if "anyOf" in key:
+        kinds = [_kind(one) for one in key["anyOf"] if one.get("type") != "null"]
+        return " or ".join(dict.fromkeys(kinds))
+    words = {
+        "array": "list",
+        "object": "mapping",
+        "integer": "whole number",
+        "boolean": "yes or no",
+    }
+    signs = {"minimum": "≥ {}", "exclusiveMinimum": "> {}", "maximum": "≤ {}"}
+    kind = key.get("type", "anything")
+    limits = [sign.format(key[name]) for name, sign in signs.items() if name in key]
+    return ", ".join([words.get(kind, kind.replace("string", "text")), *limits])
+
+
+def _example(key: Mapping[str, Any]) -> str:
+    values = key.get("examples") or ([key["default"]] if key.get("default") is not None else [])
+    return _code(json.dumps(values[0], ensure_ascii=False)) if values else "–"
+
+
+def model_yaml_schema() -> str:
+    """For editors and validators."""
+    return json.dumps(ModelYaml.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "api.md": api,
+    "settings.md": settings,
+    "model-yaml.md": model_yaml,
+    "model.yaml.schema.json": model_yaml_schema,
+}
 
 
 def main() -> None:

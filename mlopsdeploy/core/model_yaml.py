@@ -173,7 +173,7 @@ class ModelYaml(_Keys):
     activation: Literal["none", "sigmoid", "softmax"] | None = Field(
         default=None, examples=["softmax"]
     )
-    """Pictures: what turns the output into probabilities."""
+    """What turns the output into probabilities; `none` where it holds some."""
     input: InputKeys | None = None
     """Pictures: size, colours and normalisation."""
     outputs: OutputKeys | None = None

@@ -24,7 +24,10 @@ from mlopsdeploy.columns import Array
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.labels import parse_labels
 
-_DAMAGED = (struct.error, IndexError, ValueError, SyntaxError, zipfile.BadZipFile)
+_DAMAGED = (
+    struct.error, IndexError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError,
+    zipfile.BadZipFile,
+)  # fmt: skip
 _LABEL_FILES = (2, 3)  # AssociatedFileType: TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
@@ -284,18 +287,30 @@ def _zipped(path: Path, label_files: list[str]) -> dict[str, Any]:
 
 
 def _ultralytics(text: str, where: str) -> dict[str, Any]:
-    """JSON, or in older files the `repr` of a dict."""
-    meta = json.loads(text) if text.lstrip().startswith('{"') else ast.literal_eval(text)
-    said: dict[str, Any] = {}
+    """JSON, or in older files the `repr` of a dict.
+
+    Raises:
+        ValueError, SyntaxError: it is neither, or holds something else than it should.
+    """
+    try:
+        meta = json.loads(text)
+    except ValueError:
+        meta = ast.literal_eval(text)
+    if not isinstance(meta, dict):
+        raise ValueError(f"{where}: expected an object")
+    found: dict[str, Any] = {}
     names = meta.get("names")
     if names:
+        if not isinstance(names, dict | list):
+            raise ValueError(f"{where}: names is neither a map nor a list")
         entries = names.items() if isinstance(names, dict) else enumerate(names)
         ordered = sorted((int(number), str(name)) for number, name in entries)
-        said["labels"] = tuple(name for _, name in ordered)
-        said["labels_from"] = where
-    if meta.get("task") in _ULTRALYTICS_TASKS:
-        said["task"] = _ULTRALYTICS_TASKS[meta["task"]]
+        found["labels"] = tuple(name for _, name in ordered)
+        found["labels_from"] = where
+    task = meta.get("task")
+    if isinstance(task, str) and task in _ULTRALYTICS_TASKS:
+        found["task"] = _ULTRALYTICS_TASKS[task]
     size = meta.get("imgsz")
-    if isinstance(size, list) and len(size) == 2:
-        said["size"] = (int(size[0]), int(size[1]))
-    return said
+    if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
+        found["size"] = (size[0], size[1])
+    return found

@@ -71,6 +71,7 @@ def inspect_model(
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
+        "digest_covers": dict(files.digest_covers),
         "task": _snake_case(type(model.task).__name__),
         "runtime": type(model.runtime).__name__.lower(),
         "precision": model.runtime.precision,
@@ -188,6 +189,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("precision", f"{report['precision']}: {report['precision_why']}"),
         ("size", size(report["bytes"]) + (named if len(files) > 1 else "")),
         ("digest", report["digest"]),
+        ("covers", ", ".join(name for part in report["digest_covers"].values() for name in part)),
     ]
 
 

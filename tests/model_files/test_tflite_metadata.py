@@ -1,3 +1,6 @@
+import json
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -113,3 +116,28 @@ def test_a_folder_with_one_tflite_file_is_a_model(tflite_models, tmp_path):
     found = find_model(str(tmp_path))
     assert found.graphs == {"tflite": tmp_path / "detect.tflite"}
     assert found.labels == ("???", "red", "green", "blue")
+
+
+def appended(tflite_models, folder, content):
+    """A model with Ultralytics' metadata zipped to its end."""
+    file = folder / "model.tflite"
+    file.write_bytes((tflite_models / "zero_to_one.tflite").read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("metadata.json", content)
+    return file
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[1]", "3", "null", '"a"', '{"names": 3}', '{"names": "ab"}', '{"names": {"a": "b"}}', "{",
+     "x + 1", b"\xff\xfe", "[" * 100_000],
+)  # fmt: skip
+def test_appended_metadata_that_is_no_object_is_one_line(tflite_models, tmp_path, content):
+    with pytest.raises(ModelError, match="its metadata can't be read"):
+        tflite_metadata.read(appended(tflite_models, tmp_path, content))
+
+
+def test_appended_metadata_may_be_indented(tflite_models, tmp_path):
+    content = json.dumps({"task": "classify", "names": {"0": "a", "1": "b"}}, indent=2)
+    found = tflite_metadata.read(appended(tflite_models, tmp_path, content))
+    assert (found["task"], found["labels"]) == ("image_classification", ("a", "b"))
