@@ -78,9 +78,9 @@ def test_public_names_are_there():
 
 
 def test_import_contracts_name_modules_that_exist():
-    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
     known = set(modules())
-    for contract in said["tool"]["importlinter"]["contracts"]:
+    for contract in pyproject["tool"]["importlinter"]["contracts"]:
         named = [
             name.strip()
             for key in ("layers", "source_modules", "forbidden_modules", "modules")
@@ -92,8 +92,8 @@ def test_import_contracts_name_modules_that_exist():
 
 
 def test_every_part_of_the_package_has_its_place_in_the_layers():
-    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
-    contracts = said["tool"]["importlinter"]["contracts"]
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    contracts = pyproject["tool"]["importlinter"]["contracts"]
     placed = {
         ".".join(name.strip().split(".")[:2])
         for contract in contracts
@@ -106,9 +106,9 @@ def test_every_part_of_the_package_has_its_place_in_the_layers():
 
 
 def test_entry_points_lead_to_classes():
-    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
     for group in ("mlopsdeploy.runtimes", "mlopsdeploy.tasks"):
-        for name, target in said["project"]["entry-points"][group].items():
+        for name, target in pyproject["project"]["entry-points"][group].items():
             module, _, attribute = target.partition(":")
             assert module.rpartition(".")[2] == name, "a plug-in's module bears its name"
             if name == "tflite":  # has an environment of its own: see runtimes/test_tflite.py
@@ -117,9 +117,9 @@ def test_entry_points_lead_to_classes():
 
 
 def test_every_runtime_has_an_extra_of_its_name():
-    said = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
-    runtimes = said["project"]["entry-points"]["mlopsdeploy.runtimes"]
-    assert set(runtimes) <= set(said["project"]["optional-dependencies"])
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text("utf-8"))
+    runtimes = pyproject["project"]["entry-points"]["mlopsdeploy.runtimes"]
+    assert set(runtimes) <= set(pyproject["project"]["optional-dependencies"])
 
 
 def test_a_plain_run_does_not_load_what_writes_folders(tmp_path):
