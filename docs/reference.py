@@ -183,7 +183,7 @@ def model_yaml() -> str:
     parts = [
         "# model.yaml",
         "What a model's files don't tell by themselves stands in `model.yaml` in its folder, or "
-        "for a single file in a YAML of the same name. All keys may be left out; any other key is an "
+        "for a single file in a YAML of the same name. All keys may be left out; any other is an "
         "error. It is YAML 1.2: `no` is text, `false` is not. "
         "[model.yaml.schema.json](model.yaml.schema.json) is the same for editors.",
     ]
