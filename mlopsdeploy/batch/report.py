@@ -6,6 +6,7 @@ report: it brings Matplotlib and Jinja, the packages of the extra `report`.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from mlopsdeploy import __version__
 from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
 from mlopsdeploy.batch.statistics import OTHER
-from mlopsdeploy.batch.thumbnails import thumbnail
+from mlopsdeploy.core import images
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.page_look import report_environment
@@ -33,6 +34,7 @@ SHOWN = SERIES - 1  # labels with a colour of their own
 MANY_DAYS = 62  # more are shown by week
 MANY_VALUES = 12  # more categories are shown as one
 WITH_PICTURES = 3  # labels whose examples are shown, as they are open on the page
+THUMBNAIL = 160  # pixels of the longer side
 WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
 
 _PAGES = Path(__file__).parent / "pages"
@@ -388,7 +390,7 @@ def _examples(now: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
     if now.get("pictures"):
         for label in found[:WITH_PICTURES]:
             label |= {
-                kind: [{**row, "image": thumbnail(row["text"], source)} for row in label[kind]]
+                kind: [{**row, "image": _thumbnail(row["text"], source)} for row in label[kind]]
                 for kind in ("least", "most")
                 if kind in label
             }
@@ -445,6 +447,29 @@ def _number(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.2f}"
     return str(value)
+
+
+def _thumbnail(name: str, table: str) -> str | None:
+    """A picture as a `data:` address of some 5 kB; None if it can't be had any more.
+
+    Args:
+        name: its path, as a run's input has it.
+        table: that input, whose folder the path may be relative to.
+    """
+    import cv2
+
+    for path in (Path(name), Path(table).parent / name):
+        try:
+            image = images.decode(path.read_bytes()) if path.is_file() else None
+        except (OSError, ValueError):
+            return None
+        if image is not None:
+            part = THUMBNAIL / max(image.shape[:2])
+            size = (max(round(image.shape[1] * part), 1), max(round(image.shape[0] * part), 1))
+            small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+            packed = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 70])[1]
+            return "data:image/jpeg;base64," + base64.b64encode(packed.tobytes()).decode()
+    return None
 
 
 def _write(path: Path, text: str) -> None:
