@@ -48,7 +48,7 @@ def decode(content: bytes) -> Array:
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        if "MAX_IMAGE" in str(error):
+        if error.func == "validateInputImageSize":
             raise ValueError(f"the picture has more than {MAX_PIXELS:,} pixels") from None
         raise ValueError("not a picture that can be read") from None
     if image is None:

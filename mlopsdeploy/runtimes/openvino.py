@@ -90,9 +90,7 @@ class OpenVino(Runtime):
             # since the request's own buffers are overwritten by its next caller.
             values = request.infer(feed, share_inputs=True)
             outputs = {field.name: values[index] for index, field in enumerate(self.outputs)}
-            # Nothing at all comes out where GatherElements stopped.
-            check = values[len(outputs)] if self._checked else None
-            beyond = check is not None and (not check.size or bool(check.any()))
+            beyond = self._checked and bool(values[len(outputs)].any())
         except RuntimeError as error:
             reason = one_line(error, last=True)
             raise RowError(f"OpenVINO can't compute these values ({reason})") from error

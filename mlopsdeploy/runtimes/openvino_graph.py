@@ -173,6 +173,12 @@ def check_indices(model: ov.Model) -> bool:
         beyond = ops.logical_or(
             ops.less(indices, ops.constant(-sizes)), ops.greater_equal(indices, ops.constant(sizes))
         )
+        if kind != "Gather":  # which else stop half-way in silence, or read what lies beyond
+            within = ops.minimum(
+                ops.maximum(indices, ops.constant(-sizes)), ops.constant(sizes - 1)
+            )
+            type_ = node.input_value(1).get_element_type()
+            node.input(1).replace_source_output(ops.convert(within, type_).output(0))
         any_is = ops.reduce_logical_or(ops.reshape(beyond, [-1], special_zero=False), np.array([0]))
         found = any_is if found is None else ops.logical_or(found, any_is)
     if found is None:
