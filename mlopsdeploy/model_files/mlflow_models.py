@@ -17,8 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import cache_folder
 
@@ -86,13 +85,10 @@ def open_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        said = yaml.safe_load(path.read_text("utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ModelError(f"{path}: not YAML ({' '.join(str(error).split())[:160]})") from error
-    if not isinstance(said, dict) or not isinstance(said.get("flavors"), dict):
+    content = read_yaml(path, ModelError)
+    if not isinstance(content.get("flavors"), dict):
         raise ModelError(f"{path}: names no flavors; is it MLflow's?")
-    return said
+    return content
 
 
 def _features(said: Mapping[str, Any]) -> list[str]:

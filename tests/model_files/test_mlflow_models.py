@@ -118,7 +118,8 @@ def test_what_can_not_be_run_is_one_line(tmp_path, flavours, message):
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("a: [", "not YAML"), ("- a", "names no flavors"), ("", "no flavors")]
+    ("content", "message"),
+    [("a: [", "not YAML"), ("- a", "expected 'key: value'"), ("", "no flavors")],
 )
 def test_a_broken_mlmodel(tmp_path, content, message):
     (tmp_path / "MLmodel").write_text(content, "utf-8")
