@@ -6,10 +6,9 @@ import os
 import re
 import shlex
 
-import click
 import pytest
 import yaml
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from mlopsdeploy import __version__
 from mlopsdeploy.choose.settings import ChooseSettings
@@ -45,7 +44,7 @@ def test_help_shows_every_flag_under_a_heading_and_an_example(name):
     assert shown.output == CliRunner().invoke(app, [*name.split(), "--help"]).output
     assert max(map(len, shown.output.splitlines())) <= 80
     for parameter in COMMANDS[name].params:
-        for flag in parameter.opts if isinstance(parameter, click.Option) else ():
+        for flag in parameter.opts if parameter.param_type_name == "option" else ():
             assert re.search(rf"^ .*{flag}\b", shown.output, re.MULTILINE), flag
     (examples,) = re.findall(r"\nExamples:\n((?:  .+\n)+)", shown.output)
     for example in examples.splitlines():
@@ -246,7 +245,7 @@ def test_a_usage_error(mlopsdeploy, leftovers, corner, bert, case):
     ],
 )
 def test_a_command_line_that_cannot_be_read(mlopsdeploy, leftovers, corner, arguments, words):
-    """The last line says what is wrong; click's own messages begin with the usage."""
+    """The last line says what is wrong; Typer's own messages begin with the usage."""
     result = mlopsdeploy("batch", "r.csv", *arguments)
     assert result.code == 2
     assert leftovers() == []

@@ -14,7 +14,15 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = Path(mlopsdeploy.__file__).parent  # installed, or the source tree
 
 # What the help of the command line may load besides the standard library.
-ALLOWED = {"mlopsdeploy", "click", "colorama"}
+ALLOWED = {
+    "mlopsdeploy",
+    "typer",
+    "click",
+    "shellingham",
+    "typing_extensions",
+    "annotated_doc",
+    "colorama",
+}
 
 HELP = """
 import sys

@@ -1,4 +1,4 @@
-"""The command line: thin commands over the strategies, made from their settings.
+"""The command line: thin Typer commands over the strategies, made from their settings.
 
 Nothing heavy is imported here. A command's body imports what it runs, so that `--help` answers
 at once.
@@ -11,34 +11,35 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
-import click
+import typer
 
 from mlopsdeploy import __version__
-from mlopsdeploy.cli import completion
 from mlopsdeploy.cli.bench import bench
-from mlopsdeploy.cli.commands import Group, missing_extra
+from mlopsdeploy.cli.commands import missing_extra
 from mlopsdeploy.cli.models import models
 from mlopsdeploy.cli.package import package
-from mlopsdeploy.cli.strategies import batch, choose, edge, serve
+from mlopsdeploy.cli.strategies import app
 from mlopsdeploy.errors import MlopsDeployError, Stopped
 
-app = Group(
-    "mlopsdeploy",
-    help="Put a trained model to work.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    params=[
-        click.Option(["--install-completion"], **completion.SHELLS, callback=completion.install,
-                     help="Let the Tab key complete commands, flags and models."),
-        click.Option(["--show-completion"], **completion.SHELLS, callback=completion.show,
-                     help="Print the script that does it."),
-    ],
-)  # fmt: skip
-click.version_option(__version__, message="%(prog)s %(version)s")(app)
-for one in (batch, serve, edge, choose, package, models, bench):
-    app.add_command(one)
+for one in (package, models, bench):
+    app.add_typer(one)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"mlopsdeploy {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Put a trained model to work."""
 
 
 def main() -> NoReturn:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from mlopsdeploy.cli.commands import Group, command, import_failed, report
+from mlopsdeploy.cli.commands import command, group, import_failed, report
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
 from mlopsdeploy.settings.declaring import Seconds
 
-bench = Group("bench", help="Measure how fast, and why not faster.", no_args_is_help=True)
+bench = group("bench", "Measure how fast, and why not faster.")
 
 
 class Json(Options):
@@ -45,7 +45,7 @@ class Edge(Json):
 
 
 @command(
-    "batch", BatchSettings, Batch, group=bench, of_bench=True,
+    bench, "batch", BatchSettings, Batch, of_bench=True,
     examples="mlopsdeploy bench batch reviews.csv",
 )  # fmt: skip
 def bench_batch(settings: BatchSettings, options: Batch) -> None:
@@ -59,7 +59,7 @@ def bench_batch(settings: BatchSettings, options: Batch) -> None:
 
 
 @command(
-    "serve", ServeSettings, Serve, group=bench, of_bench=True,
+    bench, "serve", ServeSettings, Serve, of_bench=True,
     examples="mlopsdeploy bench serve --model fraud",
 )  # fmt: skip
 def bench_serve(settings: ServeSettings, options: Serve) -> None:
@@ -73,7 +73,7 @@ def bench_serve(settings: ServeSettings, options: Serve) -> None:
 
 
 @command(
-    "edge", EdgeSettings, Edge, group=bench, of_bench=True,
+    bench, "edge", EdgeSettings, Edge, of_bench=True,
     examples="mlopsdeploy bench edge --camera street.mp4 --save",
 )  # fmt: skip
 def bench_edge(settings: EdgeSettings, options: Edge) -> None:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from copy import copy
-from typing import Any, NoReturn
+from inspect import Parameter, Signature
+from typing import Annotated, Any, NoReturn, cast
 
-import click
+import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from mlopsdeploy.cli import completion
 from mlopsdeploy.errors import ConfigError
@@ -39,48 +40,42 @@ _EXTRAS = {
 }
 
 
-class Group(click.Group):
-    """Commands in the order they are made."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Their names."""
-        return list(self.commands)
-
-
-class Command(click.Command):
+class Command(TyperCommand):
     """A command whose `--help` has its flags under headings, and examples."""
 
-    def __init__(
-        self, name: str, settings: tuple[type[Options], ...], examples: str, **attributes: Any
-    ) -> None:
-        super().__init__(name, **attributes)
-        self.settings = settings
-        self.examples = examples
+    settings: tuple[type[Options], ...] = ()
+    examples = ""
 
     @property
     def takes_a_file(self) -> bool:
         """Whether settings are in YAML and in the environment, too."""
         return any(issubclass(one, Declared) for one in self.settings)
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the flags, a heading after the other."""
         found: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
-            heading = getattr(parameter, "heading", _HEADINGS[-1])
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                found.setdefault(heading, []).append(record)
+            heading = getattr(parameter, "rich_help_panel", None) or _HEADINGS[-1]
+            if isinstance(parameter, TyperArgument):
+                record = (_metavar(parameter), parameter.help or "")
+            else:
+                record = parameter.get_help_record(ctx) or ("", "")
+            flag, text = record[0], record[1].removesuffix("  [required]").removesuffix(".")
+            found.setdefault(heading, []).append((flag, text))
         flags = [flag for rows in found.values() for flag, _ in rows if len(flag) <= WIDEST]
         width = max(map(len, flags))
         for heading in _HEADINGS:
             if heading in found:
                 with formatter.section(heading):
-                    rows = [
-                        (flag.ljust(width), text.removesuffix(".")) for flag, text in found[heading]
-                    ]
+                    rows = [(flag.ljust(width), text) for flag, text in found[heading]]
                     formatter.write_dl(rows, col_max=WIDEST)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """`[OPTIONS] A B`."""
+        arguments = [one for one in self.get_params(ctx) if isinstance(one, TyperArgument)]
+        return ["[OPTIONS]", *map(_metavar, arguments)]
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write examples, and where settings can stand."""
         with formatter.section("Examples"):
             for line in self.examples.splitlines():
@@ -94,32 +89,61 @@ class Command(click.Command):
             )
 
 
+def _metavar(argument: TyperArgument) -> str:
+    name = argument.metavar or ""
+    return (name if argument.required else f"[{name}]") + "..." * (argument.nargs == -1)
+
+
+class Group(TyperGroup):
+    """A group of commands."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the flags before the command's name."""
+        if args and not args[0].startswith("-"):
+            # Typer loads pydantic to see that its flags are not given.
+            self.params, self.add_help_option = [], False
+        return super().parse_args(ctx, args)
+
+
+def group(name: str, help_: str) -> typer.Typer:
+    """A group of commands; `name` is empty for the one at the top."""
+    return typer.Typer(
+        name=name or "mlopsdeploy", cls=Group, help=help_,
+        no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+        add_completion=not name,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    )  # fmt: skip
+
+
 def command(
+    app: typer.Typer,
     name: str,
     *settings: type[Options],
     examples: str,
-    group: click.Group | None = None,
     alias: str = "",
     of_bench: bool = False,
+    pass_context: bool = False,
     **context: Any,
-) -> Callable[[Callable[..., None]], Command]:
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function a command.
 
     Args:
+        app: what it is a command of.
         name: what it is called.
         settings: the function is called with one of each.
         examples: for `--help`, a line each.
-        group: what it is a command of, if that is here already.
         alias: another name for it, which `--help` does not show.
         of_bench: of settings that are in YAML too, it has only the flags for `bench`.
-        context: settings of click's context.
+        pass_context: the function is called with Typer's context before all.
+        context: settings of that context.
     """
 
-    def make(function: Callable[..., None]) -> Command:
-        def run(**flags: Any) -> None:
-            function(*_loaded(settings, flags))
+    def make(function: Callable[..., None]) -> Callable[..., None]:
+        def run(ctx: typer.Context, **flags: Any) -> None:
+            loaded = _loaded(settings, flags, ctx)
+            function(*([ctx] if pass_context else []), *loaded)
 
-        parameters: list[click.Parameter] = [
+        parameters = [
             _parameter(one)
             for cls in settings
             for one in cls.declared().values()
@@ -127,37 +151,38 @@ def command(
         ]
         if any(issubclass(cls, Declared) for cls in settings):
             parameters.append(_config())
-        made = Command(
-            name, settings, examples, callback=run, params=parameters, help=function.__doc__,
-            context_settings=context,
-        )  # fmt: skip
-        if group is not None:
-            group.add_command(made)
-        if group is not None and alias:
-            hidden = copy(made)
-            hidden.hidden = True
-            group.add_command(hidden, alias)
-        return made
+        _takes(run, parameters)
+        cls = type("Command", (Command,), {"settings": settings, "examples": examples})
+        for one in filter(None, (name, alias)):
+            app.command(
+                one, cls=cls, help=function.__doc__, hidden=one == alias, context_settings=context
+            )(run)
+        return function
 
     return make
 
 
-def all_commands(top: click.Group) -> list[tuple[str, Command]]:
+def all_commands(app: typer.Typer) -> list[tuple[str, Command]]:
     """All commands below, each with its full name."""
+    return _below(cast("TyperGroup", typer.main.get_command(app)))
+
+
+def _below(top: TyperGroup) -> list[tuple[str, Command]]:
     found: list[tuple[str, Command]] = []
     for name, one in top.commands.items():
-        if isinstance(one, click.Group):
-            found += [(f"{name} {below}", made) for below, made in all_commands(one)]
+        if isinstance(one, TyperGroup):
+            found += [(f"{name} {below}", made) for below, made in _below(one)]
         elif isinstance(one, Command) and not one.hidden:
             found.append((name, one))
     return found
 
 
-def _loaded(settings: tuple[type[Options], ...], flags: dict[str, Any]) -> list[Options]:
-    top = click.get_current_context().find_root().command
+def _loaded(
+    settings: tuple[type[Options], ...], flags: dict[str, Any], ctx: typer.Context
+) -> list[Options]:
     declared = [cls for cls in settings if issubclass(cls, Declared)]
-    if declared and isinstance(top, click.Group):
-        for line in unknown_variables(_variables(top)):
+    if declared:
+        for line in unknown_variables(_variables(cast("TyperGroup", ctx.find_root().command))):
             print(f"mlopsdeploy: warning: {line}", file=sys.stderr)
     file = flags.pop("config", None) if declared else None
     return [
@@ -166,11 +191,11 @@ def _loaded(settings: tuple[type[Options], ...], flags: dict[str, Any]) -> list[
     ]
 
 
-def _variables(top: click.Group) -> set[str]:
+def _variables(top: TyperGroup) -> set[str]:
     """The variables of all commands."""
     return {
         variable
-        for _, made in all_commands(top)
+        for _, made in _below(top)
         for cls in made.settings
         if issubclass(cls, Declared)
         for one in cls.declared().values()
@@ -178,50 +203,48 @@ def _variables(top: click.Group) -> set[str]:
     }
 
 
-def _parameter(one: Setting) -> click.Parameter:
+# ---------------------------------------------------------------- parameters for Typer
+
+
+def _takes(run: Callable[..., None], parameters: list[Parameter]) -> None:
+    """Give a function of keywords the parameters that Typer is to see."""
+    context = Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
+    run.__signature__ = Signature([context, *parameters])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (context, *parameters)}
+
+
+def _parameter(one: Setting) -> Parameter:
     help_ = one.shown_help
     if one.shown_default:
         help_ += f"  [default: {one.shown_default}]"
+    shared: dict[str, Any] = {
+        "help": help_, "show_default": False, "autocompletion": completion.of(one),
+    }  # fmt: skip
+    if one.type is not bool:
+        shared["metavar"] = one.kind.metavar
     if one.positional:
-        metavar = one.kind.metavar if one.required else f"[{one.kind.metavar}]"
-        return _Argument(
-            [one.name], required=one.required, nargs=-1 if one.several else 1, default=None,
-            metavar=metavar + "..." * one.several, shell_complete=completion.of(one),
-            described=help_,
-        )  # fmt: skip
-    flag = f"{one.spelled}/{one.off}" if one.off else one.spelled
-    names = [one.name, *filter(None, [one.short]), flag]
-    if one.type is bool:
-        return _Option(names, is_flag=True, default=None, help=help_, heading=one.group)
-    return _Option(
-        names, type=str, multiple=one.several, default=None, required=one.required,
-        metavar=one.kind.metavar, help=help_, heading=one.group,
-        shell_complete=completion.of(one),
+        how = typer.Argument(rich_help_panel="Arguments", **shared)
+    else:
+        flag = f"{one.spelled}/{one.off}" if one.off else one.spelled
+        how = typer.Option(*filter(None, [one.short]), flag, rich_help_panel=one.group, **shared)
+    kind: Any = bool if one.type is bool else list[str] if one.several else str
+    return _keyword(one.name, kind, how, required=one.required)
+
+
+def _config() -> Parameter:
+    how = typer.Option(
+        "-c", "--config", metavar="FILE", show_default=False, rich_help_panel=_HEADINGS[-1],
+        help="YAML file with any of these settings", autocompletion=completion.config,
     )  # fmt: skip
+    return _keyword("config", str, how, required=False)
 
 
-def _config() -> click.Parameter:
-    return _Option(
-        ["config", "-c", "--config"], type=str, default=None, metavar="FILE", heading=_HEADINGS[-1],
-        help="YAML file with any of these settings", shell_complete=completion.config,
-    )  # fmt: skip
-
-
-class _Option(click.Option):
-    def __init__(self, names: list[str], *, heading: str, **attributes: Any) -> None:
-        super().__init__(names, **attributes)
-        self.heading = heading
-
-
-class _Argument(click.Argument):
-    heading = "Arguments"
-
-    def __init__(self, names: list[str], *, described: str, **attributes: Any) -> None:
-        super().__init__(names, **attributes)
-        self.described = described
-
-    def get_help_record(self, ctx: click.Context) -> tuple[str, str]:
-        return self.metavar or "", self.described
+def _keyword(name: str, kind: Any, how: Any, *, required: bool) -> Parameter:
+    if required:
+        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, how])
+    return Parameter(
+        name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, how], default=None
+    )
 
 
 # ---------------------------------------------------------------- what commands print alike

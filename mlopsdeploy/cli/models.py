@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Literal
 
-import click
+import typer
 
-from mlopsdeploy.cli.commands import Group, command, log, report
+from mlopsdeploy.cli.commands import command, group, log, report
 from mlopsdeploy.settings import Options, setting
 from mlopsdeploy.settings.declaring import Age, Share, Size
 from mlopsdeploy.settings.strategies import A_MODEL, Precision
 
-models = Group("models", help="Look at models, and make them ready.", no_args_is_help=True)
+models = group("models", "Look at models, and make them ready.")
 
 
 class Json(Options):
@@ -111,7 +111,7 @@ class Verify(Trusting):
     all_runtimes: bool = setting(False, "Also in PyTorch and TensorFlow")
 
 
-@command("list", List, group=models, examples="mlopsdeploy models list --cache")
+@command(models, "list", List, examples="mlopsdeploy models list --cache")
 def models_list(options: List) -> None:
     """Show the models that are here."""
     from mlopsdeploy.models import catalogue
@@ -119,7 +119,7 @@ def models_list(options: List) -> None:
     report(catalogue.list_models(cache=options.cache), catalogue.show_list, options.as_json)
 
 
-@command("prune", Prune, group=models, examples="mlopsdeploy models prune --unused-for 30d")
+@command(models, "prune", Prune, examples="mlopsdeploy models prune --unused-for 30d")
 def models_prune(options: Prune) -> None:
     """Delete compiled models; they are made again when they are needed."""
     from mlopsdeploy.models import catalogue
@@ -131,7 +131,7 @@ def models_prune(options: Prune) -> None:
     report(found, catalogue.show_prune, options.as_json)
 
 
-@command("inspect", Inspect, group=models, examples="mlopsdeploy models inspect fraud")
+@command(models, "inspect", Inspect, examples="mlopsdeploy models inspect fraud")
 def models_inspect(options: Inspect) -> None:
     """Show what a model takes and answers, how that was found out, and its speed here."""
     from mlopsdeploy.models import inspect
@@ -144,7 +144,7 @@ def models_inspect(options: Inspect) -> None:
 
 
 @command(
-    "compile", Compile, group=models,
+    models, "compile", Compile,
     examples="mlopsdeploy models compile model.keras --to litert -o model-litert",
 )  # fmt: skip
 def models_compile(options: Compile) -> None:
@@ -159,7 +159,7 @@ def models_compile(options: Compile) -> None:
 
 
 @command(
-    "quantise", Quantise, group=models, alias="quantize",
+    models, "quantise", Quantise, alias="quantize",
     examples="mlopsdeploy models quantise my-model --data reviews.csv --max-flips 0.5%",
 )  # fmt: skip
 def models_quantise(options: Quantise) -> None:
@@ -174,7 +174,7 @@ def models_quantise(options: Quantise) -> None:
 
 
 @command(
-    "compare", Compare, group=models,
+    models, "compare", Compare,
     examples="mlopsdeploy models compare sentiment mine --data r.csv --label-column stars",
 )  # fmt: skip
 def models_compare(options: Compare) -> None:
@@ -189,7 +189,7 @@ def models_compare(options: Compare) -> None:
     report(found, comparison.show_comparison, options.as_json)
 
 
-@command("verify", Verify, group=models, examples="mlopsdeploy models verify sentiment")
+@command(models, "verify", Verify, examples="mlopsdeploy models verify sentiment")
 def models_verify(options: Verify) -> None:
     """Check a model's files, and that it answers alike wherever it runs here."""
     from mlopsdeploy.models import verify
@@ -199,4 +199,4 @@ def models_verify(options: Verify) -> None:
     )
     report(found, verify.show_verified, options.as_json)
     if not found["ok"]:
-        raise click.exceptions.Exit(1)
+        raise typer.Exit(1)

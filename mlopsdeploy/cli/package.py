@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from mlopsdeploy.cli.commands import Group, command, import_failed, print_json
+from mlopsdeploy.cli.commands import command, group, import_failed, print_json
 from mlopsdeploy.settings import Options, setting
 
-package = Group("package", help="Write what an operator needs, and check it.", no_args_is_help=True)
+package = group("package", "Write what an operator needs, and check it.")
 
 
 class Package(Options):
@@ -57,7 +57,7 @@ class Edge(Package):
 
 
 @command(
-    "serve", Serve, group=package,
+    package, "serve", Serve,
     examples="mlopsdeploy package serve --to kubernetes -c serve.yaml -o deploy",
 )  # fmt: skip
 def package_serve(options: Serve) -> None:
@@ -66,7 +66,7 @@ def package_serve(options: Serve) -> None:
 
 
 @command(
-    "batch", Batch, group=package,
+    package, "batch", Batch,
     examples="mlopsdeploy package batch --to cron -c batch.yaml -o deploy",
 )  # fmt: skip
 def package_batch(options: Batch) -> None:
@@ -75,7 +75,7 @@ def package_batch(options: Batch) -> None:
 
 
 @command(
-    "edge", Edge, group=package,
+    package, "edge", Edge,
     examples="mlopsdeploy package edge --to systemd -c edge.yaml -o deploy",
 )  # fmt: skip
 def package_edge(options: Edge) -> None:

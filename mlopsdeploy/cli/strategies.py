@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 
-import click
+import typer
 
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import commands
-from mlopsdeploy.cli.commands import import_failed, print_json
+from mlopsdeploy.cli.commands import group, import_failed, print_json
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
+
+app = group("", "Put a trained model to work.")
 
 
 class Summary(Options):
@@ -34,17 +36,17 @@ class Answers(Options):
 
 # Extra arguments are allowed so that a pattern which the shell has spread out gets its own message.
 @commands.command(
-    "batch", BatchSettings, Summary, allow_extra_args=True,
+    app, "batch", BatchSettings, Summary, allow_extra_args=True, pass_context=True,
     examples="mlopsdeploy batch reviews.csv\n"
     "mlopsdeploy batch transactions.csv --model fraud -o scored.parquet\n"
     "mlopsdeploy batch 'photos/*.jpg' --model detector",
 )  # fmt: skip
-def batch(settings: BatchSettings, summary: Summary) -> None:
+def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None:
     """Score every row of a file, or every picture of a folder.
 
     Writes each row as it is, followed by label and score, or by the objects that a detector found.
     """
-    others = click.get_current_context().args
+    others = ctx.args
     if others:
         several = [str(settings.input), *others]
         shown = ", ".join(several[:2]) + (", …" if len(several) > 2 else "")
@@ -73,7 +75,7 @@ def batch(settings: BatchSettings, summary: Summary) -> None:
 
 
 @commands.command(
-    "serve", ServeSettings,
+    app, "serve", ServeSettings,
     examples="mlopsdeploy serve\nmlopsdeploy serve --model fraud --model sentiment --port 9000",
 )  # fmt: skip
 def serve(settings: ServeSettings) -> None:
@@ -90,7 +92,7 @@ def serve(settings: ServeSettings) -> None:
 
 
 @commands.command(
-    "edge", EdgeSettings, Summary,
+    app, "edge", EdgeSettings, Summary,
     examples="mlopsdeploy edge --camera 0\n"
     "mlopsdeploy edge --camera street.mp4 --events events.jsonl --no-window\n"
     "mlopsdeploy edge --lines chat.log --follow",
@@ -117,7 +119,7 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
 
 
 @commands.command(
-    "choose", ChooseSettings, Answers,
+    app, "choose", ChooseSettings, Answers,
     examples="mlopsdeploy choose\n"
     "mlopsdeploy choose --model fraud --sample rows.csv --response-time 200ms",
 )  # fmt: skip

@@ -330,9 +330,9 @@ def test_it_loads_only_what_a_small_device_has(clip, tmp_path):
     own = {name for name in loaded - set(sys.stdlib_module_names) if not name.startswith("_")}
     own -= set(subprocess_modules())
     allowed = {
-        "mlopsdeploy", "numpy", "cv2", "ai_edge_litert", "rich", "yaml",
+        "mlopsdeploy", "numpy", "cv2", "ai_edge_litert", "rich", "typer", "yaml",
         "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions",
-        "click", "markdown_it", "mdurl", "pygments",
+        "shellingham", "annotated_doc", "click", "markdown_it", "mdurl", "pygments",
         "cython_runtime",
     }  # fmt: skip
     assert {"numpy", "cv2", "ai_edge_litert"} <= own

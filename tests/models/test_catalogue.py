@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from click.testing import CliRunner
+from typer.testing import CliRunner
 
 from mlopsdeploy.cli import app
 from mlopsdeploy.core.loading import load_model

@@ -2,8 +2,8 @@ import io
 import json
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
+from typer.testing import CliRunner
 
 from mlopsdeploy.cli import app
 from mlopsdeploy.core.loading import load_model
