@@ -192,6 +192,8 @@ class ModelYaml(_Keys):
     """SHA-256 of files, by their path from here; checked each time that the model is loaded."""
     proof: dict[str, Any] | None = None
     """How far it agrees with the model that it was made from; written by `models`."""
+    made_from: dict[str, Any] | None = None
+    """The model that it was made from: name, version, digest, format; written by `models`."""
 
     @model_validator(mode="after")
     def _check(self) -> ModelYaml:
