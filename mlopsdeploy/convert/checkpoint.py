@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.cache import cached, use
 
 LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
 
@@ -34,7 +35,7 @@ def to_onnx(
     """
     folder = cache / "onnx" / digest[:32]
     file = folder / "model.onnx"
-    if file.exists():
+    if use(folder):
         return file
     missing = [name for name in ("torch", "transformers", "onnx") if not child.installed(name)]
     if missing:
@@ -42,8 +43,9 @@ def to_onnx(
             f"{checkpoint}: has no onnx/model.onnx, and exporting one needs {', '.join(missing)}: "
             "pip install 'mlopsdeploy[torch]' (once; it is not needed to run)"
         )
-    log(f"exporting {checkpoint.name} to ONNX, once")
-    with child.appearing(folder) as building:
+
+    def build(building: Path) -> None:
+        log(f"exporting {checkpoint.name} to ONNX, once")
         proof = _export(checkpoint, building)
         if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
             raise ModelError(
@@ -51,10 +53,12 @@ def to_onnx(
                 f"{proof['largest_difference']:.2g}, {proof['label_flips']} labels); "
                 "use --runtime torch"
             )
-    log(
-        f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
-        f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
-    )
+        log(
+            f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
+            f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
+        )
+
+    cached(folder, build, log)
     return file
 
 
@@ -77,7 +81,7 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
         ModelError: a package is missing, or the file's weights have names of their own.
     """
     folder = cache / "checkpoint" / digest[:32]
-    if (folder / "model.safetensors").exists():
+    if use(folder):
         return folder
     missing = [name for name in ("onnx", "safetensors") if not child.installed(name)]
     if missing:
@@ -95,8 +99,9 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
         )
     from safetensors.numpy import save_file
 
-    with child.appearing(folder) as building:
+    def build(building: Path) -> None:
         save_file(state, building / "model.safetensors", {"format": "pt"})
         home = file.parent.parent if file.parent.name == "onnx" else file.parent
         shutil.copy(home / "config.json", building)
-    return folder
+
+    return cached(folder, build)

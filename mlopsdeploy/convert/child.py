@@ -1,34 +1,23 @@
-"""What the compilers share: a process of its own for the work, a folder that appears whole.
+"""What the compilers share: a process of its own for the work.
 
 The framework that a model was trained in is needed to read it, never to run it. It is loaded in a
-child, so that its half a gigabyte is gone before the first row is scored.
+child, so that its half a gigabyte is gone before the first row is scored. The child is this file,
+run with PARENT SCRIPT ARGUMENTS; on Linux it ends when its parent does, even by `kill -9`.
 """
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
-import shutil
+import runpy
+import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to build in; it becomes `folder` when the block ends well, else it is gone."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
-    try:
-        yield building
-        if folder.exists():  # left by a run that was cut off, or made meanwhile by another
-            shutil.rmtree(folder, ignore_errors=True)
-        building.replace(folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+_PR_SET_PDEATHSIG = 1
 
 
 def run(script: str, *arguments: str | Path, env: Mapping[str, str]) -> tuple[int, str]:
@@ -43,9 +32,10 @@ def run(script: str, *arguments: str | Path, env: Mapping[str, str]) -> tuple[in
         Its exit code, negative where a signal ended it, and the last line it said, which is
         why it failed if it did.
     """
-    # -P: else `import keras` would find the module of that name in this folder.
+    # -P: no module of this folder is taken for a package.
+    place = Path(__file__).parent / script
     done = subprocess.run(
-        [sys.executable, "-P", str(Path(__file__).with_name(script)), *map(str, arguments)],
+        [sys.executable, "-P", __file__, str(os.getpid()), str(place), *map(str, arguments)],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -65,3 +55,17 @@ def installed(package: str) -> bool:
         return importlib.util.find_spec(package) is not None
     except (ImportError, ValueError):  # somebody blocks it on purpose
         return False
+
+
+def _end_with(parent: int) -> None:
+    """End this process when `parent` ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it has ended already
+            sys.exit("its parent has ended")
+
+
+if __name__ == "__main__":
+    _end_with(int(sys.argv[1]))
+    sys.argv = sys.argv[2:]
+    runpy.run_path(sys.argv[0], run_name="__main__")

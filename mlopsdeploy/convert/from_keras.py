@@ -20,6 +20,7 @@ from typing import Any
 
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.cache import cached, use
 
 # The packages that hold `import tensorflow`.
 _TENSORFLOWS = (
@@ -93,10 +94,14 @@ def compile_model(
             )
         form = _check(source, trusted=trust_model)
         folder = cache / kind / f"{digest[:32]}-{tools}"
-        log(f"compiling {source.name} to {'LiteRT' if kind == 'litert' else 'a SavedModel'}, once")
-        with child.appearing(folder) as building:
+
+        def build(building: Path) -> None:
+            what = "LiteRT" if kind == "litert" else "a SavedModel"
+            log(f"compiling {source.name} to {what}, once")
             _build(source, building, form, kind, trusted=trust_model)
-        log(_agreement(_proof(folder)))
+            log(_agreement(_proof(building)))
+
+        cached(folder, build, log)
     if (folder / "model.tflite").exists():
         return folder / "model.tflite"
     reason = _proof(folder).get("not_litert")
@@ -123,7 +128,8 @@ def _tools() -> str | None:
 def _find(cache: Path, digest: str, kind: str, tools: str | None) -> Path | None:
     """What was compiled before; without the tools, by whichever version was there last."""
     found = (cache / kind).glob(f"{digest[:32]}-{tools or '*'}")
-    return max(found, key=lambda folder: folder.stat().st_mtime, default=None)
+    latest = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+    return next(filter(use, latest), None)
 
 
 def _build(source: Path, folder: Path, form: str, kind: str, *, trusted: bool) -> None:

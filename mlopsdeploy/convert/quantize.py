@@ -25,6 +25,7 @@ import numpy.typing as npt
 from mlopsdeploy.columns import Columns, Task, rows_of, take
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
+from mlopsdeploy.model_files.cache import cached, use
 
 Rows = npt.NDArray[np.intp]
 
@@ -101,10 +102,9 @@ def place(cache: Path, digest: str, options: Mapping[str, Any]) -> Path:
 
 def find(folder: Path) -> Quantized | None:
     """What was quantised before, within the bound or not."""
-    try:
-        proof = json.loads((folder / "proof.json").read_text("utf-8"))
-    except FileNotFoundError:
+    if not use(folder):
         return None
+    proof = json.loads((folder / "proof.json").read_text("utf-8"))
     return Quantized(folder / "model.xml", proof["digest"], proof)
 
 
@@ -148,8 +148,14 @@ def int8_model(
     if calibrate is None:
         return made if made and not made.refusal(max_flips) else None
     if made is None:
-        made = _make(folder, graph, calibrate, name=name, floating=floating, quick=quick, log=log)
-        when = ""
+        if not child.installed("nncf"):
+            raise ConfigError(
+                f"precision 'int8': calibrating {name} needs the package 'nncf': "
+                "pip install 'mlopsdeploy[int8]'  (once; it is not needed to run)"
+            )
+        cached(folder, lambda place: _make(place, graph, calibrate, floating, quick, log), log)
+        made, when = find(folder), ""
+        assert made is not None
     else:
         when = f", {made.proof['made'][:10]}"
     if refusal := made.refusal(max_flips):
@@ -159,51 +165,40 @@ def int8_model(
 
 
 def _make(
-    folder: Path,
+    building: Path,
     graph: Path,
     calibrate: Callable[[], Columns],
-    *,
-    name: str,
     floating: Callable[[], Predictor],
     quick: Callable[[Path], tuple[Predictor, Predictor]],
     log: Callable[[str], None],
-) -> Quantized:
-    if not child.installed("nncf"):
-        raise ConfigError(
-            f"precision 'int8': calibrating {name} needs the package 'nncf': "
-            "pip install 'mlopsdeploy[int8]'  (once; it is not needed to run)"
-        )
+) -> None:
     exact = floating()
     calibration, held_out = split(exact.task, calibrate())
     log(
         f"calibrating int8 on {rows_of(calibration)} rows and comparing {rows_of(held_out)} others "
         "with float32, once"
     )
-    with child.appearing(folder) as building:
-        started = time.perf_counter()
-        _quantize(graph, exact, calibration, building)
-        seconds = time.perf_counter() - started
-        alone, served = quick(building / "model.xml")
-        digest = hashlib.sha256()
-        for part in ("model.xml", "model.bin"):
-            digest.update((building / part).read_bytes())
-        expected, got, unaided = (
-            model.predict_columns(held_out) for model in (exact, served, alone)
-        )
-        proof = {
-            **compare(expected, got),
-            "second_looks": int((got["scores"] != unaided["scores"]).any(axis=1).sum()),
-            "without_second_look": compare(expected, unaided),
-            "among_other_rows": compare(got, _among_others(served, held_out)),
-            "calibration_rows": rows_of(calibration),
-            "calibration_seconds": round(seconds, 1),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "digest": digest.hexdigest(),
-            "nncf": metadata.version("nncf"),
-            "openvino": metadata.version("openvino"),
-        }
-        (building / "proof.json").write_text(json.dumps(proof, indent=1), "utf-8")
-    return Quantized(folder / "model.xml", proof["digest"], proof)
+    started = time.perf_counter()
+    _quantize(graph, exact, calibration, building)
+    seconds = time.perf_counter() - started
+    alone, served = quick(building / "model.xml")
+    digest = hashlib.sha256()
+    for part in ("model.xml", "model.bin"):
+        digest.update((building / part).read_bytes())
+    expected, got, unaided = (model.predict_columns(held_out) for model in (exact, served, alone))
+    proof = {
+        **compare(expected, got),
+        "second_looks": int((got["scores"] != unaided["scores"]).any(axis=1).sum()),
+        "without_second_look": compare(expected, unaided),
+        "among_other_rows": compare(got, _among_others(served, held_out)),
+        "calibration_rows": rows_of(calibration),
+        "calibration_seconds": round(seconds, 1),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "digest": digest.hexdigest(),
+        "nncf": metadata.version("nncf"),
+        "openvino": metadata.version("openvino"),
+    }
+    (building / "proof.json").write_text(json.dumps(proof, indent=1), "utf-8")
 
 
 def split(task: Task, rows: Columns) -> tuple[Columns, Columns]:

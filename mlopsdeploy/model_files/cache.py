@@ -1,13 +1,29 @@
-"""Where compiled models are kept between runs, and what each was made from."""
+"""Where compiled models are kept between runs: built once, used by many, deleted whole.
+
+An entry is a folder CACHE/KIND/KEY. It is built next to its place and renamed into it, so that what
+is there is whole. Who builds it holds `.KEY.lock`; who uses it, a shared lock on its `used.json`,
+until its process ends. File systems without locks do without: then two may build the same thing,
+and the first one's is used.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from mlopsdeploy.errors import ConfigError
+
+if sys.platform != "win32":
+    import fcntl
+
 USED = "used.json"  # its age is the time since the last use
+_used: dict[Path, int] = {}  # open files with the locks on what this process uses
 
 
 def cache_folder() -> Path:
@@ -17,6 +33,188 @@ def cache_folder() -> Path:
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "mlopsdeploy"
+
+
+# ---------------------------------------------------------------- entries
+
+
+def cached(
+    entry: Path, build: Callable[[Path], None], log: Callable[[str], None] = lambda _: None
+) -> Path:
+    """An entry, built by the first process that needs it; others wait for that one.
+
+    Args:
+        entry: its folder.
+        build: fills a folder that becomes the entry; after an error nothing is kept.
+        log: called with a line before a wait.
+
+    Raises:
+        ConfigError: the cache can't be written.
+    """
+    if use(entry):
+        return entry
+    with _only_one(entry, log):
+        if not use(entry):
+            try:
+                with appearing(entry) as building:
+                    _hold(entry, building)  # the file moves with its folder, so does the lock
+                    build(building)
+            except BaseException:
+                _let_go(entry)
+                raise
+            use(entry)  # another one's, where there are no locks
+    return entry
+
+
+def use(entry: Path) -> bool:
+    """Whether an entry is there; if so it stays there until this process ends."""
+    try:
+        return entry.is_dir() and _hold(entry, entry)
+    except OSError:  # a folder above it may not be looked into
+        return False
+
+
+def delete(entry: Path) -> bool:
+    """Delete an entry, whole, unless another process uses it or is building it.
+
+    Returns:
+        Whether it is gone.
+    """
+    _let_go(entry)
+    try:
+        mine = os.open(entry / USED, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not _lock(mine, exclusive=True, wait=False):
+                return False
+            with tempfile.TemporaryDirectory(
+                prefix=".building-", dir=entry.parent, ignore_cleanup_errors=True
+            ) as apart:
+                entry.rename(Path(apart) / "deleted")
+        finally:
+            os.close(mine)
+    except FileNotFoundError:  # somebody else was faster
+        return True
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def appearing(folder: Path, *, replace: bool = False) -> Iterator[Path]:
+    """A folder to build in; it becomes `folder` when the block ends well, else it is gone.
+
+    Args:
+        folder: where; folders above it are made.
+        replace: in place of a folder that is there, which is kept until the new one is whole;
+            else that one stays and the new one is gone.
+
+    Raises:
+        ConfigError: nothing can be written there.
+    """
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        apart = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent))
+    except OSError as error:
+        raise _unwritable(folder.parent, error) from error
+    try:
+        yield apart
+        old = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent)) if replace else None
+        try:
+            if old and folder.exists():
+                folder.rename(old / "old")
+            try:
+                apart.rename(folder)
+            except OSError:
+                if old and (old / "old").exists():
+                    (old / "old").rename(folder)
+                if replace or not folder.is_dir():
+                    raise
+        finally:
+            if old:
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(apart, ignore_errors=True)
+
+
+@contextmanager
+def _only_one(entry: Path, log: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock on the building of an entry."""
+    file = entry.with_name(f".{entry.name}.lock")
+    while True:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise _unwritable(file.parent, error) from error
+        try:
+            if not _lock(lock, exclusive=True, wait=False):
+                log(f"waiting for another process that makes {entry.parent.name}/{entry.name[:12]}")
+                _lock(lock, exclusive=True, wait=True)
+            if _is_at(lock, file):  # else the one before has deleted it
+                try:
+                    yield
+                finally:
+                    file.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(lock)
+
+
+def _hold(entry: Path, place: Path) -> bool:
+    """Lock an entry that lies at `place` as used; False where it was deleted meanwhile."""
+    if entry in _used and _is_at(_used[entry], place / USED):
+        return True
+    _let_go(entry)
+    for how in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
+        with suppress(OSError):
+            mine = os.open(place / USED, how, 0o644)
+            break
+    else:
+        return place.is_dir()  # of a cache that is read only, which nobody deletes
+    _lock(mine, exclusive=False, wait=True)
+    if not _is_at(mine, place / USED):
+        os.close(mine)
+        return False
+    _used[entry] = mine
+    return True
+
+
+def _let_go(entry: Path) -> None:
+    if entry in _used:
+        os.close(_used.pop(entry))
+
+
+def _lock(file: int, *, exclusive: bool, wait: bool) -> bool:
+    """Whether it was locked, or can't be on this file system; False if another has it."""
+    if sys.platform == "win32":
+        return True
+    how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
+    try:
+        fcntl.flock(file, how if wait else how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), path.stat())
+    except OSError:
+        return False
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigError:
+    hint = (
+        "set MLOPSDEPLOY_CACHE to a folder that can"
+        if folder.is_relative_to(cache_folder())
+        else "name another"
+    )
+    return ConfigError(f"{folder}: can't be written ({error.strerror}); {hint}")
+
+
+# ---------------------------------------------------------------- what was used
 
 
 def note_use(file: Path, name: str, reference: str) -> None:

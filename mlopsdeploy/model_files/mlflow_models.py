@@ -12,14 +12,13 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.cache import cache_folder
+from mlopsdeploy.model_files.cache import cache_folder, cached
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))")
 _LOGGED = re.compile(r"models:/m-[0-9a-f]+")
@@ -136,15 +135,15 @@ def _joined(*folders: Path) -> Path:
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     target = cache_folder() / "mlflow" / hashlib.sha256(repr(state).encode()).hexdigest()[:32]
-    if not target.is_dir():
-        with _appearing(target) as building:
-            for file in files:
-                try:
-                    os.link(file, Path(building) / file.name)
-                except OSError:  # another disk
-                    shutil.copyfile(file, Path(building) / file.name)
-            Path(building).replace(target)
-    return target
+
+    def build(building: Path) -> None:
+        for file in files:
+            try:
+                os.link(file, building / file.name)
+            except OSError:  # another disk
+                shutil.copyfile(file, building / file.name)
+
+    return cached(target, build)
 
 
 def _within(folder: Path, name: object) -> Path:
@@ -189,13 +188,14 @@ def download(reference: str) -> tuple[Path, str, str]:
             version = _version(reference, registered)
             uri = f"models:/{name}/{version}"
     target = cache_folder() / "mlflow" / hashlib.sha256(f"{_server()} {uri}".encode()).hexdigest()
-    if not target.is_dir():
-        with _appearing(target) as building:
-            _ask(
-                reference,
-                lambda client: client.artifacts.download_artifacts(uri, dst_path=building),
-            )
-            Path(building).replace(target)
+
+    def build(building: Path) -> None:
+        _ask(
+            reference,
+            lambda client: client.artifacts.download_artifacts(uri, dst_path=str(building)),
+        )
+
+    cached(target, build)
     return _found(target, reference), name, version
 
 
@@ -255,11 +255,3 @@ def _found(folder: Path, reference: str) -> Path:
         if is_folder(path) or path.is_file():
             return path
     raise ModelError(f"{reference}: is no model: there is no file MLmodel in it")
-
-
-def _appearing(target: Path) -> tempfile.TemporaryDirectory[str]:
-    """A folder beside the one that it is to become."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(
-        prefix=".building-", dir=target.parent, ignore_cleanup_errors=True
-    )

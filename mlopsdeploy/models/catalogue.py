@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.text import Text
 from mlopsdeploy.core.console import facts
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import USED, cache_folder, note_of
+from mlopsdeploy.model_files.cache import USED, cache_folder, delete, note_of
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.models.folder import home_of, weight_files
 from mlopsdeploy.models.tables import ago, proof_line, size
@@ -70,7 +69,8 @@ def prune(
         pretend: delete nothing, say what would be.
 
     Returns:
-        `deleted`: as `compiled` of `list_models`; `bytes`, `pretend`.
+        `deleted`: as `compiled` of `list_models`; `kept`: what other processes use, likewise, or
+        may not be deleted; `bytes`, `pretend`.
 
     Raises:
         ConfigError: nothing says what to delete, or no compiled model's key begins so.
@@ -91,11 +91,15 @@ def prune(
     ]
     if max_size is not None:
         chosen = _until_small(entries, chosen, max_size)
-    for entry in () if pretend else chosen:
-        shutil.rmtree(cache_folder() / entry["kind"] / entry["folder"], ignore_errors=True)
+    deleted: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
+    for entry in chosen:
+        place = cache_folder() / entry["kind"] / entry["folder"]
+        (deleted if pretend or delete(place) else kept).append(entry)
     return {
-        "deleted": chosen,
-        "bytes": sum(entry["bytes"] for entry in chosen),
+        "deleted": deleted,
+        "kept": kept,
+        "bytes": sum(entry["bytes"] for entry in deleted),
         "pretend": pretend,
     }
 
@@ -294,6 +298,10 @@ def show_prune(found: dict[str, Any], console: Console) -> None:
     """What `prune` did."""
     for entry in found["deleted"]:
         console.print(f"{entry['kind']}/{entry['key']}  {size(entry['bytes'])}", highlight=False)
+    for entry in found["kept"]:
+        console.print(
+            f"{entry['kind']}/{entry['key']}  kept: in use, or may not be deleted", highlight=False
+        )
     word = "would be deleted" if found["pretend"] else "deleted"
     count = len(found["deleted"])
     many = "1 compiled model" if count == 1 else f"{count} compiled models"

@@ -6,7 +6,6 @@ A server image or a device that gets the folder needs no framework in which mode
 from __future__ import annotations
 
 import json
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -78,6 +77,18 @@ def compile_model(
             else _RUNTIMES["onnx" if target == "openvino" else target]
         )
         original = _load(reference, reading)
+        loaded: dict[str, Any] = {}
+
+        def prove(building: Path) -> None:
+            rows = rows_for(original)
+            compiled = _load(str(building), _RUNTIMES[target])
+            loaded.update(agreement(answers(original, rows), answers(compiled, rows), "float32"))
+            if not loaded["agrees"]:
+                raise ModelError(
+                    f"{files.name}: as {target} it answers differently, by "
+                    f"{loaded['largest_change']:.2g}; nothing was written"
+                )
+
         written = write_folder(
             folder,
             _named(files, original),
@@ -89,19 +100,8 @@ def compile_model(
                 **({"proof": proof} if proof else {}),
             },
             floating=files.float32 if came_as == target else None,
+            prove=prove,
         )
-    rows = rows_for(original)
-    try:
-        compiled = _load(str(folder), _RUNTIMES[target])
-        loaded = agreement(answers(original, rows), answers(compiled, rows), "float32")
-        if not loaded["agrees"]:
-            raise ModelError(
-                f"{files.name}: as {target} it answers differently, by "
-                f"{loaded['largest_change']:.2g}; nothing was written"
-            )
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # no proof, no folder
-        raise
     return {
         "model": files.name,
         "made_from": _source(files, came_as),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
-from mlopsdeploy.convert import child
 from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, one_line
+from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
 
 # Of a text classifier: how texts become tokens, and what its outputs are called.
@@ -46,19 +47,30 @@ def weight_files(files: ModelFiles) -> list[Path]:
 
 
 def check_output(output: Path, reference: str, *, overwrite: bool) -> None:
-    """Refuse to write into what is there, unless it is to be overwritten.
+    """Refuse, before the work, what can't be written or holds something that must stay.
 
     Raises:
         ConfigError: the folder holds something, the model among it, or is a mount point, or the
-            one above it does not exist.
+            one above it does not exist or can't be written.
     """
-    empty = output.is_dir() and not any(output.iterdir())
-    protected = Protected(models=(reference,), overwrite=overwrite)
-    protected.check(output, f"--output {output}", ours=empty, folder=True)
-    if not output.absolute().parent.is_dir():
+    shown = f"--output {output}"
+    try:
+        place = output.resolve()
+        if place.is_symlink():  # to itself; before Python 3.13 that is a RuntimeError above
+            place.stat()
+        empty = output.is_dir() and not any(output.iterdir())
+        protected = Protected(models=(reference,), overwrite=overwrite)
+        protected.check(output, shown, ours=empty, folder=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{shown}: can't be looked into ({one_line(error)})") from error
+    if not place.parent.is_dir():
+        raise ConfigError(f"{shown}: the folder {place.parent} does not exist")
+    try:
+        Path(tempfile.mkdtemp(prefix=".building-", dir=place.parent)).rmdir()
+    except OSError as error:
         raise ConfigError(
-            f"--output {output}: the folder {output.absolute().parent} does not exist"
-        )
+            f"{shown}: {place.parent} can't be written ({error.strerror}); name another"
+        ) from error
 
 
 def write_folder(
@@ -69,6 +81,7 @@ def write_folder(
     said: Mapping[str, Any],
     *,
     floating: Path | None = None,
+    prove: Callable[[Path], None] = lambda _: None,
 ) -> list[Path]:
     """Write a model so that `--model OUTPUT` runs it; whole or not at all.
 
@@ -79,11 +92,12 @@ def write_folder(
         graph: the file to run.
         said: what `model.yaml` is to say over what it said before, such as a proof.
         floating: of a quantised graph, the one in float32 that decides its close calls.
+        prove: called with the folder before it is in its place; raises if it must not get there.
 
     Returns:
         The files written.
     """
-    with child.appearing(output.resolve()) as building:
+    with appearing(output.resolve(), replace=True) as building:
         home = home_of(files)
         for part in parts_of(graph):
             # Weights beside an ONNX file are called what the file calls them.
@@ -113,6 +127,7 @@ def write_folder(
             "utf-8",
         )
         building.chmod(0o755)  # others may run it
+        prove(building)
     return sorted(output.iterdir())
 
 

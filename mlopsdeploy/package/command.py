@@ -14,9 +14,9 @@ from typing import Any
 from cronsim import CronSim, CronSimError
 from rich.console import Console
 
-from mlopsdeploy.convert.child import appearing
 from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.hub import is_hub_id
 from mlopsdeploy.package import checks, sizing, targets
 from mlopsdeploy.package.checks import Check
@@ -84,7 +84,7 @@ def run_package(
     console = Console(stderr=True, highlight=False)
 
     log = progress_log(console)
-    with appearing(folder.resolve()) as building:
+    with appearing(folder.resolve(), replace=True) as building:
         building.chmod(0o755)
         plan = _plan(
             strategy, target, settings, building, name=name, image=image, measured=measured, log=log

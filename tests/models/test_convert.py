@@ -1,5 +1,7 @@
 """Folders that `--model` takes, and that answer as what they were made from."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import yaml
@@ -70,6 +72,46 @@ def test_what_can_not_be_is_one_line(bert, tmp_path):
         compile_model(str(bert), output=str(tmp_path / "none" / "made"))
 
 
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("/proc/made", r"/proc can't be written \(.+\); name another$"),
+        ("loop", r"loop: can't be looked into \(.+\)$"),
+        ("gone/made", "does not exist"),
+        ("to-gone", "does not exist"),
+        ("/dev/shm", "is a mount point"),
+        ("to-shm", "is a mount point"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(
+    churn_onnx, tmp_path, monkeypatch, output, message
+):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "to-gone").symlink_to("gone/made")
+    (tmp_path / "to-shm").symlink_to("/dev/shm")
+    if "mount" in message and not Path("/dev/shm").is_mount():
+        pytest.skip("no mount point is known here")
+    monkeypatch.setattr(compiling, "_graph", None)  # the work
+    monkeypatch.chdir(tmp_path)
+    for overwrite in (True, False):
+        with pytest.raises(ConfigError, match=message) as raised:
+            compile_model(str(churn_onnx), output=output, overwrite=overwrite)
+        assert str(raised.value).startswith(f"--output {output}: ")
+        assert "\n" not in str(raised.value)
+
+
+def test_an_empty_folder_and_what_a_link_leads_to_are_filled(churn_onnx, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to("empty")
+    (tmp_path / "ahead").symlink_to("made")
+    for name in ("link", "empty", "ahead"):
+        found = compile_model(str(churn_onnx), output=str(tmp_path / name), overwrite=True)
+        assert "model.yaml" in found["files"]
+        assert verify_model(str(tmp_path / name))["ok"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ahead", "empty", "link", "made"]
+    assert (tmp_path / "link").is_symlink()
+
+
 def test_without_a_proof_there_is_no_folder(churn_onnx, tmp_path, monkeypatch):
     real = compiling.answers
 
@@ -80,4 +122,9 @@ def test_without_a_proof_there_is_no_folder(churn_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(compiling, "answers", off)
     with pytest.raises(ModelError, match="answers differently, by 1; nothing was written"):
         compile_model(str(churn_onnx), to="openvino", output=str(tmp_path / "made"))
-    assert not (tmp_path / "made").exists()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "old").touch()
+    with pytest.raises(ModelError, match="nothing was written"):
+        compile_model(str(churn_onnx), output=str(tmp_path / "made"), overwrite=True)
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["old"]
