@@ -190,8 +190,6 @@ class ModelYaml(_Keys):
         default=None, examples=[{"model.onnx": "70b853f6…"}]
     )
     """SHA-256 of files, by their path from here; checked each time that the model is loaded."""
-    made_from: dict[str, Any] | None = None
-    """The name, version, digest and format of a model that `models` compiled or quantised."""
     proof: dict[str, Any] | None = None
     """How far it agrees with the model that it was made from; written by `models`."""
     made_from: dict[str, Any] | None = None
