@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import signal
 import sqlite3
 
@@ -114,6 +115,34 @@ def test_another_model_starts_anew(night, texts, fragile, tmp_path):
     store.close()
     _, summary, _ = night(texts)
     assert summary["reused"] == 0, "the file does not keep every model's"
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("threshold: 0.999", {"0"}),
+        ("threshold: 0.0001", {"1"}),
+        ("labels: [no, yes]", {"no", "yes"}),
+    ],
+)
+def test_labels_of_another_model_yaml_are_new(churn_onnx, customers, tmp_path, key, expected):
+    """The weights and the settings are the same, and the answers are not."""
+    shutil.copyfile(churn_onnx, tmp_path / "model.onnx")
+
+    def labels():
+        settings = {"model": str(tmp_path / "model.onnx"), "incremental": True}
+        summary = command.run_batch(
+            BatchSettings(input=str(customers), output=str(tmp_path / "o.csv"), **settings)
+        )
+        with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+            return [row["label"] for row in csv.DictReader(file)], summary["reused"]
+
+    first, reused = labels()
+    assert (set(first), reused) == ({"0", "1"}, 0)
+    assert labels() == (first, 50)
+    (tmp_path / "model.yaml").write_text(f"{key}\n", "utf-8")
+    second, reused = labels()
+    assert (set(second), reused) == (expected, 0)
 
 
 @pytest.mark.parametrize("setting", [{"threshold": 0.9}, {"long_text": "chunks"}])

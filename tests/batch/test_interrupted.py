@@ -316,6 +316,27 @@ def test_another_setting_is_refused_by_name(batch, undisturbed, tmp_path):
     assert result(tmp_path, "o.csv") == expected
 
 
+@pytest.mark.parametrize("change", ["labels", "threshold"])
+def test_a_model_that_has_changed_is_refused(batch, undisturbed, bag, tmp_path, change):
+    """One output never holds the answers of two models, though their weights are the same."""
+    model = tmp_path / "r.model"
+    shutil.copytree(bag, model)
+    expected, _ = undisturbed("o.csv", "--model", model)
+    stop_early(batch, tmp_path, "--model", model)
+    before = (model / "config.json").read_bytes()
+    if change == "labels":
+        (model / "config.json").write_bytes(before.replace(b"NEGATIVE", b"BAD"))
+    else:
+        (model / "model.yaml").write_text("threshold: 0.9\n", "utf-8")
+    ended = batch("o.csv", "--model", model)
+    assert ended.code == 2
+    assert re.search(r"rows done, but model was [0-9a-f]+… and is now [0-9a-f]+…", ended.said)
+    (model / "config.json").write_bytes(before)
+    (model / "model.yaml").unlink(missing_ok=True)
+    assert batch("o.csv", "--model", model).code == 0
+    assert result(tmp_path, "o.csv") == expected
+
+
 def test_fresh_starts_over(batch, tmp_path):
     stop_early(batch, tmp_path)
     ended = batch("o.csv", "--prefix", "my_", "--fresh")

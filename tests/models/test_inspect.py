@@ -1,5 +1,6 @@
 import io
 import json
+import shutil
 
 import pytest
 from rich.console import Console
@@ -37,6 +38,19 @@ def test_inspect_as_json(tflite_models):
     assert [field["name"] for field in report["outputs"]] == ["label", "score", "scores"]
     why = {entry["name"]: entry["source"] for entry in report["facts"]}
     assert why["normalisation"] == "the file's metadata"
+
+
+def test_json_says_what_the_digest_covers(churn_onnx, tmp_path):
+    shutil.copyfile(churn_onnx, tmp_path / "model.onnx")
+    found = []
+    for threshold in (0.4, 0.6):
+        (tmp_path / "model.yaml").write_text(f"name: a\nthreshold: {threshold}\n", "utf-8")
+        command = ["models", "inspect", str(tmp_path), "--json"]
+        found.append(json.loads(CliRunner().invoke(app, command).stdout))
+    for report in found:
+        assert list(report["digest_covers"]["files"]) == ["model.onnx"]
+        assert list(report["digest_covers"]["keys"]) == ["threshold"]
+    assert found[0]["digest"] != found[1]["digest"]
 
 
 def test_inspect_of_a_model_that_leaves_nothing_to_find_out():

@@ -117,6 +117,20 @@ def test_the_packaged_yaml_pins_the_digest(packaged, churn_onnx):
     assert served["digest"] == find_model(str(folder / "models" / "churn")).digest
 
 
+def test_models_that_differ_in_what_shapes_answers_alone_differ_in_their_packages(
+    packaged, churn_onnx, tmp_path
+):
+    texts = set()
+    for number, key in enumerate(("threshold: 0.4", "threshold: 0.6", "labels: [a, b]")):
+        place = tmp_path / str(number)
+        place.mkdir()
+        shutil.copyfile(churn_onnx, place / "churn.onnx")
+        (place / "churn.yaml").write_text(f"version: '1'\n{key}\n", "utf-8")
+        folder = packaged("serve", "kubernetes", models=[str(place / "churn.onnx")])
+        texts.add((folder / "kubernetes" / "deployment.yaml").read_text("utf-8"))
+    assert len(texts) == 3
+
+
 def test_a_training_framework_is_refused(bert_checkpoint, tmp_path):
     with pytest.raises(ConfigError, match="a training framework"):
         packed(bert_checkpoint, tmp_path, runtime="torch")
