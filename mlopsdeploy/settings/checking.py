@@ -69,7 +69,7 @@ def did_you_mean(name: object, known: Mapping[str, object]) -> str:
 
 
 def _values(model: BaseModel) -> dict[str, Any]:
-    return {**dict(model), "given": frozenset(model.model_fields_set)}
+    return {**vars(model), "given": frozenset(model.model_fields_set)}
 
 
 def _model(settings: type[Options]) -> type[BaseModel]:

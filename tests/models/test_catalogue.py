@@ -138,6 +138,13 @@ def test_how_times_and_sizes_are_said():
         assert str(result.exception).startswith(f"{flag}: '{value}': expected a ")
 
 
+def test_the_command_takes_keys(full_cache):
+    result = CliRunner().invoke(app, ["models", "prune", "onnx", "building"])
+    assert result.exit_code == 0, result.exception
+    assert "2 compiled models" in result.stdout
+    assert [entry["kind"] for entry in list_models(cache=True)["compiled"]] == ["litert"]
+
+
 def test_prune_follows_no_link_out_of_the_cache(full_cache, tmp_path):
     outside = tmp_path / "mine"
     outside.mkdir()
