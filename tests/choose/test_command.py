@@ -72,7 +72,7 @@ def test_files_are_written_and_places_are_checked_first(tmp_path, capsys):
     html.write_text("<html>mine</html>", "utf-8")
     with pytest.raises(ConfigError, match=r"choose\.html: is there already"):
         run_choose(ChooseSettings(report=str(html)), ask=False, quiet=True)
-    run_choose(settings.model_copy(update={"overwrite": True}), ask=False, quiet=True)
+    run_choose(settings.replace(overwrite=True), ask=False, quiet=True)
     run_choose(ChooseSettings(report=str(html)), ask=False, quiet=True)  # its own
     with pytest.raises(InputError, match="there is no folder"):
         run_choose(ChooseSettings(report=str(tmp_path / "no" / "a.html")), ask=False)
