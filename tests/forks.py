@@ -207,7 +207,9 @@ def become(request: dict[str, Any], added: dict[str, str]) -> None:
 
 
 def relay(path: str, arguments: list[str]) -> int:
-    """Stand for such a process until it ends."""
+    """Stand for such a process until it ends; with modules of its own it is a new interpreter."""
+    if "PYTHONPATH" in os.environ:
+        os.execv(sys.executable, [sys.executable, "-m", "mlopsdeploy", *arguments])
     request = {
         "arguments": arguments,
         "folder": str(Path.cwd()),

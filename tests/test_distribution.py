@@ -76,7 +76,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     }
     assert held == there
     for name in (
-        "py.typed", "pages/base.css", "serve/pages/index.html", "edge/pages/preview.html",
+        "py.typed", "page_look/look.css", "serve/pages/index.html", "edge/pages/preview.html",
         "batch/pages/report.html", "choose/pages/choose.html", "package/templates/Dockerfile.j2",
         "builtin/sentiment/model.onnx", "builtin/sentiment/tokenizer.json",
         "builtin/fraud/model.tflite", "builtin/detector/model.tflite", "builtin/detector/NOTICE",

@@ -133,6 +133,7 @@ def test_a_yaml_may_say_it_all(load, pictures):
         ),
         (
             "softmax",
+            "labels: [a, b, c]\nlabel_offset: x",
             "label_offset: expected a whole number, not 'x'",
         ),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),

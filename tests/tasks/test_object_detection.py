@@ -222,14 +222,17 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
         ("named", "outputs: {boxes: nothing}", "outputs.boxes is 'nothing', but it gives"),
         (
             "named",
+            "outputs: {order: zyx}",
             "outputs.order: expected 'xyxy', 'yxyx' or 'xywh', not 'zyx'",
         ),
         (
             "yolo_v8",
+            "outputs: {coordinates: pixel}",
             "outputs.coordinates: expected 'pixels' or 'relative', not 'pixel'",
         ),
         (
             "named",
+            "label_offset: one\nlabels: [a]",
             "label_offset: expected a whole number, not 'one'",
         ),
         ("raw_ssd", "boxes: {size: [64, 64], strides: [32]}", "gives 96 boxes, but .* 12 anchors"),

@@ -236,7 +236,7 @@ def test_a_text_of_many_windows_runs_in_slices(bert, reviews, runtime):
 
     texts = [" ".join(reviews(900)), "good", "", " ".join(reviews(60, seed=3))]
     columns = {"text": objects(texts)}
-    got = dataclasses.replace(model, runtime=Watched()).predict(columns)
+    got = dataclasses.replace(model, runtime=Watched()).predict_columns(columns)
     assert max(sizes) <= model.task.batch_cost
     rows = model.task.encode(columns)
     assert rows["windows"][0] > 50
