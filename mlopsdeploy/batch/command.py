@@ -72,10 +72,11 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
     if output != "-":
         goal = destination(output, if_exists=settings.if_exists, partition_by=settings.partition_by)
     inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
+    if goal and not settings.dry_run:
+        goal.protect(protected)  # before a database's rows are fetched, which may take hours
     source = inputs.open()
     try:
         if goal and not settings.dry_run:
-            goal.protect(protected)
             _check_partition(settings, source)
         model, columns = _load(settings, inputs, source, console)
         work = _job(settings, inputs, goal, source, model, columns, console)
