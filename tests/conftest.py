@@ -92,13 +92,14 @@ def once_by(once: Callable[..., Path]) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Compiled models go to a folder of this run; no setting leaks in from outside."""
+def cache(once: Callable[..., Path]) -> Iterator[Path]:
+    """Compiled models go to a folder of this run, one for all test processes: the cache locks
+    itself. No setting leaks in from outside."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("MLOPSDEPLOY_"):
                 patch.delenv(name)
-        folder = tmp_path_factory.mktemp("cache")
+        folder = once("cache")
         patch.setenv("MLOPSDEPLOY_CACHE", str(folder))
         yield folder
 
@@ -133,29 +134,20 @@ def forks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[For
 
 @pytest.fixture
 def mlopsdeploy(tmp_path: Path, forks: Forks) -> Callable[..., Result]:
-    """`mlopsdeploy("batch", "a.csv")` runs the command in a process, within `tmp_path`.
-
-    It is a forked one. With a `python` of its own flags, or an environment that Python or a library
-    reads at its start, it is a new interpreter.
-    """
+    """`mlopsdeploy("batch", "a.csv")` runs the command in a process, within `tmp_path`."""
 
     def run(
         *arguments: str | Path,
         stdin: bytes = b"",
         env: dict[str, str] | None = None,
-        python: Sequence[str] | None = None,
+        python: Sequence[str] = (),
         cwd: Path = tmp_path,
         timeout: float = 240,
     ) -> Result:
-        options = {
-            "cwd": cwd, "env": {**os.environ, **(env or {})},
+        process = forks.popen(
+            *arguments, python=python, cwd=cwd, env={**os.environ, **(env or {})},
             **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE),
-        }  # fmt: skip
-        if python is None and "PYTHONPATH" not in (env or {}):
-            process = forks.popen(*arguments, **options)
-        else:
-            command = [sys.executable, *(python or ()), "-m", "mlopsdeploy", *map(str, arguments)]
-            process = subprocess.Popen(command, **options)
+        )  # fmt: skip
         with process:
             try:
                 out, err = process.communicate(stdin, timeout)

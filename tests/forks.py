@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ HEAVY = [
     *("mlopsdeploy.cli", "mlopsdeploy.batch.command", "mlopsdeploy.edge.command"),
     *("mlopsdeploy.runtimes.litert", "mlopsdeploy.runtimes.onnxruntime"),
     *("mlopsdeploy.runtimes.openvino", "mlopsdeploy.tasks.object_detection"),
-    "mlopsdeploy.tasks.text_classification",
+    *("mlopsdeploy.tasks.text_classification", "flask", "granian.server", "mlopsdeploy.serve.app"),
 ]
 
 
@@ -113,9 +114,20 @@ class Forks:
         assert self._process.stdout
         assert self._process.stdout.readline() == b"ready\n", self._log.read_text("utf-8")
 
-    def popen(self, *arguments: object, prelude: str = "", **options: Any) -> Popen:
-        """`mlopsdeploy ARGUMENTS`; `prelude` is Python that the process runs first."""
-        return Popen(self.socket, [str(one) for one in arguments], prelude, **options)
+    def popen(
+        self, *arguments: object, prelude: str = "", python: Sequence[str] = (), **options: Any
+    ) -> subprocess.Popen[bytes]:
+        """`mlopsdeploy ARGUMENTS`; `prelude` is Python that the process runs first.
+
+        With flags of its own for `python`, or modules of its own in PYTHONPATH, it is a new
+        interpreter.
+        """
+        words = [str(one) for one in arguments]
+        if python or "PYTHONPATH" in (options.get("env") or {}):
+            return subprocess.Popen(
+                [sys.executable, *python, "-m", "mlopsdeploy", *words], **options
+            )
+        return Popen(self.socket, words, prelude, **options)
 
     def close(self) -> None:
         self._process.kill()

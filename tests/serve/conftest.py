@@ -10,9 +10,9 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,8 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.serve import create_app
 from mlopsdeploy.settings import ServeSettings
+
+from ..forks import Forks
 
 # ---------------------------------------------------------------- in this process
 
@@ -109,23 +111,16 @@ class Server:
         port: where it listens.
     """
 
-    def __init__(self, folder: Path, *arguments: str, env: dict[str, str], host: str) -> None:
+    def __init__(self, popen: Callable[..., Any], folder: Path, *arguments: str, host: str) -> None:
         self.host = host
         self.port = free_port(host)
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._log = folder / f"{self.port}.log"
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mlopsdeploy", "serve"),
-                    *("--host", host, "--port", str(self.port), *arguments),
-                ],
-                cwd=folder,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **env},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = popen(
+                *("serve", "--host", host, "--port", str(self.port), *arguments),
+                cwd=folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
 
     @property
     def log(self) -> str:
@@ -182,8 +177,11 @@ class Server:
 
 
 @pytest.fixture(scope="session")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Server]]:
-    """`serve("--workers", "1", ready=1, env={}, **settings)` starts a server; it ends by itself."""
+def serve(
+    forks: Forks, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[..., Server]]:
+    """`serve("--workers", "1", ready=1, **settings)` starts a server, which ends by itself; it can
+    import `modules` beside what is installed."""
     started: list[Server] = []
 
     def start(
@@ -191,11 +189,17 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Se
         ready: int = 1,
         env: dict[str, str] | None = None,
         host: str = "127.0.0.1",
+        modules: Sequence[Path] = (),
         **settings: Any,
     ) -> Server:
         folder = tmp_path_factory.mktemp("served")
         (folder / "serve.yaml").write_text(yaml.safe_dump(settings), "utf-8")
-        server = Server(folder, "--config", "serve.yaml", *arguments, env=env or {}, host=host)
+        popen = partial(
+            forks.popen,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            prelude=f"import sys; sys.path[:0] = {list(map(str, modules))}",
+        )
+        server = Server(popen, folder, "--config", "serve.yaml", *arguments, host=host)
         started.append(server)
         if ready:
             server.wait(ready)
@@ -271,12 +275,12 @@ class Slow(OnnxRuntime):
 
 
 @pytest.fixture(scope="session")
-def slow(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """An environment with a runtime called "slow", as an outside package brings one."""
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The modules of a runtime called "slow", as an outside package brings one."""
     folder = tmp_path_factory.mktemp("plugin")
     (folder / "slow_runtime.py").write_text(SLOW, "utf-8")
     facts = folder / "slow_runtime-1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: slow-runtime\nVersion: 1.0\n")
     (facts / "entry_points.txt").write_text("[mlopsdeploy.runtimes]\nslow = slow_runtime:Slow\n")
-    return {"PYTHONPATH": str(folder)}
+    return folder

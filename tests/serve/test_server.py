@@ -172,9 +172,9 @@ def slow_server(serve, slow, churn_onnx, tmp_path):
     def start(*arguments, env=None, **options):
         folder = tmp_path / "tmp"
         folder.mkdir(exist_ok=True)
-        env = {**slow, "TMPDIR": str(folder), **(env or {})}
+        env = {"TMPDIR": str(folder), **(env or {})}
         arguments = ("--model", f"churn={churn_onnx}", "--runtime", "slow", *arguments)
-        return serve(*arguments, env=env, **options)
+        return serve(*arguments, env=env, modules=[slow], **options)
 
     return start
 
@@ -400,7 +400,7 @@ def test_a_mistake_of_ours_in_a_worker_keeps_its_traceback_and_ends_with_1(
 ):
     done = mlopsdeploy(
         "serve", "--port", "0", "--model", churn_onnx, "--runtime", "slow", "--workers", "1",
-        env={**slow, "SLOW_START": "soon"},
+        env={"PYTHONPATH": str(slow), "SLOW_START": "soon"},
     )  # fmt: skip
     assert done.code == 1, done
     assert "ValueError" in done.err
