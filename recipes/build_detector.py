@@ -41,7 +41,7 @@ from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
 
-from mlopsdeploy.tasks.ssd import Found, Ssd, box_iou
+from mlopsdeploy.tasks.ssd import Found, Ssd
 
 Array = npt.NDArray[Any]
 
@@ -424,11 +424,30 @@ def _matches(ours: list[Found], theirs: list[Found]) -> list[float | None]:
     changes: list[float | None] = []
     for one, other in zip(ours, theirs, strict=True):
         same = one.classes[:, None] == other.classes
-        overlap = box_iou(one.boxes, other.boxes) * same
+        overlap = _box_iou(one.boxes, other.boxes) * same
         for row, score in zip(overlap, one.scores, strict=True):
             hit = len(row) > 0 and row.max() >= 0.5
             changes.append(float(other.scores[row.argmax()] - score) if hit else None)
     return changes
+
+
+def _box_iou(first: Array, second: Array) -> Array:
+    """Intersection over union of each box with each.
+
+    Args:
+        first: shape (boxes, 4): two opposite corners, the smaller first.
+        second: shape (others, 4).
+
+    Returns:
+        Shape (boxes, others); 0 for boxes without an area.
+    """
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = (high - low).clip(0).prod(axis=2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
+    union = areas[0][:, None] + areas[1] - shared
+    iou: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+    return iou
 
 
 if __name__ == "__main__":

@@ -1,18 +1,8 @@
 """Which output of a detector is what: by its YAML, names, shapes and values, never by its place.
 
-Names are looked at first, then shapes; what is left open is decided by what the model really
-gives for a made-up picture. Only where all of that is silent the order of the outputs decides, and
-the facts says so. In a `model.yaml`, for what can't be found out:
-
-    outputs:
-      boxes: StatefulPartitionedCall:1      # tensors by role: boxes, scores, classes, count
-      order: yxyx                           # or xyxy, or xywh (of the centre)
-      coordinates: relative                 # or pixels (of the model's input)
-      objectness: false                     # YOLO: whether column 4 is one
-      logits: false                         # whether scores still want a sigmoid
-    boxes:                                  # an SSD's anchors: see `ssd.Ssd`
-      size: [300, 300]
-      strides: [16, 32, 64, 128, 256, 512]
+Names are looked at first, then shapes; what is left open is decided by what the model outputs for a
+made-up picture. Only where all of that is silent the order of the outputs decides, and the facts
+say so. What can't be found out stands in a `model.yaml`: see `OutputKeys` and `BoxKeys`.
 """
 
 from __future__ import annotations
@@ -28,9 +18,7 @@ from mlopsdeploy.tasks.detection_outputs import (
     Anchored,
     Coordinates,
     EndToEnd,
-    GivenAnchors,
     Listed,
-    Pointed,
     Reader,
     Scored,
     Yolo,
@@ -39,26 +27,77 @@ from mlopsdeploy.tasks.detection_outputs import (
     which_are_scores,
     yolo_positions,
 )
-from mlopsdeploy.tasks.picture_input import starts_with_background
-from mlopsdeploy.tasks.pictures import PictureInput
+from mlopsdeploy.tasks.pictures import PictureInput, starts_with_background
 from mlopsdeploy.tasks.ssd import Ssd
 
-Answer = tuple[Reader, int | None, list[Fact]]
-"""The reader, the number of classes without a background (None where nothing tells), and why."""
+Answer = tuple[Reader, int | None]
+"""The reader, and the number of classes without a background (None: unknown)."""
 
 ROLES = ("boxes", "scores", "classes", "count")
 _ORDERS = {"xyxy": "x1 y1 x2 y2", "yxyx": "y1 x1 y2 x2", "xywh": "centre x y, width, height"}
+_COARSE = 1 / 16  # a step of quantisation that leaves no score worth the name
+# The first that matches: "class_scores" are scores, "num_classes" is a count.
+_NAMES = {
+    "count": re.compile(r"num|count", re.IGNORECASE),
+    "boxes": re.compile(r"box|location|coord", re.IGNORECASE),
+    "scores": re.compile(r"score|prob|conf", re.IGNORECASE),
+    "classes": re.compile(r"class|categor|label", re.IGNORECASE),
+}
+_BESIDE = re.compile(r"raw_|multiclass|anchor_indices|mask|keypoint", re.IGNORECASE)
+_POST_PROCESS = re.compile(r"TFLite_Detection_PostProcess(?::(\d))?$")
+_POST_PROCESS_ROLES = ("boxes", "classes", "scores", "count")
+# SSD MobileNet for COCO, the commonest layout of anchors by far.
+_USUAL_STRIDES = (16, 32, 64, 128, 256, 512)
 
 
-class OutputFinder:
-    """Looks at a detector's outputs and notes what it finds.
+def read_outputs(
+    files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
+) -> tuple[Reader, int | None, list[Fact]]:
+    """How to read a detector's outputs.
 
     Args:
         files: what its files say.
         runtime: its tensors.
         takes: its input.
-        values: what it gave for one picture.
+        values: its outputs for one picture.
+
+    Returns:
+        The reader, the number of classes without a background (None: unknown), and
+        the facts that were found.
+
+    Raises:
+        ModelError: the outputs are none of a detector, or it can't be known what they are.
     """
+    finder = _OutputFinder(files, runtime, takes, values)
+    if is_yolo(runtime):
+        reader, classes = finder.one_tensor()
+    elif is_pointed(runtime):
+        reader, classes = finder.pointed()
+    else:
+        reader, classes = finder.several()
+    return reader, classes, finder.facts
+
+
+def is_yolo(runtime: Runtime) -> bool:
+    """Whether the shapes are those of a detector with all in one tensor."""
+    flat = [field.shape for field in runtime.outputs if len(field.shape) == 2]
+    return len(flat) == 1 and min(flat[0]) >= 5
+
+
+def is_pointed(runtime: Runtime) -> bool:
+    """Whether the shapes are those of MediaPipe's detectors: boxes with key points, and scores."""
+    shapes = [field.shape for field in runtime.outputs]
+    return (
+        len(shapes) == 2
+        and all(len(shape) == 2 for shape in shapes)
+        and shapes[0][0] == shapes[1][0] > 100
+        and min(shapes[0][1], shapes[1][1]) == 1
+        and max(shapes[0][1], shapes[1][1]) in range(6, 100, 2)
+    )
+
+
+class _OutputFinder:
+    """Looks at a detector's outputs for one picture and notes what it finds."""
 
     def __init__(
         self, files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
@@ -68,10 +107,16 @@ class OutputFinder:
         self.quantization = runtime.quantization
         self.names = [field.name for field in runtime.outputs]
         self.facts: list[Fact] = []
+        self.settled = True  # no picture is needed to show which are scores and which classes
 
     def note(self, what: str, value: str, why: str) -> None:
-        """Keep one finding."""
         self.facts.append(Fact(what, value, why))
+
+    def note_tensor(self, role: str, name: str, why: str) -> None:
+        self.note(role, f"{name} {_shape_of(self.values[name][0])}", why)
+
+    def error(self, what: str) -> ModelError:
+        return ModelError(f"{self.files.name}: {what}")
 
     def logits(self, scores: Array) -> bool:
         """Whether scores still want a sigmoid."""
@@ -86,7 +131,7 @@ class OutputFinder:
         return logits
 
     def coordinates(self, boxes: Array, order: str, why: str) -> Coordinates:
-        """How boxes are written, the order being this one unless something else is said."""
+        """How boxes are written; the order is this one unless the YAML or the file has another."""
         if self.keys.order:
             order, why = self.keys.order, "the YAML"
         elif "box_order" in self.files.metadata:
@@ -106,55 +151,20 @@ class OutputFinder:
         self.note("coordinates", "pixels of the input" if pixels else "relative", why)
         return Coordinates(order, self.takes.size, pixels)
 
-    def describe(self, name: str) -> str:
-        """An output and its shape, for people."""
-        return f"{name} {shape_of(self.values[name][0])}"
-
     def unclear(self) -> ModelError:
         """The error for outputs that fit nothing known."""
-        shapes = ", ".join(self.describe(name) for name in self.names)
+        shapes = ", ".join(f"{name} {_shape_of(self.values[name][0])}" for name in self.names)
         if sum(value.ndim >= 4 for value in self.values.values()) == len(self.names) > 1:
-            return ModelError(
-                f"{self.files.name}: gives raw feature maps ({shapes}); export it with its boxes "
-                "decoded"
+            return self.error(
+                f"gives raw feature maps ({shapes}); export it with its boxes decoded"
             )
-        return ModelError(
-            f"{self.files.name}: gives {shapes}, and it can't be known which are boxes and scores; "
-            "name them under 'outputs:' in a YAML beside the file, or say 'task: "
-            "image_classification' there (other tasks on pictures are not supported)"
+        return self.error(
+            f"gives {shapes}, and it can't be known which are boxes and scores; name them under "
+            "'outputs:' in a YAML beside the file, or say 'task: image_classification' there "
+            "(other tasks on pictures are not supported)"
         )
 
-
-def shape_of(value: Array) -> str:
-    """The shape of an output for one picture, for people."""
-    return f"({'×'.join(str(size) for size in value.shape)})" if value.ndim else "(one)"
-
-
-# ---------------------------------------------------------------- one tensor, or a grid
-
-_COARSE = 1 / 16  # a step of quantisation that leaves no score worth the name
-
-
-def is_yolo(runtime: Runtime) -> bool:
-    """Whether the shapes are those of a detector that answers in one tensor."""
-    flat = [field.shape for field in runtime.outputs if len(field.shape) == 2]
-    return len(flat) == 1 and min(flat[0]) >= 5
-
-
-def is_pointed(runtime: Runtime) -> bool:
-    """Whether the shapes are those of MediaPipe's detectors: boxes with key points, and scores."""
-    shapes = [field.shape for field in runtime.outputs]
-    return (
-        len(shapes) == 2
-        and all(len(shape) == 2 for shape in shapes)
-        and shapes[0][0] == shapes[1][0] > 100
-        and min(shapes[0][1], shapes[1][1]) == 1
-        and max(shapes[0][1], shapes[1][1]) in range(6, 100, 2)
-    )
-
-
-class GridFinder(OutputFinder):
-    """Tells the kinds of them apart."""
+    # ------------------------------------------------------------ one tensor, or a grid
 
     def one_tensor(self) -> Answer:
         """A YOLO of any version."""
@@ -162,23 +172,27 @@ class GridFinder(OutputFinder):
         value = self.values[name][0]
         quantization = self.quantization.get(name)
         if quantization and quantization.scale > _COARSE:
-            raise ModelError(
-                f"{self.files.name}: its output is quantised in steps of {quantization.scale:.3g}, "
-                "too coarse for scores from 0 to 1; export it with coordinates relative to the "
-                "picture, or as float"
+            raise self.error(
+                f"its output is quantised in steps of {quantization.scale:.3g}, too coarse for "
+                "scores from 0 to 1; export it with coordinates relative to the picture or as float"
             )
         places = yolo_positions(self.takes.size)
         known = {places, 3 * places}
         if value.shape[1] == 6 and value.shape[0] not in known and _is_end_to_end(value):
-            return self._end_to_end(name, value)
+            self.note(
+                "output",
+                f"{name} {_shape_of(value)}: x1, y1, x2, y2, score, class of objects",
+                "the shape and the values: column 5 holds whole numbers, corners are in order",
+            )
+            return EndToEnd(name, self.coordinates(value[:, :4], "xyxy", "the values")), None
         transposed = value.shape[1] > value.shape[0]
         if {value.shape[0], value.shape[1]} & known:
             transposed = value.shape[1] in known
         columns = value if transposed else value.T
         if min(columns.shape) < 5:
-            raise ModelError(f"{self.files.name}: {name} {value.shape} is no output of a detector")
+            raise self.error(f"{name} {value.shape} is no output of a detector")
         shape = "columns first" if transposed else "a row for each box"
-        self.note("output", f"{name} {shape_of(value)}: YOLO, {shape}", "the shape")
+        self.note("output", f"{name} {_shape_of(value)}: YOLO, {shape}", "the shape")
         objectness = self._objectness(columns, places, transposed=transposed)
         left = len(columns) - 4 - objectness
         classes = len(self.files.labels) if 0 < len(self.files.labels) < left else left
@@ -186,104 +200,42 @@ class GridFinder(OutputFinder):
         self.note("classes", f"{classes}{rest}", "the columns" + " and the labels" * bool(rest))
         logits = self.logits(columns[4 : 5 + classes if objectness else 4 + classes])
         coordinates = self.coordinates(columns[:4].T, "xywh", "the custom of YOLO")
-        reader = Yolo(name, coordinates, transposed, objectness, classes, logits)
-        return reader, classes, self.facts
-
-    def _end_to_end(self, name: str, value: Array) -> Answer:
-        self.note(
-            "output",
-            f"{name} {shape_of(value)}: x1, y1, x2, y2, score, class of objects",
-            "the shape and the values: column 5 holds whole numbers, corners are in order",
-        )
-        coordinates = self.coordinates(value[:, :4], "xyxy", "the values")
-        return EndToEnd(name, coordinates), None, self.facts
+        return Yolo(name, coordinates, transposed, objectness, classes, logits), classes
 
     def _objectness(self, columns: Array, places: int, *, transposed: bool) -> bool:
         labels = len(self.files.labels)
-        for answer, why in (
-            (self.keys.objectness, "the YAML"),
-            (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
-            (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
-            (True if columns.shape[1] == 3 * places else None, f"three boxes at {places} places"),
-            (False if transposed else None, "columns come first, as in YOLO v8 and newer"),
-            (len(columns) == 85, "the number of columns (a guess)"),
-        ):
-            if answer is not None:
-                self.note("objectness", "column 4" if answer else "none", why)
-                return bool(answer)
-        raise AssertionError
+        known, why = next(
+            (known, why)
+            for known, why in (
+                (self.keys.objectness, "the YAML"),
+                (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
+                (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
+                (columns.shape[1] == 3 * places or None, f"three boxes at {places} places"),
+                (False if transposed else None, "columns come first, as in YOLO v8 and newer"),
+                (len(columns) == 85, "the number of columns (a guess)"),
+            )
+            if known is not None
+        )
+        self.note("objectness", "column 4" if known else "none", why)
+        return bool(known)
 
     def pointed(self) -> Answer:
         """Boxes with key points around the points of a grid."""
         scores, boxes = sorted(self.names, key=lambda name: self.values[name].shape[2])
         why = "the shape: boxes with key points, and a score for each"
-        self.note("boxes", self.describe(boxes), why)
-        self.note("scores", self.describe(scores), why)
+        self.note_tensor("boxes", boxes, why)
+        self.note_tensor("scores", scores, why)
         grids = grid_points(self.takes.size, self.values[boxes].shape[1])
         if grids is None:
             raise self.unclear()
         points, strides = grids
-        self.note(
-            "grid", f"{len(points)} points, strides {strides}", "their number: as MediaPipe's"
-        )
+        why = "their number: as MediaPipe's"
+        self.note("grid", f"{len(points)} points, strides {strides}", why)
         logits = self.logits(self.values[scores][0])
-        return Pointed(boxes, scores, points, self.takes.size, logits), 1, self.facts
+        coordinates = Coordinates("xywh", self.takes.size, pixels=True)
+        return Scored(boxes, scores, None, coordinates, logits, points=points), 1
 
-
-def _is_end_to_end(rows: Array) -> bool:
-    """Whether these are corners, score and class; rows that are all 0 stand for nothing."""
-    scores, classes = rows[:, 4], rows[:, 5]
-    ordered = (rows[:, 2:4] >= rows[:, :2]).all(axis=1).mean() > 0.95
-    whole = (classes == np.rint(classes)).all() and (classes >= 0).all()
-    return bool(ordered and whole and (scores >= 0).all() and (scores <= 1.0001).all())
-
-
-# ---------------------------------------------------------------- several tensors
-
-# The first that matches: "class_scores" are scores, "num_classes" is a count.
-_NAMES = {
-    "count": re.compile(r"num|count", re.IGNORECASE),
-    "boxes": re.compile(r"box|location|coord", re.IGNORECASE),
-    "scores": re.compile(r"score|prob|conf", re.IGNORECASE),
-    "classes": re.compile(r"class|categor|label", re.IGNORECASE),
-}
-_BESIDE = re.compile(r"raw_|multiclass|anchor_indices|mask|keypoint", re.IGNORECASE)
-_POST_PROCESS = re.compile(r"TFLite_Detection_PostProcess(?::(\d))?$")
-_POST_PROCESS_ROLES = ("boxes", "classes", "scores", "count")
-# SSD MobileNet for COCO, the commonest layout of anchors by far.
-_USUAL_STRIDES = (16, 32, 64, 128, 256, 512)
-
-
-def read_outputs(
-    files: ModelFiles, runtime: Runtime, takes: PictureInput, values: Columns
-) -> Answer:
-    """How to read a detector's outputs.
-
-    Args:
-        files: what its files say.
-        runtime: its tensors.
-        takes: its input.
-        values: what it gave for one picture.
-
-    Returns:
-        The reader, the number of classes without a background (None where nothing tells), and
-        what speaks for it.
-
-    Raises:
-        ModelError: the outputs are none of a detector, or it can't be known what they are.
-    """
-    if is_yolo(runtime):
-        return GridFinder(files, runtime, takes, values).one_tensor()
-    if is_pointed(runtime):
-        return GridFinder(files, runtime, takes, values).pointed()
-    return RoleFinder(files, runtime, takes, values).several()
-
-
-class RoleFinder(OutputFinder):
-    """Tells boxes, scores, classes and count of several tensors apart."""
-
-    unsettled = False
-    """Whether scores and classes still wait for a picture that shows which is which."""
+    # ------------------------------------------------------------ several tensors
 
     def several(self) -> Answer:
         """Boxes and scores, and mostly classes and a count, in tensors of their own."""
@@ -297,13 +249,12 @@ class RoleFinder(OutputFinder):
         roles = {role: name for role, name in dict(self.keys).items() if role in ROLES and name}
         for role, name in roles.items():
             if name not in self.names:
-                raise ModelError(
-                    f"{self.files.name}: outputs.{role} is {name!r}, but it gives "
-                    f"{', '.join(self.names)}"
+                raise self.error(
+                    f"outputs.{role} is {name!r}, but it gives {', '.join(self.names)}"
                 )
-            self.note(role, self.describe(name), "the YAML")
+            self.note_tensor(role, name, "the YAML")
         if roles and not {"boxes", "scores"} <= set(roles):
-            raise ModelError(f"{self.files.name}: 'outputs' names no boxes, or no scores")
+            raise self.error("'outputs' names no boxes, or no scores")
         return roles
 
     def _roles_named(self) -> dict[str, str]:
@@ -318,8 +269,8 @@ class RoleFinder(OutputFinder):
                         roles[role] = tensor
             if {"boxes", "scores"} <= set(roles) and not self._belies(roles, names):
                 for role, tensor in roles.items():
-                    said = f" {names[self.names.index(tensor)]!r}" if names is written else ""
-                    self.note(role, self.describe(tensor), why + said + " and the shape")
+                    name = f" {names[self.names.index(tensor)]!r}" if names is written else ""
+                    self.note_tensor(role, tensor, f"{why}{name} and the shape")
                 return roles
         return {}
 
@@ -355,23 +306,20 @@ class RoleFinder(OutputFinder):
             raise self.unclear()
         boxes = four[0]
         many = len(self.values[boxes][0])
-        flat = [n for n in self.names if n != boxes and self.values[n].shape[1:] == (many,)]
-        table = [
-            n
-            for n in self.names
-            if n != boxes and self.values[n].ndim == 3 and self.values[n].shape[1] == many
-        ]
-        count = [n for n in self.names if self.values[n].ndim < 2 and n not in flat]
+        others = {name: self.values[name].shape[1:] for name in self.names if name != boxes}
+        flat = [name for name, shape in others.items() if shape == (many,)]
+        table = [name for name, shape in others.items() if len(shape) == 2 and shape[0] == many]
+        count = [name for name, shape in others.items() if not shape]
         roles = {"boxes": boxes}
-        self.note("boxes", self.describe(boxes), "the shape: the only one of four columns")
+        self.note_tensor("boxes", boxes, "the shape: the only one of four columns")
         if count and (flat or table):
             roles["count"] = count[0]
-            self.note("count", self.describe(count[0]), "the shape: one number")
+            self.note_tensor("count", count[0], "the shape: one number")
         if len(flat) == 2:
             self._tell_apart(roles, flat)
         elif len(flat) + len(table) == 1:
             roles["scores"] = (flat + table)[0]
-            self.note("scores", self.describe(roles["scores"]), "the shape: a row for each box")
+            self.note_tensor("scores", roles["scores"], "the shape: a row for each box")
         else:
             raise self.unclear()
         return roles
@@ -380,24 +328,23 @@ class RoleFinder(OutputFinder):
         """Scores and classes, both (n,): by the values, or else by the order of the outputs."""
         count = self._count(roles, len(self.values[pair[0]][0]))
         found = which_are_scores(*(self.values[name][0][:count] for name in pair))
+        why = "the values: classes are whole numbers, scores lie between 0 and 1"
         if found is None:
             # TensorFlow 1: boxes, classes, scores, count. Since TensorFlow 2 scores come before
             # classes: scores, boxes, count, classes, or count, scores, classes, boxes.
             found = 1 if self.names.index(roles["boxes"]) < self.names.index(pair[0]) else 0
-            self.unsettled = True
+            self.settled = False
             why = "the order of the outputs, until a picture with objects shows it"
-        else:
-            why = "the values: classes are whole numbers, scores lie between 0 and 1"
         roles["scores"], roles["classes"] = pair[found], pair[1 - found]
         for role in ("scores", "classes"):
-            self.note(role, self.describe(roles[role]), why)
+            self.note_tensor(role, roles[role], why)
 
     def _listed(self, roles: dict[str, str], boxes: Array) -> Answer:
         scores = self.values[roles["scores"]][0].reshape(-1)
+        names = roles["boxes"], roles["scores"]
         classes, count = roles.get("classes"), roles.get("count")
         done = count is not None or bool((np.diff(scores) <= 1e-6).all())
-        post_process = "TFLite_Detection_PostProcess" in self.files.metadata.get("operators", ())
-        if post_process:
+        if "TFLite_Detection_PostProcess" in self.files.metadata.get("operators", ()):
             order, why = "yxyx", "what TFLite_Detection_PostProcess gives"
         elif beyond_one(boxes) or not done:
             order, why = "xyxy", "the custom of models outside TensorFlow (a guess)"
@@ -405,81 +352,54 @@ class RoleFinder(OutputFinder):
             order, why = "yxyx", "the custom of TensorFlow (a guess)"
         coordinates = self.coordinates(boxes[: self._count(roles, len(boxes))], order, why)
         if done:
-            reader: Reader = Listed(
-                roles["boxes"],
-                roles["scores"],
-                classes,
-                count,
-                coordinates,
-                settled=not self.unsettled,
-            )
-            return reader, None, self.facts
+            return Listed(*names, classes, count, coordinates, settled=self.settled), None
         logits = self.logits(scores)
         self.note("overlaps", "non-maximum suppression here", "scores are not sorted, no count")
-        return (
-            Scored(roles["boxes"], roles["scores"], classes, coordinates, logits),
-            None,
-            self.facts,
-        )
+        return Scored(*names, classes, coordinates, logits), None
 
     def _raw(self, roles: dict[str, str], boxes: Array, scores: Array) -> Answer:
         """Boxes (n, 4) and scores (n, classes): of an SSD with anchors, or boxes as they are."""
         columns = scores.shape[1]
+        names = roles["boxes"], roles["scores"]
         ssd = self._anchors(boxes, columns)
-        metadata = self.files.metadata
         if ssd is None:
             if not _corners(boxes):
-                raise ModelError(
-                    f"{self.files.name}: gives {len(boxes)} boxes as offsets to anchors, which it "
-                    "does not describe; say how they lie under 'boxes:' in a YAML beside the file "
-                    "(size, strides, min_scale, max_scale, aspect_ratios)"
+                raise self.error(
+                    f"gives {len(boxes)} boxes as offsets to anchors, which it does not describe; "
+                    "say how they lie under 'boxes:' in a YAML beside the file (size, strides, "
+                    "min_scale, max_scale, aspect_ratios)"
                 )
             background = self._background(columns, usual=False)
             coordinates = self.coordinates(boxes, "xyxy", "the values: corners are in order")
-            logits = self.logits(scores)
-            classes = columns - (background is not None)
-            reader: Reader = Scored(
-                roles["boxes"], roles["scores"], None, coordinates, logits, background
-            )
-            return reader, classes, self.facts
-        if "anchors" in metadata and self.files.yaml.boxes is None:
-            logits = bool(metadata["sigmoid"])
+            reader = Scored(*names, None, coordinates, self.logits(scores), background)
+            return reader, columns - (background is not None)
+        if ssd.given is not None:
+            logits = bool(self.files.metadata["sigmoid"])
             self.note("scores are", "logits" if logits else "probabilities", "the file's metadata")
         else:
             logits = self.logits(scores)
         if len(ssd.anchors) != len(boxes):
-            raise ModelError(
-                f"{self.files.name}: gives {len(boxes)} boxes, but its 'boxes:' describe "
-                f"{len(ssd.anchors)} anchors"
+            raise self.error(
+                f"gives {len(boxes)} boxes, but its 'boxes:' describe {len(ssd.anchors)} anchors"
             )
-        classes = columns - (ssd.background is not None)
-        return Anchored(roles["boxes"], roles["scores"], ssd, logits), classes, self.facts
+        return Anchored(*names, ssd, logits), columns - (ssd.background is not None)
 
     def _anchors(self, boxes: Array, columns: int) -> Ssd | None:
+        size, metadata = self.takes.size, self.files.metadata
         if self.files.yaml.boxes:
             ssd = Ssd(**dict(self.files.yaml.boxes))
             self.note("anchors", f"{len(ssd.anchors)}, strides {list(ssd.strides)}", "the YAML")
             return ssd
-        given = self.files.metadata.get("anchors")
+        given = metadata.get("anchors")
         if given is not None:
             self.note("anchors", f"{len(given)}, listed one by one", "the file's metadata")
-            return GivenAnchors(
-                self.takes.size,
-                (),
-                coder=self.files.metadata["coder"],
-                background=self._background(columns, usual=False),
-                given=given,
-            )
-        usual = Ssd(self.takes.size, _USUAL_STRIDES)
-        if len(usual.anchors) == len(boxes) and not _corners(boxes):
-            self.note(
-                "anchors",
-                f"{len(boxes)}, strides {list(_USUAL_STRIDES)}",
-                "their number: those of SSD MobileNet (a guess)",
-            )
-            background = self._background(columns, usual=True)
-            return Ssd(self.takes.size, _USUAL_STRIDES, background=background)
-        return None
+            background = self._background(columns, usual=False)
+            return Ssd(size, (), coder=metadata["coder"], background=background, given=given)
+        if len(Ssd(size, _USUAL_STRIDES).anchors) != len(boxes) or _corners(boxes):
+            return None
+        why = "their number: those of SSD MobileNet (a guess)"
+        self.note("anchors", f"{len(boxes)}, strides {list(_USUAL_STRIDES)}", why)
+        return Ssd(size, _USUAL_STRIDES, background=self._background(columns, usual=True))
 
     def _background(self, columns: int, *, usual: bool) -> int | None:
         """Column 0 if it stands for no object, by the number of labels or by custom."""
@@ -491,6 +411,18 @@ class RoleFinder(OutputFinder):
             background, why = usual, "the custom of such models (a guess)"
         self.note("background", "column 0" if background else "none", why)
         return 0 if background else None
+
+
+def _shape_of(value: Array) -> str:
+    return f"({'×'.join(str(size) for size in value.shape)})" if value.ndim else "(one)"
+
+
+def _is_end_to_end(rows: Array) -> bool:
+    """Whether these are corners, score and class; rows that are all 0 stand for nothing."""
+    scores, classes = rows[:, 4], rows[:, 5]
+    ordered = (rows[:, 2:4] >= rows[:, :2]).all(axis=1).mean() > 0.95
+    whole = (classes == np.rint(classes)).all() and (classes >= 0).all()
+    return bool(ordered and whole and (scores >= 0).all() and (scores <= 1.0001).all())
 
 
 def _role_of(name: str) -> str | None:

@@ -1,28 +1,19 @@
 """The outputs of a detector as boxes, scores and classes, whatever it calls and orders them.
 
-There is a reader for each way in which detectors answer:
-
-    Listed      boxes, scores, classes and mostly a count: a detector with non-maximum suppression
-                in its graph, as TFLite_Detection_PostProcess is, in any order of outputs
-    Anchored    offsets to anchors and scores of classes: an SSD without its last step
-    Pointed     offsets in pixels to points of a grid: MediaPipe's faces, palms and poses
-    Scored      boxes and scores of classes, or of the best one, before non-maximum suppression
-    Yolo        all in one tensor, before non-maximum suppression: YOLO v3 to v9, v11, v12
-    EndToEnd    all in one tensor, after it: YOLO v10 and newer
-
-`read_outputs` in `detection_layout` chooses one and says why.
+There is a reader for each way in which detectors output these; `read_outputs` in
+`detection_layout` chooses one and says why.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns
-from mlopsdeploy.tasks.ssd import Found, Ssd, non_max_suppression, sigmoid
+from mlopsdeploy.tasks.scores import sigmoid
+from mlopsdeploy.tasks.ssd import Found, Ssd, grid_centres, non_max_suppression
 
 CANDIDATES = 300
 """Boxes that go into non-maximum suppression at most: the surest."""
@@ -32,12 +23,11 @@ POINTED_IOU = 0.3
 LIMIT = 100
 
 
-class Reader(Protocol):
-    """Reads what a model gave for one picture."""
+Reader = Callable[[Columns, int, float], Found]
+"""From outputs, a row and the least score: the objects of that row's picture, in any order.
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """The objects, as `x1, y1, x2, y2` relative to the model's input; in any order."""
-        ...
+Boxes are `x1, y1, x2, y2`, relative to the model's input.
+"""
 
 
 @dataclass
@@ -76,8 +66,9 @@ def beyond_one(boxes: Array) -> bool:
 
 @dataclass
 class Listed:
-    """Boxes that are done. Entries past the count are left over from other pictures.
+    """Boxes, scores, classes and mostly a count, after non-maximum suppression in the graph.
 
+    TFLite_Detection_PostProcess does it, for one. Entries past the count are of other pictures.
     Scores and classes are taken for each other where nothing but values can tell them apart and
     no picture has shown them yet; `settled` is false until one does.
     """
@@ -89,8 +80,8 @@ class Listed:
     coordinates: Coordinates
     settled: bool = True
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
+    def __call__(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader`."""
         boxes = tensors[self.boxes].reshape(len(tensors[self.boxes]), -1, 4)[row]
         count = len(boxes)
         if self.count is not None:
@@ -142,57 +133,21 @@ def _row(tensors: Columns, name: str, row: int) -> Array:
 
 @dataclass
 class Anchored:
-    """The raw outputs of an SSD; see `ssd`."""
+    """Offsets to anchors and scores of classes: an SSD without its last step; see `ssd`."""
 
     boxes: str
     scores: str
     ssd: Ssd
     logits: bool
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
+    def __call__(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader`."""
         scores = tensors[self.scores][row]
         if not self.logits:  # which `Ssd` takes
             scores = np.clip(scores, 1e-7, 1 - 1e-7)
             scores = np.log(scores / (1 - scores))
         found = self.ssd.detect(tensors[self.boxes][row], scores, threshold)
         return found._replace(boxes=found.boxes[:, [1, 0, 3, 2]])
-
-
-@dataclass(frozen=True)
-class GivenAnchors(Ssd):
-    """An SSD whose anchors are listed, not computed."""
-
-    given: Array = field(default_factory=lambda: np.empty((0, 4), np.float32))
-
-    @property
-    def anchors(self) -> Array:
-        """The anchor boxes, shape (anchors, 4): y and x of the centre, height, width."""
-        return self.given
-
-
-@dataclass
-class Pointed:
-    """Centre and size in pixels, from a point of a grid on; key points may follow (BlazeFace)."""
-
-    boxes: str
-    scores: str
-    points: Array
-    size: tuple[int, int]
-    logits: bool
-
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
-        scores = tensors[self.scores][row].reshape(len(self.points), -1)
-        best = scores.max(axis=1)
-        sure = surest(best, threshold, logits=self.logits)
-        height, width = self.size
-        unit = np.array([width, height], np.float32)
-        centres = tensors[self.boxes][row][sure, :2] / unit + self.points[sure]
-        halves = tensors[self.boxes][row][sure, 2:4] / unit / 2
-        boxes = np.concatenate([centres - halves, centres + halves], axis=1)
-        found = sigmoid(best[sure]) if self.logits else best[sure]
-        return suppressed(boxes, found, scores[sure].argmax(axis=1), POINTED_IOU)
 
 
 # Stride and boxes at each point: the grids of MediaPipe's detectors.
@@ -202,12 +157,9 @@ _GRIDS = (((8, 2), (16, 6)), ((16, 2), (32, 6)), ((8, 2), (16, 2), (32, 6)), ((4
 def grid_points(size: Sequence[int], count: int) -> tuple[Array, list[int]] | None:
     """The points (count, 2), x and y relative, and strides of the grids that have so many."""
     for grids in _GRIDS:
-        layers = []
-        for stride, boxes in grids:
-            rows, columns = (-(-extent // stride) for extent in size)
-            y, x = np.mgrid[:rows, :columns]
-            centres = np.stack([(x + 0.5) / columns, (y + 0.5) / rows], axis=-1).reshape(-1, 2)
-            layers.append(np.repeat(centres, boxes, axis=0))
+        layers = [
+            np.repeat(grid_centres(size, stride)[:, ::-1], boxes, axis=0) for stride, boxes in grids
+        ]
         points = np.concatenate(layers).astype(np.float32)
         if len(points) == count:
             return points, [stride for stride, _ in grids]
@@ -216,7 +168,11 @@ def grid_points(size: Sequence[int], count: int) -> tuple[Array, list[int]] | No
 
 @dataclass
 class Scored:
-    """Boxes, and scores of all classes (n, classes) or of the best one (n,)."""
+    """Boxes, and scores of all classes (n, classes) or of the best one (n,); not suppressed yet.
+
+    With `points` (n, 2), x and y relative, boxes are offsets from these, and key points may follow
+    them: MediaPipe's faces, palms and poses.
+    """
 
     boxes: str
     scores: str
@@ -224,13 +180,16 @@ class Scored:
     coordinates: Coordinates
     logits: bool
     background: int | None = None
+    points: Array | None = None
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
-        boxes, scores = tensors[self.boxes][row].reshape(-1, 4), tensors[self.scores][row]
+    def __call__(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader`."""
+        boxes = tensors[self.boxes][row]
+        boxes = boxes.reshape(-1, boxes.shape[-1])[:, :4]
+        scores = tensors[self.scores][row].reshape(len(boxes), -1)
         if self.background is not None:
             scores = np.delete(scores, self.background, axis=1)
-        best = scores.reshape(-1) if self.classes is not None else scores.max(axis=1)
+        best = scores.max(axis=1)
         sure = surest(best, threshold, logits=self.logits)
         found = sigmoid(best[sure]) if self.logits else best[sure]
         chosen = (
@@ -238,12 +197,17 @@ class Scored:
             if self.classes is not None
             else scores[sure].argmax(axis=1)
         )
-        return suppressed(self.coordinates.corners(boxes[sure]), found, chosen)
+        corners = self.coordinates.corners(boxes[sure])
+        if self.points is None:
+            return suppressed(corners, found, chosen)
+        return suppressed(corners + np.tile(self.points[sure], 2), found, chosen, POINTED_IOU)
 
 
 @dataclass
 class Yolo:
     """One tensor of x, y, width, height of the centre, mostly an objectness, and class scores.
+
+    Not suppressed yet: YOLO v3 to v9, v11, v12.
 
     Attributes:
         tensor: its name; (n, columns) for each row, or (columns, n) if `transposed`.
@@ -259,41 +223,38 @@ class Yolo:
     classes: int
     logits: bool = False
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
+    def __call__(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader`."""
         # Columns as rows: a view of the one kind, and of the other too.
         columns = tensors[self.tensor][row]
         if not self.transposed:
             columns = columns.T
         start = 5 if self.objectness else 4
+        scores = columns[start : start + self.classes]
+        # No score is above its objectness, so most boxes need no look at their classes.
+        best = columns[4] if self.objectness else scores.max(axis=0)
+        sure = surest(best, threshold, logits=self.logits)
+        scores, best = scores[:, sure], best[sure]
+        if self.logits:
+            best = sigmoid(best)
         if self.objectness:
-            # No score is above its objectness, so most boxes need no look at their classes.
-            sure = surest(columns[4], threshold, logits=self.logits)
-            scores = columns[start : start + self.classes, sure]
-            scores = (sigmoid(scores) if self.logits else scores) * (
-                sigmoid(columns[4, sure]) if self.logits else columns[4, sure]
-            )
+            scores = (sigmoid(scores) if self.logits else scores) * best
             best = scores.max(axis=0)
-            kept = surest(best, threshold)
+            kept = best >= threshold
             sure, scores, best = sure[kept], scores[:, kept], best[kept]
-        else:
-            best = columns[start : start + self.classes].max(axis=0)
-            sure = surest(best, threshold, logits=self.logits)
-            scores = columns[start : start + self.classes, sure]
-            best = sigmoid(best[sure]) if self.logits else best[sure]
         boxes = self.coordinates.corners(columns[:4, sure].T)
         return suppressed(boxes, best, scores.argmax(axis=0))
 
 
 @dataclass
 class EndToEnd:
-    """One tensor of x1, y1, x2, y2, score, class: (n, 6) for each row."""
+    """One tensor of x1, y1, x2, y2, score, class: (n, 6) for each row; YOLO v10 and newer."""
 
     tensor: str
     coordinates: Coordinates
 
-    def read(self, tensors: Columns, row: int, threshold: float) -> Found:
-        """See `Reader.read`."""
+    def __call__(self, tensors: Columns, row: int, threshold: float) -> Found:
+        """See `Reader`."""
         rows = tensors[self.tensor][row]
         rows = rows[rows[:, 4] >= threshold]
         boxes = self.coordinates.corners(rows[:, :4])

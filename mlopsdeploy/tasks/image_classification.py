@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
@@ -14,32 +13,21 @@ from mlopsdeploy.columns import (
     Fact,
     Field,
     ModelFiles,
+    Quantization,
     Runtime,
-    Task,
     TaskOptions,
     rows_of,
 )
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.picture_input import (
-    example_picture,
-    labels_found,
-    read_input,
-    starts_with_background,
-)
-from mlopsdeploy.tasks.pictures import PICTURE, Pictures
+from mlopsdeploy.tasks.pictures import PICTURE, labels_found, probe, starts_with_background
+from mlopsdeploy.tasks.scores import DenseTask, choose, sigmoid, softmax
 
 
-class ImageClassification(Task):
-    """BGR pictures before, labels after.
+class ImageClassification(DenseTask):
+    """BGR pictures before, labels after; `facts` says how the model was understood, and why.
 
-    Args:
-        pictures: how pictures become the model's input.
-        tensor: the output to read.
-        labels: a name for each class, the two of a single sigmoid included.
-        activation: what turns the output into probabilities: "none", "sigmoid" or "softmax".
-        threshold: two classes: the second is given from this probability on (0.5 when None);
-            more: a label is given from this probability on, else none (an empty string).
-        facts: what was understood about the model, and why.
+    Of two classes the second is given from the threshold on (0.5 when None); of more, a label is
+    given from the threshold on, else none (an empty string).
     """
 
     data: DataKind = "image"
@@ -47,77 +35,40 @@ class ImageClassification(Task):
     inputs = (PICTURE,)
     batch_cost = 8
 
-    def __init__(
-        self,
-        pictures: Pictures,
-        tensor: str,
-        *,
-        labels: Sequence[str],
-        activation: str = "none",
-        threshold: float | None = None,
-        facts: Sequence[Fact] = (),
-    ) -> None:
-        self.labels = tuple(labels)
-        self.threshold = threshold
-        self.facts = tuple(facts)
+    def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
+        self._pictures, values, facts = probe(files, runtime)
+        self._tensor, scores, output = _output(files, values)
+        self._activation, why = _activation(files, scores, runtime.quantization.get(self._tensor))
+        self.labels, named = _labels(files, max(scores.shape[1], 2))
+        self.facts = (*facts, output, Fact("scores are", _MEANING[self._activation], why), *named)
+        self.threshold = files.threshold if options.threshold is None else options.threshold
         self.outputs = (
             Field("label", "str"),
             Field("score", "float32"),
             Field("scores", "float32", (len(self.labels),)),
         )
-        self._pictures = pictures
-        self._tensor = tensor
-        self._activation = activation
         self._names = np.array([*self.labels, ""], dtype=object)
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
         """From what the files say, and from what the model answers to one made-up picture."""
-        takes, facts = read_input(files, runtime)
-        pictures = Pictures(takes)
-        values = runtime.run(pictures.encode(example_picture()))
-        tensor, scores, found = _output(files, values)
-        facts += found
-        activation, why = _activation(files, scores, runtime.quantization, tensor)
-        facts.append(Fact("scores are", _MEANING[activation], why))
-        labels, named = _labels(files, max(scores.shape[1], 2))
-        facts += named
-        threshold = files.threshold if options.threshold is None else options.threshold
-        return cls(
-            pictures,
-            tensor,
-            labels=labels,
-            activation=activation,
-            threshold=threshold,
-            facts=facts,
-        )
+        return cls(files, runtime, options)
 
     def encode(self, columns: Columns) -> Columns:
         """The model's input tensor."""
         return self._pictures.encode(columns["image"])
 
-    def cost(self, encoded: Columns) -> Array:
-        """The same for every picture."""
-        return np.ones(rows_of(encoded), np.int64)
-
-    def collate(self, encoded: Columns) -> Columns:
-        """Rows are dense already."""
-        return encoded
-
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Label, its probability, and those of all classes, shape (rows, classes)."""
         rows = rows_of(encoded)
         scores = tensors[self._tensor].reshape(rows, -1).astype(np.float32, copy=False)
-        scores = _activate(scores, self._activation)
+        if self._activation != "none":
+            scores = (sigmoid if self._activation == "sigmoid" else softmax)(scores)
         if scores.shape[1] == 1:
             scores = np.hstack([1 - scores, scores])
-        top = scores.argmax(axis=1)
-        if scores.shape[1] == 2:
-            top = (scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)).astype(int)
-        score = scores[np.arange(rows), top]
-        if scores.shape[1] > 2 and self.threshold is not None:
-            top = np.where(score >= self.threshold, top, scores.shape[1])
-        return {"label": self._names[top], "score": score, "scores": scores}
+        threshold = 0.5 if self.threshold is None and scores.shape[1] == 2 else self.threshold
+        label, score = choose(scores, self._names, threshold)
+        return {"label": label, "score": score, "scores": scores}
 
 
 _MEANING = {
@@ -127,16 +78,7 @@ _MEANING = {
 }
 
 
-def _activate(scores: Array, activation: str) -> Array:
-    if activation == "sigmoid":
-        return np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
-    if activation == "softmax":
-        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-        return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
-    return scores
-
-
-def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Fact]]:
+def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, Fact]:
     """The output that holds a number for each class: its name and values as (1, classes)."""
     named = files.yaml.output
     if named is not None and named not in values:
@@ -152,15 +94,12 @@ def _output(files: ModelFiles, values: Columns) -> tuple[str, Array, list[Fact]]
     name = named if named is not None else max(flat, key=lambda name: flat[name].size)
     scores = values[name].reshape(1, -1)
     why = "the YAML" if named else "the only output" if len(values) == 1 else "the most classes"
-    return name, scores, [Fact("scores", f"{name} ({scores.shape[1]})", why)]
+    return name, scores, Fact("scores", f"{name} ({scores.shape[1]})", why)
 
 
-def _activation(
-    files: ModelFiles, scores: Array, quantization: Any, tensor: str
-) -> tuple[str, str]:
+def _activation(files: ModelFiles, scores: Array, steps: Quantization | None) -> tuple[str, str]:
     if files.yaml.activation is not None:
         return files.yaml.activation, "the YAML"
-    steps = quantization.get(tensor)
     if steps is not None:
         lowest = (np.iinfo(steps.dtype).min - steps.zero_point) * steps.scale
         if abs(lowest) < 1e-6 and abs(steps.scale * 256 - 1) < 0.01:
@@ -194,9 +133,9 @@ def _labels(files: ModelFiles, classes: int) -> tuple[tuple[str, ...], list[Fact
             f"{files.name}: gives {classes} classes, but {files.labels_from} names {len(labels)}; "
             "name as many, or say which label is the first class's with 'label_offset:'"
         )
-    numbers = range(offset, offset + classes)
+    named = {number: labels[number] for number in range(len(labels))}
     names = tuple(
-        labels[number] if 0 <= number < len(labels) else "background" if number < 0 else str(number)
-        for number in numbers
+        named.get(number, "background" if number < 0 else str(number))
+        for number in range(offset, offset + classes)
     )
     return names, [*facts, Fact("label of class 0", repr(names[0]), why)]

@@ -1,22 +1,25 @@
 """BGR pictures of any size as the tensor that a model takes, and boxes back to the pictures.
 
-For every frame of a camera: so in as few passes over the pixels as there can be, and straight
-into the tensor where a quantised model takes pixels as they are. What a model takes is found out
-in `picture_input`.
+For every frame of a camera: so in as few passes over the pixels as there can be, and straight into
+the tensor where a quantised model takes pixels as they are.
+
+What size, colours and numbers a model takes is read first in the YAML beside it (see `InputKeys`),
+then in its own file, its quantisation and the beginning of its graph; what is left is guessed, and
+the facts call it a guess.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field
-from mlopsdeploy.errors import RowError
+from mlopsdeploy.columns import Array, Columns, Fact, Field, ModelFiles, Quantization, Runtime
+from mlopsdeploy.errors import ModelError, RowError
 
 PICTURE = Field("image", "uint8", (-1, -1, 3))
 SIZES = "picture_size"
@@ -24,6 +27,14 @@ SIZES = "picture_size"
 
 CHANNELS = {"rgb": 3, "bgr": 3, "gray": 1}
 _GREY = 114  # what letterboxes are filled with, since Ultralytics did
+
+Normalization = tuple[tuple[float, ...], tuple[float, ...], str]
+"""Mean, standard deviation, and how they are known; in steps of 0 to 255."""
+
+# Of ImageNet, as PyTorch's models want it, in steps of 0 to 255.
+_IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+_BACKGROUND = {"", "???", "background", "__background__", "_background_", "bg", "dummy", "none"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +49,7 @@ class PictureInput:
         std: what it is divided by then.
         letterbox: keep a picture's proportions and fill up with grey.
         channels_first: (channels, height, width) in place of (height, width, channels).
-        dtype: what the tensor really holds: its own dtype, or the integers of a quantised one.
-        scale: what a step of a quantised tensor stands for; 0 where it is not quantised.
-        zero_point: its integer for 0.
+        quantization: of a tensor that holds integers which stand for real numbers.
     """
 
     tensor: Field
@@ -50,9 +59,12 @@ class PictureInput:
     std: tuple[float, ...] = (1.0,)
     letterbox: bool = False
     channels_first: bool = False
-    dtype: str = "float32"
-    scale: float = 0.0
-    zero_point: int = 0
+    quantization: Quantization | None = None
+
+    @property
+    def dtype(self) -> str:
+        """What the tensor really holds: its own dtype, or the integers of a quantised one."""
+        return self.quantization.dtype if self.quantization else self.tensor.dtype
 
 
 class Pictures:
@@ -96,12 +108,11 @@ class Pictures:
         """
         takes, channels = self.takes, self._channels
         height, width = takes.size
-        whole = self._table is None and np.dtype(takes.dtype).kind != "f"
         shape = (height, width, channels)
-        kind = takes.dtype
+        whole = self._table is None and np.dtype(takes.dtype).kind != "f"
         ready = whole and not takes.channels_first  # pixels go straight to where they are read
         order = (channels, height, width) if takes.channels_first else shape
-        tensor = np.empty((len(images), *order), np.uint8 if whole else kind)
+        tensor = np.empty((len(images), *order), np.uint8 if whole else takes.dtype)
         sizes = np.empty((len(images), 2), np.int64)
         for row, image in enumerate(images):
             if getattr(image, "dtype", None) != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
@@ -117,7 +128,7 @@ class Pictures:
                 self._convert(pixels, tensor[row])
         if self._flip:
             np.bitwise_xor(tensor, 128, out=tensor)
-        return {takes.tensor.name: tensor.view(kind) if whole else tensor, SIZES: sizes}
+        return {takes.tensor.name: tensor.view(takes.dtype) if whole else tensor, SIZES: sizes}
 
     def to_picture(self, boxes: Array, size: Array) -> Array:
         """Boxes relative to the tensor as boxes relative to the picture, within it.
@@ -212,8 +223,8 @@ def _table(takes: PictureInput, channels: int) -> Array:
         for values in (takes.mean, takes.std)
     )
     steps = (np.arange(256)[:, None] - mean) / std
-    if takes.scale:
-        steps = steps / takes.scale + takes.zero_point
+    if takes.quantization:
+        steps = steps / takes.quantization.scale + takes.quantization.zero_point
     table: Array = np.clip(np.rint(steps), limits.min, limits.max).astype(takes.dtype)
     if (table == table[:, :1]).all():
         return np.ascontiguousarray(table[:, 0])
@@ -227,3 +238,183 @@ def _is_shift(table: Array, dtype: str) -> bool:
     """
     pixels = np.arange(256) - (128 if dtype == "int8" else 0)
     return bool((np.abs(table.reshape(256, -1) - pixels[:, None]) <= 1).all())
+
+
+# ---------------------------------------------------------------- what a model takes
+
+
+def probe(
+    files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
+) -> tuple[Pictures, Columns, list[Fact]]:
+    """What a model takes, its outputs for one made-up picture, and the facts; see `read_input`."""
+    takes, facts = read_input(files, runtime, letterbox=letterbox, from_zero=from_zero)
+    pictures = Pictures(takes)
+    # Soft blots of colour, the same every time: (1, 480, 640, 3), BGR.
+    spots = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
+    picture = cv2.resize(spots, (640, 480), interpolation=cv2.INTER_CUBIC)
+    return pictures, runtime.run(pictures.encode(picture[None])), facts
+
+
+def read_input(
+    files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
+) -> tuple[PictureInput, list[Fact]]:
+    """What a model takes, and how that is known.
+
+    Args:
+        files: what its files say.
+        runtime: its tensors.
+        letterbox: whether models of its kind keep proportions, unless it says otherwise.
+        from_zero: whether models of its kind want pixels from 0 to 1, rather than -1 to 1, where
+            it is not known.
+
+    Raises:
+        ModelError: it takes no picture, or one of unknown size.
+    """
+    tensor = _picture_tensor(files, runtime)
+    quantization = runtime.quantization.get(tensor.name)
+    dtype = quantization.dtype if quantization else tensor.dtype
+    shape = "×".join("?" if size < 0 else str(size) for size in tensor.shape)
+    steps = f", a step is {quantization.scale:.6g}" if quantization else ""
+    first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
+    size, size_why = _size(files, tensor.shape[1:] if first else tensor.shape[:2])
+    layout = ", channels first" if first else ""
+    color, color_why = _color(files, tensor.shape[0 if first else 2])
+    resize = files.yaml.input.resize if files.yaml.input else None
+    letterbox = resize == "letterbox" if resize else letterbox
+    mean, std, why = _normalization(files, quantization, dtype, CHANNELS[color], from_zero)
+    takes = PictureInput(tensor, size, color, mean, std, letterbox, first, quantization)
+    return takes, [
+        Fact("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file"),
+        Fact("size", f"{size[0]} high, {size[1]} wide{layout}", size_why),
+        Fact("colour", color.upper() if color != "gray" else "grey", color_why),
+        Fact(
+            "resizing",
+            "letterbox" if letterbox else "stretch",
+            "the YAML" if resize else "the custom of such models",
+        ),
+        Fact("normalisation", _formula(mean, std), why),
+        Fact("pixels become", Pictures(takes).path, "the cheapest way that is right to a step"),
+    ]
+
+
+def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
+    pictures = [field for field in runtime.inputs if len(field.shape) == 3]
+    if len(runtime.inputs) != 1 or not pictures:
+        shapes = ", ".join(f"{field.name} {field.shape}" for field in runtime.inputs)
+        raise ModelError(f"{files.name}: takes {shapes}, and not one picture")
+    tensor = pictures[0]
+    if not {tensor.shape[0], tensor.shape[2]} & {1, 3, -1}:
+        raise ModelError(
+            f"{files.name}: its input {tensor.shape} is no picture of one or three channels"
+        )
+    return tensor
+
+
+def _written(files: ModelFiles, *keys: str) -> Iterator[tuple[list[Any], str]]:
+    """The values of these keys, and where they are from: wherever one of them has any."""
+    yaml = dict(files.yaml.input or {})
+    for source, why in ((yaml, "the YAML"), (files.metadata, "the file's metadata")):
+        values = [source.get(key) for key in keys]
+        if any(values):
+            yield values, why
+
+
+def _size(files: ModelFiles, shape: Sequence[int]) -> tuple[tuple[int, int], str]:
+    if min(shape) > 0:
+        return (shape[0], shape[1]), "the shape of the tensor"
+    for (size,), why in _written(files, "size"):
+        return (int(size[0]), int(size[1])), why
+    raise ModelError(
+        f"{files.name}: takes pictures of any size; say which in a YAML beside the file, as "
+        "'input: {size: [320, 320]}' (height, width)"
+    )
+
+
+def _color(files: ModelFiles, channels: int) -> tuple[str, str]:
+    for (color,), why in _written(files, "color"):
+        if channels in (-1, CHANNELS[color]):
+            return color, why
+    if channels == 1:
+        return "gray", "the tensor has one channel"
+    return "rgb", "the custom of TensorFlow (a guess)"
+
+
+def _normalization(
+    files: ModelFiles, quantization: Quantization | None, dtype: str, channels: int, from_zero: bool
+) -> Normalization:
+    for (means, stds), why in _written(files, "mean", "std"):
+        mean, std = tuple(means or (0.0,)), tuple(stds or (1.0,))
+        if not {len(mean), len(std)} <= {1, channels} or 0 in std:
+            raise ModelError(
+                f"{files.name}: mean {list(mean)} and std {list(std)} of {why} are not one "
+                f"number, or {channels} for its channels, with no std of 0"
+            )
+        return mean, std, why
+    if quantization:
+        limits = np.iinfo(quantization.dtype)
+        low, high = (
+            (edge - quantization.zero_point) * quantization.scale
+            for edge in (limits.min, limits.max)
+        )
+        return _of_range(low, high, f"the tensor's quantisation holds {low:.3g} to {high:.3g}")
+    if np.dtype(dtype).kind in "iu":
+        return (0.0,), (1.0,), f"a tensor of {dtype} that is not quantised takes pixels"
+    begin = files.metadata.get("starts_with") or {}
+    if begin.get("operator") == "QUANTIZE":
+        low, high = begin["low"], begin["high"]
+        return _of_range(low, high, f"the graph first quantises it to {low:.3g} to {high:.3g}")
+    if begin and (known := _of_arithmetic(begin["operator"], begin["by"])):
+        return known
+    if from_zero:
+        return (0.0,), (255.0,), "the custom of such models (a guess)"
+    return (127.5,), (127.5,), "the custom of float models in TensorFlow (a guess)"
+
+
+def _of_range(low: float, high: float, why: str) -> Normalization:
+    """What maps 0 to 255 to the range that a tensor was made to hold."""
+    near = 0.03 * (high - low)
+    for edges, mean, std in (
+        ((0.0, 1.0), (0.0,), (255.0,)),
+        ((-1.0, 1.0), (127.5,), (127.5,)),
+        ((0.0, 255.0), (0.0,), (1.0,)),
+        ((-128.0, 127.0), (128.0,), (1.0,)),
+        ((-2.118, 2.64), *_IMAGENET),
+    ):
+        if abs(low - edges[0]) <= near and abs(high - edges[1]) <= near:
+            return mean, std, why
+    std_of_range = 255 / max(high - low, 1e-9)
+    return (-low * std_of_range,), (std_of_range,), f"{why}: pixels are spread over that"
+
+
+def _of_arithmetic(operator: str, by: float) -> Normalization | None:
+    """What the input of `x * by` and the like must have been."""
+    factor = {"MUL": by, "DIV": 1 / by if by else 0.0}.get(operator)
+    why = f"the graph itself begins with {operator} by {by:.4g}"
+    if factor is not None:
+        return ((0.0,), (1.0,), why) if 0.002 <= factor <= 0.02 else None
+    if abs(by) > 50:
+        return (0.0,), (1.0,), why
+    return ((0.0,), (255.0,), why) if 0.3 <= abs(by) <= 0.7 else None
+
+
+def _formula(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    for known, name in (((0, 1), "0 to 255"), ((0, 255), "0 to 1"), ((127.5, 127.5), "-1 to 1")):
+        if {*mean} == {known[0]} and {*std} == {known[1]}:
+            return name
+    names = [" ".join(f"{number:.5g}" for number in part) for part in (mean, std)]
+    return "(pixel - {}) / {}".format(*(f"[{name}]" if " " in name else name for name in names))
+
+
+def starts_with_background(labels: tuple[str, ...]) -> bool:
+    """Whether the first label stands for no object."""
+    return bool(labels) and labels[0].strip().lower() in _BACKGROUND
+
+
+def labels_found(files: ModelFiles, classes: int | None) -> list[Fact]:
+    """Which labels there are and where they stand."""
+    if not files.labels:
+        numbered = "classes by number" if classes is None else f"{classes} classes by number"
+        many = "one class, 0" if classes == 1 else numbered
+        return [Fact("labels", many, "no label file beside the model, none within")]
+    first = ", ".join(files.labels[:4]) + (", …" if len(files.labels) > 4 else "")
+    return [Fact("labels", f"{len(files.labels)}: {first}", files.labels_from)]

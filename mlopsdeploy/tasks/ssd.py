@@ -1,13 +1,12 @@
 """Boxes from the raw outputs of an SSD detector (Liu et al. 2016, https://arxiv.org/abs/1512.02325).
 
 A single-shot detector answers, for each of a fixed set of anchor boxes, with an offset of that box
-and a score per class. What stands between those and a list of objects is here, in NumPy alone:
+and a score per class. What stands between those and a list of objects is here:
 
     ssd = Ssd(**boxes)                    # `boxes:` of model.yaml
     found = ssd.detect(box_encodings[0], class_predictions[0], threshold=0.5)
 
-The keys of `boxes:` in a `model.yaml` are the attributes of `Ssd`. Boxes are `ymin, xmin, ymax,
-xmax`, relative to the picture, as in TensorFlow's detection models.
+Boxes are `ymin, xmin, ymax, xmax`, relative to the picture, as in TensorFlow's detection models.
 """
 
 from __future__ import annotations
@@ -15,10 +14,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
+
+from mlopsdeploy.tasks.scores import sigmoid
 
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
@@ -41,19 +43,8 @@ class Found(NamedTuple):
 class Ssd:
     """How one model lays out its anchors and writes its boxes.
 
-    Attributes:
-        size: height and width of the model's input, in pixels.
-        strides: pixels from one anchor to the next, for each feature map.
-        min_scale: side of the anchors of the finest map, as a part of the picture.
-        max_scale: the same of the coarsest map; the maps between are spaced evenly.
-        aspect_ratios: width / height of the anchors at every place of a map.
-        reduced_lowest: the finest map has three anchors at each place, of a tenth of the picture
-            and of the aspect ratios 1, 2 and 1/2, in place of all the others.
-        coder: divisors of the encoded y, x, height and width.
-        background: column of `class_predictions` that stands for no object; None where all
-            columns are objects.
-        iou: boxes of one class that overlap by more than this are one object.
-        limit: objects in a picture at most.
+    The attributes are the keys of `boxes:` in a `model.yaml`, see `BoxKeys`; and, where the anchors
+    are listed and not computed, `given`, as `anchors` has them.
     """
 
     size: Sequence[int]
@@ -66,12 +57,14 @@ class Ssd:
     background: int | None = 0
     iou: float = 0.5
     limit: int = 100
+    given: Floats | None = None
 
     @cached_property
     def anchors(self) -> Floats:
         """The anchor boxes, shape (anchors, 4): y and x of the centre, height, width."""
-        maps = len(self.strides)
-        scales = [*np.linspace(self.min_scale, self.max_scale, maps), 1.0]
+        if self.given is not None:
+            return self.given
+        scales = [*np.linspace(self.min_scale, self.max_scale, len(self.strides)), 1.0]
         layers = []
         for i, stride in enumerate(self.strides):
             if i == 0 and self.reduced_lowest:
@@ -141,79 +134,36 @@ def decode_boxes(encodings: Floats, anchors: Floats, coder: Sequence[float]) -> 
 
 
 def non_max_suppression(
-    boxes: Floats,
-    scores: Floats,
-    classes: Indices | None = None,
-    iou: float = 0.5,
-    limit: int = 100,
+    boxes: Floats, scores: Floats, classes: Indices, iou: float = 0.5, limit: int = 100
 ) -> Indices:
-    """Of boxes that overlap, the surest.
-
-    The greedy rule, a box falls if it overlaps one that stands and is surer, written as a fixed
-    point over the whole matrix of overlaps (Cluster-NMS: Zheng et al. 2020,
-    https://arxiv.org/abs/2005.03572): the result is the same, and the loop runs as often as the
-    longest chain of boxes that suppress each other, not once for each box.
+    """Of boxes of one class that overlap, the surest: OpenCV's greedy rule.
 
     Args:
-        boxes: shape (boxes, 4): two opposite corners, in any unit.
-        scores: shape (boxes,).
-        classes: shape (boxes,); boxes of different classes leave each other alone. Without it all
-            are of one class.
+        boxes: shape (boxes, 4): two opposite corners, the smaller first.
+        scores: shape (boxes,), not below 0.
+        classes: shape (boxes,); boxes of different classes leave each other alone.
         iou: the overlap, intersection over union, above which two boxes are one object.
         limit: boxes to keep at most.
 
     Returns:
         Indices of the kept boxes, the surest first; of equal scores, the first.
     """
-    order = np.argsort(-scores, kind="stable")
-    overlap = box_iou(boxes[order], boxes[order]) > iou
-    if classes is not None:
-        overlap &= classes[order, None] == classes[order]
-    suppresses = np.triu(overlap, k=1)
-    stands = np.ones(len(order), bool)
-    while True:
-        still = np.logical_not(suppresses[stands].any(axis=0))
-        if np.array_equal(still, stands):
-            return order[stands][:limit]
-        stands = still
+    sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
+    rectangles = np.concatenate([boxes[:, :2], sides], axis=1)
+    suppress: Any = cv2.dnn.NMSBoxesBatched  # takes arrays, though its stub asks for lists
+    kept = suppress(rectangles, scores, classes.astype(np.int32), -1.0, iou)
+    return np.array(kept, np.intp)[:limit]
 
 
-def box_iou(first: Floats, second: Floats) -> Floats:
-    """Intersection over union of each box with each.
-
-    Args:
-        first: shape (boxes, 4): two opposite corners, the smaller first.
-        second: shape (others, 4).
-
-    Returns:
-        Shape (boxes, others); 0 for boxes without an area.
-    """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1] - shared
-    iou: Floats = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou
-
-
-def sigmoid(logits: Floats) -> Floats:
-    """1 / (1 + exp(-x)), written so that it can't overflow."""
-    scores: Floats = 0.5 * (1 + np.tanh(0.5 * logits))
-    return scores
+def grid_centres(size: Sequence[int], stride: int) -> Floats:
+    """The y and x, relative, of the centres of a grid's places, row by row: shape (places, 2)."""
+    rows, columns = (-(-extent // stride) for extent in size)
+    y, x = np.mgrid[:rows, :columns] + 0.5
+    return np.stack([y / rows, x / columns], axis=-1).reshape(-1, 2)
 
 
 def _grid(size: Sequence[int], stride: int, ratios: Floats, sides: Floats) -> Floats:
     """Anchors of one feature map: row by row, all shapes at one place together."""
-    rows, columns = (-(-extent // stride) for extent in size)
-    y, x = np.meshgrid(
-        (np.arange(rows) + 0.5) / rows, (np.arange(columns) + 0.5) / columns, indexing="ij"
-    )
-    centres = np.stack([y, x], axis=-1).reshape(-1, 1, 2)
     shapes = np.stack([sides / np.sqrt(ratios), sides * np.sqrt(ratios)], axis=-1)
-    places, count = len(centres), len(shapes)
-    grid = np.concatenate(
-        [np.broadcast_to(centres, (places, count, 2)), np.broadcast_to(shapes, (places, count, 2))],
-        axis=-1,
-    )
-    return grid.reshape(-1, 4).astype(np.float32)
+    parts = np.broadcast_arrays(grid_centres(size, stride)[:, None], shapes)
+    return np.concatenate(parts, axis=-1).reshape(-1, 4).astype(np.float32)

@@ -20,22 +20,22 @@ from mlopsdeploy.columns import (
     Field,
     ModelFiles,
     Runtime,
-    Task,
     TaskOptions,
     objects,
     rows_of,
 )
 from mlopsdeploy.errors import ModelError, RowError
+from mlopsdeploy.tasks.scores import DenseTask, choose, sigmoid, softmax
 
 _ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
 
 
-class TabularClassification(Task):
+class TabularClassification(DenseTask):
     """Features by name before, labels after.
 
     Args:
         tensors: what the model's file takes: one tensor of all features, or one per feature.
-        gives: what it gives; tells how many classes there are, if nobody names them.
+        gives: its outputs, which show how many classes there are, if nobody names them.
         features: the columns in the order of the one tensor; by default what the file itself
             says under `feature_names` (a JSON list, or names between commas).
         metadata: what the file's author wrote into it, and what the runtime read in it: `classes`
@@ -84,14 +84,13 @@ class TabularClassification(Task):
         self.threshold = threshold
         names = tuple(features) or _named_features(metadata)
         self._one = len(self._tensors) == 1
-        if self._one and not names and self._tensors[0].shape in ((), (1,)):
-            names = (self._tensors[0].name,)
         if self._one:
-            self._check_features(names, self._tensors[0].shape)
             tensor = self._tensors[0]
-            width = len(names) or tensor.shape[0]
+            if not names and tensor.shape in ((), (1,)):
+                names = (tensor.name,)
+            self._check_features(names, tensor)
             if tensor.dtype != "str" and tensor.name not in names:
-                self.matrix = Field(tensor.name, tensor.dtype, (width,))
+                self.matrix = Field(tensor.name, tensor.dtype, (len(names) or tensor.shape[0],))
             self.inputs = tuple(Field(feature, tensor.dtype) for feature in names)
             if self.matrix and not names:
                 self.inputs = (self.matrix,)
@@ -171,14 +170,14 @@ class TabularClassification(Task):
             field for field in gives if output in (None, field.name) or field.name not in floats
         ]
 
-    def _check_features(self, names: Sequence[str], shape: tuple[int, ...]) -> None:
-        if len(shape) > 1:
+    def _check_features(self, names: Sequence[str], tensor: Field) -> None:
+        if len(tensor.shape) > 1:
             raise ModelError(
-                f"{self._name}: its input has a shape of {shape} per row; tabular models take a "
-                "row of numbers"
+                f"{self._name}: its input has a shape of {tensor.shape} per row; tabular models "
+                "take a row of numbers"
             )
-        width = shape[0] if shape else 1
-        if not names and (width < 0 or self._tensors[0].dtype == "str"):
+        width = tensor.shape[0] if tensor.shape else 1
+        if not names and (width < 0 or tensor.dtype == "str"):
             raise ModelError(
                 f"{self._name}: takes features but does not name them; list the columns in the "
                 "model's order with --features a,b,c or 'features:' in a YAML beside the file"
@@ -206,14 +205,6 @@ class TabularClassification(Task):
             for tensor, field in zip(self._tensors, self.inputs, strict=True)
         }
 
-    def cost(self, encoded: Columns) -> Array:
-        """The same for every row."""
-        return np.ones(rows_of(encoded), np.int64)
-
-    def collate(self, encoded: Columns) -> Columns:
-        """Rows are dense already."""
-        return encoded
-
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Label, its probability, and the probabilities of all classes, shape (rows, classes).
 
@@ -226,17 +217,9 @@ class TabularClassification(Task):
         if self._gives:
             tensors = {name: tensors[name] for name in self._gives}
         scores = self._probabilities(tensors, rows_of(encoded))
-        names = self._class_names(scores.shape[1])
-        if scores.shape[1] == 2:
-            second = scores[:, 1] >= (0.5 if self.threshold is None else self.threshold)
-            score = np.where(second, scores[:, 1], scores[:, 0])
-            label = objects([names[place] for place in second.tolist()])
-        else:
-            top = scores.argmax(axis=1)
-            score = scores[np.arange(len(top)), top]
-            if self.threshold is not None:
-                top = np.where(score >= self.threshold, top, scores.shape[1])
-            label = np.array([*names, ""], dtype=object)[top]
+        names = np.array([*self._class_names(scores.shape[1]), ""], dtype=object)
+        threshold = 0.5 if self.threshold is None and scores.shape[1] == 2 else self.threshold
+        label, score = choose(scores, names, threshold)
         if not self._named and self.threshold is None:
             own = next((array for array in tensors.values() if array.dtype.kind in "iuOUS"), None)
             if own is not None:
@@ -244,11 +227,17 @@ class TabularClassification(Task):
         return {"label": label, "score": score, "scores": scores}
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
-        scores = self._raw_scores(tensors, rows)
+        """Of the last output of floats, float32 of shape (rows, classes)."""
+        found = [array for array in tensors.values() if array.dtype.kind == "f"]
+        if not found:
+            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
+        scores = found[-1].astype(np.float32, copy=False).reshape(rows, -1)
         if self._activation == "sigmoid":
-            scores = np.asarray(0.5 * (1 + np.tanh(0.5 * scores)))
-        if scores.shape[1] == 1:
-            return self._both(scores)
+            scores = sigmoid(scores)
+        if scores.shape[1] == 1:  # of the second class
+            self._check_probabilities(scores)
+            second = np.clip(scores, 0, 1)
+            return np.hstack([1 - second, second])
         if self._activation is None and len(known := scores[np.isfinite(scores).all(axis=1)]):
             # Once and for all: rows that are told apart batch by batch would mean two things.
             self._activation = "none" if _are_probabilities(known) else "softmax"
@@ -259,16 +248,7 @@ class TabularClassification(Task):
                 f"{self._name}: gives a label and scores that are no probabilities, as "
                 "scikit-learn's LinearSVC does; train it within CalibratedClassifierCV"
             )
-        exponents = np.exp(scores - scores.max(axis=1, keepdims=True))
-        softmax: Array = exponents / exponents.sum(axis=1, keepdims=True)
-        return softmax
-
-    def _raw_scores(self, tensors: Columns, rows: int) -> Array:
-        """The file's output of floats, float32 of shape (rows, classes)."""
-        found = [array for array in tensors.values() if array.dtype.kind == "f"]
-        if not found:
-            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
-        return found[-1].astype(np.float32, copy=False).reshape(rows, -1)
+        return softmax(scores)
 
     def _decode_one(self, output: Array) -> Columns:
         """The same for one row of one sigmoid: a request, where every microsecond counts."""
@@ -283,15 +263,6 @@ class TabularClassification(Task):
             "score": np.array([second if chosen else first]),
             "scores": np.array([[first, second]]),
         }
-
-    def _both(self, second: Array) -> Array:
-        """The probabilities of both classes from that of the second, shape (rows, 1)."""
-        self._check_probabilities(second)
-        second = np.clip(second, 0, 1)
-        scores = np.empty((len(second), 2), np.float32)
-        scores[:, 1:] = second
-        scores[:, :1] = 1 - second
-        return scores
 
     def _check_probabilities(self, second: Array) -> None:
         lowest, highest = -_ROUNDING, 1 + _ROUNDING
@@ -336,9 +307,9 @@ def _classes(metadata: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _named_features(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    said = metadata.get("feature_names", "")
+    written = metadata.get("feature_names", "")
     try:
-        names = json.loads(said) if said.lstrip().startswith("[") else said.split(",")
+        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
     except ValueError as error:
         raise ModelError(
             f"feature_names in the model's file is not a JSON list ({error})"

@@ -25,6 +25,7 @@ from mlopsdeploy.columns import (
     objects,
 )
 from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 
 LONG_TEXT = ("head", "head-tail", "chunks")
 
@@ -63,6 +64,7 @@ class TextClassification(Task):
 
     data: DataKind = "text"
     finds_objects = False
+    inputs = (Field("text", "str"),)
     batch_cost = 1024
 
     def __init__(
@@ -76,7 +78,6 @@ class TextClassification(Task):
         pad_id: int = 0,
         pad_side: str = "right",
         threshold: float | None = None,
-        text: str = "text",
     ) -> None:
         try:
             self._tokenizer = Tokenizer.from_file(str(tokenizer))
@@ -99,9 +100,7 @@ class TextClassification(Task):
         self.threshold = threshold
         self._pad_id = pad_id
         self._pad_left = pad_side == "left"
-        self._text = text
         self._label_names = np.array([*self.labels, ""], dtype=object)
-        self.inputs = (Field(text, "str"),)
         self.outputs = (
             Field("label", "str"),
             Field("score", "float32"),
@@ -136,9 +135,8 @@ class TextClassification(Task):
         tokens the whole text has and `lost_tokens` how many of them are in no window; neither
         counts special tokens.
         """
-        ids = []
-        lengths = []
-        for texts in _parts(columns[self._text].tolist()):
+        ids, lengths = [], []
+        for texts in _parts(columns["text"].tolist()):
             for encoding in self._tokenizer.encode_batch_fast(texts):
                 row = np.array(encoding.ids, np.int64)
                 lengths.append(len(row))
@@ -171,8 +169,7 @@ class TextClassification(Task):
     def cost(self, encoded: Columns) -> Array:
         """Tokens per text, each of its windows padded to the longest of them."""
         ids, windows = encoded["input_ids"], encoded["windows"]
-        lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
-        cost: Array = -(-lengths // windows) * windows
+        cost: Array = -(-_lengths(ids) // windows) * windows
         return cost
 
     def collate(self, encoded: Columns) -> Columns:
@@ -184,13 +181,12 @@ class TextClassification(Task):
         if windows.max(initial=1) > 1:
             pairs = zip(ids, windows.tolist(), strict=True)
             ids = [window for row, count in pairs for window in np.array_split(row, count)]
-        lengths = np.fromiter((len(row) for row in ids), dtype=np.int64, count=len(ids))
+        lengths = _lengths(ids)
         longest = int(lengths.max(initial=1))
         position = np.arange(longest)
         if self._pad_left:
-            mask = position >= longest - lengths[:, None]
-        else:
-            mask = position < lengths[:, None]
+            position = position[::-1]
+        mask = position < lengths[:, None]
         input_ids = np.full(mask.shape, self._pad_id, np.int64)
         if len(lengths):
             input_ids[mask] = np.concatenate(ids)
@@ -218,7 +214,7 @@ class TextClassification(Task):
                 f"the model answers with an array of shape {logits.shape} to {rows} "
                 f"rows, but has {len(self.labels)} labels; is it a text classifier?"
             )
-        scores = _sigmoid(logits) if self.multi_label or logits.shape[1] == 1 else _softmax(logits)
+        scores = sigmoid(logits) if self.multi_label or logits.shape[1] == 1 else softmax(logits)
         if rows > len(windows):
             first = np.cumsum(windows) - windows
             sums = np.add.reduceat(scores, first, axis=0, dtype=np.float64)
@@ -235,6 +231,7 @@ class TextClassification(Task):
         }
 
     def _margin(self, scores: Array) -> Array:
+        margin: Array
         threshold = 0.5 if self.threshold is None else self.threshold
         if self.multi_label or scores.shape[1] == 1:
             margin = np.abs(scores - threshold).min(axis=1)
@@ -245,21 +242,18 @@ class TextClassification(Task):
             margin = (top[:, -1] - top[:, -2]) / 2
             if self.threshold is not None:
                 margin = np.minimum(margin, np.abs(top[:, -1] - self.threshold))
-        return np.asarray(margin)
+        return margin
 
     def _choose(self, scores: Array) -> tuple[Array, Array]:
-        top = scores.argmax(axis=1)
-        if self.multi_label:
-            chosen = scores >= (0.5 if self.threshold is None else self.threshold)
-            names = self._label_names[:-1]
-            return objects(["|".join(names[row]) for row in chosen]), scores.max(axis=1)
-        score = scores[np.arange(len(top)), top]
-        if self.threshold is not None and len(self.labels) == 2:
-            top = (scores[:, 1] >= self.threshold).astype(top.dtype)
-            score = scores[np.arange(len(top)), top]
-        elif self.threshold is not None:
-            top = np.where(score >= self.threshold, top, len(self.labels))
-        return self._label_names[top], score
+        if not self.multi_label:
+            return choose(scores, self._label_names, self.threshold)
+        chosen = scores >= (0.5 if self.threshold is None else self.threshold)
+        names = self._label_names[:-1]
+        return objects(["|".join(names[row]) for row in chosen]), scores.max(axis=1)
+
+
+def _lengths(rows: Sequence[Array] | Array) -> Array:
+    return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
 
 
 def _parts(texts: list[str]) -> Iterator[list[str]]:
@@ -274,16 +268,3 @@ def _parts(texts: list[str]) -> Iterator[list[str]]:
         part.append(text)
     if part:
         yield part
-
-
-def _softmax(logits: Array) -> Array:
-    """Probabilities along the last axis, shifted by the maximum so that nothing overflows."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores: Array = shifted / shifted.sum(axis=1, keepdims=True)
-    return scores
-
-
-def _sigmoid(logits: Array) -> Array:
-    """1 / (1 + exp(-x)), written so that it can't overflow."""
-    scores: Array = 0.5 * (1 + np.tanh(0.5 * logits))
-    return scores

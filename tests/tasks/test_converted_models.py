@@ -44,8 +44,8 @@ def convert(rows, tmp_path_factory):
     return make
 
 
-def predict(path, rows):
-    model = load_model(str(path), features=FEATURES, threads=1)
+def predict(path, rows, **how):
+    model = load_model(str(path), features=FEATURES, threads=1, **how)
     return model.task.labels, model.predict(
         {name: rows[:, place] for place, name in enumerate(FEATURES)}
     )
@@ -93,8 +93,9 @@ def options(name, zipmap):
 @pytest.mark.parametrize("zipmap", [True, False])
 def test_words_as_classes(name, zipmap, rows, convert):
     model = models()[name]()
-    answers = np.where(rows[:, 0] > 0.3, "leaves", "stays")
-    labels, got = predict(convert(model, answers, zipmap=zipmap), rows)
+    labels, got = predict(
+        convert(model, np.where(rows[:, 0] > 0.3, "leaves", "stays"), zipmap=zipmap), rows
+    )
     assert labels == ("leaves", "stays")
     np.testing.assert_allclose(got["scores"], model.predict_proba(rows), atol=2e-6)
     assert set(got["label"]) == {"leaves", "stays"}
@@ -109,8 +110,7 @@ def test_numbers_that_do_not_begin_at_zero(rows, convert):
 
 def test_a_threshold_keeps_the_models_own_labels(rows, convert):
     path = convert(models()["logistic"](), np.where(rows[:, 0] > 0, "yes", "no"), zipmap=False)
-    model = load_model(str(path), features=FEATURES, threshold=0.9, threads=1)
-    got = model.predict({name: rows[:, place] for place, name in enumerate(FEATURES)})
+    _, got = predict(path, rows, threshold=0.9)
     assert (got["label"] == np.where(got["scores"][:, 1] >= 0.9, "yes", "no")).all()
 
 

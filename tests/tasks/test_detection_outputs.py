@@ -34,12 +34,12 @@ def tensors(scores, classes, count):
 
 
 def test_entries_past_the_count_are_left_over_from_other_pictures():
-    found = listed().read(tensors([0.9, 0.95, 0.99], [1, 2, np.nan], 1), 0, 0.5)
+    found = listed()(tensors([0.9, 0.95, 0.99], [1, 2, np.nan], 1), 0, 0.5)
     np.testing.assert_allclose(found.boxes, [[0.2, 0.1, 0.4, 0.3]])
     assert found.classes.tolist() == [1]
     for count in (0, -1):
-        assert len(listed().read(tensors([0.9], [1], count), 0, 0.5).scores) == 0
-    assert len(listed().read(tensors([0.9], [1], 7), 0, 0.5).scores) == 1
+        assert len(listed()(tensors([0.9], [1], count), 0, 0.5).scores) == 0
+    assert len(listed()(tensors([0.9], [1], 7), 0, 0.5).scores) == 1
 
 
 def test_scores_and_classes_are_told_apart_once_a_picture_shows_them():
@@ -48,7 +48,7 @@ def test_scores_and_classes_are_told_apart_once_a_picture_shows_them():
 
     def read(*values):
         made = tensors(*values)
-        return reader.read({name: made[turned[name]] for name in made}, 0, 0.5)
+        return reader({name: made[turned[name]] for name in made}, 0, 0.5)
 
     assert len(read([0.0, 0.0], [0, 0], 0).scores) == 0
     assert not reader.settled
@@ -95,48 +95,42 @@ def test_pixels_are_noticed_late_if_need_be():
     assert where.pixels
 
 
-def yolo_rows(*rows):
-    """x, y, w, h, objectness, and the scores of two classes."""
-    return np.float32(rows)
+def yolo(rows, *, objectness=True, **how):
+    """Read rows of x, y, w, h, mostly an objectness, and the scores of two classes."""
+    where = Coordinates("xywh", SIZE, pixels=False)
+    reader = Yolo("t", where, objectness=objectness, classes=2, **{"transposed": False, **how})
+    return reader({"t": np.float32(rows)[None]}, 0, 0.5)
 
 
 def test_yolo_with_objectness_multiplies_and_suppresses_within_a_class():
-    rows = yolo_rows(
+    rows = [
         [0.5, 0.5, 0.4, 0.4, 0.9, 0.1, 1.0],
         [0.5, 0.5, 0.4, 0.42, 0.8, 0.1, 1.0],  # the same object
         [0.5, 0.5, 0.4, 0.4, 0.9, 0.7, 0.1],  # another class at the same place
         [0.2, 0.2, 0.1, 0.1, 0.9, 0.5, 0.5],  # 0.45
         [0.2, 0.2, 0.1, 0.1, 0.1, 1.0, 1.0],  # nothing there
-    )
-    where = Coordinates("xywh", SIZE, pixels=False)
-    reader = Yolo("t", where, transposed=False, objectness=True, classes=2)
-    found = reader.read({"t": rows[None]}, 0, 0.5)
+    ]
+    found = yolo(rows)
     assert found.classes.tolist() == [1, 0]
     assert found.scores.tolist() == pytest.approx([0.9, 0.63])
-    turned = Yolo("t", where, transposed=True, objectness=True, classes=2)
-    np.testing.assert_array_equal(turned.read({"t": rows.T[None]}, 0, 0.5).boxes, found.boxes)
+    np.testing.assert_array_equal(yolo(np.transpose(rows), transposed=True).boxes, found.boxes)
 
 
 def test_yolo_without_objectness_reads_only_its_classes():
-    rows = yolo_rows([0.5, 0.5, 0.4, 0.4, 0.2, 0.8, 0.99])  # the last is a mask's coefficient
-    reader = Yolo(
-        "t", Coordinates("xywh", SIZE, pixels=False), transposed=False, objectness=False, classes=2
-    )
-    found = reader.read({"t": rows[None]}, 0, 0.5)
+    rows = [[0.5, 0.5, 0.4, 0.4, 0.2, 0.8, 0.99]]  # the last is a mask's coefficient
+    found = yolo(rows, objectness=False)
     assert (found.classes.tolist(), found.scores.tolist()) == ([1], [pytest.approx(0.8)])
 
 
 def test_yolo_logits():
-    rows = yolo_rows([0.5, 0.5, 0.4, 0.4, 3.0, 2.0, -5.0], [0.5, 0.5, 0.4, 0.4, -3.0, 9.0, -5.0])
-    where = Coordinates("xywh", SIZE, pixels=False)
-    found = Yolo("t", where, False, True, 2, logits=True).read({"t": rows[None]}, 0, 0.5)
+    rows = [[0.5, 0.5, 0.4, 0.4, 3.0, 2.0, -5.0], [0.5, 0.5, 0.4, 0.4, -3.0, 9.0, -5.0]]
     expected = 1 / (1 + np.exp(-3)) / (1 + np.exp(-2))
-    assert found.scores.tolist() == pytest.approx([expected])
+    assert yolo(rows, logits=True).scores.tolist() == pytest.approx([expected])
 
 
 def test_end_to_end_rows():
     rows = np.float32([[[20, 10, 60, 50, 0.9, 7], [0, 0, 0, 0, 0, 0]]])
-    found = EndToEnd("t", Coordinates("xyxy", SIZE, pixels=True)).read({"t": rows}, 0, 0.5)
+    found = EndToEnd("t", Coordinates("xyxy", SIZE, pixels=True))({"t": rows}, 0, 0.5)
     np.testing.assert_allclose(found.boxes, [[0.1, 0.1, 0.3, 0.5]])
     assert found.classes.tolist() == [7]
 
@@ -146,10 +140,10 @@ def test_boxes_with_scores_of_all_classes_or_of_the_best():
     where = Coordinates("xyxy", SIZE, pixels=False)
     table = np.float32([[[0.9, 0.1, 0.8], [0.9, 0.1, 0.7], [0.1, 0.6, 0.2]]])
     every = Scored("b", "s", None, where, logits=False, background=0)
-    found = every.read({"b": boxes, "s": table}, 0, 0.5)
+    found = every({"b": boxes, "s": table}, 0, 0.5)
     assert found.classes.tolist() == [1, 0]
     best = Scored("b", "s", "c", where, logits=False)
-    found = best.read(
+    found = best(
         {"b": boxes, "s": np.float32([[0.8, 0.7, 0.6]]), "c": np.float32([[1, 1, 0]])}, 0, 0.5
     )
     assert found.classes.tolist() == [1, 0]

@@ -1,26 +1,11 @@
-import shutil
-
 import numpy as np
 import pytest
 
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 
+LABEL_FILE = "labels.txt"
 THREE = ("softmax", "logits", "softmax_int8", "softmax_uint8", "softmax_float16", "takes_pixels")
-
-
-@pytest.fixture
-def load(tflite_models, tmp_path):
-    def make(name, *, labels=None, said=None, **how):
-        path = tmp_path / f"{name}.tflite"
-        shutil.copy(tflite_models / path.name, path)
-        if labels:
-            (tmp_path / "labels.txt").write_text(labels)
-        if said:
-            path.with_suffix(".yaml").write_text(said)
-        return load_model(str(path), threads=1, **how)
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -68,16 +53,13 @@ def test_what_was_understood_is_kept(load, name, what, value, why):
     assert why in entry.source
 
 
-def test_metadata_say_labels_and_normalisation(tflite_models, pictures):
-    model = load_model(str(tflite_models / "described.tflite"), threads=1)
+@pytest.mark.parametrize("name", ["described", "labels_within"])
+def test_the_file_itself_says_its_labels(tflite_models, pictures, name):
+    model = load_model(str(tflite_models / f"{name}.tflite"), threads=1)
     assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
-    assert facts(model)["normalisation"].source == "the file's metadata"
     assert model.task.labels == ("red", "green", "blue")
-
-
-def test_a_label_file_at_the_file_s_end(tflite_models, pictures):
-    model = load_model(str(tflite_models / "labels_within.tflite"), threads=1)
-    assert list(model.predict({"image": pictures})["label"]) == ["green", "red", "blue"]
+    if name == "described":
+        assert facts(model)["normalisation"].source == "the file's metadata"
 
 
 @pytest.mark.parametrize(
@@ -131,11 +113,7 @@ def test_a_yaml_may_say_it_all(load, pictures):
             "activation: relu",
             "activation: expected 'none', 'sigmoid' or 'softmax', not 'relu'",
         ),
-        (
-            "softmax",
-            "labels: [a, b, c]\nlabel_offset: x",
-            "label_offset: expected a whole number, not 'x'",
-        ),
+        ("softmax", "label_offset: x", "label_offset: expected a whole number, not 'x'"),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),
         ("heads", "task: image_classification", "and not a number for each class"),
     ],

@@ -1,7 +1,5 @@
 """Detectors of every kind find the same rectangle, and say how they were understood."""
 
-import shutil
-
 import numpy as np
 import pytest
 
@@ -9,41 +7,12 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 
 BOX = (0.25, 0.25, 0.75, 0.5)
+LABEL_FILE = "labelmap.txt"
 DETECTORS = (
-    "post_process",
-    "tf1_order",
-    "tf2_order",
-    "maker_order",
-    "named",
-    "listed_described",
-    "misnamed",
-    "listed_uint8",
-    "best_class",
-    "corners",
-    "raw_ssd",
-    "yolo_v5",
-    "yolo_v8",
-    "yolo_v8_int8",
-    "yolo_v8_pixels",
-    "yolo_v8_channels_first",
-    "yolo_v10",
+    *("post_process", "tf1_order", "tf2_order", "maker_order", "named", "listed_described"),
+    *("misnamed", "listed_uint8", "best_class", "corners", "raw_ssd", "yolo_v5", "yolo_v8"),
+    *("yolo_v8_int8", "yolo_v8_pixels", "yolo_v8_channels_first", "yolo_v10"),
 )
-
-
-@pytest.fixture
-def load(tflite_models, tmp_path):
-    """`load("yolo_v8", labels="a\\nb", said="threshold: 0.2")`: with files beside the model."""
-
-    def make(name, *, labels=None, said=None, **how):
-        path = tmp_path / f"{name}.tflite"
-        shutil.copy(tflite_models / path.name, path)
-        if labels:
-            (tmp_path / "labelmap.txt").write_text(labels)
-        if said:
-            path.with_suffix(".yaml").write_text(said)
-        return load_model(str(path), threads=1, **how)
-
-    return make
 
 
 @pytest.fixture(scope="session")
@@ -118,6 +87,7 @@ def test_each_order_of_outputs_is_told_by_names_or_values(load):
         ("raw_ssd", "scores are", "logits: a sigmoid follows"),
         ("yolo_v8_int8", "pixels become", "pixel - 128"),
         ("listed_uint8", "pixels become", "the pixels as they are"),
+        ("best_class", "overlaps", "non-maximum suppression here"),
     ],
 )
 def test_what_was_understood_is_kept(load, name, what, value):
@@ -161,18 +131,16 @@ def test_boxes_with_key_points_around_a_grid(load, pictures):
     assert facts(model)["resizing"].value == "letterbox"
 
 
-def test_boxes_that_are_not_sorted_are_suppressed_here(load):
-    assert facts(load("best_class"))["overlaps"].value == "non-maximum suppression here"
-
-
-def test_the_label_offset_can_be_said(load, pictures):
-    model = load("post_process", labels="x\ny\nred\ngreen\nblue", said="label_offset: 2")
-    assert list(model.predict({"image": pictures[:1]})["label"][0]) == ["green"]
-
-
-def test_a_class_without_a_label_is_its_number(load, pictures):
-    model = load("post_process", labels="red\ngreen")
-    assert list(model.predict({"image": pictures[3:]})["label"][0]) == ["2"]
+@pytest.mark.parametrize(
+    ("labels", "said", "row", "expected"),
+    [
+        ("x\ny\nred\ngreen\nblue", "label_offset: 2", 0, "green"),
+        ("red\ngreen", None, 3, "2"),  # a class without a label is its number
+    ],
+)
+def test_the_label_of_a_class(load, pictures, labels, said, row, expected):
+    model = load("post_process", labels=labels, said=said)
+    assert list(model.predict({"image": pictures[row : row + 1]})["label"][0]) == [expected]
 
 
 def test_the_threshold_is_asked_for_or_said_or_a_half(load, tflite_models):
@@ -197,11 +165,8 @@ def test_metadata_say_labels_anchors_and_threshold(tflite_models, pictures):
     found = model.predict({"image": pictures})
     assert [list(labels) for labels in found["label"]] == [["green"], ["red"], [], ["blue"]]
     assert facts(model)["anchors"].source == "the file's metadata"
-
-
-def test_ultralytics_metadata_say_labels(tflite_models, pictures):
-    model = load_model(str(tflite_models / "yolo_ultralytics.tflite"), threads=1)
-    assert list(model.predict({"image": pictures[:1]})["label"][0]) == ["green"]
+    ultralytics = load_model(str(tflite_models / "yolo_ultralytics.tflite"), threads=1)
+    assert list(ultralytics.predict({"image": pictures[:1]})["label"][0]) == ["green"]
 
 
 def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
@@ -230,11 +195,7 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
             "outputs: {coordinates: pixel}",
             "outputs.coordinates: expected 'pixels' or 'relative', not 'pixel'",
         ),
-        (
-            "named",
-            "label_offset: one\nlabels: [a]",
-            "label_offset: expected a whole number, not 'one'",
-        ),
+        ("named", "label_offset: one", "label_offset: expected a whole number, not 'one'"),
         ("raw_ssd", "boxes: {size: [64, 64], strides: [32]}", "gives 96 boxes, but .* 12 anchors"),
         ("softmax", "task: object_detection", "can't be known which are boxes and scores"),
     ],

@@ -4,16 +4,18 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.columns import Field
+from mlopsdeploy.columns import Field, Quantization
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.tasks.pictures import SIZES, PictureInput, Pictures
 
+HALF = {"mean": (127.5,), "std": (127.5,)}
 IMAGENET = {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)}
 PICTURE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 
 
-def takes(dtype="float32", size=(30, 40), **how):
-    return PictureInput(Field("x", "float32", (*size, 3)), size, dtype=dtype, **how)
+def takes(dtype="float32", size=(30, 40), scale=0, zero_point=0, **how):
+    quantization = Quantization(dtype, scale, zero_point) if scale else None
+    return PictureInput(Field("x", dtype, (*size, 3)), size, quantization=quantization, **how)
 
 
 def plainly(takes, picture=PICTURE):
@@ -26,8 +28,8 @@ def plainly(takes, picture=PICTURE):
     pixels = (pixels - takes.mean) / takes.std
     if takes.dtype != "float32":
         limits = np.iinfo(takes.dtype)
-        if takes.scale:
-            pixels = pixels / takes.scale + takes.zero_point
+        if takes.quantization:
+            pixels = pixels / takes.quantization.scale + takes.quantization.zero_point
         pixels = np.clip(np.rint(pixels), limits.min, limits.max)
     pixels = pixels.astype(takes.dtype)
     return pixels.transpose(2, 0, 1) if takes.channels_first else pixels
@@ -38,7 +40,7 @@ def plainly(takes, picture=PICTURE):
 @pytest.mark.parametrize(
     "how",
     [
-        {"mean": (127.5,), "std": (127.5,)},
+        HALF,
         {"std": (255.0,)},
         {"dtype": "uint8"},
         {"dtype": "int8", "std": (255.0,), "scale": 1 / 255, "zero_point": -128},
@@ -70,26 +72,8 @@ def test_each_channel_has_its_own_mean_in_the_order_of_the_model(how, channels_f
     [
         ({"dtype": "uint8"}, "the pixels as they are"),
         # The usual pair, which differs from the pixels by one step at most.
-        (
-            {
-                "dtype": "uint8",
-                "mean": (127.5,),
-                "std": (127.5,),
-                "scale": 1 / 128,
-                "zero_point": 128,
-            },
-            "the pixels as they are",
-        ),
-        (
-            {
-                "dtype": "int8",
-                "mean": (127.5,),
-                "std": (127.5,),
-                "scale": 2 / 255,
-                "zero_point": -1,
-            },
-            "pixel - 128",
-        ),
+        ({**HALF, "dtype": "uint8", "scale": 1 / 128, "zero_point": 128}, "the pixels as they are"),
+        ({**HALF, "dtype": "int8", "scale": 2 / 255, "zero_point": -1}, "pixel - 128"),
         ({"dtype": "int8", "scale": 0.02, "zero_point": 0}, "a table of 256 entries"),
         ({"std": (255.0,)}, "float arithmetic"),
     ],
@@ -114,9 +98,8 @@ def test_rows_of_different_sizes_and_their_sizes():
 
 def test_a_picture_of_the_right_size_and_one_that_is_a_view():
     wanted = takes("uint8", size=(48, 64))
-    np.testing.assert_array_equal(
-        Pictures(wanted).encode(PICTURE[None])["x"][0], PICTURE[..., ::-1]
-    )
+    made = Pictures(wanted).encode(PICTURE[None])["x"][0]
+    np.testing.assert_array_equal(made, PICTURE[..., ::-1])
     view = PICTURE[::-1, 10:40]
     made = Pictures(takes("uint8", size=view.shape[:2])).encode(view[None])["x"][0]
     np.testing.assert_array_equal(made, view[..., ::-1])
