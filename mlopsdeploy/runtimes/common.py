@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import isnan
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, rows_of
+from mlopsdeploy.columns import Array, Columns, Field, rows_of, take
 from mlopsdeploy.errors import RowError
 
 _one_at_a_time = threading.Lock()
@@ -89,19 +89,14 @@ def no_rows(outputs: Sequence[Field]) -> Columns:
     }
 
 
-def in_steps(tensors: Columns, size: int) -> Iterator[tuple[Columns, int]]:
-    """The rows by `size`, the last step filled up with its last row, and how many are real."""
+def in_steps(run: Callable[[Columns], Columns], tensors: Columns, size: int) -> Columns:
+    """The outputs of `run` for `size` rows at a time, the last step filled up with its last row."""
     rows = rows_of(tensors)
-    for start in range(0, rows, size):
-        places = np.minimum(np.arange(start, start + size), rows - 1)
-        yield {name: array[places] for name, array in tensors.items()}, min(size, rows - start)
-
-
-def joined(parts: Sequence[tuple[Columns, int]]) -> Columns:
-    """The outputs of `in_steps` in a row, without what filled up."""
-    return {
-        name: np.concatenate([part[name][:rows] for part, rows in parts]) for name in parts[0][0]
-    }
+    parts = [
+        run(take(tensors, np.minimum(np.arange(start, start + size), rows - 1)))
+        for start in range(0, rows, size)
+    ]
+    return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
 
 
 @contextmanager

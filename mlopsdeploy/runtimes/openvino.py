@@ -32,9 +32,7 @@ class OpenVino(Runtime):
             per output channel, activations in int8 with a scale per token and 128 channels, so
             that no row depends on another (a file that was quantised with scales of its own runs
             by these); "auto": bfloat16 where the CPU has it, else float32.
-        threads: CPU threads in all.
-        streams: calls at the same time, each with its share of the threads; by default as many
-            as there are threads.
+        threads, streams: see `load_model`.
 
     Raises:
         ConfigError: the CPU lacks the precision asked for.

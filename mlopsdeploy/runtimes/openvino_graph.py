@@ -1,15 +1,4 @@
-"""Rewrites of a graph, done in memory when it is loaded.
-
-`keep_first_token` removes work whose result nobody reads and changes no result. BERT-like
-classifiers read the last layer's output at its first token only; so its queries, attention rows,
-residuals and feed-forward network are needed for that token alone: one part in seven of a
-six-layer model. (Keys and values are still needed for all tokens.)
-
-`weights_to_int8` stores the weights of matrix products as int8, one scale per output channel.
-
-`check_indices` adds an output that is true where a row looks beyond a table's end; OpenVINO itself
-answers with zeros there, and GatherND with whatever lies in memory.
-"""
+"""Rewrites of a graph, done in memory when it is loaded."""
 
 from __future__ import annotations
 
@@ -27,9 +16,13 @@ _BINARY = {"Add", "Subtract", "Multiply", "Divide", "Power", "SquaredDifference"
 def keep_first_token(model: ov.Model) -> bool:
     """Compute a sequence's first position alone, where only that is read. In place.
 
-    The request "only index 0 of axis a" travels from the reader back through every operation
-    that treats positions one by one, as long as all readers of a value ask for the same. Where it
-    can't go further a slice is put in.
+    No result changes. BERT-like classifiers read the last layer's output at its first token only;
+    so its queries, attention rows, residuals and feed-forward network are needed for that token
+    alone: one part in seven of a six-layer model. (Keys and values are needed for all tokens.)
+
+    The request "only index 0 of axis a" travels from the reader back through every operation that
+    treats positions one by one, as long as all readers of a value ask for the same. Where it can't
+    go further a slice is put in.
 
     Returns:
         Whether anything was changed.
@@ -70,15 +63,18 @@ def _trace_back(model: ov.Model) -> tuple[list[ov.Node], list[tuple[ov.Input, in
     return wanted, cuts
 
 
+def _constant(node: ov.Node, place: int) -> Any:
+    """The values of an input that is constant; else None."""
+    source = node.input_value(place).get_node()
+    return source.data if source.get_type_name() == "Constant" else None
+
+
 def _reads_first_token(gather: ov.Node) -> bool:
     """Whether this is `hidden[:, 0]` of (rows, positions, channels)."""
-    index, axis = (gather.input_value(i).get_node() for i in (1, 2))
-    return (
-        all(node.get_type_name() == "Constant" and node.data.size == 1 for node in (index, axis))
-        and int(index.data.item()) == 0
-        and int(axis.data.item()) == 1
-        and _rank(gather.input_value(0)) == 3
-    )
+    index, axis = _constant(gather, 1), _constant(gather, 2)
+    if index is None or axis is None or index.size != 1 or axis.size != 1:
+        return False
+    return (index.item(), axis.item(), _rank(gather.input_value(0))) == (0, 1, 3)
 
 
 def _sources(node: ov.Node, axis: int) -> list[tuple[ov.Input, int]] | None:
@@ -88,25 +84,24 @@ def _sources(node: ov.Node, axis: int) -> list[tuple[ov.Input, int]] | None:
     """
     kind = node.get_type_name()
     rank = _rank(node.output(0))
-    if kind in _UNARY:
-        return [(node.input(0), axis)]
     if kind in _BINARY:
         return _broadcast_sources(node, axis, rank)
-    if kind in ("MVN", "Softmax"):  # both along the last axis in a transformer
-        return [(node.input(0), axis)] if axis != rank - 1 and _is_along_last(node) else None
     if kind == "Transpose":
-        order = node.input_value(1).get_node()
-        if order.get_type_name() != "Constant":
-            return None
-        return [(node.input(0), int(order.data[axis]))]
-    if kind == "MatMul":
-        left = _rank(node.input_value(0))
-        if axis != rank - 2 or left != rank or node.get_attributes()["transpose_a"]:
-            return None
+        order = _constant(node, 1)
+        return None if order is None else [(node.input(0), int(order[axis]))]
+    if (
+        kind in _UNARY
+        # Both along the last axis in a transformer.
+        or (kind in ("MVN", "Softmax") and axis != rank - 1 and _is_along_last(node))
+        or (kind == "MatMul" and axis == rank - 2 and _keeps_rows(node, rank))
+        or (kind == "Reshape" and axis == 1 and _splits_or_merges_heads(node))
+    ):
         return [(node.input(0), axis)]
-    if kind == "Reshape" and axis == 1 and _splits_or_merges_heads(node):
-        return [(node.input(0), 1)]
     return None
+
+
+def _keeps_rows(product: ov.Node, rank: int) -> bool:
+    return _rank(product.input_value(0)) == rank and not product.get_attributes()["transpose_a"]
 
 
 def _broadcast_sources(node: ov.Node, axis: int, rank: int) -> list[tuple[ov.Input, int]]:
@@ -124,16 +119,13 @@ def _is_along_last(node: ov.Node) -> bool:
     if node.get_type_name() == "Softmax":
         axis = int(node.get_attributes()["axis"])
         return axis in (-1, _rank(node.output(0)) - 1)
-    axes = node.input_value(1).get_node()
-    if axes.get_type_name() == "Constant":
-        return [int(a) for a in axes.data] in ([-1], [_rank(node.output(0)) - 1])
+    axes = _constant(node, 1)
+    if axes is not None:
+        return axes.tolist() in ([-1], [_rank(node.output(0)) - 1])
     # ONNX's LayerNormalization arrives as Range(start, stop, 1): here -1 .. 0.
-    bounds = [axes.input_value(i).get_node() for i in range(axes.get_input_size())]
-    return (
-        axes.get_type_name() == "Range"
-        and all(bound.get_type_name() == "Constant" for bound in bounds)
-        and [int(bound.data.item()) for bound in bounds] == [-1, 0, 1]
-    )
+    range_ = node.input_value(1).get_node()
+    bounds = [_constant(range_, place) for place in range(range_.get_input_size())]
+    return range_.get_type_name() == "Range" and bounds == [-1, 0, 1]
 
 
 def _splits_or_merges_heads(node: ov.Node) -> bool:
@@ -158,6 +150,8 @@ def _rank(output: ov.Output) -> int:
 def check_indices(model: ov.Model) -> bool:
     """Add an output, the last: whether an index is beyond what it looks up. In place.
 
+    OpenVINO itself outputs zeros there, and for GatherND whatever lies in memory.
+
     Returns:
         Whether there is anything to look at: a table of known size, and indices that come in.
     """
@@ -166,10 +160,10 @@ def check_indices(model: ov.Model) -> bool:
         kind = node.get_type_name()
         if not kind.startswith(("Gather", "Embedding")) or node.get_input_size() < 2:
             continue
-        indices = ops.convert(node.input_value(1), "i64")
         sizes = _sizes(node, kind)
-        if sizes is None or node.input_value(1).get_node().get_type_name() == "Constant":
+        if sizes is None or _constant(node, 1) is not None:
             continue
+        indices = ops.convert(node.input_value(1), "i64")
         beyond = ops.logical_or(
             ops.less(indices, ops.constant(-sizes)), ops.greater_equal(indices, ops.constant(sizes))
         )
@@ -197,9 +191,8 @@ def _sizes(node: ov.Node, kind: str) -> np.ndarray[Any, Any] | None:
         width = node.input_value(1).get_partial_shape()[-1]
         axes = list(range(first, first + width.get_length())) if width.is_static else []
     elif kind == "Gather":
-        axis = node.input_value(2).get_node()
-        known = axis.get_type_name() == "Constant"
-        axes = [int(axis.data.item()) % len(shape)] if known else []
+        axis = _constant(node, 2)
+        axes = [] if axis is None else [int(axis.item()) % len(shape)]
     else:
         axes = [int(attributes.get("axis", 0)) % len(shape)]
     if not axes or not all(shape[axis].is_static for axis in axes):
@@ -211,9 +204,8 @@ def looks_for_nan(model: ov.Model) -> bool:
     """Whether the graph asks which values are NaN, and so has an answer for them."""
     for node in model.get_ops():
         kind = node.get_type_name()
-        if kind == "IsNaN" or (
-            kind in ("Equal", "NotEqual") and node.input_value(0) == node.input_value(1)
-        ):
+        compares = kind in ("Equal", "NotEqual")
+        if kind == "IsNaN" or (compares and node.input_value(0) == node.input_value(1)):
             return True
     return False
 

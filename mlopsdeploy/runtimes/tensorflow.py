@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.runtimes.common import dense, in_steps, joined, no_rows, quietly
+from mlopsdeploy.runtimes.common import dense, in_steps, no_rows, quietly
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 with quietly(), warnings.catch_warnings():
@@ -45,8 +46,7 @@ class TensorFlow(Runtime):
     Args:
         file: the folder that holds `saved_model.pb`.
         precision: "auto" or "float32".
-        threads: CPU threads in all; TensorFlow takes the first model's wish for the process.
-        streams: calls at the same time on a CPU; by default as many as there are threads.
+        threads, streams: see `load_model`; the first model's hold for the whole process.
 
     Raises:
         ConfigError: another precision is asked for.
@@ -84,19 +84,19 @@ class TensorFlow(Runtime):
             return no_rows(self.outputs)
         if self._rows is None:
             return self._call(feed)
-        return joined([(self._call(step), rows) for step, rows in in_steps(feed, self._rows)])
+        return in_steps(self._call, feed, self._rows)
 
     def _call(self, feed: Columns) -> Columns:
         try:
             tensors = {
                 name: tf.constant(array, self._specs[name].dtype) for name, array in feed.items()
             }
-            answers = self._function(**tensors)
+            outputs = self._function(**tensors)
         except _UNFIT_VALUES as error:
             reason = one_line(error).rpartition("<stack traces unavailable> ")[2]
             reason = reason.partition(" [[")[0]
             raise RowError(f"TensorFlow can't compute these values ({reason})") from error
-        return {name: _array(value) for name, value in answers.items()}
+        return {name: _array(value) for name, value in outputs.items()}
 
 
 def check_graph(folder: Path, *, files: bool = False) -> None:
@@ -115,7 +115,7 @@ def check_graph(folder: Path, *, files: bool = False) -> None:
         raise ModelError(f"{folder}: not a SavedModel, or damaged; fetch it again") from error
     if not saved.meta_graphs:
         raise ModelError(f"{folder}: its saved_model.pb holds no graph; fetch it again")
-    found = {_kind(node) for meta in saved.meta_graphs for node in _nodes(meta.graph_def)}
+    found = {kind for meta in saved.meta_graphs for kind in _kinds(meta.graph_def)}
     if found & _PYTHON:
         raise ModelError(
             f"{folder}: calls Python code that isn't in a SavedModel ({min(found & _PYTHON)}, from "
@@ -128,16 +128,11 @@ def check_graph(folder: Path, *, files: bool = False) -> None:
         )
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    yield from graph.node
-    for function in graph.library.function:
-        yield from function.node_def
-
-
-def _kind(node: Any) -> str:
-    if node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:"):
-        return "WriteFile"
-    return str(node.op)
+def _kinds(graph: Any) -> Iterator[str]:
+    parts = [graph.node, *(function.node_def for function in graph.library.function)]
+    for node in itertools.chain(*parts):
+        to_file = node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:")
+        yield "WriteFile" if to_file else node.op
 
 
 def signature_of(folder: Path) -> tuple[Any, Any]:
@@ -155,10 +150,9 @@ def signature_of(folder: Path) -> tuple[Any, Any]:
     names = sorted(signatures)
     name = names[0] if len(names) == 1 else "serving_default"
     if name not in signatures:
-        said = f"none but {', '.join(names)}" if names else "none at all"
         raise ModelError(
-            f"{folder}: needs a signature 'serving_default', has {said}; model.export('folder') "
-            "writes one"
+            f"{folder}: needs a signature 'serving_default', has none "
+            f"{'but ' + ', '.join(names) if names else 'at all'}; model.export('folder') writes one"
         )
     return signatures[name], owner
 

@@ -15,17 +15,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime
+from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.runtimes.common import (
-    dense,
-    in_steps,
-    joined,
-    no_rows,
-    quietly,
-    rows_with_nan,
-    with_nan,
-)
+from mlopsdeploy.runtimes.common import dense, in_steps, no_rows, quietly, rows_with_nan, with_nan
 
 
 class TFLiteFile(Runtime):
@@ -38,9 +30,7 @@ class TFLiteFile(Runtime):
     Args:
         file: the `.tflite` file.
         precision: "auto": what the file was made in; another one can't be chosen at run time.
-        threads: CPU threads in all.
-        streams: calls at the same time, each with its share of the threads; by default as many
-            as there are threads.
+        threads, streams: see `load_model`.
 
     Raises:
         ConfigError: a precision is asked for.
@@ -58,7 +48,9 @@ class TFLiteFile(Runtime):
         self._file = file
         self._threads = threads // self.streams
         first = self._open()
-        self.precision = "int8" if _computes_in_int8(first.interpreter) else "float32"
+        # Where activations, and not only weights, are integers, some input is one.
+        kinds = {(tensor.quantization or tensor.field).dtype for tensor in first.inputs}
+        self.precision = "int8" if kinds & {"int8", "uint8"} else "float32"
         if precision not in ("auto", self.precision):
             raise ConfigError(
                 f"precision {precision!r}: {file.name} was made in {self.precision}, and a .tflite "
@@ -140,7 +132,7 @@ class _Opened:
                 raise
             self._shapes = []
         first = given[0]["shape"]
-        self.rows = int(first[0]) if len(first) else 1  # of a call, where it is fixed
+        self._rows = int(first[0]) if len(first) else 1  # of a call, where it is fixed
         self._free = all(len(d["shape_signature"]) and d["shape_signature"][0] == -1 for d in given)
 
     def run(self, tensors: Columns) -> Columns:
@@ -148,19 +140,19 @@ class _Opened:
             tensor.field.name: _prepared(tensor, tensors[tensor.field.name])
             for tensor in self.inputs
         }
-        if [array.shape for array in feed.values()] == self._shapes:
+        if self._free or rows_of(feed) == self._rows:
             return self._invoke(feed)
-        if self._free:
-            return self._resized(feed)
-        return joined([(self._resized(step), rows) for step, rows in in_steps(feed, self.rows)])
-
-    def _resized(self, feed: Columns) -> Columns:
-        if [array.shape for array in feed.values()] != self._shapes:
-            self._resize(feed)
-        return self._invoke(feed)
+        return in_steps(self._invoke, feed, self._rows)
 
     def _invoke(self, feed: Columns) -> Columns:
         interpreter = self.interpreter
+        shapes = [array.shape for array in feed.values()]
+        if shapes != self._shapes:
+            self._shapes = []  # till it is known that these can be
+            for tensor, shape in zip(self.inputs, shapes, strict=True):
+                interpreter.resize_tensor_input(tensor.index, shape, strict=True)
+            interpreter.allocate_tensors()
+            self._shapes = shapes
         for tensor, array in zip(self.inputs, feed.values(), strict=True):
             interpreter.set_tensor(tensor.index, array)
         interpreter.invoke()
@@ -171,13 +163,6 @@ class _Opened:
                 tensor.quantization.dequantize(value) if tensor.quantization else value
             )
         return result
-
-    def _resize(self, feed: Columns) -> None:
-        self._shapes = []  # till it is known that these can be
-        for tensor, array in zip(self.inputs, feed.values(), strict=True):
-            self.interpreter.resize_tensor_input(tensor.index, array.shape, strict=True)
-        self.interpreter.allocate_tensors()
-        self._shapes = [array.shape for array in feed.values()]
 
 
 def _prepared(tensor: _Tensor, array: Array) -> Array:
@@ -210,12 +195,6 @@ def _tensor(detail: dict[str, Any], names: dict[int, str]) -> _Tensor:
     shape = tuple(int(size) for size in detail["shape_signature"][1:])
     name = names.get(index, str(detail["name"]))
     return _Tensor(Field(name, "float32" if quantization else dtype, shape), index, quantization)
-
-
-def _computes_in_int8(interpreter: Any) -> bool:
-    """Whether activations, and not only weights, are integers: then some input of it is."""
-    kinds = [np.dtype(detail["dtype"]).name for detail in interpreter.get_input_details()]
-    return any(kind in ("int8", "uint8") for kind in kinds)
 
 
 def _looks_for_nan(interpreter: Any) -> bool:

@@ -21,9 +21,7 @@ class Torch(Runtime):
     Args:
         file: a folder with `config.json` and weights in safetensors.
         precision: "float32", "bfloat16", or "auto": bfloat16 where the device has it.
-        threads: CPU threads in all.
-        streams: calls at the same time on a CPU, each with its share of the threads; by default
-            as many as there are threads.
+        threads, streams: see `load_model`; on a GPU there is one stream.
 
     Raises:
         ConfigError: int8 is asked for.

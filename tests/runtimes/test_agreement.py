@@ -16,6 +16,13 @@ def columns(reviews):
     return {"text": objects(texts)}
 
 
+@pytest.fixture
+def folder(request, checkpoints, onnx_folders):
+    """A BERT for the `runtime` of a test: a checkpoint for PyTorch, ONNX for the others."""
+    kind = checkpoints if request.getfixturevalue("runtime") == "torch" else onnx_folders
+    return kind["Bert"]
+
+
 def predicted(folder, columns, **options):
     return load_model(str(folder), threads=2, **options).predict(columns)
 
@@ -23,13 +30,12 @@ def predicted(folder, columns, **options):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_three_runtimes_agree_in_float32(checkpoints, onnx_folders, columns, architecture):
     results = {
-        "torch": predicted(
-            checkpoints[architecture], columns, runtime="torch", precision="float32"
-        ),
-        "openvino": predicted(
-            onnx_folders[architecture], columns, runtime="openvino", precision="float32"
-        ),
-        "onnxruntime": predicted(onnx_folders[architecture], columns, runtime="onnxruntime"),
+        runtime: predicted(kind[architecture], columns, runtime=runtime, precision="float32")
+        for runtime, kind in (
+            ("torch", checkpoints),
+            ("openvino", onnx_folders),
+            ("onnxruntime", onnx_folders),
+        )
     }
     reference = results["torch"]
     assert len(set(reference["label"])) == 2
@@ -49,8 +55,7 @@ def has_bfloat16():
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 @pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-def test_low_precisions_are_near_float(checkpoints, onnx_folders, columns, runtime, precision):
-    folder = (checkpoints if runtime == "torch" else onnx_folders)["Bert"]
+def test_low_precisions_are_near_float(folder, onnx_folders, columns, runtime, precision):
     if precision == "bfloat16" and not has_bfloat16():
         if runtime == "openvino":
             with pytest.raises(ConfigError, match="this CPU lacks it"):
@@ -72,8 +77,7 @@ def test_low_precisions_are_near_float(checkpoints, onnx_folders, columns, runti
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch"])
-def test_a_row_alone_is_the_row_in_a_batch(checkpoints, onnx_folders, columns, runtime):
-    folder = (checkpoints if runtime == "torch" else onnx_folders)["Bert"]
+def test_a_row_alone_is_the_row_in_a_batch(folder, columns, runtime):
     model = load_model(str(folder), runtime=runtime, precision="float32", threads=1)
     together = model.predict(columns)
     for row in range(0, 63, 9):
@@ -91,10 +95,7 @@ def test_runtimes_agree_on_rows_of_numbers(churn_onnx, per_feature_onnx, labelle
     generator = np.random.default_rng(0)
     highest = {"age": 60, "visits": 9, "spend": 300}
     columns = {name: generator.integers(0, most, 500) * 1.0 for name, most in highest.items()}
-    for path, features in (
-        (churn_onnx, ("age", "visits", "spend")),
-        (per_feature_onnx, ()),
-    ):
+    for path, features in ((churn_onnx, ("age", "visits", "spend")), (per_feature_onnx, ())):
         results = [
             load_model(str(path), runtime=runtime, precision="float32", features=features).predict(
                 columns

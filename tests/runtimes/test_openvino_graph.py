@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import openvino as ov
 import pytest
+from openvino import opset13 as ops
 
 from mlopsdeploy.runtimes.openvino_graph import keep_first_token, weights_to_int8
 
@@ -41,8 +42,12 @@ def exported(checkpoint, file, dynamo):
     return file
 
 
+def compiled(model):
+    return ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
 def answers(model, shapes=((1, 5), (3, 17), (4, 60))):
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    running = compiled(model)
     generator = np.random.default_rng(2)
     found = []
     for rows, length in shapes:
@@ -50,9 +55,8 @@ def answers(model, shapes=((1, 5), (3, 17), (4, 60))):
         mask[0, length // 2 :] = 0
         ids = np.where(mask == 1, generator.integers(5, 100, (rows, length)), 1)
         tensors = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
-        names = {port.get_any_name() for port in compiled.inputs}
-        result = compiled({name: tensors[name] for name in tensors if name in names})
-        found.append(result[0])
+        names = {port.get_any_name() for port in running.inputs}
+        found.append(running({name: tensors[name] for name in names})[0])
     return np.concatenate(found)
 
 
@@ -76,14 +80,16 @@ def test_keep_first_token_saves_the_last_layers_feed_forward(onnx_folders):
     assert len(kept) >= 3, "query, and both halves of the feed-forward network"
 
 
-def test_a_mean_pooled_model_is_left_alone():
-    from openvino import opset13 as ops
-
-    generator = np.random.default_rng(0)
+def mixed():
+    """A sequence (rows, positions, 8), and its product with a matrix."""
     hidden = ops.parameter([-1, -1, 8], np.float32, name="hidden")
-    weight = ops.constant(generator.normal(size=(8, 8)).astype(np.float32))
-    mixed = ops.relu(ops.matmul(hidden, weight, False, False))
-    pooled = ops.reduce_mean(mixed, np.array([1]), keep_dims=False)
+    weight = ops.constant(np.random.default_rng(0).normal(size=(8, 8)).astype(np.float32))
+    return hidden, ops.matmul(hidden, weight, False, False)
+
+
+def test_a_mean_pooled_model_is_left_alone():
+    hidden, product = mixed()
+    pooled = ops.reduce_mean(ops.relu(product), np.array([1]), keep_dims=False)
     model = ov.Model([pooled], [hidden], "mean")
     before = [node.get_friendly_name() for node in model.get_ordered_ops()]
     assert keep_first_token(model) is False
@@ -92,21 +98,14 @@ def test_a_mean_pooled_model_is_left_alone():
 
 def test_a_value_that_somebody_else_reads_whole_stays_whole():
     """The first token, and the mean of all: half of what the request asks for is not enough."""
-    from openvino import opset13 as ops
-
-    generator = np.random.default_rng(0)
-    hidden = ops.parameter([-1, -1, 8], np.float32, name="hidden")
-    weight = ops.constant(generator.normal(size=(8, 8)).astype(np.float32))
-    mixed = ops.matmul(hidden, weight, False, False)
-    first = ops.gather(ops.relu(mixed), np.array(0), np.array(1))
-    mean = ops.reduce_mean(mixed, np.array([1]), keep_dims=False)
+    hidden, product = mixed()
+    first = ops.gather(ops.relu(product), np.array(0), np.array(1))
+    mean = ops.reduce_mean(product, np.array([1]), keep_dims=False)
     model = ov.Model([ops.add(first, mean)], [hidden], "both")
-    value = generator.normal(size=(2, 5, 8)).astype(np.float32)
-    compile_ = ov.Core().compile_model
-    before = compile_(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"hidden": value})[0]
+    value = np.random.default_rng(1).normal(size=(2, 5, 8)).astype(np.float32)
+    before = compiled(model)({"hidden": value})[0]
     keep_first_token(model)
-    after = compile_(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"hidden": value})[0]
-    np.testing.assert_allclose(after, before, atol=1e-5)
+    np.testing.assert_allclose(compiled(model)({"hidden": value})[0], before, atol=1e-5)
 
 
 def test_weights_to_int8(onnx_folders):
@@ -124,14 +123,10 @@ def test_weights_to_int8(onnx_folders):
 
 
 def test_weights_to_int8_keeps_a_channel_of_zeros_and_its_scale():
-    from openvino import opset13 as ops
-
     weights = np.array([[1, 0, -127], [64, 0, 3]], np.float32)
     hidden = ops.parameter([-1, 2], np.float32, name="hidden")
     model = ov.Model([ops.matmul(hidden, ops.constant(weights), False, False)], [hidden], "m")
     assert weights_to_int8(model, smallest=1) == 1
-    got = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
-        {"hidden": np.eye(2, dtype=np.float32)}
-    )[0]
+    got = compiled(model)({"hidden": np.eye(2, dtype=np.float32)})[0]
     np.testing.assert_allclose(got, weights, atol=0.51)
     assert (got[:, 1] == 0).all()

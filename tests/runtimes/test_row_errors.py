@@ -7,6 +7,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from mlopsdeploy.core import plugins
 from mlopsdeploy.errors import RowError
+from mlopsdeploy.runtimes.common import rows_with_nan
 
 TABLE = np.arange(10, dtype=np.float32).reshape(5, 2) + 1
 
@@ -93,3 +94,14 @@ def test_what_is_no_whole_number_of_the_tensors_size(tiny, name, bad):
     with pytest.raises(RowError, match="whole number") as raised:
         runtime.run({"place": np.array([1, bad, 2])})
     assert raised.value.rows == (1,)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_rows_with_nan_are_found_and_infinities_are_none(dtype):
+    good = np.array([[np.inf, -np.inf], [np.finfo(dtype).max, 0], [1, 2]], dtype)
+    bad = good.copy()
+    bad[2, 0] = np.nan
+    whole = np.ones((3, 2), int)
+    assert rows_with_nan({"a": good, "b": whole}) == []
+    assert rows_with_nan({"a": good, "b": bad}) == [2]
+    assert rows_with_nan({"a": good[:0]}) == []
