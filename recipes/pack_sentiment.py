@@ -24,12 +24,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import yaml
+from onnx_weights import name_after, pack_int8
 from safetensors.numpy import load_file
 
 from mlopsdeploy import Model, load_model
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.convert.export_onnx import export
-from mlopsdeploy.convert.weights import name_after, pack_int8
 
 BUILT_IN = Path(__file__).parents[1] / "mlopsdeploy" / "builtin" / "sentiment"
 FLIPS_ALLOWED = 0.005

@@ -1,8 +1,7 @@
 """A Hugging Face checkpoint to ONNX, once, in a process of its own.
 
-PyTorch is needed to read the format, never to run it: the export happens in a child, so that its
-half a gigabyte is gone before the first row is scored. Beside the file stands the proof that it
-answers as the checkpoint does; without proof the file is not used.
+PyTorch is needed to read the format, never to run it. Beside the file stands the proof that its
+outputs are the checkpoint's; without proof the file is not used.
 """
 
 from __future__ import annotations
@@ -12,28 +11,28 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.cache import cached, use
+from mlopsdeploy.model_files.cache import cache_folder, cached, use
 
 LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
 
 
-def to_onnx(
-    checkpoint: Path, cache: Path, digest: str, log: Callable[[str], None] = lambda _: None
-) -> Path:
+def to_onnx(checkpoint: Path, digest: str, log: Callable[[str], None] = lambda _: None) -> Path:
     """The ONNX file of a checkpoint, exported on first use.
 
     Args:
         checkpoint: folder with config.json and safetensors.
-        cache: folder that holds compiled models.
         digest: SHA-256 of the checkpoint's content; its place in the cache.
         log: called with a line when an export starts, and one about its parity.
 
     Raises:
         ModelError: PyTorch is not installed, the export fails, or its answers differ.
     """
-    folder = cache / "onnx" / digest[:32]
+    folder = cache_folder() / "onnx" / digest[:32]
     file = folder / "model.onnx"
     if use(folder):
         return file
@@ -46,7 +45,11 @@ def to_onnx(
 
     def build(building: Path) -> None:
         log(f"exporting {checkpoint.name} to ONNX, once")
-        proof = _export(checkpoint, building)
+        env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+        code, reason = child.run("export_onnx.py", checkpoint, building, env=env)
+        if code:
+            raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
+        proof = json.loads((building / "parity.json").read_text("utf-8"))
         if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
             raise ModelError(
                 f"{checkpoint}: the exported ONNX file answers differently (by "
@@ -58,29 +61,19 @@ def to_onnx(
             f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
         )
 
-    cached(folder, build, log)
-    return file
+    return cached(folder, build, log) / file.name
 
 
-def _export(checkpoint: Path, folder: Path) -> dict[str, float]:
-    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-    code, reason = child.run("export_onnx.py", checkpoint, folder, env=env)
-    if code:
-        raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
-    proof: dict[str, float] = json.loads((folder / "parity.json").read_text("utf-8"))
-    return proof
-
-
-def from_onnx(file: Path, cache: Path, digest: str) -> Path:
+def from_onnx(file: Path, digest: str) -> Path:
     """The checkpoint folder of a model that ships as ONNX only, unpacked on first use.
 
     Works where the file's initializers bear the names of the checkpoint's parameters, as those of
-    the built-in models do; int8 weights are unpacked with their scales.
+    the built-in models do.
 
     Raises:
         ModelError: a package is missing, or the file's weights have names of their own.
     """
-    folder = cache / "checkpoint" / digest[:32]
+    folder = cache_folder() / "checkpoint" / digest[:32]
     if use(folder):
         return folder
     missing = [name for name in ("onnx", "safetensors") if not child.installed(name)]
@@ -89,8 +82,6 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
             f"{file}: to run it in PyTorch, {', '.join(missing)} is needed: "
             "pip install 'mlopsdeploy[torch]'"
         )
-    from mlopsdeploy.convert.weights import read_state
-
     state = read_state(file)
     if not any("encoder" in name or "layer" in name for name in state):
         raise ModelError(
@@ -105,3 +96,26 @@ def from_onnx(file: Path, cache: Path, digest: str) -> Path:
         shutil.copy(home / "config.json", building)
 
     return cached(folder, build)
+
+
+def read_state(file: Path) -> dict[str, npt.NDArray[np.float32]]:
+    """The checkpoint's parameters by name, float32, from an ONNX file that names its weights so.
+
+    A name ends in `.T` where the weight is stored transposed; int8 weights are multiplied by the
+    scales of their DequantizeLinear.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load(str(file))
+    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in arrays:
+            packed, scale = arrays.pop(node.input[0]), arrays.pop(node.input[1])
+            axis = next(item.i for item in node.attribute if item.name == "axis")
+            arrays[node.output[0]] = packed.astype(np.float32) * np.expand_dims(scale, 1 - axis)
+    return {
+        name.removesuffix(".T"): np.ascontiguousarray(value.T if name.endswith(".T") else value)
+        for name, value in arrays.items()
+        if value.dtype == np.float32 and "." in name
+    }

@@ -1,8 +1,8 @@
 """What the compilers share: a process of its own for the work.
 
-The framework that a model was trained in is needed to read it, never to run it. It is loaded in a
-child, so that its half a gigabyte is gone before the first row is scored. The child is this file,
-run with PARENT SCRIPT ARGUMENTS; on Linux it ends when its parent does, even by `kill -9`.
+A framework is loaded in a child, so that its half a gigabyte is gone before any row is scored. The
+child is this file, run with PARENT SCRIPT ARGUMENTS; on Linux it ends when its parent does, even by
+`kill -9`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def run(script: str, *arguments: str | Path, env: Mapping[str, str]) -> tuple[in
         env: variables beside those of this process.
 
     Returns:
-        Its exit code, negative where a signal ended it, and the last line it said, which is
+        Its exit code, negative where a signal ended it, and the last line it wrote, which is
         why it failed if it did.
     """
     # -P: no module of this folder is taken for a package.

@@ -22,9 +22,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlopsdeploy.columns import Columns, Runtime, rows_of, take
+from mlopsdeploy.columns import Columns, Runtime, rows_of
 from mlopsdeploy.convert.parity import BOUND, EXTREME, SWAY, Case, Unfit, allowed, nudged, prove
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.runtimes.common import in_steps
 from mlopsdeploy.runtimes.tensorflow import TensorFlow, check_graph, signature_of
 
 LENGTHS = (7, 32, 64, 224)  # tried for sizes that are free; two that the model takes are used
@@ -50,23 +51,21 @@ class Graph:
 
     def run(self, columns: Columns) -> Columns:
         """Outputs by name for any number of rows, computed in steps where it is fixed."""
+        return in_steps(self._run, columns, self.fixed_rows or rows_of(columns))
+
+    def _run(self, columns: Columns) -> Columns:
+        given = {
+            name: tf.constant(array, self.inputs[name].dtype) for name, array in columns.items()
+        }
+        outputs = {name: value.numpy() for name, value in self.call(**given).items()}
         rows = rows_of(columns)
-        step = self.fixed_rows or rows
-        parts = []
-        for start in range(0, rows, step):
-            places = np.minimum(np.arange(start, start + step), rows - 1)
-            given = {
-                name: tf.constant(array, self.inputs[name].dtype)
-                for name, array in take(columns, places).items()
-            }
-            parts.append({name: value.numpy() for name, value in self.call(**given).items()})
-        for name, value in parts[0].items():
-            if value.ndim == 0 or len(value) != step:
+        for name, value in outputs.items():
+            if value.ndim == 0 or len(value) != rows:
                 raise ModelError(
-                    f"its output {name!r} has the shape {value.shape} for {step} rows; the first "
+                    f"its output {name!r} has the shape {value.shape} for {rows} rows; the first "
                     "axis must be the rows"
                 )
-        return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+        return outputs
 
 
 # ---------------------------------------------------------------- reading
@@ -135,9 +134,9 @@ def _names(struct: Any, names: list[str]) -> list[str]:
 
 def _unreadable(source: Path, form: str, error: Exception) -> str:
     """Why Keras can't load a file, and what to do, in one line."""
-    said = " ".join(str(error).rpartition("Exception encountered:")[2].split())
-    unknown = re.search(r"(?:Unknown \w+:|Could not locate \w+) '([^']+)'", said)
-    reason = f"it knows no {unknown[1]!r}" if unknown else said[:120]
+    message = " ".join(str(error).rpartition("Exception encountered:")[2].split())
+    unknown = re.search(r"(?:Unknown \w+:|Could not locate \w+) '([^']+)'", message)
+    reason = f"it knows no {unknown[1]!r}" if unknown else message[:120]
     if form == "h5" and (version := _h5_version(source)) and not version.startswith("3"):
         return (
             f"was saved by Keras {version}, and Keras {keras.__version__} can't load it "
@@ -205,14 +204,14 @@ def to_litert(graph: Graph, file: Path, rows: int | None) -> Runtime:
             raise Unfit(_unfit(str(error).removeprefix(f"{file}: "))) from error
 
 
-def _unfit(said: str) -> str:
+def _unfit(message: str) -> str:
     """The reason in a converter's page of errors."""
-    lacking = re.search(r"(?:TF Select|Custom) ops: (.+)", said)
+    lacking = re.search(r"(?:TF Select|Custom) ops: (.+)", message)
     if lacking:
         return f"it has no {lacking[1].strip()[:100]}"
-    if "element_shape to be static" in said:
+    if "element_shape to be static" in message:
         return "a recurrent layer needs a fixed number of rows"
-    return " ".join(re.sub(r"loc\([^:]*:", "", said).split())[:120]
+    return " ".join(re.sub(r"loc\([^:]*:", "", message).split())[:120]
 
 
 # ---------------------------------------------------------------- proving
@@ -228,41 +227,44 @@ def examples(graph: Graph, length: int, count: int = 14) -> Columns:
     limits = _limits(graph, length)
     columns = {}
     for place, (name, spec) in enumerate(graph.inputs.items()):
-        shape = tuple(length if size is None else size for size in spec.shape[1:])
+        shape = (count, *_row_shape(spec, length))
         if spec.dtype == tf.string:
             words = np.array(["", "good", "A bad film!", "12.5", "é 好", "x" * 300], dtype=object)
-            values = words[draw.integers(0, len(words), (count, *shape))]
+            values = words[draw.integers(0, len(words), shape)]
         elif spec.dtype.is_floating:
-            values = draw.normal(size=(count, *shape))
+            values = draw.normal(size=shape)
             for row, edge in enumerate((0, 1, -1, 1e-6, EXTREME, -EXTREME)):
                 values[row] = edge
-            values[6:8] = draw.uniform(0, 1, (2, *shape))
-            values[8:10] = draw.uniform(0, 255, (2, *shape))
+            values[6:8] = draw.uniform(0, 1, (2, *shape[1:]))
+            values[8:10] = draw.uniform(0, 255, (2, *shape[1:]))
             values[10] *= 100
         else:
-            values = draw.integers(0, limits[name], (count, *shape))
+            values = draw.integers(0, limits[name], shape)
             values[0], values[1], values[2] = 0, 1, limits[name] - 1
         if place:
             values[count // 2 :] = np.roll(values, place, axis=0)[count // 2 :]
-        columns[name] = values.astype(
-            object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
-        )
+        columns[name] = values.astype(_dtype(spec))
     return columns
+
+
+def _row_shape(spec: Any, length: int) -> tuple[int, ...]:
+    return tuple(length if size is None else size for size in spec.shape[1:])
+
+
+def _dtype(spec: Any) -> Any:
+    return object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
 
 
 def _limits(graph: Graph, length: int) -> dict[str, int]:
     """One more than the largest integer that each input is known to take: an embedding's size."""
-    whole = [
-        name for name, spec in graph.inputs.items() if spec.dtype.is_integer or spec.dtype.is_bool
-    ]
-    limits = dict.fromkeys(whole, 2)
-    for name in whole:
+    types = {name: spec.dtype for name, spec in graph.inputs.items()}
+    limits = {name: 2 for name, type_ in types.items() if type_.is_integer or type_.is_bool}
+    for name in limits:
         for limit in (3, 5, 10, 20, 50, 100, 1000, 10000):
-            if limit - 1 > graph.inputs[name].dtype.max or not _takes(
-                graph, length, {**limits, name: limit}
-            ):
+            tried = {**limits, name: limit}
+            if limit - 1 > types[name].max or not _takes(graph, length, tried):
                 break
-            limits[name] = limit
+            limits = tried
     return limits
 
 
@@ -270,11 +272,8 @@ def _takes(graph: Graph, length: int, limits: dict[str, int] | None = None) -> b
     """Whether the model computes rows of this length, filled with these largest integers."""
     columns = {}
     for name, spec in graph.inputs.items():
-        shape = [2, *(length if size is None else size for size in spec.shape[1:])]
         fill: Any = "a b" if spec.dtype == tf.string else (limits or {}).get(name, 1) - 1
-        columns[name] = np.full(
-            shape, fill, object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
-        )
+        columns[name] = np.full((2, *_row_shape(spec, length)), fill, _dtype(spec))
     try:
         graph.run(columns)
     except (ValueError, tf.errors.OpError):
@@ -328,6 +327,10 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
     Raises:
         Unfit: neither can be made or proven.
     """
+    if any(spec.dtype == tf.string for spec in graph.inputs.values()):
+        raise Unfit("it takes text")
+    if any(value.dtype.kind not in "fiub" for value in reference[0].expected.values()):
+        raise Unfit("it gives text")
     file = folder / "model.tflite"
     because = ""
     for rows in dict.fromkeys((graph.fixed_rows, graph.fixed_rows or 1)):
@@ -335,8 +338,7 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
             proof = prove(reference, to_litert(graph, file, rows))
         except Unfit as unfit:
             file.unlink(missing_ok=True)
-            because = because or str(unfit)
-            last = unfit
+            because, last = because or str(unfit), unfit
             continue
         if rows and not because:
             because = "the model was made so"
@@ -353,8 +355,8 @@ def compile_saved_model(
         shutil.copytree(source, target)
     else:
         save(graph, target, graph.fixed_rows)
-    runtime = TensorFlow(target)
     proof: dict[str, Any] = {"largest_difference": None}
+    runtime = TensorFlow(target)
     if reference is not None:
         try:
             proof = prove(reference, runtime)
@@ -371,27 +373,21 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
         graph = read_saved_model(source, trusted=trusted)
     else:
         graph = read_keras(source, form, trusted=trusted)
-    reference, unproven = None, None
+    reference, unproven, proof = None, None, None
     try:
         reference = cases(graph)
     except Unprovable as error:
         unproven = str(error)
-    proof = None
     if kind == "litert":
         try:
             if reference is None:
                 raise Unfit(unproven)
-            if any(spec.dtype == tf.string for spec in graph.inputs.values()):
-                raise Unfit("it takes text")
-            if any(value.dtype.kind not in "fiub" for value in reference[0].expected.values()):
-                raise Unfit("it gives text")
             proof = compile_litert(graph, reference, folder)
         except Unfit as unfit:
             why = str(unfit)
     if proof is None:
         proof = compile_saved_model(graph, reference, source, folder)
-    said = {
-        **proof,
+    proof |= {
         "reference": graph.name,
         "unproven": unproven,
         "not_litert": why or None,
@@ -400,7 +396,7 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
     }
-    (folder / "parity.json").write_text(json.dumps(said, indent=1), "utf-8")
+    (folder / "parity.json").write_text(json.dumps(proof, indent=1), "utf-8")
 
 
 def main(source: str, folder: str, form: str, trust: str, kind: str, why: str = "") -> None:

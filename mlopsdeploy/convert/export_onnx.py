@@ -84,8 +84,8 @@ def _tokens(config: Any, length: int) -> dict[str, torch.Tensor]:
 def _prove(model: _Logits, file: Path) -> dict[str, object]:
     session = ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     largest, flips, rows = 0.0, 0, 0
-    said = getattr(model.model.config, "max_position_embeddings", None) or -1  # XLNet: no limit
-    most = said if said > 0 else LENGTHS[-1] + 2
+    limit = getattr(model.model.config, "max_position_embeddings", None) or -1  # XLNet: no limit
+    most = limit if limit > 0 else LENGTHS[-1] + 2
     for length in (min(length, most - 2) for length in LENGTHS):  # RoBERTa's count holds two more
         tokens = _tokens(model.model.config, length)
         with torch.inference_mode():

@@ -20,7 +20,7 @@ from typing import Any
 
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.cache import cached, use
+from mlopsdeploy.model_files.cache import cache_folder, cached, use
 
 # The packages that hold `import tensorflow`.
 _TENSORFLOWS = (
@@ -49,7 +49,6 @@ _PARTS_OF_KERAS = {
 
 def compile_model(
     source: Path,
-    cache: Path,
     digest: str,
     *,
     target: str = "auto",
@@ -60,7 +59,6 @@ def compile_model(
 
     Args:
         source: `.keras`, `.h5`, or the folder of a SavedModel.
-        cache: folder that holds compiled models.
         digest: SHA-256 of the source's content; its place in the cache.
         target: "tflite", "saved_model", or "auto": the first if it can be proven, else the second.
         trust_model: load a file that carries code.
@@ -77,9 +75,9 @@ def compile_model(
     """
     kind = "tensorflow" if target == "saved_model" else "litert"
     tools = _tools()
-    folder = _find(cache, digest, kind, tools)
+    folder = _find(digest, kind, tools)
     if folder is None and kind == "tensorflow":  # where LiteRT was tried and could not
-        tried = _find(cache, digest, "litert", tools)
+        tried = _find(digest, "litert", tools)
         folder = tried if tried and (tried / "saved_model").exists() else None
     if folder is None:
         if tools is None:
@@ -93,7 +91,7 @@ def compile_model(
                 "pip install 'mlopsdeploy[litert]'"
             )
         form = _check(source, trusted=trust_model)
-        folder = cache / kind / f"{digest[:32]}-{tools}"
+        folder = cache_folder() / kind / f"{digest[:32]}-{tools}"
 
         def build(building: Path) -> None:
             what = "LiteRT" if kind == "litert" else "a SavedModel"
@@ -125,9 +123,9 @@ def _tools() -> str | None:
     return "tensorflow"
 
 
-def _find(cache: Path, digest: str, kind: str, tools: str | None) -> Path | None:
+def _find(digest: str, kind: str, tools: str | None) -> Path | None:
     """What was compiled before; without the tools, by whichever version was there last."""
-    found = (cache / kind).glob(f"{digest[:32]}-{tools or '*'}")
+    found = (cache_folder() / kind).glob(f"{digest[:32]}-{tools or '*'}")
     latest = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return next(filter(use, latest), None)
 
@@ -153,14 +151,14 @@ def _proof(folder: Path) -> dict[str, Any]:
 def _agreement(proof: Mapping[str, Any]) -> str:
     if proof["largest_difference"] is None:
         return f"compiled without a proof: {proof['unproven']}"
-    said = (
+    line = (
         f"compiled; against {proof['reference']} on {proof['rows']} rows: largest difference "
         f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
     )
     if proof["fixed_rows"]:
         count = "1 row" if proof["fixed_rows"] == 1 else f"{proof['fixed_rows']} rows"
-        said += f"; {count} per call, because {proof['fixed_because']}"
-    return said
+        line += f"; {count} per call, because {proof['fixed_because']}"
+    return line
 
 
 # ---------------------------------------------------------------- what a file holds

@@ -48,10 +48,8 @@ def difference(expected: Array, got: Array) -> Array:
     if expected.shape != got.shape:
         return np.full(expected.shape, np.inf)
     if expected.dtype.kind not in "fiub":
-        texts = np.array([_text(value) for value in expected.flat]) != np.array(
-            [_text(value) for value in got.flat]
-        )
-        return np.where(texts, np.inf, 0.0).reshape(expected.shape)
+        differs = [_text(a) != _text(b) for a, b in zip(expected.flat, got.flat, strict=True)]
+        return np.where(differs, np.inf, 0.0).reshape(expected.shape)
     wide, other = expected.astype(np.float64), got.astype(np.float64)
     with np.errstate(invalid="ignore"):
         same = (wide == other) | (np.isnan(wide) & np.isnan(other))
@@ -80,12 +78,17 @@ def allowed(expected: Columns, moved: Columns) -> Columns:
     limits = {}
     for name, value in expected.items():
         sway = difference(value, moved[name]).reshape(len(value), -1).max(axis=1, initial=0)
-        size = np.ones(value.shape)
-        if value.dtype.kind in "fiub":
-            size = np.nan_to_num(np.abs(value.astype(np.float64)), nan=1, posinf=1)
         by_row = sway.reshape(-1, *[1] * (value.ndim - 1))
-        limits[name] = BOUND * np.maximum(1, size) + SWAY * by_row
+        limits[name] = BOUND * _size(value) + SWAY * by_row
     return limits
+
+
+def _size(value: Array) -> Array:
+    """The size of each number, or 1 if it is smaller, not finite, or a text."""
+    if value.dtype.kind not in "fiub":
+        return np.ones(value.shape)
+    size = np.nan_to_num(np.abs(value.astype(np.float64)), nan=1, posinf=1)
+    return np.asarray(np.maximum(1, size))
 
 
 def prove(reference: list[Case], runtime: Runtime) -> dict[str, Any]:
@@ -131,9 +134,7 @@ def _gap(case: Case, got: Columns, rows: Any) -> float:
     gaps = []
     for name, expected in case.expected.items():
         chosen = got[name] if isinstance(rows, slice) else got[name][rows]
-        gap = difference(expected[rows], chosen)
-        if expected.dtype.kind in "fiub":
-            gap = gap / np.maximum(1, np.nan_to_num(np.abs(expected[rows]), nan=1, posinf=1))
+        gap = difference(expected[rows], chosen) / _size(expected[rows])
         gaps.append(float(gap.max(initial=0)))
     return max(gaps)
 

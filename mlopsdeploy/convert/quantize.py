@@ -25,7 +25,7 @@ import numpy.typing as npt
 from mlopsdeploy.columns import Columns, Task, rows_of, take
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
-from mlopsdeploy.model_files.cache import cached, use
+from mlopsdeploy.model_files.cache import cache_folder, cached, use
 
 Rows = npt.NDArray[np.intp]
 
@@ -85,19 +85,14 @@ class Quantized:
         )
 
 
-def place(cache: Path, digest: str, options: Mapping[str, Any]) -> Path:
-    """The folder of a model in int8.
+def place(digest: str, options: Mapping[str, Any]) -> Path:
+    """The folder of a model in int8, by the float model's SHA-256 and what else shapes its labels.
 
     NNCF's version is no part of it: it makes the file, and what was proven stays so.
-
-    Args:
-        cache: folder that holds compiled models.
-        digest: SHA-256 of the float model.
-        options: what else shapes the labels, such as a threshold.
     """
     made_for = {"recipe": RECIPE, "openvino": metadata.version("openvino"), **options}
     key = hashlib.sha256(json.dumps(made_for, sort_keys=True).encode()).hexdigest()
-    return cache / "int8" / f"{digest[:32]}-{key[:12]}"
+    return cache_folder() / "int8" / f"{digest[:32]}-{key[:12]}"
 
 
 def find(folder: Path) -> Quantized | None:
@@ -126,14 +121,13 @@ def int8_model(
     Args:
         folder: see `place`.
         graph: the float model's `.onnx` or `.xml`.
-        calibrate: gives a sample of the rows to be scored, called only where there is no model
+        calibrate: returns a sample of the rows to be scored, called only where there is no model
             yet; `SAMPLE_ROWS` different ones are best. Without it only what is there, and within
             the bound, will do.
         name: the model's, for messages.
         max_flips: the largest share of labels that may differ from float32's.
-        floating: gives the model in float32.
-        quick: gives an `.xml` in int8, alone, and as it is served, with a second look at close
-            calls.
+        floating: loads the model in float32.
+        quick: opens an `.xml` in int8, alone, and as it is served, with close calls rechecked.
         log: called with a line at the start and one with the result.
 
     Returns:
@@ -174,27 +168,26 @@ def _make(
 ) -> None:
     exact = floating()
     calibration, held_out = split(exact.task, calibrate())
+    rows = rows_of(calibration)
     log(
-        f"calibrating int8 on {rows_of(calibration)} rows and comparing {rows_of(held_out)} others "
-        "with float32, once"
+        f"calibrating int8 on {rows} rows and comparing {rows_of(held_out)} others with float32, "
+        "once"
     )
     started = time.perf_counter()
     _quantize(graph, exact, calibration, building)
     seconds = time.perf_counter() - started
     alone, served = quick(building / "model.xml")
-    digest = hashlib.sha256()
-    for part in ("model.xml", "model.bin"):
-        digest.update((building / part).read_bytes())
+    files = b"".join((building / part).read_bytes() for part in ("model.xml", "model.bin"))
     expected, got, unaided = (model.predict_columns(held_out) for model in (exact, served, alone))
     proof = {
         **compare(expected, got),
         "second_looks": int((got["scores"] != unaided["scores"]).any(axis=1).sum()),
         "without_second_look": compare(expected, unaided),
         "among_other_rows": compare(got, _among_others(served, held_out)),
-        "calibration_rows": rows_of(calibration),
+        "calibration_rows": rows,
         "calibration_seconds": round(seconds, 1),
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "digest": digest.hexdigest(),
+        "digest": hashlib.sha256(files).hexdigest(),
         "nncf": metadata.version("nncf"),
         "openvino": metadata.version("openvino"),
     }
@@ -233,20 +226,18 @@ def _affordable(cost: npt.NDArray[np.int64], most: int, budget: int) -> int:
 
 def _quantize(graph: Path, model: Predictor, rows: Columns, folder: Path) -> None:
     encoded = model.task.encode(rows)
-    tensors = {}
-    number = 0
+    batches: list[Columns] = []
     for batch in model.plan(encoded):
         whole = model.task.collate(take(encoded, batch))
         step = max(model.task.batch_cost // next(iter(whole.values())).shape[-1], 1)
-        for start in range(0, rows_of(whole), step):  # a long text may be many windows
-            for name, array in take(whole, slice(start, start + step)).items():
-                tensors[f"{number}.{name}"] = array
-            number += 1
+        starts = range(0, rows_of(whole), step)  # a long text may be many windows
+        batches += [take(whole, slice(start, start + step)) for start in starts]
+    tensors = {f"{i}.{name}": array for i, one in enumerate(batches) for name, array in one.items()}
     # Apart from the cache, which is not to keep the user's rows.
     with tempfile.TemporaryDirectory() as apart:
-        batches = Path(apart) / "batches.npz"
-        np.savez(batches, **tensors)  # type: ignore[arg-type]  # none is called allow_pickle
-        code, reason = child.run("quantize_openvino.py", graph, batches, folder, env={})
+        file = Path(apart) / "batches.npz"
+        np.savez(file, **tensors)  # type: ignore[arg-type]  # none is called allow_pickle
+        code, reason = child.run("quantize_openvino.py", graph, file, folder, env={})
     if code:
         raise ModelError(f"{graph}: can't be quantised to int8 ({reason})")
 

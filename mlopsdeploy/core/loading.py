@@ -16,7 +16,7 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import cache_folder, note_use
+from mlopsdeploy.model_files.cache import note_use
 
 # By the format of its files, best first.
 _PREFERRED = {
@@ -160,7 +160,7 @@ def _quantized(
     """The model in int8 with its proof; None where there is none and no rows to make one."""
     threshold = files.threshold if options.threshold is None else options.threshold
     shaping = {"threshold": threshold, "long_text": options.long_text}
-    folder = quantize.place(cache_folder(), files.digest, shaping)
+    folder = quantize.place(files.digest, shaping)
 
     def quick(file: Path) -> tuple[Model, Model]:
         model = assemble(file, "int8")
@@ -216,10 +216,10 @@ def _choose(
             return runtime_class, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         graph = files.graphs["checkpoint"]
-        return runtime_class, checkpoint.to_onnx(graph, cache_folder(), files.weights, log=log)
+        return runtime_class, checkpoint.to_onnx(graph, files.weights, log=log)
     if "checkpoint" in formats and "onnx" in files.graphs and files.task == "text_classification":
         graph = files.graphs["onnx"]
-        return runtime_class, checkpoint.from_onnx(graph, cache_folder(), files.weights)
+        return runtime_class, checkpoint.from_onnx(graph, files.weights)
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(files.graphs):
             return runtime_class, _compile_keras(files, target, trust_model=trust_model, log=log)
@@ -243,7 +243,7 @@ def _compile_keras(
 ) -> Path:
     source = files.graphs.get("keras") or files.graphs["saved_model"]
     return from_keras.compile_model(
-        source, cache_folder(), files.weights, target=target, trust_model=trust_model, log=log
+        source, files.weights, target=target, trust_model=trust_model, log=log
     )
 
 

@@ -23,7 +23,6 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.folder import check_output, write_folder
 from mlopsdeploy.models.tables import proof_line, size
@@ -136,12 +135,7 @@ def _graph(
         for form in ("keras", "saved_model"):
             if form in graphs:
                 graph = keras.compile_model(
-                    graphs[form],
-                    cache_folder(),
-                    files.weights,
-                    target="tflite",
-                    trust_model=trust_model,
-                    log=log,
+                    graphs[form], files.weights, target="tflite", trust_model=trust_model, log=log
                 )
                 return graph, form, _proof(graph)
         if "tflite" in graphs:
@@ -152,7 +146,7 @@ def _graph(
         if "onnx" in graphs:
             return graphs["onnx"], "onnx", {}
         if "checkpoint" in graphs:
-            graph = checkpoint.to_onnx(graphs["checkpoint"], cache_folder(), files.weights, log=log)
+            graph = checkpoint.to_onnx(graphs["checkpoint"], files.weights, log=log)
             return graph, "checkpoint", _proof(graph)
     ways = "a checkpoint or ONNX" if target != "litert" else "Keras, a SavedModel or .tflite"
     raise ModelError(

@@ -17,7 +17,6 @@ from mlopsdeploy.core.console import facts
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of
 from mlopsdeploy.models.data import read_rows
 from mlopsdeploy.models.folder import check_output, weight_files, write_folder
@@ -73,7 +72,7 @@ def quantise_model(
         log=log,
     )
     shaping = {"threshold": files.threshold, "long_text": BatchSettings().long_text}
-    place = quantize.place(cache_folder(), files.digest, shaping)
+    place = quantize.place(files.digest, shaping)
     found = quantize.find(place)
     assert found is not None
     _, held_out = quantize.split(floating.task, rows)
@@ -141,7 +140,7 @@ def _float_graph(files: ModelFiles) -> Path:
     for form in ("onnx", "openvino"):
         if form in files.graphs:
             return files.graphs[form]
-    return checkpoint.to_onnx(files.graphs["checkpoint"], cache_folder(), files.weights)
+    return checkpoint.to_onnx(files.graphs["checkpoint"], files.weights)
 
 
 def _first(graphs: Mapping[str, Path]) -> dict[str, Path]:

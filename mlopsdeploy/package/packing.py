@@ -24,7 +24,6 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of, sha256
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.package.plan import PackedModel
@@ -125,7 +124,7 @@ def _calibrated(
             "threshold": files.threshold if said is None else said,
             "long_text": _long_text(running),
         }
-        return quantize.find(quantize.place(cache_folder(), files.digest, shaping))
+        return quantize.find(quantize.place(files.digest, shaping))
     if running.precision == model.runtime.precision == "int8" and files.precision != "int8":
         raise ConfigError(
             f"{reference}: 'precision: int8' is calibrated on your rows, which a package does not "
@@ -203,16 +202,12 @@ def _lean(
             return format_, files.graphs[format_]
     if "onnx" in formats and "checkpoint" in files.graphs:
         source = files.graphs["checkpoint"]
-        return "onnx", checkpoint.to_onnx(source, cache_folder(), files.weights, log=log)
+        return "onnx", checkpoint.to_onnx(source, files.weights, log=log)
     if "tflite" in formats:
         source = files.graphs.get("keras") or files.graphs["saved_model"]
+        trust = running.trust_model
         compiled = keras.compile_model(
-            source,
-            cache_folder(),
-            files.weights,
-            target="tflite",
-            trust_model=running.trust_model,
-            log=log,
+            source, files.weights, target="tflite", trust_model=trust, log=log
         )
         return "tflite", compiled
     raise ModelError(f"{files.name}: none of {', '.join(files.graphs)} can be packaged")

@@ -23,10 +23,14 @@ ROWS = 5
 TOLD = {}
 
 
+def keep(folder, name, model):
+    model.save(folder / name)
+    compile_as(folder, name, name.partition(".")[2])
+
+
 def save(folder, name, model, inputs, suffix="keras"):
-    model.save(folder / f"{name}.{suffix}")
+    keep(folder, f"{name}.{suffix}", model)
     answers = model(inputs, training=False)
-    compile_as(folder, f"{name}.{suffix}", "keras" if suffix == "keras" else "h5")
     given = inputs if isinstance(inputs, dict) else {"": inputs}
     gives = answers if isinstance(answers, dict) else {"": answers}
     np.savez(
@@ -83,9 +87,7 @@ def keras_models(folder):
     ]
     save(folder, "picture", keras.Sequential(picture), numbers(10, 12, 3))
     four = [keras.Input(batch_shape=(4, 5), name="four"), layers.Dense(2, name="out")]
-    four = keras.Sequential(four)
-    four.save(folder / "four.keras")
-    compile_as(folder, "four.keras", "keras")
+    keep(folder, "four.keras", keras.Sequential(four))
     half = keras.Sequential([keras.Input((4,), dtype="float32"), layers.Dense(2, name="out")])
     half.save(folder / "renamed.keras")
     (folder / "renamed.keras").rename(folder / "renamed.h5")  # a zip, whatever it is called
@@ -102,8 +104,7 @@ def keras_models(folder):
             layers.Dense(1, activation="sigmoid", name="positive"),
         ]
     )
-    text.save(folder / "text.keras")
-    compile_as(folder, "text.keras", "keras")
+    keep(folder, "text.keras", text)
     texts = ["good film", "a bad film"]
     np.savez(
         folder / "answers" / "text.npz",
@@ -112,24 +113,20 @@ def keras_models(folder):
 
     rows = keras.Input((4,))
     beside = keras.Model(rows, layers.Dense(2)(rows - keras.ops.mean(rows, axis=0, keepdims=True)))
-    beside.save(folder / "beside.keras")
-    compile_as(folder, "beside.keras", "keras")
+    keep(folder, "beside.keras", beside)
 
     class Doubled(layers.Layer):
         def call(self, values):
             return values * 2
 
     own = keras.Sequential([keras.Input((3,)), Doubled()])
-    own.save(folder / "own.keras")
-    own.save(folder / "own.h5")
-    compile_as(folder, "own.h5", "h5")
+    keep(folder, "own.h5", own)
     hidden = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x * 2), layers.Dense(1)])
-    for name in ("lambda.keras", "lambda.h5"):
-        hidden.save(folder / name)
     inner = keras.Sequential([keras.Input((2,)), layers.Lambda(lambda x: x * 2)])
     outer = keras.Sequential([keras.Input((2,)), inner, layers.Dense(1)])
-    for name in ("nested.keras", "nested.h5"):
-        outer.save(folder / name)
+    for suffix in ("keras", "h5"):
+        hidden.save(folder / f"lambda.{suffix}")
+        outer.save(folder / f"nested.{suffix}")
     half.save_weights(folder / "alone.weights.h5")
     half.export(folder / "exported", verbose=False)
 

@@ -1,5 +1,6 @@
 """A Keras model or SavedModel is compiled once, with a proof, and without its author's code."""
 
+import io
 import json
 import re
 import zipfile
@@ -20,6 +21,11 @@ from mlopsdeploy.runtimes.litert import LiteRT
 def made(once_by):
     """The folder that keras_models.py fills, in one process for all tests."""
     return once_by(Path(__file__).with_name("keras_models.py"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
 
 
 @pytest.fixture
@@ -129,10 +135,7 @@ def test_files_of_keras_2(made):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        (
-            "keras2_op.h5",
-            r"saved by Keras 2\.11\.0, and Keras 3.* knows no 'TFOpLambda'.*SavedModel",
-        ),
+        ("keras2_op.h5", r"by Keras 2\.11\.0, and Keras 3.* knows no 'TFOpLambda'.*SavedModel"),
         ("keras2_unweighted.h5", r"saved by Keras 2\.11\.0.*[Ll]ayer"),
         ("own.h5", "'Doubled', which is neither a part of Keras nor in the file.*model.export"),
         ("beside.keras", "depends on the rows beside it"),
@@ -148,10 +151,7 @@ def test_what_cannot_be_compiled_is_said_in_one_line(made, name, message):
     assert re.search(message, told(made, name)), told(made, name)
     assert "\n" not in told(made, name)
     assert list((made / "compiled" / name.partition(".")[0]).iterdir()) == []
-
-
-def test_nothing_was_written_by_a_model(made):
-    assert not (made / "written").exists()
+    assert not (made / "written").exists(), "a model wrote a file"
 
 
 # ---------------------------------------------------------------- once
@@ -159,7 +159,7 @@ def test_nothing_was_written_by_a_model(made):
 
 def test_compiles_once_and_then_needs_no_tensorflow(made, tmp_path, monkeypatch):
     said = []
-    file = keras.compile_model(made / "fraud.keras", tmp_path, "a" * 64, log=said.append)
+    file = keras.compile_model(made / "fraud.keras", "a" * 64, log=said.append)
     assert file.parent.parent == tmp_path / "litert"
     assert file.parent.name.startswith("a" * 32 + "-tensorflow-")
     assert file.name == "model.tflite"
@@ -169,23 +169,22 @@ def test_compiles_once_and_then_needs_no_tensorflow(made, tmp_path, monkeypatch)
     assert "against Keras on 14 rows: largest difference" in said[1]
     assert "labels changed 0" in said[1]
     monkeypatch.setattr(child, "run", None)
-    assert keras.compile_model(made / "fraud.keras", tmp_path, "a" * 64, log=said.append) == file
+    assert keras.compile_model(made / "fraud.keras", "a" * 64, log=said.append) == file
     monkeypatch.setattr(child, "installed", lambda name: name != "tensorflow")
-    assert keras.compile_model(made / "fraud.keras", tmp_path, "a" * 64, log=said.append) == file
+    assert keras.compile_model(made / "fraud.keras", "a" * 64, log=said.append) == file
     assert len(said) == 2, "later calls have nothing to say"
     with pytest.raises(ModelError, match=r"pip install 'mlopsdeploy\[tensorflow\]'") as raised:
-        keras.compile_model(made / "fraud.keras", tmp_path, "b" * 64)
+        keras.compile_model(made / "fraud.keras", "b" * 64)
     assert "\n" not in str(raised.value)
 
 
 def test_another_tensorflow_compiles_anew(made, tmp_path, monkeypatch, no_child):
     (tmp_path / "litert" / f"{'a' * 32}-tensorflow-2.0.0-keras-2.0.0").mkdir(parents=True)
     with pytest.raises(AssertionError, match="a child was started"):
-        keras.compile_model(made / "fraud.keras", tmp_path, "a" * 64)
+        keras.compile_model(made / "fraud.keras", "a" * 64)
 
 
 def test_a_text_model_serves_in_tensorflow_and_the_log_says_so(made, tmp_path, monkeypatch):
-    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
     said = []
     model = load_model(str(made / "text.keras"), threads=1, log=said.append)
     assert "LiteRT can't take text.keras (it takes text); it runs in TensorFlow" in said
@@ -197,12 +196,12 @@ def test_a_text_model_serves_in_tensorflow_and_the_log_says_so(made, tmp_path, m
     digest = find_model(str(source)).weights
     monkeypatch.setattr(child, "run", None)
     again = []
-    folder = keras.compile_model(source, tmp_path, digest, log=again.append)
+    folder = keras.compile_model(source, digest, log=again.append)
     assert folder.name == "saved_model"
     assert again == said[-1:], "each start says why TensorFlow is loaded"
-    assert keras.compile_model(source, tmp_path, digest, target="saved_model") == folder
+    assert keras.compile_model(source, digest, target="saved_model") == folder
     with pytest.raises(ModelError, match="LiteRT can't take it .*--runtime tensorflow can"):
-        keras.compile_model(source, tmp_path, digest, target="tflite")
+        keras.compile_model(source, digest, target="tflite")
 
 
 def test_a_converter_that_crashes_leaves_the_model_to_tensorflow(made, tmp_path, monkeypatch):
@@ -210,13 +209,12 @@ def test_a_converter_that_crashes_leaves_the_model_to_tensorflow(made, tmp_path,
 
     def run(*arguments, env):
         calls.append(arguments)
-        return (
-            (-6, "its process ended with code -6") if len(calls) == 1 else real(*arguments, env=env)
-        )
+        crash = (-6, "its process ended with code -6")
+        return crash if len(calls) == 1 else real(*arguments, env=env)
 
     monkeypatch.setattr(child, "run", run)
     said = []
-    folder = keras.compile_model(made / "exported", tmp_path, "c" * 64, log=said.append)
+    folder = keras.compile_model(made / "exported", "c" * 64, log=said.append)
     assert folder.name == "saved_model"
     assert len(calls) == 2
     assert "against the SavedModel" in said[1]
@@ -230,11 +228,11 @@ def test_a_converter_that_crashes_leaves_the_model_to_tensorflow(made, tmp_path,
 def test_a_lambda_layer_is_refused_before_anything_is_loaded(made, tmp_path, no_child, name):
     said = "holds a Lambda layer, which runs its author's code; if you trust it: --trust-model"
     with pytest.raises(ModelError) as raised:
-        keras.compile_model(made / name, tmp_path, "d" * 64)
+        keras.compile_model(made / name, "d" * 64)
     assert str(raised.value) == f"{made / name}: {said}"
     assert not list(tmp_path.rglob("*.tflite"))
     with pytest.raises(AssertionError, match="a child was started"):
-        keras.compile_model(made / name, tmp_path, "d" * 64, trust_model=True)
+        keras.compile_model(made / name, "d" * 64, trust_model=True)
 
 
 def test_a_trusted_lambda_layer_is_compiled(made):
@@ -242,13 +240,20 @@ def test_a_trusted_lambda_layer_is_compiled(made):
     assert proof_of(made, "lambda")["not_litert"] is None
 
 
-def written(folder, config, **others):
+def zipped(**files):
+    """The bytes of a zip of these files, their names without a suffix's dot."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, held in files.items():
+            text = held if isinstance(held, str) else json.dumps(held)
+            archive.writestr(name.replace("_", "."), text)
+    return content.getvalue()
+
+
+def written(folder, config):
     """A .keras file of this config."""
     file = folder / "model.keras"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("config.json", config if isinstance(config, str) else json.dumps(config))
-        for name in others.pop("weights", ["model.weights.h5"]):
-            archive.writestr(name, b"weights")
+    file.write_bytes(zipped(config_json=config, model_weights_h5="weights"))
     return file
 
 
@@ -256,6 +261,7 @@ def layer(name, module="keras.layers", **config):
     return {"module": module, "class_name": name, "config": config, "registered_name": None}
 
 
+DEEP = "[" * 100_000
 HARMLESS = layer("Dense", units=1, kernel_initializer=layer("Zeros", "keras.initializers"))
 
 
@@ -280,7 +286,7 @@ def test_code_is_found_wherever_it_stands(tmp_path, no_child, part, message):
         wrapped = layer("TimeDistributed", layer=inner)
         config = layer("Sequential", "keras", layers=[HARMLESS, wrapped])
         with pytest.raises(ModelError, match=message) as raised:
-            keras.compile_model(written(tmp_path, config), tmp_path, "e" * 64)
+            keras.compile_model(written(tmp_path, config), "e" * 64)
         assert "\n" not in str(raised.value)
 
 
@@ -288,7 +294,7 @@ def test_what_trained_a_model_is_no_reason_to_refuse_it(tmp_path, no_child):
     config = layer("Sequential", "keras.src.models.sequential", layers=[HARMLESS])
     config["compile_config"] = {"loss": layer("my_loss", "my_package")}
     with pytest.raises(AssertionError, match="a child was started"):
-        keras.compile_model(written(tmp_path, config), tmp_path, "e" * 64)
+        keras.compile_model(written(tmp_path, config), "e" * 64)
 
 
 # ---------------------------------------------------------------- damaged files
@@ -305,6 +311,11 @@ def test_what_trained_a_model_is_no_reason_to_refuse_it(tmp_path, no_child):
         ("a.h5", lambda good: b"\x89HDF\r\n\x1a\n", "damaged or cut off"),
         ("a.keras", lambda good: b"\x80\x04 a pickle", "neither a .keras zip nor HDF5"),
         ("a.h5", lambda good: good["alone.weights.h5"], "weights alone"),
+        ("a.keras", lambda good: flipped(good["fraud.keras"]), "damaged"),
+        ("a.keras", lambda good: zipped(readme_txt="a zip"), "holds no config.json"),
+        ("a.keras", lambda good: zipped(config_json=HARMLESS), "weights are missing"),
+        ("a.keras", lambda good: zipped(config_json="{", model_weights_h5=""), "not a model's"),
+        ("a.keras", lambda good: zipped(config_json=DEEP, model_weights_h5=""), "not a model's"),
     ],
 )
 def test_a_damaged_file(made, tmp_path, no_child, name, content, message):
@@ -312,28 +323,13 @@ def test_a_damaged_file(made, tmp_path, no_child, name, content, message):
     file = tmp_path / name
     file.write_bytes(content({name: (made / name).read_bytes() for name in names}))
     with pytest.raises(ModelError, match=message) as raised:
-        keras.compile_model(file, tmp_path, "f" * 64)
+        keras.compile_model(file, "f" * 64)
     assert str(raised.value).startswith(f"{file}: ")
     assert "\n" not in str(raised.value)
 
 
-def test_a_zip_that_is_not_a_model(tmp_path, made, no_child):
-    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
-        archive.writestr("readme.txt", "a zip")
-    with pytest.raises(ModelError, match="holds no config.json"):
-        keras.compile_model(tmp_path / "other.keras", tmp_path, "f" * 64)
-    for config in ("{", "[" * 100_000):
-        with pytest.raises(ModelError, match="its config is not a model's"):
-            keras.compile_model(written(tmp_path, config), tmp_path, "f" * 64)
-    with pytest.raises(ModelError, match="weights are missing"):
-        keras.compile_model(written(tmp_path, HARMLESS, weights=[]), tmp_path, "f" * 64)
-
-
-def test_a_flipped_bit_is_found(tmp_path, made, no_child):
-    content = bytearray((made / "fraud.keras").read_bytes())
-    with zipfile.ZipFile(made / "fraud.keras") as archive:
-        place = archive.getinfo("model.weights.h5").header_offset
-    content[place + 2000] ^= 1
-    (tmp_path / "flipped.keras").write_bytes(content)
-    with pytest.raises(ModelError, match="damaged"):
-        keras.compile_model(tmp_path / "flipped.keras", tmp_path, "f" * 64)
+def flipped(content):
+    """A .keras file with one bit of its weights flipped."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        place = archive.getinfo("model.weights.h5").header_offset + 2000
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]

@@ -1,4 +1,7 @@
-"""Weights of an ONNX file: named after the checkpoint, packed as int8, and back."""
+"""Weights of an ONNX file: named after the checkpoint, packed as int8 by a recipe, and back."""
+
+import runpy
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -7,7 +10,10 @@ import pytest
 from onnx import numpy_helper
 from safetensors.numpy import load_file
 
-from mlopsdeploy.convert.weights import name_after, pack_int8, read_state
+from mlopsdeploy.convert.checkpoint import read_state
+
+RECIPE = runpy.run_path(str(Path(__file__).parents[2] / "recipes" / "onnx_weights.py"))
+name_after, pack_int8 = RECIPE["name_after"], RECIPE["pack_int8"]
 
 
 @pytest.fixture
@@ -54,14 +60,11 @@ def test_float_weights_come_back_exactly(named, tmp_path):
         np.testing.assert_array_equal(back[name], state[name], err_msg=name)
 
 
-def test_packed_weights_come_back_within_half_a_step(named, tmp_path, monkeypatch):
-    import mlopsdeploy.convert.weights as weights
-
-    monkeypatch.setattr(weights, "SMALLEST", 256)
+def test_packed_weights_come_back_within_half_a_step(named, tmp_path):
     model, state, _ = named
     exact = run(model)
     before = len(model.SerializeToString())
-    packed = pack_int8(model)
+    packed = pack_int8(model, smallest=256)
     assert packed >= 12
     onnx.checker.check_model(model)
     assert len(model.SerializeToString()) < before
@@ -76,15 +79,10 @@ def test_packed_weights_come_back_within_half_a_step(named, tmp_path, monkeypatc
         assert back[name].shape == value.shape, name
         step = np.abs(value).max() / 127
         assert np.abs(back[name] - value).max() <= step / 2 + 1e-6, name
-    packed_names = {name.removesuffix(".int8").removesuffix(".T") for name in types
-                    if name.endswith(".int8")}  # fmt: skip
-    assert packed_names <= set(back)
+    assert {name[:-5].removesuffix(".T") for name in types if name.endswith(".int8")} <= set(back)
 
 
-def test_scales_are_per_output_channel(monkeypatch):
-    import mlopsdeploy.convert.weights as weights
-
-    monkeypatch.setattr(weights, "SMALLEST", 1)
+def test_scales_are_per_output_channel():
     value = np.array([[1, 100, 0], [-0.5, 50, 0]], np.float32)
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("MatMul", ["x", "a.weight.T"], ["y"])],
@@ -96,7 +94,7 @@ def test_scales_are_per_output_channel(monkeypatch):
     model = onnx.helper.make_model(
         graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
     )
-    assert pack_int8(model) == 1
+    assert pack_int8(model, smallest=1) == 1
     arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
     np.testing.assert_allclose(arrays["a.weight.T.scale"], [1 / 127, 100 / 127, 1], rtol=1e-6)
     np.testing.assert_array_equal(arrays["a.weight.T.int8"], [[127, 127, 0], [-64, 64, 0]])

@@ -1,14 +1,14 @@
-"""Weights of an ONNX file: as int8 with scales, and back to a checkpoint's parameters.
+"""Weights of an ONNX file: named after a checkpoint's parameters, and stored as int8 with scales.
 
 An initializer that is a checkpoint's parameter bears its name; `.T` is added where it is stored
 transposed, as matrix products want it. Packed, it becomes `<name>.int8`, `<name>.scale` and a
-DequantizeLinear in front of its readers: a quarter of the size, the same graph.
+DequantizeLinear in front of its readers: a quarter of the size, the same graph. The way back is
+`mlopsdeploy.convert.checkpoint.read_state`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,8 +16,6 @@ import onnx
 from onnx import numpy_helper
 
 Floats = npt.NDArray[np.float32]
-
-SMALLEST = 4096  # numbers; below it a weight costs nothing and stays float
 
 
 def name_after(model: onnx.ModelProto, parameters: Mapping[str, Floats]) -> int:
@@ -43,10 +41,11 @@ def name_after(model: onnx.ModelProto, parameters: Mapping[str, Floats]) -> int:
     return len(renamed)
 
 
-def pack_int8(model: onnx.ModelProto) -> int:
+def pack_int8(model: onnx.ModelProto, smallest: int = 4096) -> int:
     """Store large two-dimensional weights as int8, symmetric, in place.
 
-    One scale per output channel of a matrix product, one per row of an embedding.
+    One scale per output channel of a matrix product, one per row of an embedding. Weights of fewer
+    than `smallest` numbers cost nothing and stay float.
 
     Returns:
         How many weights were packed.
@@ -56,7 +55,7 @@ def pack_int8(model: onnx.ModelProto) -> int:
     for initializer in model.graph.initializer:
         value = numpy_helper.to_array(initializer)
         reader = readers.get(initializer.name)
-        if reader is None or value.ndim != 2 or value.size < SMALLEST or value.dtype != np.float32:
+        if reader is None or value.ndim != 2 or value.size < smallest or value.dtype != np.float32:
             kept.append(initializer)
             continue
         name = initializer.name
@@ -77,22 +76,6 @@ def pack_int8(model: onnx.ModelProto) -> int:
     del model.graph.node[:]
     model.graph.node.extend([*nodes, *rest])
     return len(nodes)
-
-
-def read_state(file: Path) -> dict[str, Floats]:
-    """The checkpoint's parameters by name, float32, from a file whose weights bear their names."""
-    model = onnx.load(str(file))
-    arrays = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in arrays:
-            packed, scale = arrays.pop(node.input[0]), arrays.pop(node.input[1])
-            axis = next(item.i for item in node.attribute if item.name == "axis")
-            arrays[node.output[0]] = packed.astype(np.float32) * np.expand_dims(scale, 1 - axis)
-    return {
-        name.removesuffix(".T"): np.ascontiguousarray(value.T if name.endswith(".T") else value)
-        for name, value in arrays.items()
-        if value.dtype == np.float32 and "." in name
-    }
 
 
 def _key(value: npt.NDArray[np.generic]) -> bytes:
