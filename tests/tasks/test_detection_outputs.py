@@ -148,6 +148,9 @@ def test_boxes_with_scores_of_all_classes_or_of_the_best():
     )
     assert found.classes.tolist() == [1, 0]
     assert found.scores.tolist() == pytest.approx([0.8, 0.6])
+    lone = Scored("b", "s", None, where, logits=False)
+    found = lone({"b": boxes, "s": np.float32([[0.8, 0.7, 0.6]])}, 0, 0.5)
+    assert (found.classes.tolist(), found.scores.tolist()) == ([0, 0], pytest.approx([0.8, 0.6]))
 
 
 def test_no_more_candidates_than_a_device_can_compare():
