@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import PurePosixPath
 
@@ -44,7 +43,6 @@ def docker(plan: Plan) -> dict[str, str]:
             plan,
             data=DATA,
             memory=kubernetes.memory(plan)[1] // MIB,
-            stop=math.ceil(plan.drain) + kubernetes.MARGIN,
             device=device(plan),
             group=device_group(plan),
             lines_folder=lines_folder(plan),
@@ -54,32 +52,12 @@ def docker(plan: Plan) -> dict[str, str]:
 
 
 def compose(plan: Plan) -> dict[str, str]:
-    """The image and `compose.yaml`. Its health check is the image's."""
-    requested, limit = kubernetes.memory(plan)
-    server = {
-        "image": plan.image,
-        "build": {"context": "."},
-        "restart": "unless-stopped",
-        "read_only": True,
-        "tmpfs": ["/tmp:size=256m"],  # noqa: S108
-        "cap_drop": ["ALL"],
-        "security_opt": ["no-new-privileges:true"],
-        "ports": [f"127.0.0.1:{plan.port}:{plan.port}"],
-        "volumes": [f"./{plan.config_name}:{plan.config_path}:ro"],
-        "stop_grace_period": f"{math.ceil(plan.drain) + kubernetes.MARGIN}s",
-        "deploy": {
-            "resources": {
-                "limits": {"cpus": str(plan.workers), "memory": f"{limit // MIB}M", "pids": 512},
-                "reservations": {"memory": f"{requested // MIB}M"},
-            }
-        },
-        "logging": {"driver": "json-file", "options": {"max-size": "10m", "max-file": "3"}},
-    }
+    """The image and `compose.yaml`."""
     head = kubernetes.resources_head(plan) + (
         "\nOnly this machine reaches the port; put a proxy with TLS and a login in front."
     )
-    document = {"name": plan.name, "services": {"serve": server}}
-    return {**image_files(plan), "compose.yaml": kubernetes.dump(document, head=head)}
+    document = kubernetes.filled("compose.yaml.j2", plan)
+    return {**image_files(plan), "compose.yaml": kubernetes.dump(document, head)}
 
 
 def model_list(plan: Plan) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import PurePosixPath
 
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package import images
-from mlopsdeploy.package.kubernetes import MARGIN, shortest_gap
+from mlopsdeploy.package.kubernetes import shortest_gap
 from mlopsdeploy.package.plan import Plan, render
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
@@ -99,7 +98,7 @@ def install_script(
 
 def unit(plan: Plan) -> str:
     """The service."""
-    stop = math.ceil(plan.drain) + MARGIN if plan.strategy == "serve" else 60
+    stop = plan.stop_seconds if plan.strategy == "serve" else 60
     local = [path for path in _paths(plan) if path.startswith("/")]
     outputs = [str(PurePosixPath(path).parent) for path in _written(plan) if path.startswith("/")]
     network = any("://" in path for path in _paths(plan))

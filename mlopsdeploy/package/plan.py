@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +44,7 @@ CONFIG = "/etc/mlopsdeploy"
 DATA = "/data"
 USER = 10001
 
-_TEMPLATES = Environment(
+TEMPLATES = Environment(
     loader=PackageLoader("mlopsdeploy.package"),
     autoescape=False,  # noqa: S701 - nothing here is HTML
     undefined=StrictUndefined,
@@ -154,6 +155,11 @@ class Plan:
         return int(self.settings.get("workers") or 1)
 
     @property
+    def stop_seconds(self) -> int:
+        """From SIGTERM to SIGKILL: requests in work are answered, the processes end."""
+        return math.ceil(self.drain) + 5
+
+    @property
     def version(self) -> str:
         """Of the first model, fit for labels and tags; where it has none, its digest's start."""
         version = re.sub(r"[^A-Za-z0-9._-]+", "-", self.models[0].version)[:50].strip("._-")
@@ -235,6 +241,8 @@ def _recorded(folder: Path) -> dict[str, str] | None:
     return record.get("files") if isinstance(record, dict) else None
 
 
-def render(template: str, plan: Plan, **values: Any) -> str:
+def render(
+    template: str, plan: Plan, environment: Environment = TEMPLATES, /, **values: Any
+) -> str:
     """A template of the folder `templates`."""
-    return _TEMPLATES.get_template(template).render(plan=plan, version=__version__, **values)
+    return environment.get_template(template).render(plan=plan, version=__version__, **values)

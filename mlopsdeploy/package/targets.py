@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mlopsdeploy.package import kubernetes
-from mlopsdeploy.package.custom_resources import kserve, ray
 from mlopsdeploy.package.images import compose, device, docker, image_files, lines_folder
 from mlopsdeploy.package.machines import airflow, cron, systemd
 from mlopsdeploy.package.plan import DATA, USER, Plan, render
 from mlopsdeploy.package.sizing import MIB
 
 
-def _kubernetes(plan: Plan) -> dict[str, str]:
-    write = kubernetes.serve if plan.strategy == "serve" else kubernetes.batch
-    return {**image_files(plan), **write(plan)}
+def _cluster(plan: Plan) -> dict[str, str]:
+    return {**image_files(plan), **kubernetes.manifests(plan)}
 
 
 _WRITERS: Mapping[str, Callable[[Plan], dict[str, str]]] = {
     "docker": docker,
     "compose": compose,
-    "kubernetes": _kubernetes,
+    "kubernetes": _cluster,
     "systemd": systemd,
-    "kserve": kserve,
+    "kserve": _cluster,
     "cron": cron,
     "airflow": airflow,
-    "ray": ray,
+    "ray": _cluster,
 }
 _WHAT = {
     "Dockerfile": "the image: two stages, a user without rights, no pip and no training framework",

@@ -94,14 +94,14 @@ def test_memory_comes_from_what_was_measured(plan, measured):
     assert guessed >= 1024 * 2**20
 
 
-def test_keda_asks_for_numbers_that_the_server_gives(plan, measured):
+def test_keda_asks_for_numbers_that_the_server_gives(written, measured):
     metrics = Metrics({"fraud": load_model("fraud", threads=1)})
     metrics.of("fraud").started()
     metrics.of("fraud").answered(200, 0.001, 1)
     given = metrics.text().decode()
     names = set(re.findall(r"^(mlopsdeploy_\w+)", given, re.MULTILINE))
-    made = plan("serve", "kubernetes", measured=measured)
-    triggers = kubernetes.scaled_object(made)["spec"]["triggers"]
+    made = written("serve", "kubernetes", measured=measured)["kubernetes/variants/keda.yaml"]
+    triggers = made["spec"]["triggers"]
     queries = [one["metadata"]["query"] for one in triggers if one["type"] == "prometheus"]
     assert len(queries) == 3
     for query in queries:
