@@ -49,15 +49,12 @@ def main() -> NoReturn:
     code: int | str | None = 0
     try:
         app(prog_name="mlopsdeploy")
-    except MlopsDeployError as error:
-        print(f"mlopsdeploy: {error}", file=sys.stderr)
-        code = error.exit_code
-    except ModuleNotFoundError as error:
-        missing = missing_extra(error)
-        if missing is None:
+    except (MlopsDeployError, ModuleNotFoundError) as error:
+        wrong = error if isinstance(error, MlopsDeployError) else missing_extra(error)
+        if wrong is None:
             raise
-        print(f"mlopsdeploy: {missing}", file=sys.stderr)
-        code = missing.exit_code
+        print(f"mlopsdeploy: {wrong}", file=sys.stderr)
+        code = wrong.exit_code
     except Stopped as stopped:
         word = "interrupted" if stopped.number == signal.SIGINT else "terminated"
         print(f"mlopsdeploy: {word}; {stopped.kept}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlopsdeploy.cli.commands import command, group, import_failed, report
+from mlopsdeploy.cli.commands import command, group, needs, report
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
 from mlopsdeploy.settings.declaring import Seconds
@@ -50,10 +50,8 @@ class Edge(Json):
 )  # fmt: skip
 def bench_batch(settings: BatchSettings, options: Batch) -> None:
     """Measure 'mlopsdeploy batch' here: the job, the bare model, and where time goes."""
-    try:
+    with needs("batch"):
         from mlopsdeploy.bench import batch
-    except ModuleNotFoundError as error:
-        import_failed("batch", error)
     found = batch.bench_batch(settings, seconds=options.seconds, precisions=options.precisions)
     report(found, batch.show, options.as_json)
 
@@ -64,10 +62,8 @@ def bench_batch(settings: BatchSettings, options: Batch) -> None:
 )  # fmt: skip
 def bench_serve(settings: ServeSettings, options: Serve) -> None:
     """Measure 'mlopsdeploy serve' here: a real server under load, and where time goes."""
-    try:
+    with needs("serve"):
         from mlopsdeploy.bench import serve
-    except ModuleNotFoundError as error:
-        import_failed("serve", error)
     found = serve.bench_serve(settings, row=options.row, seconds=options.seconds)
     report(found, serve.show, options.as_json)
 
@@ -79,17 +75,14 @@ def bench_serve(settings: ServeSettings, options: Serve) -> None:
 def bench_edge(settings: EdgeSettings, options: Edge) -> None:
     """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
     outputs = ["events"] * options.with_events + ["save"] * options.with_save
-    try:
-        if settings.lines is None:
-            from mlopsdeploy.bench import edge
-        else:
-            from mlopsdeploy.bench import edge_lines
-    except ModuleNotFoundError as error:
-        import_failed("edge", error)
     if settings.lines is None:
+        with needs("edge"):
+            from mlopsdeploy.bench import edge
         found = edge.bench_edge(settings, outputs=outputs, seconds=options.seconds)
         report(found, edge.show, options.as_json)
         return
+    with needs("edge"):
+        from mlopsdeploy.bench import edge_lines
     if outputs:
         raise ConfigError(f"--{outputs[0]} is for a camera; lines are always written")
     found = edge_lines.bench_lines(settings, seconds=options.seconds)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import Parameter, Signature
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperArgument, TyperCommand, TyperGroup
@@ -46,29 +47,22 @@ class Command(TyperCommand):
     settings: tuple[type[Options], ...] = ()
     examples = ""
 
-    @property
-    def takes_a_file(self) -> bool:
-        """Whether settings are in YAML and in the environment, too."""
-        return any(issubclass(one, Declared) for one in self.settings)
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the flags, a heading after the other."""
         found: dict[str, list[tuple[str, str]]] = {}
         for parameter in self.get_params(ctx):
             heading = getattr(parameter, "rich_help_panel", None) or _HEADINGS[-1]
+            flag, text = parameter.get_help_record(ctx) or ("", "")
             if isinstance(parameter, TyperArgument):
-                record = (_metavar(parameter), parameter.help or "")
-            else:
-                record = parameter.get_help_record(ctx) or ("", "")
-            flag, text = record[0], record[1].removesuffix("  [required]").removesuffix(".")
+                flag, text = _metavar(parameter), parameter.help or ""
+            text = text.removesuffix("  [required]").removesuffix(".")
             found.setdefault(heading, []).append((flag, text))
         flags = [flag for rows in found.values() for flag, _ in rows if len(flag) <= WIDEST]
         width = max(map(len, flags))
-        for heading in _HEADINGS:
-            if heading in found:
-                with formatter.section(heading):
-                    rows = [(flag.ljust(width), text) for flag, text in found[heading]]
-                    formatter.write_dl(rows, col_max=WIDEST)
+        for heading in (one for one in _HEADINGS if one in found):
+            with formatter.section(heading):
+                rows = [(flag.ljust(width), text) for flag, text in found[heading]]
+                formatter.write_dl(rows, col_max=WIDEST)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] A B`."""
@@ -80,7 +74,7 @@ class Command(TyperCommand):
         with formatter.section("Examples"):
             for line in self.examples.splitlines():
                 formatter.write(f"  {line}\n")
-        if self.takes_a_file:
+        if any(issubclass(one, Declared) for one in self.settings):
             formatter.write_paragraph()
             formatter.write_text(
                 "Each setting can also stand in a YAML file (--config; --batch-size is batch_size)"
@@ -151,7 +145,10 @@ def command(
         ]
         if any(issubclass(cls, Declared) for cls in settings):
             parameters.append(_config())
-        _takes(run, parameters)
+        # What Typer is to see.
+        signature = Signature([_CONTEXT, *parameters])
+        run.__signature__ = signature  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in signature.parameters.values()}
         cls = type("Command", (Command,), {"settings": settings, "examples": examples})
         for one in filter(None, (name, alias)):
             app.command(
@@ -164,12 +161,12 @@ def command(
 
 def all_commands(app: typer.Typer) -> list[tuple[str, Command]]:
     """All commands below, each with its full name."""
-    return _below(cast("TyperGroup", typer.main.get_command(app)))
+    return _below(typer.main.get_command(app))
 
 
-def _below(top: TyperGroup) -> list[tuple[str, Command]]:
+def _below(top: object) -> list[tuple[str, Command]]:
     found: list[tuple[str, Command]] = []
-    for name, one in top.commands.items():
+    for name, one in top.commands.items() if isinstance(top, TyperGroup) else ():
         if isinstance(one, TyperGroup):
             found += [(f"{name} {below}", made) for below, made in _below(one)]
         elif isinstance(one, Command) and not one.hidden:
@@ -182,7 +179,15 @@ def _loaded(
 ) -> list[Options]:
     declared = [cls for cls in settings if issubclass(cls, Declared)]
     if declared:
-        for line in unknown_variables(_variables(cast("TyperGroup", ctx.find_root().command))):
+        variables = {
+            variable
+            for _, made in _below(ctx.find_root().command)
+            for cls in made.settings
+            if issubclass(cls, Declared)
+            for one in cls.declared().values()
+            for variable in one.environment
+        }
+        for line in unknown_variables(variables):
             print(f"mlopsdeploy: warning: {line}", file=sys.stderr)
     file = flags.pop("config", None) if declared else None
     return [
@@ -191,37 +196,19 @@ def _loaded(
     ]
 
 
-def _variables(top: TyperGroup) -> set[str]:
-    """The variables of all commands."""
-    return {
-        variable
-        for _, made in _below(top)
-        for cls in made.settings
-        if issubclass(cls, Declared)
-        for one in cls.declared().values()
-        for variable in one.environment
-    }
-
-
 # ---------------------------------------------------------------- parameters for Typer
 
 
-def _takes(run: Callable[..., None], parameters: list[Parameter]) -> None:
-    """Give a function of keywords the parameters that Typer is to see."""
-    context = Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
-    run.__signature__ = Signature([context, *parameters])  # type: ignore[attr-defined]
-    run.__annotations__ = {one.name: one.annotation for one in (context, *parameters)}
+_CONTEXT = Parameter("ctx", Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
 def _parameter(one: Setting) -> Parameter:
-    help_ = one.shown_help
-    if one.shown_default:
-        help_ += f"  [default: {one.shown_default}]"
+    default = f"  [default: {one.shown_default}]" if one.shown_default else ""
     shared: dict[str, Any] = {
-        "help": help_, "show_default": False, "autocompletion": completion.of(one),
+        "help": one.shown_help + default, "show_default": False,
+        "autocompletion": completion.of(one),
+        "metavar": None if one.type is bool else one.kind.metavar,
     }  # fmt: skip
-    if one.type is not bool:
-        shared["metavar"] = one.kind.metavar
     if one.positional:
         how = typer.Argument(rich_help_panel="Arguments", **shared)
     else:
@@ -240,23 +227,25 @@ def _config() -> Parameter:
 
 
 def _keyword(name: str, kind: Any, how: Any, *, required: bool) -> Parameter:
-    if required:
-        return Parameter(name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind, how])
-    return Parameter(
-        name, Parameter.KEYWORD_ONLY, annotation=Annotated[kind | None, how], default=None
-    )
+    kind, default = (kind, Parameter.empty) if required else (kind | None, None)
+    annotation = Annotated[kind, how]
+    return Parameter(name, Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
 
 
 # ---------------------------------------------------------------- what commands print alike
 
 
-def import_failed(strategy: str, error: ModuleNotFoundError) -> NoReturn:
-    """A package of the strategy's extra is missing; or, if the name is ours, we made a mistake."""
-    if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
-        raise error
-    raise ConfigError(
-        f"{strategy} needs the package {error.name!r}: pip install 'mlopsdeploy[{strategy}]'"
-    ) from error
+@contextmanager
+def needs(extra: str) -> Iterator[None]:
+    """Imports that the packages of an extra are needed for: a missing one is a usage error."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
+            raise  # our own mistake
+        raise ConfigError(
+            f"{extra} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
+        ) from error
 
 
 def missing_extra(error: ModuleNotFoundError) -> ConfigError | None:

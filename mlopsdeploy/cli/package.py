@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from mlopsdeploy.cli.commands import command, group, import_failed, print_json
+from mlopsdeploy.cli.commands import command, group, needs, print_json
 from mlopsdeploy.settings import Options, setting
 
 package = group("package", "Write what an operator needs, and check it.")
@@ -26,6 +26,10 @@ class Package(Options):
     as_json: bool = setting(False, "Print the report as JSON on standard output", flag="--json")
 
 
+# Each strategy says which.
+_TO: Any = setting("", "What for", metavar="TARGET", required=True)
+
+
 class Measured(Package):
     """What can be run here first."""
 
@@ -35,25 +39,19 @@ class Measured(Package):
 class Serve(Measured):
     """`package serve`."""
 
-    to: Literal["docker", "compose", "kubernetes", "systemd", "kserve"] = setting(
-        "docker", "What for", metavar="TARGET", required=True
-    )
+    to: Literal["docker", "compose", "kubernetes", "systemd", "kserve"] = _TO
 
 
 class Batch(Measured):
     """`package batch`."""
 
-    to: Literal["cron", "systemd", "kubernetes", "airflow", "ray"] = setting(
-        "cron", "What for", metavar="TARGET", required=True
-    )
+    to: Literal["cron", "systemd", "kubernetes", "airflow", "ray"] = _TO
 
 
 class Edge(Package):
     """`package edge`."""
 
-    to: Literal["systemd", "docker"] = setting(
-        "systemd", "What for", metavar="TARGET", required=True
-    )
+    to: Literal["systemd", "docker"] = _TO
 
 
 @command(
@@ -84,15 +82,10 @@ def package_edge(options: Edge) -> None:
 
 
 def _package(
-    strategy: Literal["serve", "batch", "edge"],
-    options: Serve | Batch | Edge,
-    *,
-    measured: bool,
+    strategy: Literal["serve", "batch", "edge"], options: Serve | Batch | Edge, *, measured: bool
 ) -> None:
-    try:
+    with needs("package"):
         from mlopsdeploy.package import command
-    except ModuleNotFoundError as error:
-        import_failed("package", error)
     found = command.run_package(
         strategy, options.to, output=options.output, overwrite=options.overwrite,
         config=options.config, model=options.model, name=options.name,

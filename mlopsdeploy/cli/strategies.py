@@ -8,7 +8,7 @@ import typer
 
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import commands
-from mlopsdeploy.cli.commands import group, import_failed, print_json
+from mlopsdeploy.cli.commands import group, needs, print_json
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
 
@@ -60,10 +60,8 @@ def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None
         raise ConfigError("--json and --output -: both want standard output; use one of them")
     if settings.schedule and settings.input == "-":
         raise ConfigError("--schedule: standard input can be read only once; name a file")
-    try:
+    with needs("batch"):
         from mlopsdeploy.batch import command
-    except ModuleNotFoundError as error:
-        import_failed("batch", error)
     try:
         if settings.schedule:
             sys.exit(command.run_again_and_again(settings.schedule, sys.argv[1:]))
@@ -84,10 +82,8 @@ def serve(settings: ServeSettings) -> None:
     With no model named it serves the built-in fraud model at POST /detect_fraud. A page to try it
     is at /, its description at /openapi.json, numbers at /metrics.
     """
-    try:
+    with needs("serve"):
         from mlopsdeploy.serve import server
-    except ModuleNotFoundError as error:
-        import_failed("serve", error)
     server.run_serve(settings)
 
 
@@ -108,10 +104,8 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
         raise ConfigError("--json: answers go to standard output too; name a file with --events")
     from mlopsdeploy.edge import command
 
-    try:
+    with needs("edge"):
         run = command.chosen(settings)
-    except ModuleNotFoundError as error:
-        import_failed("edge", error)
     found, code = run(settings)
     if summary.as_json:
         print_json(found)

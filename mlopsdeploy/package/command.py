@@ -24,7 +24,6 @@ from mlopsdeploy.package.lock import make_lock
 from mlopsdeploy.package.packing import pack
 from mlopsdeploy.package.plan import (
     DATA,
-    MODELS,
     NIGHTLY,
     SETTINGS,
     TARGETS,
@@ -82,13 +81,12 @@ def run_package(
     check_output(folder, models, overwrite=overwrite)
     _check(settings, measured=measured)
     console = Console(stderr=True, highlight=False)
-
-    log = progress_log(console)
     with appearing(folder.resolve(), replace=True) as building:
         building.chmod(0o755)
         plan = _plan(
-            strategy, target, settings, building, name=name, image=image, measured=measured, log=log
-        )
+            strategy, target, settings, building, name=name, image=image, measured=measured,
+            log=progress_log(console),
+        )  # fmt: skip
         for path, text in targets.write_files(plan).items():
             place = building / path
             place.parent.mkdir(parents=True, exist_ok=True)
@@ -122,13 +120,12 @@ def _check(settings: Running, *, measured: bool) -> None:
             raise ConfigError(
                 "input, output: name files, tables or objects; nobody is there to pipe"
             )
-        if settings.schedule:
-            try:
-                next(CronSim(settings.schedule, datetime.now(UTC)))
-            except (CronSimError, StopIteration) as error:
-                raise ConfigError(
-                    f"schedule {settings.schedule!r}: not one of cron's ({error})"
-                ) from error
+        try:
+            next(CronSim(settings.schedule or NIGHTLY, datetime.now(UTC)))
+        except (CronSimError, StopIteration) as error:
+            raise ConfigError(
+                f"schedule {settings.schedule!r}: not one of cron's ({error})"
+            ) from error
 
 
 def _plan(
@@ -144,27 +141,23 @@ def _plan(
 ) -> Plan:
     """All decisions; the models and our own wheel are in `folder` after it."""
     models = _pack(settings, folder, log)
-    own_name = dns_name(name or "-".join([models[0].name, *[strategy] * (strategy != "serve")]))
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    schedule: str | None = getattr(settings, "schedule", None)
     notes: list[str] = []
+    if schedule is None and strategy == "batch" and target != "ray":
+        notes.append(f"The YAML has no 'schedule', so it runs every night at two: '{NIGHTLY}'.")
+    # To read lines, nothing is installed but the model's runtime and what its task needs.
+    extra = "" if getattr(settings, "lines", None) is not None else strategy
+    lock = make_lock(
+        extra, {model.runtime for model in models}, {model.task for model in models}, folder,
+        python=python, extras=["ray"] * (target == "ray"),
+    )  # fmt: skip
+    workload = models[0].name if strategy == "serve" else f"{models[0].name}-{strategy}"
     draft = Plan(
-        strategy=strategy,
-        target=target,
-        name=own_name,
-        settings={},
-        models=models,
-        lock=make_lock(
-            _extra(strategy, settings),
-            {model.runtime for model in models},
-            {model.task for model in models},
-            folder,
-            python=f"{sys.version_info.major}.{sys.version_info.minor}",
-            extras=["ray"] if target == "ray" else [],
-        ),
-        registry_image=image,
-        python=f"{sys.version_info.major}.{sys.version_info.minor}",
-        schedule=_schedule(settings, target, notes),
+        strategy, target, name=dns_name(name or workload), settings={}, models=models, lock=lock,
+        python=python, registry_image=image, schedule=schedule or NIGHTLY,
         drain=getattr(settings, "drain_timeout", 60.0),
-    )
+    )  # fmt: skip
     packaged = _packaged(settings, draft, notes)
     took = _measure(settings, packaged, draft, folder, log) if measured else None
     return replace(draft, settings=packaged, measured=took, notes=tuple(notes))
@@ -184,13 +177,6 @@ def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[
     return (pack(settings.model, name, settings, models, log, getattr(settings, "features", ())),)
 
 
-def _schedule(settings: Running, target: str, notes: list[str]) -> str:
-    schedule: str | None = getattr(settings, "schedule", None)
-    if schedule is None and isinstance(settings, BatchSettings) and target != "ray":
-        notes.append(f"The YAML has no 'schedule', so it runs every night at two: '{NIGHTLY}'.")
-    return schedule or NIGHTLY
-
-
 # ---------------------------------------------------------------- settings, as packaged
 
 
@@ -199,11 +185,7 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
     packaged = settings.as_dict(only_given=True)
     if isinstance(settings, ServeSettings):
         packaged["models"] = [
-            {
-                **one.as_dict(only_given=True),
-                "name": model.name,
-                **_pinned(model, plan),
-            }
+            {**one.as_dict(only_given=True), "name": model.name, **_pinned(model, plan)}
             for one, model in zip(settings.models, plan.models, strict=True)
         ]
         packaged.pop("runtime", None)
@@ -222,7 +204,7 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
             packaged[setting] = _PASSWORD.sub(r"\1", packaged[setting])
             notes.append(
                 f"{setting}: its password is not in these files; put MLOPSDEPLOY_"
-                f"{setting.upper()}, with all of the address, into {targets.secret(plan)}."
+                f"{setting.upper()}, with all of the address, into {plan.secret}."
             )
     if isinstance(settings, EdgeSettings):
         return _edge(settings, packaged, plan)
@@ -230,17 +212,8 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
 
 
 def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
-    place = f"{plan.home}/models" if plan.on_machine else MODELS
-    return {
-        "model": model.source if model.built_in else f"{place}/{model.name}",
-        "runtime": model.runtime,
-        "digest": model.digest,
-    }
-
-
-def _extra(strategy: Strategy, settings: Running) -> str:
-    """What is installed next to the model's runtime and task; nothing more to read lines."""
-    return "" if isinstance(settings, EdgeSettings) and settings.lines is not None else strategy
+    place = model.source if model.built_in else f"{plan.models_folder}/{model.name}"
+    return {"model": place, "runtime": model.runtime, "digest": model.digest}
 
 
 def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[str, Any]:
@@ -249,17 +222,16 @@ def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[
     packaged.setdefault("camera", settings.camera)
     packaged["window"] = False
     if settings.preview and settings.preview.isdigit() and not plan.on_machine:
-        packaged["preview"] = (
-            f"0.0.0.0:{settings.preview}"  # the port is published to loopback only
-        )
+        # The port is published to loopback only.
+        packaged["preview"] = f"0.0.0.0:{settings.preview}"
     return packaged
 
 
 def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
     packaged.pop("schedule", None)  # the target has it
-    tried = sorted(packaged.keys() & {"dry_run", "limit", "fresh"})
-    notes += [f"'{one}' is for trying out and was left out of the YAML." for one in tried]
-    packaged = {key: value for key, value in packaged.items() if key not in tried}
+    for one in sorted(packaged.keys() & {"dry_run", "limit", "fresh"}):
+        del packaged[one]
+        notes.append(f"'{one}' is for trying out and was left out of the YAML.")
     if plan.target == "ray":
         packaged["engine"] = "ray"
     if not plan.on_machine:
@@ -285,18 +257,17 @@ def _measure(
 ) -> sizing.Measured:
     """Run what was packaged, with the models where they are now."""
     log(f"measuring: {plan.strategy} runs for a few seconds")
-    place = f"{plan.home}/models" if plan.on_machine else MODELS
 
-    def here(value: Any) -> Any:
-        if isinstance(value, str) and value.startswith(place + "/"):
-            return str(folder.resolve() / "models" / value[len(place) + 1 :])
-        return value
+    def here(one: Mapping[str, Any]) -> dict[str, Any]:
+        inside = one["model"].removeprefix(f"{plan.models_folder}/")
+        packed = str(folder.resolve() / "models" / inside)
+        return {**one, "model": inside if inside == one["model"] else packed}
 
     if isinstance(settings, ServeSettings):
-        models = [{key: here(value) for key, value in one.items()} for one in packaged["models"]]
-        return sizing.measure_server({**packaged, "models": models}, plan.models[0].name, folder)
+        config = {**packaged, "models": [here(one) for one in packaged["models"]]}
+        return sizing.measure_server(config, plan.models[0].name, folder)
     assert isinstance(settings, BatchSettings)
-    config = {**packaged, "model": here(packaged["model"]), "input": settings.input}
+    config = {**here(packaged), "input": settings.input}
     config.pop("engine", None)
     return sizing.measure_batch(config, Path.cwd())
 
@@ -313,18 +284,10 @@ def _show(console: Console, plan: Plan, folder: Path, checked: list[Check]) -> N
         line("model", f"{model.name} {model.version} on {model.runtime}, {model.digest[:12]}")
     line("wheels", targets.size_line(plan))
     if plan.measured:
-        unit = "requests/s" if plan.strategy == "serve" else "rows/s"
-        line(
-            "measured",
-            f"{plan.measured.memory / sizing.MIB:.0f} MiB, {plan.measured.per_second:,.0f} {unit} "
-            f"({plan.measured.how})",
-        )
-    for one in checked:
-        if one.done:
-            line("checked", f"{one.what}: {one.by}")
-    for one in checked:
-        if not one.done:
-            line("not checked", f"{one.what}: {one.by}", "yellow")
+        line("measured", f"{plan.capacity} ({plan.measured.how})")
+    for one in sorted(checked, key=lambda one: not one.done):
+        label, style = ("checked", "") if one.done else ("not checked", "yellow")
+        line(label, f"{one.what}: {one.by}", style)
     for note in plan.notes:
         line("note", note)
     line("next", f"{folder}/README.md")

@@ -14,11 +14,10 @@ from cronsim import CronSim
 
 from mlopsdeploy.core.images import MAX_PIXELS
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.package.plan import CONFIG, DATA, TEMPLATES, USER, Plan, render
+from mlopsdeploy.package.plan import TEMPLATES, Plan, render
 from mlopsdeploy.package.sizing import MIB
 from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES
 
-READY = "/readyz"
 # Seconds between "this pod goes" and SIGTERM, in which load balancers stop sending to it.
 LEAVE = 5
 _PICTURES = ("image_classification", "object_detection")
@@ -56,11 +55,7 @@ def manifests(plan: Plan) -> dict[str, str]:
         f"cluster/{template}.yaml.j2",
         plan,
         cpu=plan.workers if template == "serve" else int(plan.settings.get("threads") or 1),
-        config_folder=CONFIG,
-        data=DATA,
-        user=USER,
-        ready=READY,
-        leave=LEAVE,
+        LEAVE=LEAVE,
         sizes=resources_head(plan),
         gap=shortest_gap(plan.schedule),
         ray_version=_ray_version() if plan.target == "ray" else "",
@@ -121,16 +116,13 @@ def _round_up(size: int) -> int:
 
 def resources_head(plan: Plan) -> str:
     """Where the numbers come from."""
-    measured = plan.measured
-    if measured is None:
+    if plan.measured is None:
         return (
             "Memory is a careful guess: half a GiB and four times the model for each worker.\n"
             "'mlopsdeploy package --measure' puts in what a run takes."
         )
-    took = f"{measured.memory / MIB:.0f} MiB"
-    unit = "requests/s" if plan.strategy == "serve" else "rows/s"
     return (
-        f"Measured: {took}, {measured.per_second:,.0f} {unit}\n({measured.how}).\n"
+        f"Measured: {plan.capacity}\n({plan.measured.how}).\n"
         "Memory: a fifth more than that is requested; the limit leaves room for the largest input."
     )
 

@@ -14,12 +14,11 @@ import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from email import message_from_string
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,10 +32,8 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 # glibc of the base image, and older: Debian 12 has 2.36.
 PLATFORMS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
-# Nothing that is packaged shows a window; both give `cv2`.
-_HEADLESS = {
-    canonicalize_name("opencv-python"): canonicalize_name("opencv-python-headless"),
-}
+# Nothing that is packaged shows a window; both have `cv2`.
+_WINDOWED, _HEADLESS = "opencv-python", "opencv-python-headless"
 # What a task needs, where the strategy's extra does not bring it.
 _TASKS = {
     "text_classification": ("batch", "tokenizers"),
@@ -135,11 +132,9 @@ def make_lock(
         ConfigError: uv is missing, or the packages don't go together.
     """
     wheel = _own_wheel(folder)
-    declared = _declared(wheel)
-    needed = _requirements(declared, strategy, runtimes, tasks, extras, python)
-    wanted = [_without_window(requirement) for requirement in needed]
+    needed = _requirements(_declared(wheel), strategy, runtimes, tasks, extras, python)
     own = f"mlopsdeploy=={metadata.version('mlopsdeploy')}"
-    sources = [str(requirement) for requirement in wanted] + ([] if wheel else [own])
+    sources = [str(requirement) for requirement in needed] + ([] if wheel else [own])
     try:
         packages, platforms, why = *_resolved(sources, python), ""
     except _OfflineError as error:
@@ -163,59 +158,41 @@ def _requirements(
     python: str,
 ) -> Iterator[Requirement]:
     """Of mlopsdeploy's own requirements those that apply; no runtime but the chosen ones."""
+    linux = {"sys_platform": "linux", "platform_system": "Linux", "os_name": "posix"}
 
-    def of(extra: str) -> list[Requirement]:
-        return [one for one in declared if one.marker and _applies(one, extra, python)]
+    def of(*chosen: str) -> list[Requirement]:
+        environments = [{**linux, "python_version": python, "extra": extra} for extra in chosen]
+        return [
+            one
+            for environment in environments
+            for one in declared
+            if one.marker and one.marker.evaluate(environment)
+        ]
 
-    chosen = [one for extra in (*runtimes, *extras) for one in of(extra)]
-    kept = {canonicalize_name(one.name) for one in chosen}
-    others = {
-        canonicalize_name(one.name)
-        for runtime in plugins.names("runtimes")
-        if runtime not in runtimes
-        for one in of(runtime)
-    } - kept
-    base = [one for one in declared if not one.marker or _applies(one, "", python)]
-    main = [one for one in of(strategy) if canonicalize_name(one.name) not in others]
-    for task in tasks & set(_TASKS):
-        extra, name = _TASKS[task]
-        main += [one for one in of(extra) if canonicalize_name(one.name) == name]
-    for one in {str(one): one for one in (*base, *main, *chosen)}.values():
+    def names(requirements: Sequence[Requirement]) -> set[str]:
+        return {canonicalize_name(one.name) for one in requirements}
+
+    asked = of(*runtimes, *extras)
+    others = names(of(*(set(plugins.names("runtimes")) - runtimes))) - names(asked)
+    main = [one for one in of(strategy) if not names([one]) & others]
+    for extra, name in (_TASKS[task] for task in tasks & _TASKS.keys()):
+        main += [one for one in of(extra) if names([one]) == {name}]
+    always = [one for one in declared if not one.marker]
+    wanted = [*always, *of(""), *main, *asked]
+    for one in {str(one): one for one in wanted}.values():
         bare = Requirement(str(one))
         bare.marker = None
+        bare.name = _HEADLESS if names([one]) == {_WINDOWED} else one.name
         yield bare
-
-
-def _applies(requirement: Requirement, extra: str, python: str) -> bool:
-    environment = {
-        "extra": extra,
-        "python_version": python,
-        "sys_platform": "linux",
-        "platform_system": "Linux",
-        "os_name": "posix",
-    }
-    return requirement.marker is None or requirement.marker.evaluate(environment)
-
-
-def _without_window(requirement: Requirement) -> Requirement:
-    name = canonicalize_name(requirement.name)
-    if name in _HEADLESS:
-        requirement.name = _HEADLESS[name]
-    return requirement
 
 
 def _declared(wheel: Path | None) -> list[Requirement]:
     """From the wheel that is shipped: an editable installation's own may be out of date."""
     if wheel is None:
-        lines = metadata.requires("mlopsdeploy") or []
+        found = metadata.distribution("mlopsdeploy")
     else:
-        with zipfile.ZipFile(wheel) as archive:
-            inside = next(
-                name for name in archive.namelist() if name.endswith(".dist-info/METADATA")
-            )
-            message = message_from_string(archive.read(inside).decode())
-        lines = message.get_all("Requires-Dist", [])
-    return [Requirement(line) for line in lines]
+        [found] = metadata.distributions(path=[str(wheel)])
+    return [Requirement(line) for line in found.requires or ()]
 
 
 # ---------------------------------------------------------------- mlopsdeploy itself
@@ -255,20 +232,17 @@ def _resolved(
     with suppress(ConfigError):  # a package without a wheel for arm64, which is reported
         found["arm64"] = _compile(versions, [], python, PLATFORMS["arm64"])
     hashes: dict[str, dict[str, None]] = {}
-    for wheels in found.values():
-        for one in wheels:
-            for wheel in one["wheels"]:
-                hashes.setdefault(one["name"], {})[wheel["hashes"]["sha256"]] = None
+    for one in chain.from_iterable(found.values()):
+        sums = {wheel["hashes"]["sha256"]: None for wheel in one["wheels"]}
+        hashes[one["name"]] = hashes.get(one["name"], {}) | sums
     packages = tuple(
         Package(
-            one["name"],
-            one["version"],
-            tuple(hashes[one["name"]]),
-            sum(wheel.get("size", 0) for wheel in one["wheels"]),
-            _installed_bytes(one["name"], one["version"]),
+            one["name"], one["version"], tuple(hashes[one["name"]]),
+            bytes=sum(wheel.get("size", 0) for wheel in one["wheels"]),
+            installed=_installed_bytes(one["name"], one["version"]),
         )
         for one in found["amd64"]
-    )
+    )  # fmt: skip
     return packages, tuple(found)
 
 
@@ -307,9 +281,8 @@ def _constraints() -> list[str]:
         if one.metadata["Name"] and "+" not in one.version
     }
     installed.pop(canonicalize_name("mlopsdeploy"), None)
-    for windowed, headless in _HEADLESS.items():
-        if windowed in installed:
-            installed.setdefault(headless, installed[windowed])
+    if (windowed := canonicalize_name(_WINDOWED)) in installed:
+        installed.setdefault(canonicalize_name(_HEADLESS), installed[windowed])
     return [f"{name}=={version}" for name, version in sorted(installed.items())]
 
 
@@ -326,14 +299,13 @@ def _installed(requirements: Sequence[str]) -> tuple[Package, ...]:
     """The versions that are installed here, followed from requirement to requirement."""
     found: dict[str, Package] = {}
     pending = [Requirement(line) for line in requirements]
-    windowed = {headless: name for name, headless in _HEADLESS.items()}
     while pending:
         wanted = pending.pop()
         name = canonicalize_name(wanted.name)
         if name in found:
             continue
         try:
-            known = metadata.distribution(windowed.get(name, name))
+            known = metadata.distribution(_WINDOWED if name == _HEADLESS else name)
         except metadata.PackageNotFoundError as error:
             raise ConfigError(
                 f"the package index can't be reached, and {name} is not installed here either"

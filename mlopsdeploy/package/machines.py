@@ -7,7 +7,6 @@ from hashlib import sha256
 from pathlib import PurePosixPath
 
 from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.package import images
 from mlopsdeploy.package.kubernetes import shortest_gap
 from mlopsdeploy.package.plan import Plan, render
 
@@ -62,8 +61,6 @@ def airflow(plan: Plan) -> dict[str, str]:
         f"dags/{plan.name.replace('-', '_')}.py": render(
             "dag.py.j2",
             plan,
-            dag_id=plan.name,
-            description=f"mlopsdeploy batch: {images.model_list(plan)}",
             gap=shortest_gap(plan.schedule),
         ),
         "install.sh": install_script(
@@ -98,7 +95,6 @@ def install_script(
 
 def unit(plan: Plan) -> str:
     """The service."""
-    stop = plan.stop_seconds if plan.strategy == "serve" else 60
     local = [path for path in _paths(plan) if path.startswith("/")]
     outputs = [str(PurePosixPath(path).parent) for path in _written(plan) if path.startswith("/")]
     network = any("://" in path for path in _paths(plan))
@@ -108,15 +104,9 @@ def unit(plan: Plan) -> str:
     return render(
         "unit.service.j2",
         plan,
-        description=f"mlopsdeploy {plan.strategy}: {images.model_list(plan)}",
         network=network,
-        static_user=plan.strategy == "batch",
-        stop=stop,
         reads_home=any(path.startswith(("/home/", "/root/")) for path in local),
         writable=sorted(set(outputs)),
-        device=images.device(plan),
-        group=images.device_group(plan),
-        device_classes=images.device_classes(plan),
         families=" ".join(families),
     )
 

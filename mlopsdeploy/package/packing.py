@@ -67,62 +67,39 @@ def pack(
             "set 'runtime: onnxruntime', 'openvino' or 'litert', whichever can take it"
         )
     calibrated = _calibrated(files, original, running, reference)
-    if reference in built_in():
-        folder, size = Path(reference), 0
-        digest = files.digest
-    else:
+    digest, size = files.digest, 0
+    if reference not in built_in():
         folder = models / name
         folder.mkdir(parents=True)
         _copy(files, original, folder, log, running, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
         pinned = running.replace(runtime=runtime)
-        _same_answers(original, _load(str(folder), pinned, features, log), reference)
+        _compare(original, _load(str(folder), pinned, features, log), reference)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(
-        name=name,
-        version=original.version,
-        digest=digest,
-        source=reference,
-        built_in=reference in built_in(),
-        runtime=runtime,
-        task=_task(original),
-        bytes=size,
-    )
+        name, original.version, digest, source=reference, built_in=reference in built_in(),
+        runtime=runtime, task=_task(original), bytes=size,
+    )  # fmt: skip
 
 
 def _load(
     reference: str, running: Running, features: tuple[str, ...], log: Callable[[str], None]
 ) -> Model:
     return load_model(
-        reference,
-        runtime=running.runtime,
-        precision=running.precision,
-        threads=1,
-        threshold=getattr(running, "threshold", None),
-        long_text=_long_text(running),
-        features=features,
-        trust_model=running.trust_model,
-        log=log,
-    )
-
-
-def _long_text(running: Running) -> str:
-    return getattr(running, "long_text", "head")
+        reference, runtime=running.runtime, precision=running.precision, threads=1,
+        threshold=running.threshold, long_text=getattr(running, "long_text", "head"),
+        features=features, trust_model=running.trust_model, log=log,
+    )  # fmt: skip
 
 
 def _calibrated(
     files: ModelFiles, model: Model, running: Running, reference: str
 ) -> quantize.Quantized | None:
-    """What was calibrated here, where that is what runs.
-
-    Raises:
-        ConfigError: int8 is asked for, and a calibration would be needed where it is packaged for.
-    """
+    """What was calibrated here, where that is what runs."""
     if model.proof:
-        said = getattr(running, "threshold", None)
         shaping = {
-            "threshold": files.threshold if said is None else said,
-            "long_text": _long_text(running),
+            "threshold": files.threshold if running.threshold is None else running.threshold,
+            "long_text": getattr(running, "long_text", "head"),
         }
         return quantize.find(quantize.place(files.digest, shaping))
     if running.precision == model.runtime.precision == "int8" and files.precision != "int8":
@@ -147,29 +124,31 @@ def _copy(
     calibrated: quantize.Quantized | None,
 ) -> None:
     format_, graph = _lean(files, model, log, running)
-    said = _description(files, model)
+    description = _description(files, model)
     floating = files.float32
     if calibrated:
         floating = to_openvino(graph, folder / "float32.xml")
         format_, graph = "openvino", calibrated.file
-        said |= {"precision": "int8", "proof": dict(calibrated.proof)}
+        description |= {"precision": "int8", "proof": dict(calibrated.proof)}
     _copy_graph(graph, folder / _WEIGHTS[format_])
     if floating:
-        said["float32"] = floating.name
+        description["float32"] = floating.name
         for part in parts_of(floating if floating.parent != folder else None):
             shutil.copyfile(part, folder / part.name)
     if files.task == "text_classification":
-        source = _home(files)
-        for pattern in _TEXT_FILES:
-            for path in sorted(source.glob(pattern)):
-                shutil.copyfile(path, folder / path.name)
-    said["sha256"] = {
+        graph = next(iter(files.graphs.values()))
+        source = graph if graph.is_dir() else graph.parent
+        if not (source / "config.json").is_file():
+            source = source.parent
+        for path in (path for pattern in _TEXT_FILES for path in source.glob(pattern)):
+            shutil.copyfile(path, folder / path.name)
+    description["sha256"] = {
         str(path.relative_to(folder)): sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
     text = "# Written by 'mlopsdeploy package'; the sums are verified at every start.\n"
-    text += yaml.safe_dump(said, sort_keys=False, allow_unicode=True)
+    text += yaml.safe_dump(description, sort_keys=False, allow_unicode=True)
     (folder / "model.yaml").write_text(text, "utf-8")
 
 
@@ -213,30 +192,19 @@ def _lean(
     raise ModelError(f"{files.name}: none of {', '.join(files.graphs)} can be packaged")
 
 
-def _home(files: ModelFiles) -> Path:
-    """The folder of a text model."""
-    graph = next(iter(files.graphs.values()))
-    folder = graph if graph.is_dir() else graph.parent
-    return folder if (folder / "config.json").is_file() else folder.parent
-
-
 def _description(files: ModelFiles, model: Model) -> dict[str, Any]:
     """`model.yaml`: what the original's says, and what was found out beside it."""
     found = {
-        "name": files.name,
-        "version": files.version,
-        "task": files.task or _task(model),
-        "labels": list(files.labels),
-        "threshold": files.threshold,
-        "precision": files.precision,
-        "features": list(files.features),
-    }
+        "name": files.name, "version": files.version, "task": files.task or _task(model),
+        "labels": list(files.labels), "threshold": files.threshold,
+        "precision": files.precision, "features": list(files.features),
+    }  # fmt: skip
     known = {key: value for key, value in found.items() if value not in (None, "", [])}
     return {**files.yaml.written(), **known}
 
 
-def _same_answers(original: Model, packed: Model, reference: str) -> None:
-    """Ask both about the same two rows."""
+def _compare(original: Model, packed: Model, reference: str) -> None:
+    """Raise where their predictions for the same two rows differ."""
     row = {field.name: _values(field.dtype, field.shape) for field in original.task.inputs}
     ours, theirs = original.predict_columns(row), packed.predict_columns(row)
     for name, values in ours.items():

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import yaml
@@ -19,7 +19,7 @@ from mlopsdeploy import __version__
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.lock import Lock
-from mlopsdeploy.package.sizing import Measured
+from mlopsdeploy.package.sizing import MIB, Measured
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings
 
 Strategy = Literal["serve", "batch", "edge"]
@@ -39,10 +39,10 @@ NIGHTLY = "0 2 * * *"
 
 # Where things are in an image. On a machine all of it is in /opt/NAME.
 VENV = "/opt/venv"
-MODELS = "/app/models"
 CONFIG = "/etc/mlopsdeploy"
 DATA = "/data"
 USER = 10001
+READY = "/readyz"
 
 TEMPLATES = Environment(
     loader=PackageLoader("mlopsdeploy.package"),
@@ -52,6 +52,10 @@ TEMPLATES = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
+TEMPLATES.globals |= {
+    "version": __version__, "VENV": VENV, "CONFIG": CONFIG, "DATA": DATA,
+    "USER": USER, "READY": READY,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -115,9 +119,26 @@ class Plan:
         return self.target in ON_MACHINES
 
     @property
+    def in_cluster(self) -> bool:
+        """Whether Kubernetes runs it."""
+        return self.target in ("kubernetes", "kserve", "ray")
+
+    @property
     def home(self) -> str:
         """The folder that holds all of it on a machine."""
         return f"/opt/{self.name}"
+
+    @property
+    def models_folder(self) -> str:
+        """Where the models are when it runs."""
+        return f"{self.home}/models" if self.on_machine else "/app/models"
+
+    @property
+    def capacity(self) -> str:
+        """`300 MiB, 1,000 requests/s`, where it was measured."""
+        unit = "requests/s" if self.strategy == "serve" else "rows/s"
+        took = self.measured
+        return f"{took.memory / MIB:.0f} MiB, {took.per_second:,.0f} {unit}" if took else ""
 
     @property
     def config_name(self) -> str:
@@ -164,6 +185,53 @@ class Plan:
         """Of the first model, fit for labels and tags; where it has none, its digest's start."""
         version = re.sub(r"[^A-Za-z0-9._-]+", "-", self.models[0].version)[:50].strip("._-")
         return version or self.models[0].digest[:12]
+
+    @property
+    def model_list(self) -> str:
+        """`fraud 1.0.0, churn`."""
+        return ", ".join(f"{model.name} {model.version}".strip() for model in self.models)
+
+    @property
+    def device(self) -> str:
+        """`/dev/video0` or `/dev/ttyUSB0` where the source is one of this machine, else nothing."""
+        camera = self.settings.get("camera", "0" if self.strategy == "edge" else "")
+        source = str(self.settings.get("lines", camera))
+        if source.isdigit() and "lines" not in self.settings:
+            return f"/dev/video{source}"
+        return source if source.startswith("/dev/") else ""
+
+    @property
+    def device_group(self) -> str:
+        """Whose members may open it, on most Linux machines."""
+        return "dialout" if "lines" in self.settings else "video"
+
+    @property
+    def device_classes(self) -> list[str]:
+        """As /proc/devices calls its kind: it may be plugged in again under another name."""
+        if "lines" not in self.settings:
+            return ["video4linux"]
+        kind = re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", self.device)
+        return [kind[1]] if kind else ["ttyUSB", "ttyACM"]  # a link, as in /dev/serial/by-id
+
+    @property
+    def lines_folder(self) -> str:
+        """The folder of a file of lines: the whole of it, as a rotated file is another one."""
+        path = PurePosixPath(str(self.settings.get("lines", "")))
+        return "" if self.device or not path.is_absolute() else str(path.parent)
+
+    @property
+    def preview_port(self) -> str:
+        """Of the page with the live picture, if there is one."""
+        return str(self.settings.get("preview") or "").rpartition(":")[2]
+
+    @property
+    def secret(self) -> str:
+        """Where passwords go, as variables of the environment; they win over the YAML."""
+        if self.target == "airflow":
+            return "the DAG's env, from a Variable of Airflow"
+        if self.target == "docker":
+            return "secrets.env next to run.sh"
+        return f"/etc/{self.name}.env" if self.on_machine else f"the Secret {self.name}"
 
     @property
     def packages_models(self) -> bool:
@@ -245,4 +313,4 @@ def render(
     template: str, plan: Plan, environment: Environment = TEMPLATES, /, **values: Any
 ) -> str:
     """A template of the folder `templates`."""
-    return environment.get_template(template).render(plan=plan, version=__version__, **values)
+    return environment.get_template(template).render(plan=plan, **values)

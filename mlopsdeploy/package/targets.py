@@ -5,25 +5,46 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from mlopsdeploy.package import kubernetes
-from mlopsdeploy.package.images import compose, device, docker, image_files, lines_folder
 from mlopsdeploy.package.machines import airflow, cron, systemd
-from mlopsdeploy.package.plan import DATA, USER, Plan, render
+from mlopsdeploy.package.plan import Plan, render
 from mlopsdeploy.package.sizing import MIB
 
+# The release of Debian decides glibc, which `lock.PLATFORMS` counts on.
+DEBIAN = "bookworm"
 
-def _cluster(plan: Plan) -> dict[str, str]:
-    return {**image_files(plan), **kubernetes.manifests(plan)}
+
+def image_files(plan: Plan) -> dict[str, str]:
+    """What `docker build` needs: from these and no other files an image is made."""
+    kept = ["requirements.lock", plan.config_name]
+    kept += [plan.lock.wheel] * bool(plan.lock.wheel) + ["models"] * plan.packages_models
+    return {
+        "Dockerfile": render("Dockerfile.j2", plan, base=f"python:{plan.python}-slim-{DEBIAN}"),
+        ".dockerignore": "*\n" + "".join(f"!{name}\n" for name in kept),
+    }
+
+
+def docker(plan: Plan) -> dict[str, str]:
+    """A script that builds the image and runs it."""
+    return {"run.sh": render("run.sh.j2", plan, memory=kubernetes.memory(plan)[1] // MIB)}
+
+
+def compose(plan: Plan) -> dict[str, str]:
+    """What runs the image on this machine, next to others."""
+    head = kubernetes.resources_head(plan) + (
+        "\nOnly this machine reaches the port; put a proxy with TLS and a login in front."
+    )
+    return {"compose.yaml": kubernetes.dump(kubernetes.filled("compose.yaml.j2", plan), head)}
 
 
 _WRITERS: Mapping[str, Callable[[Plan], dict[str, str]]] = {
     "docker": docker,
     "compose": compose,
-    "kubernetes": _cluster,
+    "kubernetes": kubernetes.manifests,
     "systemd": systemd,
-    "kserve": _cluster,
+    "kserve": kubernetes.manifests,
     "cron": cron,
     "airflow": airflow,
-    "ray": _cluster,
+    "ray": kubernetes.manifests,
 }
 _WHAT = {
     "Dockerfile": "the image: two stages, a user without rights, no pip and no training framework",
@@ -61,6 +82,7 @@ def write_files(plan: Plan) -> dict[str, str]:
     files = {
         plan.config_name: plan.config,
         "requirements.lock": plan.lock.text(),
+        **({} if plan.on_machine else image_files(plan)),
         **_WRITERS[plan.target](plan),
         "package.json": plan.record(),
     }
@@ -72,13 +94,15 @@ def readme(plan: Plan, paths: Sequence[str]) -> str:
     """What an operator reads first."""
     everything = [*paths, *[plan.lock.wheel] * bool(plan.lock.wheel)]
     everything += ["models"] * plan.packages_models
+    requested, limit = kubernetes.memory(plan)
     described = [(f"`{path}`", _what(path, plan)) for path in sorted(everything)]
     return render(
         "README.md.j2",
         plan,
         size=size_line(plan),
-        steps="\n".join(steps(plan)),
-        changes=changes(plan),
+        sizes=kubernetes.resources_head(plan),
+        requested=requested // MIB,
+        limit=limit // MIB,
         described=described,
     )
 
@@ -107,92 +131,3 @@ def size_line(plan: Plan) -> str:
     if "arm64" not in lock.platforms:
         return text + ". Only for amd64: not all of them have a wheel for arm64."
     return text + ", for amd64 and arm64."
-
-
-def steps(plan: Plan) -> list[str]:
-    """At most three commands."""
-    build = [f"docker build --tag {plan.image} .", f"docker push {plan.image}"]
-    return {
-        "docker": ["./run.sh", f"docker logs --follow {plan.name}"],
-        "compose": ["docker compose up --build --detach --wait"],
-        "kubernetes": [*build, "kubectl apply --filename kubernetes/"],
-        "kserve": [*build, "kubectl apply --filename kserve/"],
-        "ray": [*build, "kubectl apply --filename ray/"],
-        "systemd": [
-            "sudo ./install.sh",
-            f"systemctl status {plan.name}{'.timer' if plan.strategy == 'batch' else ''}",
-            f"journalctl --unit {plan.name} --follow",
-        ],
-        "cron": ["sudo ./install.sh", f"sudo -u {plan.name} {plan.home}/run.sh"],
-        "airflow": [
-            "sudo ./install.sh",
-            f'cp dags/{plan.name.replace("-", "_")}.py "$AIRFLOW_HOME/dags/"',
-            f"airflow dags unpause {plan.name}",
-        ],
-    }[plan.target]
-
-
-def changes(plan: Plan) -> list[str]:
-    """What an operator most likely wants otherwise."""
-    lines = [f"Settings: `{plan.config_name}`" + _also(plan)]
-    if not plan.on_machine:
-        lines.append(
-            "The base image is pinned by its tag. To pin it by digest, build with "
-            "`--build-arg PYTHON_IMAGE=python@sha256:…`, as `docker buildx imagetools inspect` "
-            "shows it."
-        )
-    if plan.target in ("kubernetes", "kserve", "ray"):
-        lines.append(
-            f"The image's name is `{plan.image}`; `--image registry/name:tag` of "
-            "`mlopsdeploy package` writes your registry's into all files."
-        )
-        requested, limit = kubernetes.memory(plan)
-        lines.append(
-            f"Memory: {requested // MIB} MiB requested, {limit // MIB} MiB allowed. "
-            + " ".join(kubernetes.resources_head(plan).splitlines())
-        )
-    if plan.strategy == "serve":
-        lines.append(
-            "There is no TLS and no login here: put a proxy or an ingress with both in front."
-        )
-    if plan.strategy == "batch":
-        where = f"/var/lib/{plan.name}" if plan.on_machine else f"{DATA}, on the volume"
-        lines.append(f"Relative paths in the settings begin at {where}.")
-        zone = "UTC" if plan.target in ("kubernetes", "airflow") else "the machine's own time"
-        if plan.target != "ray":
-            lines.append(f"When: `{plan.schedule}`, in {zone}.")
-        lines.append(f"Passwords of databases and stores: as KEY=value in {secret(plan)}.")
-    if plan.strategy == "edge" and device(plan):
-        what = "device of the lines" if "lines" in plan.settings else "camera"
-        lines.append(f"The {what} is {device(plan)}.")
-    if lines_folder(plan):
-        who = "the unit's user" if plan.on_machine else f"user {USER} of the image"
-        lines.append(
-            f"Lines are read from {plan.settings['lines']}, which {who} must be able to read."
-        )
-    return lines
-
-
-def secret(plan: Plan) -> str:
-    """Where passwords go, as variables of the environment; they win over the YAML."""
-    if plan.target == "airflow":
-        return "the DAG's env, from a Variable of Airflow"
-    if plan.target == "docker":
-        return "secrets.env next to run.sh"
-    return f"/etc/{plan.name}.env" if plan.on_machine else f"the Secret {plan.name}"
-
-
-def _also(plan: Plan) -> str:
-    if plan.target in ("kubernetes", "kserve", "ray"):
-        return (
-            "; package again after a change, so that the ConfigMap and the pods follow. "
-            "'digest' pins each model: another one is refused at the start"
-            if any("digest" in one for one in _model_settings(plan))
-            else "; package again after a change, so that the ConfigMap and the pods follow."
-        )
-    return "."
-
-
-def _model_settings(plan: Plan) -> Sequence[Mapping[str, object]]:
-    models: Sequence[Mapping[str, object]] = plan.settings.get("models", (plan.settings,))
-    return models

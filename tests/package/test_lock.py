@@ -42,7 +42,7 @@ def test_only_the_chosen_runtime_is_installed():
 def test_a_task_brings_what_it_needs():
     texts = names("serve", ["openvino"], ["text_classification"])
     assert texts == {"numpy", "flask", "openvino", "tokenizers"}
-    assert "opencv-python" in names("serve", ["litert"], ["object_detection"])
+    assert "opencv-python-headless" in names("serve", ["litert"], ["object_detection"])
 
 
 def test_with_no_index_the_installed_versions_stand_without_hashes(monkeypatch, tmp_path):
@@ -65,7 +65,7 @@ def test_with_no_index_the_installed_versions_stand_without_hashes(monkeypatch, 
 
 @pytest.mark.parametrize("platform", lock.PLATFORMS)
 def test_platforms_are_the_base_images(platform):
-    from mlopsdeploy.package import images
+    from mlopsdeploy.package import targets
 
-    assert images.DEBIAN == "bookworm"
+    assert targets.DEBIAN == "bookworm"
     assert lock.PLATFORMS[platform].endswith("manylinux_2_36")
