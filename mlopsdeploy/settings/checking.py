@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
@@ -23,6 +24,11 @@ from mlopsdeploy.settings import units
 from mlopsdeploy.settings.declaring import Options, Setting, SettingError
 
 _MODELS: dict[type[Options], type[BaseModel]] = {}
+# Types as pydantic's errors name them, in words.
+_EXPECTED = {
+    "int": "an integer", "float": "a number", "bool": "yes or no", "string": "text",
+    "tuple": "a list", "dict": "a mapping", "model": "a mapping",
+}  # fmt: skip
 
 
 class _Checked(BaseModel):
@@ -43,7 +49,8 @@ def checked(settings: type[Options], values: Mapping[str, Any]) -> dict[str, Any
         if first["type"] == "extra_forbidden":
             hint = _unknown(settings, path)
             raise SettingError(path[:-1], path[-1], hint, unknown=True) from error
-        problem = first["msg"].removeprefix("Value error, ")
+        expected = _EXPECTED.get(re.sub("_(type|parsing)$", "", first["type"]))
+        problem = f"expected {expected}" if expected else first["msg"].removeprefix("Value error, ")
         problem = problem[:1].lower() + problem[1:]
         raise SettingError(path, first["input"], problem) from error
 
@@ -94,11 +101,10 @@ def _annotation(one: Setting) -> Any:
 
 
 def _with_others(check: Callable[[Any, Mapping[str, Any]], Any]) -> Callable[..., Any]:
-    return lambda value, info: check(value, _data(info))
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        return check(value, info.data)
 
-
-def _data(info: ValidationInfo) -> Mapping[str, Any]:
-    return info.data
+    return checked
 
 
 def _texts(value: Any) -> Any:

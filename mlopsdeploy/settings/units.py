@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 from typing import Any
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_LONGER = {"sec": "s", "min": "m", "day": "d", "days": "d"}
+_SECONDS = {
+    "ms": 0.001, "s": 1.0, "sec": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0,
+    "d": 86400.0, "day": 86400.0, "days": 86400.0, "w": 604800.0,
+}  # fmt: skip
 _POWERS = {letter: power for power, letter in enumerate(["", "K", "M", "G", "T"])}
 
 
@@ -34,12 +36,11 @@ def seconds(value: Any, bare: str = "s") -> Any:
     """`100ms`, `2 s`, `15 min`, `1h`, `3 days`, `2w`; a bare number is in the unit `bare`."""
     if not isinstance(value, str):
         return value
-    units = "|".join([*_LONGER, *_SECONDS])
+    units = "|".join(_SECONDS)
     found = re.fullmatch(rf"([0-9.]+(?:e[+-]?[0-9]+)?)\s*({units})?", value.strip().lower())
     if not found:
         raise ValueError("expected a time: a number and ms, s, min, h, d or w, such as 200ms")
-    unit = found[2] or bare
-    return float(found[1]) * _SECONDS[_LONGER.get(unit, unit)]
+    return float(found[1]) * _SECONDS[found[2] or bare]
 
 
 def days(value: Any) -> Any:
