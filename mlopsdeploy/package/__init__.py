@@ -2,5 +2,5 @@
 
 `command` makes a `Plan` of the settings, with the model as `packing` puts it there, the wheels
 that `lock` pins and the numbers that `sizing` measures; `targets` has its files written, by a
-module for each kind; `checks` gives each of them to its own checker.
+module for each kind; `checks` runs the checker of each kind of file.
 """

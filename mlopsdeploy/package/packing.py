@@ -30,7 +30,7 @@ from mlopsdeploy.package.plan import PackedModel
 from mlopsdeploy.settings import Running
 
 FRAMEWORKS = {"torch", "tensorflow"}
-# Beside a text model's weights: what says its labels and how it reads.
+# Next to a text model's weights: its labels and its tokenizer.
 _TEXT_FILES = ("config.json", "tokenizer*", "vocab.*", "merges.txt", "*.model")
 _WEIGHTS = {"tflite": "model.tflite", "onnx": "model.onnx", "openvino": "openvino_model.xml"}
 
@@ -193,7 +193,7 @@ def _lean(
 
 
 def _description(files: ModelFiles, model: Model) -> dict[str, Any]:
-    """`model.yaml`: what the original's says, and what was found out beside it."""
+    """`model.yaml`: the original's, and what was found in other files."""
     found = {
         "name": files.name, "version": files.version, "task": files.task or _task(model),
         "labels": list(files.labels), "threshold": files.threshold,

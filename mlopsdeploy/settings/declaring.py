@@ -57,7 +57,7 @@ class Setting:
     """One setting.
 
     Attributes:
-        default: its value where nobody gives one.
+        default: its value where none is given.
         help: what it is, in one line without a full stop.
         group: its heading in `--help`; that of the setting before it where none is given.
         metavar: what stands for its value in `--help`; made from its type and name by default.

@@ -70,32 +70,19 @@ def written(plan: Callable[..., Plan], tmp_path: Path) -> Callable[..., dict[str
 
 
 @pytest.fixture(scope="session")
-def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Our own wheel, made as `package` makes it, but once."""
-    made = lock._own_wheel(tmp_path_factory.mktemp("own_wheel"))
-    assert made
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lock, "_own_wheel", lambda folder: Path(shutil.copy(made, folder)))
-        yield
+def packaged(
+    tmp_path_factory: pytest.TempPathFactory, once: Callable[..., Path]
+) -> Iterator[Callable[..., Path]]:
+    """`packaged("serve", "docker", models=["fraud"])` packages for real; returns the folder."""
+    [wheel] = once("own_wheel", lock._own_wheel).iterdir()
 
-
-@pytest.fixture(scope="session")
-def packaged(tmp_path_factory: pytest.TempPathFactory, own_wheel: None) -> Callable[..., Path]:
-    """`packaged("serve", "docker", models=["fraud"])` packages for real; gives the folder."""
-
-    def make(strategy: str, target: str, measured: bool = False, **settings: Any) -> Path:
+    def make(strategy: str, target: str, **settings: Any) -> Path:
         folder = tmp_path_factory.mktemp("packaged")
-        (folder / "config.yaml").write_text(yaml.safe_dump(settings), "utf-8")
-        run_package(
-            strategy, target, config=str(folder / "config.yaml"), output=str(folder / "deploy"),
-            measured=measured,
-        )  # fmt: skip
-        return folder / "deploy"
+        config, output = folder / "config.yaml", folder / "deploy"
+        config.write_text(yaml.safe_dump(settings), "utf-8")
+        run_package(strategy, target, config=str(config), output=str(output))
+        return output
 
-    return make
-
-
-@pytest.fixture
-def measured() -> Measured:
-    """Numbers that are easy to reckon with."""
-    return MEASURED
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "_own_wheel", lambda folder: Path(shutil.copy(wheel, folder)))
+        yield make

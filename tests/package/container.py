@@ -29,16 +29,22 @@ import pytest
 PASSED = ("PIP_", "SSL_", "REQUESTS_", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 
 
+def ran(
+    command: list[str], timeout: float = 120, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A command that came to its end, whichever."""
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=timeout, env=env
+    )
+
+
 def needed() -> None:
     """Skip where it can't be done."""
     if os.geteuid():
         pytest.skip("only root can give a process a root of its own")
     if not (Path(sys.base_prefix) / "bin" / "python").exists():
         pytest.skip("this Python is the system's own, and can't stand in for the base image's")
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    tried = ran(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"])
     if tried.returncode:
         pytest.skip(f"no mounts here: {tried.stderr.strip()}")
 
@@ -109,8 +115,8 @@ class Root:
         rights = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
         if uid != "0":
             rights += ["--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
-        said = ["env", "-i", *(f"{name}={value}" for name, value in env.items())]
-        inner = f"cd {shlex.quote(cwd)} && exec {shlex.join([*rights, *said, *command])}"
+        variables = ["env", "-i", *(f"{name}={value}" for name, value in env.items())]
+        inner = f"cd {shlex.quote(cwd)} && exec {shlex.join([*rights, *variables, *command])}"
         lines.append(f"exec chroot {root} /bin/sh -c {shlex.quote(inner)}")
         namespaces = ["--mount", *(() if network else ("--net",))]
         return ["unshare", *namespaces, "/bin/sh", "-c", "\n".join(lines)]
@@ -124,26 +130,23 @@ class Image:
     env: dict[str, str] = field(default_factory=dict)
     cwd: str = "/"
     user: str = "0:0"
-    entrypoint: list[str] = field(default_factory=list)
-    arguments: list[str] = field(default_factory=list)
-    health: list[str] = field(default_factory=list)
+    commands: dict[str, list[str]] = field(default_factory=dict)  # ENTRYPOINT, CMD, HEALTHCHECK
 
     def command(self, **options) -> list[str]:
         """Runs the container."""
+        command = [*self.commands["ENTRYPOINT"], *self.commands["CMD"]]
         return self.root.command(
-            [*self.entrypoint, *self.arguments],
-            env=self.env, cwd=self.cwd, user=self.user, read_only=True, **options,
-        )  # fmt: skip
+            command, env=self.env, cwd=self.cwd, user=self.user, read_only=True, **options
+        )
 
     def healthy(self) -> bool:
         """What HEALTHCHECK says."""
-        return not subprocess.run(
-            self.root.command(self.health, env=self.env, user=self.user, read_only=True),
-            check=False, capture_output=True,
-        ).returncode  # fmt: skip
+        health = self.commands["HEALTHCHECK"]
+        command = self.root.command(health, env=self.env, user=self.user, read_only=True)
+        return not ran(command).returncode
 
 
-def build(context: Path, roots: Path) -> Image:  # noqa: C901 - a case for each instruction
+def build(context: Path, roots: Path) -> Image:
     """Carry out the Dockerfile of `context`; instructions it does not know are an error."""
     stages: dict[str, Image] = {}
     image = Image(Root(roots / "none"))
@@ -164,16 +167,12 @@ def build(context: Path, roots: Path) -> Image:  # noqa: C901 - a case for each 
         elif word == "RUN":
             env = {**image.env, **index(), "PYTHONPATH": _pip(image.root)}
             command = image.root.command(["/bin/sh", "-c", rest], env=env, cwd=image.cwd)
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+            done = ran(command, timeout=280)
             assert done.returncode == 0, done.stderr[-2000:]
         elif word == "USER":
             image.user = rest
-        elif word == "HEALTHCHECK":
-            image.health = json.loads(rest.partition("CMD ")[2])
-        elif word == "ENTRYPOINT":
-            image.entrypoint = json.loads(rest)
-        elif word == "CMD":
-            image.arguments = json.loads(rest)
+        elif word in ("HEALTHCHECK", "ENTRYPOINT", "CMD"):
+            image.commands[word] = json.loads(rest.rpartition("CMD ")[2])
         else:
             assert word in ("ARG", "LABEL", "EXPOSE"), line
     return image
@@ -195,11 +194,11 @@ def _instructions(dockerfile: Path) -> list[str]:
 
 
 def _copy(image: Image, stages: dict[str, Image], context: Path, rest: str) -> None:
-    options = [part for part in rest.split() if part.startswith("--")]
+    options = dict(re.findall(r"--(\w+)=(\S+)", rest))
     *sources, target = [part for part in rest.split() if not part.startswith("--")]
-    stage = next((o.partition("=")[2] for o in options if o.startswith("--from=")), "")
     for source in sources:
-        start = stages[stage].root.inside(source) if stage else context / source
+        stage = stages.get(options.get("from", ""))
+        start = stage.root.inside(source) if stage else context / source
         end = image.root.inside(target if target.startswith("/") else f"{image.cwd}/{target}")
         if target.endswith("/"):
             end /= Path(source).name
@@ -208,6 +207,5 @@ def _copy(image: Image, stages: dict[str, Image], context: Path, rest: str) -> N
             shutil.copytree(start, end, symlinks=True, dirs_exist_ok=True)
         else:
             shutil.copyfile(start, end)
-        modes = [o.partition("=")[2] for o in options if o.startswith("--chmod=")]
-        for mode in modes:
-            subprocess.run(["chmod", "-R", mode, str(end)], check=True)
+        if "chmod" in options:
+            subprocess.run(["chmod", "-R", options["chmod"], str(end)], check=True)

@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from mlopsdeploy.package.machines import airflow
+
+from .container import ran
 
 # Reads the DAG as Airflow's scheduler does, then runs its task's operator.
 SCRIPT = """
@@ -51,14 +52,9 @@ def run(airflow_python, plan, tmp_path):
 
     def execute(*commands):
         env = {**os.environ, "PATH": str(Path(sys.executable).parent) + ":/usr/bin:/bin"}
-        done = subprocess.run(
-            [
-                str(airflow_python), "-c", SCRIPT, str(path), json.dumps(commands), str(tmp_path),
-                json.dumps(env),
-            ],
-            capture_output=True, text=True, check=False, timeout=200,
-            env={**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow")},
-        )  # fmt: skip
+        arguments = [str(path), json.dumps(commands), str(tmp_path), json.dumps(env)]
+        home = {**os.environ, "AIRFLOW_HOME": str(tmp_path / "airflow")}
+        done = ran([str(airflow_python), "-c", SCRIPT, *arguments], timeout=200, env=home)
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout.rpartition("@")[2])
 

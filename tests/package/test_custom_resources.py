@@ -5,15 +5,17 @@ are checked.
 """
 
 import json
-import subprocess
 
 import pytest
 
-# Reads a resource into the typed models, and says what they kept of it.
+from .conftest import MEASURED
+from .container import ran
+
+# Reads a resource into the typed models, and prints what they kept of it.
 TYPED = """
 import importlib, json, sys
-module, kind, said = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-model = getattr(importlib.import_module(module), kind).model_validate(said)
+module, kind, made = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+model = getattr(importlib.import_module(module), kind).model_validate(made)
 print(json.dumps(model.model_dump(mode="json", by_alias=True, exclude_unset=True)))
 """
 # What fields KServe's own models have.
@@ -28,10 +30,7 @@ print(json.dumps({
 
 
 def run(python, script, *arguments):
-    done = subprocess.run(
-        [str(python), "-c", script, *arguments],
-        capture_output=True, text=True, check=False, timeout=120,
-    )  # fmt: skip
+    done = ran([str(python), "-c", script, *arguments])
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -43,21 +42,21 @@ def run(python, script, *arguments):
         ("servicemonitor.yaml", "cloudcoil.models.prometheus_operator.v1"),
     ],
 )
-def test_typed_models_keep_every_field(environment, written, measured, file, module):
+def test_typed_models_keep_every_field(environment, written, file, module):
     python = environment(
         "cloudcoil", "cloudcoil-models-keda>=2.16", "cloudcoil-models-prometheus-operator>=0.80"
     )
-    said = written("serve", "kubernetes", measured=measured)[f"kubernetes/variants/{file}"]
-    assert run(python, TYPED, module, said["kind"], json.dumps(said)) == said
-    said["spec"]["nonsense"] = 1  # what a slip of a name would look like
-    assert run(python, TYPED, module, said["kind"], json.dumps(said)) != said
+    made = written("serve", "kubernetes", measured=MEASURED)[f"kubernetes/variants/{file}"]
+    assert run(python, TYPED, module, made["kind"], json.dumps(made)) == made
+    made["spec"]["nonsense"] = 1  # what a slip of a name would look like
+    assert run(python, TYPED, module, made["kind"], json.dumps(made)) != made
 
 
 def test_an_inference_service_has_only_fields_that_kserve_knows(environment, written):
     fields = run(environment("kserve", "kserve>=0.15,<0.22"), KSERVE)
-    said = written("serve", "kserve")["kserve/inferenceservice.yaml"]
-    assert said.keys() <= set(fields["V1beta1InferenceService"])
-    assert said["spec"].keys() <= set(fields["V1beta1InferenceServiceSpec"])
-    assert said["spec"]["predictor"].keys() <= set(fields["V1beta1PredictorSpec"])
-    [container] = said["spec"]["predictor"]["containers"]
+    made = written("serve", "kserve")["kserve/inferenceservice.yaml"]
+    assert made.keys() <= set(fields["V1beta1InferenceService"])
+    assert made["spec"].keys() <= set(fields["V1beta1InferenceServiceSpec"])
+    assert made["spec"]["predictor"].keys() <= set(fields["V1beta1PredictorSpec"])
+    [container] = made["spec"]["predictor"]["containers"]
     assert container["name"] == "kserve-container"  # that KServe looks for

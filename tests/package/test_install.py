@@ -1,7 +1,7 @@
 """install.sh and what it leaves behind, run for real in a root of its own (see container.py)."""
 
+import re
 import shutil
-import subprocess
 
 import pytest
 
@@ -21,21 +21,15 @@ def machine(packaged, churn_onnx, tmp_path_factory):
     root = container.Root(tmp_path_factory.mktemp("machine") / "root")
     (root.path / "etc" / "cron.d").mkdir(exist_ok=True)
     shutil.copytree(folder, root.inside("/deploy"))
-    done = subprocess.run(
-        root.command(["./install.sh"], env={**PATH, **container.index()}, cwd="/deploy"),
-        capture_output=True, text=True, check=False, timeout=280,
-    )  # fmt: skip
+    command = root.command(["./install.sh"], env={**PATH, **container.index()}, cwd="/deploy")
+    done = container.ran(command, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     return root
 
 
 def user(machine):
-    line = next(
-        line
-        for line in machine.inside("/etc/passwd").read_text("utf-8").splitlines()
-        if line.startswith("churn-batch:")
-    )
-    return ":".join(line.split(":")[2:4])
+    passwd = machine.inside("/etc/passwd").read_text("utf-8")
+    return re.search(r"(?m)^churn-batch:[^:]*:(\d+:\d+):", passwd)[1]
 
 
 def test_the_crontabs_line_runs_as_its_user(machine, customers):
@@ -46,12 +40,12 @@ def test_the_crontabs_line_runs_as_its_user(machine, customers):
     assert crontab[-1].startswith("0 2 * * * ")
     assert name == "churn-batch"
     command = machine.command([program], env=PATH, user=user(machine), network=False)
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    done = container.ran(command)
     assert (done.returncode, done.stdout) == (0, ""), done  # no mail
     assert len((home / "scored.csv").read_text("utf-8").splitlines()) == 51
 
     (home / "customers.csv").unlink()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
+    done = container.ran(command)
     assert done.returncode == 2
     assert "ended with code 2" in done.stdout  # the mail, with the reason
     assert "customers.csv" in done.stdout
@@ -61,6 +55,6 @@ def test_the_user_can_change_nothing_of_the_program(machine):
     command = machine.command(
         ["/bin/sh", "-c", "echo x >> /opt/churn-batch/batch.yaml"], env=PATH, user=user(machine)
     )
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = container.ran(command)
     assert done.returncode
     assert "ermission denied" in done.stderr

@@ -9,11 +9,18 @@ from mlopsdeploy.package import kubernetes
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.settings import MAX_BODY
 
+from .conftest import MEASURED
+
 
 @pytest.fixture
 def serve(written):
     files = written("serve", "kubernetes")
-    return {path.partition("/")[2]: said for path, said in files.items() if "kubernetes/" in path}
+    return {path.partition("/")[2]: made for path, made in files.items() if "kubernetes/" in path}
+
+
+@pytest.fixture
+def pod(serve):
+    return serve["deployment.yaml"]["spec"]["template"]["spec"]
 
 
 def test_selectors_meet_the_pods(serve):
@@ -33,27 +40,23 @@ def test_selectors_meet_the_pods(serve):
     assert "replicas" not in serve["deployment.yaml"]["spec"]  # the autoscaler's
 
 
-def test_a_pod_meets_the_restricted_standard(serve, written):
+def test_a_pod_meets_the_restricted_standard(pod, written):
     """Pod Security Standards, "restricted": kubernetes.io/docs/concepts/security."""
     cron = written("batch", "kubernetes")["kubernetes/cronjob.yaml"]
-    for pod in (
-        serve["deployment.yaml"]["spec"]["template"]["spec"],
-        cron["spec"]["jobTemplate"]["spec"]["template"]["spec"],
-    ):
-        assert pod["securityContext"]["runAsNonRoot"]
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not pod["automountServiceAccountToken"]
-        [container] = pod["containers"]
+    for one in (pod, cron["spec"]["jobTemplate"]["spec"]["template"]["spec"]):
+        assert one["securityContext"]["runAsNonRoot"]
+        assert one["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert not one["automountServiceAccountToken"]
+        [container] = one["containers"]
         own = container["securityContext"]
         assert own["capabilities"] == {"drop": ["ALL"]}
         assert own["allowPrivilegeEscalation"] is False
         assert own["readOnlyRootFilesystem"]
-        kinds = {key for volume in pod["volumes"] for key in volume} - {"name"}
+        kinds = {key for volume in one["volumes"] for key in volume} - {"name"}
         assert kinds <= {"configMap", "emptyDir", "persistentVolumeClaim"}
 
 
-def test_the_grace_period_covers_leaving_and_draining(serve):
-    pod = serve["deployment.yaml"]["spec"]["template"]["spec"]
+def test_the_grace_period_covers_leaving_and_draining(pod):
     [container] = pod["containers"]
     leaving = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] >= leaving + 20
@@ -61,30 +64,27 @@ def test_the_grace_period_covers_leaving_and_draining(serve):
 
 def test_a_new_yaml_means_new_pods(written):
     def checksum(**settings):
-        said = {"models": [{"model": "fraud"}], **settings}
-        deployment = written("serve", "kubernetes", settings=said)["kubernetes/deployment.yaml"]
+        settings = {"models": [{"model": "fraud"}], **settings}
+        deployment = written("serve", "kubernetes", settings=settings)["kubernetes/deployment.yaml"]
         return deployment["spec"]["template"]["metadata"]["annotations"]["checksum/config"]
 
     assert checksum() == checksum()
     assert checksum() != checksum(threshold=0.4)
 
 
-def test_the_config_map_holds_the_yaml_at_the_place_that_is_read(serve, plan):
-    made = plan("serve", "kubernetes")
-    [mount] = [
-        mount
-        for mount in serve["deployment.yaml"]["spec"]["template"]["spec"]["containers"][0][
-            "volumeMounts"
-        ]
-        if mount["name"] == "config"
-    ]
-    [name] = serve["configmap.yaml"]["data"]
-    assert f"{mount['mountPath']}/{name}" == made.config_path
-    assert serve["configmap.yaml"]["data"][name] == made.config
+@pytest.mark.parametrize("text", ["plain", "a: 'b' # \u2028\x85😀\t{{ c }}"])
+def test_the_config_map_holds_the_yaml_at_the_place_that_is_read(pod, written, plan, text):
+    settings = {"models": [{"model": text}]}
+    mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+    data = written("serve", "kubernetes", settings=settings)["kubernetes/configmap.yaml"]["data"]
+    made = plan("serve", "kubernetes", settings=settings)
+    assert {f"{mounts['config']}/{name}": held for name, held in data.items()} == {
+        made.config_path: made.config
+    }
 
 
-def test_memory_comes_from_what_was_measured(plan, measured):
-    requested, limit = kubernetes.memory(plan("serve", "kubernetes", measured=measured))
+def test_memory_comes_from_what_was_measured(plan):
+    requested, limit = kubernetes.memory(plan("serve", "kubernetes", measured=MEASURED))
     # Parent and two workers of 60 MiB, and a fifth more.
     assert requested >= 1.2 * (100 + 60) * 2**20
     assert requested < 1.2 * (100 + 60) * 2**20 + 64 * 2**20
@@ -94,13 +94,13 @@ def test_memory_comes_from_what_was_measured(plan, measured):
     assert guessed >= 1024 * 2**20
 
 
-def test_keda_asks_for_numbers_that_the_server_gives(written, measured):
+def test_keda_asks_for_numbers_that_the_server_gives(written):
     metrics = Metrics({"fraud": load_model("fraud", threads=1)})
     metrics.of("fraud").started()
     metrics.of("fraud").answered(200, 0.001, 1)
     given = metrics.text().decode()
     names = set(re.findall(r"^(mlopsdeploy_\w+)", given, re.MULTILINE))
-    made = written("serve", "kubernetes", measured=measured)["kubernetes/variants/keda.yaml"]
+    made = written("serve", "kubernetes", measured=MEASURED)["kubernetes/variants/keda.yaml"]
     triggers = made["spec"]["triggers"]
     queries = [one["metadata"]["query"] for one in triggers if one["type"] == "prometheus"]
     assert len(queries) == 3
@@ -114,9 +114,8 @@ def test_keda_asks_for_numbers_that_the_server_gives(written, measured):
 
 
 def test_a_killed_pod_is_followed_and_a_wrong_question_is_not(written):
-    spec = written("batch", "kubernetes", schedule="*/30 * * * *")["kubernetes/cronjob.yaml"][
-        "spec"
-    ]
+    files = written("batch", "kubernetes", schedule="*/30 * * * *")
+    spec = files["kubernetes/cronjob.yaml"]["spec"]
     job = spec["jobTemplate"]["spec"]
     assert spec["concurrencyPolicy"] == "Forbid"
     assert job["activeDeadlineSeconds"] == 1800  # until the next one is due

@@ -16,8 +16,7 @@ from mlopsdeploy.settings import Running
 
 
 def packed(reference, tmp_path, **running):
-    said = []
-    made = pack(str(reference), "m", Running(**running), tmp_path / "models", said.append)
+    made = pack(str(reference), "m", Running(**running), tmp_path / "models", lambda _: None)
     return made, tmp_path / "models" / "m"
 
 
@@ -25,8 +24,8 @@ def test_a_file_becomes_a_folder_with_its_sums(churn_onnx, tmp_path):
     model, folder = packed(churn_onnx, tmp_path)
     assert (model.runtime, model.task) == ("onnxruntime", "tabular_classification")
     assert model.digest == find_model(str(folder)).digest
-    said = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
-    assert list(said["sha256"]) == ["model.onnx"]
+    described = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
+    assert list(described["sha256"]) == ["model.onnx"]
     assert (folder / "model.onnx").read_bytes() == churn_onnx.read_bytes()
     content = bytearray((folder / "model.onnx").read_bytes())
     content[-1] ^= 1
@@ -38,8 +37,8 @@ def test_a_file_becomes_a_folder_with_its_sums(churn_onnx, tmp_path):
 def test_what_stands_beside_a_file_goes_with_it(churn_onnx, tmp_path):
     copy = tmp_path / "churn.onnx"
     shutil.copyfile(churn_onnx, copy)
-    said = {"version": "3.1", "threshold": 0.7, "labels": ["stays", "leaves"]}
-    (tmp_path / "churn.yaml").write_text(yaml.safe_dump(said), "utf-8")
+    beside = {"version": "3.1", "threshold": 0.7, "labels": ["stays", "leaves"]}
+    (tmp_path / "churn.yaml").write_text(yaml.safe_dump(beside), "utf-8")
     model, folder = packed(copy, tmp_path)
     assert model.version == "3.1"
     row = {"age": np.array([80.0]), "visits": np.array([0.0]), "spend": np.array([10.0])}
@@ -47,36 +46,31 @@ def test_what_stands_beside_a_file_goes_with_it(churn_onnx, tmp_path):
     assert ours["label"].tolist() == theirs["label"].tolist() == ["leaves"]
 
 
-def test_a_text_model_takes_its_tokenizer_along(bert, tmp_path):
-    _, folder = packed(bert, tmp_path, runtime="onnxruntime", precision="float32")
+@pytest.mark.parametrize("source", ["bert", "bert_checkpoint"])
+def test_a_text_model_is_onnx_with_its_tokenizer_and_needs_no_framework(source, request, tmp_path):
+    original = request.getfixturevalue(source)
+    running = {"runtime": "onnxruntime", "precision": "float32"}
+    model, folder = packed(original, tmp_path, **running)
     names = {path.name for path in folder.iterdir()}
     assert {"model.onnx", "config.json", "tokenizer.json", "model.yaml"} <= names
-    text = {"text": np.array(["it was very good", "awful service"], object)}
-    ours = load_model(str(folder), runtime="onnxruntime", precision="float32").predict(text)
-    theirs = load_model(str(bert), runtime="onnxruntime", precision="float32").predict(text)
-    np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-6)
-
-
-def test_a_checkpoint_becomes_onnx_so_that_no_framework_is_needed(bert_checkpoint, tmp_path):
-    model, folder = packed(bert_checkpoint, tmp_path, runtime="onnxruntime")
-    names = {path.name for path in folder.iterdir()}
-    assert "model.onnx" in names
     assert not [name for name in names if "safetensors" in name]
     assert model.runtime == "onnxruntime"
+    text = {"text": np.array(["it was very good", "awful service"], object)}
+    ours, theirs = (load_model(str(path), **running).predict(text) for path in (folder, original))
+    np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-6)
 
 
 def test_a_keras_file_becomes_litert_with_its_proof(tmp_path):
     builtin = resources.files("mlopsdeploy") / "builtin" / "fraud"
     source = tmp_path / "cards.keras"
     source.write_bytes((builtin / "model.keras").read_bytes())
-    said = yaml.safe_load((builtin / "model.yaml").read_text("utf-8"))
-    beside = {"features": said["features"]}
+    described = yaml.safe_load((builtin / "model.yaml").read_text("utf-8"))
+    beside = {"features": described["features"]}
     source.with_suffix(".yaml").write_text(yaml.safe_dump(beside), "utf-8")
     model, folder = packed(source, tmp_path)
     assert model.runtime == "litert"
-    assert {path.name for path in folder.iterdir()} == {
-        "model.tflite", "model.yaml", "parity.json",
-    }  # fmt: skip
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["model.tflite", "model.yaml", "parity.json"]
     assert json.loads((folder / "parity.json").read_text("utf-8"))["label_flips"] == 0
 
 
@@ -88,11 +82,10 @@ def test_int8_that_was_calibrated_here_goes_with_its_proof(bert, reviews, tmp_pa
     rows = {"text": np.array(reviews(300), object)}
     here = load_model(str(bert), calibrate=lambda: rows, max_flips=0.2, threads=1, **running)
     model, folder = packed(bert, tmp_path, **running)
-    said = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
-    assert said["proof"] == here.proof
-    assert {"openvino_model.xml", "openvino_model.bin", "float32.xml", "float32.bin"} <= set(
-        said["sha256"]
-    )
+    described = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
+    assert described["proof"] == here.proof
+    graphs = {"openvino_model.xml", "openvino_model.bin", "float32.xml", "float32.bin"}
+    assert graphs <= set(described["sha256"])
     assert model.digest == find_model(str(folder)).digest
     monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "elsewhere"))
     there = load_model(str(folder), threads=1, digest=model.digest, **running)
@@ -105,21 +98,8 @@ def test_int8_that_was_calibrated_here_goes_with_its_proof(bert, reviews, tmp_pa
     assert (second / "float32.bin").read_bytes() == (folder / "float32.bin").read_bytes()
 
 
-def test_a_built_in_model_stays_in_the_wheel(tmp_path):
-    model, folder = packed("fraud", tmp_path)
-    assert model.built_in
-    assert not folder.exists()
-
-
-def test_the_packaged_yaml_pins_the_digest(packaged, churn_onnx):
-    folder = packaged("serve", "systemd", models=[str(churn_onnx)])
-    [served] = yaml.safe_load((folder / "serve.yaml").read_text("utf-8"))["models"]
-    assert served["digest"] == find_model(str(folder / "models" / "churn")).digest
-
-
-def test_models_that_differ_in_what_shapes_answers_alone_differ_in_their_packages(
-    packaged, churn_onnx, tmp_path
-):
+def test_the_packaged_yaml_pins_what_shapes_answers(packaged, churn_onnx, tmp_path):
+    """Models that differ in nothing else differ in their packages as well."""
     texts = set()
     for number, key in enumerate(("threshold: 0.4", "threshold: 0.6", "labels: [a, b]")):
         place = tmp_path / str(number)
@@ -128,6 +108,8 @@ def test_models_that_differ_in_what_shapes_answers_alone_differ_in_their_package
         (place / "churn.yaml").write_text(f"version: '1'\n{key}\n", "utf-8")
         folder = packaged("serve", "kubernetes", models=[str(place / "churn.onnx")])
         texts.add((folder / "kubernetes" / "deployment.yaml").read_text("utf-8"))
+        [served] = yaml.safe_load((folder / "serve.yaml").read_text("utf-8"))["models"]
+        assert served["digest"] == find_model(str(folder / "models" / "churn")).digest
     assert len(texts) == 3
 
 

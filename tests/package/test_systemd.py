@@ -1,7 +1,7 @@
 """Cron's rhythm in systemd's words: both are asked for the next times."""
 
+import re
 import shutil
-import subprocess
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -10,6 +10,8 @@ from cronsim import CronSim
 
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.machines import on_calendar
+
+from .container import ran
 
 START = "2026-03-01 00:00:30"
 SCHEDULES = [
@@ -27,17 +29,12 @@ def test_both_name_the_same_times(schedule):
     count = 12
     times = set()
     for moment in on_calendar(schedule):
-        done = subprocess.run(
-            [
-                "systemd-analyze", "calendar", f"--iterations={count}", f"--base-time={START}",
-                moment,
-            ],
-            capture_output=True, text=True, check=True, env={"TZ": "UTC", "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
-        words = [line.split() for line in done.stdout.splitlines()]
-        for line in words:
-            if "Next" in line or "#" in " ".join(line):
-                times.add(" ".join(line[-3:-1]))
+        options = [f"--iterations={count}", f"--base-time={START}"]
+        done = ran(
+            ["systemd-analyze", "calendar", *options, moment],
+            env={"TZ": "UTC", "PATH": "/usr/bin:/bin"},
+        )
+        times |= set(re.findall(r"\d{4}-\d\d-\d\d [\d:]{8}", done.stdout))
     start = datetime.fromisoformat(START).replace(tzinfo=UTC)
     expected = [f"{time:%Y-%m-%d %H:%M:%S}" for time in islice(CronSim(schedule, start), count)]
     assert sorted(times)[:count] == expected

@@ -17,14 +17,10 @@ EVERY = [(strategy, target) for strategy, targets in TARGETS.items() for target 
 FOREIGN = {"the ScaledObject", "the ServiceMonitor", "the InferenceService", "the RayJob"}
 
 
-def installed(name):
-    return shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
-
-
 @pytest.mark.parametrize(("strategy", "target"), EVERY)
 def test_every_file_passes_its_checker(written, tmp_path, strategy, target):
     for tool in ("hadolint", "shellcheck", "check-jsonschema", "systemd-analyze"):
-        if not installed(tool):
+        if not (shutil.which(tool, path=str(Path(sys.executable).parent)) or shutil.which(tool)):
             pytest.skip(f"{tool} is not installed")
     files = written(strategy, target)
     found = checks.check(tmp_path, strategy)
@@ -44,27 +40,20 @@ def test_every_file_passes_its_checker(written, tmp_path, strategy, target):
 
 
 @pytest.mark.parametrize(
-    ("path", "old", "new", "said"),
+    ("target", "path", "old", "new", "message"),
     [
-        ("kubernetes/deployment.yaml", "runAsNonRoot", "runAsNoRoot", "runAsNoRoot"),
-        ("kubernetes/pdb.yaml", "maxUnavailable: 1", "maxUnavailable: [1]", "pdb.yaml"),
-        ("Dockerfile", "WORKDIR /app", "WORKDIR app", "hadolint"),
+        ("kubernetes", "kubernetes/deployment.yaml", "runAsNonRoot", "runAsNoRoot", "runAsNoRoot"),
+        ("kubernetes", "kubernetes/pdb.yaml", "able: 1", "able: [1]", "pdb.yaml"),
+        ("kubernetes", "Dockerfile", "WORKDIR /app", "WORKDIR app", "hadolint"),
+        ("systemd", "fraud-serve.service", "KillMode=mixed", "KillMode=gentle", "kill mode"),
     ],
 )
-def test_a_checker_that_refuses_a_file_is_heard(written, tmp_path, path, old, new, said):
-    written("serve", "kubernetes")
+def test_a_checker_that_refuses_a_file_is_heard(written, tmp_path, target, path, old, new, message):
+    written("serve", target)
     text = (tmp_path / path).read_text("utf-8")
     assert old in text
     (tmp_path / path).write_text(text.replace(old, new), "utf-8")
-    with pytest.raises(MlopsDeployError, match=said):
-        checks.check(tmp_path, "serve")
-
-
-def test_a_broken_unit_is_heard(written, tmp_path):
-    written("serve", "systemd")
-    unit = tmp_path / "fraud-serve.service"
-    unit.write_text(unit.read_text("utf-8").replace("KillMode=mixed", "KillMode=gentle"), "utf-8")
-    with pytest.raises(MlopsDeployError, match="kill mode"):
+    with pytest.raises(MlopsDeployError, match=message):
         checks.check(tmp_path, "serve")
 
 
@@ -83,39 +72,49 @@ def test_the_drain_fits_everywhere(written):
     assert compose["services"]["serve"]["stop_grace_period"] == "25s"
 
 
-def test_a_camera_of_this_machine_is_let_in_and_no_other_device(written, plan):
-    unit = written("edge", "systemd")["fraud-edge.service"]
-    assert "DeviceAllow=char-video4linux rw" in unit
-    assert "SupplementaryGroups=video" in unit
-    assert "--device /dev/video0" in written("edge", "docker")["run.sh"]
-    settings = {"camera": "rtsp://camera/1", "model": "detector", "window": False}
-    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
-    assert "PrivateDevices=yes" in unit
-    assert "network-online.target" in unit
-    assert "--device" not in written("edge", "docker", settings=settings)["run.sh"]
+CAMERA = {"camera": "0", "model": "detector"}
+SERIAL = {"lines": "/dev/ttyUSB0", "model": "fraud", "events": "events.jsonl"}
+LOG = {"lines": "/var/log/chat.log", "follow": True, "model": "fraud"}
 
 
-def test_a_serial_device_of_this_machine_is_let_in(written):
-    settings = {"lines": "/dev/ttyUSB0", "model": "fraud", "events": "events.jsonl"}
-    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
-    assert "DeviceAllow=char-ttyUSB rw" in unit
-    assert "SupplementaryGroups=dialout" in unit
-    assert "video" not in unit
-    run = written("edge", "docker", settings=settings)["run.sh"]
-    assert '--device /dev/ttyUSB0 --group-add "$(getent group dialout' in run
-    settings["lines"] = "/dev/serial/by-id/usb-sensor"
-    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
-    assert "DeviceAllow=char-ttyUSB rw\nDeviceAllow=char-ttyACM rw" in unit
-
-
-def test_a_log_is_read_where_it_is(written):
-    settings = {"lines": "/var/log/chat.log", "follow": True, "model": "fraud"}
-    unit = written("edge", "systemd", settings=settings)["fraud-edge.service"]
-    assert "PrivateDevices=yes" in unit
+@pytest.mark.parametrize(
+    ("settings", "unit", "run"),
+    [
+        (
+            CAMERA,
+            ["DeviceAllow=char-video4linux rw", "SupplementaryGroups=video"],
+            ["--device /dev/video0"],
+        ),
+        (
+            CAMERA | {"camera": "rtsp://camera/1"},
+            ["PrivateDevices=yes", "network-online.target"],
+            [],
+        ),
+        (
+            SERIAL,
+            ["DeviceAllow=char-ttyUSB rw", "SupplementaryGroups=dialout"],
+            ['--device /dev/ttyUSB0 --group-add "$(getent group dialout'],
+        ),
+        (
+            SERIAL | {"lines": "/dev/serial/by-id/usb-sensor"},
+            ["DeviceAllow=char-ttyUSB rw\nDeviceAllow=char-ttyACM rw"],
+            ["--device /dev/serial/by-id/usb-sensor"],
+        ),
+        # The folder, as logs are rotated.
+        (LOG, ["PrivateDevices=yes"], ["--volume '/var/log:/var/log:ro'"]),
+    ],
+)
+def test_an_edge_is_let_to_its_own_source_and_no_other_device(written, settings, unit, run):
+    text = written("edge", "systemd", settings=settings)["fraud-edge.service"]
     files = written("edge", "docker", settings=settings)
-    assert "--volume '/var/log:/var/log:ro'" in files["run.sh"]  # the folder, as logs are rotated
-    assert "--device" not in files["run.sh"]
-    assert "Lines are read from /var/log/chat.log" in files["README.md"]
+    for part in unit:
+        assert part in text
+    for part in run:
+        assert part in files["run.sh"]
+    assert ("--device" in files["run.sh"]) == ("DeviceAllow" in text)
+    assert ("video" in text) == ("DeviceAllow=char-video4linux" in text)
+    lines = "Lines are read from /var/log/chat.log"
+    assert (lines in files["README.md"]) == (settings is LOG)
 
 
 def test_lines_are_read_without_opencv(packaged):
@@ -147,7 +146,7 @@ def test_a_package_says_what_is_in_it(packaged, capfd):
     said = capfd.readouterr().err
     assert "checked      fraud.service: systemd-analyze verify" in said
     record = json.loads((folder / "package.json").read_text("utf-8"))
-    assert [one["runtime"] for one in record["models"]] == ["litert"]
+    assert [(one["runtime"], one["built_in"]) for one in record["models"]] == [("litert", True)]
     settings = yaml.safe_load((folder / "serve.yaml").read_text("utf-8"))
     assert settings["threshold"] == 0.4
     assert settings["models"][0]["model"] == "fraud"
@@ -165,9 +164,8 @@ def test_a_password_is_not_spread(packaged):
     settings = yaml.safe_load((folder / "edge.yaml").read_text("utf-8"))
     assert settings["camera"] == "rtsp://admin@10.0.0.7/1"
     assert "MLOPSDEPLOY_CAMERA" in (folder / "README.md").read_text("utf-8")
-    assert (
-        "EnvironmentFile=-/etc/detector-edge.env" in (folder / "detector-edge.service").read_text()
-    )
+    unit = (folder / "detector-edge.service").read_text("utf-8")
+    assert "EnvironmentFile=-/etc/detector-edge.env" in unit
 
 
 def test_packaged_again_it_takes_its_own_place_and_no_other(packaged, tmp_path):
@@ -189,26 +187,21 @@ def test_packaged_again_it_takes_its_own_place_and_no_other(packaged, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "target", "said"),
+    ("strategy", "target", "config", "message"),
     [
-        ("serve", "airflow", "serve goes to docker, compose"),
-        ("batch", "docker", "batch goes to cron"),
-        ("batch", "cron", "nobody is there to pipe"),
+        ("serve", "airflow", "", "serve goes to docker, compose"),
+        ("batch", "docker", "", "batch goes to cron"),
+        ("batch", "cron", "", "nobody is there to pipe"),
+        ("edge", "docker", "lines: '-'", "lines: name a file, a FIFO or a device"),
     ],
 )
-def test_what_can_not_be_packaged_is_said_in_one_line(tmp_path, strategy, target, said):
-    with pytest.raises(ConfigError, match=said) as caught:
-        command.run_package(strategy, target, config=None, output=str(tmp_path / "deploy"))
+def test_what_can_not_be_packaged_is_one_line(tmp_path, strategy, target, config, message):
+    (tmp_path / "config.yaml").write_text(config, "utf-8")
+    file, output = str(tmp_path / "config.yaml"), tmp_path / "deploy"
+    with pytest.raises(ConfigError, match=message) as caught:
+        command.run_package(strategy, target, config=file, output=str(output))
     assert "\n" not in str(caught.value)
-    assert not (tmp_path / "deploy").exists()
-
-
-def test_nobody_is_there_to_pipe_lines(tmp_path):
-    (tmp_path / "edge.yaml").write_text("lines: '-'\n", "utf-8")
-    with pytest.raises(ConfigError, match="lines: name a file, a FIFO or a device"):
-        command.run_package(
-            "edge", "docker", config=str(tmp_path / "edge.yaml"), output=str(tmp_path / "deploy")
-        )
+    assert not output.exists()
 
 
 def test_names_fit_dns():
