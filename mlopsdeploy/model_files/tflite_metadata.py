@@ -25,10 +25,11 @@ from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.labels import parse_labels
 
 _DAMAGED = (
-    struct.error, IndexError, ValueError, TypeError, SyntaxError, RecursionError, MemoryError,
-    zipfile.BadZipFile,
+    struct.error, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError,
+    MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
 _LABEL_FILES = (2, 3)  # AssociatedFileType: TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
+_COLORS = {1: "rgb", 2: "gray"}  # ColorSpaceType
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
 _ULTRALYTICS_TASKS = {"detect": "object_detection", "classify": "image_classification"}
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, Any]:
       divisors, and `sigmoid`, whether scores are logits.
     - `threshold`: the least score that its author deems good.
     - `operators`: names of its custom operators.
-    - `starts_with`: what the graph does to its input first, as `_first_operation` gives it.
+    - `starts_with`: what the graph does to its input first, as `_first_operation` has it.
 
     Raises:
         ModelError: what it says can't be read.
@@ -59,16 +60,14 @@ def read(path: Path) -> dict[str, Any]:
             return {}  # the runtime will say so
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                said = _graph(_root(data))
-                said.update(_metadata(data))
-            if zipfile.is_zipfile(path):
-                said.update(_zipped(path, said.pop("label_files", [])))
+                model = _root(data)
+                found = {**_graph(model), **_metadata(model)}
+            label_files = found.pop("label_files", [])
+            return found | (_zipped(path, label_files) if zipfile.is_zipfile(path) else {})
         except _DAMAGED as error:
             raise ModelError(
                 f"{path}: its metadata can't be read: it is damaged, cut off or no .tflite"
             ) from error
-    said.pop("label_files", None)
-    return said
 
 
 # ---------------------------------------------------------------- FlatBuffers
@@ -91,20 +90,29 @@ class _Table:
         offset = self._unpack("<H", self._vtable + slot) if slot < self._size else 0
         return self._at + offset if offset else 0
 
-    def number(self, field: int, kind: str = "<i", missing: float = 0) -> Any:
-        at = self._where(field)
-        return self._unpack(kind, at) if at else missing
+    def _follow(self, at: int) -> int:
+        return at + int(self._unpack("<I", at))
 
-    def table(self, field: int) -> _Table | None:
+    def number(self, field: int, kind: str = "<i") -> Any:
+        """0 if it is missing."""
         at = self._where(field)
-        return _Table(self._data, at + self._unpack("<I", at)) if at else None
+        return self._unpack(kind, at) if at else 0
+
+    def table(self, field: int) -> _Table:
+        """One without fields if it is missing."""
+        at = self._where(field)
+        return _Table(self._data, self._follow(at)) if at else _NO_FIELDS
+
+    def union(self, kind: int) -> _Table:
+        """Field 1, if field 0 says that it is of this kind."""
+        return self.table(1) if self.number(0, "<B") == kind else _NO_FIELDS
 
     def array(self, field: int, dtype: str) -> Array:
         """A vector of numbers; empty if it is missing."""
         at = self._where(field)
         if not at:
             return np.empty(0, dtype)
-        at += self._unpack("<I", at)
+        at = self._follow(at)
         count = self._unpack("<I", at) * np.dtype(dtype).itemsize
         return np.frombuffer(self._data[at + 4 : at + 4 + count], dtype)
 
@@ -112,11 +120,13 @@ class _Table:
         return self.array(field, "u1").tobytes().decode("utf-8", "replace")
 
     def tables(self, field: int) -> Iterator[_Table]:
-        at = self._where(field)
-        if at:
-            at += self._unpack("<I", at)
+        if at := self._where(field):
+            at = self._follow(at)
             for place in range(at + 4, at + 4 + 4 * self._unpack("<I", at), 4):
-                yield _Table(self._data, place + self._unpack("<I", place))
+                yield _Table(self._data, self._follow(place))
+
+
+_NO_FIELDS = _Table(struct.pack("<HHi", 4, 8, 4), 4)
 
 
 def _root(data: Any) -> _Table:
@@ -128,16 +138,14 @@ def _root(data: Any) -> _Table:
 
 def _graph(model: _Table) -> dict[str, Any]:
     codes = list(model.tables(1))
-    said: dict[str, Any] = {}
-    custom = tuple(name for name in (code.text(1) for code in codes) if name)
-    if custom:
-        said["operators"] = custom
+    found: dict[str, Any] = {}
+    if custom := tuple(name for name in (code.text(1) for code in codes) if name):
+        found["operators"] = custom
     if "TFLite_Detection_PostProcess" in custom:
-        said["task"] = "object_detection"
-    first = _first_operation(model, codes)
-    if first:
-        said["starts_with"] = first
-    return said
+        found["task"] = "object_detection"
+    if first := _first_operation(model, codes):
+        found["starts_with"] = first
+    return found
 
 
 def _first_operation(model: _Table, codes: list[_Table]) -> dict[str, Any]:
@@ -147,20 +155,20 @@ def _first_operation(model: _Table, codes: list[_Table]) -> dict[str, Any]:
     `{"operator": "QUANTIZE", "low": -1.0, "high": 1.0}` for the range that a float is cut to.
     """
     graph = next(model.tables(2))
-    inputs = graph.array(1, "<i4")
+    first = graph.array(1, "<i4")[:1]
     tensors, buffers = list(graph.tables(0)), list(model.tables(4))
     for operation in graph.tables(3):
-        takes = operation.array(1, "<i4")
-        if not len(inputs) or inputs[0] not in takes:
+        inputs = operation.array(1, "<i4")
+        if not len(first) or first[0] not in inputs:
             continue
         code = codes[operation.number(0, "<I")]
         name = _OPERATORS.get(max(code.number(0, "<b"), code.number(3)))
         if name == "QUANTIZE":
-            made = tensors[operation.array(2, "<i4")[0]]
-            return {"operator": name, **_range(made)} if made.table(4) else {}
-        if name is None or len(takes) != 2:
+            range_ = _range(tensors[operation.array(2, "<i4")[0]])
+            return {"operator": name, **range_} if range_ else {}
+        if name is None or len(inputs) != 2:
             return {}
-        other = tensors[takes[1] if takes[0] == inputs[0] else takes[0]]
+        other = tensors[inputs[1] if inputs[0] == first[0] else inputs[0]]
         constant = buffers[other.number(2, "<I")].array(0, "u1")
         if other.number(1, "<b") != 0 or not constant.size:  # not float32, or not a constant
             return {}
@@ -169,9 +177,10 @@ def _first_operation(model: _Table, codes: list[_Table]) -> dict[str, Any]:
 
 
 def _range(tensor: _Table) -> dict[str, float]:
-    """The real numbers that a tensor of eight bits can hold."""
+    """The real numbers that a tensor of eight bits can hold; empty where none are known."""
     quantization = tensor.table(4)
-    assert quantization is not None
+    if quantization is _NO_FIELDS:
+        return {}
     scale = float(quantization.array(2, "<f4")[0])
     zero = int(quantization.array(3, "<i8")[0])
     lowest = -128 if tensor.number(1, "<b") == 9 else 0  # TensorType: INT8, else UINT8
@@ -181,82 +190,67 @@ def _range(tensor: _Table) -> dict[str, float]:
 # ---------------------------------------------------------------- TFLite Metadata
 
 
-def _metadata(data: Any) -> dict[str, Any]:
-    model = _root(data)
+def _metadata(model: _Table) -> dict[str, Any]:
     entry = next((item for item in model.tables(6) if item.text(0) == "TFLITE_METADATA"), None)
     if entry is None:
         return {}
     buffer = list(model.tables(4))[entry.number(1, "<I")]
     metadata = _root(buffer.array(0, "u1").tobytes())
-    graph = next(metadata.tables(3), None)
+    graph = next(metadata.tables(3), _NO_FIELDS)
     texts = {"name": metadata.text(0), "description": metadata.text(1)}
-    said: dict[str, Any] = {key: text for key, text in texts.items() if text}
-    if graph is None:
-        return said
-    given, gives = list(graph.tables(2)), list(graph.tables(3))
-    if given:
-        said.update(_input(given[0]))
-    for output in gives:
-        said.update(_output(output))
-    if gives:
-        said["outputs"] = [output.text(0) for output in gives]
+    found: dict[str, Any] = {key: text for key, text in texts.items() if text}
+    for tensor in list(graph.tables(2))[:1]:
+        found.update(_input(tensor))
+    for output in graph.tables(3):
+        found.update(_output(output))
+        found.setdefault("outputs", []).append(output.text(0))
     for custom in graph.tables(9):
         if custom.text(0) == "DETECTOR_METADATA":
-            said.update(_detector(_root(custom.array(1, "u1").tobytes())))
-    return said
+            found.update(_detector(_root(custom.array(1, "u1").tobytes())))
+    return found
 
 
 def _input(tensor: _Table) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    content = tensor.table(3)
-    image = content.table(1) if content and content.number(0, "<B") == 2 else None
-    if image:
-        color = image.number(0, "<b")
-        if color in (1, 2):
-            said["color"] = "rgb" if color == 1 else "gray"
-        size = image.table(1)
-        if size and size.number(0, "<I"):
-            said["size"] = (size.number(1, "<I"), size.number(0, "<I"))
-    for unit in tensor.tables(4):
-        options = unit.table(1)
-        if options and unit.number(0, "<B") == 1:  # NormalizationOptions
-            said["mean"] = options.array(0, "<f4").tolist()
-            said["std"] = options.array(1, "<f4").tolist()
-    return said
+    found: dict[str, Any] = {}
+    image = tensor.table(3).union(2)  # ImageProperties
+    if color := _COLORS.get(image.number(0, "<b")):
+        found["color"] = color
+    size = image.table(1)
+    if width := size.number(0, "<I"):
+        found["size"] = (size.number(1, "<I"), width)
+    for options in (unit.union(1) for unit in tensor.tables(4)):  # NormalizationOptions
+        if options is not _NO_FIELDS:
+            found["mean"] = options.array(0, "<f4").tolist()
+            found["std"] = options.array(1, "<f4").tolist()
+    return found
 
 
 def _output(tensor: _Table) -> dict[str, Any]:
-    said: dict[str, Any] = {}
-    files = [file.text(0) for file in tensor.tables(6) if file.number(2, "<b") in _LABEL_FILES]
-    if files:
-        said["label_files"] = files
-    content = tensor.table(3)
-    box = content.table(1) if content and content.number(0, "<B") == 3 else None
-    if box:
+    found: dict[str, Any] = {}
+    if files := [file.text(0) for file in tensor.tables(6) if file.number(2, "<b") in _LABEL_FILES]:
+        found["label_files"] = files
+    box = tensor.table(3).union(3)  # BoundingBoxProperties
+    if box is not _NO_FIELDS:
         index = tuple(box.array(0, "<u4").tolist())
         order = _BOX_ORDERS.get(box.number(1, "<b"), "")
         if order == "xyxy" and index == (1, 0, 3, 2):
             order = "yxyx"
         if order and index in ((), (0, 1, 2, 3), (1, 0, 3, 2)):
-            said["box_order"] = order
-        said["pixels"] = box.number(2, "<b") == 1
-    for unit in tensor.tables(4):
-        options = unit.table(1)
-        if options and unit.number(0, "<B") == 3:  # ScoreThresholdingOptions
-            said["threshold"] = float(options.number(0, "<f"))
-    return said
+            found["box_order"] = order
+        found["pixels"] = box.number(2, "<b") == 1
+    for options in (unit.union(3) for unit in tensor.tables(4)):  # ScoreThresholdingOptions
+        if options is not _NO_FIELDS:
+            found["threshold"] = float(options.number(0, "<f"))
+    return found
 
 
 def _detector(options: _Table) -> dict[str, Any]:
     """MediaPipe's description of a detector without non-maximum suppression."""
-    anchors, decoding = options.table(1), options.table(2)
-    fixed = anchors.table(0) if anchors else None
-    if fixed is None or decoding is None:
-        return {}
+    anchors, decoding = options.table(1).table(0).tables(0), options.table(2)
     x_center, y_center, width, height = range(4)
     boxes = [
         [anchor.number(field, "<f") for field in (y_center, x_center, height, width)]
-        for anchor in fixed.tables(0)
+        for anchor in anchors
     ]
     if not boxes or not decoding.number(10, "<B"):  # sizes that are no logarithms
         return {}
@@ -287,29 +281,18 @@ def _zipped(path: Path, label_files: list[str]) -> dict[str, Any]:
 
 
 def _ultralytics(text: str, where: str) -> dict[str, Any]:
-    """JSON, or in older files the `repr` of a dict.
-
-    Raises:
-        ValueError, SyntaxError: it is neither, or holds something else than it should.
-    """
+    """JSON, or in older files the `repr` of a dict; one of `_DAMAGED` where it is neither."""
     try:
         meta = json.loads(text)
     except ValueError:
         meta = ast.literal_eval(text)
-    if not isinstance(meta, dict):
-        raise ValueError(f"{where}: expected an object")
     found: dict[str, Any] = {}
-    names = meta.get("names")
-    if names:
-        if not isinstance(names, dict | list):
-            raise ValueError(f"{where}: names is neither a map nor a list")
-        entries = names.items() if isinstance(names, dict) else enumerate(names)
+    if names := meta.get("names"):
+        entries = enumerate(names) if isinstance(names, list) else names.items()
         ordered = sorted((int(number), str(name)) for number, name in entries)
-        found["labels"] = tuple(name for _, name in ordered)
-        found["labels_from"] = where
-    task = meta.get("task")
-    if isinstance(task, str) and task in _ULTRALYTICS_TASKS:
-        found["task"] = _ULTRALYTICS_TASKS[task]
+        found |= {"labels": tuple(name for _, name in ordered), "labels_from": where}
+    if task := _ULTRALYTICS_TASKS.get(str(meta.get("task"))):
+        found["task"] = task
     size = meta.get("imgsz")
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         found["size"] = (size[0], size[1])

@@ -9,43 +9,35 @@ from mlopsdeploy.model_files import find_model, tflite_metadata
 
 
 def test_tflite_metadata_is_read(tflite_models):
-    said = tflite_metadata.read(tflite_models / "described.tflite")
-    assert said["name"] == "colours"
-    assert said["color"] == "rgb"
-    assert (said["mean"], said["std"]) == ([0.0], [255.0])
-    assert said["labels"] == ("red", "green", "blue")
-    assert said["labels_from"] == "colours.txt within the file"
-    assert said["outputs"] == ["probability"]
+    found = tflite_metadata.read(tflite_models / "described.tflite")
+    assert (found["name"], found["color"]) == ("colours", "rgb")
+    assert (found["mean"], found["std"]) == ([0.0], [255.0])
+    assert found["labels"] == ("red", "green", "blue")
+    assert found["labels_from"] == "colours.txt within the file"
+    assert found["outputs"] == ["probability"]
 
 
 def test_a_detector_s_anchors_are_read(tflite_models):
-    said = tflite_metadata.read(tflite_models / "raw_described.tflite")
-    assert said["anchors"].shape == (96, 4)
-    assert said["anchors"].dtype == np.float32
-    assert said["coder"] == (10, 10, 5, 5)
-    assert said["sigmoid"] is True
-    assert said["threshold"] == pytest.approx(0.3)
+    found = tflite_metadata.read(tflite_models / "raw_described.tflite")
+    assert (found["anchors"].shape, found["anchors"].dtype) == ((96, 4), np.float32)
+    assert (found["coder"], found["sigmoid"]) == ((10, 10, 5, 5), True)
+    assert found["threshold"] == pytest.approx(0.3)
 
 
 def test_ultralytics_says_names_size_and_task(tflite_models):
-    said = tflite_metadata.read(tflite_models / "yolo_ultralytics.tflite")
-    assert said["labels"] == ("red", "green", "blue")
-    assert said["size"] == (64, 64)
-    assert said["task"] == "object_detection"
+    found = tflite_metadata.read(tflite_models / "yolo_ultralytics.tflite")
+    assert found["labels"] == ("red", "green", "blue")
+    assert (found["size"], found["task"]) == ((64, 64), "object_detection")
+
+
+ZERO_TO_ONE = {"low": pytest.approx(0, abs=0.01), "high": pytest.approx(1, abs=0.01)}
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
         ("takes_pixels", {"operator": "MUL", "by": pytest.approx(1 / 255)}),
-        (
-            "quantised_inside",
-            {
-                "operator": "QUANTIZE",
-                "low": pytest.approx(0, abs=0.01),
-                "high": pytest.approx(1, abs=0.01),
-            },
-        ),
+        ("quantised_inside", {"operator": "QUANTIZE", **ZERO_TO_ONE}),
         ("zero_to_one", None),
     ],
 )
@@ -54,9 +46,9 @@ def test_what_the_graph_does_first(tflite_models, name, expected):
 
 
 def test_the_post_process_operator_makes_a_detector(tflite_models):
-    said = tflite_metadata.read(tflite_models / "post_process.tflite")
-    assert said["operators"] == ("TFLite_Detection_PostProcess",)
-    assert said["task"] == "object_detection"
+    found = tflite_metadata.read(tflite_models / "post_process.tflite")
+    assert found["operators"] == ("TFLite_Detection_PostProcess",)
+    assert found["task"] == "object_detection"
 
 
 @pytest.mark.parametrize(
@@ -84,23 +76,21 @@ def test_damaged_metadata_is_one_line(tflite_models, tmp_path):
         tflite_metadata.read(tmp_path / "x.tflite")
 
 
-def test_labels_come_from_the_yaml_then_the_file_then_beside_it(tflite_models, tmp_path):
-    model = tmp_path / "model.tflite"
-    model.write_bytes((tflite_models / "described.tflite").read_bytes())
+@pytest.mark.parametrize(
+    ("model", "yaml", "labels", "labels_from"),
+    [
+        ("described", "", ("red", "green", "blue"), "colours.txt within the file"),
+        ("described", "labels: [x, y, z]", ("x", "y", "z"), "model.yaml"),
+        ("described", "labels: labels.txt", ("a", "b", "c"), "labels.txt, which model.yaml names"),
+        ("softmax", "", ("a", "b", "c"), "labels.txt next to the model"),
+    ],
+)
+def test_where_labels_come_from(tflite_models, tmp_path, model, yaml, labels, labels_from):
+    (tmp_path / "model.tflite").write_bytes((tflite_models / f"{model}.tflite").read_bytes())
     (tmp_path / "labels.txt").write_text("a\nb\nc")
-    assert find_model(str(model)).labels_from == "colours.txt within the file"
-    (tmp_path / "model.yaml").write_text("labels: [x, y, z]")
-    found = find_model(str(model))
-    assert (found.labels, found.labels_from) == (("x", "y", "z"), "model.yaml")
-    (tmp_path / "model.yaml").write_text("labels: labels.txt")
-    found = find_model(str(model))
-    assert (found.labels, found.labels_from) == (
-        ("a", "b", "c"),
-        "labels.txt, which model.yaml names",
-    )
-    model.write_bytes((tflite_models / "softmax.tflite").read_bytes())
-    (tmp_path / "model.yaml").unlink()
-    assert find_model(str(model)).labels_from == "labels.txt next to the model"
+    (tmp_path / "model.yaml").write_text(yaml)
+    found = find_model(str(tmp_path / "model.tflite"))
+    assert (found.labels, found.labels_from) == (labels, labels_from)
 
 
 def test_a_label_file_that_is_not_there_is_one_line(tflite_models, tmp_path):
