@@ -1,7 +1,7 @@
 """MLflow: a model folder (one with a file `MLmodel`), and models of its registry and of its runs.
 
-A folder is read without MLflow: `MLmodel` is YAML, and the model lies beside it as its framework
-saved it. To fetch `models:/name/version`, `models:/name@alias` or `runs:/id/path` takes its client,
+A folder is read without MLflow: `MLmodel` is YAML, and next to it is the model as its framework
+saved it. To fetch `models:/name/version`, `models:/name@alias` or `runs:/id/path` needs its client,
 which knows the tracking server (MLFLOW_TRACKING_URI), logins and object stores.
 """
 
@@ -12,17 +12,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.core.yaml_files import read_yaml
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line
 from mlopsdeploy.model_files.cache import cache_folder, cached
 
 _REGISTERED = re.compile(r"models:/(?P<name>[^/@]+)(/(?P<version>[^/@]+)|@(?P<alias>[^/@]+))")
-_LOGGED = re.compile(r"models:/m-[0-9a-f]+")
-_RUN = re.compile(r"runs:/[^/]+/.+")
+_LOGGED = re.compile(r"models:/m-[0-9a-f]+|runs:/[^/]+/.+")
+_TOKENIZER = "components/tokenizer"
 # Flavours whose files open only in their framework; what makes ONNX of the model where it is one.
 _CONVERSIONS = {
     "sklearn": "onnx = skl2onnx.to_onnx(model, X[:1])",
@@ -65,55 +66,46 @@ def open_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
     Raises:
         ModelError: it can't be read, or its flavours are none that can be run.
     """
-    said = _read(folder / "MLmodel")
-    flavours = said["flavors"]
+    described = read_yaml(folder / "MLmodel", ModelError)
+    flavours = described.get("flavors")
+    if not isinstance(flavours, dict):
+        raise ModelError(f"{folder / 'MLmodel'}: names no flavors; is it MLflow's?")
     readers: dict[str, Callable[[Path, Mapping[str, Any]], Path]] = {
         "onnx": _onnx, "transformers": _transformers, "keras": _keras, "tensorflow": _keras,
     }  # fmt: skip
     for flavour, reader in readers.items():
         if isinstance(flavours.get(flavour), dict):
-            features = _features(said)
+            features = _features(described.get("signature"))
             return reader(folder, flavours[flavour]), {"features": features} if features else {}
     own = ", ".join(name for name in flavours if name != "python_function") or "python_function"
     known = next((_CONVERSIONS[name] for name in flavours if name in _CONVERSIONS), "")
-    way = f": {known}; mlflow.onnx.log_model(onnx, name='model')" if known else ""
+    how = f": {known}; mlflow.onnx.log_model(onnx, name='model')" if known else ""
     raise ModelError(
         f"{folder}: an MLflow model of the flavour {own}, a pickle or a file that only its own "
-        f"framework opens; where it was trained, log it as ONNX{way}"
+        f"framework opens; where it was trained, log it as ONNX{how}"
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    content = read_yaml(path, ModelError)
-    if not isinstance(content.get("flavors"), dict):
-        raise ModelError(f"{path}: names no flavors; is it MLflow's?")
-    return content
-
-
-def _features(said: Mapping[str, Any]) -> list[str]:
-    """The columns of its signature, in their order; none where it has none or takes arrays."""
-    signature = said.get("signature")
-    text = signature.get("inputs") if isinstance(signature, dict) else None
+def _features(signature: Any) -> list[str]:
+    """Its columns, in their order; none where it has none or is of arrays."""
     try:
-        fields = json.loads(text) if isinstance(text, str) else []
+        fields = json.loads(signature["inputs"])
         named = [field.get("name") for field in fields if field.get("type") != "tensor"]
-    except (ValueError, AttributeError, TypeError):
+    except (KeyError, ValueError, AttributeError, TypeError):
         return []
-    return [str(name) for name in named] if named and all(named) else []
+    return [str(name) for name in named] if all(named) else []
 
 
 def _onnx(folder: Path, flavour: Mapping[str, Any]) -> Path:
     file = _within(folder, flavour.get("data", "model.onnx"))
-    return _there(next(iter(sorted(file.glob("*.onnx"))), file) if file.is_dir() else file)
+    return next(iter(sorted(file.glob("*.onnx"))), file) if file.is_dir() else file
 
 
 def _keras(folder: Path, flavour: Mapping[str, Any]) -> Path:
-    saved = flavour.get("saved_model_dir")
-    if saved:
-        return _there(_within(folder, saved))
-    data = _within(folder, flavour.get("data", "data"))
-    names = ("model.keras", "model.h5", "model")
-    return _there(next((data / name for name in names if (data / name).exists()), data / names[0]))
+    if saved := flavour.get("saved_model_dir"):
+        return _within(folder, saved)
+    places = [f"{flavour.get('data', 'data')}/model{suffix}" for suffix in (".keras", ".h5", "")]
+    return _within(folder, next((one for one in places if (folder / one).exists()), places[0]))
 
 
 def _transformers(folder: Path, flavour: Mapping[str, Any]) -> Path:
@@ -122,19 +114,13 @@ def _transformers(folder: Path, flavour: Mapping[str, Any]) -> Path:
         raise ModelError(
             f"{folder}: a transformers model for {task}; of these only text-classification is run"
         )
-    model = _there(_within(folder, flavour.get("model_binary", "model")))
-    tokenizer = _within(folder, "components/tokenizer")
-    if not tokenizer.is_dir() or (model / "tokenizer.json").exists():
+    model = _within(folder, flavour.get("model_binary", "model"))
+    if not (folder / _TOKENIZER).is_dir() or (model / "tokenizer.json").exists():
         return model
     # MLflow keeps them apart; everybody else, us included, has them in one folder.
-    return _joined(model, tokenizer)
-
-
-def _joined(*folders: Path) -> Path:
-    """A folder in the cache with the files of all of these, linked where that can be."""
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    parts = (model, _within(folder, _TOKENIZER))
+    files = [path for part in parts for path in sorted(part.iterdir()) if path.is_file()]
     state = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    target = cache_folder() / "mlflow" / hashlib.sha256(repr(state).encode()).hexdigest()[:32]
 
     def build(building: Path) -> None:
         for file in files:
@@ -143,20 +129,22 @@ def _joined(*folders: Path) -> Path:
             except OSError:  # another disk
                 shutil.copyfile(file, building / file.name)
 
-    return cached(target, build)
+    return cached(_entry(repr(state)), build)
 
 
 def _within(folder: Path, name: object) -> Path:
+    """What `MLmodel` names."""
     path = folder / str(name)
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ModelError(f"{folder / 'MLmodel'}: names {name}, which lies outside of its folder")
-    return path
-
-
-def _there(path: Path) -> Path:
     if not path.exists():
         raise ModelError(f"{path}: missing; the MLmodel beside it names it")
     return path
+
+
+def _entry(key: str) -> Path:
+    """The place in the cache of what `key` stands for."""
+    return cache_folder() / "mlflow" / hashlib.sha256(key.encode()).hexdigest()
 
 
 # ---------------------------------------------------------------- the registry and runs
@@ -170,60 +158,58 @@ def download(reference: str) -> tuple[Path, str, str]:
 
     Returns:
         The model's folder (or file) in the cache; its name; the version that the registry
-        gives it, empty for a run's.
+        has for it, empty for a run's.
 
     Raises:
         ModelError: the client is missing, the server can't be reached, or there is no such model.
     """
     registered = _REGISTERED.fullmatch(reference)
-    if not registered and not _RUN.fullmatch(reference) and not _LOGGED.fullmatch(reference):
+    name, version, uri = reference.rstrip("/").rpartition("/")[2], "", reference
+    if registered:
+        name, version = registered["name"], _version(reference, registered)
+        uri = f"models:/{name}/{version}"
+    elif not _LOGGED.fullmatch(reference):
         raise ModelError(
             f"{reference}: MLflow's models are models:/name/version, models:/name@alias or "
             "runs:/id/path"
         )
-    name, version, uri = reference.rstrip("/").rpartition("/")[2], "", reference
-    if registered:
-        name, version = registered["name"], registered["version"] or ""
-        if not version.isdecimal():
-            version = _version(reference, registered)
-            uri = f"models:/{name}/{version}"
-    target = cache_folder() / "mlflow" / hashlib.sha256(f"{_server()} {uri}".encode()).hexdigest()
+    target = _entry(f"{_server()} {uri}")
 
     def build(building: Path) -> None:
-        _ask(
-            reference,
-            lambda client: client.artifacts.download_artifacts(uri, dst_path=str(building)),
-        )
+        with _client(reference) as mlflow:
+            mlflow.artifacts.download_artifacts(uri, dst_path=str(building))
 
     cached(target, build)
-    return _found(target, reference), name, version
+    # MLflow keeps, or not, the last part of its path.
+    for path in (target, target / reference.rpartition("/")[2]):
+        if is_folder(path) or path.is_file():
+            return path, name, version
+    raise ModelError(f"{reference}: is no model: there is no file MLmodel in it")
 
 
 def _version(reference: str, registered: re.Match[str]) -> str:
-    """The number that an alias, or `latest`, stands for now."""
-    name, alias, said = registered["name"], registered["alias"], registered["version"]
+    """The number of a version, or the one that an alias or `latest` stands for now."""
+    name, alias, version = registered["name"], registered["alias"], registered["version"]
     if alias:
-        return str(
-            _ask(
-                reference,
-                lambda mlflow: mlflow.MlflowClient().get_model_version_by_alias(name, alias),
-            ).version
-        )
-    if said != "latest":
+        with _client(reference) as mlflow:
+            return str(mlflow.MlflowClient().get_model_version_by_alias(name, alias).version)
+    if version.isdecimal():
+        return version
+    if version != "latest":
         raise ModelError(
-            f"{reference}: {said!r} is no version's number; stages are a thing of MLflow's past, "
-            f"so give the version an alias: models:/{name}@{said.lower()}"
+            f"{reference}: {version!r} is no version's number; stages are a thing of MLflow's "
+            f"past, so give the version an alias: models:/{name}@{version.lower()}"
         )
-    versions = _ask(
-        reference, lambda mlflow: mlflow.MlflowClient().search_model_versions(f"name='{name}'")
-    )
+    with _client(reference) as mlflow:
+        versions = mlflow.MlflowClient().search_model_versions(f"name='{name}'")
     if not versions:
         raise ModelError(f"{reference}: the registry has no model of this name")
-    return str(max(int(version.version) for version in versions))
+    return str(max(int(one.version) for one in versions))
 
 
-def _ask(reference: str, question: Callable[[Any], Any]) -> Any:
-    """What MLflow's client answers; its errors as one line."""
+@contextmanager
+def _client(reference: str) -> Iterator[Any]:
+    """MLflow, whose errors become one line."""
     for name, value in _CLIENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -233,25 +219,15 @@ def _ask(reference: str, question: Callable[[Any], Any]) -> Any:
             f"{reference}: needs MLflow's client; pip install 'mlopsdeploy[mlflow]'"
         ) from error
     try:
-        return question(mlflow)
+        yield mlflow
     except Exception as error:  # its stores and their object stores raise what they like
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ModelError(
-            f"{reference}: {mlflow.get_registry_uri()} did not give it ({reason}); "
+            f"{reference}: {mlflow.get_registry_uri()} did not give it ({one_line(error)}); "
             "MLFLOW_TRACKING_URI says which server is asked"
         ) from error
 
 
 def _server() -> str:
-    """What tells one tracking server from another; those that are files lie in some folder."""
-    said = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
-    return said if said.startswith(("http", "databricks")) else f"{said} {Path.cwd()}"
-
-
-def _found(folder: Path, reference: str) -> Path:
-    """Where in a download the model is: MLflow keeps, or not, the last part of its path."""
-    last = folder / reference.rpartition("/")[2]
-    for path in (folder, last):
-        if is_folder(path) or path.is_file():
-            return path
-    raise ModelError(f"{reference}: is no model: there is no file MLmodel in it")
+    """The address of the tracking server; one that is a file depends on the working folder."""
+    address = os.environ.get("MLFLOW_REGISTRY_URI") or os.environ.get("MLFLOW_TRACKING_URI") or ""
+    return address if address.startswith(("http", "databricks")) else f"{address} {Path.cwd()}"

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 import yaml
 
 from mlopsdeploy import load_model
+from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.settings import ServedModel
@@ -24,10 +24,10 @@ COLUMNS = [{"type": "float", "name": name, "required": True} for name in ("age",
 def mlmodel(folder, flavours, inputs=None):
     """A folder with the file that MLflow writes."""
     folder.mkdir(exist_ok=True)
-    said = {"flavors": {**flavours, "python_function": {"loader_module": "mlflow"}}}
+    content = {"flavors": {**flavours, "python_function": {"loader_module": "mlflow"}}}
     if inputs is not None:
-        said["signature"] = {"inputs": json.dumps(inputs), "outputs": None, "params": None}
-    (folder / "MLmodel").write_text(yaml.safe_dump(said), "utf-8")
+        content["signature"] = {"inputs": json.dumps(inputs), "outputs": None, "params": None}
+    (folder / "MLmodel").write_text(yaml.safe_dump(content), "utf-8")
     return folder
 
 
@@ -65,32 +65,32 @@ def test_a_signature_without_names_leaves_them_open(churn_folder, inputs):
     assert find_model(str(churn_folder)).features == ()
 
 
-@pytest.mark.parametrize("flavour", ["keras", "tensorflow"])
-def test_keras(tmp_path, flavour):
-    folder = mlmodel(tmp_path / "m", {flavour: {"data": "data"}})
-    (folder / "data").mkdir()
-    (folder / "data" / "model.keras").write_bytes(b"PK")
-    assert find_model(str(folder)).graphs == {"keras": folder / "data" / "model.keras"}
-
-
-def test_a_saved_model(tmp_path):
-    folder = mlmodel(tmp_path / "m", {"tensorflow": {"saved_model_dir": "tf2model"}})
-    (folder / "tf2model").mkdir()
-    (folder / "tf2model" / "saved_model.pb").write_bytes(b"graph")
-    assert find_model(str(folder)).graphs == {"saved_model": folder / "tf2model"}
+@pytest.mark.parametrize(
+    ("flavours", "file", "graphs"),
+    [
+        ({"keras": {"data": "data"}}, "data/model.keras", {"keras": "data/model.keras"}),
+        ({"tensorflow": {"data": "data"}}, "data/model.keras", {"keras": "data/model.keras"}),
+        ({"tensorflow": {"saved_model_dir": "tf"}}, "tf/saved_model.pb", {"saved_model": "tf"}),
+    ],
+)
+def test_keras_and_saved_models(tmp_path, flavours, file, graphs):
+    folder = mlmodel(tmp_path / "m", flavours)
+    (folder / file).parent.mkdir()
+    (folder / file).write_bytes(b"graph")
+    (form, name), *_ = graphs.items()
+    assert find_model(str(folder)).graphs == {form: folder / name}
 
 
 def test_transformers_whose_tokenizer_lies_elsewhere(tmp_path, bert_checkpoint):
     flavour = {"task": "text-classification", "model_binary": "model", "components": ["tokenizer"]}
     folder = mlmodel(tmp_path / "m", {"transformers": flavour})
-    for name, place in (
-        ("config.json", "model"),
-        ("model.safetensors", "model"),
-        ("tokenizer.json", "components/tokenizer"),
-        ("tokenizer_config.json", "components/tokenizer"),
+    for place, names in (
+        ("model", ("config.json", "model.safetensors")),
+        ("components/tokenizer", ("tokenizer.json", "tokenizer_config.json")),
     ):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        shutil.copy(bert_checkpoint / name, folder / place)
+        (folder / place).mkdir(parents=True)
+        for name in names:
+            shutil.copy(bert_checkpoint / name, folder / place)
     files, original = find_model(str(folder)), find_model(str(bert_checkpoint))
     assert files.digest == original.digest
     assert files.labels == ("NEGATIVE", "POSITIVE")
@@ -127,15 +127,17 @@ def test_a_broken_mlmodel(tmp_path, content, message):
         find_model(str(tmp_path))
 
 
-@pytest.mark.parametrize("reference", ["models:/churn", "models:/", "runs:/abc", "models:/a/b/c"])
-def test_addresses_that_are_none(reference):
-    with pytest.raises(ModelError, match=r"MLflow's models are models:/name/version"):
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        *[(one, r"MLflow's models are models:/name/version")
+          for one in ("models:/churn", "models:/", "runs:/abc", "models:/a/b/c")],
+        ("models:/churn/Production", "give the version an alias: models:/churn@production"),
+    ],
+)  # fmt: skip
+def test_addresses_that_are_none(reference, message):
+    with pytest.raises(ModelError, match=message):
         find_model(reference)
-
-
-def test_stages_are_of_the_past():
-    with pytest.raises(ModelError, match="give the version an alias: models:/churn@production"):
-        find_model("models:/churn/Production")
 
 
 @pytest.mark.parametrize("reference", ["models:/churn/3", "models:/churn@champion"])
@@ -185,9 +187,7 @@ def registry(tmp_path_factory, unnamed_onnx):
     """A tracking server that has `churn` in two versions; its environment, and how to stop it."""
     pytest.importorskip("alembic", reason="MLflow's server needs it")
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     env = {
         **os.environ, "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -250,11 +250,9 @@ def test_versions_aliases_and_runs_of_a_server(registry, unnamed_onnx):
 def test_what_the_server_does_not_have(registry):
     errors = find(registry, "models:/churn/9", "models:/churn@none", "models:/none/latest",
                   f"runs:/{registry['run']}/none", f"runs:/{registry['run']}/files")  # fmt: skip
-    for error, said in zip(
-        errors, ("version=9", "alias none", "no model of this name", "none", "no file MLmodel"),
-        strict=True,
-    ):  # fmt: skip
-        assert said in error["error"]
+    reasons = ("version=9", "alias none", "no model of this name", "none", "no file MLmodel")
+    for error, reason in zip(errors, reasons, strict=True):
+        assert reason in error["error"]
         assert "\n" not in error["error"]
 
 
