@@ -28,8 +28,7 @@ _used: dict[Path, int] = {}  # open files with the locks on what this process us
 
 def cache_folder() -> Path:
     """`$MLOPSDEPLOY_CACHE`, else `mlopsdeploy` in the user's cache folder."""
-    chosen = os.environ.get("MLOPSDEPLOY_CACHE")
-    if chosen:
+    if chosen := os.environ.get("MLOPSDEPLOY_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     return (Path(base) if base else Path.home() / ".cache") / "mlopsdeploy"
@@ -75,23 +74,14 @@ def use(entry: Path) -> bool:
 
 
 def delete(entry: Path) -> bool:
-    """Delete an entry, whole, unless another process uses it or is building it.
-
-    Returns:
-        Whether it is gone.
-    """
+    """Delete an entry, whole; False where another process uses it or is building it."""
     _let_go(entry)
     try:
-        mine = os.open(entry / USED, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not _lock(mine, exclusive=True, wait=False):
+        with (entry / USED).open("ab") as mine:
+            if not _lock(mine.fileno(), exclusive=True, wait=False):
                 return False
-            with tempfile.TemporaryDirectory(
-                prefix=".building-", dir=entry.parent, ignore_cleanup_errors=True
-            ) as apart:
-                entry.rename(Path(apart) / "deleted")
-        finally:
-            os.close(mine)
+            with _aside(entry) as old:
+                entry.rename(old)
     except FileNotFoundError:  # somebody else was faster
         return True
     except OSError:
@@ -118,22 +108,27 @@ def appearing(folder: Path, *, replace: bool = False) -> Iterator[Path]:
         raise _unwritable(folder.parent, error) from error
     try:
         yield apart
-        old = Path(tempfile.mkdtemp(prefix=".building-", dir=folder.parent)) if replace else None
-        try:
-            if old and folder.exists():
-                folder.rename(old / "old")
+        with _aside(folder) as old:
+            if replace and folder.exists():
+                folder.rename(old)
             try:
                 apart.rename(folder)
             except OSError:
-                if old and (old / "old").exists():
-                    (old / "old").rename(folder)
+                if old.exists():
+                    old.rename(folder)
                 if replace or not folder.is_dir():
                     raise
-        finally:
-            if old:
-                shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(apart, ignore_errors=True)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """Where a folder may be moved to be deleted at the end of the block."""
+    with tempfile.TemporaryDirectory(
+        prefix=".building-", dir=folder.parent, ignore_cleanup_errors=True
+    ) as apart:
+        yield Path(apart) / "old"
 
 
 @contextmanager
@@ -143,10 +138,11 @@ def _only_one(entry: Path, log: Callable[[str], None]) -> Iterator[None]:
     while True:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+            opened = file.open("ab")
         except OSError as error:
             raise _unwritable(file.parent, error) from error
-        try:
+        with opened:
+            lock = opened.fileno()
             if not _lock(lock, exclusive=True, wait=False):
                 log(f"waiting for another process that makes {entry.parent.name}/{entry.name[:12]}")
                 _lock(lock, exclusive=True, wait=True)
@@ -156,8 +152,6 @@ def _only_one(entry: Path, log: Callable[[str], None]) -> Iterator[None]:
                 finally:
                     file.unlink(missing_ok=True)
                 return
-        finally:
-            os.close(lock)
 
 
 def _hold(entry: Path, place: Path) -> bool:
@@ -191,10 +185,8 @@ def _lock(file: int, *, exclusive: bool, wait: bool) -> bool:
     how = fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH
     try:
         fcntl.flock(file, how if wait else how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, BlockingIOError)
     return True
 
 
@@ -206,11 +198,8 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _unwritable(folder: Path, error: OSError) -> ConfigError:
-    hint = (
-        "set MLOPSDEPLOY_CACHE to a folder that can"
-        if folder.is_relative_to(cache_folder())
-        else "name another"
-    )
+    ours = folder.is_relative_to(cache_folder())
+    hint = "set MLOPSDEPLOY_CACHE to a folder that can" if ours else "name another"
     return ConfigError(f"{folder}: can't be written ({error.strerror}); {hint}")
 
 
@@ -218,30 +207,27 @@ def _unwritable(folder: Path, error: OSError) -> ConfigError:
 
 
 def note_use(file: Path, name: str, reference: str) -> None:
-    """Write beside a compiled model what it was made from, and that it is used now.
+    """Note next to a file in the cache which model it was compiled from, and that it is used now.
 
-    Args:
-        file: what is run; nothing is done unless it lies in the cache.
-        name: the model's.
-        reference: what it was loaded by; a path is noted in full.
+    `reference` is what the model was loaded by; a path is noted in full.
     """
     cache = cache_folder()
     if not file.is_relative_to(cache):
         return
     place = Path(reference).expanduser()
-    said = {"name": name, "reference": str(place.absolute()) if place.exists() else reference}
+    content = {"name": name, "reference": str(place.absolute()) if place.exists() else reference}
     note = cache.joinpath(*file.relative_to(cache).parts[:2], USED)  # KIND/KEY
     with suppress(OSError):  # a cache that is read only
-        if note_of(note.parent) == said:
+        if note_of(note.parent) == content:
             note.touch()
         else:
-            note.write_text(json.dumps(said), "utf-8")
+            note.write_text(json.dumps(content), "utf-8")
 
 
 def note_of(entry: Path) -> dict[str, str]:
     """What `note_use` wrote into a folder of the cache; empty where it did not, yet."""
     try:
-        said = json.loads((entry / USED).read_text("utf-8"))
+        content = json.loads((entry / USED).read_text("utf-8"))
     except (OSError, ValueError):
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}

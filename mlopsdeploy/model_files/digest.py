@@ -14,16 +14,9 @@ from mlopsdeploy.errors import ModelError
 
 # Of a text model: what says how a text becomes tokens, and outputs labels.
 _TEXT_FILES = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-)
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
+)  # fmt: skip
 
 
 def with_digest(files: ModelFiles, text_folder: Path | None = None) -> ModelFiles:
@@ -65,9 +58,9 @@ def _files(files: ModelFiles, text_folder: Path | None) -> Iterator[tuple[str, P
             yield (form if part == graph else f"{form}:{named.removeprefix(graph.stem)}"), part
     for part in parts_of(files.float32):
         yield f"float32{part.suffix}", part
-    for pattern in _TEXT_FILES if text_folder else ():
-        for path in sorted(text_folder.glob(pattern)) if text_folder else ():
-            yield path.name, path
+    if text_folder:
+        for pattern in _TEXT_FILES:
+            yield from ((path.name, path) for path in sorted(text_folder.glob(pattern)))
 
 
 def graph_files(form: str, graph: Path) -> list[Path]:

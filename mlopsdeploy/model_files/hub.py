@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _NEEDED = ["config.json", "tokenizer*", "vocab.txt", "*.model", "merges.txt", "vocab.json"]
@@ -36,33 +37,23 @@ def download(reference: str) -> Path:
     name, _, revision = reference.partition("@")
 
     def fetch(patterns: list[str], *, local: bool) -> Path:
-        return Path(
-            huggingface_hub.snapshot_download(
-                name,
-                revision=revision or None,
-                allow_patterns=patterns,
-                local_files_only=local,
-                etag_timeout=5,
-            )
-        )
+        folder = huggingface_hub.snapshot_download(
+            name, revision=revision or None, allow_patterns=patterns, local_files_only=local,
+            etag_timeout=5,
+        )  # fmt: skip
+        return Path(folder)
 
-    def complete(folder: Path) -> bool:
-        has_graph = (folder / _ONNX[0]).exists() or any(folder.glob(_WEIGHTS[0]))
-        return (folder / "config.json").exists() and has_graph
-
-    try:
+    with suppress(OSError):  # not in the cache: LocalEntryNotFoundError
         cached = fetch(_NEEDED, local=True)
-        if complete(cached):
+        has_graph = (cached / _ONNX[0]).exists() or any(cached.glob(_WEIGHTS[0]))
+        if has_graph and (cached / "config.json").exists():
             return cached
-    except OSError:
-        pass  # not in the cache: LocalEntryNotFoundError
     try:
         listed = huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=5)
         files = {sibling.rfilename for sibling in listed.siblings or ()}
         return fetch(_NEEDED + (_ONNX if _ONNX[0] in files else _WEIGHTS), local=False)
     except Exception as error:  # its HTTP client's errors are not part of its interface
-        reason = str(error).strip().splitlines()[0][:160] if str(error).strip() else "no reason"
         raise ModelError(
-            f"{reference}: not in the local cache, and the hub did not give it ({reason}); "
-            "with no network, pass the path of a downloaded folder"
+            f"{reference}: not in the local cache, and the hub did not give it "
+            f"({one_line(error)}); with no network, pass the path of a downloaded folder"
         ) from error

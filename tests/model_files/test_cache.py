@@ -92,29 +92,21 @@ def test_of_two_first_uses_one_builds_and_the_other_waits_for_it(entry, take):
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
 
-def test_who_waits_builds_where_the_first_fails(entry, take):
+@pytest.mark.parametrize(
+    ("stop", "left"), [(end, []), (subprocess.Popen.kill, ["an unfinished compilation"])]
+)
+def test_who_waits_builds_where_the_first_fails_or_is_killed(entry, take, stop, left):
     first = take("fail")
     assert line(first) == "building"
     second = take()
     assert line(second).startswith("waiting for another process")
-    assert end(first) == 1
-    assert line(second) == "building"
-    go_on(second)
-    assert line(second) == f"has {second.pid} {second.pid}"
-
-
-def test_who_waits_builds_where_the_first_is_killed(entry, take):
-    first = take()
-    assert line(first) == "building"
-    second = take()
-    assert line(second).startswith("waiting for another process")
     assert prune(["all"])["deleted"] == [], "it is being built"
-    first.send_signal(signal.SIGKILL)
+    stop(first)
     assert line(second) == "building"
     go_on(second)
     assert line(second) == f"has {second.pid} {second.pid}"
-    (left,) = prune(["building"])["deleted"]
-    assert left["made_from"] == "an unfinished compilation"
+    assert first.wait() == (-signal.SIGKILL if left else 1)
+    assert [one["made_from"] for one in prune(["all"])["deleted"]] == left
     assert [path.name for path in entry.parent.iterdir()] == [entry.name]
 
 

@@ -1,6 +1,7 @@
 """A digest covers everything that shapes an answer, and nothing else."""
 
 import hashlib
+import re
 import shutil
 
 import pytest
@@ -31,21 +32,19 @@ def described(model, text):
     return find_model(str(model))
 
 
-@pytest.mark.parametrize("key", SHAPING)
-def test_keys_that_shape_answers(model, key):
-    plain, changed = described(model, "name: m"), described(model, key)
-    assert changed.digest != plain.digest
-    assert key.partition(":")[0] in changed.digest_covers["keys"]
-    assert changed.weights == plain.weights  # nothing is compiled anew
+def test_keys_that_shape_answers(model):
+    plain, digests = described(model, "name: m"), set()
+    for key in SHAPING:
+        changed = described(model, key)
+        assert key.partition(":")[0] in changed.digest_covers["keys"]
+        assert changed.weights == plain.weights  # nothing is compiled anew
+        digests.add(changed.digest)
+    assert len(digests - {plain.digest}) == len(SHAPING)
 
 
 @pytest.mark.parametrize("key", NOT_SHAPING)
 def test_keys_that_do_not(model, key):
     assert described(model, key).digest == described(model, "name: m").digest
-
-
-def test_each_shaping_key_has_a_digest_of_its_own(model):
-    assert len({described(model, key).digest for key in SHAPING}) == len(SHAPING)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,8 @@ def test_files_with_weights(model, name):
 @pytest.mark.parametrize(
     "name",
     ["config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model"],
+     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "spiece.model",
+     "onnx/model.onnx"],
 )  # fmt: skip
 def test_files_of_a_text_model(tmp_path, bert, name):
     folder = tmp_path / "model"
@@ -72,7 +72,7 @@ def test_files_of_a_text_model(tmp_path, bert, name):
     file.write_bytes((file.read_bytes() if file.exists() else b"{}") + b"\n")
     after = find_model(str(folder))
     assert after.digest != before.digest
-    assert name in after.digest_covers["files"]
+    assert name.removeprefix("onnx/") in after.digest_covers["files"]
 
 
 def test_labels_wherever_they_stand(model):
@@ -98,11 +98,8 @@ def test_a_pinned_digest_refuses_what_was_changed(tmp_path, change):
     assert digest == find_model("fraud").digest
     assert load_model(str(folder), digest=digest).digest == digest
     file = folder / "model.yaml"
-    key = change.partition(":")[0]
-    lines = file.read_text("utf-8").splitlines()
-    file.write_text(
-        "\n".join(change if line.startswith(f"{key}:") else line for line in lines), "utf-8"
-    )
+    line = re.compile(f"^{change.partition(':')[0]}:.*", re.MULTILINE)
+    file.write_text(line.sub(change, file.read_text("utf-8")), "utf-8")
     with pytest.raises(ModelError, match="another model than the one that was pinned"):
         load_model(str(folder), digest=digest)
 
