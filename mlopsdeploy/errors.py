@@ -11,7 +11,7 @@ stands and exits with `exit_code`. Anything else that is raised is a bug of ours
 traceback.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 
 class MlopsDeployError(Exception):
@@ -66,9 +66,15 @@ class Stopped(SystemExit):
 def one_line(error: BaseException, *, last: bool = False) -> str:
     """What a library says went wrong, within 200 characters, or else the error's class.
 
-    Args:
-        error: of a library, whose message may have many lines.
-        last: the last line that isn't empty in place of all in a row, where the cause stands there.
+    All its lines in a row, or with `last` the last that isn't empty, where the cause stands there.
     """
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if last and lines else " ".join(lines))[:200] or type(error).__name__
+
+
+def did_you_mean(name: str, known: Collection[str], otherwise: str = "there are") -> str:
+    """A hint on a name that nobody knows: the one most like it, else all that there are."""
+    import difflib  # only for who makes a mistake
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"{otherwise}: {', '.join(known)}"

@@ -6,21 +6,14 @@ The same keys hold for the YAML next to a single model file. `docs/reference/mod
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from mlopsdeploy.core.yaml_files import read_yaml, text_of
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, did_you_mean
 
 
 def _text(value: object) -> object:
@@ -48,11 +41,23 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[int, Field(strict=True, ge=1)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Size = Annotated[tuple[Positive, Positive], Field(json_schema_extra={"type": "array"})]
+Ratio = Annotated[float, Field(strict=True, gt=0)]
+Route = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")]
+Sha256 = Annotated[Text, Field(pattern=r"^[0-9a-fA-F]{64}$")]
+Names = Annotated[
+    tuple[Text, ...] | str,
+    BeforeValidator(_names_or_file, json_schema_input_type=list[str] | str),
+]
 Numbers = Annotated[
     tuple[Number, ...],
     Field(min_length=1),
     BeforeValidator(_numbers, json_schema_input_type=float | list[float]),
 ]
+
+
+def _optional(example: Any) -> Any:
+    """A key that may be missing; the example is for the reference."""
+    return Field(default=None, examples=[example])
 
 
 class _Keys(BaseModel):
@@ -62,36 +67,36 @@ class _Keys(BaseModel):
 class InputKeys(_Keys):
     """How pixels become the numbers that the model takes."""
 
-    size: Size | None = Field(default=None, examples=[[300, 300]])
+    size: Size | None = _optional([300, 300])
     """Height and width, where the file leaves them open."""
-    color: Literal["rgb", "bgr", "gray"] | None = Field(default=None, examples=["rgb"])
+    color: Literal["rgb", "bgr", "gray"] | None = _optional("rgb")
     """The order of the channels."""
-    mean: Numbers | None = Field(default=None, examples=[127.5])
+    mean: Numbers | None = _optional(127.5)
     """Subtracted from each pixel of 0 to 255: one number, or one for each channel."""
-    std: Numbers | None = Field(default=None, examples=[[58.4, 57.1, 57.4]])
+    std: Numbers | None = _optional([58.4, 57.1, 57.4])
     """What the pixel is divided by after that; not 0."""
-    resize: Literal["stretch", "letterbox"] | None = Field(default=None, examples=["letterbox"])
+    resize: Literal["stretch", "letterbox"] | None = _optional("letterbox")
     """`letterbox` keeps the proportions and fills up with grey."""
 
 
 class OutputKeys(_Keys):
     """Which of a detector's output tensors is what, and how its boxes are written."""
 
-    boxes: Text | None = Field(default=None, examples=["StatefulPartitionedCall:1"])
+    boxes: Text | None = _optional("StatefulPartitionedCall:1")
     """The tensor with the boxes."""
-    scores: Text | None = Field(default=None, examples=["StatefulPartitionedCall:2"])
+    scores: Text | None = _optional("StatefulPartitionedCall:2")
     """The tensor with the scores."""
-    classes: Text | None = Field(default=None, examples=["StatefulPartitionedCall:3"])
+    classes: Text | None = _optional("StatefulPartitionedCall:3")
     """The tensor with the numbers of the classes."""
-    count: Text | None = Field(default=None, examples=["StatefulPartitionedCall:0"])
+    count: Text | None = _optional("StatefulPartitionedCall:0")
     """The tensor that says how many boxes there are."""
-    order: Literal["xyxy", "yxyx", "xywh"] | None = Field(default=None, examples=["yxyx"])
+    order: Literal["xyxy", "yxyx", "xywh"] | None = _optional("yxyx")
     """The four numbers of a box; `xywh` is centre, width and height."""
-    coordinates: Literal["pixels", "relative"] | None = Field(default=None, examples=["relative"])
+    coordinates: Literal["pixels", "relative"] | None = _optional("relative")
     """Pixels of the model's input, or parts of it from 0 to 1."""
-    objectness: bool | None = Field(default=None, examples=[False])
+    objectness: bool | None = _optional(example=False)
     """YOLO: whether column 4 says how surely there is any object."""
-    logits: bool | None = Field(default=None, examples=[True])
+    logits: bool | None = _optional(example=True)
     """Whether a sigmoid still has to follow."""
 
 
@@ -106,13 +111,11 @@ class BoxKeys(_Keys):
     """Side of the anchors of the finest map, as a part of the picture."""
     max_scale: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.95
     """Side of the anchors of the coarsest map; the maps between are spaced evenly."""
-    aspect_ratios: tuple[Annotated[float, Field(strict=True, gt=0)], ...] = (1, 2, 0.5, 3, 1 / 3)
+    aspect_ratios: tuple[Ratio, ...] = (1, 2, 0.5, 3, 1 / 3)
     """Width / height of the anchors at every place of a map."""
     reduced_lowest: bool = True
     """Whether the finest map has only three anchors at each place."""
-    coder: Annotated[
-        tuple[Annotated[float, Field(strict=True, gt=0)], ...], Field(min_length=4, max_length=4)
-    ] = (10, 10, 5, 5)
+    coder: Annotated[tuple[Ratio, ...], Field(min_length=4, max_length=4)] = (10, 10, 5, 5)
     """Divisors of the encoded y, x, height and width."""
     background: Annotated[int, Field(strict=True, ge=0)] | None = 0
     """The class that stands for no object; null where all are objects."""
@@ -125,16 +128,12 @@ class BoxKeys(_Keys):
 class ServeKeys(_Keys):
     """How callers of `serve` know the model, unless the server's settings say otherwise."""
 
-    route: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")] | None = Field(
-        default=None, examples=["/detect_fraud"]
-    )
+    route: Route | None = _optional("/detect_fraud")
     """The path of its endpoint."""
-    input: Annotated[str, Field(min_length=1)] | None = Field(
-        default=None, examples=["transaction_data"]
-    )
+    input: Annotated[str, Field(min_length=1)] | None = _optional("transaction_data")
     """The key of a request's rows."""
-    answer: dict[str, Text] | None = Field(
-        default=None, examples=[{"is_fraud": "label == fraud", "score": "scores.fraud"}]
+    answer: dict[str, Text] | None = _optional(
+        {"is_fraud": "label == fraud", "score": "scores.fraud"}
     )
     """Each key of the answer, and where its value comes from."""
 
@@ -142,37 +141,27 @@ class ServeKeys(_Keys):
 class ModelYaml(_Keys):
     """What a model's author says of it, beyond what its files tell by themselves."""
 
-    name: Text | None = Field(default=None, examples=["fraud"])
+    name: Text | None = _optional("fraud")
     """What the model is called; by default as its folder or file."""
-    version: Text | None = Field(default=None, examples=["1.10"])
+    version: Text | None = _optional("1.10")
     """Its version, any text."""
-    description: Text | None = Field(default=None, examples=["Credit card fraud, 2013"])
+    description: Text | None = _optional("Credit card fraud, 2013")
     """What it is for, for people."""
-    task: Text | None = Field(default=None, examples=["tabular_classification"])
+    task: Text | None = _optional("tabular_classification")
     """What its data mean: the name of a task."""
-    precision: Literal["float32", "bfloat16", "int8"] | None = Field(
-        default=None, examples=["int8"]
-    )
+    precision: Literal["float32", "bfloat16", "int8"] | None = _optional("int8")
     """What it was proven in, which is what it runs in unless a setting says otherwise."""
-    labels: (
-        Annotated[
-            tuple[Text, ...] | str,
-            BeforeValidator(_names_or_file, json_schema_input_type=list[str] | str),
-        ]
-        | None
-    ) = Field(default=None, examples=[["legitimate", "fraud"]])
+    labels: Names | None = _optional(["legitimate", "fraud"])
     """Names of the classes in the model's order, or a file with one a line."""
-    label_offset: Whole | None = Field(default=None, examples=[1])
+    label_offset: Whole | None = _optional(1)
     """Which label is that of class 0, where the list begins with a background or lacks it."""
-    threshold: Share | None = Field(default=None, examples=[0.31])
+    threshold: Share | None = _optional(0.31)
     """The least score of the second of two classes, or of an object."""
-    features: tuple[Text, ...] | None = Field(default=None, examples=[["age", "amount"]])
+    features: tuple[Text, ...] | None = _optional(["age", "amount"])
     """Tabular: the input columns in the model's order."""
-    output: Text | None = Field(default=None, examples=["probabilities"])
+    output: Text | None = _optional("probabilities")
     """Which output tensor holds the scores, where there are several."""
-    activation: Literal["none", "sigmoid", "softmax"] | None = Field(
-        default=None, examples=["softmax"]
-    )
+    activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
     """What turns the output into probabilities; `none` where it holds some."""
     input: InputKeys | None = None
     """Pictures: size, colours and normalisation."""
@@ -180,15 +169,13 @@ class ModelYaml(_Keys):
     """Detectors: the output tensors."""
     boxes: BoxKeys | None = None
     """SSD detectors: the anchors."""
-    float32: Text | None = Field(default=None, examples=["float32.xml"])
+    float32: Text | None = _optional("float32.xml")
     """Of a quantised model, the `.onnx` or `.xml` file in float32 that decides close calls."""
-    example: Any = Field(default=None, examples=["Works like a charm."])
+    example: Any = _optional("Works like a charm.")
     """A row, or a picture's file name: shown on pages, used for warming up and measuring."""
     serve: ServeKeys | None = None
     """How `serve` presents it."""
-    sha256: dict[Text, Annotated[Text, Field(pattern=r"^[0-9a-fA-F]{64}$")]] | None = Field(
-        default=None, examples=[{"model.onnx": "70b853f6…"}]
-    )
+    sha256: dict[Text, Sha256] | None = _optional({"model.onnx": "70b853f6…"})
     """SHA-256 of files, by their path from here; checked each time that the model is loaded."""
     proof: dict[str, Any] | None = None
     """How far it agrees with the model that it was made from; written by `models`."""
@@ -206,13 +193,11 @@ class ModelYaml(_Keys):
 
     def answer_keys(self) -> dict[str, Any]:
         """The keys that shape answers, as JSON; labels, threshold and files count as resolved."""
-        document: dict[str, Any] = self.model_dump(mode="json", include=_SHAPING, exclude_none=True)
-        return document
+        return self.model_dump(mode="json", include=_SHAPING, exclude_none=True)
 
     def written(self) -> dict[str, Any]:
         """The keys that were given, for writing them again."""
-        document: dict[str, Any] = self.model_dump(mode="json", exclude_unset=True)
-        return document
+        return self.model_dump(mode="json", exclude_unset=True)
 
 
 _SHAPING = {"label_offset", "output", "activation", "input", "outputs", "boxes"}
@@ -220,32 +205,22 @@ _PARTS: dict[str, type[_Keys]] = {
     "": ModelYaml, "input": InputKeys, "outputs": OutputKeys, "boxes": BoxKeys, "serve": ServeKeys,
 }  # fmt: skip
 _EXPECTED = {
-    "tuple_type": "a list",
-    "string_type": "text",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
-    "dict_type": "a map of keys",
+    "tuple_type": "a list", "string_type": "text", "int_type": "a whole number",
+    "int_from_float": "a whole number", "float_type": "a number", "finite_number": "a number",
+    "bool_type": "true or false", "bool_parsing": "true or false", "dict_type": "a map of keys",
     "model_type": "a map of keys",
-}
+}  # fmt: skip
 
 
-def read_model_yaml(path: Path) -> ModelYaml:
-    """The keys of a file; none where it is not there.
+def read_model_yaml(path: Path, known: Mapping[str, Any] = {}) -> ModelYaml:
+    """The keys of a file, and those `known` that it doesn't have; these alone if it's not there.
 
     Raises:
         ModelError: it can't be read, or a key is unknown or wrong; one line names it.
     """
-    return parse_model_yaml(read_yaml(path, ModelError), path) if path.is_file() else ModelYaml()
-
-
-def parse_model_yaml(mapping: dict[str, Any], path: Path) -> ModelYaml:
-    """The same of what was read already; `path` is for messages."""
+    written = read_yaml(path, ModelError) if path.is_file() else {}
     try:
-        return ModelYaml.model_validate(mapping)
+        return ModelYaml.model_validate({**known, **written})
     except ValidationError as error:
         problem = max(error.errors(), key=lambda one: len(one["loc"]))
         raise ModelError(f"{path}: {_explain(dict(problem))}") from error
@@ -259,9 +234,7 @@ def _explain(problem: dict[str, Any]) -> str:
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
         known = _PARTS[".".join(map(str, places[:-1]))].model_fields
-        near = difflib.get_close_matches(str(places[-1]), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-        return f"unknown key {key!r}; {hint}"
+        return f"unknown key {key!r}; {did_you_mean(str(places[-1]), known)}"
     if kind == "missing":
         return f"{key}: missing"
     if kind == "value_error":

@@ -7,21 +7,18 @@ package adds one by declaring an entry point.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib.util
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from mlopsdeploy.errors import ConfigError, RowError, one_line
+from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
 
 # What to install for a task; batch brings what others need.
 _EXTRAS = {
-    "image_classification": "edge",
-    "object_detection": "edge",
-    "text_classification": "text",
-}
+    "image_classification": "edge", "object_detection": "edge", "text_classification": "text",
+}  # fmt: skip
 # Where a runtime's package has another name than the runtime.
 _PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
@@ -40,23 +37,20 @@ def load(kind: str, name: str) -> Any:
     Raises:
         ConfigError: there is none of that name, or a package that it needs is not installed.
     """
-    point = _find(kind, name)
+    point = next(iter(entry_points(group=f"mlopsdeploy.{kind}", name=name)), None)
+    if point is None:
+        raise ConfigError(f"no {kind[:-1]} called {name!r}; {did_you_mean(name, names(kind))}")
     try:
         loaded = point.load()
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "mlopsdeploy", _package(point)):  # a mistake of ours, or the plug-in's
             raise
-        if _is_outside(point):
-            raise ConfigError(
-                f"{kind[:-1]} {name!r} needs the package {missing!r}, which "
-                f"{_package(point)} should have brought: pip install {missing}"
-            ) from error
         extra = name if kind == "runtimes" else _EXTRAS.get(name, "batch")
-        raise ConfigError(
-            f"{kind[:-1]} {name!r} needs the package {missing!r}: "
-            f"pip install 'mlopsdeploy[{extra}]'"
-        ) from error
+        hint = f": pip install 'mlopsdeploy[{extra}]'"
+        if _is_outside(point):
+            hint = f", which {_package(point)} should have brought: pip install {missing}"
+        raise ConfigError(f"{kind[:-1]} {name!r} needs the package {missing!r}{hint}") from error
     if _is_outside(point):
         _complete(kind, loaded)
     return loaded
@@ -119,12 +113,3 @@ def _package(point: EntryPoint) -> str:
 
 def _is_outside(point: EntryPoint) -> bool:
     return _package(point) != "mlopsdeploy"
-
-
-def _find(kind: str, name: str) -> EntryPoint:
-    for point in entry_points(group=f"mlopsdeploy.{kind}", name=name):
-        return point
-    known = names(kind)
-    near = difflib.get_close_matches(name, known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-    raise ConfigError(f"no {kind[:-1]} called {name!r}; {hint}")

@@ -9,32 +9,36 @@ OpenVINO's `.xml`), a hub id (`org/name`, `org/name@revision`), or a model of an
 from __future__ import annotations
 
 import base64
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.model_yaml import ModelYaml, parse_model_yaml, read_model_yaml
+from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
 from mlopsdeploy.core.yaml_files import read_yaml
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import verify, with_digest
 from mlopsdeploy.model_files.labels import find_labels, parse_labels
 
+_BUILT_IN = Path(__file__).parents[1] / "builtin"
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
 _FORMATS = {
-    ".onnx": "onnx",
-    ".xml": "openvino",
-    ".keras": "keras",
-    ".h5": "keras",
-    ".hdf5": "keras",
+    ".onnx": "onnx", ".xml": "openvino", ".keras": "keras", ".h5": "keras", ".hdf5": "keras",
     ".tflite": "tflite",
+}  # fmt: skip
+# By the format, where a folder may have it, the likeliest first.
+_PLACES = {
+    "onnx": ("onnx/model.onnx", "model.onnx"),
+    "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
+    "tflite": ("model.tflite",),
+    "checkpoint": ("model.safetensors", "model.safetensors.index.json"),
+    "keras": ("model.keras", "model.h5"),
+    "saved_model": ("saved_model.pb",),
 }
 _PICTURES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 # Loading one of these runs whatever code its author put in.
@@ -52,8 +56,7 @@ def find_model(reference: str) -> ModelFiles:
     """
     path = Path(reference).expanduser()
     if reference in built_in():  # a folder of that name is ./sentiment
-        folder = Path(str(resources.files("mlopsdeploy"))) / "builtin" / reference
-        return _read_folder(folder, name=reference)
+        return _read_folder(_BUILT_IN / reference, name=reference)
     if mlflow.is_uri(reference):
         path, name, version = mlflow.download(reference)
         files = _read_file(path) if path.is_file() else _read_folder(path, name=name)
@@ -66,17 +69,15 @@ def find_model(reference: str) -> ModelFiles:
         return _read_folder(hub.download(reference), name=reference)
     if "/" in reference or path.suffix in _FILE_SUFFIXES:
         raise ModelError(f"{reference}: no such file or folder")
-    near = difflib.get_close_matches(reference, built_in(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"built in: {', '.join(built_in())}"
     raise ModelError(
-        f"no model called {reference!r}; {hint} (a path or a hub id 'org/name' works too)"
+        f"no model called {reference!r}; {did_you_mean(reference, built_in(), 'built in')} "
+        "(a path or a hub id 'org/name' works too)"
     )
 
 
 def built_in() -> tuple[str, ...]:
     """Names of the models that travel with the package."""
-    folder = Path(str(resources.files("mlopsdeploy"))) / "builtin"
-    return tuple(sorted(path.parent.name for path in folder.glob("*/model.yaml")))
+    return tuple(sorted(path.parent.name for path in _BUILT_IN.glob("*/model.yaml")))
 
 
 def _read_folder(folder: Path, *, name: str) -> ModelFiles:
@@ -92,28 +93,20 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
             f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
             "model.keras or saved_model.pb"
         )
-    yaml = read_model_yaml(yaml_file)
     if not config:
-        return _described(yaml, graphs, name=name, yaml_file=yaml_file)
-    verify(yaml_file, yaml.sha256 or {})
+        return _described(graphs, yaml_file, name=name)
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
-    files = ModelFiles(
-        name=yaml.name or name,
-        version=yaml.version or "",
-        digest="",
+    files = replace(
+        _read_yaml(graphs, yaml_file, name=name),
         task="text_classification",
-        graphs=graphs,
+        features=(),
         labels=_labels(config, folder),
         multi_label=config.get("problem_type") == "multi_label_classification",
-        threshold=yaml.threshold,
-        precision=yaml.precision,
         tokenizer=tokenizer if tokenizer.exists() else None,
         max_length=_max_length(config, tokens),
         pad_id=_pad_id(config, tokens, tokenizer),
         pad_side=str(tokens.get("padding_side", "right")),
-        yaml=yaml,
-        float32=_float32(yaml, yaml_file),
     )
     return with_digest(files, folder)
 
@@ -123,12 +116,8 @@ def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
     graph, known = mlflow.open_folder(folder)
     if (graph / "config.json").is_file():
         return _read_folder(graph, name=name)
-    yaml_file = folder / "model.yaml"
-    if yaml_file.is_file():
-        known |= read_yaml(yaml_file, ModelError)
     format_ = "saved_model" if graph.is_dir() else _FORMATS.get(graph.suffix, "onnx")
-    yaml = parse_model_yaml(known, yaml_file)
-    return _described(yaml, {format_: graph}, name=name, yaml_file=yaml_file)
+    return _described({format_: graph}, folder / "model.yaml", name=name, known=known)
 
 
 def _read_file(path: Path) -> ModelFiles:
@@ -144,9 +133,7 @@ def _read_file(path: Path) -> ModelFiles:
             f"{path}: not a model file that can be run; expected {', '.join(_FORMATS)} or a "
             "model folder"
         )
-    yaml_file = _yaml_of(path)
-    yaml = read_model_yaml(yaml_file)
-    return _described(yaml, {format_: path}, name=path.stem, yaml_file=yaml_file)
+    return _described({format_: path}, _yaml_of(path), name=path.stem)
 
 
 def _yaml_of(path: Path) -> Path:
@@ -163,27 +150,41 @@ def _yaml_of(path: Path) -> Path:
     return own
 
 
-def _described(
-    yaml: ModelYaml, graphs: Mapping[str, Path], *, name: str, yaml_file: Path
+def _read_yaml(
+    graphs: Mapping[str, Path], yaml_file: Path, *, name: str, known: Mapping[str, Any] = {}
 ) -> ModelFiles:
+    """What a YAML says of any model, once the sums in it are found to be right."""
+    yaml = read_model_yaml(yaml_file, known)
     verify(yaml_file, yaml.sha256 or {})
-    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
-    _check_operators(graphs, metadata)
-    labels, labels_from = _described_labels(yaml, metadata, graphs.get("tflite"), yaml_file)
-    files = ModelFiles(
+    return ModelFiles(
         name=yaml.name or name,
         version=yaml.version or "",
         digest="",
-        task=yaml.task or metadata.get("task", ""),
+        task=yaml.task or "",
         graphs=graphs,
-        labels=labels,
         threshold=yaml.threshold,
         precision=yaml.precision,
         features=yaml.features or (),
-        yaml=_with_picture(yaml, yaml_file),
-        metadata=metadata,
-        labels_from=labels_from,
+        yaml=yaml,
         float32=_float32(yaml, yaml_file),
+    )
+
+
+def _described(
+    graphs: Mapping[str, Path], yaml_file: Path, *, name: str, known: Mapping[str, Any] = {}
+) -> ModelFiles:
+    """A model of which its YAML, a `.tflite` file's metadata and a label file say what it is."""
+    files = _read_yaml(graphs, yaml_file, name=name, known=known)
+    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    _check_operators(graphs, metadata)
+    labels, labels_from = _described_labels(files.yaml, metadata, graphs.get("tflite"), yaml_file)
+    files = replace(
+        files,
+        task=files.task or metadata.get("task", ""),
+        labels=labels,
+        labels_from=labels_from,
+        metadata=metadata,
+        yaml=_with_picture(files.yaml, yaml_file),
     )
     return with_digest(files)
 
@@ -204,11 +205,10 @@ def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
 
 def _with_picture(yaml: ModelYaml, yaml_file: Path) -> ModelYaml:
     """The same keys; a picture next to the YAML that is its example becomes a data URL."""
-    named = yaml.example
-    kind = isinstance(named, str) and _PICTURES.get(Path(named).suffix.lower())
+    kind = isinstance(yaml.example, str) and _PICTURES.get(Path(yaml.example).suffix.lower())
     if not kind:
         return yaml
-    path = yaml_file.parent / Path(str(named)).name  # in its folder: the rest is private
+    path = yaml_file.parent / Path(yaml.example).name  # in its folder: the rest is private
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -258,18 +258,9 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:
-    places = {
-        "onnx": ("onnx/model.onnx", "model.onnx"),
-        "openvino": ("openvino/openvino_model.xml", "openvino_model.xml"),
-        "tflite": ("model.tflite",),
-        "checkpoint": ("model.safetensors", "model.safetensors.index.json"),
-        "keras": ("model.keras", "model.h5"),
-        "saved_model": ("saved_model.pb",),
-    }
     graphs = {}
-    for format_, names in places.items():
-        found = next((folder / name for name in names if (folder / name).is_file()), None)
-        if found:
+    for format_, names in _PLACES.items():
+        if found := next((folder / name for name in names if (folder / name).is_file()), None):
             graphs[format_] = folder if format_ in ("checkpoint", "saved_model") else found
     others = sorted(folder.glob("*.tflite"))
     if not graphs and len(others) == 1:  # `detect.tflite` with its labels, as they are published
@@ -291,14 +282,14 @@ def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
 
 
 def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
-    limits = [512]
-    positions = config.get("max_position_embeddings")
-    limit = tokens.get("model_max_length")
-    if isinstance(positions, int):
-        limits = [positions - 2 * (config.get("model_type") in _OFFSET_POSITIONS)]
+    longest, limit = config.get("max_position_embeddings"), tokens.get("model_max_length")
+    if not isinstance(longest, int):
+        longest = 512
+    elif config.get("model_type") in _OFFSET_POSITIONS:
+        longest -= 2
     if isinstance(limit, int | float) and 0 < limit < 1e6:  # "no limit" is written as 1e30
-        limits.append(int(limit))
-    return max(min(limits), 8)
+        longest = min(longest, int(limit))
+    return max(longest, 8)
 
 
 def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Path) -> int:

@@ -10,19 +10,11 @@ from mlopsdeploy.errors import ConfigError
 
 def test_what_there_is():
     assert plugins.names("runtimes") == (
-        "litert",
-        "onnxruntime",
-        "openvino",
-        "tensorflow",
-        "tflite",
-        "torch",
-    )
+        "litert", "onnxruntime", "openvino", "tensorflow", "tflite", "torch",
+    )  # fmt: skip
     assert plugins.names("tasks") == (
-        "image_classification",
-        "object_detection",
-        "tabular_classification",
-        "text_classification",
-    )
+        "image_classification", "object_detection", "tabular_classification", "text_classification",
+    )  # fmt: skip
 
 
 def test_classes_by_name():
@@ -37,13 +29,19 @@ def test_an_unknown_name():
         plugins.load("tasks", "x")
 
 
+def python(script):
+    """What a new interpreter prints."""
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+
+
 def test_installed_imports_nothing():
-    script = (
+    python(
         "import sys; from mlopsdeploy.core import plugins;"
         "assert plugins.installed('openvino'); assert not plugins.installed('no_such_package');"
         "assert 'openvino' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
 @pytest.mark.parametrize(
@@ -56,36 +54,29 @@ def test_installed_imports_nothing():
     ],
 )
 def test_a_missing_package_names_its_extra(kind, name, package, extra):
-    script = (
+    printed = python(
         f"import sys; sys.modules[{package!r}] = None\n"
         "from mlopsdeploy.core import plugins\n"
         "from mlopsdeploy.errors import ConfigError\n"
         f"try: plugins.load({kind!r}, {name!r})\n"
         "except ConfigError as error: print(error)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-    )
-    assert f"needs the package {package!r}: pip install 'mlopsdeploy[{extra}]'" in done.stdout
+    assert f"needs the package {package!r}: pip install 'mlopsdeploy[{extra}]'" in printed
 
 
-@pytest.mark.parametrize("missing", [("openvino",), ("openvino", "onnxruntime")])
-def test_auto_takes_the_next_runtime_that_is_installed(bert_checkpoint, missing):
-    script = (
-        "import sys\n"
-        "class Hidden:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        f"        if name.partition('.')[0] in {missing!r}: raise ModuleNotFoundError(name=name)\n"
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [(("openvino",), "OnnxRuntime"), (("openvino", "onnxruntime"), "Torch")],
+)
+def test_auto_takes_the_next_runtime_that_is_installed(bert_checkpoint, missing, expected):
+    printed = python(
         "import mlopsdeploy.core.plugins as plugins\n"
         "known = plugins.installed\n"
         f"plugins.installed = lambda name: name not in {missing!r} and known(name)\n"
         "from mlopsdeploy import load_model\n"
         f"print(type(load_model({str(bert_checkpoint)!r}, threads=1).runtime).__name__)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.split()[-1] == {1: "OnnxRuntime", 2: "Torch"}[len(missing)]
+    assert printed.split()[-1] == expected
 
 
 RUNTIME = """

@@ -21,21 +21,17 @@ def folder(tmp_path, bert):
     return made
 
 
-def change(folder, name="config.json", **said):
+def change(folder, name="config.json", **keys):
     path = folder / name
-    known = {**json.loads(path.read_text("utf-8")), **said}
+    known = {**json.loads(path.read_text("utf-8")), **keys}
     path.write_text(json.dumps({k: v for k, v in known.items() if v is not None}), "utf-8")
 
 
 def test_a_hugging_face_folder(folder):
     files = find_model(str(folder))
-    assert files.name == "model"
-    assert files.task == "text_classification"
-    assert files.labels == ("NEGATIVE", "POSITIVE")
-    assert files.multi_label is False
-    assert files.max_length == 128
-    assert files.pad_id == 0
-    assert files.pad_side == "right"
+    assert (files.name, files.task) == ("model", "text_classification")
+    assert (files.labels, files.multi_label) == (("NEGATIVE", "POSITIVE"), False)
+    assert (files.max_length, files.pad_id, files.pad_side) == (128, 0, "right")
     assert files.graphs == {"onnx": folder / "onnx" / "model.onnx"}
     assert len(files.digest) == 64
 
@@ -47,18 +43,22 @@ def test_a_checkpoint_and_its_onnx_file_side_by_side(folder, bert_checkpoint):
 
 def test_multi_label(multi_label_bert):
     files = find_model(str(multi_label_bert))
-    assert files.multi_label is True
-    assert files.labels == ("toxic", "insult", "threat")
+    assert (files.labels, files.multi_label) == (("toxic", "insult", "threat"), True)
 
 
-def test_labels_are_sorted_as_numbers(folder):
-    change(folder, id2label={str(i): f"l{i}" for i in reversed(range(12))})
-    assert find_model(str(folder)).labels == tuple(f"l{i}" for i in range(12))
+NUMBERED = {str(i): f"l{i}" for i in reversed(range(12))}
 
 
-def test_labels_without_names(folder):
-    change(folder, id2label=None, num_labels=3)
-    assert find_model(str(folder)).labels == ("LABEL_0", "LABEL_1", "LABEL_2")
+@pytest.mark.parametrize(
+    ("config", "labels"),
+    [
+        ({"id2label": NUMBERED}, tuple(f"l{i}" for i in range(12))),
+        ({"id2label": None, "num_labels": 3}, ("LABEL_0", "LABEL_1", "LABEL_2")),
+    ],
+)
+def test_labels_are_sorted_as_numbers_and_may_lack_names(folder, config, labels):
+    change(folder, **config)
+    assert find_model(str(folder)).labels == labels
 
 
 @pytest.mark.parametrize("wrong", [{"a": "x"}, ["x", "y"], "x"])
@@ -69,7 +69,7 @@ def test_labels_that_are_not_a_map(folder, wrong):
 
 
 @pytest.mark.parametrize(
-    ("kind", "positions", "said", "expected"),
+    ("kind", "positions", "limit", "expected"),
     [
         ("bert", 512, None, 512),
         ("bert", 512, 128, 128),
@@ -81,9 +81,9 @@ def test_labels_that_are_not_a_map(folder, wrong):
         ("t5", None, 300, 300),
     ],
 )
-def test_the_longest_text(folder, kind, positions, said, expected):
+def test_the_longest_text(folder, kind, positions, limit, expected):
     change(folder, model_type=kind, max_position_embeddings=positions)
-    change(folder, "tokenizer_config.json", model_max_length=said)
+    change(folder, "tokenizer_config.json", model_max_length=limit)
     assert find_model(str(folder)).max_length == expected
 
 
@@ -91,8 +91,7 @@ def test_padding_is_read_from_the_tokenizer_where_the_config_has_none(folder):
     change(folder, pad_token_id=None)
     change(folder, "tokenizer_config.json", pad_token="[SEP]", padding_side="left")
     files = find_model(str(folder))
-    assert files.pad_id == 3
-    assert files.pad_side == "left"
+    assert (files.pad_id, files.pad_side) == (3, "left")
 
 
 def test_what_model_yaml_says_wins(folder):
@@ -100,8 +99,8 @@ def test_what_model_yaml_says_wins(folder):
         "name: mine\nversion: 1.2.0\nthreshold: 0.7\nprecision: float32\n", "utf-8"
     )
     files = find_model(str(folder))
-    assert (files.name, files.version, files.threshold) == ("mine", "1.2.0", 0.7)
-    assert files.precision == "float32"
+    assert (files.name, files.version) == ("mine", "1.2.0")
+    assert (files.threshold, files.precision) == (0.7, "float32")
 
 
 @pytest.mark.parametrize("name", ["onnx/model.onnx", "config.json", "tokenizer.json"])
@@ -112,9 +111,9 @@ def test_checksums_are_verified(folder, name):
     }
     (folder / "model.yaml").write_text(yaml.safe_dump({"sha256": sums}), "utf-8")
     find_model(str(folder))
-    content = bytearray((folder / name).read_bytes())
-    content[-2] ^= 1 if name.endswith("onnx") else 0
-    (folder / name).write_bytes(bytes(content) + (b"" if name.endswith("onnx") else b"\n"))
+    content = (folder / name).read_bytes()
+    more = b"\0" if name.endswith("onnx") else b"\n"
+    (folder / name).write_bytes(content + more)
     with pytest.raises(ModelError, match="its SHA-256 is not the one in model.yaml"):
         find_model(str(folder))
 
@@ -123,13 +122,6 @@ def test_a_file_that_model_yaml_lists_is_missing(folder):
     (folder / "model.yaml").write_text("sha256: {extra.bin: " + "0" * 64 + "}", "utf-8")
     with pytest.raises(ModelError, match=r"extra\.bin: missing"):
         find_model(str(folder))
-
-
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "onnx/model.onnx"])
-def test_the_digest_covers_all_that_shapes_answers(folder, name):
-    before = find_model(str(folder)).digest
-    (folder / name).write_bytes((folder / name).read_bytes() + b" ")
-    assert find_model(str(folder)).digest != before
 
 
 @pytest.mark.parametrize(
@@ -160,8 +152,7 @@ def test_a_folder_of_a_tabular_model(churn_onnx, tmp_path):
     (tmp_path / "model.onnx").write_bytes(churn_onnx.read_bytes())
     (tmp_path / "model.yaml").write_text("name: churn\nlabels: [stays, leaves]\n", "utf-8")
     files = find_model(str(tmp_path))
-    assert files.task == ""  # the graph will tell
-    assert files.labels == ("stays", "leaves")
+    assert (files.task, files.labels) == ("", ("stays", "leaves"))
 
 
 @pytest.mark.parametrize(
@@ -188,19 +179,17 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     assert cache_folder() == tmp_path / "xdg" / "mlopsdeploy"
 
 
-def test_a_picture_as_example_travels_within_what_is_said(tmp_path):
-    model, picture = tmp_path / "finder.onnx", tmp_path / "street.jpg"
-    model.write_bytes(b"weights")
-    picture.write_bytes(b"a picture")
-    beside = tmp_path / "finder.yaml"
-    said = "task: object_detection\nexample: {}\n"
-    beside.write_text(said.format("street.jpg"), "utf-8")
-    assert find_model(str(model)).yaml.example == "data:image/jpeg;base64,YSBwaWN0dXJl"
-    beside.write_text(said.format("[1, 2]"), "utf-8")
-    assert find_model(str(model)).yaml.example == [1, 2]
-    # Files that are not beside it are nobody's business.
+def test_a_picture_as_example_is_read_from_beside_the_yaml(tmp_path):
     (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "model.onnx").write_bytes(b"weights")
-    (tmp_path / "inner" / "model.yaml").write_text(said.format("../street.jpg"), "utf-8")
+    (tmp_path / "street.jpg").write_bytes(b"a picture")
+
+    def example(graph, text):
+        (tmp_path / graph).write_bytes(b"weights")
+        keys = f"task: object_detection\nexample: {text}\n"
+        (tmp_path / graph).with_suffix(".yaml").write_text(keys, "utf-8")
+        return find_model(str(tmp_path / graph)).yaml.example
+
+    assert example("finder.onnx", "street.jpg") == "data:image/jpeg;base64,YSBwaWN0dXJl"
+    assert example("finder.onnx", "[1, 2]") == [1, 2]
     with pytest.raises(ModelError, match=r"inner/street.jpg: can't be read .*names it as example"):
-        find_model(str(tmp_path / "inner"))
+        example("inner/model.onnx", "../street.jpg")
