@@ -23,13 +23,7 @@ if TYPE_CHECKING:
     )
     from mlopsdeploy.core.loading import load_model
     from mlopsdeploy.core.model import Model
-    from mlopsdeploy.errors import (
-        ConfigError,
-        InputError,
-        MlopsDeployError,
-        ModelError,
-        RowError,
-    )
+    from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError, RowError
 
 __all__ = [
     "Columns", "ConfigError", "Field", "InputError", "MlopsDeployError", "Model", "ModelError",

@@ -9,7 +9,7 @@ A *task* knows what data mean, a *runtime* knows how to run a file, and a model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -274,6 +274,11 @@ def rows_of(columns: Columns) -> int:
 def take(columns: Columns, rows: npt.NDArray[np.intp] | slice) -> Columns:
     """The given rows of every column."""
     return {name: column[rows] for name, column in columns.items()}
+
+
+def concat(parts: Sequence[Columns]) -> Columns:
+    """The rows of all parts, one after another; the first part says which columns there are."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def objects(values: list[Any]) -> Array:

@@ -25,12 +25,7 @@ def print_line(console: Console, text: str, style: str = "") -> None:
 
 
 def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
-    """A table without rules; without headings if there are none to show.
-
-    Args:
-        headings: of the columns.
-        right: those of them whose columns are set to the right.
-    """
+    """A table without rules, nor headings if all are empty; `right` are those of right columns."""
     table = Table(
         box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim",
         show_header=any(headings),
@@ -44,9 +39,8 @@ def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
 
 def facts(pairs: Iterable[tuple[str, str]]) -> Table:
     """Names and values in two columns; what is empty is left out."""
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = plain_table("", "")
+    table.columns[0].style, table.columns[0].no_wrap = "dim", True
     for name, value in pairs:
         if value:
             table.add_row(name, Text(value))  # no markup in it

@@ -1,4 +1,4 @@
-"""What a task found on a picture, as every strategy tells it."""
+"""What a task found on a picture, as every strategy shows it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Detection:
 
     def as_dict(self, width: int, height: int) -> dict[str, Any]:
         """The same for JSON."""
-        said: dict[str, Any] = {"label": self.label, "score": round(self.score, 4)}
+        found: dict[str, Any] = {"label": self.label, "score": round(self.score, 4)}
         if self.box is not None:
-            said["box"] = self.pixels(width, height)
-            said["relative"] = [round(side, 5) for side in self.box]
-        return said
+            found["box"] = self.pixels(width, height)
+            found["relative"] = [round(side, 5) for side in self.box]
+        return found
 
 
 def detections_of(predictions: Columns, row: int = 0) -> tuple[Detection, ...]:

@@ -16,12 +16,11 @@ from mlopsdeploy.columns import Array
 
 MAX_PIXELS = 1 << 26  # 8192 × 8192, 200 MB; a small file can say that it is a picture of terabytes
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-# It tells about each damaged picture on standard error what `decode` tells who asked.
+# It would write about each damaged picture to standard error, which is what `decode` raises.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
-_CUT = "the picture is cut off or damaged"
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")
 _JPEG_END = b"\xff\xd9"
 _PIXELS = 0xDA  # the marker before them
@@ -44,13 +43,13 @@ def decode(content: bytes) -> Array:
     if not content:
         raise ValueError("the picture is empty")
     if not is_whole(content):
-        raise ValueError(_CUT)
+        raise ValueError("the picture is cut off or damaged")
+    image = None
     try:
         image = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
         if error.func == "validateInputImageSize":
             raise ValueError(f"the picture has more than {MAX_PIXELS:,} pixels") from None
-        raise ValueError("not a picture that can be read") from None
     if image is None:
         raise ValueError("not a picture that can be read")
     return image

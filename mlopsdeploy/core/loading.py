@@ -18,6 +18,8 @@ from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
 
+Log = Callable[[str], None]
+
 # By the format of its files, best first.
 _PREFERRED = {
     "tflite": ("litert", "tflite"),
@@ -75,9 +77,7 @@ def load_model(
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
     """
-    files = _find(reference, digest)
-    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
-    note_use(graph, files.name, reference)
+    files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
@@ -99,8 +99,9 @@ def load_model(
         task = plugins.load("tasks", files.task or _guess_task(running)).build(
             files, running, options
         )
-        look = exact if running.precision in RECHECK_MARGIN and "float32" in precisions else None
-        return Model(files.name, files.version, files.digest, task, running, look, files.yaml)
+        low = running.precision in RECHECK_MARGIN and "float32" in precisions
+        recheck = exact if low else None
+        return Model(files.name, files.version, files.digest, task, running, recheck, files.yaml)
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
         return assemble(graph if precision == files.precision else floating, precision)
@@ -121,7 +122,7 @@ def prepare_model(
     runtime: str = "auto",
     digest: str | None = None,
     trust_model: bool = False,
-    log: Callable[[str], None] = lambda _: None,
+    log: Log = lambda _: None,
 ) -> Path:
     """Find a model and compile it where need be, so that loading it later is quick.
 
@@ -131,21 +132,22 @@ def prepare_model(
     Raises:
         ConfigError, ModelError: as `load_model` does.
     """
-    files = _find(reference, digest)
-    _, graph = _choose(files, runtime, trust_model=trust_model, log=log)
-    note_use(graph, files.name, reference)
-    return graph
+    return _prepared(reference, runtime, digest, trust_model, log)[2]
 
 
-def _find(reference: str, digest: str | None) -> ModelFiles:
-    """The model's files, if they are the ones that are meant."""
+def _prepared(
+    reference: str, runtime: str, digest: str | None, trust_model: bool, log: Log
+) -> tuple[ModelFiles, Any, Path]:
+    """The model's files, if they are the ones that are meant; its runtime's class and file."""
     files = find_model(reference)
     if digest and files.digest != digest:
         raise ModelError(
             f"{reference}: is another model than the one that was pinned; its digest is "
             f"{files.digest[:12]}…, not {digest[:12]}…"
         )
-    return files
+    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
+    note_use(graph, files.name, reference)
+    return files, runtime_class, graph
 
 
 def _quantized(
@@ -155,27 +157,20 @@ def _quantized(
     assemble: Callable[[Path, str], Model],
     calibrate: Callable[[], Columns] | None,
     max_flips: float,
-    log: Callable[[str], None],
+    log: Log,
 ) -> quantize.Quantized | None:
     """The model in int8 with its proof; None where there is none and no rows to make one."""
     threshold = files.threshold if options.threshold is None else options.threshold
     shaping = {"threshold": threshold, "long_text": options.long_text}
-    folder = quantize.place(files.digest, shaping)
 
     def quick(file: Path) -> tuple[Model, Model]:
         model = assemble(file, "int8")
         return replace(model, float32=None), model
 
     return quantize.int8_model(
-        folder,
-        graph,
-        calibrate,
-        name=files.name,
-        max_flips=max_flips,
-        floating=lambda: assemble(graph, "float32"),
-        quick=quick,
-        log=log,
-    )
+        quantize.place(files.digest, shaping), graph, calibrate, name=files.name,
+        max_flips=max_flips, floating=lambda: assemble(graph, "float32"), quick=quick, log=log,
+    )  # fmt: skip
 
 
 def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
@@ -192,39 +187,46 @@ def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
     return get
 
 
-def _choose(
-    files: ModelFiles, runtime: str, *, trust_model: bool, log: Callable[[str], None]
-) -> tuple[Any, Path]:
+def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> tuple[Any, Path]:
     """The runtime's class and the file that it runs, compiled first where need be."""
-    preferred = preferred_runtimes(files)
+
+    def from_tensorflow(target: str) -> Path:
+        source = files.graphs.get("keras") or files.graphs["saved_model"]
+        return from_keras.compile_model(
+            source, files.weights, target=target, trust_model=trust_model, log=log
+        )
+
     if runtime == "auto":
-        runtime = next((name for name in preferred if plugins.installed(name)), "")
-        if not runtime:
-            raise ConfigError(
-                f"no runtime for {files.name} is installed: "
-                f"pip install 'mlopsdeploy[{preferred[0]}]'"
-            )
+        runtime = _first_installed(files)
         if runtime == "litert" and "tflite" not in files.graphs:
-            compiled = _compile_keras(files, "auto", trust_model=trust_model, log=log)
+            compiled = from_tensorflow("auto")
             name = "litert" if compiled.suffix == ".tflite" else "tensorflow"
             return plugins.load("runtimes", name), compiled
     runtime_class = plugins.load("runtimes", runtime)
-    formats = runtime_class.formats
+    formats, graphs, weights = runtime_class.formats, files.graphs, files.weights
     for format_ in formats:
         # A SavedModel goes through the compiler, which looks for code in it before it is loaded.
-        if format_ in files.graphs and format_ != "saved_model":
-            return runtime_class, files.graphs[format_]
-    if "onnx" in formats and "checkpoint" in files.graphs:
-        graph = files.graphs["checkpoint"]
-        return runtime_class, checkpoint.to_onnx(graph, files.weights, log=log)
-    if "checkpoint" in formats and "onnx" in files.graphs and files.task == "text_classification":
-        graph = files.graphs["onnx"]
-        return runtime_class, checkpoint.from_onnx(graph, files.weights)
+        if format_ in graphs and format_ != "saved_model":
+            return runtime_class, graphs[format_]
+    if "onnx" in formats and "checkpoint" in graphs:
+        made = checkpoint.to_onnx(graphs["checkpoint"], weights, log=log)
+        return runtime_class, made
+    if "checkpoint" in formats and "onnx" in graphs and files.task == "text_classification":
+        return runtime_class, checkpoint.from_onnx(graphs["onnx"], weights)
     for target in ("tflite", "saved_model"):
-        if target in formats and not {"keras", "saved_model"}.isdisjoint(files.graphs):
-            return runtime_class, _compile_keras(files, target, trust_model=trust_model, log=log)
+        if target in formats and not {"keras", "saved_model"}.isdisjoint(graphs):
+            return runtime_class, from_tensorflow(target)
     raise ModelError(
         f"{files.name}: has {', '.join(files.graphs)}, but {runtime} runs {', '.join(formats)}"
+    )
+
+
+def _first_installed(files: ModelFiles) -> str:
+    preferred = preferred_runtimes(files)
+    if found := next(filter(plugins.installed, preferred), None):
+        return found
+    raise ConfigError(
+        f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{preferred[0]}]'"
     )
 
 
@@ -238,19 +240,10 @@ def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     return plugins.runtimes_for(next(iter(files.graphs))) or plugins.names("runtimes")
 
 
-def _compile_keras(
-    files: ModelFiles, target: str, *, trust_model: bool, log: Callable[[str], None]
-) -> Path:
-    source = files.graphs.get("keras") or files.graphs["saved_model"]
-    return from_keras.compile_model(
-        source, files.weights, target=target, trust_model=trust_model, log=log
-    )
-
-
 def _guess_task(runtime: Runtime) -> str:
     """What a graph is for, where no file says it: a picture in, or a row of numbers."""
     if any(len(field.shape) >= 3 for field in runtime.inputs):
-        # A classifier gives a row of numbers; boxes, or shapes left open, are a detector's.
+        # A classifier outputs a row of numbers; boxes, or shapes left open, are a detector's.
         rows = all(len(field.shape) == 1 for field in runtime.outputs)
         return "image_classification" if rows else "object_detection"
     return "tabular_classification"

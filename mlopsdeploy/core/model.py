@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, Runtime, Task, objects, rows_of, take
+from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of, take
 from mlopsdeploy.core.inputs import missing, picture, read_rows
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
@@ -94,20 +94,19 @@ class Model:
         columns, present = read_rows(self.task, rows, self.name)
         places = np.flatnonzero(present)
         # Pictures are decoded a few at a time, as they are large.
-        few = self.task.batch_cost * self.runtime.batch_scale
-        step = few if self.task.data == "image" else max(len(places), 1)
+        step = self._budget if self.task.data == "image" else max(len(places), 1)
         parts = [
             self._predict_some(columns, places[start : start + step])
             for start in range(0, len(places), step)
         ]
-        finds_objects = self.task.finds_objects
-        predictions = missing(self.task.outputs, len(present), finds_objects=finds_objects)
-        for name in predictions.keys() & (parts[0].keys() if parts else ()):
-            values = np.concatenate([part[name] for part in parts])
+        predictions = self._missing(len(present))
+        found = concat(parts) if parts else {}
+        for name in predictions.keys() & found.keys():
+            values = found[name]
             if values.shape[1:] != predictions[name].shape[1:]:  # as many classes as there are
                 predictions[name] = np.full((len(present), *values.shape[1:]), np.nan, values.dtype)
             predictions[name][places] = values
-        if not finds_objects:
+        if not self.task.finds_objects:
             predictions["label"][~np.isfinite(predictions["score"])] = ""
         return predictions
 
@@ -187,22 +186,19 @@ class Model:
             except RowError as error:
                 raise RowError(str(error), [0]) from error
         batches = self.plan(encoded)
+        if not batches:
+            return self._missing(0)
         results = []
         for batch in batches:
             part = self.predict_rows(encoded, batch)
             if part.failed:
                 raise RowError(part.failed[min(part.failed)], sorted(part.failed))
             results.append(part.predictions)
-        if not results:
-            return missing(self.task.outputs, 0, finds_objects=self.task.finds_objects)
-        return in_order(batches, results)
+        return take(concat(results), np.argsort(np.concatenate(batches)))
 
     def plan(self, encoded: Columns) -> list[Rows]:
         """The rows to compute together, as `planner.plan` cuts them for this task and device."""
-        if not rows_of(encoded):
-            return []
-        budget = self.task.batch_cost * self.runtime.batch_scale
-        return plan(self.task.cost(encoded), budget)
+        return plan(self.task.cost(encoded), self._budget) if rows_of(encoded) else []
 
     def predict_batch(self, encoded: Columns, rows: Rows) -> Columns:
         """Predictions for some rows of what `task.encode` made, computed together."""
@@ -213,26 +209,26 @@ class Model:
 
         Where it doesn't say which these are, the rows are halved until each is alone.
         """
-        if not len(rows):
-            return Predicted(rows, {})
-        try:
-            return Predicted(rows, self.predict_batch(encoded, rows))
-        except RowError as error:
-            if len(rows) == 1:
-                return Predicted(rows[:0], {}, {int(rows[0]): str(error)})
-            if error.rows:
-                failed = {int(rows[place]): str(error) for place in error.rows}
-                rest = self.predict_rows(encoded, np.delete(rows, error.rows))
-                return Predicted(rest.rows, rest.predictions, {**failed, **rest.failed})
-        parts = [self.predict_rows(encoded, part) for part in np.array_split(rows, 2)]
-        filled = [part.predictions for part in parts if len(part.rows)]
-        return Predicted(
-            np.concatenate([part.rows for part in parts]),
-            {name: np.concatenate([one[name] for one in filled]) for name in filled[0]}
-            if filled
-            else {},
-            {row: reason for part in parts for row, reason in part.failed.items()},
-        )
+        done: list[tuple[Rows, Columns]] = []
+        failed: dict[int, str] = {}
+        waiting = [rows]
+        while waiting:
+            some = waiting.pop()
+            if not len(some):
+                continue
+            try:
+                done.append((some, self.predict_batch(encoded, some)))
+            except RowError as error:
+                if len(some) > 1 and not error.rows:
+                    waiting += reversed(np.array_split(some, 2))
+                    continue
+                places = error.rows or (0,)
+                failed |= {int(some[place]): str(error) for place in places}
+                waiting.append(np.delete(some, places))
+        if not done:
+            return Predicted(rows[:0], {}, failed)
+        kept = np.concatenate([some for some, _ in done])
+        return Predicted(kept, concat([predictions for _, predictions in done]), failed)
 
     def _call(self, batch: Columns) -> Columns:
         predictions = self._run(self.runtime, batch)
@@ -250,8 +246,7 @@ class Model:
         if rows <= rows_of(batch):
             return self.task.decode(runtime.run(tensors), batch)
         # A row that became many, a long text its windows, would take gigabytes in one call.
-        budget = self.task.batch_cost * self.runtime.batch_scale
-        step = max(budget * rows // int(self.task.cost(batch).sum()), 1)
+        step = max(self._budget * rows // int(self.task.cost(batch).sum()), 1)
         try:
             parts = [
                 runtime.run(take(tensors, slice(start, start + step)))
@@ -259,13 +254,12 @@ class Model:
             ]
         except RowError as error:  # its places are those of windows
             raise RowError(str(error)) from error
-        outputs = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return self.task.decode(outputs, batch)
+        return self.task.decode(concat(parts), batch)
 
+    @property
+    def _budget(self) -> int:
+        """The work of one call, in units of `task.cost`."""
+        return self.task.batch_cost * self.runtime.batch_scale
 
-def in_order(batches: list[Rows], results: list[Columns]) -> Columns:
-    """The results of batches as one, in the order of the rows that `plan` was given."""
-    order = np.argsort(np.concatenate(batches), kind="stable")
-    return {
-        name: np.concatenate([result[name] for result in results])[order] for name in results[0]
-    }
+    def _missing(self, rows: int) -> Columns:
+        return missing(self.task.outputs, rows, finds_objects=self.task.finds_objects)

@@ -45,11 +45,7 @@ def unique(values: Sequence[Any]) -> tuple[Rows, Rows]:
     `values[first][inverse]` is `values` again. Values are compared exactly.
     """
     seen: dict[Any, int] = {}
-    first: list[int] = []
-    inverse = np.empty(len(values), dtype=np.intp)
-    for row, value in enumerate(values):
-        place = seen.setdefault(value, len(first))
-        if place == len(first):
-            first.append(row)
-        inverse[row] = place
-    return np.array(first, dtype=np.intp), inverse
+    inverse = np.array([seen.setdefault(value, len(seen)) for value in values], np.intp)
+    first = np.empty(len(seen), np.intp)
+    first[inverse[::-1]] = np.arange(len(values))[::-1]  # of equal ones the last that is written
+    return first, inverse

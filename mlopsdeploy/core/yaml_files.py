@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from yaml.composer import Composer
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
-from yaml.parser import Parser
-from yaml.reader import Reader, ReaderError
-from yaml.resolver import BaseResolver
-from yaml.scanner import Scanner
+from yaml.reader import ReaderError
 
 from mlopsdeploy.errors import MlopsDeployError
 
@@ -51,9 +47,8 @@ def text_of(value: object) -> object:
 def read_yaml(path: str | Path, error: type[MlopsDeployError]) -> dict[str, Any]:
     """The mapping that a file holds; empty for an empty file.
 
-    Args:
-        path: the file.
-        error: what is raised, with one line that names the file and, where there is one, the line.
+    Raises:
+        MlopsDeployError: of the class `error`; one line names the file and, if known, the line.
     """
     path = Path(path)
     try:
@@ -104,15 +99,11 @@ def _mapping(text: str) -> dict[str, Any]:
     return mapping
 
 
-class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
+class _Loader(yaml.BaseLoader):
     """From text to nodes, as deep and as many, aliases expanded, as a person would write."""
 
     def __init__(self, text: str) -> None:
-        Reader.__init__(self, text)
-        Scanner.__init__(self)
-        Parser.__init__(self)
-        Composer.__init__(self)
-        BaseResolver.__init__(self)
+        super().__init__(text)
         self._depth = 0
         self._sizes: dict[Node, int] = {}
 
@@ -171,8 +162,12 @@ def _mapping_value(node: MappingNode) -> dict[Any, Any]:
     value: dict[Any, Any] = {}
     merged: dict[Any, Any] = {}
     for key_node, value_node in node.value:
-        if key_node.tag == _TAG + "merge":
-            merged = {**_merged(value_node), **merged}
+        if key_node.tag == _TAG + "merge":  # of several, as of keys, the first wins
+            parts = value_node.value if isinstance(value_node, SequenceNode) else [value_node]
+            for part in parts:
+                if not isinstance(part, MappingNode):
+                    raise _refuse(part, "<< takes a map, or a list of maps")
+                merged = {**_mapping_value(part), **merged}
             continue
         if not isinstance(key_node, ScalarNode):
             raise _refuse(key_node, "a key can't be a list or a map")
@@ -183,31 +178,11 @@ def _mapping_value(node: MappingNode) -> dict[Any, Any]:
     return {**merged, **value}
 
 
-def _merged(node: Node) -> dict[Any, Any]:
-    """What `<<` brings in; of several the first wins."""
-    parts = node.value if isinstance(node, SequenceNode) else [node]
-    merged: dict[Any, Any] = {}
-    for part in parts:
-        if not isinstance(part, MappingNode):
-            raise _refuse(part, "<< takes a map, or a list of maps")
-        merged = {**_mapping_value(part), **merged}
-    return merged
-
-
-def _int(text: str) -> int:
-    value = int(text, 0) if text.startswith(("0o", "0x")) else int(text)
+def _number(value: float, text: str) -> float:
+    """With the text that it has in the file, where Python would write it otherwise."""
     if str(value) == text:
         return value
-    written = WrittenInt(value)
-    written.text = text
-    return written
-
-
-def _float(text: str) -> float:
-    value = float(text.replace(".", "", 1) if text[-1] in "fFnN" else text)
-    if str(value) == text:
-        return value
-    written = WrittenFloat(value)
+    written = WrittenInt(value) if isinstance(value, int) else WrittenFloat(value)
     written.text = text
     return written
 
@@ -217,8 +192,8 @@ _SCALARS: dict[str, Callable[[str], Any]] = {
     "merge": str,  # a value, or a list's item, that reads <<
     "null": lambda _: None,
     "bool": lambda text: text.lower() == "true",
-    "int": _int,
-    "float": _float,
+    "int": lambda text: _number(int(text, 0 if text.startswith(("0o", "0x")) else 10), text),
+    "float": lambda text: _number(float(re.sub(r"\.(?=[a-zA-Z])", "", text)), text),  # .inf, .nan
 }
 
 

@@ -9,12 +9,8 @@ from mlopsdeploy.core.detections import Detection, detections_of
 def test_a_box_in_pixels_and_for_json():
     found = Detection("cat", 0.87654, (0.25, 0.5, 0.75, 1.0))
     assert found.pixels(640, 480) == (160, 240, 480, 480)
-    assert found.as_dict(640, 480) == {
-        "label": "cat",
-        "score": 0.8765,
-        "box": (160, 240, 480, 480),
-        "relative": [0.25, 0.5, 0.75, 1.0],
-    }
+    box = {"box": (160, 240, 480, 480), "relative": [0.25, 0.5, 0.75, 1.0]}
+    assert found.as_dict(640, 480) == {"label": "cat", "score": 0.8765, **box}
     assert Detection("cat", 0.5).as_dict(640, 480) == {"label": "cat", "score": 0.5}
 
 

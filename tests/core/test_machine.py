@@ -29,50 +29,32 @@ def eight_cores(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "cores"),
+    ("quotas", "cores"),
     [
-        ("max 100000\n", 8),
-        ("200000 100000\n", 2),
-        ("150000 100000\n", 2),
-        ("50000 100000\n", 1),
-        ("1600000 100000\n", 8),
-        ("75000 25000\n", 3),
+        ({"pod__box__cpu_max": "max 100000\n"}, 8),
+        ({"pod__box__cpu_max": "200000 100000\n"}, 2),
+        ({"pod__box__cpu_max": "150000 100000\n"}, 2),
+        ({"pod__box__cpu_max": "50000 100000\n"}, 1),
+        ({"pod__box__cpu_max": "1600000 100000\n"}, 8),
+        ({"pod__box__cpu_max": "75000 25000\n"}, 3),
+        # The smallest quota of all levels counts.
+        ({"pod__cpu_max": "200000 100000", "pod__box__cpu_max": "max 100000"}, 2),
     ],
 )
-def test_quota_of_version_2(tmp_path, said, cores):
-    root = system(tmp_path, "0::/a/b\n", a__b__cpu_max=said)
+def test_quota_of_version_2(tmp_path, quotas, cores):
+    root = system(tmp_path, "0::/pod/box\n", **quotas)
     (root / "sys/fs/cgroup/cgroup.controllers").write_text("cpu memory\n")
     assert machine.core_count(root) == cores
 
 
-@pytest.mark.parametrize(("quota", "cores"), [("-1\n", 8), ("300000\n", 3), ("20000\n", 1)])
+@pytest.mark.parametrize(("quota", "cores"), [("-1\n", 8), ("250000\n", 3), ("20000\n", 1)])
 @pytest.mark.parametrize("controllers", ["cpu", "cpu,cpuacct"])
-def test_quota_of_version_1(tmp_path, quota, cores, controllers):
-    root = system(
-        tmp_path,
-        f"5:memory:/x\n4:{controllers}:/x\n1:cpuset:/\n0::/\n",
-        cpu__x__cpu_cfs_quota_us=quota,
-        cpu__x__cpu_cfs_period_us="100000\n",
-    )
-    assert machine.core_count(root) == cores
-
-
-def test_smallest_quota_of_all_levels_counts(tmp_path):
-    root = system(
-        tmp_path, "0::/pod/box\n", pod__cpu_max="200000 100000", pod__box__cpu_max="max 100000"
-    )
-    (root / "sys/fs/cgroup/cgroup.controllers").write_text("cpu\n")
-    assert machine.core_count(root) == 2
-
-
-def test_container_that_is_named_as_on_its_host_but_sees_its_own_group_alone(tmp_path):
-    root = system(
-        tmp_path,
-        "4:cpu,cpuacct:/docker/0123\n",
-        cpu__cpu_cfs_quota_us="250000",
-        cpu__cpu_cfs_period_us="100000",
-    )
-    assert machine.core_count(root) == 3
+# A container may be named as on its host, and see its own group alone.
+@pytest.mark.parametrize("group", ["cpu__x", "cpu"])
+def test_quota_of_version_1(tmp_path, quota, cores, controllers, group):
+    files = {f"{group}__cpu_cfs_quota_us": quota, f"{group}__cpu_cfs_period_us": "100000\n"}
+    cgroup = f"5:memory:/x\n4:{controllers}:/x\n1:cpuset:/\n0::/\n"
+    assert machine.core_count(system(tmp_path, cgroup, **files)) == cores
 
 
 def test_without_cgroups_affinity_alone_counts(tmp_path):
@@ -130,10 +112,8 @@ def test_memory_and_time_of_a_process_and_those_it_started(tmp_path):
         tree = list(machine.process_tree(parent.pid))
         assert len(tree) == 2
         now, most = machine.resident_memory(parent.pid), machine.peak_memory(parent.pid)
-        together, time = (
-            sum(map(machine.proportional_memory, tree)),
-            machine.processor_seconds(parent.pid),
-        )
+        together = sum(map(machine.proportional_memory, tree))
+        time = machine.processor_seconds(parent.pid)
         parent.stdin.close()
     assert 20e6 < now < most - 15e6
     assert 40e6 < together < 2 * most

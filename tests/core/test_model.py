@@ -133,9 +133,6 @@ def test_a_missing_whole_number_is_as_in_batch(per_feature):
     expected = [1 / (1 + np.exp(-1)), np.nan, 0.5]
     np.testing.assert_allclose(found["scores"][:, 1], expected, atol=1e-6)
     assert np.isnan(found["score"][1])
-
-
-def test_a_number_missing_everywhere(per_feature):
     found = per_feature.predict({"visits": [None, None], "age": [2.0, 2.0]})
     assert list(found["label"]) == ["", ""]
     assert np.isnan(found["score"]).all()
@@ -161,10 +158,7 @@ def test_a_number_missing_everywhere(per_feature):
         ({**TABLE, "age": [20, "forty", 60]}, "churn: row 1, column 'age': 'forty' is no number"),
         ({**TABLE, "age": [20, [1], 60]}, "churn: row 1, column 'age': '[1]' is no number"),
         ([[20, 1, 2], [20, "x", 3]], "churn: row 1, column 'visits': 'x' is no number"),
-        (
-            {**TABLE, "age": pd.to_datetime(["2026-01-01"] * 3)},
-            "churn: row 0, column 'age': '",
-        ),
+        ({**TABLE, "age": pd.to_datetime(["2026-01-01"] * 3)}, "churn: row 0, column 'age': '"),
         ({**TABLE, "age": np.zeros((3, 2))}, "churn: 'age' has a shape of (3, 2), not one number"),
         ([TABLE, 3], "churn: row 1 is no dict, though others are"),
         ([{"age": 1}], "churn: row 0 lacks 'visits', 'spend'; there is 'age'"),
@@ -317,6 +311,9 @@ def test_a_bare_picture_is_one_line(colours, pictures):
 
 def test_objects_on_pictures(tflite_models, pictures):
     model = load_model(str(tflite_models / "tf1_order.tflite"), threads=1)
+    with pytest.raises(ConfigError, match="all_scores: tf1_order does not have one score"):
+        model.predict_frame(pictures, all_scores=True)
+    assert list(model.predict_frame(pictures).columns) == ["boxes", "label", "score"]
     found = model.predict([pictures[0], None])
     expected = model.predict_columns({"image": pictures[0][None]})
     assert list(found["label"][0]) == list(expected["label"][0])
@@ -414,13 +411,6 @@ def test_predict_frame_without_pandas_is_one_line(churn, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ConfigError, match=r"pip install 'mlopsdeploy\[pandas\]'"):
         churn.predict_frame(TABLE)
-
-
-def test_all_scores_of_a_detector_are_one_line(tflite_models, pictures):
-    model = load_model(str(tflite_models / "tf1_order.tflite"), threads=1)
-    with pytest.raises(ConfigError, match="all_scores: tf1_order does not have one score"):
-        model.predict_frame(pictures, all_scores=True)
-    assert list(model.predict_frame(pictures).columns) == ["boxes", "label", "score"]
 
 
 def test_a_model_is_shown_in_one_line(churn):

@@ -18,36 +18,25 @@ def test_padded_work_stays_within_the_budget(budget):
         assert len(batch) == 1 or len(batch) * cost[batch].max() <= budget
 
 
-def test_batches_are_as_full_as_the_budget_allows():
-    assert [len(batch) for batch in plan(np.full(10, 100), 400)] == [4, 4, 2]
+@pytest.mark.parametrize(
+    ("cost", "budget", "batches"),
+    [
+        ([100] * 10, 400, [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]),  # as full as may be
+        ([5, 50, 6, 49, 5, 51], 153, [[5, 1, 3], [2, 0, 4]]),  # of one length, costliest first
+        ([3, 900, 2], 100, [[1], [0, 2]]),  # over the budget alone
+        ([4] * 5, 8, [[0, 1], [2, 3], [4]]),  # ties keep their order: one plan every time
+        ([0] * 3, 100, [[0, 1, 2]]),
+        ([], 100, []),
+    ],
+)
+def test_which_rows_lie_together(cost, budget, batches):
+    assert [batch.tolist() for batch in plan(np.array(cost, np.int64), budget)] == batches
 
 
-def test_rows_of_one_length_lie_together_and_the_costliest_come_first():
-    cost = np.array([5, 50, 6, 49, 5, 51])
-    assert [batch.tolist() for batch in plan(cost, 153)] == [[5, 1, 3], [2, 0, 4]]
-
-
-def test_a_row_over_the_budget_is_a_batch_of_its_own():
-    assert [batch.tolist() for batch in plan(np.array([3, 900, 2]), 100)] == [[1], [0, 2]]
-
-
-def test_ties_keep_their_order_so_that_a_plan_is_the_same_every_time():
-    cost = np.array([4, 4, 4, 4, 4])
-    assert [batch.tolist() for batch in plan(cost, 8)] == [[0, 1], [2, 3], [4]]
-
-
-def test_no_rows_and_rows_that_cost_nothing():
-    assert plan(np.array([], np.int64), 100) == []
-    assert [batch.tolist() for batch in plan(np.zeros(3, np.int64), 100)] == [[0, 1, 2]]
-
-
-def test_unique_gives_first_places_and_the_way_back():
-    values = np.array(["b", "a", "b", "c", "a", "A", "b "], dtype=object)
-    first, inverse = unique(values.tolist())
-    assert first.tolist() == [0, 1, 3, 5, 6]
-    assert values[first][inverse].tolist() == values.tolist()
-
-
-def test_unique_of_nothing():
-    first, inverse = unique([])
-    assert len(first) == len(inverse) == 0
+@pytest.mark.parametrize(
+    ("values", "places"), [(["b", "a", "b", "c", "a", "A", "b "], [0, 1, 3, 5, 6]), ([], [])]
+)
+def test_unique_has_first_places_and_the_way_back(values, places):
+    first, inverse = unique(values)
+    assert first.tolist() == places
+    assert np.array(values, object)[first][inverse].tolist() == values
