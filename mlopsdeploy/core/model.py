@@ -219,10 +219,10 @@ class Model:
             try:
                 done.append((some, self.predict_batch(encoded, some)))
             except RowError as error:
-                if len(some) > 1 and not error.rows:
+                places = error.rows if len(some) > 1 else (0,)
+                if not places:
                     waiting += reversed(np.array_split(some, 2))
                     continue
-                places = error.rows or (0,)
                 failed |= {int(some[place]): str(error) for place in places}
                 waiting.append(np.delete(some, places))
         if not done:

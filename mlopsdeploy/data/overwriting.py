@@ -33,8 +33,8 @@ from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of
-from mlopsdeploy.model_files.labels import find_labels
 from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.model_files.tflite_metadata import find_labels
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'
 HINT = "name another, or say --overwrite"

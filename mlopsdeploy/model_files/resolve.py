@@ -23,7 +23,7 @@ from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import verify, with_digest
-from mlopsdeploy.model_files.labels import find_labels, parse_labels
+from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
 
 _BUILT_IN = Path(__file__).parents[1] / "builtin"
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.

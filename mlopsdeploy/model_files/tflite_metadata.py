@@ -1,10 +1,13 @@
-"""What a `.tflite` file says of itself: graph, TFLite Metadata, files zipped to its end.
+"""What a `.tflite` file says of itself: graph, TFLite Metadata, files zipped to its end; labels.
 
 A `.tflite` file is a FlatBuffer (https://flatbuffers.dev/internals), and so are TFLite Metadata and
 MediaPipe's description of a detector, which travel in its buffers. The few fields of them that
 matter here are read in place, with no package and without reading the weights. The numbers of the
 fields are those of TensorFlow's `schema.fbs`, tflite-support's `metadata_schema.fbs` and
 MediaPipe's `object_detector_metadata_schema.fbs`.
+
+A label file, at its end or next to it, has one name a line, `number name` a line, or is a label map
+in protobuf's text format.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import ast
 import json
 import mmap
+import re
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -22,7 +26,6 @@ import numpy as np
 
 from mlopsdeploy.columns import Array
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.labels import parse_labels
 
 _DAMAGED = (
     struct.error, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError,
@@ -34,6 +37,16 @@ _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
 _ULTRALYTICS_TASKS = {"detect": "object_detection", "classify": "image_classification"}
 _OPERATORS = {0: "ADD", 18: "MUL", 41: "SUB", 42: "DIV", 114: "QUANTIZE"}
+# Next to a model `detect.tflite`, the likeliest first.
+_NAMES = (
+    "{stem}.txt", "{stem}.labels.txt", "{stem}_labels.txt", "{stem}-labels.txt",
+    "{stem}_labelmap.txt", "{stem}.names", "labelmap.txt", "labels.txt", "label_map.txt",
+    "label.txt", "classes.txt", "coco_labels.txt", "imagenet_labels.txt", "obj.names",
+    "coco.names", "labelmap.pbtxt", "label_map.pbtxt",
+)  # fmt: skip
+_NUMBERED = re.compile(r"\s*(\d+)\s*[:,;\t ]\s*(\S.*)")
+_ITEM = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)
+_NAME = re.compile(r"\b(display_name|name)\s*:\s*(['\"])(.*?)\2", re.DOTALL)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -297,3 +310,37 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         found["size"] = (size[0], size[1])
     return found
+
+
+# ---------------------------------------------------------------- label files
+
+
+def find_labels(model: Path) -> Path | None:
+    """The label file next to a model's file, if there is one."""
+    places = (model.parent / name.format(stem=model.stem) for name in _NAMES)
+    return next((place for place in places if place.is_file()), None)
+
+
+def parse_labels(text: str) -> tuple[str, ...]:
+    """Names by class number; "???" stands for a number that the file leaves out."""
+    if items := _ITEM.findall(text):
+        return _by_number(dict(map(_item, items)))
+    lines = [line.strip() for line in text.lstrip("\ufeff").strip("\r\n").splitlines()]
+    matches = [_NUMBERED.fullmatch(line) for line in lines]
+    numbered = [(int(match[1]), match[2].strip()) for match in matches if match]
+    numbers = [number for number, _ in numbered]
+    # "7 up" is a name; a whole file of rising numbers from 0 or 1 is a list of them.
+    if len(numbered) == len(lines) > 1 and numbers[0] < 2 and numbers == sorted(set(numbers)):
+        return _by_number(dict(numbered))
+    return tuple(lines)
+
+
+def _by_number(names: dict[int, str]) -> tuple[str, ...]:
+    return tuple(names.get(number, "???") for number in range(max(names) + 1))
+
+
+def _item(text: str) -> tuple[int, str]:
+    number = re.search(r"\bid\s*:\s*(\d+)", text)
+    names = {key: value for key, _, value in _NAME.findall(text)}
+    name = names.get("display_name", names.get("name", "???"))
+    return int(number[1]) if number else 0, name
