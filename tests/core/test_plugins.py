@@ -1,4 +1,3 @@
-import os
 import subprocess
 import sys
 
@@ -77,44 +76,3 @@ def test_auto_takes_the_next_runtime_that_is_installed(bert_checkpoint, missing,
         f"print(type(load_model({str(bert_checkpoint)!r}, threads=1).runtime).__name__)\n"
     )
     assert printed.split()[-1] == expected
-
-
-RUNTIME = """
-import numpy as np
-from mlopsdeploy.columns import Field
-
-class Dice:
-    formats = ("onnx",)
-    batch_scale = 1
-    streams = 1
-    precision = "float32"
-    metadata = {"feature_names": "age,visits,spend"}
-    inputs = (Field("features", "float32", (3,)),)
-    outputs = (Field("probability", "float32", (1,)),)
-
-    def __init__(self, file, *, precision="auto", threads=1):
-        assert file.name.endswith(".onnx")
-
-    def run(self, tensors):
-        rows = len(tensors["features"])
-        return {"probability": np.full((rows, 1), 0.75, np.float32)}
-"""
-
-
-def test_an_outside_package_adds_a_runtime(tmp_path, churn_onnx, customers):
-    (tmp_path / "dice.py").write_text(RUNTIME, "utf-8")
-    info = tmp_path / "dice-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dice\nVersion: 1.0\n", "utf-8")
-    (info / "entry_points.txt").write_text("[mlopsdeploy.runtimes]\ndice = dice:Dice\n", "utf-8")
-    done = subprocess.run(
-        [
-            sys.executable, "-m", "mlopsdeploy", "batch", str(customers), "-m", str(churn_onnx),
-            "--runtime", "dice", "-o", "-",
-        ],
-        capture_output=True, text=True, check=False, timeout=60,
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 51
-    assert all(line.endswith(",1,0.75") for line in done.stdout.splitlines()[1:])

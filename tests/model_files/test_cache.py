@@ -159,10 +159,8 @@ def test_what_cannot_be_written_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigError) as raised:
         cache.cached(cache.cache_folder() / "onnx" / "key", lambda _: None)
-    assert str(raised.value) == (
-        f"{tmp_path / 'file' / 'onnx'}: can't be written (Not a directory); "
-        "set MLOPSDEPLOY_CACHE to a folder that can"
-    )
+    reason = "can't be written (Not a directory); set MLOPSDEPLOY_CACHE to a folder that can"
+    assert str(raised.value) == f"{tmp_path / 'file' / 'onnx'}: {reason}"
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder is read only here")

@@ -83,13 +83,6 @@ def test_labels_wherever_they_stand(model):
     assert described(model, "labels: names.txt").digest != first
 
 
-def test_a_file_may_be_called_as_one_likes(tmp_path):
-    for name in ("a.onnx", "b.onnx"):
-        (tmp_path / name).write_bytes(b"weights")
-    digests = {find_model(str(tmp_path / name)).digest for name in ("a.onnx", "b.onnx")}
-    assert len(digests) == 1
-
-
 @pytest.mark.parametrize("change", ["threshold: 0.9", "labels: [fraud, legitimate]"])
 def test_a_pinned_digest_refuses_what_was_changed(tmp_path, change):
     folder = tmp_path / "fraud"
