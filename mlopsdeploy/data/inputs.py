@@ -14,6 +14,7 @@ from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_tabl
 from mlopsdeploy.data.files import MANIFEST, beside
 from mlopsdeploy.data.sources import (
     SUFFIXES,
+    InputFile,
     ParquetSource,
     Source,
     WithPictures,
@@ -146,7 +147,7 @@ class Input:
 
 
 def _open_fetched(rows: Path, called: str) -> Source:
-    return ParquetSource(rows.open("rb"), called)
+    return ParquetSource(InputFile(rows.open("rb"), called))
 
 
 def _with_pictures(opened: Callable[[], Source], column: str | None) -> Source:

@@ -9,9 +9,10 @@ on. Parquet's index comes last, so its rows are kept as Arrow's own stream until
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Protocol
 
@@ -86,23 +87,17 @@ def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool
 class _Packed:
     """Each window as a gzip member of its own: a file can be cut off between two of them."""
 
-    def __init__(self, file: IO[bytes], sink: Callable[[Any], Sink]) -> None:
+    def __init__(self, file: IO[bytes], sink: Callable[[IO[bytes]], Sink]) -> None:
         self._file = file
-        self._sink = sink(self)
-        self._begin()
+        self._window = io.BytesIO()
+        self._sink = sink(self._window)
 
-    def _begin(self) -> None:
-        # No name and no time in it: the same rows make the same bytes.
-        self._packer = zlib.compressobj(6, zlib.DEFLATED, 16 + zlib.MAX_WBITS)
-
-    def write(self, window: Any, predictions: Written | None = None) -> None:
-        """A window from the job, or bytes from the sink that it went to."""
-        if predictions is None:
-            self._file.write(self._packer.compress(window))
-            return
+    def write(self, window: Window, predictions: Written) -> None:
         self._sink.write(window, predictions)
-        self._file.write(self._packer.flush())
-        self._begin()
+        # No name and no time in it: the same rows make the same bytes.
+        self._file.write(gzip.compress(self._window.getvalue(), 6, mtime=0))
+        self._window.seek(0)
+        self._window.truncate()
 
 
 class CsvSink:
@@ -120,7 +115,7 @@ class CsvSink:
         if not self._started:
             names = [self._quoted(name) for name in predictions]
             header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
-            start = "\ufeff" if self._source.bom else ""
+            start = "\ufeff" if self._source.byte_order_mark else ""
             self._file.write(f"{start}{header}{self._line_end}".encode())
             self._started = True
         parts: list[Any] = [window.records]

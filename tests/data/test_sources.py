@@ -256,6 +256,13 @@ def test_numbers(tmp_path):
     np.testing.assert_equal(window.columns["x"], [1, 2.5, nan, nan, -1000, np.inf, nan])
 
 
+def test_numbers_beside_a_quote_that_is_never_closed(tmp_path):
+    source = opened(tmp_path, 'x,text\n1,a\n2,"b\n3.5,c\nword,d\n')
+    (window,) = windows_of(source, 100, {"x": "float32", "text": "str"})
+    assert [bad.line for bad in window.bad] == [3, 5]
+    assert window.columns["x"].tolist() == [1, 3.5]
+
+
 # ---------------------------------------------------------------- JSON Lines
 
 

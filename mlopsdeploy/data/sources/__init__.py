@@ -8,52 +8,24 @@ from __future__ import annotations
 
 import codecs
 import glob
-import gzip
-import io
 import os
-import sys
 from pathlib import Path
-from typing import IO, Any
 
 from mlopsdeploy.data.addresses import is_remote, shown
-from mlopsdeploy.data.sources.base import (
-    BROKEN,
-    Chunk,
-    NoRows,
-    Source,
-    Wanted,
-    Window,
-    chunks,
-    close,
-    named,
-)
+from mlopsdeploy.data.sources.base import Chunk, Source, Wanted, Window, chunks
 from mlopsdeploy.data.sources.delimited import CsvSource
 from mlopsdeploy.data.sources.image_files import PictureFiles, WithPictures, is_picture
+from mlopsdeploy.data.sources.input_file import HEAD, InputFile, NoRows
 from mlopsdeploy.data.sources.joined import JoinedSource
 from mlopsdeploy.data.sources.json_lines import JsonLinesSource
 from mlopsdeploy.data.sources.parquet import ParquetSource
 from mlopsdeploy.errors import InputError
 
 __all__ = [
-    "SUFFIXES",
-    "Chunk",
-    "CsvSource",
-    "JoinedSource",
-    "JsonLinesSource",
-    "ParquetSource",
-    "PictureFiles",
-    "Source",
-    "Wanted",
-    "Window",
-    "WithPictures",
-    "chunks",
-    "files_of",
-    "format_of",
-    "is_picture",
-    "open_source",
-    "pictures_of",
-]
-
+    "SUFFIXES", "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "PictureFiles",
+    "Source", "Wanted", "Window", "WithPictures", "chunks", "files_of", "format_of", "is_picture",
+    "open_source", "pictures_of",
+]  # fmt: skip
 
 _SUFFIXES = {
     "csv": (".csv", ".tsv", ".txt"),
@@ -63,6 +35,7 @@ _SUFFIXES = {
 SUFFIXES = tuple(suffix for suffixes in _SUFFIXES.values() for suffix in suffixes)
 # What a run writes beside its output, and what others put beside data.
 _NOT_DATA = (".errors.jsonl", ".part", ".crc")
+_HIDDEN = (".", "_")
 
 
 def open_source(
@@ -93,13 +66,9 @@ def open_source(
 
     def opened(file: str) -> Source | None:
         try:
-            source = _open_file(file, delimiter, encoding)
+            return _open_file(file, delimiter, encoding)
         except NoRows:
             return None
-        if isinstance(source, CsvSource) and not source.has_rows():
-            source.close()
-            return None
-        return source
 
     formats = {format_of(file) for file in files}
     if len(formats) > 1:
@@ -175,39 +144,41 @@ def _below(path: str) -> str:
 
 def _has_data_name(path: str) -> bool:
     name = path.lower().rpartition("/")[2]
-    if _is_hidden(name) or name.endswith(_NOT_DATA):
+    if name.startswith(_HIDDEN) or name.endswith(_NOT_DATA):
         return False
     return name.removesuffix(".gz").endswith(SUFFIXES)
 
 
 def _has_picture_name(path: str) -> bool:
-    return is_picture(path) and not _is_hidden(path.rpartition("/")[2])
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "_"))
+    return is_picture(path) and not path.rpartition("/")[2].startswith(_HIDDEN)
 
 
 def _open_file(path: str, delimiter: str, encoding: str) -> Source:
-    raw = _open_raw(path)
-    path = shown(path)  # from here on it is only told
+    file = InputFile.open(path)
     try:
-        format_ = format_of(path) if path != "-" else _sniff(raw)
+        format_ = _format_of_content(file) if path == "-" else format_of(file.path)
         if format_ == "parquet":
-            return ParquetSource(raw, path)
-        stream: Any = gzip.GzipFile(fileobj=raw) if _peek(raw, 2, path) == b"\x1f\x8b" else raw
-        head = _peek(stream, 4096, path)
+            return ParquetSource(file)
+        file.unpack()
+        head = file.peek(HEAD)
         if not head:
-            raise NoRows(f"{named(path)}: the file is empty")
+            raise NoRows(f"{file.name}: the file is empty")
         if head.startswith((b"PAR1", b"PK\x03\x04")):
             kind = "Parquet" if head.startswith(b"PAR1") else "zip (or Excel)"
-            raise InputError(f"{named(path)}: this is a {kind} file, not {format_}")
+            raise InputError(f"{file.name}: this is a {kind} file, not {format_}")
         if format_ == "jsonl":
-            return JsonLinesSource(stream, raw, path)
-        return CsvSource(stream, raw, path, delimiter, encoding, head)
+            return JsonLinesSource(file)
+        return CsvSource(file, delimiter, encoding)
     except BaseException:
-        close(raw)
+        file.close()
         raise
+
+
+def _format_of_content(file: InputFile) -> str:
+    head = file.peek(HEAD).removeprefix(codecs.BOM_UTF8).lstrip()
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    return "jsonl" if head.startswith(b"{") else "csv"
 
 
 def format_of(path: str) -> str:
@@ -227,36 +198,3 @@ def format_of(path: str) -> str:
         f"{path}: can't tell its format by its name; "
         "use .csv, .tsv, .txt, .jsonl, .ndjson or .parquet (.gz may follow)"
     )
-
-
-def _open_raw(path: str) -> IO[bytes]:
-    if path == "-":
-        return sys.stdin.buffer
-    if is_remote(path):
-        from mlopsdeploy.data import object_stores
-
-        return object_stores.open_remote(path)
-    file = Path(path)
-    if not file.exists():
-        raise InputError(f"{path}: no such file")
-    try:
-        return file.open("rb")
-    except OSError as error:
-        raise InputError(f"{path}: can't be opened ({error.strerror})") from error
-
-
-def _peek(stream: IO[bytes], size: int, path: str) -> bytes:
-    """The first bytes, left in place."""
-    try:
-        if isinstance(stream, io.BufferedReader | gzip.GzipFile):
-            return bytes(stream.peek(size)[:size])
-        return b""
-    except BROKEN as error:
-        raise InputError(f"{named(path)}: can't be read ({error})") from error
-
-
-def _sniff(raw: IO[bytes]) -> str:
-    head = _peek(raw, 4096, "-").removeprefix(codecs.BOM_UTF8).lstrip()
-    if head.startswith(b"PAR1"):
-        return "parquet"
-    return "jsonl" if head.startswith(b"{") else "csv"

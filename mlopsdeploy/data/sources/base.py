@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
 import sys
-import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,34 +14,10 @@ import pyarrow as pa
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.core.inputs import NOT_A_NUMBER
 from mlopsdeploy.data.bad_rows import BadRow
+from mlopsdeploy.data.sources.input_file import InputFile
 from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
-BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some rows of a source as they were read, in its order; `Source.parse` makes sense of them.
-
-    `first` is the number of the first row, counted from 1, `line` its line (0 where there are
-    none). `share` is how much of the whole input this is, from 0 to 1, and None where that can't
-    be known.
-    """
-
-    first: int
-    rows: int
-    content: Any
-    share: float | None
-    line: int = 0
-
-    def add_to(self, digest: Digest) -> None:
-        """Feed a digest with all that the rows hold."""
-        if isinstance(self.content, pa.Table):
-            with pa.ipc.new_stream(pa.PythonFile(_Feed(digest), "w"), self.content.schema) as to:
-                to.write_table(self.content)
-        else:
-            digest.update(self.content)
 
 
 class Digest(Protocol):
@@ -55,18 +28,39 @@ class Digest(Protocol):
         ...
 
 
-class _Feed(io.RawIOBase):
-    """A file whose content goes into a digest."""
+@dataclass(frozen=True)
+class Chunk:
+    """Some rows of a source as they were read, in its order; `Source.parse` makes sense of them.
 
-    def __init__(self, digest: Digest) -> None:
-        self._digest = digest
+    `first` is the number of the first row, counted from 1, `line` its line (0 where there are
+    none). `content` is bytes, a table, or parts that have an `add_to` of their own. `share` is how
+    much of the whole input this is, from 0 to 1, and None where that can't be known.
+    """
 
-    def writable(self) -> bool:
-        return True
+    first: int
+    rows: int
+    content: Any
+    share: float | None
+    line: int = 0
 
-    def write(self, data: Any) -> int:
-        self._digest.update(data)
-        return len(data)
+    def add_to(self, digest: Digest) -> None:
+        """Feed a digest with all that the rows hold."""
+        if isinstance(self.content, bytes):
+            digest.update(self.content)
+        elif isinstance(self.content, pa.Table):
+            stream = pa.BufferOutputStream()
+            with pa.ipc.new_stream(stream, self.content.schema) as to:
+                to.write_table(self.content)
+            digest.update(stream.getvalue())
+        else:
+            for part in self.content:
+                part.add_to(digest)
+
+
+def total_share(parts: Sequence[Chunk]) -> float | None:
+    """The share of several chunks together."""
+    shares = [part.share for part in parts if part.share is not None]
+    return sum(shares) if len(shares) == len(parts) else None
 
 
 @dataclass(frozen=True)
@@ -132,10 +126,15 @@ class Window:
             pictures=None if self.pictures is None else self.pictures[kept],
         )
 
+    def origin(self, number: int) -> Origin:
+        """The file that a row comes from, by the row's number."""
+        before = (item for item in self.origins if item.first <= number)
+        return max(before, key=lambda item: item.first)
+
     def bad_row(self, place: int, reason: str, line: int | None = None) -> BadRow:
         """What to say about one of the rows."""
         number = int(self.numbers[place])
-        origin = max((item for item in self.origins if item.first <= number), key=_first)
+        origin = self.origin(number)
         return BadRow(number - origin.first + 1, reason, self.record(place), origin.path, line)
 
     def record(self, place: int) -> str | dict[str, Any]:
@@ -145,10 +144,6 @@ class Window:
         assert self.table is not None
         row: dict[str, Any] = self.table.slice(place, 1).to_pylist()[0]
         return row
-
-
-class NoRows(InputError):  # noqa: N818  # what it says is an error
-    """A file holds nothing to score."""
 
 
 class Source(Protocol):
@@ -175,6 +170,36 @@ class Source(Protocol):
         ...
 
 
+class FileSource:
+    """What the sources of one file have in common: its name, its columns, the count of its rows.
+
+    That of another format is a subclass with `format`, `sample`, `read` and `parse`, whose
+    constructor raises `NoRows` where the file has none. `sources.open_source` chooses among them.
+    """
+
+    def __init__(self, file: InputFile) -> None:
+        self.path = file.path
+        self.names: list[str] = []
+        self._file = file
+        self._rows_read = 0
+
+    def _name_columns(self, names: list[str]) -> None:
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"{self._file.name}: column {name!r} is named twice")
+        self.names = names
+
+    def _chunk(self, rows: int, content: Any, share: float | None, line: int = 0) -> Chunk:
+        """The next rows, which from now on count as read."""
+        chunk = Chunk(self._rows_read + 1, rows, content, share, line)
+        self._rows_read += rows
+        return chunk
+
+    def close(self) -> None:
+        """See `Source`."""
+        self._file.close()
+
+
 def chunks(source: Source, rows: int, *, limit: int | None = None) -> Iterator[Chunk]:
     """All rows of a source, `rows` at a time, up to `limit` in all."""
     left = sys.maxsize if limit is None else limit
@@ -183,53 +208,35 @@ def chunks(source: Source, rows: int, *, limit: int | None = None) -> Iterator[C
         left -= chunk.rows
 
 
-def table_window(chunk: Chunk, table: pa.Table, wanted: Wanted, path: str) -> Window:
-    """A window of rows that are already columns."""
-    columns, unreadable = to_columns(table, wanted.columns)
-    numbers = np.arange(chunk.first, chunk.first + table.num_rows)
-    whole = Window(numbers, columns, chunk.share, (Origin(path),), table=table)
-    return whole.without(*not_numbers(whole, unreadable))
-
-
-def _first(origin: Origin) -> int:
-    return origin.first
-
-
-def not_numbers(
-    window: Window,
-    unreadable: Mapping[str, Array],
+def with_columns(
+    rows: Window,
+    table: pa.Table,
+    wanted: Wanted,
     line: Callable[[int], int | None] = lambda _: None,
-) -> tuple[list[BadRow], Array]:
-    """The rows with something else than a number in a number's place, and where they are.
+) -> Window:
+    """The rows with the columns asked for, less those with no number where one should be.
 
     Args:
-        window: the rows.
-        unreadable: by column, where that is so.
-        line: gives the line of a row, by its place in the window.
+        rows: without columns yet.
+        table: their values.
+        wanted: says which columns.
+        line: the line of a row, by its place among `rows`.
     """
-    dropped = np.zeros(window.rows, bool)
-    bad = []
-    for name, wrong in unreadable.items():
-        for place in np.flatnonzero(wrong & ~dropped).tolist():
-            reason = f"column {name!r} holds no number"
-            bad.append(window.bad_row(place, reason, line(place)))
-        dropped |= wrong
-    return bad, dropped
-
-
-def to_columns(table: pa.Table, wanted: Mapping[str, str]) -> tuple[Columns, dict[str, Array]]:
-    """The columns asked for, and by column which rows hold something else than a number in it."""
     columns: Columns = {}
-    unreadable: dict[str, Array] = {}
-    for name, kind in wanted.items():
+    bad: list[BadRow] = []
+    dropped = np.zeros(rows.rows, bool)
+    for name, kind in wanted.columns.items():
         column = table.column(name)
         if kind == "str":
             columns[name] = objects([_text(value) for value in column.to_pylist()])
-        else:
-            columns[name], bad = _numbers(column)
-            if bad.any():
-                unreadable[name] = bad
-    return columns, unreadable
+            continue
+        columns[name], wrong = _numbers(column)
+        bad += [
+            rows.bad_row(place, f"column {name!r} holds no number", line(place))
+            for place in np.flatnonzero(wrong & ~dropped).tolist()
+        ]
+        dropped |= wrong
+    return replace(rows, columns=columns).without(bad, dropped)
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
@@ -265,57 +272,3 @@ def scalar(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
-
-
-def named(path: str) -> str:
-    """What to call an input in a message."""
-    return "standard input" if path == "-" else path
-
-
-def close(raw: IO[bytes]) -> None:
-    """Close a file, but not standard input: it isn't ours, and its reader may sit in a read."""
-    if raw is not sys.stdin.buffer:
-        raw.close()
-
-
-class Meter:
-    """How much of a file some of its content is, also where the file is packed.
-
-    Content read and bytes taken from the file are compared as they come, so no size of the
-    unpacked content is needed.
-    """
-
-    def __init__(self, raw: IO[bytes]) -> None:
-        self._raw = raw
-        self._size = 0
-        self._content = 0
-        if raw.seekable():
-            here = raw.tell()
-            self._size = raw.seek(0, io.SEEK_END)
-            raw.seek(here)
-
-    def read(self, content: bytes) -> bytes:
-        """Note what was read, and hand it on."""
-        self._content += len(content)
-        return content
-
-    def check_end(self, path: str) -> None:
-        """Whether this is the end that the file had when it was opened.
-
-        Raises:
-            InputError: somebody has cut it meanwhile.
-        """
-        try:
-            size = os.fstat(self._raw.fileno()).st_size
-        except (OSError, AttributeError):  # no file of the system's
-            return
-        if size < self._size:
-            raise InputError(
-                f"{named(path)}: was cut while it was read; run again when it is whole"
-            )
-
-    def share(self, count: int) -> float | None:
-        """The part of the whole that `count` bytes of content are."""
-        if not self._size or not self._content:
-            return None
-        return count / self._content * self._raw.tell() / self._size

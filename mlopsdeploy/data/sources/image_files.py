@@ -9,7 +9,7 @@ megabyte, where decoding takes 20 and more.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,16 @@ import pyarrow as pa
 from mlopsdeploy.columns import objects
 from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.data.addresses import is_database, is_remote
-from mlopsdeploy.data.sources.base import SAMPLE_ROWS, Chunk, Digest, Origin, Source, Wanted, Window
+from mlopsdeploy.data.sources.base import (
+    SAMPLE_ROWS,
+    Chunk,
+    Digest,
+    Origin,
+    Source,
+    Wanted,
+    Window,
+    total_share,
+)
 from mlopsdeploy.data.sources.joined import together
 from mlopsdeploy.errors import InputError
 
@@ -128,18 +137,18 @@ class WithPictures:
         parts: list[_Part] = []
         count = size = 0
         while count < min(rows, MOST_ROWS) and size < MOST_BYTES:
-            chunk = self.rows.read(min(AT_ONCE, rows - count))
-            if chunk is None:
+            if not (chunk := self.rows.read(min(AT_ONCE, rows - count))):
                 break
             parts.append(_Part(chunk, self._pictures(chunk)))
             count += chunk.rows
-            size += sum(map(len, parts[-1].contents()))
+            size += sum(
+                len(found) for found in parts[-1].found.values() if isinstance(found, bytes)
+            )
         if not parts:
             return None
         first = parts[0].chunk
-        shares = [part.chunk.share for part in parts]
-        share = None if None in shares else sum(share or 0 for share in shares)
-        return _WithPictures(first.first, count, parts, share, first.line)
+        share = total_share([part.chunk for part in parts])
+        return Chunk(first.first, count, parts, share, first.line)
 
     def _pictures(self, chunk: Chunk) -> dict[int, bytes | str]:
         """By the number of its row: the content of each picture, or why there is none."""
@@ -149,7 +158,7 @@ class WithPictures:
             window = self.rows.parse(chunk, Wanted({self._column: "str"}, raw=True))
             paths = zip(window.numbers.tolist(), window.columns[self._column], strict=True)
             named = {
-                number: _place(path.strip(), _origin(window, number))
+                number: _place(path.strip(), window.origin(number).path)
                 for number, path in paths
                 if path is not None and path.strip()
             }
@@ -183,29 +192,12 @@ class _Part:
     chunk: Chunk
     found: Mapping[int, bytes | str]
 
-    def contents(self) -> Iterator[bytes]:
-        """Those that could be read."""
-        return (content for content in self.found.values() if isinstance(content, bytes))
-
-
-class _WithPictures(Chunk):
-    """A chunk that holds pictures."""
-
     def add_to(self, digest: Digest) -> None:
-        for part in self.content:
-            part.chunk.add_to(digest)
-            for found in part.found.values():
-                content = found if isinstance(found, bytes) else found.encode()
-                digest.update(len(content).to_bytes(8, "big"))
-                digest.update(content)
-
-
-def _origin(window: Window, number: int) -> str:
-    return max((item for item in window.origins if item.first <= number), key=_first).path
-
-
-def _first(origin: Origin) -> int:
-    return origin.first
+        self.chunk.add_to(digest)
+        for found in self.found.values():
+            content = found if isinstance(found, bytes) else found.encode()
+            digest.update(len(content).to_bytes(8, "big"))
+            digest.update(content)
 
 
 def _place(path: str, table: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window
+from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window, total_share
 from mlopsdeploy.errors import InputError
 
 
@@ -57,10 +57,10 @@ class JoinedSource:
         parts: list[_Part] = []
         count = 0
         while self._source and count < rows:
-            chunk = self._source.read(rows - count)
-            if chunk:
-                share = self._shares[self._source.path]
-                parts.append(_Part(self._source, chunk, self._before, share))
+            if chunk := self._source.read(rows - count):
+                if chunk.share is not None:
+                    chunk = replace(chunk, share=chunk.share * self._shares[self._source.path])
+                parts.append(_Part(self._source, chunk, self._before))
                 count += chunk.rows
                 continue
             self._before = self._rows_read + count
@@ -70,7 +70,8 @@ class JoinedSource:
                 self._check(self._source)
         if not parts:
             return None
-        joined = _Joined(self._rows_read + 1, count, parts, _share(parts))
+        share = total_share([part.chunk for part in parts])
+        joined = Chunk(self._rows_read + 1, count, parts, share)
         self._rows_read += count
         return joined
 
@@ -114,22 +115,9 @@ class _Part:
     source: Source
     chunk: Chunk
     before: int
-    share: float
-
-
-class _Joined(Chunk):
-    """A chunk of several files' rows."""
 
     def add_to(self, digest: Digest) -> None:
-        for part in self.content:
-            part.chunk.add_to(digest)
-
-
-def _share(parts: Sequence[_Part]) -> float | None:
-    shares = [part.chunk.share for part in parts]
-    if any(share is None for share in shares):
-        return None
-    return sum((part.chunk.share or 0) * part.share for part in parts)
+        self.chunk.add_to(digest)
 
 
 def _moved(window: Window, rows: int) -> Window:

@@ -2,71 +2,51 @@
 
 from __future__ import annotations
 
-import codecs
 import json
-from collections.abc import Mapping
-from typing import IO, Any
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.base import (
-    BROKEN,
     SAMPLE_ROWS,
     Chunk,
-    Meter,
-    NoRows,
+    FileSource,
     Origin,
     Wanted,
     Window,
     as_text,
-    close,
-    named,
-    not_numbers,
     scalar,
-    to_columns,
+    with_columns,
 )
+from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.errors import InputError
 
 
-class JsonLinesSource:
+class JsonLinesSource(FileSource):
     """One JSON object a line; columns are the keys of the first rows."""
 
     format = "jsonl"
 
-    def __init__(self, stream: IO[bytes], raw: IO[bytes], path: str) -> None:
-        self.path = path
-        self._meter = Meter(raw)
-        self._raw = raw
-        self._stream = stream
-        self._started = False
+    def __init__(self, file: InputFile) -> None:
+        super().__init__(file)
+        file.decode("utf-8")
         self._line = 1
-        self._rows_read = 0
         self._ahead = self._read_lines(SAMPLE_ROWS)
-        rows = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
         if not self._ahead:
-            raise NoRows(f"{named(path)}: has no rows")
-        if not rows:
-            raise InputError(f"{named(path)}: line 1: {_parse(self._ahead[0])}")
-        self._sample = rows
-        self.names = list(dict.fromkeys(key for row in rows for key in row))
+            raise NoRows(f"{file.name}: has no rows")
+        self._sample = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
+        if not self._sample:
+            raise InputError(f"{file.name}: line 1: {_parse(self._ahead[0])}")
+        self.names = list(dict.fromkeys(key for row in self._sample for key in row))
 
     def _read_lines(self, count: int) -> list[bytes]:
         """Up to `count` rows, each with the blank lines before it."""
         lines: list[bytes] = []
         blank = b""
-        while len(lines) < count:
-            try:
-                line = self._meter.read(self._stream.readline())
-            except BROKEN as error:
-                raise InputError(f"{named(self.path)}: can't be read ({error})") from error
-            if not line:
-                self._meter.check_end(self.path)
-                break
-            if not self._started:
-                line = line.removeprefix(codecs.BOM_UTF8)
-                self._started = True
+        while len(lines) < count and (line := self._file.read_line()):
             if line.strip():
                 lines.append(blank + line)
                 blank = b""
@@ -85,9 +65,7 @@ class JsonLinesSource:
         if not lines:
             return None
         content = b"".join(lines)
-        share = self._meter.share(len(content))
-        chunk = Chunk(self._rows_read + 1, len(lines), content, share, self._line)
-        self._rows_read += len(lines)
+        chunk = self._chunk(len(lines), content, self._file.share(len(content)), self._line)
         self._line += content.count(b"\n")
         return chunk
 
@@ -104,25 +82,19 @@ class JsonLinesSource:
             else:
                 numbers.append(number)
                 places.append(place)
-                lines.append(line.strip())
+                lines.append(line.strip().decode())
                 rows.append(row)
             number += 1
-        values = {
-            name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
-            for name in wanted.columns
-        }
-        columns, unreadable = to_columns(pa.table(values), wanted.columns)
-        records = pa.array([line.decode() for line in lines], pa.large_string())
-        whole = Window(
+        window = Window(
             np.array(numbers, np.int64),
-            columns,
+            {},
             chunk.share,
             (Origin(self.path),),
-            records=records if wanted.raw else None,
-            table=None if wanted.raw else self._table(rows),
+            records=pa.array(lines, pa.large_string()) if wanted.raw else None,
+            table=None if wanted.raw else _table(rows, self.names),
             bad=tuple(bad),
         )
-        return whole.without(*not_numbers(whole, unreadable, places.__getitem__))
+        return with_columns(window, _table(rows, wanted.columns), wanted, places.__getitem__)
 
     def _checked(self, row: dict[str, Any] | str, wanted: Wanted) -> dict[str, Any] | str:
         """The row, or why it can't go on to the output."""
@@ -136,18 +108,15 @@ class JsonLinesSource:
             return f"has a key {strange!r}, which none of the first rows has"
         return row
 
-    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
-        """All columns; nested values and mixed types as JSON text, so that windows agree."""
-        return pa.table(
-            {
-                name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
-                for name in self.names
-            }
-        )
 
-    def close(self) -> None:
-        """See `Source`."""
-        close(self._raw)
+def _table(rows: list[dict[str, Any]], names: Iterable[str]) -> pa.Table:
+    """Some columns; nested values and mixed types as JSON text, so that windows agree."""
+    return pa.table(
+        {
+            name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
+            for name in names
+        }
+    )
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

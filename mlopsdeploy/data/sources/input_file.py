@@ -1,0 +1,163 @@
+"""An open input file: unpacked, as UTF-8, and with errors that name it."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import io
+import os
+import sys
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+from mlopsdeploy.data.addresses import is_remote, shown
+from mlopsdeploy.errors import InputError
+
+HEAD = 4096  # bytes from which a format is told
+_BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
+_BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+
+
+class NoRows(InputError):  # noqa: N818  # what it says is an error
+    """A file holds nothing to score."""
+
+
+class InputFile:
+    """A file that is read from its start to its end.
+
+    Attributes:
+        path: as the user wrote it, without secrets.
+        name: what messages call it.
+        raw: the file as it is stored.
+        byte_order_mark: whether it starts with that of UTF-8; known after `decode`.
+        transcoded: whether it is stored in something else than UTF-8; known after `decode`.
+    """
+
+    def __init__(self, raw: IO[bytes], path: str) -> None:
+        self.raw, self.path = raw, path
+        self.name = "standard input" if path == "-" else path
+        self.byte_order_mark = self.transcoded = False
+        self._stream: Any = raw
+        self._decoder: codecs.IncrementalDecoder | None = None
+        self._content = 0
+        self._size = 0
+        if raw.seekable():
+            here = raw.tell()
+            self._size = raw.seek(0, io.SEEK_END)
+            raw.seek(here)
+
+    @classmethod
+    def open(cls, path: str) -> InputFile:
+        """Open a file, an object of a store, or standard input for "-".
+
+        Raises:
+            InputError: it isn't there, or can't be opened.
+        """
+        if path == "-":
+            return cls(sys.stdin.buffer, path)
+        if is_remote(path):
+            from mlopsdeploy.data import object_stores
+
+            return cls(object_stores.open_remote(path), shown(path))
+        try:
+            return cls(Path(path).open("rb"), shown(path))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise InputError(f"{path}: no such file") from error
+        except OSError as error:
+            raise InputError(f"{path}: can't be opened ({error.strerror})") from error
+
+    def unpack(self) -> None:
+        """Read what is packed in it, if it is a gzip file."""
+        if self.peek(2) == b"\x1f\x8b":
+            self._stream = gzip.GzipFile(fileobj=self.raw)
+
+    def decode(self, encoding: str) -> None:
+        """Read it as UTF-8 without a byte order mark, whatever it is stored in.
+
+        Args:
+            encoding: its own; "auto" is UTF-8, or what a byte order mark says.
+
+        Raises:
+            InputError: there is no such encoding.
+        """
+        head = self.peek(HEAD)
+        self.byte_order_mark = head.startswith(codecs.BOM_UTF8)
+        if encoding == "auto":
+            marks = (mark for mark in _BYTE_ORDER_MARKS if head.startswith(mark))
+            encoding = _BYTE_ORDER_MARKS.get(next(marks, b""), "utf-8")
+        try:
+            "".encode(encoding)  # of a text, and not base64
+            encoding = codecs.lookup(encoding).name  # UTF-8, utf8 and utf_8 are one
+            if encoding not in ("utf-8", "utf-8-sig"):
+                self._decoder = codecs.getincrementaldecoder(encoding)()
+                self.transcoded = True
+            elif self.byte_order_mark:
+                self._stream.read(len(codecs.BOM_UTF8))
+        except LookupError as error:
+            raise InputError(f"{self.name}: unknown encoding {encoding!r}") from error
+        self._encoding = encoding
+
+    def peek(self, size: int) -> bytes:
+        """The first bytes, unpacked and left in place."""
+        try:
+            return bytes(self._stream.peek(size)[:size])
+        except _BROKEN as error:
+            raise self._broken(error) from error
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, about so many; b"" at the end."""
+        try:
+            stored = self._stream.read(size)
+            content = self._decoder.decode(stored, not stored).encode() if self._decoder else stored
+        except _BROKEN as error:
+            raise self._broken(error) from error
+        except UnicodeError as error:
+            raise InputError(f"{self.name}: is not {self._encoding} ({error})") from error
+        if stored and not content:  # a part of a character
+            return self.read(size)
+        return self._noted(content)
+
+    def read_line(self) -> bytes:
+        """The next line of a file in UTF-8; b"" at the end."""
+        try:
+            return self._noted(self._stream.readline())
+        except _BROKEN as error:
+            raise self._broken(error) from error
+
+    def _noted(self, content: bytes) -> bytes:
+        if not content:
+            self._check_end()
+        self._content += len(content)
+        return content
+
+    def _check_end(self) -> None:
+        """Raise if it ends before the end that it had when it was opened."""
+        try:
+            size = os.fstat(self.raw.fileno()).st_size
+        except OSError:  # no file of the system's
+            return
+        if size < self._size:
+            raise InputError(f"{self.name}: was cut while it was read; run again when it is whole")
+
+    def _broken(self, error: Exception) -> InputError:
+        return InputError(f"{self.name}: can't be read ({error})")
+
+    def share(self, size: int) -> float | None:
+        """The part of the whole that so many bytes of content are, also where it is packed.
+
+        Content read and bytes taken from the file are compared as they come, so no size of the
+        unpacked content is needed.
+        """
+        if not self._size or not self._content:
+            return None
+        return size / self._content * self.raw.tell() / self._size
+
+    def close(self) -> None:
+        """Close it, but not standard input: it isn't ours, and its reader may sit in a read."""
+        if self.raw is not sys.stdin.buffer:
+            self.raw.close()
