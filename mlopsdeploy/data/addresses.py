@@ -5,8 +5,8 @@
     sqlite:///shop.db, duckdb:///shop.duckdb    a database, by its SQLAlchemy URL
     s3://bucket/reviews.parquet                 an object, by its fsspec URL
 
-Nothing heavy is imported here: `warehouse` and `remote`, which open them, need packages of their
-own.
+Nothing heavy is imported here: `databases` and `object_stores`, which open them, need packages of
+their own.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def shown(reference: str) -> str:
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", reference))
 
 
-def secrets_of(reference: str) -> list[str]:
-    """What `shown` hides, for hiding it in others' messages too."""
+def without_secrets(text: str, reference: str) -> str:
+    """Another's message without what `shown` hides of a reference."""
     passwords = [found[0].split(":", 2)[2][:-1] for found in _PASSWORD.finditer(reference)]
-    return passwords + [found[0].split("=", 1)[1] for found in _SECRET.finditer(reference)]
+    for secret in passwords + [found[0].split("=", 1)[1] for found in _SECRET.finditer(reference)]:
+        text = text.replace(secret, "***") if secret else text
+    return text

@@ -29,11 +29,10 @@ class BadRow:
 
     def as_json(self) -> str:
         """One line of `OUTPUT.errors.jsonl`."""
-        where: dict[str, Any] = {"file": self.path, "row": self.number}
-        if self.line is not None:
-            where["line"] = self.line
-        said = {**where, "reason": self.reason, "record": self.record}
-        return json.dumps(said, ensure_ascii=False, default=str)
+        line = {} if self.line is None else {"line": self.line}
+        row = {"file": self.path, "row": self.number, **line}
+        row |= {"reason": self.reason, "record": self.record}
+        return json.dumps(row, ensure_ascii=False, default=str)
 
     @property
     def place(self) -> str:
@@ -59,16 +58,16 @@ class MaxErrors:
         Raises:
             ConfigError: it is none of these.
         """
-        said = text.strip().lower()
-        if said == "none":
+        limit = text.strip().lower()
+        if limit == "none":
             return cls()
         try:
-            if said.endswith("%"):
-                share = float(said[:-1]) / 100
+            if limit.endswith("%"):
+                share = float(limit[:-1]) / 100
                 if 0 <= share <= 1:
                     return cls(share=share)
-            elif int(said) >= 0:
-                return cls(number=int(said))
+            elif int(limit) >= 0:
+                return cls(number=int(limit))
         except ValueError:
             pass
         raise ConfigError(f"--max-errors {text}: expected a number, a share such as 0.1%, or none")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -40,6 +41,7 @@ class Destination:
         if self.base.is_symlink():  # it stays one
             self.base = self.base.resolve()
         self.format = format_
+        self._name = self.base.name  # in the manifest
 
     def protect(self, protected: Protected) -> None:
         """Refuse early what may not be overwritten, and where nothing can be written.
@@ -94,10 +96,6 @@ class Destination:
         errors = beside(self.base, ERRORS)
         return {self._name: self.state(), errors.name: state_of(errors)}
 
-    @property
-    def _name(self) -> str:
-        return self.base.name
-
 
 class _Folder(Destination):
     """Parquet files in a folder, all of them or none."""
@@ -109,10 +107,7 @@ class _Folder(Destination):
     def publish(self, rows: Path) -> None:
         from mlopsdeploy.data.parquet_folder import write_folder  # brings pyarrow.dataset, pandas
 
-        with rows.open("rb") as streams:
-            write_folder(
-                tables(streams), self.base, partition_by=self._partition_by, inside=rows.parent
-            )
+        write_folder(_tables(rows), self.base, partition_by=self._partition_by, inside=rows.parent)
 
 
 class _Elsewhere(Destination):
@@ -122,23 +117,19 @@ class _Elsewhere(Destination):
         stem = Path(name.removesuffix(".gz")).stem
         mark = hashlib.sha256(shown(output).encode()).hexdigest()[:8]  # others have that name, too
         super().__init__(output, format_, Path(f"{stem}-{mark}{name.removeprefix(stem)}"))
+        self._name = self.shown
 
     def _protect(self, protected: Protected) -> None:
         if any(self._is_input(path, protected.query) for path in protected.inputs):
             raise ConfigError(f"{self.shown}: is the input itself; give another --output")
-        if self._adds:
-            return
-        state = self.state()
-        protected.check_written(self.shown, not state or self._is_ours(self.shown, state))
+        if not self._adds:
+            state = self.state()
+            protected.check_written(self.shown, not state or self._is_ours(self.shown, state))
 
     _adds = False  # to what is there
 
     def _is_input(self, path: str, query: str | None) -> bool:
         raise NotImplementedError
-
-    @property
-    def _name(self) -> str:
-        return self.shown
 
 
 class _Table(_Elsewhere):
@@ -167,13 +158,12 @@ class _Table(_Elsewhere):
         )
 
     def publish(self, rows: Path) -> None:
-        with rows.open("rb") as streams:
-            schema = next(tables(streams)).schema
-        with rows.open("rb") as streams:
-            batches = (batch for part in tables(streams) for batch in part.to_batches())
-            self._databases.load_table(
-                self._url, self._table, batches, schema=schema, if_exists=self._if_exists
-            )
+        parts = _tables(rows)
+        first = next(parts)
+        batches = (batch for part in chain([first], parts) for batch in part.to_batches())
+        self._databases.load_table(
+            self._url, self._table, batches, schema=first.schema, if_exists=self._if_exists
+        )
 
     def state(self) -> str:
         return self._databases.columns_of(self._url, self._table)
@@ -230,5 +220,10 @@ def destination(
 
 
 def _parquet(rows: Path, target: Path) -> None:
-    with rows.open("rb") as streams, whole_file(target, rows.parent) as file:
-        write_parquet(tables(streams), file)
+    with whole_file(target, rows.parent) as file:
+        write_parquet(_tables(rows), file)
+
+
+def _tables(rows: Path) -> Iterator[pa.Table]:
+    with rows.open("rb") as streams:
+        yield from tables(streams)

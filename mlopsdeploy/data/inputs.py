@@ -81,19 +81,16 @@ class Input:
 
     def elsewhere(self) -> Callable[[], Source]:
         """Opens the input in another process of this machine; not for standard input."""
-        if is_database(self.path):
-            opened = partial(_open_fetched, self._fetched().resolve(), self.shown)
-        else:
-            opened = self._opener()
-        return partial(_with_pictures, opened, self._pictures)
+        return partial(_with_pictures, self._opener(), self._pictures)
 
-    def _opener(self) -> partial[Source]:
-        settings = self._settings
+    def _opener(self) -> Callable[[], Source]:
+        if is_database(self.path):
+            return partial(_open_fetched, self._fetched().resolve(), self.shown)
         return partial(
             open_source,
             self.path,
-            delimiter=settings.delimiter,
-            encoding=settings.encoding,
+            delimiter=self._settings.delimiter,
+            encoding=self._settings.encoding,
             output=str(self._base or ""),
             pictures=self._of_pictures,
         )
@@ -104,12 +101,9 @@ class Input:
                 "standard input: has other rows than the unfinished run began with; "
                 "start over with --fresh"
             )
-        if is_database(self.path):
-            rows = self._fetched()
-            self._opened = True
-            return _open_fetched(rows, self.shown)
+        opener = self._opener()
         self._opened = True
-        return self._opener()()
+        return opener()
 
     def _fetched(self) -> Path:
         """The rows of the database, fetched now or by the run that is to be gone on with."""
@@ -132,9 +126,7 @@ class Input:
             self._say(f"fetching rows of {self.shown}")
             folder.mkdir(exist_ok=True)
             try:
-                if not query.to_parquet(rows, limit=settings.limit):
-                    rows.unlink(missing_ok=True)
-                    raise InputError(f"{self.shown}: the query gives no rows")
+                query.to_parquet(rows, limit=settings.limit)
             finally:
                 with suppress(OSError):  # there is something in it, as there should be
                     folder.rmdir()

@@ -84,32 +84,37 @@ def choose_text_column(sample: Mapping[str, Sequence[Any]], asked: str | None, p
     Raises:
         InputError: there is no such column, or several could be meant; the message names them.
     """
-    names = list(sample)
     if asked is not None:
-        if asked not in names:
-            raise InputError(f"{path}: no column {asked!r}; there are: {listed(names)}")
-        return asked
-    for name in names:
-        if _plain(name) == TEXT_NAME:
-            return name
+        return _there(asked, sample, path)
+    names = list(sample)
+    if named := next((name for name in names if _plain(name) == TEXT_NAME), None):
+        return named
     text_like = [name for name in names if _is_text(sample[name])]
+    if not text_like and len(names) == 1 and _texts(sample[names[0]]):
+        return names[0]
     if len(text_like) == 1:
         return text_like[0]
-    if text_like:
-        raise InputError(
-            f"{path}: which column is the text, {listed(text_like, 'or')}? say --text-column NAME"
-        )
-    if len(names) == 1 and any(
-        isinstance(value, str) and value.strip() for value in sample[names[0]]
-    ):
-        return names[0]
-    raise InputError(
-        f"{path}: no column reads like text; there are: {listed(names)}; say --text-column NAME"
+    problem = (
+        f"which column is the text, {listed(text_like, 'or')}?"
+        if text_like
+        else f"no column reads like text; there are: {listed(names)};"
     )
+    raise InputError(f"{path}: {problem} say --text-column NAME")
+
+
+def _there(asked: str, sample: Mapping[str, Sequence[Any]], path: str) -> str:
+    """The column that the user names."""
+    if asked not in sample:
+        raise InputError(f"{path}: no column {asked!r}; there are: {listed(list(sample))}")
+    return asked
+
+
+def _texts(values: Sequence[Any]) -> list[str]:
+    return [value.strip() for value in values if isinstance(value, str) and value.strip()]
 
 
 def _is_text(values: Sequence[Any]) -> bool:
-    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    texts = _texts(values)
     prose = [text for text in texts if not _MARKUP.match(text)]
     if not prose or len(prose) < len(texts) / 2:
         return False
@@ -140,11 +145,9 @@ def choose_image_column(sample: Mapping[str, Sequence[Any]], asked: str | None, 
     Raises:
         InputError: there is no such column, or several could be meant; the message names them.
     """
-    names = list(sample)
     if asked is not None:
-        if asked not in names:
-            raise InputError(f"{path}: no column {asked!r}; there are: {listed(names)}")
-        return asked
+        return _there(asked, sample, path)
+    names = list(sample)
     called = [name for name in names if _plain(name) in IMAGE_NAMES]
     if len(called) == 1:
         return called[0]
@@ -152,14 +155,12 @@ def choose_image_column(sample: Mapping[str, Sequence[Any]], asked: str | None, 
     found = [name for name in looking if name in called] or looking
     if len(found) == 1:
         return found[0]
-    if found or called:
-        raise InputError(
-            f"{path}: which column names the pictures, {listed(found or called, 'or')}? say "
-            "--image-column NAME"
-        )
-    raise InputError(
-        f"{path}: no column names pictures; there are: {listed(names)}; say --image-column NAME"
+    problem = (
+        f"which column names the pictures, {listed(found or called, 'or')}?"
+        if found or called
+        else f"no column names pictures; there are: {listed(names)};"
     )
+    raise InputError(f"{path}: {problem} say --image-column NAME")
 
 
 def _plain(name: str) -> str:
@@ -168,5 +169,5 @@ def _plain(name: str) -> str:
 
 def _names_pictures(values: Sequence[Any]) -> bool:
     """Whether most of the values are paths of pictures, by their ends."""
-    texts = [value.strip() for value in values if isinstance(value, str) and value.strip()]
+    texts = _texts(values)
     return sum(map(is_picture, texts)) > len(texts) / 2

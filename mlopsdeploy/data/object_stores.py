@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from mlopsdeploy.data.addresses import scheme, secrets_of, shown
+from mlopsdeploy.data.addresses import scheme, shown, without_secrets
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 try:
@@ -23,6 +23,7 @@ except ModuleNotFoundError as missing:
         "an object store needs the package 'fsspec': pip install 'mlopsdeploy[s3]' (or [gs])"
     ) from missing
 
+_WEB = {"http", "https"}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _BLOCK = 4 << 20
 # Parquet is read here and there, the rest from its start to its end.
@@ -68,7 +69,7 @@ def expand(url: str) -> list[str]:
         InputError: there is none.
         MlopsDeployError: the store can't be reached.
     """
-    if scheme(url) in {"http", "https"}:
+    if scheme(url) in _WEB:
         return [url]
     with _told(url):
         files, path = _store(url)
@@ -78,11 +79,13 @@ def expand(url: str) -> list[str]:
         elif files.isfile(path):
             found = [path]
         else:
-            inside = [name for name in files.find(path) if name.startswith(path.rstrip("/"))]
+            folder = path.rstrip("/")
             found = [
                 name
-                for name in inside
-                if not re.search(r"/[_.]", name[len(path.rstrip("/")) :]) and name[-1] != "/"
+                for name in files.find(path)
+                if name.startswith(folder)
+                and not re.search(r"/[_.]", name.removeprefix(folder))
+                and name[-1] != "/"
             ]
         names = sorted(files.unstrip_protocol(name) for name in found)
     if not names:
@@ -138,10 +141,8 @@ def check_upload(url: str) -> None:
         InputError: there is no such bucket, or no credentials.
         MlopsDeployError: the store can't be reached.
     """
-    if scheme(url) in {"http", "https"}:
-        raise ConfigError(f"{shown(url)}: a web server can't be an output")
     with _told(url):
-        files, path = _store(url)
+        files, path = _output_store(url)
         with contextlib.suppress(PermissionError):  # who may write may not be allowed to list
             files.ls(path.lstrip("/").partition("/")[0])
 
@@ -155,12 +156,10 @@ def upload(local: Path, url: str) -> None:
         MlopsDeployError: the store can't be reached, or failed.
     """
     kind = scheme(url)
-    if kind in {"http", "https"}:
-        raise ConfigError(f"{shown(url)}: a web server can't be an output")
     type_ = _TYPES.get(Path(url).suffix.lower())
     argument = _TYPE_ARGUMENT.get(kind)
     with _told(url):
-        files, path = _store(url)
+        files, path = _output_store(url)
         target = f"{path}.part" if kind in _SHOWS_HALF else path
         files.put_file(str(local), target, **({argument: type_} if argument and type_ else {}))
         if target != path:
@@ -205,14 +204,19 @@ class _Remote(io.RawIOBase):
 
 
 def _store(url: str) -> tuple[Any, str]:
-    kind = scheme(url)
     try:
         files, path = fsspec.url_to_fs(url)
     except ImportError as error:
-        extra = _EXTRAS.get(kind)
-        what = f"'mlopsdeploy[{extra}]'" if extra else f"'fsspec[{kind.rstrip('s')}]'"
-        raise ConfigError(f"{shown(url)}: needs a package: pip install {what}") from error
+        kind = scheme(url)
+        what = f"mlopsdeploy[{_EXTRAS[kind]}]" if kind in _EXTRAS else f"fsspec[{kind.rstrip('s')}]"
+        raise ConfigError(f"{shown(url)}: needs a package: pip install '{what}'") from error
     return files, path
+
+
+def _output_store(url: str) -> tuple[Any, str]:
+    if scheme(url) in _WEB:
+        raise ConfigError(f"{shown(url)}: a web server can't be an output")
+    return _store(url)
 
 
 # By the name of the error, for the packages that define them are not always there.
@@ -235,20 +239,17 @@ def _told(url: str) -> Iterator[None]:
     """Turn the many errors of many libraries into one line, with no secret in it."""
     try:
         yield
-    except MlopsDeployError:
-        raise
     except Exception as error:
+        ours = {AssertionError, AttributeError, KeyError, TypeError}  # mistakes
+        if isinstance(error, MlopsDeployError) or type(error) in ours:
+            raise
         chain: list[str] = []
         cause: BaseException | None = error
         while cause is not None:
             chain += [kind.__name__ for kind in type(cause).__mro__]
             cause = cause.__cause__
-        if type(error) in {AssertionError, AttributeError, KeyError, TypeError}:
-            raise  # a mistake of ours
         for pattern, kind, advice in _MEANINGS:
             if re.search(pattern, " ".join(chain)):
                 raise kind(f"{shown(url)}: {advice}") from error
         line = " ".join(str(error).partition("\n")[0].split()) or type(error).__name__
-        for secret in secrets_of(url):
-            line = line.replace(secret, "***") if secret else line
-        raise MlopsDeployError(f"{shown(url)}: {line}") from error
+        raise MlopsDeployError(f"{shown(url)}: {without_secrets(line, url)}") from error

@@ -21,13 +21,13 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlopsdeploy import __version__
+from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.data.addresses import is_database, is_remote, split_table
 from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
@@ -89,17 +89,8 @@ class Protected:
                 raise ConfigError(f"{shown}: belongs to the model {reference}; name another")
         if appends:
             return
-        if not folder and target.is_dir():
-            raise ConfigError(f"{shown}: is a folder; name a file")
-        if folder and not target.is_dir():
-            raise ConfigError(f"{shown}: is a file; name a folder, or one that is not there yet")
-        if not (target.is_file() or target.is_dir()):
-            raise ConfigError(f"{shown}: is no regular file")
-        if is_mount_point(target):
-            raise ConfigError(
-                f"{shown}: is a mount point, which can't be replaced as a whole; name something "
-                "in it"
-            )
+        if problem := _unfit(target, folder=folder):
+            raise ConfigError(f"{shown}: {problem}")
         self.check_written(shown, ours)
 
     def check_written(self, shown: str, ours: bool) -> None:
@@ -114,12 +105,24 @@ class Protected:
             )
 
 
-def wrote(path: Path, note: Path | None = None) -> bool:
+def _unfit(target: Path, *, folder: bool) -> str:
+    """Why what exists can be replaced by no file or `folder`; "" where it can."""
+    if not folder and target.is_dir():
+        return "is a folder; name a file"
+    if folder and not target.is_dir():
+        return "is a file; name a folder, or one that is not there yet"
+    if not (target.is_file() or target.is_dir()):
+        return "is no regular file"
+    if is_mount_point(target):
+        return "is a mount point, which can't be replaced as a whole; name something in it"
+    return ""
+
+
+def wrote(path: Path) -> bool:
     """Whether what is there is what we wrote, by its note or by what is in it."""
     if path.is_dir() and not any(path.iterdir()):
         return True
-    known = written(note or note_of(path)).get(path.name)
-    if known is not None and known in (state_of(path), _identity(path)):
+    if written(note_of(path)).get(path.name, "") in (state_of(path), _identity(path)):
         return True
     return path.is_file() and _looks_like_ours(path)
 
@@ -257,13 +260,10 @@ def _parts_of_model(file: Path) -> Iterator[Path]:
         yield labels
     if settings.is_file():
         yield settings
-        try:
-            named = yaml.safe_load(settings.read_text("utf-8"))
-        except (OSError, ValueError, yaml.YAMLError):
-            return
-        values = named.values() if isinstance(named, dict) else ()
-        places = (file.parent / value for value in values if isinstance(value, str) and value)
-        yield from (place for place in places if _is_file(place))
+        with suppress(ConfigError):
+            values = read_yaml(settings, ConfigError).values()
+            places = (file.parent / value for value in values if isinstance(value, str) and value)
+            yield from (place for place in places if _is_file(place))
 
 
 def _is_within(path: Path, folder: Path) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
@@ -66,36 +67,37 @@ def _write(tables: Iterator[pa.Table], folder: Path, partition_by: str | None, r
         raise InputError(
             f"no column {partition_by!r} to partition by; there are {', '.join(first.column_names)}"
         )
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        yield from first.to_batches()
-        for table in tables:
-            yield from table.to_batches()
-
-    try:
-        pyarrow.dataset.write_dataset(
-            batches(),
-            folder,
-            schema=first.schema,
-            format="parquet",
-            partitioning=[partition_by] if partition_by else None,
-            partitioning_flavor="hive" if partition_by else None,
-            max_partitions=MOST_PARTITIONS,
-            max_open_files=MOST_PARTITIONS,
-            max_rows_per_file=rows,
-            max_rows_per_group=min(ROW_GROUP, rows),
-            preserve_order=True,
-        )
-    except pa.ArrowInvalid as error:
-        if "partitions" not in str(error):
-            raise
-        raise InputError(
-            f"column {partition_by!r} has more than {MOST_PARTITIONS:,} values; partition by one "
-            "with fewer"
-        ) from error
+    tables = chain([first], tables)
+    if partition_by is not None:
+        tables = _of_few_partitions(tables, partition_by)
+    pyarrow.dataset.write_dataset(
+        (batch for table in tables for batch in table.to_batches()),
+        folder,
+        schema=first.schema,
+        format="parquet",
+        partitioning=[partition_by] if partition_by else None,
+        partitioning_flavor="hive" if partition_by else None,
+        max_partitions=MOST_PARTITIONS,
+        max_open_files=MOST_PARTITIONS,
+        max_rows_per_file=rows,
+        max_rows_per_group=min(ROW_GROUP, rows),
+        preserve_order=True,
+    )
     for file in folder.rglob("part-*.parquet"):  # so that names sort as rows do
         number = int(file.stem.removeprefix("part-"))
         file.rename(file.with_name(f"part-{number:05}.parquet"))
+
+
+def _of_few_partitions(tables: Iterator[pa.Table], column: str) -> Iterator[pa.Table]:
+    values: set[str] = set()
+    for table in tables:
+        values.update(map(str, table[column].unique().to_pylist()))
+        if len(values) > MOST_PARTITIONS:
+            raise InputError(
+                f"column {column!r} has more than {MOST_PARTITIONS:,} values; partition by one "
+                "with fewer"
+            )
+        yield table
 
 
 def _sync(folder: Path) -> None:

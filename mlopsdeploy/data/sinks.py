@@ -68,7 +68,7 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
     """
     started = file.tell() > 0 if file.seekable() else False
     if format_ == "parquet":
-        return TableSink(file)
+        return _TableSink(file)
     if path.lower().endswith(".gz"):
         return _Packed(file, lambda part: _text_sink(format_, path, part, source, started))
     return _text_sink(format_, path, file, source, started)
@@ -76,12 +76,12 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
 
 def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
     if format_ == "jsonl":
-        return JsonLinesSink(file)
+        return _JsonLinesSink(file)
     rows = source.rows if isinstance(source, WithPictures) else source
     first = rows.first if isinstance(rows, JoinedSource) else rows
     if isinstance(first, CsvSource):
-        return CsvSink(file, first, started=started)
-    return TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
+        return _CsvSink(file, first, started=started)
+    return _TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
 
 
 class _Packed:
@@ -100,28 +100,27 @@ class _Packed:
         self._window.truncate()
 
 
-class CsvSink:
+class _CsvSink:
     """CSV to CSV: the row's own bytes, the input's delimiter and line ends."""
 
-    def __init__(self, file: IO[bytes], source: CsvSource, *, started: bool = False) -> None:
+    def __init__(self, file: IO[bytes], source: CsvSource, *, started: bool) -> None:
         self._file = file
         self._source = source
         self._delimiter = source.delimiter
-        self._line_end = source.line_end
         self._started = started
 
     def write(self, window: Window, predictions: Written) -> None:
-        """See `Sink`."""
+        line_end = self._source.line_end
         if not self._started:
             names = [self._quoted(name) for name in predictions]
             header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
             start = "\ufeff" if self._source.byte_order_mark else ""
-            self._file.write(f"{start}{header}{self._line_end}".encode())
+            self._file.write(f"{start}{header}{line_end}".encode())
             self._started = True
         parts: list[Any] = [window.records]
         for values in predictions.values():
             parts += [self._delimiter, _as_text(values, self._quoted)]
-        _write_joined(self._file, [*parts, self._line_end])
+        _write_joined(self._file, [*parts, line_end])
 
     def _quoted(self, text: str) -> str:
         if any(mark in text for mark in (self._delimiter, '"', "\n", "\r")):
@@ -129,21 +128,19 @@ class CsvSink:
         return text
 
 
-class JsonLinesSink:
+class _JsonLinesSink:
     """JSON Lines: the row's own object with keys added, or an object of its columns."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def write(self, window: Window, predictions: Written) -> None:
-        """See `Sink`."""
-        if window.records is None:
+        records = window.records
+        if records is None:
             assert window.table is not None
             rows = _without_nan(window.table).to_pylist()
             lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
             records = pa.array(lines, pa.large_string())
-        else:
-            records = window.records
         opened = pc.ascii_rtrim(pc.utf8_slice_codeunits(records, 0, -1), characters=" \t")
         comma = pc.if_else(pc.ends_with(opened, "{"), "", ",").cast(pa.large_string())
         parts: list[Any] = [opened, comma]
@@ -153,16 +150,15 @@ class JsonLinesSink:
         _write_joined(self._file, [*parts, "}\n"])
 
 
-class TableCsvSink:
+class _TableCsvSink:
     """Another format to CSV."""
 
-    def __init__(self, file: IO[bytes], delimiter: str, *, started: bool = False) -> None:
+    def __init__(self, file: IO[bytes], delimiter: str, *, started: bool) -> None:
         self._file = file
         self._delimiter = delimiter
         self._started = started
 
     def write(self, window: Window, predictions: Written) -> None:
-        """See `Sink`."""
         options = pyarrow.csv.WriteOptions(
             include_header=not self._started, delimiter=self._delimiter
         )
@@ -181,47 +177,48 @@ class TableCsvSink:
             ) from error
 
 
-class TableSink:
+class _TableSink:
     """Columns with their types, as a sequence of Arrow streams; see `tables`."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
 
     def write(self, window: Window, predictions: Written) -> None:
-        """See `Sink`."""
         table = with_predictions(window, predictions)
         with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
             stream.write_table(table)
 
 
 def tables(file: IO[bytes]) -> Iterator[pa.Table]:
-    """What a `TableSink` wrote, window by window."""
+    """What a `_TableSink` wrote, window by window."""
     size = os.fstat(file.fileno()).st_size
     while file.tell() < size:
         with pa.ipc.open_stream(file) as stream:
             yield stream.read_all()
 
 
-def write_parquet(windows: Iterator[pa.Table], file: IO[bytes]) -> None:
+def write_parquet(
+    windows: Iterator[pa.Table], file: IO[bytes], *, compression: str = "snappy"
+) -> None:
     """Rows gathered into groups that readers like, and the index behind them."""
     writer: pyarrow.parquet.ParquetWriter | None = None
+    for group in _groups(windows):
+        if writer is None:
+            writer = pyarrow.parquet.ParquetWriter(file, group.schema, compression=compression)
+        writer.write_table(group)
+    if writer:
+        writer.close()
+
+
+def _groups(windows: Iterator[pa.Table]) -> Iterator[pa.Table]:
     waiting: list[pa.Table] = []
-
-    def flush() -> None:
-        nonlocal writer
-        if waiting:
-            table = pa.concat_tables(waiting)
-            waiting.clear()
-            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
-            writer.write_table(table)
-
     for table in windows:
         waiting.append(table)
         if sum(part.num_rows for part in waiting) >= ROW_GROUP:
-            flush()
-    flush()
-    if writer:
-        writer.close()
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
 
 
 def _without_nan(table: pa.Table) -> pa.Table:
@@ -252,11 +249,9 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
     """One string per value; `missing` for no label and for NaN. Lists are JSON."""
     if isinstance(values, pa.Array):
         if pa.types.is_nested(values.type):
-            inside = (lambda text: text) if quoted is _json_text else quoted
-            values = pa.array(
-                [value and inside(value) for value in _as_json(values).to_pylist()],
-                pa.large_string(),
-            )
+            values = _as_json(values)
+            if quoted is not _json_text:
+                values = pa.array([text and quoted(text) for text in values.to_pylist()])
         return pc.fill_null(values.cast(pa.large_string()), missing)
     if values.dtype == object:
         spelled = {value: quoted(value) if value else missing for value in set(values)}

@@ -1,6 +1,6 @@
 import pytest
 
-from mlopsdeploy.data.addresses import is_database, is_remote, secrets_of, shown, split_table
+from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,12 @@ def test_secrets_are_not_shown(reference, safe):
     assert shown(reference) == safe
 
 
-def test_what_is_hidden_can_be_hidden_in_messages_too():
-    assert secrets_of("postgresql://me:p@w@h/db?sslpassword=x") == ["p@w", "x"]
-    assert secrets_of("sqlite:///a.db") == []
+@pytest.mark.parametrize(
+    ("reference", "hidden"),
+    [
+        ("postgresql://me:p@w@h/db?sslpassword=x1", "*** and ***"),
+        ("sqlite:///a.db", "p@w and x1"),
+    ],
+)
+def test_what_is_hidden_is_hidden_in_messages_too(reference, hidden):
+    assert without_secrets("p@w and x1", reference) == hidden

@@ -20,7 +20,7 @@ pytest.importorskip("sqlalchemy")
 
 import sqlalchemy as sa
 
-from mlopsdeploy.data.databases import Query, check_table, is_ordered, load_table
+from mlopsdeploy.data.databases import Query, check_table, load_table
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 PASSWORD = "s3cret pw"
@@ -138,7 +138,7 @@ def _run(url, *statements):
 
 
 def _load(url, rows, table="scored", **options):
-    return load_table(url, table, rows.to_batches(2), schema=rows.schema, **options)
+    load_table(url, table, rows.to_batches(2), schema=rows.schema, **options)
 
 
 def _read(url, query="scored"):
@@ -158,7 +158,7 @@ def _small(*ids):
 
 
 def test_nasty_values_come_back(url):
-    assert _load(url, NASTY) == 4
+    _load(url, NASTY)
     there = _read(url)
     assert there.column_names == NASTY.column_names
     sqlite = url.startswith("sqlite")
@@ -226,36 +226,21 @@ def test_a_column_that_starts_with_nulls(url):
     assert there.to_pydict() == rows.to_pydict()
 
 
-def test_sample_names_and_count_leave_the_rows_in_place(url):
+def test_batches_are_windows(url):
     _load(url, _small(*range(50)))
     with Query(f"{url}#scored", window=20) as query:
-        assert query.names == ["id"]
-        assert query.sample(3).to_pydict() == {"id": [0, 1, 2]}
-        assert query.count() == 50
+        assert query.schema.names == ["id"]
         assert [batch.num_rows for batch in query.batches()] == [20, 20, 10]
-
-
-def test_a_count_that_takes_too_long_is_given_up(url):
-    _load(url, _small(1))
-    endless = (
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2000000000) "
-        "SELECT i FROM n WHERE i % 2000000000 = 0 UNION ALL SELECT id FROM scored"
-    )
-    query = object.__new__(Query)  # one that was never run
-    query._url, query.sql = url, endless
-    assert query.count(seconds=0.3) is None
 
 
 def test_to_parquet_takes_the_rows_out(url, tmp_path):
     _load(url, NASTY)
     target = tmp_path / "input.parquet"
-    with Query(url, "scored") as query:
-        assert query.to_parquet(target) == 4
-        schema = query.schema
-    assert pyarrow.parquet.read_schema(target) == schema
-    with Query(url, "scored") as query:
-        assert query.to_parquet(target, limit=3) == 3
-    assert pyarrow.parquet.read_table(target).num_rows == 3
+    for limit, rows in ((None, 4), (3, 3)):
+        with Query(url, "scored", window=2) as query:
+            query.to_parquet(target, limit=limit)
+        there = pyarrow.parquet.read_table(target)
+        assert (there.schema, there.num_rows) == (query.schema, rows)
     assert not list(tmp_path.glob(".*.part"))
 
 
@@ -309,33 +294,22 @@ def test_rows_are_those_of_one_moment(url, tmp_path):
         assert sum(batch.num_rows for batch in rows) == 90
 
 
-@pytest.mark.parametrize(
-    ("query", "ordered"),
-    [
-        ("reviews", False),
-        ("SELECT * FROM t", False),
-        ("SELECT 'order by' FROM t -- ORDER BY id", False),
-        ("select * from t\norder\tby id", True),
-    ],
-)
-def test_whether_a_query_says_its_order(query, ordered):
-    assert is_ordered(query) is ordered
-
-
 # --- the output ---
 
 
 def test_replace_append_fail(url):
-    assert _load(url, _small(1, 2)) == 2
-    assert _load(url, _small(3)) == 1
+    _load(url, _small(1, 2))
+    assert _ids(url) == [1, 2]
+    _load(url, _small(3))
     assert _ids(url) == [3]
-    assert _load(url, _small(4), if_exists="append") == 1
+    _load(url, _small(4), if_exists="append")
     assert sorted(_ids(url)) == [3, 4]
     with pytest.raises(ConfigError, match="#scored: the table is there already"):
         _load(url, _small(5), if_exists="fail")
     assert sorted(_ids(url)) == [3, 4]
-    assert _load(url, _small(6), "other", if_exists="append") == 1
-    assert _load(url, _small(6), "third", if_exists="fail") == 1
+    for table, if_exists in (("other", "append"), ("third", "fail")):
+        _load(url, _small(6), table, if_exists=if_exists)
+        assert _ids(url, table) == [6]
     assert _tables(url) == {"scored", "other", "third"}
 
 
@@ -365,7 +339,8 @@ def test_replacing_keeps_views_and_indexes(url):
 
 
 def test_no_rows_make_an_empty_table(url):
-    assert load_table(url, "scored", [], schema=_small().schema) == 0
+    load_table(url, "scored", [], schema=_small().schema)
+    assert _tables(url) == {"scored"}
     with pytest.raises(InputError, match="the query gives no rows"):
         _ids(url)
 
@@ -445,7 +420,7 @@ def test_kill_9_in_the_middle_leaves_the_old_table(url, columns):
         child.send_signal(signal.SIGKILL)
     assert _ids(url) == [1, 2, 3]
     assert _tables(url) == {"scored"}
-    assert _load(url, _small(4)) == 1
+    _load(url, _small(4))
     assert _ids(url) == [4]
 
 
@@ -490,7 +465,8 @@ def test_jobs_side_by_side(postgresql):
         second = jobs.submit(_load, postgresql, other, "shared")
         _load(postgresql, other, "apart")
         held.set()
-        assert (first.result(), second.result()) == (1, 1)
+        first.result()
+        second.result()
     assert _ids(postgresql, "apart") == [2]
     assert _ids(postgresql, "shared") in ([1], [2])  # whichever came first
 

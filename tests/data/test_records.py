@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from mlopsdeploy.data.records import guess_delimiter, record_ends
+from mlopsdeploy.data.sources.delimited import guess_delimiter, record_ends
 
 PIECES = ["a", "Review", "é", "好", " ", "", "5", '"', '""', ",", ";", "\t", "|", "\n", "\r\n", "'"]
 

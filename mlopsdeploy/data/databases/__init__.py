@@ -14,7 +14,7 @@ except ModuleNotFoundError as missing:
         "a database needs the package 'sqlalchemy': pip install 'mlopsdeploy[sql]'"
     ) from missing
 
-from mlopsdeploy.data.databases.query import Query, is_ordered
+from mlopsdeploy.data.databases.query import Query
 from mlopsdeploy.data.databases.table import check_table, columns_of, is_read_by, load_table
 
-__all__ = ["Query", "check_table", "columns_of", "is_ordered", "is_read_by", "load_table"]
+__all__ = ["Query", "check_table", "columns_of", "is_read_by", "load_table"]

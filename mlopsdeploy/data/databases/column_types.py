@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -14,60 +14,48 @@ from sqlalchemy.dialects import mysql
 from mlopsdeploy.errors import InputError
 
 _MYSQL = ("mysql", "mariadb")
+_IS_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+_POSTGRESQL = {
+    "bool": pa.bool_(),
+    "int2": pa.int16(),
+    "int4": pa.int32(),
+    "int8": pa.int64(),
+    "float4": pa.float32(),
+    "float8": pa.float64(),
+    "bytea": pa.binary(),
+    "date": pa.date32(),
+    "time": pa.time64("us"),
+    "timestamp": pa.timestamp("us"),
+    "timestamptz": pa.timestamp("us", "UTC"),
+}
 
 
 def types_of_postgresql(description: Any) -> list[pa.DataType]:
     """Those that PostgreSQL says; text for what Arrow has no type for."""
-    types = _postgresql_types()
+    from psycopg.postgres import types as known
+
+    types = {known[name].oid: type_ for name, type_ in _POSTGRESQL.items()}
+    numeric = known["numeric"].oid
 
     def type_of(column: Any) -> pa.DataType:
-        if column.type_code in types:
-            return types[column.type_code]
-        if column.type_code == _numeric() and column.precision and 0 <= column.scale <= 38:
-            wide = pa.decimal128 if column.precision <= 38 else pa.decimal256
-            return wide(column.precision, column.scale) if column.precision <= 76 else pa.string()
-        return pa.string()
+        digits = column.precision if column.type_code == numeric else None
+        if digits and digits <= 76 and 0 <= column.scale <= 38:
+            return (pa.decimal128 if digits <= 38 else pa.decimal256)(digits, column.scale)
+        return types.get(column.type_code, pa.string())
 
     return [type_of(column) for column in description]
 
 
-def _postgresql_types() -> dict[int, pa.DataType]:
-    import psycopg
-
-    return {
-        psycopg.postgres.types[name].oid: type_
-        for name, type_ in {
-            "bool": pa.bool_(),
-            "int2": pa.int16(),
-            "int4": pa.int32(),
-            "int8": pa.int64(),
-            "float4": pa.float32(),
-            "float8": pa.float64(),
-            "bytea": pa.binary(),
-            "date": pa.date32(),
-            "time": pa.time64("us"),
-            "timestamp": pa.timestamp("us"),
-            "timestamptz": pa.timestamp("us", "UTC"),
-        }.items()
-    }
-
-
-def _numeric() -> int:
-    import psycopg
-
-    return psycopg.postgres.types["numeric"].oid
-
-
 def text_for_the_rest(connection: sa.Connection) -> None:
     """Have psycopg give JSON, arrays, intervals and their like as PostgreSQL prints them."""
-    import psycopg
+    from psycopg.postgres import types as known
     from psycopg.types.string import TextLoader
 
     driver: Any = connection.connection.driver_connection
-    kept = {*_postgresql_types(), _numeric()}
-    texts = {"text", "varchar", "bpchar", "name", '"char"'}  # which it reads faster by itself
-    for info in psycopg.postgres.types:
-        if info.oid not in kept and info.name not in texts:
+    # The texts among them it reads faster by itself.
+    kept = {*_POSTGRESQL, "numeric", "text", "varchar", "bpchar", "name", '"char"'}
+    for info in known:
+        if info.name not in kept:
             driver.adapters.register_loader(info.oid, TextLoader)
         if info.array_oid:
             driver.adapters.register_loader(info.array_oid, TextLoader)
@@ -78,16 +66,14 @@ def types_of_sqlite(connection: sa.Connection, sql: str, names: list[str]) -> li
     quote = connection.dialect.identifier_preparer.quote_identifier
     kinds = ", ".join(f"group_concat(DISTINCT typeof({quote(name)}))" for name in names)
     row = connection.exec_driver_sql(f"SELECT {kinds} FROM ({sql}\n)").one()  # noqa: S608
-    types = []
-    for found in row:
-        there = set((found or "null").split(",")) - {"null"}
-        if there == {"integer"}:
-            types.append(pa.int64())
-        elif there in ({"real"}, {"real", "integer"}):
-            types.append(pa.float64())
-        else:
-            types.append(pa.binary() if there == {"blob"} else pa.string())
-    return types
+    fitting = {
+        "integer": pa.int64(),
+        "real": pa.float64(),
+        "integer,real": pa.float64(),
+        "blob": pa.binary(),
+    }
+    found = [",".join(sorted(set((kinds or "").split(",")) - {"null"})) for kinds in row]
+    return [fitting.get(kinds, pa.string()) for kinds in found]
 
 
 def type_of(values: tuple[Any, ...]) -> pa.DataType:
@@ -98,11 +84,7 @@ def type_of(values: tuple[Any, ...]) -> pa.DataType:
         return pa.string()
     if pa.types.is_decimal(type_):
         return pa.decimal128(38, type_.scale)
-    if pa.types.is_timestamp(type_):
-        return pa.timestamp("us", "UTC" if type_.tz else None)
-    plain = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_binary,
-             pa.types.is_date, pa.types.is_time)  # fmt: skip
-    return type_ if any(is_type(type_) for is_type in plain) else pa.string()
+    return type_ if pa.types.is_integer(type_) else _storable(type_, decimals=True)
 
 
 def array_of(values: tuple[Any, ...], type_: pa.DataType, where: str) -> pa.Array:
@@ -141,28 +123,28 @@ def storable(schema: pa.Schema, *, decimals: bool = True) -> pa.Schema:
 
     Without `decimals` (SQLite would make floats of them) they are text.
     """
+    types = [(field.name, _storable(field.type, decimals)) for field in schema]
+    return pa.schema(types)
 
-    def plain(type_: pa.DataType) -> pa.DataType:
-        if pa.types.is_dictionary(type_):
-            return plain(type_.value_type)
-        if pa.types.is_timestamp(type_):
-            return pa.timestamp("us", "UTC" if type_.tz else None)
-        if pa.types.is_time(type_):
-            return pa.time64("us")
-        if pa.types.is_date(type_):
-            return pa.date32()
-        if pa.types.is_uint64(type_):
-            return plain(pa.decimal128(20, 0))
-        if pa.types.is_decimal(type_):
-            return type_ if decimals else pa.string()
-        if pa.types.is_float16(type_):
-            return pa.float32()
-        kept = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean,
-                pa.types.is_large_binary, pa.types.is_binary, pa.types.is_fixed_size_binary,
-                pa.types.is_large_string)  # fmt: skip
-        return type_ if any(is_type(type_) for is_type in kept) else pa.string()
 
-    return pa.schema([pa.field(field.name, plain(field.type)) for field in schema])
+def _storable(type_: pa.DataType, decimals: bool) -> pa.DataType:
+    is_ = pa.types
+    if is_.is_dictionary(type_):
+        return _storable(type_.value_type, decimals)
+    if is_.is_timestamp(type_):
+        return pa.timestamp("us", "UTC" if type_.tz else None)
+    if is_.is_uint64(type_):
+        return _storable(pa.decimal128(20, 0), decimals)
+    if is_.is_decimal(type_):
+        return type_ if decimals else pa.string()
+    nearest = [
+        (is_.is_time, pa.time64("us")),
+        (is_.is_date, pa.date32()),
+        (is_.is_float16, pa.float32()),
+        *((is_type, type_) for is_type in (is_.is_integer, is_.is_floating, is_.is_boolean)),
+        *((is_type, type_) for is_type in (*_IS_BYTES, is_.is_large_string)),
+    ]
+    return next((there for is_type, there in nearest if is_type(type_)), pa.string())
 
 
 def stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
@@ -197,43 +179,47 @@ def rows_of(batch: pa.RecordBatch) -> Iterator[tuple[Any, ...]]:
 
 def without_nan(batch: pa.RecordBatch) -> pa.RecordBatch:
     """MySQL and SQLite can't store NaN: NULL takes its place."""
-    for place, field in enumerate(batch.schema):
-        if pa.types.is_floating(field.type):
-            column = batch.column(place)
-            batch = batch.set_column(place, field, pc.if_else(pc.is_nan(column), None, column))
-    return batch
+    return _changed(
+        batch, pa.types.is_floating, lambda column: pc.if_else(pc.is_nan(column), None, column)
+    )
 
 
 def without_nul(batch: pa.RecordBatch) -> pa.RecordBatch:
     """PostgreSQL can't store the character U+0000 in a text: U+FFFD takes its place."""
-    for place, field in enumerate(batch.schema):
-        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
-            column = pc.replace_substring(batch.column(place), "\0", "\ufffd")
-            batch = batch.set_column(place, field, column)
-    return batch
+    return _changed(
+        batch,
+        lambda type_: pa.types.is_string(type_) or pa.types.is_large_string(type_),
+        lambda column: pc.replace_substring(column, "\0", "\ufffd"),
+    )
+
+
+def _changed(
+    batch: pa.RecordBatch,
+    is_type: Callable[[pa.DataType], bool],
+    change: Callable[[pa.Array], pa.Array],
+) -> pa.RecordBatch:
+    columns = [change(column) if is_type(column.type) else column for column in batch.columns]
+    return pa.record_batch(columns, schema=batch.schema)
 
 
 def column_type(type_: pa.DataType) -> sa.types.TypeEngine[Any]:
     """What a database stores a (storable) type as."""
     is_ = pa.types
+    if is_.is_timestamp(type_):
+        timestamp = sa.DateTime(timezone=type_.tz is not None)
+        return timestamp.with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
+    if is_.is_decimal(type_):
+        return sa.Numeric(type_.precision, type_.scale)
+    # MySQL's own defaults cut off microseconds, and texts at 64 KiB.
+    blob = sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)
     simple: list[tuple[Any, sa.types.TypeEngine[Any]]] = [
         (is_.is_boolean, sa.Boolean()),
         (is_.is_integer, sa.BigInteger()),
         (is_.is_float32, sa.REAL()),
         (is_.is_float64, sa.Double()),
         (is_.is_date, sa.Date()),
-        # MySQL's own defaults cut off microseconds, and texts at 64 KiB.
         (is_.is_time, sa.Time().with_variant(mysql.TIME(fsp=6), *_MYSQL)),
-        (is_.is_binary, sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)),
-        (is_.is_large_binary, sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)),
-        (is_.is_fixed_size_binary, sa.LargeBinary().with_variant(mysql.LONGBLOB(), *_MYSQL)),
+        *((is_type, blob) for is_type in _IS_BYTES),
     ]
-    for is_type, stored_as in simple:
-        if is_type(type_):
-            return stored_as
-    if is_.is_timestamp(type_):
-        timestamp = sa.DateTime(timezone=type_.tz is not None)
-        return timestamp.with_variant(mysql.DATETIME(fsp=6), *_MYSQL)
-    if is_.is_decimal(type_):
-        return sa.Numeric(type_.precision, type_.scale)
-    return sa.Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
+    text = sa.Text().with_variant(mysql.LONGTEXT(), *_MYSQL)
+    return next((stored_as for is_type, stored_as in simple if is_type(type_)), text)

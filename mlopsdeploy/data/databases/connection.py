@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import sqlalchemy as sa
 
-from mlopsdeploy.data.addresses import scheme, secrets_of, shown
+from mlopsdeploy.data.addresses import scheme, shown, without_secrets
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 # A driver that fails while it cleans up after a failure has SQLAlchemy log it; one line is enough.
@@ -40,11 +40,11 @@ def connect_to(url: str, *, read_only: bool = False) -> sa.Engine:
         parsed = parsed.set(drivername="postgresql+psycopg")
     options: dict[str, Any] = {}
     path = parsed.database or ""
-    if scheme(url).partition("+")[0] in {"sqlite", "duckdb"} and read_only:
-        in_a_file = path and not path.startswith((":memory:", "file:", "md:"))
-        if in_a_file and not Path(path).exists():
+    in_a_file = path and not path.startswith((":memory:", "file:", "md:"))
+    if read_only and in_a_file and scheme(url).partition("+")[0] in {"sqlite", "duckdb"}:
+        if not Path(path).exists():
             raise InputError(f"{shown(url)}: there is no file {path}")
-        if in_a_file and parsed.drivername.startswith("duckdb"):
+        if parsed.drivername.startswith("duckdb"):
             options = {"read_only": True}
     try:
         return sa.create_engine(parsed, poolclass=sa.pool.NullPool, connect_args=options)
@@ -52,18 +52,17 @@ def connect_to(url: str, *, read_only: bool = False) -> sa.Engine:
         kind = parsed.drivername
         known = ["duckdb", "mysql", "mariadb", "mssql", "oracle", "postgresql", "sqlite"]
         near = difflib.get_close_matches(kind, known, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else "install its dialect"
         raise ConfigError(
             f"{shown(url)}: needs a package: pip install 'mlopsdeploy[{_EXTRAS[kind]}]'"
             if kind in _EXTRAS
-            else f"{shown(url)}: SQLAlchemy knows no {parsed.drivername!r}; "
-            + (f"did you mean {near[0]!r}?" if near else "install its dialect")
+            else f"{shown(url)}: SQLAlchemy knows no {kind!r}; {advice}"
         ) from error
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        extra = _EXTRAS.get(package)
+        what = f"'mlopsdeploy[{_EXTRAS[package]}]'" if package in _EXTRAS else package
         raise ConfigError(
-            f"{shown(url)}: needs the package {package!r}: pip install "
-            + (f"'mlopsdeploy[{extra}]'" if extra else package)
+            f"{shown(url)}: needs the package {package!r}: pip install {what}"
         ) from error
 
 
@@ -104,16 +103,27 @@ def told(where: str, url: str, engine: sa.Engine) -> Iterator[None]:
         driver_error: Any = getattr(engine.dialect.loaded_dbapi, "Error", ())
         if not isinstance(error, sa.exc.SQLAlchemyError | pa.ArrowException | driver_error):
             raise
-        said = getattr(error, "orig", None) or error
-        code_and_text = len(said.args) == 2 and isinstance(said.args[0], int)  # MySQL's drivers
-        text = str(said.args[1] if code_and_text else said).strip().partition("\n")[0]
+        original = getattr(error, "orig", None) or error
+        code_and_text = len(original.args) == 2 and isinstance(original.args[0], int)  # of MySQL
+        text = str(original.args[1] if code_and_text else original).strip().partition("\n")[0]
         line = " ".join(text.split()).rstrip("!.") or type(error).__name__
-        for secret in secrets_of(url):
-            line = line.replace(secret, "***") if secret else line
+        line = without_secrets(line, url)
         for pattern, kind, advice in _MEANINGS:
             if re.search(pattern, re.sub(r'"[^"]*"', '""', line), re.IGNORECASE):
                 raise kind(f"{where}: {line}; {advice}") from error
         raise MlopsDeployError(f"{where}: {line}") from error
+
+
+@contextlib.contextmanager
+def connected(engine: sa.Engine, url: str, where: str) -> Iterator[sa.Connection]:
+    """A connection whose errors are ours."""
+    with told(where, url, engine), engine.connect() as connection:
+        yield connection
+
+
+def is_name(text: str) -> bool:
+    """Whether it is the name of a table, perhaps with a schema, and not a query."""
+    return re.fullmatch(rf"{NAME}(\.{NAME})*", text) is not None
 
 
 def parts_of(name: str) -> tuple[str, str | None]:

@@ -8,17 +8,13 @@ goes on after a crash then reads the same rows in the same order, whatever the t
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import pyarrow as pa
-import pyarrow.parquet
 import sqlalchemy as sa
 
 from mlopsdeploy.data.addresses import shown, split_table
@@ -31,19 +27,21 @@ from mlopsdeploy.data.databases.column_types import (
     types_of_postgresql,
     types_of_sqlite,
 )
-from mlopsdeploy.data.databases.connection import NAME, connect_to, parts_of, told
+from mlopsdeploy.data.databases.connection import connect_to, is_name, parts_of, told
+from mlopsdeploy.data.files import whole_file
+from mlopsdeploy.data.sinks import write_parquet
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 WINDOW = 8192
-ROW_GROUP = 65_536
 _NAMES = re.compile(r'(?:"(?:[^"]|"")+"|[\w$]+)(?:\.(?:"(?:[^"]|"")+"|[\w$]+))*')
+_COMMENT = r"--[^\n]*|/\*.*?\*/"
 _SELECTS = {"from", "select", "table", "values", "with"}
 
 
 class Query:
     """The rows of a query, a window at a time; memory does not grow with their number.
 
-    `names` are its columns and `schema` their Arrow types, the same for every batch: those of the
+    `schema` are its columns and their Arrow types, the same for every batch: those of the
     database where it says them, in SQLite those that the values have (all of them are looked at),
     elsewhere those of the first window. What Arrow has no type for, and a `numeric` without a
     scale, comes as text. Reads only: the transaction is read-only where the database knows such.
@@ -75,16 +73,14 @@ class Query:
             self._connection = self._engine.connect()
         try:
             self._rest = self._arrow() if self._engine.name == "duckdb" else self._rows()
-            with told(self.shown, url, self._engine):
-                first = next(self._rest, None)
+            first = self._next()
             if first is None:
                 raise InputError(f"{self.shown}: the query gives no rows")
         except BaseException:
             self.close()
             raise
-        self._first: pa.RecordBatch = first
+        self._first = first
         self.schema: pa.Schema = first.schema
-        self.names: list[str] = self.schema.names
 
     def __enter__(self) -> Self:
         return self
@@ -92,74 +88,35 @@ class Query:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def sample(self, rows: int = 200) -> pa.RecordBatch:
-        """The first rows (as many as a window has at most), which stay to be read."""
-        return self._first.slice(0, rows)
+    def _next(self) -> pa.RecordBatch | None:
+        with told(self.shown, self._url, self._engine):
+            return next(self._rest, None)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """All rows, once."""
         yield self._first
-        while True:
-            with told(self.shown, self._url, self._engine):
-                batch = next(self._rest, None)
-            if batch is None:
-                return
+        while (batch := self._next()) is not None:
             yield batch
 
-    def to_parquet(self, path: Path, *, limit: int | None = None) -> int:
-        """Write all rows to a Parquet file, which appears whole or not at all; how many.
+    def to_parquet(self, path: Path, *, limit: int | None = None) -> None:
+        """Write all rows, or the first `limit`, to a Parquet file; it appears whole or not at all.
 
         Raises:
             MlopsDeployError: the connection was lost, or the file can't be written.
         """
-        building = path.with_name(f".{path.name}.{os.getpid()}.part")
-        rows = 0
         try:
-            with building.open("wb") as file:
-                with pyarrow.parquet.ParquetWriter(file, self.schema, compression="zstd") as writer:
-                    for group in self._groups(limit):
-                        writer.write_table(group)
-                        rows += group.num_rows
-                file.flush()
-                os.fsync(file.fileno())
-            building.replace(path)
+            with whole_file(path) as file:
+                write_parquet(self._tables(limit or sys.maxsize), file, compression="zstd")
         except OSError as error:
             reason = error.strerror or error
             raise MlopsDeployError(f"{path}: can't be written ({reason})") from error
-        finally:
-            building.unlink(missing_ok=True)
-        return rows
 
-    def _groups(self, limit: int | None) -> Iterator[pa.Table]:
-        """The rows, as many at a time as readers of Parquet like."""
-        left = sys.maxsize if limit is None else limit
-        waiting: list[pa.RecordBatch] = []
+    def _tables(self, left: int) -> Iterator[pa.Table]:
         for batch in self.batches():
-            waiting.append(batch[:left])
-            left -= waiting[-1].num_rows
-            if not left or len(waiting) * self._window >= ROW_GROUP:
-                yield pa.Table.from_batches(waiting)
-                waiting = []
-            if not left:
+            yield pa.Table.from_batches([batch[:left]])
+            left -= batch.num_rows
+            if left <= 0:
                 return
-        yield pa.Table.from_batches(waiting, self.schema)
-
-    def count(self, seconds: float = 10.0) -> int | None:
-        """How many rows there are, for a progress bar; None if that is not known in time."""
-        engine = connect_to(self._url, read_only=True)
-        with contextlib.suppress(sa.exc.SQLAlchemyError), engine.connect() as connection:
-            driver: Any = connection.connection.driver_connection
-            stop = getattr(driver, "interrupt", None) or getattr(driver, "cancel", None)
-            timer = threading.Timer(seconds, stop or (lambda: None))
-            timer.daemon = True
-            timer.start()
-            try:
-                count = f"SELECT count(*) FROM ({self.sql}\n) AS counted"  # noqa: S608  # theirs
-                rows = connection.execution_options(no_parameters=True).exec_driver_sql(count)
-                return int(rows.scalar_one())
-            finally:
-                timer.cancel()
-        return None
 
     def close(self) -> None:
         """End the connection, and with it the transaction."""
@@ -213,15 +170,10 @@ class Query:
             )
 
 
-def is_ordered(query: str) -> bool:
-    """Whether a query says in which order its rows come (a table's name doesn't)."""
-    return re.search(r"\border\s+by\b", _without_texts(query), re.IGNORECASE) is not None
-
-
 def tables_of(query: str) -> set[str]:
     """In lower case the names that may be those of tables that a query, or a view's own, reads."""
-    sql = _without_texts(query).strip().rstrip(";")
-    if re.fullmatch(rf"{NAME}(\.{NAME})*", sql):
+    sql = re.sub(rf"'(?:[^']|'')*'|{_COMMENT}", " ", query, flags=re.DOTALL).strip().rstrip(";")
+    if is_name(sql):
         return {parts_of(sql)[0].lower()}
     until = r"\b(?:where|group|order|having|limit|union|select)\b|$"
     parts = re.findall(rf"\b(?:from|table)\b(.*?)(?={until})", sql, re.IGNORECASE | re.DOTALL)
@@ -229,19 +181,14 @@ def tables_of(query: str) -> set[str]:
     return {name.lower() for name in names}
 
 
-def _without_texts(query: str) -> str:
-    """A query without comments and quoted texts."""
-    return re.sub(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/", " ", query, flags=re.DOTALL)
-
-
 def _select(query: str, engine: sa.Engine) -> str:
     """The statement to run for a query or a table's name."""
     sql = query.strip().rstrip(";").rstrip()
-    if re.fullmatch(rf"{NAME}(\.{NAME})*", sql):
+    if is_name(sql):
         name, schema = parts_of(sql)
         table = sa.table(name, schema=schema)
         return f"SELECT * FROM {engine.dialect.identifier_preparer.format_table(table)}"  # noqa: S608
-    bare = re.sub(r"--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL).lstrip(" \t\r\n(")
+    bare = re.sub(_COMMENT, " ", sql, flags=re.DOTALL).lstrip(" \t\r\n(")
     word = re.match(r"\w*", bare)
     if not word or word[0].lower() not in _SELECTS:
         raise ConfigError(

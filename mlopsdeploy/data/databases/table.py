@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +22,7 @@ from mlopsdeploy.data.databases.column_types import (
     without_nan,
     without_nul,
 )
-from mlopsdeploy.data.databases.connection import NAME, connect_to, parts_of, told
+from mlopsdeploy.data.databases.connection import connect_to, connected, is_name, parts_of
 from mlopsdeploy.data.databases.query import tables_of
 from mlopsdeploy.errors import ConfigError
 
@@ -38,7 +37,8 @@ def load_table(
     *,
     schema: pa.Schema,
     if_exists: IfExists = "replace",
-) -> int:
+    trial: bool = False,
+) -> None:
     """Write rows to a table in one transaction: it appears whole or not at all.
 
     A table that is there with the same columns is emptied and filled again, so that its views,
@@ -53,16 +53,30 @@ def load_table(
         schema: their Arrow types. What the database has no type for is stored as text. SQLite
             and MySQL get NULL for NaN, PostgreSQL gets U+FFFD for the character U+0000 in a text.
         if_exists: "replace", "append" or "fail".
-
-    Returns:
-        The number of rows.
+        trial: roll back what it makes; see `check_table`.
 
     Raises:
         ConfigError: the table is there ("fail") or lacks a column ("append"), can't be made or
             written to, or a package is missing.
         MlopsDeployError: the server can't be reached, or it failed on the way; nothing was kept.
     """
-    return _load(url, table, batches, schema, if_exists, trial=False)
+    where = f"{shown(url)}#{table}"
+    engine = connect_to(url)
+    kind = engine.name
+    target = _table(kind, table, schema, where)
+    with connected(engine, url, where) as connection, connection.begin() as whole:
+        if kind == "sqlite":  # its driver would begin at the first INSERT only
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        there = sa.inspect(connection).has_table(target.name, schema=target.schema)
+        if there and if_exists == "fail":
+            raise ConfigError(f"{where}: the table is there already; name another one")
+        if there and if_exists == "append":
+            _check_columns(connection, target, where)
+            _fill(connection, target, batches, schema)
+        elif not trial or kind in TRANSACTIONAL:
+            _replace(connection, target, there, batches, schema, trial=trial)
+        if trial:
+            whole.rollback()
 
 
 def check_table(
@@ -72,7 +86,7 @@ def check_table(
 
     What it makes in the database is rolled back. Raises as `load_table`.
     """
-    _load(url, table, (), schema, if_exists, trial=True)
+    load_table(url, table, (), schema=schema, if_exists=if_exists, trial=True)
 
 
 def columns_of(url: str, table: str) -> str:
@@ -84,15 +98,11 @@ def columns_of(url: str, table: str) -> str:
     """
     where = f"{shown(url)}#{table}"
     engine = connect_to(url)
-    name, schema = _parts(table, where)
-    try:
-        with told(where, url, engine), engine.connect() as connection:
-            if not sa.inspect(connection).has_table(name, schema=schema):
-                return ""
-            target = sa.Table(name, sa.MetaData(), schema=schema)
-            return json.dumps(_described(connection, target))
-    finally:
-        engine.dispose()
+    target = _table(engine.name, table, pa.schema([]), where)
+    with connected(engine, url, where) as connection:
+        if not sa.inspect(connection).has_table(target.name, schema=target.schema):
+            return ""
+        return json.dumps(_described(connection, target))
 
 
 def is_read_by(url: str, table: str, reference: str, query: str | None = None) -> bool:
@@ -112,16 +122,12 @@ def is_read_by(url: str, table: str, reference: str, query: str | None = None) -
         return False
     name, schema = parts_of(table)
     waiting = tables_of(query or "") if read is None else {parts_of(read)[0].lower()}
-    engine = connect_to(source)
-    try:
-        with told(shown(reference), source, engine), engine.connect() as connection:
-            inspector = sa.inspect(connection)
-            views = {view.lower(): view for view in inspector.get_view_names(schema)}
-            while waiting and name.lower() not in waiting:
-                if view := views.pop(waiting.pop(), None):
-                    waiting |= tables_of(str(inspector.get_view_definition(view, schema)))
-    finally:
-        engine.dispose()
+    with connected(connect_to(source), source, shown(reference)) as connection:
+        inspector = sa.inspect(connection)
+        views = {view.lower(): view for view in inspector.get_view_names(schema)}
+        while waiting and name.lower() not in waiting:
+            if view := views.pop(waiting.pop(), None):
+                waiting |= tables_of(str(inspector.get_view_definition(view, schema)))
     return name.lower() in waiting
 
 
@@ -145,38 +151,6 @@ def _database(url: str) -> tuple[Any, ...]:
     return (kind, host, port, name)
 
 
-def _load(
-    url: str,
-    name: str,
-    batches: Iterable[pa.RecordBatch],
-    schema: pa.Schema,
-    if_exists: IfExists,
-    *,
-    trial: bool,
-) -> int:
-    where = f"{shown(url)}#{name}"
-    engine = connect_to(url)
-    target = _table(engine, name, schema, where)
-    try:
-        with told(where, url, engine), engine.connect() as connection, connection.begin() as whole:
-            if engine.name == "sqlite":  # its driver would begin at the first INSERT only
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-            there = sa.inspect(connection).has_table(target.name, schema=target.schema)
-            if there and if_exists == "fail":
-                raise ConfigError(f"{where}: the table is there already; name another one")
-            if there and if_exists == "append":
-                _check_columns(connection, target, where)
-                return _fill(connection, target, batches, schema)
-            if trial and engine.name not in TRANSACTIONAL:
-                return 0
-            rows = _replace(connection, target, there, batches, schema, trial=trial)
-            if trial:
-                whole.rollback()
-            return rows
-    finally:
-        engine.dispose()
-
-
 def _replace(
     connection: sa.Connection,
     target: sa.Table,
@@ -185,7 +159,7 @@ def _replace(
     schema: pa.Schema,
     *,
     trial: bool,
-) -> int:
+) -> None:
     """Fill a table that is alike, or a new one that then takes its name."""
     name = f"mlopsdeploy_{hashlib.sha256(target.name.encode()).hexdigest()[:12]}"
     columns = [sa.Column(column.name, column.type, quote=True) for column in target.columns]
@@ -195,73 +169,61 @@ def _replace(
     if there and _described(connection, target) == _described(connection, building):
         building.drop(connection)
         connection.execute(target.delete().where(sa.false() if trial else sa.true()))
-        return _fill(connection, target, batches, schema)
-    rows = _fill(connection, building, batches, schema)
+        _fill(connection, target, batches, schema)
+        return
+    _fill(connection, building, batches, schema)
     if there:
         target.drop(connection)
     preparer = connection.dialect.identifier_preparer
     old, new = preparer.format_table(building), preparer.quote_identifier(target.name)
     connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
-    return rows
 
 
 def _fill(
     connection: sa.Connection, table: sa.Table, batches: Iterable[pa.RecordBatch], schema: pa.Schema
-) -> int:
-    """Write the rows by the fastest way that the driver has; how many."""
+) -> None:
+    """Write the rows by the fastest way that the driver has."""
     driver: Any = connection.connection.driver_connection
     preparer = connection.dialect.identifier_preparer
     names = ", ".join(preparer.quote_identifier(name) for name in schema.names)
     into = f"{preparer.format_table(table)} ({names})"
     columns = storable(schema, decimals=connection.engine.name != "sqlite")
-    count = 0
-
-    def storing() -> Iterator[pa.RecordBatch]:
-        nonlocal count
-        for batch in batches:
-            count += batch.num_rows
-            yield stored(batch, columns)
-
+    storing = (stored(batch, columns) for batch in batches)
     if connection.engine.name == "duckdb":
-        for batch in storing():
+        for batch in storing:
             driver.register("mlopsdeploy_rows", pa.Table.from_batches([batch]))
             driver.execute(f"INSERT INTO {into} SELECT * FROM mlopsdeploy_rows").fetchall()  # noqa: S608
             driver.unregister("mlopsdeploy_rows")
     elif connection.engine.driver == "psycopg":
         with driver.cursor() as cursor, cursor.copy(f"COPY {into} FROM STDIN") as copy:
-            for batch in storing():
+            for batch in storing:
                 for row in rows_of(without_nul(batch)):
                     copy.write_row(row)
     else:
         insert = table.insert()
-        for batch in storing():
+        for batch in storing:
             if batch.num_rows:
                 kept = batch if connection.engine.name == "postgresql" else without_nan(batch)
                 rows = [dict(zip(schema.names, row, strict=True)) for row in rows_of(kept)]
                 connection.execute(insert, rows)
-    return count
 
 
-def _table(engine: sa.Engine, name: str, schema: pa.Schema, where: str) -> sa.Table:
+def _table(kind: str, name: str, schema: pa.Schema, where: str) -> sa.Table:
     """What SQLAlchemy makes of a name and Arrow's types."""
-    table, within = _parts(name, where)
+    if not is_name(name):
+        raise ConfigError(f'{where}: not the name of a table; write odd ones in quotes: "{name}"')
+    table, within = parts_of(name)
     for identifier in (table, *schema.names):
-        if engine.name == "postgresql" and len(identifier.encode()) > 63:  # it would cut it off
+        if kind == "postgresql" and len(identifier.encode()) > 63:  # it would cut it off
             raise ConfigError(
                 f"{where}: the name {identifier[:20] + '…'!r} is longer than the 63 bytes that "
                 "PostgreSQL takes"
             )
     columns: list[sa.Column[Any]] = [
         sa.Column(field.name, column_type(field.type), quote=True)
-        for field in storable(schema, decimals=engine.name != "sqlite")
+        for field in storable(schema, decimals=kind != "sqlite")
     ]
     return sa.Table(table, sa.MetaData(), *columns, schema=within)
-
-
-def _parts(name: str, where: str) -> tuple[str, str | None]:
-    if not re.fullmatch(rf"{NAME}(\.{NAME})*", name):
-        raise ConfigError(f'{where}: not the name of a table; write odd ones in quotes: "{name}"')
-    return parts_of(name)
 
 
 def _described(connection: sa.Connection, table: sa.Table) -> list[tuple[Any, ...]]:
