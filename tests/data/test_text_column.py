@@ -12,49 +12,57 @@ PRODUCTS = [
     ["Murmel Wireless Earbuds", "Peakwell Kettle 1.7 L"][number % 2] for number in range(40)
 ]
 TEXTS = [f"It broke after {number} days and nobody cared, sadly." for number in range(40)]
+MOSTLY_EMPTY = [text if place % 7 == 0 else "" for place, text in enumerate(TEXTS)]
 TITLES = [f"Not worth {number} euros at all" for number in range(40)]
 
 
-def test_the_typical_export_of_a_shop():
-    sample = {"id": IDS, "date": DATES, "rating": RATINGS, "product": PRODUCTS, "body": TEXTS}
-    assert choose_text_column(sample, None, "r.csv") == "body"
+@pytest.mark.parametrize(
+    ("columns", "asked", "chosen"),
+    [
+        (
+            {"id": IDS, "date": DATES, "rating": RATINGS, "product": PRODUCTS, "body": TEXTS},
+            None,
+            "body",
+        ),
+        *(
+            ({"summary": TITLES, name: TEXTS}, None, name)
+            for name in ("review_text", "Review Text", "REVIEW-TEXT", " review_text ")
+        ),
+        ({"review_text": TEXTS, "title": TITLES}, "title", "title"),
+        ({"x": ["great", "awful", ""]}, None, "x"),  # the only one, even of single words
+        ({"id": IDS, "comment": MOSTLY_EMPTY}, None, "comment"),
+        ({"id": IDS, "comment": [*TEXTS[:35], *["https://shop.example/1"] * 5]}, None, "comment"),
+    ],
+)
+def test_the_column_of_texts(columns, asked, chosen):
+    assert choose_text_column(columns, asked, "r.csv") == chosen
 
 
-@pytest.mark.parametrize("name", ["review_text", "Review Text", "REVIEW-TEXT", " review_text "])
-def test_review_text_in_any_spelling_wins(name):
-    assert choose_text_column({"summary": TITLES, name: TEXTS}, None, "r.csv") == name
-
-
-def test_the_column_asked_for_wins_over_all():
-    assert choose_text_column({"review_text": TEXTS, "title": TITLES}, "title", "r.csv") == "title"
-
-
-def test_the_column_asked_for_is_not_there():
-    with pytest.raises(InputError, match=r"^r\.csv: no column 'txt'; there are: 'id' and 'body'$"):
-        choose_text_column({"id": IDS, "body": TEXTS}, "txt", "r.csv")
-
-
-def test_several_texts_are_a_question():
-    with pytest.raises(InputError, match=r"'title' or 'body'\? say --text-column NAME"):
-        choose_text_column({"id": IDS, "title": TITLES, "body": TEXTS}, None, "r.csv")
-
-
-def test_no_text_names_what_there_is():
-    with pytest.raises(
-        InputError, match=r"no column reads like text; there are: 'id' and 'rating'"
-    ):
-        choose_text_column({"id": IDS, "rating": RATINGS}, None, "r.csv")
-
-
-def test_a_single_column_is_the_text_even_of_single_words():
-    assert choose_text_column({"x": ["great", "awful", ""]}, None, "r.csv") == "x"
-
-
-def test_a_single_column_without_any_text():
-    with pytest.raises(InputError, match="no column reads like text"):
-        choose_text_column({"x": ["", "  ", None]}, None, "r.csv")
-    with pytest.raises(InputError, match="no column reads like text"):
-        choose_text_column({"x": [1, 2]}, None, "r.csv")
+@pytest.mark.parametrize(
+    ("columns", "asked", "message"),
+    [
+        (
+            {"id": IDS, "body": TEXTS},
+            "txt",
+            r"^r\.csv: no column 'txt'; there are: 'id' and 'body'$",
+        ),
+        (
+            {"id": IDS, "title": TITLES, "body": TEXTS},
+            None,
+            r"'title' or 'body'\? say --text-column NAME",
+        ),
+        (
+            {"id": IDS, "rating": RATINGS},
+            None,
+            r"no column reads like text; there are: 'id' and 'rating'; say --text-column NAME",
+        ),
+        ({"x": ["", "  ", None]}, None, "no column reads like text"),
+        ({"x": [1, 2]}, None, "no column reads like text"),
+    ],
+)
+def test_where_no_column_or_several_could_be_meant_it_asks(columns, asked, message):
+    with pytest.raises(InputError, match=message):
+        choose_text_column(columns, asked, "r.csv")
 
 
 @pytest.mark.parametrize(
@@ -86,16 +94,6 @@ def test_what_is_not_text(values):
     values = (values * 20)[:40]
     sample = {"other": values, "body": TEXTS}
     assert choose_text_column(sample, None, "r.csv") == "body"
-
-
-def test_mostly_empty_comments_are_still_text():
-    comments = [text if place % 7 == 0 else "" for place, text in enumerate(TEXTS)]
-    assert choose_text_column({"id": IDS, "comment": comments}, None, "r.csv") == "comment"
-
-
-def test_a_few_urls_among_texts_do_not_matter():
-    texts = [*TEXTS[:35], *["https://shop.example/1"] * 5]
-    assert choose_text_column({"id": IDS, "comment": texts}, None, "r.csv") == "comment"
 
 
 def test_order_of_rows_does_not_matter():
