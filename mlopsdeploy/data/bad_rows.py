@@ -1,4 +1,4 @@
-"""Rows that can't be scored: what is said about each, and how many are too many."""
+"""Rows that can't be scored: why each is set aside, and how many are too many."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BadRow:
 
     @property
     def place(self) -> str:
-        """Where it is, as people say it."""
+        """Where it is, for people."""
         return f"line {self.line}" if self.line is not None else f"row {self.number}"
 
 

@@ -52,8 +52,7 @@ def open_remote(url: str) -> IO[bytes]:
         MlopsDeployError: the store can't be reached, also later while reading.
         ConfigError: a package is missing.
     """
-    with _told(url):
-        files, path = _store(url)
+    with _store(url) as (files, path):
         how = _PARQUET if path.lower().endswith((".parquet", ".pq")) else _STREAM
         opened = files.open(path, "rb", block_size=_BLOCK, **how)
     return io.BufferedReader(_Remote(opened, url), 1 << 20)
@@ -71,8 +70,7 @@ def expand(url: str) -> list[str]:
     """
     if scheme(url) in _WEB:
         return [url]
-    with _told(url):
-        files, path = _store(url)
+    with _store(url) as (files, path):
         files.invalidate_cache()
         if re.search(r"[*?\[]", path):
             found = [name for name in files.glob(path) if not files.isdir(name)]
@@ -100,8 +98,7 @@ def signature(url: str) -> str:
         InputError: it may not be read.
         MlopsDeployError: the store can't be reached.
     """
-    with _told(url):
-        files, path = _store(url)
+    with _store(url) as (files, path):
         files.invalidate_cache()
         try:
             about = files.info(path)
@@ -121,13 +118,11 @@ def stands_for(reference: str, url: str) -> bool:
         InputError: the name stands for nothing.
         MlopsDeployError: the store can't be reached.
     """
-    with _told(url):
-        files, path = _store(url)
-    for name in expand(reference):
-        with _told(name):
-            others, other = _store(name)
-        if type(others) is type(files) and other.strip("/") == path.strip("/"):
-            return True
+    with _store(url) as (files, path):
+        for name in expand(reference):
+            with _store(name) as (others, other):
+                if type(others) is type(files) and other.strip("/") == path.strip("/"):
+                    return True
     return False
 
 
@@ -141,10 +136,9 @@ def check_upload(url: str) -> None:
         InputError: there is no such bucket, or no credentials.
         MlopsDeployError: the store can't be reached.
     """
-    with _told(url):
-        files, path = _output_store(url)
-        with contextlib.suppress(PermissionError):  # who may write may not be allowed to list
-            files.ls(path.lstrip("/").partition("/")[0])
+    may_not_list = contextlib.suppress(PermissionError)  # and yet be allowed to write
+    with _store(url, output=True) as (files, path), may_not_list:
+        files.ls(path.lstrip("/").partition("/")[0])
 
 
 def upload(local: Path, url: str) -> None:
@@ -158,8 +152,7 @@ def upload(local: Path, url: str) -> None:
     kind = scheme(url)
     type_ = _TYPES.get(Path(url).suffix.lower())
     argument = _TYPE_ARGUMENT.get(kind)
-    with _told(url):
-        files, path = _output_store(url)
+    with _store(url, output=True) as (files, path):
         target = f"{path}.part" if kind in _SHOWS_HALF else path
         files.put_file(str(local), target, **({argument: type_} if argument and type_ else {}))
         if target != path:
@@ -186,7 +179,7 @@ class _Remote(io.RawIOBase):
         return bool(self._file.seekable())
 
     def readinto(self, buffer: Any) -> int:
-        with _told(self._url):
+        with _readable_errors(self._url):
             data = self._file.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
@@ -201,22 +194,6 @@ class _Remote(io.RawIOBase):
         if not self.closed:
             self._file.close()
         super().close()
-
-
-def _store(url: str) -> tuple[Any, str]:
-    try:
-        files, path = fsspec.url_to_fs(url)
-    except ImportError as error:
-        kind = scheme(url)
-        what = f"mlopsdeploy[{_EXTRAS[kind]}]" if kind in _EXTRAS else f"fsspec[{kind.rstrip('s')}]"
-        raise ConfigError(f"{shown(url)}: needs a package: pip install '{what}'") from error
-    return files, path
-
-
-def _output_store(url: str) -> tuple[Any, str]:
-    if scheme(url) in _WEB:
-        raise ConfigError(f"{shown(url)}: a web server can't be an output")
-    return _store(url)
 
 
 # By the name of the error, for the packages that define them are not always there.
@@ -235,7 +212,7 @@ _MEANINGS: list[tuple[str, type[MlopsDeployError], str]] = [
 
 
 @contextlib.contextmanager
-def _told(url: str) -> Iterator[None]:
+def _readable_errors(url: str) -> Iterator[None]:
     """Turn the many errors of many libraries into one line, with no secret in it."""
     try:
         yield
@@ -253,3 +230,19 @@ def _told(url: str) -> Iterator[None]:
                 raise kind(f"{shown(url)}: {advice}") from error
         line = " ".join(str(error).partition("\n")[0].split()) or type(error).__name__
         raise MlopsDeployError(f"{shown(url)}: {without_secrets(line, url)}") from error
+
+
+@contextlib.contextmanager
+def _store(url: str, *, output: bool = False) -> Iterator[tuple[Any, str]]:
+    """The file system and the path that a URL stands for, with errors that are ours."""
+    if output and scheme(url) in _WEB:
+        raise ConfigError(f"{shown(url)}: a web server can't be an output")
+    with _readable_errors(url):
+        try:
+            files, path = fsspec.url_to_fs(url)
+        except ImportError as error:
+            kind = scheme(url)
+            extra = _EXTRAS.get(kind)
+            what = f"mlopsdeploy[{extra}]" if extra else f"fsspec[{kind.rstrip('s')}]"
+            raise ConfigError(f"{shown(url)}: needs a package: pip install '{what}'") from error
+        yield files, path

@@ -37,7 +37,6 @@ from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.model_files.tflite_metadata import find_labels
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'
-HINT = "name another, or say --overwrite"
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,8 @@ class Protected:
         """
         if not (ours or self.overwrite):
             raise ConfigError(
-                f"{shown}: is there already, and not as mlopsdeploy has written it; {HINT}"
+                f"{shown}: is there already, and not as mlopsdeploy has written it; name another, "
+                "or say --overwrite"
             )
 
 

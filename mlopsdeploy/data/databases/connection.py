@@ -95,7 +95,7 @@ _MEANINGS: list[tuple[str, type[MlopsDeployError], str]] = [
 
 
 @contextlib.contextmanager
-def told(where: str, url: str, engine: sa.Engine) -> Iterator[None]:
+def readable_errors(where: str, url: str, engine: sa.Engine) -> Iterator[None]:
     """Turn what the database says into one line, with no secret in it."""
     try:
         yield
@@ -117,7 +117,7 @@ def told(where: str, url: str, engine: sa.Engine) -> Iterator[None]:
 @contextlib.contextmanager
 def connected(engine: sa.Engine, url: str, where: str) -> Iterator[sa.Connection]:
     """A connection whose errors are ours."""
-    with told(where, url, engine), engine.connect() as connection:
+    with readable_errors(where, url, engine), engine.connect() as connection:
         yield connection
 
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -27,7 +28,7 @@ from mlopsdeploy.data.databases.column_types import (
     types_of_postgresql,
     types_of_sqlite,
 )
-from mlopsdeploy.data.databases.connection import connect_to, is_name, parts_of, told
+from mlopsdeploy.data.databases.connection import connect_to, is_name, parts_of, readable_errors
 from mlopsdeploy.data.files import whole_file
 from mlopsdeploy.data.sinks import write_parquet
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
@@ -38,7 +39,7 @@ _COMMENT = r"--[^\n]*|/\*.*?\*/"
 _SELECTS = {"from", "select", "table", "values", "with"}
 
 
-class Query:
+class Query(AbstractContextManager["Query"]):
     """The rows of a query, a window at a time; memory does not grow with their number.
 
     `schema` are its columns and their Arrow types, the same for every batch: those of the
@@ -69,7 +70,7 @@ class Query:
         self._engine = connect_to(url, read_only=True)
         self.sql = _select(query or table or "", self._engine)
         self._reader: Any = None
-        with told(self.shown, url, self._engine):
+        with readable_errors(self.shown, url, self._engine):
             self._connection = self._engine.connect()
         try:
             self._rest = self._arrow() if self._engine.name == "duckdb" else self._rows()
@@ -82,14 +83,11 @@ class Query:
         self._first = first
         self.schema: pa.Schema = first.schema
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _next(self) -> pa.RecordBatch | None:
-        with told(self.shown, self._url, self._engine):
+        with readable_errors(self.shown, self._url, self._engine):
             return next(self._rest, None)
 
     def batches(self) -> Iterator[pa.RecordBatch]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -98,36 +98,42 @@ class CsvSource(FileSource):
             data, ends = self._take(rows)
             if not len(ends):
                 return None
-            if count := len(_slices(data, ends)):  # else nothing but blank lines
+            if count := len(_slices(data, ends)[0]):  # else nothing but blank lines
                 return self._chunk(count, data, self._file.share(len(data)), line)
 
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`."""
-        rows = _Rows(chunk, self.delimiter)
+        data = chunk.content
+        records, starts = _slices(data, record_ends(data, self.delimiter))
         # Where a table goes on, all of it is text as it stands: one type in every window.
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
-        if opened := rows.opened():
-            table, reasons = self._parse_parts([rows.records], kinds, opened)
+        if opened := _opened(records) if OPENED in data else []:
+            table, reasons = self._parse_parts([records], kinds, opened)
             reasons |= dict.fromkeys(opened, NEVER_CLOSED)
         else:
-            table, reasons = self._parse(chunk.content, rows.records, kinds)
-        records, places = rows.records, np.arange(len(rows.records))
+            table, reasons = self._parse(data, records, kinds)
+
+        def line(place: int) -> int:
+            return chunk.line + int(data.count(b"\n", 0, int(starts[place])))
+
+        def bad_row(place: int) -> BadRow:
+            record = _content(records, place).removesuffix(OPENED).removesuffix(b"\r")
+            number = chunk.first + place
+            return BadRow(number, reasons[place], as_text(record), self.path, line(place))
+
+        places = np.arange(len(records))
         if reasons:
             places = np.setdiff1d(places, list(reasons), assume_unique=True)
-            records = records.take(pa.array(places))
         window = Window(
             chunk.first + places,
             {},
             chunk.share,
             (Origin(self.path),),
-            records=records,
+            records=records.take(pa.array(places)) if reasons else records,
             table=None if wanted.raw else table.select(self.names),
-            bad=tuple(
-                BadRow(chunk.first + place, reason, rows.text(place), self.path, rows.line(place))
-                for place, reason in sorted(reasons.items())
-            ),
+            bad=tuple(map(bad_row, sorted(reasons))),
         )
-        window = with_columns(window, table, wanted, lambda row: rows.line(int(places[row])))
+        window = with_columns(window, table, wanted, lambda row: line(places[row]))
         return window if wanted.raw else replace(window, records=None)
 
     def _parse(
@@ -152,7 +158,7 @@ class CsvSource(FileSource):
         else:
             if table.num_rows + len(wrong) == len(records):
                 return table, wrong
-            lone = b"\r" in records[0].as_buffer().to_pybytes()
+            lone = b"\r" in _content(records, 0)
             reason = (
                 "holds a carriage return outside of quotes" if lone else "its quotes don't pair up"
             )
@@ -172,7 +178,7 @@ class CsvSource(FileSource):
         start = 0
         for part in parts:
             places = [place for place in range(len(part)) if start + place not in left_out]
-            content = b"".join(part[place].as_buffer().to_pybytes() + b"\n" for place in places)
+            content = b"".join(_content(part, place) + b"\n" for place in places)
             if places:
                 table, reasons = self._parse(content, part.take(pa.array(places)), kinds)
                 tables.append(table)
@@ -250,36 +256,16 @@ def _parse_csv(
     )
 
 
-class _Rows:
-    """The rows of a chunk, and where each stands."""
+def _opened(records: pa.Array) -> list[int]:
+    """The places of those whose quote nobody closed."""
+    ends = pc.ends_with(records, OPENED.decode()).to_numpy(zero_copy_only=False)
+    places: list[int] = np.flatnonzero(ends).tolist()
+    return places
 
-    def __init__(self, chunk: Chunk, delimiter: str) -> None:
-        self._chunk = chunk
-        self._ends = record_ends(chunk.content, delimiter)
-        self.records = _slices(chunk.content, self._ends)
 
-    def opened(self) -> list[int]:
-        """The places of those whose quote nobody closed."""
-        if OPENED not in self._chunk.content:
-            return []
-        ends = pc.ends_with(self.records, OPENED.decode()).to_numpy(zero_copy_only=False)
-        places: list[int] = np.flatnonzero(ends).tolist()
-        return places
-
-    def text(self, place: int) -> str:
-        """The row as it stands in the file."""
-        record: bytes = self.records[place].as_buffer().to_pybytes()
-        return as_text(record.removesuffix(OPENED).removesuffix(b"\r"))
-
-    @cached_property
-    def _starts(self) -> list[int]:
-        data = self._chunk.content
-        places = zip([0, *self._ends[:-1].tolist()], self._ends.tolist(), strict=True)
-        return [start for start, end in places if data[start:end].strip(b"\r\n")]
-
-    def line(self, place: int) -> int:
-        """The line that it starts on."""
-        return self._chunk.line + int(self._chunk.content.count(b"\n", 0, self._starts[place]))
+def _content(records: pa.Array, place: int) -> bytes:
+    content: bytes = records[place].as_buffer().to_pybytes()
+    return content
 
 
 def _no_rows(kinds: Mapping[str, str]) -> pa.Table:
@@ -287,7 +273,7 @@ def _no_rows(kinds: Mapping[str, str]) -> pa.Table:
 
 
 def _reason(error: pa.ArrowInvalid, records: pa.Array) -> str:
-    data = records[0].as_buffer().to_pybytes()
+    data = _content(records, 0)
     try:
         data.decode("utf-8")
     except UnicodeDecodeError as bad:
@@ -304,15 +290,15 @@ def _closed(data: bytes, start: int) -> bytes:
     return data[:end] + OPENED + data[end:]
 
 
-def _slices(data: bytes, ends: Array) -> pa.Array:
-    """Each record as a string without its line end; blank lines, which hold no row, left out."""
+def _slices(data: bytes, ends: Array) -> tuple[pa.Array, Array]:
+    """Each record without its line end, and where it starts; not blank lines, which hold no row."""
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     whole = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
-    records = pc.ascii_rtrim(whole, characters="\r\n")
-    lengths = pc.binary_length(records)
-    if pc.min(lengths).as_py() == 0:
-        records = records.filter(pc.greater(lengths, 0))
-    return records
+    records, starts = pc.ascii_rtrim(whole, characters="\r\n"), offsets[:-1]
+    filled = pc.binary_length(records).to_numpy() > 0
+    if not filled.all():
+        records, starts = records.filter(pa.array(filled)), starts[filled]
+    return records, starts
 
 
 def record_ends(data: bytes, delimiter: str) -> Array:

@@ -104,8 +104,8 @@ class JsonLinesSource(FileSource):
             return f"already has a key {taken!r}; --prefix gives the new ones other names"
         if wanted.raw:
             return row
-        if strange := next((name for name in row if name not in self.names), None):
-            return f"has a key {strange!r}, which none of the first rows has"
+        if unknown := next((name for name in row if name not in self.names), None):
+            return f"has a key {unknown!r}, which none of the first rows has"
         return row
 
 
