@@ -7,6 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+import mlopsdeploy
 from mlopsdeploy.data.destinations import destination
 from mlopsdeploy.data.files import ERRORS, PUBLISHING, beside, note_of
 from mlopsdeploy.data.overwriting import Protected, state_of, write_note, wrote
@@ -39,6 +40,17 @@ def refused(output, match, **protected):
             destination(output).protect(Protected(**protected, overwrite=overwrite))
 
 
+def allowed(output, *inputs, **protected):
+    destination(output).protect(Protected(inputs, **protected))
+
+
+def of_others(output, *inputs, named="", **protected):
+    """Refused, but with --overwrite."""
+    with pytest.raises(ConfigError, match=rf"{named or output}: {OTHERS}"):
+        allowed(output, *inputs, **protected)
+    allowed(output, *inputs, **protected, overwrite=True)
+
+
 @pytest.mark.parametrize(
     "output", ["a.csv", "in/../a.csv", "link.csv", "hard.csv", "{here}/a.csv", "./in/.././a.csv"]
 )
@@ -53,9 +65,9 @@ def test_the_input_by_any_name(here, output):
 @pytest.mark.parametrize("given", ["in", "in/", "in/*.csv", "**/*.csv", "./in/../in"])
 def test_one_of_several_inputs(here, given):
     refused("in/b.csv", "is one of the inputs", inputs=(given,))
-    destination("in/new.csv").protect(Protected((given,)))
+    allowed("in/new.csv", given)
     ours("in/c.csv")  # its last night's output is not read
-    destination("in/c.csv").protect(Protected((given,)))
+    allowed("in/c.csv", given)
     refused("in/", "is the input itself|holds the input", inputs=(given,))
 
 
@@ -76,9 +88,7 @@ def test_a_folder_of_others_with_a_sign_of_success(here, success):
     """Spark leaves one, too."""
     if success:
         Path("in/_SUCCESS").touch()
-    with pytest.raises(ConfigError, match=OTHERS):
-        destination("in/").protect(Protected(("a.csv",)))
-    destination("in/").protect(Protected(("a.csv",), overwrite=True))
+    of_others("in/", "a.csv")
     refused("in/", "is the input itself", inputs=("in",))
     refused("in/", "holds the input", inputs=("in/b.csv",))
     refused("in/", "holds the input", inputs=("in/b*.csv",))
@@ -87,37 +97,32 @@ def test_a_folder_of_others_with_a_sign_of_success(here, success):
 
 def test_a_folder_of_ours_until_it_is_changed(here):
     ours("in/")
-    destination("in/").protect(Protected(("a.csv",)))
+    allowed("in/", "a.csv")
     Path("in/new").touch()
-    with pytest.raises(ConfigError, match=OTHERS):
-        destination("in/").protect(Protected(("a.csv",)))
+    of_others("in/", "a.csv")
 
 
 def test_a_file_of_ours_until_it_is_changed(here):
     Path("o.csv").write_text("scored", "utf-8")
-    with pytest.raises(ConfigError, match=OTHERS):
-        destination("o.csv").protect(Protected(("a.csv",)))
+    of_others("o.csv", "a.csv")
     ours("o.csv")
-    destination("o.csv").protect(Protected(("a.csv",)))
+    allowed("o.csv", "a.csv")
     Path("o.csv").write_text("edited", "utf-8")
     os.utime("o.csv", (1, 1))
-    with pytest.raises(ConfigError, match=rf"o\.csv: {OTHERS}"):
-        destination("o.csv").protect(Protected(("a.csv",)))
-    destination("o.csv").protect(Protected(("a.csv",), overwrite=True))
+    of_others("o.csv", "a.csv")
 
 
 def test_what_a_killed_run_was_publishing_is_its_own(here):
     Path("o.csv").write_text("scored", "utf-8")
     Path("o.csv.unfinished").mkdir()
     (Path("o.csv.unfinished") / PUBLISHING).touch()
-    destination("o.csv").protect(Protected(("a.csv",)))
+    allowed("o.csv", "a.csv")
 
 
 @pytest.mark.parametrize("name", [ERRORS, "manifest.json"])
 def test_files_next_to_the_output(here, name):
     beside(Path("o.csv"), name).write_text("mine", "utf-8")
-    with pytest.raises(ConfigError, match=rf"o\.csv\.{name}: {OTHERS}"):
-        destination("o.csv").protect(Protected(("a.csv",)))
+    of_others("o.csv", "a.csv", named=rf"o\.csv\.{name}")
 
 
 def test_what_is_no_file(here):
@@ -150,35 +155,37 @@ def test_what_is_in_the_folder_of_a_model(here, output):
     Path("to").symlink_to("m")
     os.link("m/model.csv", "hard.csv")
     if output == "hard.csv":
-        with pytest.raises(ConfigError, match=OTHERS):
-            destination(output).protect(Protected(models=("m",)))
+        of_others(output, models=("m",))
         return
     refused(output, "belongs to the model m", models=("m",))
     refused("m/", "belongs to the model", models=("m",))
-    destination("m/new.csv").protect(Protected(models=("m",)))
+    allowed("m/new.csv", models=("m",))
     Path("m/new.csv").write_text("scored", "utf-8")
     ours("m/new.csv")
-    destination("m/new.csv").protect(Protected(models=("m",)))
+    allowed("m/new.csv", models=("m",))
 
 
-@pytest.mark.parametrize("name", ["d.tflite", "d.yaml", "coco.txt", "d.txt"])
-def test_the_files_of_a_model_of_one_file(here, name):
+CARD = Path(mlopsdeploy.__file__).parent / "builtin" / "fraud" / "MODEL_CARD.md"
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("d.tflite", "d.tflite"),
+        ("d.tflite", "d.yaml"),
+        ("d.tflite", "coco.txt"),
+        ("d.tflite", "d.txt"),
+        ("fraud", CARD),
+    ],
+)
+def test_the_files_of_a_model(here, model, name):
     for file in ("d.tflite", "coco.txt", "d.txt", "other.txt"):
         Path(file).write_text("x", "utf-8")
     Path("d.yaml").write_text("labels: coco.txt\n", "utf-8")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=r"--events .*: belongs to the model d\.tflite"):
-            Protected(models=("d.tflite",), overwrite=overwrite).check(name, f"--events {name}")
-    Protected(models=("d.tflite",), overwrite=True).check("other.txt", "--events other.txt")
-
-
-def test_a_model_that_is_built_in():
-    import mlopsdeploy
-
-    card = Path(mlopsdeploy.__file__).parent / "builtin" / "fraud" / "MODEL_CARD.md"
-    for overwrite in (False, True):
-        with pytest.raises(ConfigError, match="belongs to the model fraud"):
-            Protected(models=("fraud",), overwrite=overwrite).check(card, "--report card")
+        with pytest.raises(ConfigError, match=rf"--events .*: belongs to the model {model}"):
+            Protected(models=(model,), overwrite=overwrite).check(name, f"--events {name}")
+    Protected(models=(model,), overwrite=True).check("other.txt", "--events other.txt")
 
 
 def test_by_what_is_in_it(here):
@@ -254,11 +261,8 @@ def test_the_table_that_is_read(shop, given, query):
 )
 def test_another_table_is_replaced_if_it_is_ours_or_with_overwrite(shop, given, query):
     sqlite3.connect("other.db").execute("CREATE TABLE reviews (id INTEGER)").connection.close()
-    place = destination("sqlite:///shop.db#reviews")
-    with pytest.raises(ConfigError, match=rf"shop\.db#reviews: {OTHERS}"):
-        place.protect(Protected((given,), query=query))
-    place.protect(Protected((given,), query=query, overwrite=True))
-    destination("sqlite:///shop.db#new").protect(Protected((given,), query=query))
+    of_others("sqlite:///shop.db#reviews", given, query=query)
+    allowed("sqlite:///shop.db#new", given, query=query)
     destination("sqlite:///shop.db#reviews", if_exists="append").protect(
         Protected((given,), query=query)
     )
@@ -283,7 +287,5 @@ def test_objects(here):
     for given in ("memory://bucket/in/a.csv", "memory:///bucket/in", "memory://bucket/in/*.csv"):
         refused("memory://bucket/in/a.csv", "is the input itself", inputs=(given,))
         refused("memory:///bucket/in/a.csv", "is the input itself", inputs=(given,))
-    with pytest.raises(ConfigError, match=OTHERS):
-        destination("memory://bucket/theirs.csv").protect(Protected(("a.csv",)))
-    destination("memory://bucket/theirs.csv").protect(Protected(("a.csv",), overwrite=True))
-    destination("memory://bucket/new.csv").protect(Protected(("memory://bucket/in",)))
+    of_others("memory://bucket/theirs.csv", "a.csv")
+    allowed("memory://bucket/new.csv", "memory://bucket/in")
