@@ -49,8 +49,7 @@ class Input:
         self, settings: BatchSettings, base: Path | None, log: Callable[[str], None]
     ) -> None:
         assert settings.input is not None
-        self.path = settings.input
-        self.shown = shown(settings.input)
+        self.path, self.shown = settings.input, shown(settings.input)
         self._settings = settings
         self._base = base
         self._say = log
@@ -113,9 +112,8 @@ class Input:
         folder = beside(self._base, "unfinished")
         asked = json.dumps([self.path, settings.query, settings.limit])
         rows = folder / f"input-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.parquet"
-        if rows.exists() and (
-            self._opened or ((folder / MANIFEST).exists() and not settings.fresh)
-        ):
+        unfinished = (folder / MANIFEST).exists() and not settings.fresh
+        if rows.exists() and (self._opened or unfinished):
             if not self._opened:
                 then = datetime.fromtimestamp(rows.stat().st_mtime, UTC)
                 self._say(f"going on with the rows fetched at {then:%Y-%m-%d %H:%M} UTC")
@@ -185,11 +183,12 @@ def default_output(path: str, *, pictures: bool = False) -> str:
             raise ConfigError(f"{shown(path)}: name the --output; a query has no name of its own")
         return f"{table}.predictions.parquet"
     file = Path(path)
+    several = InputError(f"{path}: is several files; name the one to write with --output")
     known = is_remote(path) and path.lower().removesuffix(".gz").endswith(SUFFIXES)
     images = [] if known else pictures_of(path, among_tables=pictures)
     if images or is_picture(path):
         if images not in ([], [path]) and not file.is_dir() and path[-1] != "/":
-            raise InputError(f"{path}: is several files; name the one to write with --output")
+            raise several
         file = Path(file.name) if is_remote(path) else file
         return str(file.with_name(f"{file.name if file.is_dir() else file.stem}.predictions.jsonl"))
     if not (is_remote(path) or file.suffix or file.exists()):
@@ -198,7 +197,7 @@ def default_output(path: str, *, pictures: bool = False) -> str:
         file = Path(path.rpartition("/")[2])
     elif files := files_of(path):
         if not file.is_dir():
-            raise InputError(f"{path}: is several files; name the one to write with --output")
+            raise several
         name = Path(files[0]).name.lower()
         suffix = next(suffix for suffix in SUFFIXES if name.removesuffix(".gz").endswith(suffix))
         return f"{str(file).rstrip('/')}.predictions{suffix}"

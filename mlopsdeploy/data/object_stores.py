@@ -32,8 +32,6 @@ _STREAM = {"cache_type": "readahead"}
 _TYPES = {
     ".csv": "text/csv",
     ".gz": "application/gzip",
-    ".html": "text/html",
-    ".json": "application/json",
     ".jsonl": "application/jsonl",
     ".parquet": "application/vnd.apache.parquet",
     ".tsv": "text/tab-separated-values",

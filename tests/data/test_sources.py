@@ -85,6 +85,17 @@ def test_windows_hold_so_many_rows_and_number_them(tmp_path, rows):
     )
 
 
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+@pytest.mark.parametrize("names", [["r.csv"], ["a.csv", "b.csv"], ["a.csv", "b.csv", "c.csv"]])
+def test_shares_of_windows_add_up_to_the_whole(tmp_path, names, rows):
+    for name in names:
+        opened(tmp_path, "id,text\n" + "1,good\n" * 20, name).close()
+    windows = windows_of(open_source(str(tmp_path)), rows, {"text": "str"})
+    assert sum(window.rows for window in windows) == 20 * len(names)
+    # The header of each file, 8 of its 148 bytes, is no part of any row.
+    assert sum(window.share for window in windows) == pytest.approx(140 / 148)
+
+
 def test_a_record_larger_than_a_read(tmp_path):
     long = "x\n" * 1_500_000
     assert texts(opened(tmp_path, f'id,text\n1,"{long}"\n2,b\n')) == [long, "b"]
