@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,12 +19,10 @@ from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped
 from mlopsdeploy.bench import speed
-from mlopsdeploy.columns import Columns, rows_of, take
+from mlopsdeploy.columns import take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
-from mlopsdeploy.core.console import facts, plain_table, print_line, progress_log
+from mlopsdeploy.core.console import facts, plain_table, progress_log
 from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.core.machine import core_count
-from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.inputs import Input
 from mlopsdeploy.data.matching import match_columns
@@ -39,7 +35,6 @@ FIRST_ROWS = 500  # to learn how many rows the seconds are enough for
 MOST_ROWS = 200_000
 MOST_PICTURES = 200  # that bare calls of the model get, as tensors
 NAIVE = 32  # rows per batch, in the file's order: what a plain loop computes
-GOOD = 0.9  # of bare calls of the model: little around it costs time
 WORTHWHILE = 1.1  # times as fast
 # The stages that share a thread; the model has one for each stream.
 THREADS = {
@@ -81,22 +76,18 @@ def bench_batch(
         ConfigError: the input is standard input.
         MlopsDeployError: see `open_source`, `load_model` and `job.run`.
     """
-    log = progress_log()
-
-    work, load = _job(settings, log)
-    bench = _Bench(work, settings.model, seconds, log)
-    before = bench.bare(seconds / 3)
+    work = _job(settings, progress_log())
+    bench = _Bench(work, seconds)
+    bare = bench.bare().run(seconds / 3)
     ran = bench.run()
-    bare = before + bench.bare(seconds / 3)  # before and after, as machines have moods
+    bare.run(seconds / 3)  # before and after, as the machine may have become busy
     others = []
     if precisions and len(work.model.runtime.precisions) > 1:
-        others = dry_run.estimate(work, load)["precisions"]
+        others = dry_run.estimate(work, dry_run.loader(settings))["precisions"]
     return bench.report(settings, ran, bare, others)
 
 
-def _job(
-    settings: BatchSettings, log: Callable[[str], None]
-) -> tuple[Job, Callable[[str | None], Model]]:
+def _job(settings: BatchSettings, log: Callable[[str], None]) -> Job:
     """The job that `mlopsdeploy batch` would run, to standard output."""
     if settings.input is None or settings.input == "-":
         raise ConfigError("bench batch: reads its input more than once; name a file")
@@ -124,7 +115,7 @@ def _job(
         raw = passes_records(format_, source)
     finally:
         source.close()
-    work = Job(
+    return Job(
         model=model,
         columns=columns,
         open_source=inputs.reopen,
@@ -139,7 +130,6 @@ def _job(
         max_errors=MaxErrors(),
         log=log,
     )
-    return work, dry_run.loader(settings)
 
 
 @dataclass
@@ -154,111 +144,49 @@ class _Ran:
     @property
     def rate(self) -> float:
         """Rows per second."""
-        return self.rows / self.seconds if self.seconds else 0.0
-
-
-@dataclass
-class _Bare:
-    """Calls of the runtime alone, on all streams at once. `cost` is in units of the task's."""
-
-    rows: float = 0.0
-    cost: float = 0.0
-    flops: float = 0.0
-    seconds: float = 0.0
-    cpu: float = 0.0
-
-    def __add__(self, other: _Bare) -> _Bare:
-        return _Bare(
-            self.rows + other.rows,
-            self.cost + other.cost,
-            self.flops + other.flops,
-            self.seconds + other.seconds,
-            self.cpu + other.cpu,
-        )
-
-
-@dataclass(frozen=True)
-class _Batch:
-    """Tensors as the model gets them. `rows` are those of the file that they stand for."""
-
-    tensors: Columns
-    rows: float
-    cost: int
-    flops: float
+        return self.rows / (self.seconds or 1)
 
 
 class _Bench:
-    def __init__(
-        self, work: Job, reference: str, seconds: float, log: Callable[[str], None]
-    ) -> None:
+    def __init__(self, work: Job, seconds: float) -> None:
         self._work = work
+        self._model = work.model
         self._seconds = seconds
-        self._log = log
-        self._shape = speed.flops_by_length(reference)
-        first = self._run_once(min(FIRST_ROWS, work.limit or FIRST_ROWS))  # also to warm up
-        first = self._run_once(first.rows)
+        first = self._run_once(_Ran(), min(FIRST_ROWS, work.limit or FIRST_ROWS))  # also to warm up
+        first = self._run_once(_Ran(), first.rows)
         fits = math.ceil(first.rate * seconds)
-        self.rows = max(min(fits, work.limit or MOST_ROWS, MOST_ROWS), min(first.rows, FIRST_ROWS))
+        self._rows = max(min(fits, work.limit or MOST_ROWS, MOST_ROWS), min(first.rows, FIRST_ROWS))
         self._planned = self._plan()
         self._batches = self._collate()
 
     def run(self) -> _Ran:
         """The job until the seconds are over, at least once."""
-        self._log(f"running the job on up to {self.rows:,} rows")
-        total = _Ran()
+        self._work.log(f"running the job on up to {self._rows:,} rows")
+        total = self._run_once(_Ran(), self._rows)
         while not total.rows or total.seconds < self._seconds * 0.8:
-            ran = self._run_once(self.rows)
-            total.rows += ran.rows
-            total.seconds += ran.seconds
-            total.cpu += ran.cpu
-            total.stages += ran.stages
+            self._run_once(total, self._rows)
         return total
 
-    def _run_once(self, rows: int) -> _Ran:
+    def _run_once(self, total: _Ran, rows: int) -> _Ran:
         work = replace(self._work, limit=rows, statistics=Statistics(self._model.task.labels))
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             started, cpu = time.perf_counter(), time.process_time()
             summary, _, _ = job.run(work, Piped(output, errors))
-            seconds = time.perf_counter() - started
-            return _Ran(summary.rows, seconds, time.process_time() - cpu, summary.stages)
+            total.seconds += time.perf_counter() - started
+            total.cpu += time.process_time() - cpu
+        total.rows += summary.rows
+        total.stages += summary.stages
+        return total
 
-    def bare(self, seconds: float, *, streams: int | None = None) -> _Bare:
+    def bare(self, *, streams: int | None = None) -> speed.BareCalls:
         """The same batches through the runtime and nothing else."""
-        streams = streams or self._model.runtime.streams
-        done: list[_Batch] = []
-        turn = itertools.cycle(self._batches)
-        end = time.perf_counter() + seconds
-
-        def work() -> None:
-            while True:
-                batch = next(turn)
-                self._model.runtime.run(batch.tensors)
-                done.append(batch)
-                if time.perf_counter() > end:
-                    return
-
-        if not self._batches:
-            return _Bare()
-        started, cpu = time.perf_counter(), time.process_time()
-        with ThreadPoolExecutor(streams) as pool:
-            for future in [pool.submit(work) for _ in range(streams)]:
-                future.result()
-        return _Bare(
-            sum(batch.rows for batch in done),
-            sum(batch.cost for batch in done),
-            sum(batch.flops for batch in done),
-            time.perf_counter() - started,
-            time.process_time() - cpu,
-        )
-
-    @property
-    def _model(self) -> Model:
-        return self._work.model
+        runtime = self._model.runtime
+        return speed.BareCalls(runtime.run, self._batches, streams or runtime.streams)
 
     def _plan(self) -> list[Planned]:
         """Windows as the job plans them."""
         work = self._work
-        rows = min(self.rows, MOST_PICTURES) if self._model.task.data == "image" else self.rows
+        rows = min(self._rows, MOST_PICTURES) if self._model.task.data == "image" else self._rows
         source = work.open_source()
         try:
             return [
@@ -268,62 +196,43 @@ class _Bench:
         finally:
             source.close()
 
-    def _collate(self) -> list[_Batch]:
+    def _collate(self) -> list[speed.Batch]:
         task = self._model.task
-        pictures = task.data == "image"
         found = []
         for planned in self._planned:
             # Rows without work of their own, duplicates and empty ones, are borne by the others.
             weight = planned.window.rows / max(len(planned.cost), 1)
-            for batch in planned.batches:
-                rows = batch
-                if pictures:
-                    encoded, rows, _ = scoring.decoded(self._model, planned, rows)
+            for rows in planned.batches:
+                if task.data == "image":
+                    encoded, rows, _ = scoring.decoded(self._model, planned, rows)  # noqa: PLW2901
                     if not len(rows):
                         continue
-                    tensors = task.collate(encoded)
                 else:
-                    tensors = task.collate(take(planned.encoded, rows))
+                    encoded = take(planned.encoded, rows)
                 cost = len(rows) * int(planned.cost[rows].max())
-                found.append(_Batch(tensors, len(rows) * weight, cost, self._flops(tensors)))
+                found.append(speed.Batch(task.collate(encoded), len(rows) * weight, cost))
         draw = np.random.default_rng(0)  # long and short ones mixed, however far a round gets
         return [found[place] for place in draw.permutation(len(found)).tolist()]
 
-    def _flops(self, tensors: Columns) -> float:
-        if self._shape is None:
-            return 0.0
-        a, b, c = self._shape
-        length = next(iter(tensors.values())).shape[-1] if b else 0
-        return rows_of(tensors) * (a + b * length + c * length**2)
-
     def report(
-        self,
-        settings: BatchSettings,
-        ran: _Ran,
-        bare: _Bare,
-        others: Sequence[Mapping[str, Any]],
+        self, settings: BatchSettings, ran: _Ran, bare: speed.BareCalls, others: list[Any]
     ) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        model, streams = self._model, self._model.runtime.streams
-        scaling = None
+        streams, scaling = bare.streams, None
         if streams > 1 and self._batches:
-            alone = self.bare(self._seconds / 4, streams=1)
-            together = self.bare(self._seconds / 4)
-            scaling = (together.cost / together.seconds) / (alone.cost / alone.seconds)
-        possible = bare.rows / bare.seconds if bare.seconds else 0.0
+            alone = self.bare(streams=1).run(self._seconds / 4)
+            scaling = round(self.bare().run(self._seconds / 4).cost_rate / alone.cost_rate, 2)
         pace = {
             name: sum(ran.stages[stage] for stage in stages)
             / (streams if name == "model" else 1)
             / (ran.seconds or 1)
             for name, stages in THREADS.items()
         }
+        slowest = max(pace, key=pace.__getitem__)  # its largest part sets the pace
         report: dict[str, Any] = {
             "input": settings.input,
-            "model": model.name,
-            "runtime": type(model.runtime).__name__.lower(),
-            "precision": model.runtime.precision,
+            **speed.about(self._model),
             "streams": streams,
-            "cores": core_count(),
             "job": {
                 "rows": ran.rows,
                 "seconds": round(ran.seconds, 3),
@@ -333,21 +242,20 @@ class _Bench:
             "stages": {
                 name: round(ran.stages[name], 4)
                 for name in sum(THREADS.values(), ())
-                if name != "decode" or model.task.data == "image"
+                if name != "decode" or self._model.task.data == "image"
             },
             "threads_busy": {name: round(share, 3) for name, share in pace.items()},
             "limit": {
-                "rows_per_second": round(possible, 1),
-                **speed.share_of_peak(bare.flops, bare.cpu, model.runtime.precision, streams),
+                "rows_per_second": round(bare.rate, 1),
+                **bare.limit(settings.model, self._model.runtime.precision, streams),
             },
-            # Less than 1 where other programs had a part of the cores that bare calls asked for.
-            "cores_ours": round(min(bare.cpu / (bare.seconds or 1) / streams, 1.0), 2),
-            "ratio": round(ran.rate / possible, 3) if possible else None,
-            "scaling": scaling and round(scaling, 2),
+            "ratio": round(ran.rate / bare.rate, 3) if bare.rate else None,
+            "scaling": scaling,
             "padding": self._padding(),
             "precisions": [dict(row) for row in others],
-            "bottleneck": _slowest(ran.stages, pace),
+            "bottleneck": max(THREADS[slowest], key=lambda stage: ran.stages[stage]),
         }
+        report["cores_ours"] = report["limit"].pop("cores_ours")
         report["verdict"] = verdict(report)
         return report
 
@@ -370,34 +278,19 @@ class _Bench:
         return {"planned": round(1 - useful / cut, 4), "naive": round(1 - useful / naive, 4)}
 
 
-def _slowest(stages: Mapping[str, float], pace: Mapping[str, float]) -> str:
-    """The stage that sets the pace: the largest part of the busiest thread."""
-    thread = max(pace, key=pace.__getitem__)
-    return max(THREADS[thread], key=lambda stage: stages[stage])
-
-
 def verdict(report: Mapping[str, Any]) -> str:
     """What a report of `bench_batch` comes to, in one sentence."""
-    stage, ratio = report["bottleneck"], report["ratio"]
-    speed = f"{report['job']['rows_per_second']:,.0f} rows/s"
-    if ratio is None:
-        return f"{speed}; no row had anything to compute."
-    share = f"{ratio:.0%} of bare calls of the model"
-    if stage == "model" and ratio >= GOOD:
-        return f"The model sets the pace: {speed} are {share}; {_what_helps(report)}."
-    if stage == "model":
-        busy = f"{report['job']['cores_busy']:.1f} of {report['cores']} cores busy"
-        return (
-            f"The model is the slowest stage, but {speed} are only {share}: with {busy}, rechecks "
-            f"of close calls, the other stages or other programs take the rest; "
-            f"{_what_helps(report)}."
-        )
-    total = sum(report["stages"].values()) or 1
-    part = report["stages"][stage] / total
-    return (
-        f"{stage} sets the pace, with {part:.0%} of all work: {speed} are {share}; what helps is "
-        f"{HINTS[stage]}."
-    )
+    stage, ran = report["bottleneck"], report["job"]
+    rate = f"{ran['rows_per_second']:,.0f} rows/s"
+    if report["ratio"] is None:
+        return f"{rate}; no row had anything to compute."
+    part = report["stages"][stage] / (sum(report["stages"].values()) or 1)
+    helps = _what_helps(report)
+    return speed.verdict(
+        stage, rate, report, cores_busy=ran["cores_busy"], part=f", with {part:.0%} of all work",
+        hint=HINTS.get(stage), faster=f"; {helps}", besides="rechecks of close calls, the other "
+        f"stages or other programs take the rest; {helps}",
+    )  # fmt: skip
 
 
 def _what_helps(report: Mapping[str, Any]) -> str:
@@ -426,7 +319,7 @@ def _what_helps(report: Mapping[str, Any]) -> str:
 
 def show(report: Mapping[str, Any], console: Console) -> None:
     """A report for people."""
-    limit, ran = report["limit"], report["job"]
+    ran = report["job"]
     right = ("seconds", "share", "thread busy")
     table = plain_table("stage", *right, right=right)
     total = sum(report["stages"].values()) or 1
@@ -437,21 +330,12 @@ def show(report: Mapping[str, Any], console: Console) -> None:
             style = "green" if stage == report["bottleneck"] else ""
             table.add_row(stage, f"{spent:.2f}", f"{spent / total:.1%}", busy, style=style)
     console.print(table)
+    busy = f"{ran['cores_busy']:.1f} of {report['cores']} cores busy"
+    bare = "bare calls of the model on the same batches"
     lines = [
-        (
-            "job",
-            f"{ran['rows_per_second']:,.0f} rows/s, {ran['cores_busy']:.1f} of {report['cores']} "
-            "cores busy",
-        ),
-        (
-            "limit",
-            f"{limit['rows_per_second']:,.0f} rows/s: bare calls of the model on the same batches",
-        ),
+        ("job", f"{ran['rows_per_second']:,.0f} rows/s, {busy}"),
+        ("limit", f"{report['limit']['rows_per_second']:,.0f} rows/s: {bare}"),
     ]
-    if limit["share_of_peak"]:
-        peak = f"{limit['gflops']:,.0f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
-        peak += f"{limit['share_of_peak']:.0%} of large {report['precision']} matrix products here"
-        lines.append(("", peak))
     if report["padding"]:
         padding = report["padding"]
         planned = f"{padding['planned']:.1%} of the work; {padding['naive']:.1%} in batches of "
@@ -460,8 +344,7 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     runs = f"{report['model']}, {report['runtime']} {report['precision']}"
     lines.append(("model", f"{runs}, {report['streams']} streams"))
     console.print(facts(lines))
-    print_line(console, report["verdict"])
-    speed.show_others(report["cores_ours"], console)
+    speed.show_verdict(report, report["cores_ours"], console)
 
 
 def _precision_line(row: Mapping[str, Any]) -> str:

@@ -14,10 +14,9 @@ from typing import Any, TypeVar
 from rich.console import Console
 
 from mlopsdeploy.bench import speed
-from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.machine import core_count, resident_memory
+from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import FrameSource, Requested, open_source
 from mlopsdeploy.edge.draw import draw
@@ -50,15 +49,10 @@ class Watched:
     """The pipeline end to end. `cpu`: seconds of processor time."""
 
     frames: int = 0
-    seconds: float = 0.0
+    seconds: float = 0.0  # from a run's first result to its last
     cpu: float = 0.0
     dropped: int = 0
     ages: Values = field(default_factory=Values)
-
-    @property
-    def fps(self) -> float:
-        """Frames per second, from a run's first result to its last."""
-        return self.frames / self.seconds if self.seconds else 0.0
 
 
 def bench_edge(
@@ -76,35 +70,25 @@ def bench_edge(
     """
     share_cores()
     log = progress_log()
-
     check_settings(settings)
     model, threads = load(settings, log)
     check_task(model)
-    bench = _Bench(model, settings, threads, seconds / 6, log)
+    bench = _Bench(model, settings, seconds / 6)
     with tempfile.TemporaryDirectory() as folder:
         bench.measure_stages(Path(folder))
         bench.bare_calls()
-        watched = bench.watch(outputs, seconds, Path(folder))
-        bench.bare_calls()  # before and after, as machines have moods
-    return bench.report(outputs, watched)
+        watched = bench.watch(outputs, seconds, Path(folder), log)
+        bench.bare_calls()  # before and after, as the machine may have become busy
+    return bench.report(outputs, watched, threads)
 
 
 class _Bench:
-    def __init__(
-        self,
-        model: Model,
-        settings: EdgeSettings,
-        threads: int,
-        seconds: float,
-        log: Callable[[str], None],
-    ) -> None:
+    def __init__(self, model: Model, settings: EdgeSettings, seconds: float) -> None:
         self._model = model
         self._settings = settings
-        self._threads = threads
-        self._bare = speed.BareCalls()
+        self._bare = speed.BareCalls(model.runtime.run, [])
         self._seconds = seconds
-        self._log = log
-        self._stages: dict[str, Values] = {}
+        self._stages: dict[str, list[float]] = {}
         self._source: FrameSource
 
     def measure_stages(self, folder: Path) -> None:
@@ -129,37 +113,30 @@ class _Bench:
             sink = _sink(name, folder, self._source, live=False)
             self._alone(name, lambda result: sink.write(sink.pick(result)), results)  # noqa: B023
             sink.close()
+        self._bare.batches = [speed.Batch(encoded[0], 1)]
 
     def bare_calls(self) -> None:
         """Calls of the model and nothing else."""
-        image = self._image[None]
-        tensors = self._model.task.collate(self._model.task.encode({"image": image}))
-        self._model.runtime.run(tensors)
-        with ExitStack() as stack:
-            native = stack.enter_context(self._model.runtime.native())
-            call: Callable[[Columns], object] = (
-                self._model.runtime.run if native is None else lambda _: native.invoke()
-            )
-            self._bare.run(call, [tensors], self._seconds)
+        runtime = self._model.runtime
+        runtime.run(self._bare.batches[0].tensors)
+        with runtime.native() as native:
+            self._bare.call = runtime.run if native is None else lambda _: native.invoke()
+            self._bare.run(self._seconds)
 
-    def watch(self, outputs: Sequence[str], seconds: float, folder: Path) -> Watched:
+    def watch(
+        self, outputs: Sequence[str], seconds: float, folder: Path, log: Callable[[str], None]
+    ) -> Watched:
         """The pipeline, over and over where the source is a short file."""
         watched, end = Watched(), time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             stats = Stats()
             source = self._open(lambda _: None)
             with ExitStack() as stack:
-                outlets = [
-                    Outlet(
-                        _sink(name, folder, source, live=source.live),
-                        stats,
-                        keep=not source.live,
-                        log=self._log,
-                    )
-                    for name in outputs
-                ]
-                for outlet in outlets:
-                    stack.callback(outlet.close)
+                outlets = []
+                for name in outputs:
+                    sink = _sink(name, folder, source, live=source.live)
+                    outlets.append(Outlet(sink, stats, keep=not source.live, log=log))
+                    stack.callback(outlets[-1].close)
                 pipeline = FramePipeline(self._model, source, outlets, stats)
                 timer = threading.Timer(left, pipeline.stop, ("enough",))
                 timer.start()
@@ -173,43 +150,41 @@ class _Bench:
             watched.ages = stats.ages
         return watched
 
-    def report(self, outputs: Sequence[str], watched: Watched) -> dict[str, Any]:
+    def report(self, outputs: Sequence[str], watched: Watched, threads: int) -> dict[str, Any]:
         """All of it, ready for JSON."""
         memory = round(resident_memory() / 1e6, 1)  # before the limit takes some
         source, possible = self._source, self._bare.rate
-        costs = {name: values.percentiles()[0] for name, values in self._stages.items()}
-        bottleneck = slowest(costs, outputs, live=source.live)
-        shown = Values()
-        for seconds in self._bare.times:
-            shown.add(seconds)
-        precision = self._model.runtime.precision
-        found = self._bare.limit(self._settings.model, precision, self._threads)
-        frames = max(watched.frames, 1)
+        stages = {name: speed.percentiles(times) for name, times in self._stages.items()}
+        costs = {name: shown["p50"] for name, shown in stages.items()}
+        seconds = watched.seconds or 1
+        age, oldest = watched.ages.percentiles()
         report = {
-            "model": self._model.name,
-            "runtime": type(self._model.runtime).__name__.lower(),
-            "threads": self._threads,
-            "precision": self._model.runtime.precision,
-            "cores": core_count(),
+            **speed.about(self._model),
+            "threads": threads,
             "camera": source.name,
             "live": source.live,
             "width": source.size[0],
             "height": source.size[1],
-            "invoke": {"fps": round(possible, 1), **_rounded(shown)},
-            "stages_ms": {name: _rounded(values) for name, values in self._stages.items()},
+            "invoke": {"fps": round(possible, 1), **speed.percentiles(self._bare.times)},
+            "stages_ms": stages,
             "pipeline": {
                 "outputs": list(outputs),
                 "frames": watched.frames,
-                "fps": round(watched.fps, 1),
-                "cpu_ms": round(1000 * watched.cpu / frames, 2),
-                "cores_busy": round(watched.cpu / (watched.seconds or 1), 2),
+                "fps": round(watched.frames / seconds, 1),
+                "cpu_ms": round(1000 * watched.cpu / max(watched.frames, 1), 2),
+                "cores_busy": round(watched.cpu / seconds, 2),
                 "dropped": watched.dropped,
-                "frame_age_ms": _rounded(watched.ages) if source.live else None,
+                "frame_age_ms": {"p50": round(age, 3), "p99": round(oldest, 3)}
+                if source.live
+                else None,
             },
             "memory_mb": memory,
-            "limit": {"fps": round(possible, 1), **found},
-            "ratio": round(watched.fps / possible, 3),
-            "bottleneck": bottleneck,
+            "limit": {
+                "fps": round(possible, 1),
+                **self._bare.limit(self._settings.model, self._model.runtime.precision, threads),
+            },
+            "ratio": round(watched.frames / seconds / possible, 3),
+            "bottleneck": slowest(costs, outputs, live=source.live),
         }
         report["verdict"] = verdict(report)
         return report
@@ -227,8 +202,8 @@ class _Bench:
 
     def _capture(self) -> list[Image]:
         """Read for a while; the first frames."""
-        times = self._stages["capture"] = Values()
-        self._source = source = self._open(times.add)
+        times = self._stages["capture"] = []
+        self._source = source = self._open(times.append)
         images: list[Image] = []
         end = time.monotonic() + self._seconds
         for frame in source.frames():
@@ -241,25 +216,19 @@ class _Bench:
             raise InputError(
                 f"{source.name}: a single picture; name a video, a folder of pictures or a camera"
             )
-        self._image = images[0]
         return images
 
     def _alone(self, name: str, call: Callable[[T], Any], items: Sequence[T]) -> list[Any]:
         """Time a stage; what it makes of each item."""
         made = [call(item) for item in items]
-        values = self._stages[name] = Values()
-        for seconds in _times(call, items, self._seconds):
-            values.add(seconds)
+        self._stages[name] = speed.seconds_of(call, items, self._seconds)
         return made
 
 
 def slowest(costs: dict[str, float], outputs: Sequence[str], *, live: bool) -> str:
-    """The stage that sets the pace: the largest part of the busiest thread.
+    """The stage that sets the pace, by time for a frame: the largest part of the busiest thread.
 
-    Args:
-        costs: time for a frame, by stage.
-        outputs: that are part of the pipeline.
-        live: see `pipeline`: it decides which thread makes the model's input.
+    `live` decides which thread makes the model's input, see `pipeline`.
     """
     first = [("capture",), ("encode", "infer")] if live else [("capture", "encode"), ("infer",)]
     last = [("draw", "save") if name == "save" else (name,) for name in outputs]
@@ -271,26 +240,17 @@ def slowest(costs: dict[str, float], outputs: Sequence[str], *, live: bool) -> s
 
 def verdict(report: dict[str, Any]) -> str:
     """What a report of `bench_edge` comes to, in one sentence."""
-    stage, fps, possible = report["bottleneck"], report["pipeline"]["fps"], report["invoke"]["fps"]
-    share = f"{report['ratio']:.0%} of bare calls of the model"
-    if report["ratio"] >= GOOD:
-        return (
-            f"The model sets the pace: {fps:.1f} fps are {share}, so only a smaller model or "
-            "other --threads would be faster."
-        )
-    if stage == "capture" and report["live"]:
+    stage, fps, ratio = report["bottleneck"], report["pipeline"]["fps"], report["ratio"]
+    if stage == "capture" and report["live"] and ratio < GOOD:
+        possible = report["invoke"]["fps"]
         return f"The camera sets the pace, {fps:.1f} fps; the model could do {possible:.1f}."
-    if stage == "infer":
-        busy = f"{report['pipeline']['cores_busy']:.1f} of {report['cores']} cores busy"
-        return (
-            f"The model is the slowest stage, but {fps:.1f} fps are only {share}: with {busy}, "
-            "the other stages or other programs take time from it."
-        )
-    cost = report["stages_ms"][stage]["p50"]
-    return (
-        f"{stage} sets the pace with {cost:.1f} ms a frame: {fps:.1f} fps are {share}; what helps "
-        f"is {HINTS[stage]}."
-    )
+    return speed.verdict(
+        "infer" if ratio >= GOOD else stage, f"{fps:.1f} fps", report, good=GOOD,
+        cores_busy=report["pipeline"]["cores_busy"], hint=HINTS.get(stage),
+        part=f" with {report['stages_ms'][stage]['p50']:.1f} ms a frame",
+        faster=", so only a smaller model or other --threads would be faster",
+        besides="the other stages or other programs take time from it",
+    )  # fmt: skip
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -315,9 +275,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         age = end["frame_age_ms"]
         line += f", frames {age['p50']:.0f} ms old (p99 {age['p99']:.0f})"
     print_line(console, line)
-    speed.show_share_of_peak(report["limit"], report["precision"], console)
-    print_line(console, report["verdict"])
-    speed.show_others(report["limit"]["cores_ours"], console)
+    speed.show_verdict(report, report["limit"]["cores_ours"], console)
 
 
 def _sink(name: str, folder: Path, source: FrameSource, *, live: bool) -> Sink:
@@ -325,20 +283,3 @@ def _sink(name: str, folder: Path, source: FrameSource, *, live: bool) -> Sink:
         return FrameEvents(str(folder / "events.jsonl"), live=live)
     path = str(folder / "save.mp4")
     return VideoFile(path, size=source.size, fps=source.fps or 30.0, live=live)
-
-
-def _times(call: Callable[[T], object], items: Sequence[T], seconds: float) -> list[float]:
-    """How long each of many calls takes."""
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-    while len(times) < 3 or time.perf_counter() < end:
-        item = items[len(times) % len(items)]
-        start = time.perf_counter()
-        call(item)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def _rounded(values: Values) -> dict[str, float]:
-    middle, high = values.percentiles()
-    return {"p50": round(middle, 3), "p99": round(high, 3)}

@@ -11,9 +11,9 @@ from typing import Any
 from rich.console import Console
 
 from mlopsdeploy.bench import speed
-from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.columns import take
 from mlopsdeploy.core.console import plain_table, print_line, progress_log
-from mlopsdeploy.core.machine import core_count, resident_memory
+from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.lines.answering import MOST, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
@@ -26,12 +26,7 @@ from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
 SAMPLE = 2000  # lines that are read, and then come again and again
-GOOD = 0.9  # of bare calls of the model: little around it costs time
-
-HINTS = {
-    "parse": "fewer columns",
-    "write": "a local disk",
-}
+HINTS = {"parse": "fewer columns", "write": "a local disk"}
 
 
 def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, Any]:
@@ -50,13 +45,14 @@ def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, An
     sample = _sample(settings)
     model, threads = load(settings, log)
     warm_up(model)
-    bench = _Bench(model, settings, threads, sample)
+    bench = _Bench(model, settings, sample)
     with tempfile.TemporaryDirectory() as folder:
-        alone = bench.one_at_a_time(Path(folder), seconds / 3)
-        bench.bare_calls(seconds / 3)
-        together = bench.all_at_once(Path(folder), seconds)
-        bench.bare_calls(seconds / 3)  # before and after, as machines have moods
-    return bench.report(alone, together)
+        events = str(Path(folder) / "events.jsonl")
+        alone = bench.one_at_a_time(events, seconds / 3)
+        bench.bare.run(seconds / 3)
+        together = bench.all_at_once(events, seconds)
+        bench.bare.run(seconds / 3)  # before and after, as the machine may have become busy
+    return bench.report(alone, together, threads)
 
 
 def _sample(settings: EdgeSettings) -> list[Line]:
@@ -102,43 +98,38 @@ class _Again:
 
 
 class _Bench:
-    def __init__(
-        self, model: Model, settings: EdgeSettings, threads: int, sample: list[Line]
-    ) -> None:
+    def __init__(self, model: Model, settings: EdgeSettings, sample: list[Line]) -> None:
         self._model = model
         self._settings = settings
-        self._threads = threads
         self._sample = sample
-        self._bare = speed.BareCalls()
         self._parser = parser_for(model)
         parsed = self._parser([line.data.decode(errors="replace") for line in sample])
         if not parsed.rows:
             raise InputError(f"{settings.lines}: no line of it can be scored")
-        self._scored = len(parsed.rows)
-        self._tensors = self._collate(parsed.columns)
+        # Of the lines as they are, those with nothing to score included.
+        weight = len(sample) / len(parsed.rows)
+        encoded = model.task.encode(parsed.columns)
+        self.bare = speed.BareCalls(
+            model.runtime.run,
+            [
+                speed.Batch(model.task.collate(take(encoded, rows)), len(rows) * weight)
+                for rows in model.plan(encoded)
+            ],
+        )
 
-    def _collate(self, columns: Columns) -> list[Columns]:
-        encoded = self._model.task.encode(columns)
-        plan = self._model.plan(encoded)
-        return [self._model.task.collate(take(encoded, rows)) for rows in plan]
-
-    def one_at_a_time(self, folder: Path, seconds: float) -> dict[str, Any]:
+    def one_at_a_time(self, path: str, seconds: float) -> dict[str, Any]:
         """From a line to its answer in a file, with nothing else going on."""
-        stats, writer = Stats(), LineEvents(str(folder / "events.jsonl"), echo=False)
-        pipeline = self._pipeline(_Again(self._sample, 0), [], stats)
-        times: list[float] = []
-        end = time.perf_counter() + seconds
-        while len(times) < 3 or time.perf_counter() < end:
-            line = self._sample[len(times) % len(self._sample)]
-            started = time.perf_counter()
-            writer.write(pipeline.answer([line]))
-            times.append(time.perf_counter() - started)
+        writer = LineEvents(path, echo=False)
+        pipeline = self._pipeline(_Again(self._sample, 0), [], Stats())
+        times = speed.seconds_of(
+            lambda line: writer.write(pipeline.answer([line])), self._sample, seconds
+        )
         writer.close()
         return {"lines_per_second": round(len(times) / sum(times), 1), **speed.percentiles(times)}
 
-    def all_at_once(self, folder: Path, seconds: float) -> dict[str, Any]:
+    def all_at_once(self, path: str, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
-        stats, writer = Stats(), LineEvents(str(folder / "events.jsonl"), echo=False)
+        stats, writer = Stats(), LineEvents(path, echo=False)
         pipeline = self._pipeline(_Again(self._sample, seconds), [writer], stats)
         started, cpu = time.perf_counter(), time.process_time()
         pipeline.run()
@@ -153,29 +144,21 @@ class _Bench:
             },
         }
 
-    def bare_calls(self, seconds: float) -> None:
-        """The same lines as tensors through the runtime and nothing else."""
-        self._bare.run(self._model.runtime.run, self._tensors, seconds)
-
-    def report(self, alone: dict[str, Any], together: dict[str, Any]) -> dict[str, Any]:
+    def report(
+        self, alone: dict[str, Any], together: dict[str, Any], threads: int
+    ) -> dict[str, Any]:
         """All of it, ready for JSON."""
-        precision = self._model.runtime.precision
-        # Of the lines as they are, those with nothing to score included.
-        possible = self._bare.rate * len(self._sample) / self._scored
-        stages = together["stages_s"]
+        possible, stages = self.bare.rate, together["stages_s"]
         report = {
             "lines": self._settings.lines,
-            "model": self._model.name,
-            "runtime": type(self._model.runtime).__name__.lower(),
-            "threads": self._threads,
-            "precision": precision,
-            "cores": core_count(),
+            **speed.about(self._model),
+            "threads": threads,
             "one_at_a_time": alone,
             "all_at_once": together,
             "memory_mb": round(resident_memory() / 1e6, 1),
             "limit": {
                 "lines_per_second": round(possible, 1),
-                **self._bare.limit(self._settings.model, precision, self._threads),
+                **self.bare.limit(self._settings.model, self._model.runtime.precision, threads),
             },
             "ratio": round(together["lines_per_second"] / possible, 3),
             "bottleneck": max(stages, key=stages.__getitem__),
@@ -191,25 +174,14 @@ class _Bench:
 
 def verdict(report: dict[str, Any]) -> str:
     """What a report of `bench_lines` comes to, in one sentence."""
-    stage, stages = report["bottleneck"], report["all_at_once"]["stages_s"]
-    speed = f"{report['all_at_once']['lines_per_second']:,.0f} lines/s"
-    share = f"{report['ratio']:.0%} of bare calls of the model"
-    if stage == "model" and report["ratio"] >= GOOD:
-        return (
-            f"The model sets the pace: {speed} are {share}, so only a smaller model, another "
-            "precision or more threads would be faster."
-        )
-    if stage == "model":
-        busy = f"{report['all_at_once']['cores_busy']:.1f} of {report['cores']} cores busy"
-        return (
-            f"The model is the slowest stage, but {speed} are only {share}: with {busy}, encoding, "
-            "rechecks of close calls or other programs take the rest."
-        )
-    part = stages[stage] / (sum(stages.values()) or 1)
-    return (
-        f"{stage} sets the pace, with {part:.0%} of all work: {speed} are {share}; what helps is "
-        f"{HINTS[stage]}."
-    )
+    stage, together = report["bottleneck"], report["all_at_once"]
+    part = together["stages_s"][stage] / (sum(together["stages_s"].values()) or 1)
+    return speed.verdict(
+        stage, f"{together['lines_per_second']:,.0f} lines/s", report, hint=HINTS.get(stage),
+        cores_busy=together["cores_busy"], part=f", with {part:.0%} of all work",
+        faster=", so only a smaller model, another precision or more threads would be faster",
+        besides="encoding, rechecks of close calls or other programs take the rest",
+    )  # fmt: skip
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -231,6 +203,4 @@ def show(report: dict[str, Any], console: Console) -> None:
         f"all at once: {report['ratio']:.1%} of bare calls, {together['cores_busy']:.1f} of "
         f"{report['cores']} cores busy; {shares}; {report['memory_mb']:.0f} MB",
     )
-    speed.show_share_of_peak(report["limit"], report["precision"], console)
-    print_line(console, report["verdict"])
-    speed.show_others(report["limit"]["cores_ours"], console)
+    speed.show_verdict(report, report["limit"]["cores_ours"], console)

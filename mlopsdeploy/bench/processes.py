@@ -174,7 +174,7 @@ def run(
             watcher.join()
     ours = own_seconds() - own
     others = (busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
-    return Finished(process.stdout, wall, ours, peak[0], max(others, 0.0))
+    return Finished(process.stdout, wall, ours, peak[0], min(max(others, 0.0), 1.0))
 
 
 def _watch(pid: int, stop: threading.Event, peak: list[int]) -> None:

@@ -14,7 +14,7 @@ import urllib.request
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core import machine
 from mlopsdeploy.core.console import plain_table, print_line, progress_log
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.serve import server
 from mlopsdeploy.serve.app import App, create_app
@@ -46,6 +47,7 @@ PARTS_SECONDS = 1.0
 MOSTLY = 0.5  # of a request's time: what takes that much sets the pace
 CLIENT_BUSY = 0.9  # of a core: then the client was measured and not the server
 _MEMORY = re.compile(r"^mlopsdeploy_worker_resident_memory_bytes\{.*\} (\S+)$", re.MULTILINE)
+_PERCENTILES = ("p50_ms", "p99_ms")
 _MEDIA = {".png": "image/png", ".webp": "image/webp", ".bmp": "image/bmp"}
 
 
@@ -74,7 +76,6 @@ def bench_serve(
         MlopsDeployError: see `load_model`; or the server does not start or answer.
     """
     log = progress_log()
-
     if len(settings.models) > 1:
         raise ConfigError("bench serve: measures one model at a time; name one --model")
     cores = Cores()
@@ -116,17 +117,15 @@ class Cores:
             os.sched_setaffinity(0, self.all)
 
 
+@dataclass(frozen=True)
 class Loads:
-    """Servers under load, each a process of its own."""
+    """Servers under load, each a process of its own with its files in `folder`."""
 
-    def __init__(
-        self, cores: Cores, settings: ServeSettings, folder: Path, parts: Parts, seconds: float
-    ) -> None:
-        self._cores = cores
-        self._settings = settings
-        self._folder = folder
-        self._parts = parts
-        self._seconds = seconds
+    cores: Cores
+    settings: ServeSettings
+    folder: Path
+    parts: Parts
+    seconds: float
 
     def empty(self) -> dict[str, Any]:
         """An application that does nothing."""
@@ -137,8 +136,8 @@ class Loads:
     def model(self) -> tuple[list[dict[str, Any]], dict[str, Any], list[int]]:
         """The real server: closed loops, an open one, and bytes of each worker."""
         with self._running((*processes.OURS, "serve")) as (process, url):
-            with self._cores.server_only():
-                workers = server.worker_count(self._settings)
+            with self.cores.server_only():
+                workers = server.worker_count(self.settings)
             # The first one that is ready answers for itself alone.
             process.wait_until(
                 lambda: len(_memory(url)) >= workers, START, f"one of {workers} workers"
@@ -156,31 +155,27 @@ class Loads:
     def _running(self, command: Sequence[str]) -> Iterator[tuple[processes.Process, str]]:
         """A server that answers, until the end of the block, and its address."""
         port = machine.free_port()
-        config = self._folder / "serve.yaml"
-        settings = self._settings.replace(port=port)
+        config = self.folder / "serve.yaml"
+        settings = self.settings.replace(port=port)
         config.write_text(yaml.safe_dump(settings.as_dict()), "utf-8")
         url = f"http://127.0.0.1:{port}"
         with ExitStack() as stack:
-            command = [*command, "--config", str(config)]
-            with self._cores.server_only():
-                process = stack.enter_context(processes.start(command, self._folder))
+            with self.cores.server_only():
+                process = stack.enter_context(
+                    processes.start([*command, "--config", config], self.folder)
+                )
             process.wait_until(lambda: processes.answers(f"{url}/readyz"), START, "the server")
             yield process, url
 
     def _load(
         self, process: processes.Process, url: str, connections: int, rate: float | None = None
     ) -> dict[str, Any]:
-        parts, before = self._parts, machine.processor_seconds(process.pid)
+        parts, before = self.parts, machine.processor_seconds(process.pid)
         found = load(
-            url + parts.path,
-            [parts.body],
-            parts.kind,
-            connections=connections,
-            seconds=self._seconds,
-            warm_up=WARM_UP,
-            rate=rate,
-            cores=self._cores.client if self._cores.apart else (),
-        )
+            url + parts.path, [parts.body], parts.kind, connections=connections, rate=rate,
+            seconds=self.seconds, warm_up=WARM_UP,
+            cores=self.cores.client if self.cores.apart else (),
+        )  # fmt: skip
         worked = machine.processor_seconds(process.pid) - before
         return {
             "connections": connections,
@@ -271,13 +266,17 @@ class Parts:
         return {name: 1e6 * float(np.median(values[1:])) for name, values in times.items()}
 
 
-def _picture(row: str | None, endpoint: PredictPictures, model: Any) -> tuple[str, bytes]:
+def _read(row: str) -> bytes:
+    try:
+        return Path(row).read_bytes()
+    except (OSError, ValueError) as error:
+        raise InputError(f"--row {row}: can't be read ({error})") from error
+
+
+def _picture(row: str | None, endpoint: PredictPictures, model: Model) -> tuple[str, bytes]:
     """The media type and the bytes of a picture's file."""
     if row is not None:
-        try:
-            return _MEDIA.get(Path(row).suffix.lower(), "image/jpeg"), Path(row).read_bytes()
-        except (OSError, ValueError) as error:
-            raise InputError(f"--row {row}: can't be read ({error})") from error
+        return _MEDIA.get(Path(row).suffix.lower(), "image/jpeg"), _read(row)
     example = endpoint.example()
     if example is not None:
         kind, _, content = example.removeprefix("data:").partition(";base64,")
@@ -288,37 +287,27 @@ def _picture(row: str | None, endpoint: PredictPictures, model: Any) -> tuple[st
     return "image/jpeg", cv2.imencode(".jpg", cv2.GaussianBlur(pixels, (0, 0), 4))[1].tobytes()
 
 
-def _row(row: str | None, endpoint: Predict, model: Any) -> Any:
+def _row(row: str | None, endpoint: Predict, model: Model) -> Any:
     """One row as a caller would send it."""
-    if row is not None:
-        text = row
-        if not row.lstrip().startswith(("[", "{", '"')):
-            try:
-                text = Path(row).read_text("utf-8")
-            except (OSError, ValueError) as error:
-                raise InputError(f"--row {row}: can't be read ({error})") from error
-        try:
-            given = json.loads(text)
-        except ValueError as error:
-            raise InputError(f"--row {row[:60]}: not JSON ({error})") from error
-        key = endpoint.instances.key
-        return given[key] if isinstance(given, dict) and set(given) == {key} else given
-    example = endpoint.example()
-    return _made_up(endpoint.instances, model) if example is None else example
+    if row is None:
+        example = endpoint.example()
+        return _made_up(endpoint.instances, model) if example is None else example
+    try:
+        given = json.loads(row if row.lstrip().startswith(("[", "{", '"')) else _read(row))
+    except ValueError as error:
+        raise InputError(f"--row {row[:60]}: not JSON ({error})") from error
+    key = endpoint.instances.key
+    return given[key] if isinstance(given, dict) and set(given) == {key} else given
 
 
-def _made_up(instances: Instances, model: Any) -> Any:
-    columns = speed.made_up_rows(model, 1)
-    if instances.kind == "text":
-        return next(iter(columns.values()))[0]
-    if instances.kind == "arrays" and len(columns) == 1:
-        return next(iter(columns.values()))[0].tolist()
-    if instances.matrix is not None and instances.matrix.name in columns:
-        return columns[instances.matrix.name][0].tolist()
-    return {
+def _made_up(instances: Instances, model: Model) -> Any:
+    row = {
         name: values[0] if isinstance(values[0], str) else values[0].tolist()
-        for name, values in columns.items()
+        for name, values in speed.made_up_rows(model, 1).items()
     }
+    if instances.kind == "text" or (instances.kind == "arrays" and len(row) == 1):
+        return next(iter(row.values()))
+    return row.get(instances.matrix.name, row) if instances.matrix is not None else row
 
 
 def report(
@@ -332,7 +321,7 @@ def report(
     memory: Sequence[int],
 ) -> dict[str, Any]:
     """All of it, ready for JSON."""
-    model = parts.model
+    runtime = parts.model.runtime
     best = max(closed, key=lambda load: load["requests_per_second"])
     most = best["requests_per_second"]
     # Time of the processor, where it is known, is the same whatever other programs do.
@@ -340,11 +329,11 @@ def report(
         load["server_us"] or 1e6 * workers / load["requests_per_second"] for load in (best, empty)
     )
     in_parallel = min(workers, len(cores.server))
-    calls = 1e6 / inside["model"] * max(in_parallel, min(model.runtime.streams, len(cores.server)))
+    calls = 1e6 / inside["model"] * max(in_parallel, min(runtime.streams, len(cores.server)))
+    spent = where(inside, taken)
     figures: dict[str, Any] = {
+        **speed.about(parts.model),
         "model": parts.name,
-        "runtime": type(model.runtime).__name__.lower(),
-        "precision": model.runtime.precision,
         "route": parts.path,
         "body_bytes": len(parts.body),
         "workers": workers,
@@ -363,13 +352,13 @@ def report(
         "request_us": round(taken, 1),
         "empty_us": round(of_empty, 1),
         "ratio": round(most / calls, 3),
-        "parts_us": where(inside, taken),
+        "parts_us": spent,
         # Of the server's cores: with less than all of it something else was waited for.
         "server_busy": round(min(most * taken / 1e6 / in_parallel, 1.0), 2),
         "memory": list(memory),
         "client_busy": round(max(load["busy"] for load in (*closed, empty)), 2),
+        "bottleneck": max(spent, key=spent.__getitem__),
     }
-    figures["bottleneck"] = max(figures["parts_us"], key=figures["parts_us"].__getitem__)
     figures["verdict"] = verdict(figures)
     return figures
 
@@ -390,46 +379,29 @@ def where(inside: Mapping[str, float], whole: float) -> dict[str, float]:
 
 def verdict(report: Mapping[str, Any]) -> str:
     """What a report of `bench_serve` comes to, in one sentence."""
-    most, parts = report["most"], report["parts_us"]
-    whole = sum(parts.values()) or 1.0
-    part = report["bottleneck"]
-    share = parts[part] / whole
-    speed = f"{most['requests_per_second']:,.0f} requests/s with "
-    speed += _count(most["connections"], "connection")
+    most, parts, part = report["most"], report["parts_us"], report["bottleneck"]
+    share = parts[part] / (sum(parts.values()) or 1.0)
+    rate = f"{most['requests_per_second']:,.0f} requests/s with "
+    rate += _count(most["connections"], "connection")
     half = f"at half of that {report['open']['p99_ms']:.1f} ms is the 99th percentile"
+    took = f"each takes {report['request_us']:,.0f} µs, and {report['empty_us']:.0f} µs with an "
+    took += "empty application"
     if part == "model" and share >= MOSTLY:
         return (
-            f"The model sets the pace with {share:.0%} of a request: {speed}, so a smaller model, "
+            f"The model sets the pace with {share:.0%} of a request: {rate}, so a smaller model, "
             f"a lower precision or more cores are what helps; {half}."
         )
     if part == "server, HTTP":
         return (
-            f"HTTP sets the pace with {share:.0%} of a request: {speed}; each takes "
-            f"{report['request_us']:,.0f} µs, with an empty application {report['empty_us']:.0f}; "
-            f"more cores or several rows a request are what helps; {half}."
+            f"HTTP sets the pace with {share:.0%} of a request: {rate}; {took}; more cores or "
+            f"several rows a request are what helps; {half}."
         )
-    return (
-        f"{part} takes the most, {share:.0%} of a request: {speed}; each takes "
-        f"{report['request_us']:,.0f} µs, and {report['empty_us']:.0f} µs with an empty "
-        f"application; {half}."
-    )
+    return f"{part} takes the most, {share:.0%} of a request: {rate}; {took}; {half}."
 
 
 def _rounded(load: Mapping[str, Any]) -> dict[str, Any]:
-    kept = (
-        "connections",
-        "rate",
-        "requests_per_second",
-        "p50_ms",
-        "p99_ms",
-        "max_ms",
-        "unanswered",
-    )
-    return {
-        name: round(load[name], 3) if isinstance(load[name], float) else load[name]
-        for name in kept
-        if name in load
-    }
+    kept = {"connections", "rate", "requests_per_second", *_PERCENTILES, "max_ms", "unanswered"}
+    return {name: round(value, 3) for name, value in load.items() if name in kept}
 
 
 def show(figures: Mapping[str, Any], console: Console) -> None:
@@ -440,23 +412,15 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     table.add_row(
         f"empty application, {EMPTY_CONNECTIONS} connections", f"{empty:,.0f}", style="dim"
     )
-    for closed in figures["closed"]:
-        best = closed["connections"] == figures["most"]["connections"]
-        one = "connection" if closed["connections"] == 1 else "connections"
-        table.add_row(
-            f"{closed['connections']} {one}, each waits for its answer",
-            f"{closed['requests_per_second']:,.0f}",
-            f"{closed['p50_ms']:.2f}",
-            f"{closed['p99_ms']:.2f}",
-            style="green" if best else "",
-        )
-    half = figures["open"]
-    table.add_row(
-        "at random moments, half of the most",
-        f"{half['requests_per_second']:,.0f}",
-        f"{half['p50_ms']:.2f}",
-        f"{half['p99_ms']:.2f}",
-    )
+    best = figures["most"]["connections"]
+    loads = [
+        (f"{_count(closed['connections'], 'connection')}, each waits for its answer", closed)
+        for closed in figures["closed"]
+    ]
+    for name, found in (*loads, ("at random moments, half of the most", figures["open"])):
+        cells = (f"{found['requests_per_second']:,.0f}", *(f"{found[p]:.2f}" for p in _PERCENTILES))
+        at_best = found["connections"] == best and "rate" not in found
+        table.add_row(name, *cells, style="green" if at_best else "")
     console.print(table)
     console.print()
     table = plain_table("a request", "µs", "share", right=("µs", "share"))
@@ -475,12 +439,13 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     line = f"{figures['model']} on {figures['runtime']} {figures['precision']}, "
     line += f"{_count(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}"
     print_line(console, f"{line}; {place}", "dim")
+    text = ""
     if figures["client_busy"] >= CLIENT_BUSY:
         text = "the client was as busy as its core allows: the server may answer more than this"
-        print_line(console, text, "yellow")
     elif figures["server_busy"] < speed.ALONE:
         text = f"at its most the server had {figures['server_busy']:.0%} of its cores: it waited, "
         text += "most likely for other programs, so measure again when the machine is idle"
+    if text:
         print_line(console, text, "yellow")
     print_line(console, figures["verdict"])
 

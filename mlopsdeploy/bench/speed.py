@@ -6,19 +6,19 @@ is compared with another is measured next to it.
 
 from __future__ import annotations
 
-import sys
+import itertools
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.columns import Columns, Field, objects, rows_of, take
 from mlopsdeploy.core.console import print_line
+from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
@@ -27,33 +27,22 @@ WORDS = 27  # of the median text that is made up; its spread is that of product 
 SPREAD = 0.7
 LARGEST = 50_000  # numbers of a row of arrays, before fewer rows are made
 SEED = 3
+GOOD = 0.9  # of bare calls of the model: little around it costs time
 ALONE = 0.85  # of the cores asked for: below it others are at work, and figures say less
 
+T = TypeVar("T")
 
-def seconds_of(call: Callable[[], object], seconds: float, *, least: int = 3) -> list[float]:
-    """How long each of many calls takes, for so many seconds. The first, a warm-up, is left out."""
-    call()
+
+def seconds_of(call: Callable[[T], object], items: Sequence[T], seconds: float) -> list[float]:
+    """How long each of many calls takes, with one item after the other, for so many seconds."""
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while len(times) < 3 or time.perf_counter() < end:
+        item = items[len(times) % len(items)]
         started = time.perf_counter()
-        call()
+        call(item)
         times.append(time.perf_counter() - started)
     return times
-
-
-def show_others(cores_ours: float, console: Console) -> None:
-    """A line about other programs, where they had part of the cores that were asked for.
-
-    Args:
-        cores_ours: the share that this process had.
-        console: where it goes.
-    """
-    if cores_ours < ALONE:
-        text = (
-            f"other programs had {1 - cores_ours:.0%} of the cores meanwhile: measure again when "
-        )
-        print_line(console, text + "the machine is idle", "yellow")
 
 
 def percentiles(times: Sequence[float]) -> dict[str, float]:
@@ -72,13 +61,13 @@ def made_up_rows(model: Model, rows: int) -> Columns:
     draw = np.random.default_rng(SEED)
     example = model.yaml.example
     columns: Columns = {}
-    for place, field in enumerate(model.task.inputs):
-        if field.dtype == "str":
+    for place, column in enumerate(model.task.inputs):
+        if column.dtype == "str":
             text = example if isinstance(example, str) else ""
-            columns[field.name] = _texts(text, rows, draw)
+            columns[column.name] = _texts(text, rows, draw)
         else:
-            value = _value(example, field.name, place)
-            columns[field.name] = _numbers(field, value, rows, draw)
+            value = _value(example, column.name, place)
+            columns[column.name] = _numbers(column, value, rows, draw)
     return columns
 
 
@@ -97,11 +86,11 @@ def _value(example: Any, name: str, place: int) -> Any:
     return None
 
 
-def _numbers(field: Field, example: Any, rows: int, draw: np.random.Generator) -> Any:
-    shape = tuple(max(size, 1) for size in field.shape)
-    if field.name == "image":
-        shape = (*(size if size > 1 else 320 for size in field.shape[:2]), 3)
-    kind = np.dtype(field.dtype)
+def _numbers(column: Field, example: Any, rows: int, draw: np.random.Generator) -> Any:
+    shape = tuple(max(size, 1) for size in column.shape)
+    if column.name == "image":
+        shape = (*(size if size > 1 else 320 for size in column.shape[:2]), 3)
+    kind = np.dtype(column.dtype)
     if kind == np.uint8:
         return draw.integers(0, 256, (rows, *shape), np.uint8)
     if isinstance(example, int | float):
@@ -113,144 +102,174 @@ def _numbers(field: Field, example: Any, rows: int, draw: np.random.Generator) -
 
 def rows_that_fit(model: Model, wanted: int) -> int:
     """How many rows to make up: fewer of large arrays, such as pictures."""
-    size = sum(int(np.prod(np.maximum(field.shape, 320))) for field in model.task.inputs)
-    arrays = any(len(field.shape) > 1 for field in model.task.inputs)
+    shapes = [column.shape for column in model.task.inputs]
+    size = sum(int(np.prod(np.maximum(shape, 320))) for shape in shapes)
+    arrays = any(len(shape) > 1 for shape in shapes)
     return max(min(wanted, 16 * LARGEST // max(size, 1)), 4) if arrays else wanted
 
 
 def rows_per_second(model: Model, columns: Columns, seconds: float) -> float:
     """Through encoding, model and decoding, with all streams busy."""
-    encoded = model.task.encode(columns)
-    batches = model.plan(encoded)
-
-    def work(calls: list[int]) -> None:
-        while time.perf_counter() < end:
-            batch = batches[len(calls) % len(batches)]
-            part = take(columns, batch)
-            model.predict_columns(part)
-            calls.append(len(batch))
-
-    done: list[list[int]] = [[] for _ in range(model.runtime.streams)]
-    end = time.perf_counter() + seconds
-    with ThreadPoolExecutor(len(done)) as pool:
-        for batch in batches:  # each has a shape of its own, which runtimes prepare for
-            if time.perf_counter() < end:
-                pool.submit(model.predict_batch, encoded, batch)
-    started = time.perf_counter()
-    end = started + seconds
-    with ThreadPoolExecutor(len(done)) as pool:
-        list(pool.map(work, done))
-    return sum(map(sum, done)) / (time.perf_counter() - started)
+    plan = model.plan(model.task.encode(columns))
+    batches = [Batch(take(columns, rows), len(rows)) for rows in plan]
+    streams = model.runtime.streams
+    # Each batch has a shape of its own, which runtimes prepare for.
+    BareCalls(model.predict_columns, batches, streams).run(seconds / 2)
+    return BareCalls(model.predict_columns, batches, streams).run(seconds).rate
 
 
 def one_row(model: Model, columns: Columns, seconds: float) -> dict[str, float]:
     """Milliseconds from one row to its answer, `p50` and `p99`, over rows of all kinds in turn."""
-    count = rows_of(columns)
-    turn = iter(range(sys.maxsize))
-
-    def call() -> None:
-        row = next(turn) % count
-        model.predict_columns(take(columns, slice(row, row + 1)))
-
-    return percentiles(seconds_of(call, seconds))
+    rows = [take(columns, slice(row, row + 1)) for row in range(rows_of(columns))]
+    model.predict_columns(rows[0])
+    return percentiles(seconds_of(model.predict_columns, rows, seconds))
 
 
 # ---------------------------------------------------------------- how fast it could be
 
 
+@dataclass(frozen=True)
+class Batch:
+    """Tensors as the model gets them; how many rows they stand for, at what cost of the task's."""
+
+    tensors: Columns
+    rows: float
+    cost: int = 1
+
+
+@dataclass
 class BareCalls:
-    """Calls of a model and nothing else, one after the other.
+    """Calls of a model and nothing else.
 
     Attributes:
+        call: runs a batch's tensors.
+        batches: that it gets, in turn.
+        streams: calls at the same time.
+        done: the batches of all calls.
         times: seconds of each call.
-        rows: in all of them.
+        seconds: of all of them on the clock.
+        cpu: the same of processor time.
     """
 
-    def __init__(self) -> None:
-        self.times: list[float] = []
-        self.rows = 0
-        self._cpu = 0.0
-        self._widths: Counter[int] = Counter()
+    call: Callable[[Columns], object]
+    batches: Sequence[Batch]
+    streams: int = 1
+    done: list[Batch] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu: float = 0.0
 
     @property
     def rate(self) -> float:
         """Rows per second."""
-        return self.rows / sum(self.times) if self.times else 0.0
+        return sum(batch.rows for batch in self.done) / (self.seconds or 1)
 
-    def run(
-        self, call: Callable[[Columns], object], batches: Sequence[Columns], seconds: float
-    ) -> None:
-        """Call with one batch of tensors after the other for so many seconds."""
-        end, turn = time.perf_counter() + seconds, 0
-        while turn < 3 or time.perf_counter() < end:
-            tensors = batches[turn % len(batches)]
-            turn += 1
-            started, cpu = time.perf_counter(), time.process_time()
-            call(tensors)
-            self.times.append(time.perf_counter() - started)
-            self._cpu += time.process_time() - cpu
-            rows = rows_of(tensors)
-            self.rows += rows
-            self._widths[next(iter(tensors.values())).shape[-1]] += rows
+    @property
+    def cost_rate(self) -> float:
+        """Cost per second."""
+        return sum(batch.cost for batch in self.done) / (self.seconds or 1)
+
+    def run(self, seconds: float) -> BareCalls:
+        """Call for so many seconds more, with each stream at least three times."""
+        if not self.batches:
+            return self
+        turn = itertools.cycle(self.batches)
+
+        def call(_: object) -> None:
+            batch = next(turn)
+            self.call(batch.tensors)
+            self.done.append(batch)
+
+        started, cpu = time.perf_counter(), time.process_time()
+        with ThreadPoolExecutor(self.streams) as pool:
+            for times in pool.map(lambda _: seconds_of(call, [None], seconds), range(self.streams)):
+                self.times += times
+        self.seconds += time.perf_counter() - started
+        self.cpu += time.process_time() - cpu
+        return self
 
     def limit(self, reference: str, precision: str, threads: int) -> dict[str, Any]:
         """These calls next to large matrix products, for JSON.
 
+        Args:
+            reference: of the model, whose operations are counted.
+            precision: of the model.
+            threads: that computed at the same time.
+
         Returns:
-            As `share_of_peak`, and `cores_ours`, the share of the cores asked for that was there.
+            `gflops` and `peak_gflops` a second and `share_of_peak`, None where unknown: the peak,
+            too, is that of undisturbed calls. `cores_ours`, the share of the cores asked for that
+            was there: less than 1 where other programs had part of them.
         """
-        shape = flops_by_length(reference)
+        a, b, c = flops_by_length(reference) or (0.0, 0.0, 0.0)
         flops = 0.0
-        if shape:
-            a, b, c = shape
-            flops = sum(
-                rows * (a + b * width + c * width**2) for width, rows in self._widths.items()
-            )
+        for batch in self.done:
+            width = next(iter(batch.tensors.values())).shape[-1]
+            flops += rows_of(batch.tensors) * (a + b * width + c * width**2)
+        gflops = flops / self.cpu * threads / 1e9 if flops and self.cpu else None
+        peak = peak_flops(precision, streams=threads) if gflops else None
         return {
-            **share_of_peak(flops, self._cpu, precision, threads),
-            "cores_ours": round(min(self._cpu / (sum(self.times) or 1) / threads, 1.0), 2),
+            "gflops": gflops and round(gflops, 2),
+            "peak_gflops": peak and round(peak / 1e9, 1),
+            "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
+            "cores_ours": round(min(self.cpu / (self.seconds or 1) / threads, 1.0), 2),
         }
 
 
-def share_of_peak(flops: float, cpu: float, precision: str, streams: int) -> dict[str, Any]:
-    """Operations next to the most that this machine gives, for JSON.
+# ---------------------------------------------------------------- what it comes to
 
-    Args:
-        flops: floating-point operations, 0 where they can't be counted.
-        cpu: processor seconds that they took: the peak, too, is that of undisturbed calls.
-        precision: of the model.
-        streams: threads that computed at the same time.
 
-    Returns:
-        `gflops` and `peak_gflops` a second, `share_of_peak`; None where unknown.
-    """
-    gflops = flops / cpu * streams / 1e9 if flops and cpu else None
-    peak = peak_flops(precision, streams=streams) if gflops else None
+def about(model: Model) -> dict[str, Any]:
+    """The part of a report that says what was measured on what."""
     return {
-        "gflops": gflops and round(gflops, 2),
-        "peak_gflops": peak and round(peak / 1e9, 1),
-        "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
+        "model": model.name,
+        "runtime": type(model.runtime).__name__.lower(),
+        "precision": model.runtime.precision,
+        "cores": core_count(),
     }
 
 
-def show_share_of_peak(limit: Mapping[str, Any], precision: str, console: Console) -> None:
-    """The same for people."""
+def verdict(
+    stage: str,
+    rate: str,
+    report: Mapping[str, Any],
+    *,
+    cores_busy: float,
+    part: str,
+    hint: str | None,
+    faster: str,
+    besides: str,
+    good: float = GOOD,
+) -> str:
+    """What a report comes to, in one sentence: its slowest stage, its `ratio` to bare calls.
+
+    `part` says how much is that stage's, and `hint` what makes it faster. `faster` ends the
+    sentence where the model sets the pace, which is from the ratio `good` on; below it, `besides`
+    takes the rest.
+    """
+    share = f"{report['ratio']:.0%} of bare calls of the model"
+    if stage not in ("model", "infer"):
+        return f"{stage} sets the pace{part}: {rate} are {share}; what helps is {hint}."
+    if report["ratio"] >= good:
+        return f"The model sets the pace: {rate} are {share}{faster}."
+    busy = f"{cores_busy:.1f} of {report['cores']} cores busy"
+    return f"The model is the slowest stage, but {rate} are only {share}: with {busy}, {besides}."
+
+
+def show_verdict(report: Mapping[str, Any], cores_ours: float, console: Console) -> None:
+    """The end of a report for people: the share of the peak, the verdict, a word on others."""
+    limit = report["limit"]
     if limit["share_of_peak"]:
         text = f"bare calls: {limit['gflops']:,.1f} of {limit['peak_gflops']:,.0f} GFLOP/s, "
-        text += f"{limit['share_of_peak']:.1%} of large {precision} matrix products here"
+        text += f"{limit['share_of_peak']:.1%} of large {report['precision']} matrix products here"
         print_line(console, text)
+    print_line(console, report["verdict"])
+    if cores_ours < ALONE:
+        text = f"other programs had {1 - cores_ours:.0%} of the cores meanwhile: "
+        print_line(console, f"{text}measure again when the machine is idle", "yellow")
 
 
-def graph_of(reference: str) -> Path | None:
-    """The graph that a model runs or was made from, where it is one that can be read."""
-    files = find_model(reference)
-    if "checkpoint" in files.graphs and "onnx" not in files.graphs:
-        made = cache_folder() / "onnx" / files.weights[:32] / "model.onnx"
-        return made if made.is_file() else None
-    return next(
-        (files.graphs[kind] for kind in ("onnx", "openvino", "tflite") if kind in files.graphs),
-        None,
-    )
+# ---------------------------------------------------------------- operations
 
 
 def flops_by_length(reference: str) -> tuple[float, float, float] | None:
@@ -260,7 +279,11 @@ def flops_by_length(reference: str) -> tuple[float, float, float] | None:
     products and convolutions, which are nearly all of the work. A network without tokens has a
     constant only. None where the graph can't be read or has loops.
     """
-    graph = graph_of(reference)
+    files = find_model(reference)
+    known = {form: files.graphs.get(form) for form in ("onnx", "openvino", "tflite")}
+    if "checkpoint" in files.graphs and known["onnx"] is None:
+        known = {"onnx": cache_folder() / "onnx" / files.weights[:32] / "model.onnx"}
+    graph = next((path for path in known.values() if path and path.is_file()), None)
     if graph is None:
         return None
     try:
@@ -287,14 +310,15 @@ def flops_by_length(reference: str) -> tuple[float, float, float] | None:
 
 def _flops(model: Any, length: int | None) -> float:
     """Of one row with so many tokens."""
-    shapes = {}
-    for port in model.inputs:
-        shape = port.get_partial_shape()
-        sizes = [1, *(size for size in list(shape)[1:])]
-        if length is not None:
-            sizes = [1, length]
-        shapes[port.get_any_name()] = sizes
-    model.reshape(shapes)
+    model.reshape(
+        {
+            port.get_any_name(): [
+                1,
+                *(list(port.get_partial_shape())[1:] if length is None else [length]),
+            ]
+            for port in model.inputs
+        }
+    )
     return sum(map(_operations, model.get_ordered_ops()))
 
 
@@ -346,7 +370,7 @@ def peak_flops(precision: str, *, streams: int, seconds: float = 0.4) -> float |
 
     def best(_: int) -> float:
         request = compiled.create_infer_request()
-        return min(seconds_of(lambda: request.infer([values]), seconds))
+        return min(seconds_of(request.infer, [[values]], seconds))
 
     with ThreadPoolExecutor(streams) as pool:
         times = list(pool.map(best, range(streams)))

@@ -1,12 +1,11 @@
 """Real models measured over lines, briefly: that figures fit together, never how large."""
 
-import json
-import subprocess
-import sys
+import io
 
 import pytest
+from rich.console import Console
 
-from mlopsdeploy.bench.edge_lines import bench_lines, verdict
+from mlopsdeploy.bench.edge_lines import bench_lines, show, verdict
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -35,32 +34,31 @@ def test_the_figures_fit_together(churn_onnx, rows):
     assert report["verdict"] == verdict(report)
 
 
-def test_texts_through_the_command(bert, reviews, tmp_path):
+def test_texts_as_people_see_them(bert, reviews, tmp_path):
     path = tmp_path / "chat.txt"
     path.write_text("\n".join([*reviews(20), ""]), "utf-8")
-    command = [sys.executable, "-m", "mlopsdeploy", "bench", "edge", "--lines", str(path)]
-    command += ["--model", str(bert), "--threads", "1", "--seconds", "0.3"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for part in ("one at a time", "all at once", "bare calls", "lines/s are"):
+    report = bench_lines(EdgeSettings(lines=str(path), model=str(bert), threads=1), seconds=0.3)
+    console = Console(width=80, record=True, file=io.StringIO())
+    show(report, console)
+    shown = " ".join(console.export_text().split())
+    for part in ("one at a time", "all at once", "bare calls", "lines/s are", report["verdict"]):
         assert part in shown
-    told = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout
-    assert json.loads(told)["verdict"].endswith(".")
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "start"),
     [
         ({"bottleneck": "model", "ratio": 0.95}, "The model sets the pace: 900 lines/s are 95%"),
         ({"bottleneck": "model"}, "The model is the slowest stage, but 900 lines/s are only 50%"),
         ({}, "parse sets the pace, with 60% of all work: 900 lines/s are 50%"),
     ],
 )
-def test_the_verdict_is_one_sentence(changes, said):
+def test_the_verdict_is_one_sentence(changes, start):
     stages = {"parse": 3.0, "model": 1.0, "write": 1.0}
     together = {"lines_per_second": 900.0, "stages_s": stages, "cores_busy": 1.0}
     report = {"ratio": 0.5, "bottleneck": "parse", "all_at_once": together, "cores": 2, **changes}
     sentence = verdict(report)
-    assert sentence.startswith(said)
+    assert sentence.startswith(start)
     assert sentence.endswith(".")
 
 

@@ -55,16 +55,12 @@ def test_memory_and_cores_are_told(report):
     assert report["cores"]["shared"] == (report["cores"]["server"] == 1 == Cores().all)
 
 
-def test_people_see_it(report):
+def test_people_see_it_and_no_server_is_left(report):
     console = Console(width=80, record=True, file=io.StringIO())
     show(report, console)
     text = console.export_text()
-    assert "64 connections" in text
-    assert "server, HTTP" in text
-    assert report["verdict"] in text
-
-
-def test_the_server_of_the_bench_is_gone_when_it_is_over(report):
+    for part in ("64 connections", "server, HTTP", report["verdict"]):
+        assert part in text
     listed = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True)
     assert "mlopsdeploy.bench.empty_server" not in listed.stdout
 
@@ -77,12 +73,13 @@ def test_a_row_of_one_s_own(tmp_path):
     assert json.loads(Parts(settings, json.dumps([1.0] * 30)).body) == {
         "transaction_data": [1.0] * 30
     }
-    with pytest.raises(InputError, match="fraud refuses it: .*30"):
-        Parts(settings, "[1, 2]")
-    with pytest.raises(InputError, match=r"--row none.json: can't be read"):
-        Parts(settings, "none.json")
-    with pytest.raises(InputError, match="not JSON"):
-        Parts(settings, "{")
+    for wrong, message in (
+        ("[1, 2]", "fraud refuses it: .*30"),
+        ("none.json", r"--row none.json: can't be read"),
+        ("{", "not JSON"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Parts(settings, wrong)
 
 
 def test_a_model_without_an_example_gets_a_row_that_it_takes(churn_onnx, per_feature_onnx, bert):

@@ -17,8 +17,7 @@ def test_made_up_rows_are_the_same_every_time(bert):
 
 
 def test_numbers_stay_near_the_example():
-    model = load_model("fraud", threads=1)
-    rows = speed.made_up_rows(model, 20)
+    rows = speed.made_up_rows(load_model("fraud", threads=1), 20)
     assert rows["Time"].shape == (20,)
     assert (np.abs(rows["Time"] / 72027 - 1) <= 0.1001).all()
 
@@ -31,10 +30,6 @@ def test_pictures_are_few_and_whole(tflite_models):
     assert len(model.predict(rows)["label"]) == count
 
 
-def test_work_of_a_matrix_product_is_two_operations_a_weight(churn_onnx):
-    assert speed.flops_by_length(str(churn_onnx)) == (6, 0, 0)  # three weights
-
-
 def test_work_of_a_transformer_grows_with_the_square_of_its_tokens(bert):
     a, b, c = speed.flops_by_length(str(bert))
     # Each of two layers of width 32 has four products of 32 × 32 and two of 32 × 64, a token; the
@@ -45,7 +40,8 @@ def test_work_of_a_transformer_grows_with_the_square_of_its_tokens(bert):
     assert a > 0
 
 
-def test_what_is_no_graph_has_no_count(tmp_path):
+def test_work_is_two_operations_a_weight_where_there_is_a_graph(churn_onnx, tmp_path):
+    assert speed.flops_by_length(str(churn_onnx)) == (6, 0, 0)  # three weights
     (tmp_path / "x.onnx").write_bytes(b"no")
     assert speed.flops_by_length(str(tmp_path / "x.onnx")) is None
 
