@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from mlopsdeploy.choose.measurements import (
-    BatchSpeed,
-    EdgeSpeed,
-    Load,
-    Measurements,
-    ServeSpeed,
-)
+from mlopsdeploy.choose.measurements import BatchSpeed, EdgeSpeed, Load, Measurements, ServeSpeed
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.choose.units import duration, money, number
 
@@ -33,17 +27,23 @@ WHY = {
 _OF_EDGE = {"edge_upkeep", "device_upkeep", "device_price", "device_years", "device_factor"}
 
 
-def with_unit(name: str, value: float, currency: str) -> str:
-    """One of these defaults as people read it."""
-    if name == "network":
+_TIMES = ("response_time", "network")
+_PRICES = ("price_per_hour", "device_price", "hourly_rate")
+
+
+def shown(name: str, answers: ChooseSettings) -> str:
+    """An answer, or the default that holds, as people read it."""
+    value = getattr(answers, {"devices": "device_count", "peak": "peak_rate"}.get(name, name))
+    if value is None:
+        return "none" if name in ("model", "sample") else "any"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if name in _TIMES:
         return duration(value)
-    if name == "peak":
-        return f"{number(value)}/s"
-    if name.endswith("_upkeep"):
-        return f"{number(value)} h a month"
-    if name in ("device_years", "device_factor"):
-        return number(value)
-    return money(value, currency)
+    if name in _PRICES:
+        return money(value, answers.currency)
+    unit = " h a month" if name.endswith("_upkeep") else "/s" if name == "peak" else ""
+    return f"{number(value)}{unit}" if isinstance(value, int | float) else str(value)
 
 
 NOT_COUNTED = (
@@ -64,6 +64,11 @@ def assumed(answers: ChooseSettings) -> dict[str, tuple[Any, str]]:
     }
 
 
+def shown_defaults(answers: ChooseSettings) -> list[tuple[str, str, str]]:
+    """The same as people read them: name, value, why."""
+    return [(name, shown(name, answers), why) for name, (_, why) in assumed(answers).items()]
+
+
 MODELS = {"table": "fraud", "text": "sentiment", "pictures": "detector"}
 _SAMPLES = {"table": "transactions.csv", "text": "reviews.csv", "pictures": "street.mp4"}
 
@@ -79,20 +84,14 @@ def measurements(data: str) -> Measurements:
     how = f"assumed: {command} on {_MACHINE}, 2026-11-23"
     task, size, batch, serve, edge = _BUILT_IN[data]
     return Measurements(
-        model=f"a model like {model!r}",
-        task=task,
-        machine=_MACHINE,
-        cores=2,
-        row_bytes=size,
-        batch=replace(batch, how=how),
-        serve=replace(serve, how=how),
-        edge=replace(edge, how=how),
+        f"a model like {model!r}", task, _MACHINE, 2, size,
+        replace(batch, how=how), replace(serve, how=how), replace(edge, how=how),
         notes=(
             f"speeds: {command}, on {_MACHINE}, 2026-11-23",
             "to measure yours: mlopsdeploy choose --model MODEL --sample FILE",
         ),
         assumed=f"no model was named: speeds are those of the built-in {model!r}",
-    )
+    )  # fmt: skip
 
 
 # `python benchmarks/choose.py` prints these anew: as `choose` measured them, rounded; task, bytes a
@@ -100,42 +99,21 @@ def measurements(data: str) -> Measurements:
 _MACHINE = "2 cores of AMD EPYC, Linux"
 _BUILT_IN = {
     "table": (
-        "tabular_classification",
-        471.0,
-        BatchSpeed(531_000.0, 0.84, 239.0, ""),
-        ServeSpeed(
-            34_100.0,
-            (Load(3410.0, 0.000275, 0.000752, 17_140), Load(17_100.0, 0.000397, 0.00322, 85_057)),
-            0.6,
-            143.0,
-            "",
-        ),
+        "tabular_classification", 471.0, BatchSpeed(531_000.0, 0.84, 239.0, ""),
+        ServeSpeed(34_100.0, (Load(3410.0, 0.000275, 0.000752, 17_140),
+                              Load(17_100.0, 0.000397, 0.00322, 85_057)), 0.6, 143.0, ""),
         EdgeSpeed(45_100.0, 0.0000353, 0.0000627, 82.0, ""),
     ),
     "text": (
-        "text_classification",
-        157.0,
-        BatchSpeed(854.0, 1.45, 586.0, ""),
-        ServeSpeed(
-            385.0,
-            (Load(38.5, 0.00601, 0.0212, 216), Load(193.0, 0.00925, 0.0719, 982)),
-            1.1,
-            607.0,
-            "",
-        ),
+        "text_classification", 157.0, BatchSpeed(854.0, 1.45, 586.0, ""),
+        ServeSpeed(385.0, (Load(38.5, 0.00601, 0.0212, 216),
+                           Load(193.0, 0.00925, 0.0719, 982)), 1.1, 607.0, ""),
         EdgeSpeed(586.0, 0.00276, 0.0159, 450.0, ""),
     ),
     "pictures": (
-        "object_detection",
-        17_100.0,
-        BatchSpeed(369.0, 0.97, 244.0, ""),
-        ServeSpeed(
-            402.0,
-            (Load(40.2, 0.00591, 0.0133, 216), Load(201.0, 0.0077, 0.054, 1017)),
-            0.7,
-            247.0,
-            "",
-        ),
+        "object_detection", 17_100.0, BatchSpeed(369.0, 0.97, 244.0, ""),
+        ServeSpeed(402.0, (Load(40.2, 0.00591, 0.0133, 216),
+                           Load(201.0, 0.0077, 0.054, 1017)), 0.7, 247.0, ""),
         EdgeSpeed(418.0, 0.00196, 0.00338, 187.0, ""),
     ),
-}
+}  # fmt: skip

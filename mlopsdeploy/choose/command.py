@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -14,19 +15,14 @@ from mlopsdeploy.choose.questions import interview
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 
 def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> dict[str, Any]:
-    """Ask, measure, decide; write what was asked for, and show the rest.
+    """Ask, measure, decide; write what was asked for, and show the rest unless `quiet`.
 
-    Args:
-        settings: what is known.
-        ask: for the rest, where there is a terminal; else defaults hold.
-        quiet: nothing on standard output.
-
-    Returns:
-        All of it, ready for JSON; see `show.as_dict`.
+    Where there is a terminal and `ask`, what the settings leave open is asked; else defaults hold.
+    Returns all of it, ready for JSON; see `show.as_dict`.
 
     Raises:
         MlopsDeployError: a setting is wrong, or the model can't be measured.
@@ -47,16 +43,16 @@ def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> d
         if why_not:
             log(f"{settings.write_config}: not written: {why_not}")
         else:
-            configs.write(settings.write_config, config)
+            write(settings.write_config, config)
             log(f"run it: mlopsdeploy {decision.recommended} --config {settings.write_config}")
     if settings.report:
         from mlopsdeploy.choose import page  # brings Matplotlib and Jinja
 
-        page.write(settings.report, settings, found, decision, config)
+        write(settings.report, page.render(settings, found, decision, config))
         log(f"{settings.report}: the page")
     if not quiet:
         out = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
-        show.show(settings, found, decision, out, config=config)
+        show.show(settings, found, decision, out, config)
     return report
 
 
@@ -70,14 +66,40 @@ def _check(settings: ChooseSettings) -> None:
     if settings.sample and not settings.model:
         raise ConfigError("--sample: of which model? name it with --model")
     if settings.write_config:
-        configs.check(settings.write_config, protected)
+        # Ours or not: whoever ran it may have changed it.
+        check_place(settings.write_config, settings.write_config, protected, ours=False)
     if settings.report:
         try:
-            from mlopsdeploy.choose import page
+            from mlopsdeploy.choose import page  # noqa: F401
         except ModuleNotFoundError as error:
             if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
                 raise  # a mistake of ours
             raise ConfigError(
                 f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
             ) from error
-        page.check(settings.report, protected)
+        check_place(settings.report, f"--report {settings.report}", protected)
+
+
+def check_place(path: str, shown: str, protected: Protected, *, ours: bool | None = None) -> None:
+    """Whether a file can go there; see `Protected.check`.
+
+    Raises:
+        InputError: its folder is not there.
+        ConfigError: something is there that may not be overwritten.
+    """
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {file.parent}")
+    protected.check(file, shown, ours=ours)
+
+
+def write(path: str, text: str) -> None:
+    """Write a file.
+
+    Raises:
+        MlopsDeployError: the disk fails.
+    """
+    try:
+        Path(path).write_text(text, "utf-8")
+    except OSError as error:
+        raise MlopsDeployError(f"{path}: can't be written ({error.strerror})") from error

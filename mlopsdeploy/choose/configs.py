@@ -10,24 +10,11 @@ import yaml
 from mlopsdeploy.choose.assumptions import MODELS
 from mlopsdeploy.choose.decide import Decision
 from mlopsdeploy.choose.factors import FACTORS
-from mlopsdeploy.choose.measurements import PICTURES, Measurements
+from mlopsdeploy.choose.measurements import Measurements
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.images import SUFFIXES
-from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
-
-
-def check(path: str, protected: Protected) -> None:
-    """Whether a config can go there; to be asked before the work, not after it.
-
-    Raises:
-        InputError: its folder is not there.
-        ConfigError: something is there; whoever wrote it may have changed it.
-    """
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise InputError(f"{path}: there is no folder {file.parent}")
-    protected.check(file, path, ours=False)
+from mlopsdeploy.data.inputs import PICTURE_TASKS
+from mlopsdeploy.errors import ConfigError
 
 
 def why_not(decision: Decision) -> str:
@@ -62,7 +49,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
             settings["price_per_hour"] = answers.price_per_hour
     elif strategy == "serve":
         settings = {"models": [{**settings, **features}], "port": 8080, **running}
-    elif found.task in PICTURES:
+    elif found.task in PICTURE_TASKS:
         camera = answers.sample or "0"
         settings = {**settings, "camera": camera, "events": "events.jsonl", **running}
     else:
@@ -74,23 +61,11 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
 
 def _input(answers: ChooseSettings, found: Measurements) -> str:
     """The sample, or where `batch` can't read it, as a video, a name for what it could."""
-    if found.task not in PICTURES:
+    if found.task not in PICTURE_TASKS:
         return answers.sample or "data.csv"
     sample = Path(answers.sample or "")
     readable = answers.sample and (sample.is_dir() or sample.suffix.lower() in SUFFIXES)
     return str(answers.sample) if readable else "photos/"
-
-
-def write(path: str, text: str) -> None:
-    """Write a config.
-
-    Raises:
-        MlopsDeployError: the disk fails.
-    """
-    try:
-        Path(path).write_text(text, "utf-8")
-    except OSError as error:
-        raise MlopsDeployError(f"{path}: can't be written ({error.strerror})") from error
 
 
 def cron(seconds: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mlopsdeploy.choose.factors import Option, evaluate
@@ -59,20 +59,17 @@ class Decision:
         if self.recommended is None:
             return "None of the three fits."
         names = {"batch": "a batch job", "serve": "a service", "edge": "the device itself"}
-        every = self.option(self.recommended).every
-        how = f", every {_every(every)}" if every else ""
+        every, how = self.option(self.recommended).every, ""
+        if every:
+            night = every == 86400
+            how = f", every {'night' if night else duration(every).removeprefix('1 ')}"
         return f"{self.recommended}: {names[self.recommended]}{how}"
 
 
 def decide(answers: ChooseSettings, found: Measurements) -> Decision:
     """The strategy that fits, with what would change it."""
     decision = choose(answers, found)
-    return Decision(
-        decision.recommended,
-        decision.options,
-        decision.reasons,
-        tuple(_changes(answers, found, decision.recommended)),
-    )
+    return replace(decision, changes=tuple(_changes(answers, found, decision.recommended)))
 
 
 def choose(answers: ChooseSettings, found: Measurements) -> Decision:
@@ -107,10 +104,6 @@ def _sum(option: Option, currency: str) -> str:
     )
 
 
-def _every(seconds: float) -> str:
-    return {86400.0: "night"}.get(seconds) or duration(seconds).removeprefix("1 ")
-
-
 # ---------------------------------------------------------------- what would change it
 
 
@@ -124,8 +117,7 @@ def _changes(
             continue  # it goes with the traffic
         changes += _thresholds(name, answers, found, now)
     for name, value, words in _switches(answers):
-        other = answers.replace(**{name: value})
-        then = choose(other, found)
+        then = choose(answers.replace(**{name: value}), found)
         if then.recommended != now:
             changes.append(_change(name, value, words, then, now))
     for name in (
@@ -137,33 +129,23 @@ def _changes(
 
 
 def _switches(answers: ChooseSettings) -> list[tuple[str, Any, str]]:
-    """Answers that are a choice, each turned the other way."""
+    """Answers that are a choice, each turned the other way, and that as a condition."""
     leave = "may not leave" if answers.may_leave else "may leave"
-    switches: list[tuple[str, Any, str]] = [
+    network = "may need" if answers.offline else "must work without"
+    at, arise = ("device", "devices") if answers.data_at == "server" else ("server", "a server")
+    wait = "nobody waits" if answers.user_facing else "people wait"
+    servers = {"cloud": "in a cloud", "own": "your own", "none": "not there"}
+    return [
         ("may_leave", not answers.may_leave, f"if data {leave} where they are"),
-        (
-            "offline",
-            not answers.offline,
-            f"if it {'may need' if answers.offline else 'must work without'} a network",
-        ),
-        (
-            "data_at",
-            "device" if answers.data_at == "server" else "server",
-            f"if data arise on {'devices' if answers.data_at == 'server' else 'a server'}",
-        ),
-        (
-            "user_facing",
-            not answers.user_facing,
-            f"if {'nobody waits' if answers.user_facing else 'people wait'} for the answer",
+        ("offline", not answers.offline, f"if it {network} a network"),
+        ("data_at", at, f"if data arise on {arise}"),
+        ("user_facing", not answers.user_facing, f"if {wait} for the answer"),
+        *(
+            ("server", kind, f"if the server is {words}")
+            for kind, words in servers.items()
+            if kind != answers.server
         ),
     ]
-    words = {"cloud": "in a cloud", "own": "your own", "none": "not there"}
-    switches += [
-        ("server", kind, f"if the server is {words[kind]}")
-        for kind in words
-        if kind != answers.server
-    ]
-    return switches
 
 
 def with_value(answers: ChooseSettings, name: str, value: Any) -> ChooseSettings:
@@ -175,53 +157,39 @@ def with_value(answers: ChooseSettings, name: str, value: Any) -> ChooseSettings
 
 
 def _present(answers: ChooseSettings, name: str) -> float:
-    if name == "traffic":
-        return answers.requests_per_day
-    if name == "peak":
-        return answers.peak_rate
-    if name == "devices":
-        return answers.device_count
-    return float(getattr(answers, name))
+    known = {"traffic": "requests_per_day", "peak": "peak_rate", "devices": "device_count"}
+    return float(getattr(answers, known.get(name, name)))
 
 
 def _thresholds(
     name: str, answers: ChooseSettings, found: Measurements, now: Strategy | None
 ) -> list[Change]:
     """The nearest value below and the nearest above the present one that change the decision."""
-    present = _present(answers, name)
+
+    def then(value: float) -> Decision:
+        return choose(with_value(answers, name, value), found)
+
     changes = []
     for up in (False, True):
-        value = _search(name, answers, found, now, present, up=up)
+        value = _search(lambda value: then(value).recommended != now, name, answers, up=up)
         if value is not None:
-            then = choose(with_value(answers, name, value), found)
-            if name == "devices":
-                value = int(value)
             words = _words(name, value, answers.currency, up=up)
-            changes.append(_change(name, value, words, then, now))
+            shown = int(value) if name == "devices" else value
+            changes.append(_change(name, shown, words, then(value), now))
     return changes
 
 
 def _search(
-    name: str,
-    answers: ChooseSettings,
-    found: Measurements,
-    now: Strategy | None,
-    present: float,
-    *,
-    up: bool,
+    differs: Callable[[float], bool], name: str, answers: ChooseSettings, *, up: bool
 ) -> float | None:
     """In steps of a geometric grid, then halving the step in which the decision changes.
 
     A change back within one step of the grid, a factor of 1.47, goes unseen.
     """
-
-    def differs(value: float) -> bool:
-        return choose(with_value(answers, name, value), found).recommended != now
-
     whole = name == "devices"
     least, most = _bounds(name, answers)
-    before = present
-    for value in _grid(present, up=up, whole=whole):
+    before = _present(answers, name)
+    for value in _grid(before, up=up, whole=whole):
         value = min(max(value, least), most)  # noqa: PLW2901
         if differs(value):
             unit = unit_of(value) if name in ("response_time", "network") else 1.0
@@ -249,10 +217,8 @@ def _grid(present: float, *, up: bool, whole: bool) -> list[float]:
     values = [start * 10 ** (sign * step / STEPS) for step in range(1, FAR * STEPS + 1)]
     if not present:
         values = [start, *values] if up else []
-    if whole:
-        rounded = math.ceil if up else math.floor
-        values = [float(rounded(value)) for value in values]
-    return values
+    rounded = math.ceil if up else math.floor
+    return [float(rounded(value)) if whole else value for value in values]
 
 
 def _halve(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from mlopsdeploy.choose.measurements import BatchSpeed, Load, Measurements
+from mlopsdeploy.choose.measurements import BatchSpeed, Measurements
 from mlopsdeploy.choose.settings import ChooseSettings, Strategy
 from mlopsdeploy.choose.units import duration, money, number, plural, size
 
@@ -111,14 +111,14 @@ def _batch(answers: ChooseSettings, found: Measurements) -> Option:
     plans = [plan for every in INTERVALS if (plan := _plan(every, answers, speed))]
     fits = [plan for plan in plans if plan.age <= answers.response_time]
     # Where nothing meets the response time, the quickest shows how far it is away.
-    if fits:
-        plan = min(fits, key=lambda plan: plan.billed)
-    else:
-        plan = min(plans, key=lambda plan: plan.age) if plans else _longest(answers, speed)
+    quickest = min(plans, key=lambda plan: plan.age, default=_longest(answers, speed))
+    plan = min(fits, key=lambda plan: plan.billed, default=quickest)
     limit = duration(answers.response_time)
     age = f"{duration(plan.every)} to the next run + {duration(plan.run)} that it takes"
     age += f" = {duration(plan.age)} at worst; {limit} allowed"
-    how = f"{_counted(plan.rows, answers, plan.every)} ÷ {number(speed.rows_per_second)} rows/s"
+    rows = f"{number(answers.peak_rate)}/s for {duration(plan.every)}"  # of the busiest interval
+    rows = "a day's" if plan.rows >= answers.requests_per_day else rows
+    how = f"{plural(plan.rows, 'row')} ({rows}) ÷ {number(speed.rows_per_second)} rows/s"
     if plan.machines > 1:
         how += f" ÷ {plan.machines} machines"
     how += f" + {duration(speed.start)} to start = {duration(plan.run)} a run"
@@ -136,17 +136,9 @@ def _batch(answers: ChooseSettings, found: Measurements) -> Option:
     wait = f"nothing to wait for; an answer is up to {duration(plan.age)} old"
     feel = Cell(plan.age, "s", f"up to {duration(plan.age)} old", wait)
     return _option(
-        "batch",
-        answers,
-        found,
-        response=response,
-        resources=resources,
-        feel=feel,
-        machines=plan.machines,
-        cost=cost,
-        arithmetic=arithmetic,
-        every=plan.every,
-    )
+        "batch", answers, found, (response, resources, feel), machines=plan.machines, cost=cost,
+        arithmetic=arithmetic, every=plan.every,
+    )  # fmt: skip
 
 
 def _plan(every: float, answers: ChooseSettings, speed: BatchSpeed) -> _Plan | None:
@@ -180,13 +172,6 @@ def _longest(answers: ChooseSettings, speed: BatchSpeed) -> _Plan:
     return _Plan(INTERVALS[0], answers.requests_per_day, 1, run, run, "1 run")
 
 
-def _counted(rows: float, answers: ChooseSettings, every: float) -> str:
-    """The rows of the busiest interval, and why so many."""
-    if rows >= answers.requests_per_day:
-        return f"{plural(rows, 'row')} (a day's)"
-    return f"{plural(rows, 'row')} ({number(answers.peak_rate)}/s for {duration(every)})"
-
-
 # ---------------------------------------------------------------- serve
 
 
@@ -196,27 +181,24 @@ def _serve(answers: ChooseSettings, found: Measurements) -> Option:
     limit = duration(answers.response_time)
     fits = [load for load in speed.loads if load.p99 + answers.network <= answers.response_time]
     # A higher rate needs fewer machines; where none is in time, the quickest shows how far off.
-    load = (
-        max(fits, key=lambda load: load.rate)
-        if fits
-        else min(speed.loads, key=lambda load: load.p99)
-    )
+    quickest = min(speed.loads, key=lambda load: load.p99)
+    load = max(fits, key=lambda load: load.rate, default=quickest)
     total = load.p99 + answers.network
     late = "" if fits else f"p99 is {duration(total)} with the network, {limit} allowed"
-    response = Cell(
-        total,
-        "s",
-        f"p99 {duration(total)}",
+    how = (
         f"{duration(load.p99)} at {number(load.rate)} requests/s (99 % of {load.requests:,} "
         f"requests were faster) + {duration(answers.network)} network = {duration(total)}; "
-        f"{limit} allowed",
-        late,
+        f"{limit} allowed"
     )
+    response = Cell(total, "s", f"p99 {duration(total)}", how, late)
     busy = max(math.ceil(answers.peak_rate / load.rate), 1)
-    spare = int(answers.user_facing)
-    machines = busy + spare
-    arithmetic = _peak(answers, load, speed.capacity, busy)
-    if spare:
+    machines = busy + answers.user_facing
+    share = load.rate / speed.capacity
+    arithmetic = (
+        f"peak {number(answers.peak_rate)}/s ÷ {number(load.rate)}/s a machine ({share:.0%} of the "
+        f"{number(speed.capacity)}/s it can do, where p99 was measured) → {plural(busy, 'machine')}"
+    )
+    if answers.user_facing:
         arithmetic += "; + 1, so that people get answers while one restarts or fails"
     resources = _resources(machines, "machine", arithmetic, speed.memory_mb, answers.machine_memory)
     cost = machines * HOURS * answers.price_per_hour
@@ -227,24 +209,9 @@ def _serve(answers: ChooseSettings, found: Measurements) -> Option:
     )
     feel = _feel(total, "after the network", "no answer without a network")
     return _option(
-        "serve",
-        answers,
-        found,
-        response=response,
-        resources=resources,
-        feel=feel,
-        machines=machines,
-        cost=cost,
+        "serve", answers, found, (response, resources, feel), machines=machines, cost=cost,
         arithmetic=bill,
-    )
-
-
-def _peak(answers: ChooseSettings, load: Load, capacity: float, machines: int) -> str:
-    share = load.rate / capacity
-    return (
-        f"peak {number(answers.peak_rate)}/s ÷ {number(load.rate)}/s a machine ({share:.0%} of the "
-        f"{number(capacity)}/s it can do, where p99 was measured) → {plural(machines, 'machine')}"
-    )
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- edge
@@ -256,14 +223,13 @@ def _edge(answers: ChooseSettings, found: Measurements) -> Option:
     devices, factor = answers.device_count, answers.device_factor
     p99, rate = speed.p99 / factor, speed.per_second * factor
     limit = duration(answers.response_time)
-    scaled = f" ÷ {number(factor)} (a device's speed as a share of this machine's)"
-    scaled = f"{duration(speed.p99)} here{scaled} = " if factor != 1 else ""
-    late = ""
-    if p99 > answers.response_time:
-        late = f"p99 is {duration(p99)} on a device, {limit} allowed"
-    response = Cell(
-        p99, "s", f"p99 {duration(p99)}", f"{scaled}{duration(p99)}; {limit} allowed", late
-    )
+    how = f"{duration(p99)}; {limit} allowed"
+    if factor != 1:
+        share = f"{number(factor)} (a device's speed as a share of this machine's)"
+        how = f"{duration(speed.p99)} here ÷ {share} = {how}"
+    late = p99 > answers.response_time
+    broken = f"p99 is {duration(p99)} on a device, {limit} allowed" if late else ""
+    response = Cell(p99, "s", f"p99 {duration(p99)}", how, broken)
     needed = max(math.ceil(answers.peak_rate / (rate * BUSY)), 1)
     counted = max(devices, needed)  # where some are missing, the cells say what all would take
     sum_ = (
@@ -272,12 +238,11 @@ def _edge(answers: ChooseSettings, found: Measurements) -> Option:
     )
     resources = _resources(counted, "device", sum_, speed.memory_mb, answers.device_memory)
     if not devices:
-        broken = "there is no device to run it on"
+        resources = replace(resources, broken="there is no device to run it on")
     elif needed > devices:
-        broken = f"the peak takes {plural(needed, 'device')}, there {_are(devices)}"
-    else:
-        broken = resources.broken
-    resources = replace(resources, broken=broken)
+        there = f"there {'is' if devices == 1 else 'are'} {devices}"
+        broken = f"the peak takes {plural(needed, 'device')}, {there}"
+        resources = replace(resources, broken=broken)
     cost = counted * answers.device_price / (answers.device_years * 12)
     bill = (
         f"{plural(counted, 'device')} × {money(answers.device_price, answers.currency)} ÷ "
@@ -285,16 +250,9 @@ def _edge(answers: ChooseSettings, found: Measurements) -> Option:
     )
     after = "works with no network" if answers.data_at == "device" else "data come by network"
     return _option(
-        "edge",
-        answers,
-        found,
-        response=response,
-        resources=resources,
-        feel=_feel(p99, "on the spot", after),
-        machines=counted,
-        cost=cost,
-        arithmetic=bill,
-    )
+        "edge", answers, found, (response, resources, _feel(p99, "on the spot", after)),
+        machines=counted, cost=cost, arithmetic=bill,
+    )  # fmt: skip
 
 
 # ---------------------------------------------------------------- what all share
@@ -304,40 +262,30 @@ def _option(
     strategy: Strategy,
     answers: ChooseSettings,
     found: Measurements,
+    cells: tuple[Cell, Cell, Cell],
     *,
-    response: Cell,
-    resources: Cell,
-    feel: Cell,
     machines: int,
     cost: float,
     arithmetic: str,
     every: float | None = None,
 ) -> Option:
+    response, resources, feel = cells
     upkeep = _upkeep(strategy, answers, machines)
     hours = upkeep.value or 0.0
-    per_million = cost / (answers.requests_per_day * DAYS) * 1e6
-    price = Cell(
-        per_million,
-        f"{answers.currency} per million",
-        f"{money(per_million, answers.currency)} per million",
-        f"{arithmetic}; ÷ {number(answers.requests_per_day)} × {DAYS} predictions = "
-        f"{money(per_million, answers.currency)} per million",
-    )
+    million = cost / (answers.requests_per_day * DAYS) * 1e6
+    says = f"{money(million, answers.currency)} per million"
+    arithmetic += f"; ÷ {number(answers.requests_per_day)} × {DAYS} predictions = {says}"
+    price = Cell(million, f"{answers.currency} per million", says, arithmetic)
     if strategy != "edge" and answers.server == "none":
         resources = replace(resources, broken="there is no server to run it on")
-    cells = (response, _privacy(strategy, answers, found), resources, price, upkeep, feel)
+    by_factor = (response, _privacy(strategy, answers, found), resources, price, upkeep, feel)
     return Option(
-        strategy,
-        dict(zip(FACTORS, cells, strict=True)),
-        machines,
-        cost,
-        hours,
-        hours * answers.hourly_rate,
-        every,
-    )
+        strategy, dict(zip(FACTORS, by_factor, strict=True)), machines, cost, hours,
+        hours * answers.hourly_rate, every,
+    )  # fmt: skip
 
 
-def crosses(strategy: Strategy, answers: ChooseSettings) -> str:
+def _crosses(strategy: Strategy, answers: ChooseSettings) -> str:
     """Where data go over a network to, if they do."""
     if strategy == "edge":
         return "to the devices" if answers.data_at == "server" else ""
@@ -347,25 +295,19 @@ def crosses(strategy: Strategy, answers: ChooseSettings) -> str:
 
 
 def _privacy(strategy: Strategy, answers: ChooseSettings, found: Measurements) -> Cell:
-    where = crosses(strategy, answers)
-    daily = answers.requests_per_day * found.row_bytes if where else 0.0
+    where = _crosses(strategy, answers)
     if not where:
-        place = "device" if answers.data_at == "device" else "server"
-        cell = Cell(0.0, "bytes a day", "nothing leaves", f"computed on the {place} they are on")
-    else:
-        sum_ = f"{number(answers.requests_per_day)} a day × {size(found.row_bytes)} = "
-        says = f"{size(daily)} a day {where}"
-        cell = Cell(daily, "bytes a day", says, f"{sum_}{size(daily)} a day {where}")
+        place = f"computed on the {answers.data_at} they are on"
+        return Cell(0.0, "bytes a day", "nothing leaves", place)
+    daily = answers.requests_per_day * found.row_bytes
+    says = f"{size(daily)} a day {where}"
+    arithmetic = f"{number(answers.requests_per_day)} a day × {size(found.row_bytes)} = {says}"
     broken = []
-    if where and not answers.may_leave:
+    if not answers.may_leave:
         broken.append(f"data go {where}, and they may not leave")
-    if where and answers.offline:
+    if answers.offline:
         broken.append(f"data go {where}, and it must work without a network")
-    return Cell(cell.value, cell.unit, cell.says, cell.arithmetic, "; ".join(broken))
-
-
-def _are(count: int) -> str:
-    return f"{'is' if count == 1 else 'are'} {count}"
+    return Cell(daily, "bytes a day", says, arithmetic, "; ".join(broken))
 
 
 def _resources(

@@ -7,6 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,14 @@ import yaml
 
 from mlopsdeploy.bench import processes
 from mlopsdeploy.bench.load_client import load
-from mlopsdeploy.choose.settings import ChooseSettings, Strategy
+from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
 from mlopsdeploy.core import machine
-from mlopsdeploy.core.images import SUFFIXES
+from mlopsdeploy.core.images import decode
+from mlopsdeploy.data.inputs import PICTURE_TASKS
+from mlopsdeploy.data.sources import PictureFiles, Wanted, WithPictures, chunks, pictures_of
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
-PICTURES = ("object_detection", "image_classification")  # tasks that look at them
 SAMPLE = 2000  # rows of it that are taken
 GROWTH = 25  # times as many rows in the next run, at most
 MOST_ROWS = 1_000_000
@@ -109,6 +111,12 @@ class Measurements:
     notes: tuple[str, ...] = ()
     assumed: str = ""
 
+    @property
+    def measured(self) -> list[tuple[Strategy, str]]:
+        """How each strategy was measured, if it was."""
+        speeds = [(name, getattr(self, name)) for name in STRATEGIES if not self.assumed]
+        return [(name, speed.how) for name, speed in speeds if speed is not None]
+
 
 def measure(settings: ChooseSettings, log: Log = lambda _: None) -> Measurements:
     """Measure a model under each strategy, about `settings.seconds` for each figure.
@@ -128,30 +136,30 @@ def measure(settings: ChooseSettings, log: Log = lambda _: None) -> Measurements
             "Parquet), or a video or folder of pictures"
         )
     with tempfile.TemporaryDirectory() as folder:
-        return _Measuring(settings, Path(folder), log).all()
+        return _Measuring(settings, settings.model, settings.sample, Path(folder), log).all()
 
 
+@dataclass(frozen=True)
 class _Measuring:
-    def __init__(self, settings: ChooseSettings, folder: Path, log: Log) -> None:
-        self._settings = settings
-        self._model = str(settings.model)
-        self._sample = str(settings.sample)
-        self._folder = folder
-        self._log = log
-        self._missing: dict[Strategy, str] = {}
-        self._notes: list[str] = []
-        self._trust = ["--trust-model"] if settings.trust_model else []
+    settings: ChooseSettings
+    model: str
+    sample: str
+    folder: Path
+    log: Log
+    missing: dict[Strategy, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def all(self) -> Measurements:
         """Every strategy."""
         self._look_around()
-        self._log(f"looking at {self._model}")
-        about = json.loads(self._run(["models", "inspect", self._model, "--json"]).stdout)
+        self.log(f"looking at {self.model}")
+        about = self._run("models", "inspect", self.model)
         batch: BatchSpeed | None
-        if about["task"] in PICTURES:
+        if about["task"] in PICTURE_TASKS:
             edge = self._watch()
-            bodies, kind = self._pictures(), JPEG
-            batch = self._attempt("batch", self._batch_of_pictures)
+            files = self._pictures()
+            bodies, kind = self._as_jpeg(files), JPEG
+            batch = self._attempt("batch", lambda: self._batch_of_pictures(files))
         else:
             columns, table, rate = self._rows()
             batch = self._batch(columns, table, rate)
@@ -159,63 +167,63 @@ class _Measuring:
             bodies, kind = [json.dumps({"instances": [row]}).encode() for row in rows], JSON
             edge = self._attempt("edge", lambda: self._lines(rows))
         serve = self._attempt("serve", lambda: self._serve(bodies, kind))
+        size = sum(map(len, bodies)) / len(bodies)
         return Measurements(
-            model=about["name"],
-            task=about["task"],
-            machine=machine.name(),
-            cores=machine.core_count(),
-            row_bytes=sum(map(len, bodies)) / len(bodies),
-            batch=batch,
-            serve=serve,
-            edge=edge,
-            missing=self._missing,
-            notes=tuple(self._notes),
-        )
+            about["name"], about["task"], machine.name(), machine.core_count(), size,
+            batch, serve, edge, self.missing, tuple(self.notes),
+        )  # fmt: skip
 
     def _look_around(self) -> None:
         """What else runs here makes all figures too small."""
         busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
         cores = machine.core_count()
         if busy > BUSY * cores:
-            self._notes.append(
+            self.notes.append(
                 f"other programs kept this machine busy (load {busy:.1f} on {cores} cores): "
                 "speeds are too low and latencies too high; measure again when it is idle"
             )
 
-    def _run(self, arguments: list[str]) -> processes.Finished:
-        return processes.run([*processes.OURS, *arguments], self._folder)
+    def _run(self, *arguments: str) -> dict[str, Any]:
+        """What a command of ours reports, and `wall` and `peak_memory` of its process."""
+        done = processes.run([*processes.OURS, *arguments, "--json"], self.folder)
+        report: dict[str, Any] = json.loads(done.stdout)
+        return {**report, "wall": done.wall, "peak_memory": done.peak_memory}
+
+    def _flags(self, *, features: bool = True) -> list[str]:
+        """Those of the user's settings that every command has."""
+        named = self.settings.features if features else ()
+        columns = ["--features", ",".join(named)] if named else []
+        trust = ["--trust-model"] if self.settings.trust_model else []
+        return ["--model", self.model, *columns, *trust]
 
     def _attempt(self, strategy: Strategy, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except MlopsDeployError as error:
-            self._missing[strategy] = str(error)
+            self.missing[strategy] = str(error)
             return None
 
     # -- batch
 
     def _rows(self) -> tuple[dict[str, str], Rows, float]:
-        """The sample as `batch` reads it.
-
-        Returns:
-            The column of each of the model's inputs, the rows, and roughly how many a second.
-        """
-        self._log(f"reading {self._sample}")
-        summary = self._run_batch(Path(self._sample).absolute(), "sample.jsonl", limit=SAMPLE)
+        """The column of each input, the rows as `batch` reads them, and about how many a second."""
+        self.log(f"reading {self.sample}")
+        sample = Path(self.sample).absolute()
+        summary = self._run_batch(sample, "sample.jsonl", "--limit", str(SAMPLE))
         columns: dict[str, str] = summary["columns"]
-        lines = (self._folder / "sample.jsonl").read_text("utf-8").splitlines()
+        lines = (self.folder / "sample.jsonl").read_text("utf-8").splitlines()
         rows = [
             {column: row[column] for column in columns.values()} for row in map(json.loads, lines)
         ]
         rows = [row for row in rows if all(value not in (None, "") for value in row.values())]
         if not rows:
-            raise ConfigError(f"{self._sample}: no row of it can be scored")
+            raise ConfigError(f"{self.sample}: no row of it can be scored")
         return columns, rows, summary["rows_per_second"]
 
     def _batch(self, columns: dict[str, str], rows: Rows, rate: float) -> BatchSpeed:
         """A run over the sample's rows, again and again and no two alike."""
         text = [columns["text"]] if set(columns) == {"text"} else []
-        path = self._folder / "rows.csv"
+        path = self.folder / "rows.csv"
 
         def make(count: int) -> Path:
             with path.open("w", encoding="utf-8", newline="") as file:
@@ -227,56 +235,41 @@ class _Measuring:
                     writer.writerow({**row, **{name: _turned(row[name], turn) for name in text}})
             return path
 
-        first = min(max(int(rate * self._settings.seconds), len(rows)), len(rows) * GROWTH)
+        first = min(max(int(rate * self.settings.seconds), len(rows)), len(rows) * GROWTH)
         return self._grown("rows", len(rows), first, MOST_ROWS, make)
 
     def _grown(
         self, what: str, sample: int, count: int, most: int, make: Callable[[int], Path]
     ) -> BatchSpeed:
-        """A run over input that is made longer until it takes long enough.
-
-        Args:
-            what: rows or pictures.
-            sample: how many of them the user's sample has.
-            count: how many the first run gets.
-            most: how many any run gets.
-            make: returns input of so many.
-        """
+        """A run over `count` rows or pictures, made from `sample`; longer ones until one lasts."""
         output = "rows.out.csv" if what == "rows" else "pictures.out.jsonl"
         for _ in range(RUNS):
-            self._log(f"batch: {count:,} {what}")
+            self.log(f"batch: {count:,} {what}")
             summary = self._run_batch(make(count), output)
             seconds = max(summary["seconds"], 1e-3)
-            if seconds >= self._settings.seconds / 2 or count >= most:
+            if seconds >= self.settings.seconds / 2 or count >= most:
                 break
-            growth = min(self._settings.seconds / seconds, GROWTH)
+            growth = min(self.settings.seconds / seconds, GROWTH)
             count = min(int(count * growth) + 1, most)
         scored = count - summary["duplicates"] - summary["empty"] - summary["failed"]
         different = " different ones" if what == "rows" else ""
         how = (
-            f"a run over {count:,} {what} made from {sample:,} of {self._sample}: {scored:,}"
+            f"a run over {count:,} {what} made from {sample:,} of {self.sample}: {scored:,}"
             f"{different} in {seconds:.1f} s on {summary['runtime']} {summary['precision']}"
         )
         start = max(summary["wall"] - seconds, 0.0)
-        return BatchSpeed(scored / seconds, start, summary["memory_mb"], how)
+        return BatchSpeed(scored / seconds, start, summary["peak_memory"] / 1e6 or None, how)
 
-    def _run_batch(self, path: Path, output: str, limit: int | None = None) -> dict[str, Any]:
-        arguments = ["batch", str(path), "-o", str(self._folder / output), "--model", self._model]
-        arguments += ["--json", "--fresh", "--max-errors", "100%", *self._trust]
-        if limit:
-            arguments += ["--limit", str(limit)]
-        if self._settings.text_column:
-            arguments += ["--text-column", self._settings.text_column]
-        if self._settings.features:
-            arguments += ["--features", ",".join(self._settings.features)]
-        done = self._run(arguments)
-        summary: dict[str, Any] = json.loads(done.stdout)
-        return {**summary, "wall": done.wall, "memory_mb": done.peak_memory / 1e6 or None}
+    def _run_batch(self, path: Path, output: str, *more: str) -> dict[str, Any]:
+        column = ["--text-column", self.settings.text_column] if self.settings.text_column else []
+        return self._run(
+            "batch", str(path), "-o", str(self.folder / output), "--fresh",
+            "--max-errors", "100%", *self._flags(), *column, *more,
+        )  # fmt: skip
 
-    def _batch_of_pictures(self) -> BatchSpeed:
+    def _batch_of_pictures(self, files: Sequence[tuple[str, bytes]]) -> BatchSpeed:
         """A run over the sample's pictures, as files and each a little different."""
-        files = self._files_of_pictures()
-        folder = self._folder / "pictures"
+        folder = self.folder / "pictures"
         folder.mkdir()
 
         def make(count: int) -> Path:
@@ -288,54 +281,60 @@ class _Measuring:
 
         return self._grown("pictures", len(files), len(files), MOST_PICTURES, make)
 
-    def _files_of_pictures(self) -> list[tuple[str, bytes]]:
+    def _pictures(self) -> list[tuple[str, bytes]]:
         """Suffix and content of the sample's pictures; frames of a video as JPEG."""
-        path = Path(self._sample)
-        names = [str(path)] if path.is_file() else []
-        if path.is_dir():
-            names = sorted(str(file) for file in path.iterdir())
-        names = [name for name in names if name.lower().endswith(SUFFIXES)]
-        if names:
-            paths = map(Path, names[:SAMPLE_PICTURES])
-            return [(file.suffix, file.read_bytes()) for file in paths]
+        found: list[tuple[str, bytes]] = []
+        if names := pictures_of(self.sample, among_tables=True):
+            source = WithPictures(PictureFiles(self.sample, names), "file")
+            for chunk in chunks(source, SAMPLE_PICTURES, limit=SAMPLE_PICTURES):
+                window = source.parse(chunk, Wanted({"file": "str"}, raw=True))
+                assert window.pictures is not None
+                suffixes = [Path(name).suffix for name in window.columns["file"]]
+                found += zip(suffixes, window.pictures, strict=True)
+            return found
         import cv2
 
-        video = cv2.VideoCapture(str(path))
-        found: list[tuple[str, bytes]] = []
+        video = cv2.VideoCapture(self.sample)
         while len(found) < SAMPLE_PICTURES and (read := video.read())[0]:
             found.append((".jpg", cv2.imencode(".jpg", read[1])[1].tobytes()))
         video.release()
         return found
 
+    def _as_jpeg(self, files: Sequence[tuple[str, bytes]]) -> list[bytes]:
+        """The first pictures as JPEG, as large as they are."""
+        import cv2
+
+        frames = []
+        for _, content in files[:FRAMES]:
+            with suppress(ValueError):  # damaged
+                frames.append(decode(content))
+        if not frames:
+            raise ConfigError(f"{self.sample}: no picture in it can be read")
+        height, width = frames[0].shape[:2]
+        self.notes.append(f"bytes of a picture: as JPEG of {width}×{height} pixels")
+        return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
+
     # -- serve
 
     def _serve(self, bodies: Sequence[bytes], kind: str) -> ServeSpeed:
         port = machine.free_port()
-        settings: dict[str, Any] = {
-            "models": [
-                {
-                    "model": self._model,
-                    "name": "measured",
-                    "route": "/predict",
-                    "input": "instances",
-                    "features": list(self._settings.features),
-                }
-            ],
-            "port": port,
-            "max_body": "64 MiB",
-            "trust_model": self._settings.trust_model,
-        }
-        config = self._folder / "serve.yaml"
+        model = {
+            "model": self.model, "name": "measured", "route": "/predict", "input": "instances",
+            "features": list(self.settings.features),
+        }  # fmt: skip
+        trust = self.settings.trust_model
+        settings = {"models": [model], "port": port, "max_body": "64 MiB", "trust_model": trust}
+        config = self.folder / "serve.yaml"
         config.write_text(yaml.safe_dump(settings), "utf-8")
-        url, seconds = f"http://127.0.0.1:{port}", self._settings.seconds
-        self._log("serve: starting")
+        url, seconds = f"http://127.0.0.1:{port}", self.settings.seconds
+        self.log("serve: starting")
         command = [*processes.OURS, "serve", "--config", str(config)]
-        with processes.start(command, self._folder) as server:
+        with processes.start(command, self.folder) as server:
             start = server.wait_until(
                 lambda: processes.answers(f"{url}/readyz"), READY, "the server"
             )
             url += "/predict"
-            self._log("serve: as much as it takes")
+            self.log("serve: as much as it takes")
             most = load(
                 url, bodies, kind, connections=CONNECTIONS, seconds=seconds,
                 warm_up=min(seconds, 1.0),
@@ -345,7 +344,7 @@ class _Measuring:
             for share in SHARES:
                 rate = capacity * share
                 lasting = min(max(seconds, REQUESTS / rate), LONGEST * seconds)
-                self._log(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
+                self.log(f"serve: {number(rate)} requests/s for {lasting:.0f} s")
                 found = load(url, bodies, kind, connections=OPEN, rate=rate, seconds=lasting)
                 if found.unanswered:
                     raise MlopsDeployError(
@@ -362,68 +361,40 @@ class _Measuring:
         )
         return ServeSpeed(capacity, tuple(loads), start, memory, how)
 
-    def _pictures(self) -> list[bytes]:
-        """Pictures of the sample as JPEG, as large as they are there."""
-        import cv2
-
-        path = Path(self._sample)
-        names = sorted(map(str, path.iterdir())) if path.is_dir() else []
-        frames = [picture for name in names[:FRAMES] if (picture := cv2.imread(name)) is not None]
-        if not names:
-            video = cv2.VideoCapture(str(path))
-            while len(frames) < FRAMES and (read := video.read())[0]:
-                frames.append(read[1])
-            video.release()
-        if not frames:
-            raise ConfigError(f"{self._sample}: no picture in it can be read")
-        height, width = frames[0].shape[:2]
-        self._notes.append(f"bytes of a picture: as JPEG of {width}×{height} pixels")
-        return [cv2.imencode(".jpg", frame)[1].tobytes() for frame in frames]
-
     # -- edge
 
+    def _edge(self, flag: str, source: str) -> dict[str, Any]:
+        """What `bench edge` measures."""
+        flags = self._flags(features=flag == "--lines")
+        seconds = str(self.settings.seconds)
+        return self._run("bench", "edge", flag, source, "--seconds", seconds, *flags)
+
     def _watch(self) -> EdgeSpeed:
-        """The pipeline of pictures, as `bench edge` measures it."""
-        self._log("edge: watching the sample")
-        arguments = ["bench", "edge", "--model", self._model, "--camera", self._sample, "--json"]
-        arguments += ["--seconds", str(self._settings.seconds), *self._trust]
-        report = json.loads(self._run(arguments).stdout)
+        """The pipeline of pictures."""
+        self.log("edge: watching the sample")
+        report = self._edge("--camera", self.sample)
         stages = [report["stages_ms"][name] for name in ("encode", "infer", "decode")]
         how = (
             f"the pipeline over {report['width']}×{report['height']} pictures, "
             f"{report['pipeline']['frames']} frames, {report['precision']}; latency: encode, infer "
             "and decode, each alone, added"
         )
-        return EdgeSpeed(
-            per_second=report["pipeline"]["fps"],
-            p50=sum(stage["p50"] for stage in stages) / 1000,
-            p99=sum(stage["p99"] for stage in stages) / 1000,
-            memory_mb=report["memory_mb"],
-            how=how,
-        )
+        p50, p99 = (sum(stage[p] for stage in stages) / 1000 for p in ("p50", "p99"))
+        return EdgeSpeed(report["pipeline"]["fps"], p50, p99, report["memory_mb"], how)
 
     def _lines(self, rows: Rows) -> EdgeSpeed:
-        """The pipeline of lines, as `bench edge` measures it."""
-        self._log("edge: reading lines of the sample")
-        path = self._folder / "lines.txt"
+        """The pipeline of lines."""
+        self.log("edge: reading lines of the sample")
+        path = self.folder / "lines.txt"
         path.write_text("".join(_line(row) + "\n" for row in rows), "utf-8")
-        arguments = ["bench", "edge", "--model", self._model, "--lines", str(path), "--json"]
-        arguments += ["--seconds", str(self._settings.seconds), *self._trust]
-        if self._settings.features:
-            arguments += ["--features", ",".join(self._settings.features)]
-        report = json.loads(self._run(arguments).stdout)
+        report = self._edge("--lines", str(path))
         alone, together = report["one_at_a_time"], report["all_at_once"]
         how = (
             f"'mlopsdeploy edge' over {together['lines']:,} lines that come all at once, on "
             f"{report['runtime']} {report['precision']}; latency: lines that come one at a time"
         )
-        return EdgeSpeed(
-            per_second=together["lines_per_second"],
-            p50=alone["p50"] / 1000,
-            p99=alone["p99"] / 1000,
-            memory_mb=report["memory_mb"],
-            how=how,
-        )
+        p50, p99 = (alone[p] / 1000 for p in ("p50", "p99"))
+        return EdgeSpeed(together["lines_per_second"], p50, p99, report["memory_mb"], how)
 
 
 def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows) -> Rows:

@@ -12,13 +12,9 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from mlopsdeploy.choose.assumptions import shown
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.choose.units import duration, money, number
 from mlopsdeploy.settings import SettingError
-
-
-def _always(_: ChooseSettings) -> bool:
-    return True
 
 
 @dataclass(frozen=True)
@@ -31,7 +27,7 @@ class Question:
     setting: str
     asks: str
     why: str
-    when: Callable[[ChooseSettings], bool] = _always
+    when: Callable[[ChooseSettings], bool] = lambda _: True
     needed: bool = False
 
 
@@ -99,18 +95,12 @@ QUESTIONS = (
 )  # fmt: skip
 
 
-_PRICES = ("price_per_hour", "device_price", "hourly_rate")
-
-
 def interview(
     settings: ChooseSettings, console: Console, read: Callable[[], str] = sys.stdin.readline
 ) -> ChooseSettings:
     """Ask what flags, environment and YAML leave open. An end of input keeps all defaults.
 
-    Args:
-        settings: what is known.
-        console: where the questions go.
-        read: returns a line, and nothing at the end of input.
+    `read` returns a line, and nothing at the end of input.
     """
     console.print("Enter takes what stands in brackets; Ctrl-C ends.", style="dim")
     for question in QUESTIONS:
@@ -130,22 +120,19 @@ def _ask(
     console.print(f"\n{question.asks}", markup=False, highlight=False)
     console.print(Padding(Text(question.why, style="dim"), (0, 0, 0, 2)))
     while True:
-        default = _shown(question.setting, settings)
+        default = shown(question.setting, settings)
         console.print(f"  [{default}] > ", end="", markup=False, highlight=False)
         line = read()
         answer = line.strip()
         if not answer and not (question.needed and line):
             return settings, bool(line)
         problem = _problem(question, answer)
-        if problem:
-            console.print(f"  {problem}", style="red", markup=False, highlight=False)
-            continue
         try:
-            return with_answer(settings, {question.setting: answer}), True
+            if not problem:
+                return with_answer(settings, {question.setting: answer}), True
         except SettingError as error:
-            console.print(
-                f"  {answer}: {error.problem}", style="red", markup=False, highlight=False
-            )
+            problem = f"{answer}: {error.problem}"
+        console.print(f"  {problem}", style="red", markup=False, highlight=False)
 
 
 def _problem(question: Question, answer: str) -> str:
@@ -161,20 +148,3 @@ def with_answer(settings: ChooseSettings, answers: Mapping[str, Any]) -> ChooseS
     """Settings with some answers more, checked; what is a default stays known as one."""
     given = {name: getattr(settings, name) for name in settings.given}
     return ChooseSettings(**{**given, **answers})
-
-
-def _shown(name: str, settings: ChooseSettings) -> str:
-    value = getattr(settings, name)
-    if name == "response_time":
-        return duration(value)
-    if name == "peak":
-        return number(settings.peak_rate)
-    if name == "devices":
-        return str(settings.device_count)
-    if name in _PRICES:
-        return money(value, settings.currency)
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None:
-        return "none" if name in ("model", "sample") else "any"
-    return number(value) if isinstance(value, float) else str(value)

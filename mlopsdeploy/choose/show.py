@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mlopsdeploy import __version__
-from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, with_unit
+from mlopsdeploy.choose.assumptions import NOT_COUNTED, assumed, shown_defaults
 from mlopsdeploy.choose.decide import TIE, Decision
-from mlopsdeploy.choose.factors import DAYS, FACTORS, Cell, Option
+from mlopsdeploy.choose.factors import DAYS, FACTORS, Option
 from mlopsdeploy.choose.measurements import Measurements
-from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
+from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.choose.units import money, number
 
 WIDE = 110  # columns from which a strategy is a row
@@ -42,70 +42,47 @@ def as_dict(answers: ChooseSettings, found: Measurements, decision: Decision) ->
 
 
 def _option(option: Option) -> dict[str, Any]:
-    return {
-        "out": option.broken,
-        "factors": {name: asdict(cell) for name, cell in option.cells.items()},
-        "machines": option.machines,
-        "machine_cost": option.machine_cost,
-        "upkeep_hours": option.upkeep_hours,
-        "upkeep_cost": option.upkeep_cost,
-        "total": option.total,
-        "every": option.every,
-    }
+    known = asdict(option)
+    del known["strategy"]
+    return {"out": option.broken, "factors": known.pop("cells"), **known, "total": option.total}
 
 
 def show(
-    answers: ChooseSettings,
-    found: Measurements,
-    decision: Decision,
-    console: Console,
-    *,
-    config: str,
+    answers: ChooseSettings, found: Measurements, decision: Decision, console: Console, config: str
 ) -> None:
-    """The decision and everything it rests on.
-
-    Args:
-        answers: that were given.
-        found: what was measured or assumed.
-        decision: from these.
-        console: where it goes.
-        config: the YAML, or why there is none.
-    """
-    out = _Printer(console)
+    """The decision and everything it rests on; `config` is the YAML, or why there is none."""
     color = "bold green" if decision.recommended else "bold red"
     console.print(Text(decision.headline, style=color))
     basis = found.assumed or f"{found.model}, measured on {found.machine}"
     console.print(Text(basis, style="yellow" if found.assumed else "dim"))
     console.print()
     console.print(_table(decision, wide=console.width >= WIDE))
-    out.section("Why", decision.reasons)
+    _section(console, "Why", decision.reasons)
     for option in decision.options:
         title = f"{option.strategy}, reckoned" + (": out" if option.broken else "")
-        lines = [f"{name}: {_checked(cell)}" for name, cell in option.cells.items()]
+        lines = [
+            f"{name}: {cell.arithmetic}" + (f". OUT: {cell.broken}" if cell.broken else "")
+            for name, cell in option.cells.items()
+        ]
         if not option.broken:
             lines.append(f"together: {together(option, answers)}")
-        out.section(title, lines)
+        _section(console, title, lines)
     changes = [
         f"{change.words}: {change.strategy or 'none of the three'}"
         + (f" ({change.why})" if change.why else "")
         for change in decision.changes
     ]
-    out.section("What would change this", changes or ["no single answer"])
-    speeds = [
-        f"{name}: {speed.how}"
-        for name in STRATEGIES
-        if (speed := getattr(found, name)) is not None and not found.assumed
-    ]
+    _section(console, "What would change this", changes or ["no single answer"])
+    speeds = [f"{name}: {how}" for name, how in found.measured]
     speeds += [f"{name}: not measured: {why}" for name, why in found.missing.items()]
-    out.section("Assumed" if found.assumed else "Measured", [*speeds, *found.notes])
-    defaults = [
-        f"{name} {with_unit(name, value, answers.currency)}: {why}"
-        for name, (value, why) in assumed(answers).items()
-    ]
-    if defaults:
-        out.section("Assumed, as nobody said", defaults)
-    out.section("Not counted", NOT_COUNTED)
-    out.verbatim("The config", "\n".join(line for line in config.split("\n") if line[:1] != "#"))
+    _section(console, "Assumed" if found.assumed else "Measured", [*speeds, *found.notes])
+    if defaults := shown_defaults(answers):
+        lines = [f"{name} {value}: {why}" for name, value, why in defaults]
+        _section(console, "Assumed, as nobody said", lines)
+    _section(console, "Not counted", NOT_COUNTED)
+    _section(console, "The config", ())
+    shown = "\n".join(line for line in config.split("\n") if line[:1] != "#")
+    console.print(Text(textwrap.indent(shown.rstrip(), "  ")), soft_wrap=True)
 
 
 def together(option: Option, answers: ChooseSettings) -> str:
@@ -119,40 +96,32 @@ def together(option: Option, answers: ChooseSettings) -> str:
     )
 
 
-def _checked(cell: Cell) -> str:
-    return f"{cell.arithmetic}. OUT: {cell.broken}" if cell.broken else cell.arithmetic
-
-
-class _Printer:
-    def __init__(self, console: Console) -> None:
-        self._console = console
-
-    def section(self, title: str, lines: Sequence[str]) -> None:
-        """A title and its lines, wrapped with an indent on a terminal, whole in a pipe."""
-        self._console.print()
-        self._console.print(Text(title, style="bold"))
-        for line in lines:
-            text = f"  · {line}"
-            if self._console.is_terminal:
-                text = textwrap.fill(
-                    text, self._console.width, subsequent_indent="    ", break_on_hyphens=False
-                )
-            shown = Text(text)
-            shown.highlight_regex("(?s)OUT: .*", "red")
-            self._console.print(shown, soft_wrap=True)
-
-    def verbatim(self, title: str, text: str) -> None:
-        """A title and text as it stands."""
-        self._console.print()
-        self._console.print(Text(title, style="bold"))
-        self._console.print(Text(textwrap.indent(text.rstrip(), "  ")), soft_wrap=True)
+def _section(console: Console, title: str, lines: Sequence[str]) -> None:
+    """A title and its lines, wrapped with an indent on a terminal, whole in a pipe."""
+    console.print()
+    console.print(Text(title, style="bold"))
+    for line in lines:
+        text = f"  · {line}"
+        if console.is_terminal:
+            text = textwrap.fill(
+                text, console.width, subsequent_indent="    ", break_on_hyphens=False
+            )
+        shown = Text(text)
+        shown.highlight_regex("(?s)OUT: .*", "red")
+        console.print(shown, soft_wrap=True)
 
 
 def _table(decision: Decision, *, wide: bool) -> Table:
     """Strategies by factors; the other way round where there is less room."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     options = decision.options
-    names = [_name(option, decision) for option in options]
+    names = [
+        Text(
+            f"{option.strategy} (out)" if option.broken else option.strategy,
+            style=_style(option, decision) or "bold",
+        )
+        for option in options
+    ]
     if wide:
         for heading in ("", *FACTORS):
             table.add_column(heading)
@@ -173,11 +142,6 @@ def _style(option: Option, decision: Decision) -> str:
     if option.broken:
         return "dim"
     return "bold green" if option.strategy == decision.recommended else ""
-
-
-def _name(option: Option, decision: Decision) -> Text:
-    word = f"{option.strategy} (out)" if option.broken else option.strategy
-    return Text(word, style=_style(option, decision) or "bold")
 
 
 def _cell(option: Option, factor: str, decision: Decision) -> Text:

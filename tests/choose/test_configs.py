@@ -1,11 +1,6 @@
 """The config that is written validates, and runs."""
 
 import json
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from dataclasses import replace
 from datetime import datetime
 from itertools import pairwise
@@ -15,12 +10,12 @@ import pytest
 import yaml
 from cronsim import CronSim
 
+from mlopsdeploy.bench import processes
 from mlopsdeploy.choose import configs
 from mlopsdeploy.choose.decide import decide
 from mlopsdeploy.choose.factors import INTERVALS
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.core import machine
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, ServeSettings, load
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -34,8 +29,7 @@ def written(tmp_path):
     def write(answers, found):
         decision = decide(answers, found)
         path = tmp_path / "config.yaml"
-        configs.check(str(path), Protected())
-        configs.write(str(path), configs.config(answers, found, decision))
+        path.write_text(configs.config(answers, found, decision), "utf-8")
         return decision.recommended, path
 
     return write
@@ -80,42 +74,14 @@ def test_batch_runs_it(found, written, customers, churn_onnx, mlopsdeploy, tmp_p
 
 
 def test_serve_runs_it(found, written, churn_onnx, tmp_path):
-    strategy, path = written(
-        ChooseSettings(model=str(churn_onnx)), replace(found, task="tabular_classification")
-    )
+    answers = ChooseSettings(model=str(churn_onnx))
+    strategy, path = written(answers, replace(found, task="tabular_classification"))
     assert strategy == "serve"
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlopsdeploy", "serve", "--config", str(path)]
-    with subprocess.Popen(
-        [*command, "--port", str(port), "--workers", "1"], cwd=tmp_path
-    ) as server:
-        try:
-            end = time.monotonic() + 60
-            while True:
-                try:
-                    ready = urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5)
-                    break
-                except OSError:
-                    assert time.monotonic() < end
-                    time.sleep(0.05)
-            with ready:
-                assert ready.status == 200
-        finally:
-            server.terminate()
-            assert server.wait(60) == 0
-
-
-def test_edge_runs_it(found, written, mlopsdeploy, tmp_path):
-    answers = ChooseSettings(
-        model="detector", sample=str(EXAMPLES / "street.mp4"), data_at="device"
-    )
-    strategy, path = written(answers, replace(found, task="object_detection"))
-    assert strategy == "edge"
-    done = mlopsdeploy("edge", "--config", path, "--limit", "5", "--no-window", "--threads", "1")
-    assert done.code == 0, done
-    assert (tmp_path / "events.jsonl").exists()
+    port = machine.free_port()
+    command = [*processes.OURS, "serve", "--config", path, "--port", str(port), "--workers", "1"]
+    with processes.start(command, tmp_path / "log") as server:
+        ready = f"http://127.0.0.1:{port}/readyz"
+        server.wait_until(lambda: processes.answers(ready), 60, "the server")
 
 
 def test_edge_runs_it_over_lines(found, written, mlopsdeploy, churn_onnx, tmp_path):
@@ -128,13 +94,25 @@ def test_edge_runs_it_over_lines(found, written, mlopsdeploy, churn_onnx, tmp_pa
     assert [event["label"] for event in events if event["event"] == "line"] == ["1"]
 
 
-def test_batch_runs_it_over_pictures(found, written, mlopsdeploy, tmp_path):
-    answers = ChooseSettings(model="detector", sample=str(EXAMPLES / "photos"), response_time="25h")
-    strategy, path = written(answers, replace(found, task="object_detection"))
-    assert strategy == "batch"
-    done = mlopsdeploy("batch", "--config", path, "--schedule", "off", "-o", "found.jsonl")
+@pytest.mark.parametrize(
+    ("strategy", "answers", "flags", "made"),
+    [
+        ("edge", {"sample": EXAMPLES / "street.mp4", "data_at": "device"},
+         ("--limit", "5", "--no-window", "--threads", "1"), "events.jsonl"),
+        ("batch", {"sample": EXAMPLES / "photos", "response_time": "25h"},
+         ("--schedule", "off", "-o", "found.jsonl"), "found.jsonl"),
+    ],
+)  # fmt: skip
+def test_it_runs_over_pictures(
+    found, written, mlopsdeploy, tmp_path, strategy, answers, flags, made
+):
+    answers["sample"] = str(answers["sample"])
+    detector = replace(found, task="object_detection")
+    got, path = written(ChooseSettings(model="detector", **answers), detector)
+    assert got == strategy
+    done = mlopsdeploy(strategy, "--config", path, *flags)
     assert done.code == 0, done
-    assert '"label"' in (tmp_path / "found.jsonl").read_text("utf-8")
+    assert '"label"' in (tmp_path / made).read_text("utf-8")
 
 
 def test_a_video_is_no_input_of_batch(found, written):
@@ -149,13 +127,3 @@ def test_a_video_is_no_input_of_batch(found, written):
 def test_there_is_none_where_nothing_could_run_it(found):
     nothing = ChooseSettings(may_leave=False)
     assert configs.why_not(decide(nothing, found)) == "none of the three fits"
-
-
-def test_what_is_there_stays(tmp_path):
-    path = tmp_path / "mine.yaml"
-    path.write_text("model: mine\n", "utf-8")
-    with pytest.raises(ConfigError, match="is there already"):
-        configs.check(str(path), Protected())
-    configs.check(str(path), Protected(overwrite=True))
-    with pytest.raises(InputError, match="there is no folder"):
-        configs.check(str(tmp_path / "no" / "mine.yaml"), Protected())

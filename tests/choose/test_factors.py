@@ -26,13 +26,10 @@ def test_a_nightly_run(found):
 
 
 def test_a_short_run_is_billed_as_a_minute_by_a_cloud_and_as_it_is_by_your_own_machine(found):
-    few = {"response_time": "25h", "requests_per_day": 100}
-    assert evaluate("batch", ChooseSettings(**few), found).machine_cost == pytest.approx(
-        60 / 3600 * 30 * 0.0416
-    )
-    assert evaluate("batch", ChooseSettings(**few, server="own"), found).machine_cost == (
-        pytest.approx(4 / 3600 * 30 * 0.0416)
-    )
+    for server, seconds in (("cloud", 60), ("own", 4)):
+        few = ChooseSettings(response_time="25h", requests_per_day=100, server=server)
+        cost = evaluate("batch", few, found).machine_cost
+        assert cost == pytest.approx(seconds / 3600 * 30 * 0.0416)
 
 
 @pytest.mark.parametrize(

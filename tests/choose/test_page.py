@@ -16,7 +16,8 @@ def test_it_fits_the_window_and_asks_for_nothing(chromium, tmp_path, width, answ
     settings = ChooseSettings(**answers)
     found = measurements("text")
     path = tmp_path / "choose.html"
-    page.write(str(path), settings, found, decide(settings, found), "models: []")
+    html = page.render(settings, found, decide(settings, found), "models: []")
+    path.write_text(html, "utf-8")
     size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     chromium.get(path.as_uri())

@@ -31,23 +31,20 @@ def test_enter_keeps_every_default_and_they_stay_known_as_such():
     assert answered == ChooseSettings()
     assert not answered.given
     assert "no more answers" not in said
-
-
-def test_every_question_says_why_it_is_asked():
-    _, said = ask(*[""] * len(QUESTIONS))
-    for question in QUESTIONS:
+    for question in QUESTIONS:  # each says why it is asked
         if question.when(ChooseSettings()):
             assert question.asks in said
             assert question.why in said
 
 
-def test_answers_are_checked_and_asked_again():
+def test_answers_are_checked_and_asked_again_and_an_end_of_input_keeps_the_rest():
     answered, said = ask("", "tables", "text", "soon", "200ms", "1M", "5", "50", "no")
     assert "tables: input should be" in said
     assert "soon: expected a time: a number" in said
     assert "less than the mean" in said  # a peak of 5/s for a million a day
     assert (answered.data, answered.response_time, answered.peak) == ("text", 0.2, 50)
     assert answered.user_facing is False
+    assert "defaults for the rest" in said
 
 
 def test_what_flags_said_is_not_asked_nor_what_does_not_matter():
@@ -65,12 +62,6 @@ def test_a_model_needs_a_sample_that_is_there(customers):
     assert (answered.model, answered.sample) == ("churn.onnx", str(customers))
     assert answered.response_time == 3600
     assert "table, text or pictures?" not in said
-
-
-def test_an_end_of_input_keeps_the_rest():
-    answered, said = ask("", "text")
-    assert answered.data == "text"
-    assert "defaults for the rest" in said
 
 
 PROGRAM = """

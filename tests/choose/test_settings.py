@@ -21,19 +21,15 @@ def test_times_that_are_none(text):
         load(ChooseSettings, None, {"response_time": text}, {})
 
 
-def test_amounts():
-    assert ChooseSettings(requests_per_day="2M").requests_per_day == 2e6
-    assert ChooseSettings(requests_per_day="10,000").requests_per_day == 1e4
-
-
 def test_a_peak_below_the_mean_is_refused():
     with pytest.raises(ConfigError, match=r"--peak: .*less than the mean .*11\.6 a second"):
         load(ChooseSettings, None, {"requests_per_day": "1M", "peak": "2"}, {})
 
 
-def test_the_peak_and_the_devices_follow_from_the_rest():
-    answers = ChooseSettings(requests_per_day=86_400, data_at="device")
-    assert (answers.peak_rate, answers.device_count) == (10, 1)
+def test_amounts_and_what_follows_from_the_rest():
+    assert ChooseSettings(requests_per_day="2M").requests_per_day == 2e6
+    answers = ChooseSettings(requests_per_day="86,400", data_at="device")
+    assert (answers.requests_per_day, answers.peak_rate, answers.device_count) == (86_400, 10, 1)
     assert ChooseSettings().device_count == 0
 
 
