@@ -30,6 +30,10 @@ _PREFERRED = {
 }
 
 
+class OtherFormatError(ModelError):
+    """The runtime that was asked for runs none of the formats that the model has."""
+
+
 def load_model(
     reference: str = "sentiment",
     *,
@@ -216,7 +220,7 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(graphs):
             return runtime_class, from_tensorflow(target)
-    raise ModelError(
+    raise OtherFormatError(
         f"{files.name}: has {', '.join(files.graphs)}, but {runtime} runs {', '.join(formats)}"
     )
 

@@ -84,18 +84,23 @@ def parts_of(graph: Path | None) -> list[Path]:
     return [graph, *(path for path in others if path.is_file())]
 
 
+class ChecksumError(ModelError):
+    """A file is not the one that `model.yaml` has the sum of."""
+
+
 def verify(yaml_file: Path, sums: Mapping[str, str]) -> None:
     """Check the files that a YAML has the sums of.
 
     Raises:
-        ModelError: one is missing, or is another file.
+        ModelError: one is missing.
+        ChecksumError: one is another file.
     """
     for name, expected in sums.items():
         path = yaml_file.parent / name
         if not path.is_file():
             raise ModelError(f"{path}: missing; {yaml_file.name} lists it")
         if sha256(path) != expected.lower():
-            raise ModelError(
+            raise ChecksumError(
                 f"{path}: its SHA-256 is not the one in {yaml_file.name}; fetch it again"
             )
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.bench.speed import made_up_rows, rows_that_fit
-from mlopsdeploy.columns import Array, Columns, rows_of
+from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.convert.parity import difference
 from mlopsdeploy.core.model import Model
 
 ROWS = 200
 # The most that a score may differ from that of the same model elsewhere in float32, and the share
 # of labels that may. In float32 other orders of sums move a score by 1e-6; in lower precisions
-# the labels count, since close calls get a second look.
+# the labels count, since close calls are rechecked.
 SCORES = {"float32": 1e-3, "bfloat16": 0.1, "int8": 0.2}
 FLIPS = 0.01
 
@@ -28,14 +28,12 @@ def answers(model: Model, columns: Columns) -> Columns:
     """What can be compared: labels and scores; of models of pictures the tensors themselves."""
     if any(len(field.shape) > 1 for field in model.task.inputs):
         encoded = model.task.encode(columns)
-        batches = [model.task.collate(_row(encoded, row)) for row in range(rows_of(encoded))]
-        parts = [model.runtime.run(batch) for batch in batches]
+        parts = [
+            model.runtime.run(model.task.collate(take(encoded, slice(row, row + 1))))
+            for row in range(rows_of(encoded))
+        ]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return model.predict_columns(columns)
-
-
-def _row(encoded: Columns, row: int) -> Columns:
-    return {name: values[row : row + 1] for name, values in encoded.items()}
 
 
 def agreement(expected: Columns, got: Columns, precision: str) -> dict[str, Any]:

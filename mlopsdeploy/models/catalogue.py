@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import os
 import re
 import time
@@ -19,10 +19,9 @@ from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import USED, cache_folder, delete, note_of
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.models.folder import home_of, weight_files
-from mlopsdeploy.models.tables import ago, proof_line, size
+from mlopsdeploy.models.tables import ago, bytes_of, proof_file, proof_in, proof_line, size
 
 KINDS = ("onnx", "litert", "tensorflow", "checkpoint", "int8")
-PROOFS = ("proof.json", "parity.json")
 # Of a proof, versions of what made the model.
 TOOLS = ("torch", "transformers", "onnxruntime", "tensorflow", "keras", "nncf", "openvino")
 DIGEST_SHOWN = 12
@@ -89,32 +88,19 @@ def prune(
         if (not keys or "all" in keys or any(_is_called(entry, key) for key in keys))
         and (unused_for is None or entry["unused_seconds"] > unused_for)
     ]
-    if max_size is not None:
-        chosen = _until_small(entries, chosen, max_size)
-    deleted: list[dict[str, Any]] = []
-    kept: list[dict[str, Any]] = []
+    if max_size is not None:  # as many, longest unused first, as bring all down to the size
+        left = sum(entry["bytes"] for entry in entries)
+        chosen.sort(key=lambda entry: -entry["unused_seconds"])
+        before = itertools.accumulate((entry["bytes"] for entry in chosen), initial=0)
+        chosen = [
+            entry for entry, gone in zip(chosen, before, strict=False) if left - gone > max_size
+        ]
+    found: dict[str, Any] = {"deleted": [], "kept": []}
     for entry in chosen:
-        place = cache_folder() / entry["kind"] / entry["folder"]
-        (deleted if pretend or delete(place) else kept).append(entry)
-    return {
-        "deleted": deleted,
-        "kept": kept,
-        "bytes": sum(entry["bytes"] for entry in deleted),
-        "pretend": pretend,
-    }
-
-
-def _until_small(
-    entries: list[dict[str, Any]], chosen: list[dict[str, Any]], max_size: int
-) -> list[dict[str, Any]]:
-    """As many of the chosen ones, longest unused first, as bring all down to the size."""
-    left, gone = sum(entry["bytes"] for entry in entries), []
-    for entry in sorted(chosen, key=lambda entry: -entry["unused_seconds"]):
-        if left <= max_size:
-            break
-        left -= entry["bytes"]
-        gone.append(entry)
-    return gone
+        gone = pretend or delete(cache_folder() / entry["kind"] / entry["folder"])
+        found["deleted" if gone else "kept"].append(entry)
+    freed = sum(entry["bytes"] for entry in found["deleted"])
+    return {**found, "bytes": freed, "pretend": pretend}
 
 
 def _is_called(entry: dict[str, Any], key: str) -> bool:
@@ -131,7 +117,7 @@ def _built_in(name: str) -> dict[str, Any]:
         "name": files.name,
         "version": files.version,
         "task": files.task,
-        "bytes": sum(file.stat().st_size for file in weight_files(files)),
+        "bytes": bytes_of(weight_files(files)),
         "digest": files.digest,
         "accuracy": accuracy_line(home / "MODEL_CARD.md") if home else "",
     }
@@ -146,38 +132,32 @@ def accuracy_line(card: Path) -> str:
         text = card.read_text("utf-8")
     except OSError:
         return ""
-    _, found, rest = text.partition("\n## How accurate")
-    if not found:
-        return ""
+    rest = text.partition("\n## How accurate")[2]
     lines = [line.strip() for line in rest.partition("\n## ")[0].splitlines()[1:] if line.strip()]
     if not lines:
         return ""
     if not lines[0].startswith("|"):
         first = re.split(r"(?<=[.!?])\W*\s", lines[0], maxsplit=1)[0]
         return first.replace("*", "").strip()
-    head, row = (_cells(line) for line in (lines[0], lines[2] if len(lines) > 2 else lines[0]))
+    head, row = (
+        [cell.strip().replace("*", "") for cell in line.strip("|").split("|")]
+        for line in (lines[0], lines[2] if len(lines) > 2 else lines[0])
+    )
     values = [f"{name} {value}" for name, value in zip(head[1:], row[1:], strict=False)]
     return f"{row[0]}: {', '.join(values)}"
 
 
-def _cells(line: str) -> list[str]:
-    return [cell.strip().replace("*", "") for cell in line.strip("|").split("|")]
-
-
 def _entries() -> list[Path]:
     """The folders of compiled models, and what a killed compiler left behind."""
-    found = []
-    for kind in KINDS:
-        place = cache_folder() / kind
-        if place.is_dir():
-            found += [path for path in place.iterdir() if path.is_dir() and not path.is_symlink()]
-    return sorted(found, key=_last_used, reverse=True)
+    places = (cache_folder() / kind for kind in KINDS)
+    found = [path for place in places if place.is_dir() for path in place.iterdir()]
+    folders = [path for path in found if path.is_dir() and not path.is_symlink()]
+    return sorted(folders, key=_last_used, reverse=True)
 
 
 def _made(folder: Path) -> float:
     """When; the proof is the last thing that a compiler writes."""
-    proof = _proof_file(folder)
-    return (proof or folder).stat().st_mtime
+    return (proof_file(folder) or folder).stat().st_mtime
 
 
 def _last_used(folder: Path) -> float:
@@ -185,22 +165,9 @@ def _last_used(folder: Path) -> float:
     return note.stat().st_mtime if note.is_file() else _made(folder)
 
 
-def _proof_file(folder: Path) -> Path | None:
-    return next((path for name in PROOFS if (path := folder / name).is_file()), None)
-
-
-def _proof(folder: Path) -> dict[str, Any]:
-    file = _proof_file(folder)
-    try:
-        proof = json.loads(file.read_text("utf-8")) if file else {}
-    except (OSError, ValueError):  # cut off; the model is compiled again when it is used
-        return {}
-    return proof if isinstance(proof, dict) else {}
-
-
 def _compiled(folder: Path, names: dict[str, str]) -> dict[str, Any]:
     unfinished = folder.name.startswith(".building-")
-    proof, note = _proof(folder), note_of(folder)
+    proof, note = proof_in(folder), note_of(folder)
     digest = folder.name.partition("-")[0]
     known = next((name for full, name in names.items() if full.startswith(digest)), "")
     now = time.time()
@@ -234,75 +201,58 @@ def _hub() -> list[dict[str, Any]]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return bytes_of(path for path in folder.rglob("*") if path.is_file())
 
 
 def show_list(found: dict[str, Any], console: Console) -> None:
     """What `list_models` found, as people read it."""
     for model in found["built_in"]:
-        version = f" {model.get('version', '')}".rstrip()
-        console.print(f"[bold]{model['name']}[/]{version}", highlight=False)
+        console.print(f"[bold]{model['name']}[/] {model.get('version', '')}".rstrip())
         if "error" in model:
             console.print(f"  damaged: {model['error']}", style="red", markup=False)
             continue
-        table = facts(
-            [
-                ("  task", model["task"].replace("_", " ")),
-                ("  size", size(model["bytes"])),
-                ("  accuracy", model["accuracy"]),
-                ("  digest", model["digest"][:DIGEST_SHOWN]),
-            ]
-        )
-        console.print(table, highlight=False)
+        lines = [
+            ("  task", model["task"].replace("_", " ")),
+            ("  size", size(model["bytes"])),
+            ("  accuracy", model["accuracy"]),
+            ("  digest", model["digest"][:DIGEST_SHOWN]),
+        ]
+        console.print(facts(lines))
     if "compiled" in found:
         _show_cache(found, console)
 
 
 def _show_cache(found: dict[str, Any], console: Console) -> None:
-    total = sum(entry["bytes"] for entry in found["compiled"])
-    console.print(
-        f"\n[bold]compiled here[/], {size(total)} in {found['folder']}",
-        highlight=False,
-        soft_wrap=True,
-    )
+    total = size(sum(entry["bytes"] for entry in found["compiled"]))
+    console.print(f"\n[bold]compiled here[/], {total} in {found['folder']}", soft_wrap=True)
     for entry in found["compiled"]:
+        made_from, tools = entry["made_from"] or "of an unknown model", entry["tools"]
         title = Text(f"{entry['key'][:DIGEST_SHOWN]}  ", style="bold")
-        title.append(
-            f"{entry['made_from'] or 'of an unknown model'} as {entry['kind']}", "not bold"
-        )
-        console.print(title)
+        console.print(title.append(f"{made_from} as {entry['kind']}", "not bold"))
         made, used = ago(entry["age_seconds"]), ago(entry["unused_seconds"])
+        versions = ", ".join(f"{name} {version}" for name, version in tools.items())
         lines = [
             ("  made from", entry["reference"] if entry["reference"] != entry["made_from"] else ""),
             ("  size", size(entry["bytes"])),
-            ("  made", _with_tools(made, entry["tools"])),
+            ("  made", f"{made}, with {versions}" if versions else made),
             ("  last used", used if used != made else ""),
             ("  proof", proof_line(entry["proof"])),
         ]
-        console.print(facts(lines), highlight=False)
+        console.print(facts(lines))
     if found["compiled"]:
-        console.print("delete with: mlopsdeploy models prune KEY…", style="dim", highlight=False)
+        console.print("delete with: mlopsdeploy models prune KEY…", style="dim")
     if found["hub"]:
-        console.print("\n[bold]downloaded from the hub[/]", highlight=False)
-        console.print(
-            facts((model["name"], size(model["bytes"])) for model in found["hub"]), highlight=False
-        )
-
-
-def _with_tools(made: str, tools: dict[str, str]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in tools.items())
-    return f"{made}, with {versions}" if versions else made
+        console.print("\n[bold]downloaded from the hub[/]")
+        console.print(facts((model["name"], size(model["bytes"])) for model in found["hub"]))
 
 
 def show_prune(found: dict[str, Any], console: Console) -> None:
     """What `prune` did."""
     for entry in found["deleted"]:
-        console.print(f"{entry['kind']}/{entry['key']}  {size(entry['bytes'])}", highlight=False)
+        console.print(f"{entry['kind']}/{entry['key']}  {size(entry['bytes'])}")
     for entry in found["kept"]:
-        console.print(
-            f"{entry['kind']}/{entry['key']}  kept: in use, or may not be deleted", highlight=False
-        )
+        console.print(f"{entry['kind']}/{entry['key']}  kept: in use, or may not be deleted")
     word = "would be deleted" if found["pretend"] else "deleted"
     count = len(found["deleted"])
     many = "1 compiled model" if count == 1 else f"{count} compiled models"
-    console.print(f"{many}, {size(found['bytes'])}, {word}", highlight=False)
+    console.print(f"{many}, {size(found['bytes'])}, {word}")

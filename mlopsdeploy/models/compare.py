@@ -18,6 +18,7 @@ from mlopsdeploy.models.comparison import verdict
 from mlopsdeploy.models.data import Rows, as_labels, read_rows
 from mlopsdeploy.models.folder import weight_files
 from mlopsdeploy.models.significance import f1_interval, mcnemar, share
+from mlopsdeploy.models.tables import bytes_of, runtime_name
 
 LIMIT = 5000  # rows, unless told otherwise
 STEP = 500  # rows after which the other model has its turn, so that both meet the same machine
@@ -65,11 +66,11 @@ def compare_models(
         load_model(reference, runtime=runtime, precision=precision, log=log)
         for reference in (first, second)
     ]
-    order = same_labels(models[0], models[1])
+    order, renamed = same_labels(models[0], models[1])
     rows = read_rows(
         data, models[0], text_column=text_column, label_column=label_column, limit=limit
     )
-    both = [rows.columns, _columns_of(models[1], rows, data, text_column, limit)]
+    both = [rows.columns, _columns_of(models[1], rows.columns, data, text_column, limit)]
     log(f"comparing on {rows_of(rows.columns):,} rows")
     (left, right), seconds = _predict(models, both)
     labels = _labels(models[0])
@@ -81,7 +82,7 @@ def compare_models(
         "rows": len(change),
         "left_out": rows.left_out,
         "labels": list(labels),
-        "matched_by_place": _unlike(models),
+        "matched_by_place": renamed,
         "models": [
             _about(model, reference, len(change) / taken)
             for model, reference, taken in zip(models, (first, second), seconds, strict=True)
@@ -97,22 +98,23 @@ def compare_models(
         "most_different": _most_different(rows, left, right, a, b, change),
     }
     if rows.truth is not None:
-        assert label_column is not None
-        truth, how = as_labels(rows.truth, labels, label_column)
+        truth, how = as_labels(rows.truth, labels, str(label_column))
         found |= _judged(truth, how, a, b, len(labels), found["models"])
     found["verdict"] = verdict(found)
     return found
 
 
-def same_labels(first: Model, second: Model) -> list[int]:
-    """Where the second model has the first one's labels; empty if in the same places.
+def same_labels(first: Model, second: Model) -> tuple[list[int], dict[str, str]]:
+    """How the labels of two models match: by name, in any case; else by place (LABEL_0).
 
-    Labels are matched by name, in any case; where names differ (LABEL_0), by place.
+    Returns:
+        Where the second model has the first one's labels; empty if in the same places. And, where
+        they have other names, the first one's labels with the second's.
 
     Raises:
         ConfigError: one has more labels than the other, or they give no scores.
     """
-    ours, theirs = ([label.casefold() for label in _labels(model)] for model in (first, second))
+    ours, theirs = _labels(first), _labels(second)
     if not ours or len(ours) != len(theirs):
         raise ConfigError(
             f"{first.name} has {len(ours)} labels and {second.name} {len(theirs)}: only models "
@@ -123,45 +125,34 @@ def same_labels(first: Model, second: Model) -> list[int]:
         raise ConfigError(
             f"{first.name} is a {kinds[0]}, {second.name} a {kinds[1]}: no rows are for both"
         )
-    if ours != theirs and set(ours) == set(theirs):
-        return [theirs.index(label) for label in ours]
-    return []
-
-
-def _unlike(models: list[Model]) -> dict[str, str]:
-    """A's labels and B's in their places, where they are not called alike; else nothing."""
-    ours, theirs = (_labels(model) for model in models)
-    if sorted(map(str.casefold, ours)) == sorted(map(str.casefold, theirs)):
-        return {}
-    return dict(zip(ours, theirs, strict=True))
+    names = [label.casefold() for label in ours]
+    other = [label.casefold() for label in theirs]
+    if sorted(names) != sorted(other):
+        return [], dict(zip(ours, theirs, strict=True))
+    return [] if names == other else [other.index(name) for name in names], {}
 
 
 def _labels(model: Model) -> tuple[str, ...]:
-    if model.task.finds_objects:
-        raise ConfigError(
-            f"{model.name}: finds any number of objects; compare works with one label a row"
-        )
-    if model.task.multi_label:
-        raise ConfigError(
-            f"{model.name}: gives several labels to a row; compare works with one label a row"
-        )
+    finds = "finds any number of objects" if model.task.finds_objects else ""
+    several = "gives several labels to a row" if model.task.multi_label else ""
+    if finds or several:
+        raise ConfigError(f"{model.name}: {finds or several}; compare works with one label a row")
     return model.task.labels
 
 
 def _columns_of(
-    second: Model, rows: Rows, data: str, text_column: str | None, limit: int | None
+    second: Model, first: Columns, data: str, text_column: str | None, limit: int | None
 ) -> Columns:
-    """What the second model takes of the same rows."""
-    names = [field.name for field in second.task.inputs]
-    if set(names) == set(rows.columns):
-        return rows.columns
-    other = read_rows(data, second, text_column=text_column, limit=limit)
-    if rows_of(other.columns) != rows_of(rows.columns):
+    """The inputs of the second model in the rows of the first."""
+    if {field.name for field in second.task.inputs} == set(first):
+        return first
+    columns = read_rows(data, second, text_column=text_column, limit=limit).columns
+    if rows_of(columns) != rows_of(first):
         raise ConfigError(
-            f"{data}: {rows_of(rows.columns):,} rows have what the first model takes and "
-            f"{rows_of(other.columns):,} what the second does; compare on rows that have both"
+            f"{data}: {rows_of(first):,} rows have what the first model takes and "
+            f"{rows_of(columns):,} what the second does; compare on rows that have both"
         )
-    return other.columns
+    return columns
 
 
 def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns], list[float]]:
@@ -179,12 +170,9 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
                 started = time.perf_counter()
                 parts[place].append(model.predict_columns(rows))
                 seconds[place] += time.perf_counter() - started
+    names = ("label", "scores", "score")
     joined = [
-        {
-            name: np.concatenate([part[name] for part in some])
-            for name in ("label", "scores", "score")
-        }
-        for some in parts
+        {name: np.concatenate([one[name] for one in some]) for name in names} for some in parts
     ]
     return joined, seconds
 
@@ -200,12 +188,10 @@ def _as_taken(model: Model, rows: Columns) -> Iterator[Columns]:
 
 def _places(predictions: Columns, labels: tuple[str, ...], order: list[int] | None = None) -> Array:
     """The place of each row's label among the first model's; -1 for none."""
-    known = {label: place for place, label in enumerate(labels)}
-    places = np.array([known.get(label, -1) for label in predictions["label"].tolist()])
     if order:
-        back = np.array([*(order.index(place) for place in range(len(order))), -1])
-        places = back[places]
-    return places
+        labels = tuple(labels[place] for place in order)
+    known = {label: place for place, label in enumerate(labels)}
+    return np.array([known.get(label, -1) for label in predictions["label"].tolist()])
 
 
 def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
@@ -213,9 +199,9 @@ def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": runtime_name(model),
         "precision": model.runtime.precision,
-        "bytes": sum(path.stat().st_size for path in weight_files(find_model(reference))),
+        "bytes": bytes_of(weight_files(find_model(reference))),
         "rows_per_second": round(speed, 1),
     }
 
@@ -244,9 +230,7 @@ def _most_different(
     order = np.lexsort((-change, a == b))[:SHOWN]
     return [
         {
-            "row": _excerpt(rows.columns, int(place))
-            if rows.names is None
-            else str(rows.names[place]),
+            "row": _excerpt(rows, place),
             "labels": [str(left["label"][place]), str(right["label"][place])],
             "scores": [float(left["score"][place]), float(right["score"][place])],
             "change": float(change[place]),
@@ -256,12 +240,14 @@ def _most_different(
     ]
 
 
-def _excerpt(columns: Columns, place: int) -> str:
-    texts = [values[place] for values in columns.values() if values.dtype == object]
+def _excerpt(rows: Rows, place: int) -> str:
+    if rows.names is not None:
+        return str(rows.names[place])
+    texts = [values[place] for values in rows.columns.values() if values.dtype == object]
     if texts:
         text = " ".join(str(texts[0]).split())
         return f"{text[:117]}…" if len(text) > 118 else text
-    pairs = [f"{name} {values[place]:.6g}" for name, values in columns.items()]
+    pairs = [f"{name} {values[place]:.6g}" for name, values in rows.columns.items()]
     return ", ".join(pairs[:4]) + (", …" if len(pairs) > 4 else "")
 
 

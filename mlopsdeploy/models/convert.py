@@ -5,7 +5,6 @@ A server image or a device that gets the folder needs no framework in which mode
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,8 +23,8 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
-from mlopsdeploy.models.folder import check_output, write_folder
-from mlopsdeploy.models.tables import proof_line, size
+from mlopsdeploy.models.folder import checked_output, origin, write_folder
+from mlopsdeploy.models.tables import bytes_of, proof_in, proof_line, size, task_name
 
 TARGETS = ("onnx", "litert", "openvino")
 _FORMS = {"onnx": "onnx", "litert": "tflite", "openvino": "openvino"}
@@ -63,19 +62,15 @@ def compile_model(
     target = to or _default(files)
     if target not in TARGETS:
         raise ConfigError(f"--to {target}: expected {', '.join(TARGETS)}")
-    folder = Path(output or f"{files.name.rpartition('/')[2]}-{target}")
-    check_output(folder, reference, overwrite=overwrite)
+    folder = checked_output(output, files, target, reference, overwrite=overwrite)
     graph, came_as, proof = _graph(files, target, trust_model=trust_model, log=log)
+    source = {**origin(files), "format": came_as}
     with tempfile.TemporaryDirectory() as apart:
         if target == "openvino" and came_as != "openvino":
             log(f"converting {files.name} to OpenVINO's own format")
             graph = to_openvino(graph, Path(apart) / "model.xml")
-        reading = (
-            "openvino"
-            if came_as == "openvino"
-            else _RUNTIMES["onnx" if target == "openvino" else target]
-        )
-        original = _load(reference, reading)
+        made_in = "onnx" if target == "openvino" and came_as != "openvino" else target
+        original = _load(reference, _RUNTIMES[made_in])
         loaded: dict[str, Any] = {}
 
         def prove(building: Path) -> None:
@@ -88,26 +83,19 @@ def compile_model(
                     f"{loaded['largest_change']:.2g}; nothing was written"
                 )
 
+        known = {"precision": files.precision, "made_from": source, "proof": proof}
         written = write_folder(
-            folder,
-            _named(files, original),
-            _FORMS[target],
-            graph,
-            {
-                **({"precision": files.precision} if files.precision else {}),
-                "made_from": _source(files, came_as),
-                **({"proof": proof} if proof else {}),
-            },
-            floating=files.float32 if came_as == target else None,
-            prove=prove,
-        )
+            folder, _named(files, original), _FORMS[target], graph,
+            {key: value for key, value in known.items() if value},
+            floating=files.float32 if came_as == target else None, prove=prove,
+        )  # fmt: skip
     return {
         "model": files.name,
-        "made_from": _source(files, came_as),
+        "made_from": source,
         "to": target,
         "output": str(folder),
         "files": [path.name for path in written],
-        "bytes": sum(path.stat().st_size for path in written),
+        "bytes": bytes_of(written),
         "digest": find_model(str(folder)).digest,
         "proof": proof,
         "loaded_from_there": loaded,
@@ -135,9 +123,10 @@ def _graph(
         for form in ("keras", "saved_model"):
             if form in graphs:
                 graph = keras.compile_model(
-                    graphs[form], files.weights, target="tflite", trust_model=trust_model, log=log
-                )
-                return graph, form, _proof(graph)
+                    graphs[form], files.weights, target="tflite",
+                    trust_model=trust_model, log=log,
+                )  # fmt: skip
+                return graph, form, proof_in(graph.parent)
         if "tflite" in graphs:
             return graphs["tflite"], "tflite", {}
     else:
@@ -147,66 +136,37 @@ def _graph(
             return graphs["onnx"], "onnx", {}
         if "checkpoint" in graphs:
             graph = checkpoint.to_onnx(graphs["checkpoint"], files.weights, log=log)
-            return graph, "checkpoint", _proof(graph)
+            return graph, "checkpoint", proof_in(graph.parent)
     ways = "a checkpoint or ONNX" if target != "litert" else "Keras, a SavedModel or .tflite"
     raise ModelError(
         f"{files.name}: has {', '.join(graphs)}; {target} is made from {ways}, try another --to"
     )
 
 
-def _proof(graph: Path) -> dict[str, Any]:
-    proof: dict[str, Any] = json.loads((graph.parent / "parity.json").read_text("utf-8"))
-    return proof
-
-
 def _named(files: ModelFiles, model: Model) -> ModelFiles:
     """With the names that stand in the graph's own file: other formats have no place for them."""
     if files.tokenizer is not None:
         return files
-    task = type(model.task).__name__
     names = tuple(field.name for field in model.task.inputs if not field.shape)
-    return replace(
-        files,
-        task=files.task or "".join("_" + c.lower() if c.isupper() else c for c in task)[1:],
-        features=files.features or (names if len(model.runtime.inputs) == 1 else ()),
-    )
-
-
-def _source(files: ModelFiles, came_as: str) -> dict[str, str]:
-    return {
-        "name": files.name,
-        "version": files.version,
-        "digest": files.digest,
-        "format": came_as,
-    }
+    features = files.features or (names if len(model.runtime.inputs) == 1 else ())
+    return replace(files, task=files.task or task_name(model), features=features)
 
 
 def show_compiled(found: dict[str, Any], console: Console) -> None:
     """What `compile_model` did, as people read it."""
-    loaded, source = found["loaded_from_there"], found["made_from"]
-    against = (
-        f"{loaded['rows']} made-up rows: largest change of an answer "
-        f"{loaded['largest_change']:.1e}, labels changed {loaded['label_flips']}"
-    )
-    proof = proof_line(found["proof"]) or f"nothing was rewritten: it is {found['to']} already"
-    if found["to"] == "openvino" and not found["proof"]:
-        proof = ""
-    console.print(
-        facts(
-            [
-                ("model", f"{found['model']}, from {source['format']}"),
-                ("proof", proof),
-                ("read again", against),
-                ("size", size(found["bytes"])),
-                ("digest", found["digest"]),
-                ("written to", f"{found['output']}/ ({', '.join(found['files'])})"),
-                (
-                    "use it",
-                    f"--model ./{found['output']}"
-                    if not Path(found["output"]).is_absolute()
-                    else f"--model {found['output']}",
-                ),
-            ]
-        ),
-        highlight=False,
-    )
+    loaded, source, output = found["loaded_from_there"], found["made_from"], found["output"]
+    proof = proof_line(found["proof"])
+    if not proof and found["to"] != "openvino":
+        proof = f"nothing was rewritten: it is {found['to']} already"
+    again = f"{loaded['rows']} made-up rows: largest change of an answer "
+    again += f"{loaded['largest_change']:.1e}, labels changed {loaded['label_flips']}"
+    lines = [
+        ("model", f"{found['model']}, from {source['format']}"),
+        ("proof", proof),
+        ("read again", again),
+        ("size", size(found["bytes"])),
+        ("digest", found["digest"]),
+        ("written to", f"{output}/ ({', '.join(found['files'])})"),
+        ("use it", f"--model {'' if Path(output).is_absolute() else './'}{output}"),
+    ]
+    console.print(facts(lines))

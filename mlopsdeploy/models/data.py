@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -80,27 +81,23 @@ def read_rows(
     kept = _present(columns)
     if not kept.any():
         raise InputError(f"{path}: has no row that can be scored")
-    chosen = np.flatnonzero(kept)
-    truth = None if label_column is None else found[label_column][chosen]
-    called = None if called is None else called[chosen]
-    return Rows(take(columns, chosen), truth, bad + int((~kept).sum()), called)
+    truth = None if label_column is None else found[label_column][kept]
+    called = None if called is None else called[kept]
+    return Rows(take(columns, np.flatnonzero(kept)), truth, bad + int((~kept).sum()), called)
 
 
 def _present(columns: Columns) -> Array:
     kept = np.ones(rows_of(columns), bool)
     for values in columns.values():
-        if any(isinstance(value, bytes) for value in values):
-            kept &= np.array([value is not None and _is_picture(value) for value in values])
-        elif values.dtype == object:
-            kept &= np.array([value is not None and bool(str(value).strip()) for value in values])
-        else:
-            kept &= ~np.isnan(values)
+        kept &= [_can_be_scored(v) for v in values] if values.dtype == object else ~np.isnan(values)
     return kept
 
 
-def _is_picture(content: bytes) -> bool:
+def _can_be_scored(value: Any) -> bool:
+    if not isinstance(value, bytes):
+        return value is not None and bool(str(value).strip())
     try:
-        decode(content)
+        decode(value)
     except ValueError:
         return False
     return True
@@ -119,12 +116,12 @@ def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array
     Raises:
         InputError: nothing in the column is a label.
     """
-    said = ["" if value is None else str(value).strip().casefold() for value in truth]
+    written = ["" if value is None else str(value).strip().casefold() for value in truth]
     by_name = {label.casefold(): place for place, label in enumerate(labels)}
-    places = np.array([by_name.get(value, -1) for value in said])
+    places = np.array([by_name.get(value, -1) for value in written])
     if (places >= 0).any():
         return places, f"labels by name in {column!r}"
-    numbers = np.array([_number(value) for value in said])
+    numbers = np.array([_number(value) for value in written])
     known = numbers[~np.isnan(numbers)]
     good = next((by_name[name] for name in _GOOD if name in by_name), None)
     bad = next((by_name[name] for name in _BAD if name in by_name), None)
@@ -134,13 +131,13 @@ def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array
             + ", ".join(f"{place} is {label}" for place, label in enumerate(labels))
         )
     if good is not None and bad is not None and len(known) and set(known) <= set(STARS):
-        places = np.full(len(said), -1)
+        places = np.full(len(written), -1)
         places[numbers <= 2] = bad
         places[numbers >= 4] = good
         return places, f"stars in {column!r}: 1 and 2 are {labels[bad]}, 4 and 5 {labels[good]}"
     raise InputError(
         f"--label-column {column}: holds none of the labels {', '.join(labels)}, nor their "
-        f"numbers from 0 on; it has {', '.join(map(repr, sorted(set(said))[:5]))}"
+        f"numbers from 0 on; it has {', '.join(map(repr, sorted(set(written))[:5]))}"
     )
 
 

@@ -22,11 +22,7 @@ BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PAPERS = ("MODEL_CARD.md", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 # Of a model.yaml, what is not true of a model that is made of that one.
 _MADE_ANEW = ("sha256", "precision", "float32")
-NAMES = {
-    "onnx": "model.onnx",
-    "tflite": "model.tflite",
-    "openvino": "openvino_model.xml",
-}
+NAMES = {"onnx": "model.onnx", "tflite": "model.tflite", "openvino": "openvino_model.xml"}
 
 
 def home_of(files: ModelFiles) -> Path | None:
@@ -46,13 +42,21 @@ def weight_files(files: ModelFiles) -> list[Path]:
     return found + parts_of(files.float32)
 
 
-def check_output(output: Path, reference: str, *, overwrite: bool) -> None:
-    """Refuse, before the work, what can't be written or holds something that must stay.
+def origin(files: ModelFiles) -> dict[str, str]:
+    """Which model another one is made from, for its `model.yaml`."""
+    return {"name": files.name, "version": files.version, "digest": files.digest}
+
+
+def checked_output(
+    path: str | None, files: ModelFiles, suffix: str, reference: str, *, overwrite: bool
+) -> Path:
+    """The folder to write, by default `NAME-SUFFIX`; refused, before the work, where it can't be.
 
     Raises:
         ConfigError: the folder holds something, the model among it, or is a mount point, or the
             one above it does not exist or can't be written.
     """
+    output = Path(path or f"{files.name.rpartition('/')[2]}-{suffix}")
     shown = f"--output {output}"
     try:
         place = output.resolve()
@@ -71,6 +75,7 @@ def check_output(output: Path, reference: str, *, overwrite: bool) -> None:
         raise ConfigError(
             f"{shown}: {place.parent} can't be written ({error.strerror}); name another"
         ) from error
+    return output
 
 
 def write_folder(
@@ -78,7 +83,7 @@ def write_folder(
     files: ModelFiles,
     form: str,
     graph: Path,
-    said: Mapping[str, Any],
+    keys: Mapping[str, Any],
     *,
     floating: Path | None = None,
     prove: Callable[[Path], None] = lambda _: None,
@@ -90,7 +95,7 @@ def write_folder(
         files: the model that it was made from: labels, features and tokenizer are its.
         form: "onnx", "tflite" or "openvino".
         graph: the file to run.
-        said: what `model.yaml` is to say over what it said before, such as a proof.
+        keys: of `model.yaml`, over those that it had before, such as a proof.
         floating: of a quantised graph, the one in float32 that decides its close calls.
         prove: called with the folder before it is in its place; raises if it must not get there.
 
@@ -100,27 +105,21 @@ def write_folder(
     with appearing(output.resolve(), replace=True) as building:
         home = home_of(files)
         for part in parts_of(graph):
-            # Weights beside an ONNX file are called what the file calls them.
-            name = (
-                part.name
-                if form == "onnx" and part != graph
-                else Path(NAMES[form]).stem + "".join(part.suffixes[-1:])
-            )
+            name = Path(NAMES[form]).stem + "".join(part.suffixes[-1:])
+            if form == "onnx" and part != graph:  # weights are called what the ONNX file calls them
+                name = part.name
             shutil.copyfile(part, building / name)
         if floating:
-            said = {**said, "float32": floating.name}
+            keys = {**keys, "float32": floating.name}
         for part in parts_of(floating):
             shutil.copyfile(part, building / part.name)
         text = files.task == "text_classification" and files.tokenizer is not None
         for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
             if home and (home / name).is_file():
                 shutil.copyfile(home / name, building / name)
-        sums = {
-            path.name: sha256(path)
-            for path in sorted(building.iterdir())
-            if path.name not in PAPERS
-        }
-        document = {**_facts(files), **said, "sha256": sums}
+        made = [path for path in sorted(building.iterdir()) if path.name not in PAPERS]
+        sums = {path.name: sha256(path) for path in made}
+        document = {**_facts(files), **keys, "sha256": sums}
         (building / "model.yaml").write_text(
             "# Written by mlopsdeploy models; the folder is what --model takes.\n"
             + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
@@ -132,15 +131,15 @@ def write_folder(
 
 
 def _facts(files: ModelFiles) -> dict[str, Any]:
-    """What `model.yaml` said of the model, and what was read elsewhere."""
-    known: dict[str, Any] = {"name": files.name.rpartition("/")[2]}
-    if files.version:
-        known["version"] = files.version
-    if files.task:
-        known["task"] = files.task
+    """The keys of the old `model.yaml`, and what was read elsewhere."""
+    known: dict[str, Any] = {
+        "name": files.name.rpartition("/")[2],
+        "version": files.version,
+        "task": files.task,
+    }
     if files.tokenizer is None:  # else config.json names them
-        known |= {"labels": list(files.labels)} if files.labels else {}
-        known |= {"features": list(files.features)} if files.features else {}
+        known |= {"labels": list(files.labels), "features": list(files.features)}
+    known = {key: value for key, value in known.items() if value}
     if files.threshold is not None:
         known["threshold"] = files.threshold
     kept = {key: value for key, value in files.yaml.written().items() if key not in _MADE_ANEW}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,17 +13,24 @@ from rich.table import Table
 from rich.text import Text
 
 from mlopsdeploy.bench import speed
-from mlopsdeploy.columns import Field, ModelFiles
+from mlopsdeploy.columns import ModelFiles, Runtime, Task
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import facts, plain_table
-from mlopsdeploy.core.loading import load_model, prepare_model
+from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_model
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.models.choice import choice
+from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.models.folder import weight_files
-from mlopsdeploy.models.tables import proof_line, size
+from mlopsdeploy.models.tables import (
+    bytes_of,
+    proof_in,
+    proof_line,
+    runtime_name,
+    size,
+    task_name,
+)
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
@@ -37,7 +45,7 @@ def inspect_model(
     all_runtimes: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Everything that can be said of a model without data: ready for JSON.
+    """Everything that is known of a model without data, ready for JSON.
 
     Args:
         reference: see `find_model`.
@@ -48,22 +56,19 @@ def inspect_model(
 
     Returns:
         `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
-        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, what the file takes and
-        gives: name, dtype, shape of a row; `runtime`, `precision` and what `choice` says;
-        `files` (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `facts`: what else was
-        understood, and why.
+        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
+        dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
+        the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
+        `loaded_in_seconds`, `speed`; `facts`: what else was understood, and why.
 
     Raises:
         MlopsDeployError: see `load_model`.
     """
     files = find_model(reference)
     graph = prepare_model(reference, runtime=runtime, log=log)
+    speeds = [_apart(reference, runtime)] if speed and not all_runtimes else []
     if all_runtimes:
         speeds = _on_all_runtimes(reference)
-    elif speed:
-        speeds = [_apart(reference, runtime)]
-    else:
-        speeds = []
     started = time.perf_counter()
     model = load_model(reference, runtime=runtime, threads=1)
     weights = weight_files(files)
@@ -72,20 +77,16 @@ def inspect_model(
         "version": model.version,
         "digest": model.digest,
         "digest_covers": dict(files.digest_covers),
-        "task": _snake_case(type(model.task).__name__),
-        "runtime": type(model.runtime).__name__.lower(),
+        "task": task_name(model),
+        "runtime": runtime_name(model),
         "precision": model.runtime.precision,
-        **choice(files, model, graph, runtime),
+        **_choice(files, model, graph, runtime),
         "loaded_in_seconds": round(time.perf_counter() - started, 3),
         "files": {path.name: path.stat().st_size for path in weights},
-        "bytes": sum(path.stat().st_size for path in weights),
+        "bytes": bytes_of(weights),
         "speed": speeds,
-        "tensors": {
-            "inputs": [_field(field) for field in model.runtime.inputs],
-            "outputs": [_field(field) for field in model.runtime.outputs],
-        },
-        "inputs": [_field(field) for field in model.task.inputs],
-        "outputs": [_field(field) for field in model.task.outputs],
+        "tensors": _inputs_and_outputs(model.runtime),
+        **_inputs_and_outputs(model.task),
         "labels": list(model.task.labels),
         "labels_from": _labels_from(files, model),
         "threshold": model.task.threshold,
@@ -109,7 +110,7 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     memory = resident_memory()
     alone = load_model(reference, runtime=runtime, threads=1)
     return {
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": runtime_name(model),
         "precision": model.runtime.precision,
         "cores": core_count(),
         "rows_per_second": round(rate, 1),
@@ -127,9 +128,7 @@ def _apart(reference: str, runtime: str) -> dict[str, Any]:
 
 def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
     found = []
-    for name in plugins.names("runtimes"):
-        if not plugins.installed(name):
-            continue
+    for name in filter(plugins.installed, plugins.names("runtimes")):
         try:
             found.append(_apart(reference, name))
         except (ConfigError, ModelError):
@@ -137,6 +136,52 @@ def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
         except MlopsDeployError as error:
             found.append({"runtime": name, "failed": str(error)})
     return found
+
+
+def _choice(files: ModelFiles, model: Model, graph: Path, asked: str) -> dict[str, Any]:
+    """What runs, its proof if it was compiled here, and why on that runtime in that precision."""
+    name = runtime_name(model)
+    compiled = graph.is_relative_to(cache_folder())
+    proof = proof_in(graph.parent) if compiled else {}
+    source = next(iter(files.graphs))
+    made = f", compiled here from {_NAMES.get(source, source)}" if compiled else ""
+    return {
+        "runs": f"{graph.name}{made}",
+        "compiled": proof,
+        "runtime_why": _runtime_why(files, name, asked, proof),
+        "precision_why": _precision_why(files, model, name),
+    }
+
+
+_NAMES = {"keras": "Keras", "saved_model": "a SavedModel", "checkpoint": "a checkpoint"}
+
+
+def _runtime_why(files: ModelFiles, name: str, asked: str, proof: dict[str, Any]) -> str:
+    if asked != "auto":
+        return "asked for"
+    if reason := proof.get("not_litert"):
+        return f"LiteRT can't take it ({reason})"
+    preferred = preferred_runtimes(files)
+    before = preferred[: preferred.index(name)] if name in preferred else ()
+    if not before:
+        form = "text classifiers" if files.task == "text_classification" else "its format"
+        return f"the first choice for {form}"
+    missing = [other for other in before if not plugins.installed(other)]
+    return f"{', '.join(missing)} is not installed"
+
+
+def _precision_why(files: ModelFiles, model: Model, name: str) -> str:
+    precision = model.runtime.precision
+    if name in ("litert", "tflite", "tensorflow"):
+        return "as the file is"
+    if files.precision == precision:
+        by = "; a float graph decides close calls" if files.float32 else ""
+        proven = f": {proof_line(files.yaml.proof)}" if files.yaml.proof else ""
+        return f"model.yaml says so{proven}{by}"
+    choices = model.runtime.precisions
+    if len(choices) < 2:
+        return f"{name} runs files as they are"
+    return "this CPU has it" if precision == "bfloat16" else "this CPU has no bfloat16"
 
 
 def _labels_from(files: ModelFiles, model: Model) -> str:
@@ -149,38 +194,33 @@ def _labels_from(files: ModelFiles, model: Model) -> str:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """The report as people read it."""
-    version = f" {report['version']}" if report["version"] else ""
-    title = Text(report["name"], style="bold")
-    title.append(
-        f"{version}: {report['task'].replace('_', ' ')} on {report['runtime']} "
-        f"{report['precision']}, ready in {report['loaded_in_seconds']:.2f} s",
-        style="not bold",
-    )
-    console.print(title, highlight=False)
-    console.print(facts(_facts(report)), highlight=False)
+    title = f"{report['version']}: {report['task'].replace('_', ' ')} on {report['runtime']} "
+    title += f"{report['precision']}, ready in {report['loaded_in_seconds']:.2f} s"
+    space = " " if report["version"] else ""
+    console.print(Text(report["name"], style="bold").append(f"{space}{title}", style="not bold"))
+    console.print(facts(_facts(report)))
     if report["facts"]:
         console.print()
         table = plain_table("what", "understood as", "because of")
         for entry in report["facts"]:
-            guess = "guess" in entry["source"]
             cells = [Text(entry[key]) for key in ("name", "value", "source")]  # no markup in them
-            table.add_row(*cells, style="yellow" if guess else "")
-        console.print(table, highlight=False)
+            table.add_row(*cells, style="yellow" if "guess" in entry["source"] else "")
+        console.print(table)
     if report["speed"]:
         console.print()
-        console.print(_speed_table(report["speed"]), highlight=False)
+        console.print(_speed_table(report["speed"]))
 
 
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     tensors = report["tensors"]
-    told = {entry["name"] for entry in report["facts"]}
-    threshold = None if "threshold" in told else report["threshold"]
+    stated = {entry["name"] for entry in report["facts"]}
+    threshold = None if "threshold" in stated else report["threshold"]
     files = report["files"]
     named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"
     return [
-        ("takes", _fields(report["inputs"])),
-        ("gives", _fields(report["outputs"])),
-        ("labels", "" if "labels" in told else _labels(report)),
+        ("inputs", _fields(report["inputs"])),
+        ("outputs", _fields(report["outputs"])),
+        ("labels", "" if "labels" in stated else _labels(report)),
         ("threshold", "" if threshold is None else f"{threshold:g}"),
         ("tensors", f"{_fields(tensors['inputs'])} → {_fields(tensors['outputs'])}"),
         ("runs", report["runs"]),
@@ -234,9 +274,11 @@ def _shape(field: dict[str, Any]) -> str:
     return f"({sizes}) {field['dtype']}" if sizes else field["dtype"]
 
 
-def _field(field: Field) -> dict[str, Any]:
-    return {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
-
-
-def _snake_case(name: str) -> str:
-    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name)[1:]
+def _inputs_and_outputs(part: Task | Runtime) -> dict[str, list[dict[str, Any]]]:
+    return {
+        name: [
+            {"name": field.name, "dtype": field.dtype, "shape": list(field.shape)}
+            for field in fields
+        ]
+        for name, fields in (("inputs", part.inputs), ("outputs", part.outputs))
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import parts_of
 from mlopsdeploy.models.data import read_rows
-from mlopsdeploy.models.folder import check_output, weight_files, write_folder
-from mlopsdeploy.models.tables import size
+from mlopsdeploy.models.folder import checked_output, origin, weight_files, write_folder
+from mlopsdeploy.models.tables import bytes_of, size
 from mlopsdeploy.settings import BatchSettings
 
 READ_ROWS = 40_000  # of the data; what is calibrated on is drawn from among them
@@ -59,18 +59,13 @@ def quantise_model(
     """
     files = find_model(reference)
     _check(files.name, files.task, files.precision, files.graphs)
-    folder = Path(output or f"{files.name.rpartition('/')[2]}-int8")
-    check_output(folder, reference, overwrite=overwrite)
+    folder = checked_output(output, files, "int8", reference, overwrite=overwrite)
     floating = load_model(reference, runtime="openvino", precision="float32", log=log)
     rows = read_rows(data, floating, text_column=text_column, limit=READ_ROWS).columns
     made = load_model(
-        reference,
-        runtime="openvino",
-        precision="int8",
-        calibrate=lambda: rows,
-        max_flips=max_flips,
-        log=log,
-    )
+        reference, runtime="openvino", precision="int8", calibrate=lambda: rows,
+        max_flips=max_flips, log=log,
+    )  # fmt: skip
     shaping = {"threshold": files.threshold, "long_text": BatchSettings().long_text}
     place = quantize.place(files.digest, shaping)
     found = quantize.find(place)
@@ -84,13 +79,14 @@ def quantise_model(
         exact = to_openvino(_float_graph(files), Path(apart) / "float32.xml", half=True)
 
         def write(place: Path, proof: Mapping[str, Any]) -> list[Path]:
-            source = {"name": files.name, "version": files.version, "digest": files.digest}
-            said = {"precision": "int8", "made_from": source, "proof": dict(proof)}
-            return write_folder(place, files, "openvino", found.file, said, floating=exact)
+            keys = {"precision": "int8", "made_from": origin(files), "proof": dict(proof)}
+            return write_folder(place, files, "openvino", found.file, keys, floating=exact)
 
         write(Path(apart) / "trial", {})
         trial = load_model(str(Path(apart) / "trial"), runtime="openvino")
-        proof = quantize.compare(expected, trial.predict_columns(held_out)) | _origin(made.proof)
+        proof = quantize.compare(expected, trial.predict_columns(held_out))
+        names = ("calibration_rows", "made", "nncf", "openvino")
+        proof |= {name: made.proof[name] for name in names if name in made.proof}
         if proof["flip_share"] > max_flips:
             raise ModelError(
                 f"{files.name}: int8 is refused, {proof['label_flips']} of {proof['rows']} labels "
@@ -103,9 +99,9 @@ def quantise_model(
         "model": files.name,
         "output": str(folder),
         "files": [path.name for path in written],
-        "bytes": _bytes(parts_of(made_files.graphs["openvino"])),
-        "float32_bytes": _bytes(parts_of(made_files.float32)),
-        "float_bytes": _bytes(weight_files(replace(files, graphs=_first(files.graphs)))),
+        "bytes": bytes_of(parts_of(made_files.graphs["openvino"])),
+        "float32_bytes": bytes_of(parts_of(made_files.float32)),
+        "float_bytes": bytes_of(weight_files(replace(files, graphs=_first(files.graphs)))),
         "digest": made_files.digest,
         "max_flips": max_flips,
         "proof": proof,
@@ -130,17 +126,12 @@ def _check(name: str, task: str, precision: str | None, graphs: Mapping[str, Pat
     )
 
 
-def _origin(proof: Mapping[str, Any]) -> dict[str, Any]:
-    names = ("calibration_rows", "made", "nncf", "openvino")
-    return {name: proof[name] for name in names if name in proof}
-
-
 def _float_graph(files: ModelFiles) -> Path:
     """What OpenVINO runs of the float model."""
-    for form in ("onnx", "openvino"):
-        if form in files.graphs:
-            return files.graphs[form]
-    return checkpoint.to_onnx(files.graphs["checkpoint"], files.weights)
+    form, graph = next(iter(_first(files.graphs).items()))
+    if form == "checkpoint":
+        return checkpoint.to_onnx(graph, files.weights)
+    return graph
 
 
 def _first(graphs: Mapping[str, Path]) -> dict[str, Path]:
@@ -149,36 +140,25 @@ def _first(graphs: Mapping[str, Path]) -> dict[str, Path]:
     return {form: graphs[form]}
 
 
-def _bytes(files: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in files)
-
-
 def show_quantised(found: dict[str, Any], console: Console) -> None:
     """What `quantise_model` did, as people read it."""
     proof = found["proof"]
-    flips = (
-        f"{proof['label_flips']} of {proof['rows']} labels differ from float32's "
-        f"({proof['flip_share']:.2%}; {found['max_flips']:.2%} may)"
-    )
+    flips = f"{proof['label_flips']} of {proof['rows']} labels differ from float32's "
+    flips += f"({proof['flip_share']:.2%}; {found['max_flips']:.2%} may)"
     scores = (
         f"differ by {proof['mean_change']:.2g} on average, {proof['largest_change']:.2g} at most"
     )
-    console.print(
-        facts(
-            [
-                ("model", found["model"]),
-                ("calibrated on", f"{proof['calibration_rows']} rows, proven on others"),
-                ("labels", flips),
-                ("scores", scores),
-                ("size", f"{size(found['bytes'])}; it was {size(found['float_bytes'])}"),
-                (
-                    "close calls",
-                    f"are decided in float32, by a graph of {size(found['float32_bytes'])} that "
-                    "goes with it",
-                ),
-                ("digest", found["digest"]),
-                ("written to", f"{found['output']}/ ({', '.join(found['files'])})"),
-            ]
-        ),
-        highlight=False,
+    close = (
+        f"are decided in float32, by a graph of {size(found['float32_bytes'])} that goes with it"
     )
+    lines = [
+        ("model", found["model"]),
+        ("calibrated on", f"{proof['calibration_rows']} rows, proven on others"),
+        ("labels", flips),
+        ("scores", scores),
+        ("size", f"{size(found['bytes'])}; it was {size(found['float_bytes'])}"),
+        ("close calls", close),
+        ("digest", found["digest"]),
+        ("written to", f"{found['output']}/ ({', '.join(found['files'])})"),
+    ]
+    console.print(facts(lines))

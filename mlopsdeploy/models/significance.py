@@ -73,7 +73,7 @@ def f1_interval(truth: Array, places: Array, count: int) -> dict[str, Any]:
 
 
 def _f1(pairs: Array) -> float:
-    """2 hits / (said + true), for labels that occur."""
+    """2 hits / (predicted + true), for labels that occur."""
     count = len(pairs)
     hits = pairs.diagonal()[:count]
     either = pairs.sum(axis=1) + pairs[:, :count].sum(axis=0)

@@ -73,15 +73,15 @@ def test_a_model_agrees_with_itself(bert, write_rows, reviews, shown):
     assert "1 left out" in shown(show_comparison, found)
 
 
-def test_models_with_other_labels_are_refused(bert, three_class_bert, write_rows, reviews):
-    data = write_rows("reviews.csv", review_text=reviews(5))
-    with pytest.raises(ConfigError, match="has 2 labels and .* 3"):
-        compare_models(str(bert), str(three_class_bert), data=data)
-
-
-def test_models_of_other_tasks_are_refused(bert, fraud_folder):
-    with pytest.raises(ConfigError, match="is a TextClassification, fraud a TabularClass"):
-        compare_models(str(bert), str(fraud_folder), data="none.csv")
+def test_what_can_not_be_compared_is_one_line(bert, three_class_bert, fraud_folder, tflite_models):
+    detector = tflite_models / "post_process.tflite"
+    for first, second, message in (
+        (bert, three_class_bert, "has 2 labels and .* 3"),
+        (bert, fraud_folder, "is a TextClassification, fraud a TabularClass"),
+        (detector, detector, "finds any number of objects; compare works with one"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            compare_models(str(first), str(second), data="none.csv")
 
 
 def test_labels_with_other_names_are_matched_by_place_and_said(
@@ -123,12 +123,6 @@ def test_classifiers_of_pictures_on_a_folder_and_on_a_table(tflite_models, photo
     assert judged["truth"]["how"] == "labels by name in 'kind'"
     assert judged["mcnemar"]["p"] == 1
     assert "2 (100.00%;" in shown(show_comparison, judged)
-
-
-def test_finders_of_objects_are_refused_in_one_line(tflite_models):
-    path = str(tflite_models / "post_process.tflite")
-    with pytest.raises(ConfigError, match="finds any number of objects; compare works with one"):
-        compare_models(path, path, data="none.csv")
 
 
 def test_of_many_labels_the_pairs_that_are_confused_are_shown(shown):

@@ -1,9 +1,7 @@
-import io
 import json
 import shutil
 
 import pytest
-from rich.console import Console
 from typer.testing import CliRunner
 
 from mlopsdeploy.cli import app
@@ -45,23 +43,21 @@ def test_json_says_what_the_digest_covers(churn_onnx, tmp_path):
     found = []
     for threshold in (0.4, 0.6):
         (tmp_path / "model.yaml").write_text(f"name: a\nthreshold: {threshold}\n", "utf-8")
-        command = ["models", "inspect", str(tmp_path), "--json"]
-        found.append(json.loads(CliRunner().invoke(app, command).stdout))
+        found.append(inspect_model(str(tmp_path)))
     for report in found:
         assert list(report["digest_covers"]["files"]) == ["model.onnx"]
         assert list(report["digest_covers"]["keys"]) == ["threshold"]
     assert found[0]["digest"] != found[1]["digest"]
 
 
-def test_inspect_of_a_model_that_leaves_nothing_to_find_out():
-    result = CliRunner().invoke(app, ["models", "inspect", "fraud", "--json"])
-    report = json.loads(result.stdout)
+def test_inspect_of_a_model_that_leaves_nothing_to_find_out(shown):
+    report = inspect_model("fraud")
     assert report["task"] == "tabular_classification"
     assert report["facts"] == []
-    shown = CliRunner().invoke(app, ["models", "inspect", "fraud"])
-    assert "30 × float32: Time, V1," in shown.stdout
-    assert "legitimate, fraud (from model.yaml)" in shown.stdout
-    assert "transaction (30) float32 → fraud_probability (1) float32" in shown.stdout
+    text = shown(show, report, width=200)
+    assert "inputs     30 × float32: Time, V1," in text
+    assert "legitimate, fraud (from model.yaml)" in text
+    assert "transaction (30) float32 → fraud_probability (1) float32" in text
 
 
 def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp_path, monkeypatch):
@@ -82,11 +78,9 @@ def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp
     assert report["inputs"] == [{"name": "text", "dtype": "str", "shape": []}]
 
 
-def test_what_has_no_names_is_said(churn_onnx):
+def test_what_has_no_names_is_said(churn_onnx, shown):
     report = inspect_model(str(churn_onnx), runtime="onnxruntime")
-    console = Console(width=80, record=True, file=io.StringIO())
-    show(report, console)
-    assert "0, 1: nothing names them" in console.export_text()
+    assert "0, 1: nothing names them" in shown(show, report)
 
 
 def test_what_is_missing_is_why_another_runtime_runs(bert, monkeypatch):
@@ -110,7 +104,7 @@ def test_a_model_that_is_not_there_is_one_line(mlopsdeploy, reference, message):
     assert message in line
 
 
-def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx):
+def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx, shown):
     report = inspect_model(str(churn_onnx), runtime="onnxruntime", speed=True)
     assert report["files"] == {"churn.onnx": churn_onnx.stat().st_size}
     assert report["bytes"] == churn_onnx.stat().st_size
@@ -119,11 +113,9 @@ def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx):
     assert 0 < speed["row_ms"]["p50"] <= speed["row_ms"]["p99"]
     assert speed["rows_per_second"] > 0
     assert speed["memory"] > 1e7
-    console = Console(width=80, record=True, file=io.StringIO())
-    show(report, console)
-    shown = console.export_text()
-    assert report["digest"] in shown
-    assert "onnxruntime float32" in shown
+    text = shown(show, report)
+    assert report["digest"] in text
+    assert "onnxruntime float32" in text
 
 
 def test_every_runtime_that_can_run_it_is_measured(churn_onnx, monkeypatch):

@@ -47,7 +47,7 @@ def test_a_changed_file_fails(tmp_path, churn_onnx, shown):
     found = verify_model(str(folder))
     assert not found["ok"]
     assert results(found) == {"files": "failed"}
-    assert "SHA-256 is not the one in model.yaml" in found["checks"][0]["said"]
+    assert "SHA-256 is not the one in model.yaml" in found["checks"][0]["detail"]
     assert "1 failed" in shown(show_verified, found, width=400)  # the path may be long
 
 
