@@ -18,14 +18,14 @@ from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.camera import FrameSource, Requested, open_source
+from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.frames import Frame, Image
+from mlopsdeploy.edge.frames import Frame, FrameSource, Image
 from mlopsdeploy.edge.loading import check_settings
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Result, Sink, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.stages import Stats, Values
-from mlopsdeploy.edge.watch import check_task, load, share_cores
+from mlopsdeploy.edge.watch import load
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -68,11 +68,9 @@ def bench_edge(
     Raises:
         MlopsDeployError: see `open_source` and `load_model`.
     """
-    share_cores()
     log = progress_log()
     check_settings(settings)
     model, threads = load(settings, log)
-    check_task(model)
     bench = _Bench(model, settings, seconds / 6)
     with tempfile.TemporaryDirectory() as folder:
         bench.measure_stages(Path(folder))
@@ -190,15 +188,7 @@ class _Bench:
         return report
 
     def _open(self, timing: Callable[[float], None]) -> FrameSource:
-        settings = self._settings
-        return open_source(
-            settings.camera,
-            requested=Requested(settings.width, settings.height, settings.fps),
-            realtime=settings.realtime,
-            stall_seconds=settings.stall_seconds,
-            report=lambda _: None,
-            timing=timing,
-        )
+        return open_source(self._settings, report=lambda _: None, timing=timing)
 
     def _capture(self) -> list[Image]:
         """Read for a while; the first frames."""

@@ -18,7 +18,7 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.lines.answering import MOST, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.run import load, warm_up
-from mlopsdeploy.edge.lines.sources import Line, open_lines
+from mlopsdeploy.edge.lines.sources import Line, LineSource, open_lines
 from mlopsdeploy.edge.lines.writing import LineEvents
 from mlopsdeploy.edge.loading import check_settings
 from mlopsdeploy.edge.stages import Stats
@@ -58,9 +58,7 @@ def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, An
 def _sample(settings: EdgeSettings) -> list[Line]:
     if not Path(str(settings.lines)).is_file():
         raise ConfigError(f"bench edge: {settings.lines}: reads lines more than once; name a file")
-    source = open_lines(
-        str(settings.lines), follow=False, baud=None, realtime=False, report=lambda _: None
-    )
+    source = open_lines(EdgeSettings(lines=settings.lines), lambda _: None)
     lines: list[Line] = []
     for block in source.blocks():
         lines += block
@@ -69,12 +67,11 @@ def _sample(settings: EdgeSettings) -> list[Line]:
     return lines[:SAMPLE]
 
 
-class _Again:
+class _Again(LineSource):
     """Lines in memory, again and again until the time is over."""
 
-    name, description, live = "memory", "", False
-
     def __init__(self, lines: list[Line], seconds: float) -> None:
+        super().__init__("memory", lambda _: None)
         self._lines = lines
         self._end = time.monotonic() + seconds
 
@@ -120,7 +117,7 @@ class _Bench:
     def one_at_a_time(self, path: str, seconds: float) -> dict[str, Any]:
         """From a line to its answer in a file, with nothing else going on."""
         writer = LineEvents(path, echo=False)
-        pipeline = self._pipeline(_Again(self._sample, 0), [], Stats())
+        pipeline = self._pipeline(_Again(self._sample, 0), writer, Stats())
         times = speed.seconds_of(
             lambda line: writer.write(pipeline.answer([line])), self._sample, seconds
         )
@@ -130,7 +127,7 @@ class _Bench:
     def all_at_once(self, path: str, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
         stats, writer = Stats(), LineEvents(path, echo=False)
-        pipeline = self._pipeline(_Again(self._sample, seconds), [writer], stats)
+        pipeline = self._pipeline(_Again(self._sample, seconds), writer, stats)
         started, cpu = time.perf_counter(), time.process_time()
         pipeline.run()
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
@@ -166,9 +163,9 @@ class _Bench:
         report["verdict"] = verdict(report)
         return report
 
-    def _pipeline(self, source: _Again, outputs: list[LineEvents], stats: Stats) -> LinePipeline:
+    def _pipeline(self, source: _Again, writer: LineEvents, stats: Stats) -> LinePipeline:
         return LinePipeline(
-            self._model, self._parser, source, outputs, stats, report=lambda _: None
+            self._model, self._parser, source, writer.write, stats, report=lambda _: None
         )
 
 

@@ -15,91 +15,42 @@ import glob
 import os
 import re
 import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
 from urllib.parse import urlsplit
 
 import cv2
 
 from mlopsdeploy.edge.channel import Channel, Closed, feed
-from mlopsdeploy.edge.events import Event, Report, come_back
+from mlopsdeploy.edge.events import Report
 from mlopsdeploy.edge.frames import (
     Buffers,
     Frame,
+    FrameSource,
     Paced,
     Pictures,
+    Timing,
     Video,
     frames_per_second,
     is_picture,
     read_into,
 )
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+from mlopsdeploy.settings import EdgeSettings
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "udp", "tcp", "rtp", "srt")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm")
 OPEN_SECONDS = 10.0  # that a camera may take until its first frame
 
 
-class FrameSource(Protocol):
-    """Frames, one after the other.
-
-    Attributes:
-        name: what it is called in messages, without a password.
-        description: its size and speed.
-        live: frames go by whether somebody looks or not.
-        size: width and height of its first frame.
-    """
-
-    name: str
-    description: str
-    live: bool
-    size: tuple[int, int]
-
-    @property
-    def fps(self) -> float | None:
-        """Frames per second, where the source says so."""
-        ...
-
-    @property
-    def total(self) -> int | None:
-        """Frames in all, where that is known."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Frames that went by unseen."""
-        ...
-
-    def frames(self) -> Iterator[Frame]:
-        """The frames; to be asked for once."""
-        ...
-
-    def stop(self) -> None:
-        """Let `frames` end soon. Callable from any thread."""
-        ...
-
-
-def open_source(
-    camera: str,
-    *,
-    requested: Requested,
-    realtime: bool,
-    stall_seconds: float,
-    report: Report,
-    timing: Callable[[float], None],
-) -> FrameSource:
-    """The source that `camera` names; a frame of it has already been read.
+def open_source(settings: EdgeSettings, *, report: Report, timing: Timing) -> FrameSource:
+    """The source that `settings.camera` names; a frame of it has already been read.
 
     Args:
-        camera: `0`, `/dev/video0`, a URL such as `rtsp://…`, a video, a picture, a folder or a
-            pattern of pictures.
-        requested: size and speed asked of a camera.
-        realtime: a video goes by at its own speed, as a camera does.
-        stall_seconds: see `Live`.
+        settings: of the device.
         report: gets what happens to it, in any thread.
         timing: gets the seconds that each read took, in the thread that reads.
 
@@ -107,6 +58,8 @@ def open_source(
         InputError: there is no such camera or file, or it can't be read.
         ConfigError: what is asked does not fit the source.
     """
+    camera, realtime, stall = settings.camera, settings.realtime, settings.stall_seconds
+    requested = Requested(settings.width, settings.height, settings.fps)
     name = redacted(camera)
     device = re.fullmatch(r"(?:/dev/video)?(\d+)", camera)
     url = "://" in camera
@@ -114,20 +67,15 @@ def open_source(
     if device or (url and not file_on_a_server):
         if realtime:
             raise ConfigError(f"--realtime is for videos; {name} is live anyway")
+        opener = partial(_device, int(device[1])) if device else partial(_stream, camera, stall)
         name = f"camera {device[1]}" if device else name
-        opener = _device(int(device[1])) if device else _stream(camera, stall_seconds)
         return Live(
-            name,
-            opener,
-            requested=requested,
-            stall_seconds=stall_seconds,
-            report=report,
-            timing=timing,
+            name, opener, requested=requested, stall_seconds=stall, report=report, timing=timing
         )
     if requested:
         raise ConfigError(f"--width, --height and --fps are asked of a camera; {name} is a file")
     if file_on_a_server:
-        capture = _stream(camera, stall_seconds)()
+        capture = _stream(camera, stall)
     else:
         pictures = _pictures(camera)
         if pictures and realtime:
@@ -135,9 +83,7 @@ def open_source(
         if pictures:
             return Pictures(name, pictures, report=report, timing=timing)
         capture = cv2.VideoCapture(camera)
-    if realtime:
-        return Paced(Video(name, capture, report=report, timing=lambda _: None), timing=timing)
-    return Video(name, capture, report=report, timing=timing)
+    return (Paced if realtime else Video)(name, capture, report=report, timing=timing)
 
 
 def redacted(camera: str) -> str:
@@ -146,21 +92,17 @@ def redacted(camera: str) -> str:
     return camera.replace(f":{password}@", ":***@") if password else camera
 
 
-def _device(number: int) -> Callable[[], cv2.VideoCapture]:
+def _device(number: int) -> cv2.VideoCapture:
     linux = sys.platform.startswith("linux")
-
-    def opener() -> cv2.VideoCapture:
-        if linux:
-            _check_device(number)
-        capture = cv2.VideoCapture(number, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
-        if not capture.isOpened():
-            raise InputError(
-                f"camera {number}: can't be opened; another program may be using it, or it is not "
-                "a camera"
-            )
-        return capture
-
-    return opener
+    if linux:
+        _check_device(number)
+    capture = cv2.VideoCapture(number, cv2.CAP_V4L2 if linux else cv2.CAP_ANY)
+    if not capture.isOpened():
+        raise InputError(
+            f"camera {number}: can't be opened; another program may be using it, or it is not a "
+            "camera"
+        )
+    return capture
 
 
 def _check_device(number: int) -> None:
@@ -177,27 +119,20 @@ def _check_device(number: int) -> None:
         )
 
 
-def _stream(url: str, stall_seconds: float) -> Callable[[], cv2.VideoCapture]:
+def _stream(url: str, stall_seconds: float) -> cv2.VideoCapture:
     scheme = url.partition("://")[0].lower()
     if scheme not in SCHEMES:
         raise InputError(f"{redacted(url)}: can't read {scheme}://; can: {', '.join(SCHEMES)}")
-
-    def opener() -> cv2.VideoCapture:
-        # FFmpeg gives up by itself, some time after we have.
-        limits = {
-            cv2.CAP_PROP_OPEN_TIMEOUT_MSEC: OPEN_SECONDS * 800,
-            cv2.CAP_PROP_READ_TIMEOUT_MSEC: stall_seconds * 4000,
-        }
-        flat = [int(part) for pair in limits.items() for part in pair]
-        capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, flat)
-        if not capture.isOpened():
-            raise InputError(
-                f"{redacted(url)}: can't be opened; is it running, and are address and password "
-                "right?"
-            )
-        return capture
-
-    return opener
+    limits = (  # FFmpeg gives up by itself, some time after we have.
+        *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_SECONDS * 800)),
+        *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(stall_seconds * 4000)),
+    )
+    capture = cv2.VideoCapture(url, cv2.CAP_FFMPEG, limits)
+    if not capture.isOpened():
+        raise InputError(
+            f"{redacted(url)}: can't be opened; is it running, and are address and password right?"
+        )
+    return capture
 
 
 def _pictures(camera: str) -> list[Path]:
@@ -262,7 +197,7 @@ class Requested:
         return f"{got} (requested {' at '.join(asked)})"
 
 
-class Live:
+class Live(FrameSource):
     """A camera or a stream.
 
     Args:
@@ -278,7 +213,6 @@ class Live:
     """
 
     live = True
-    total = None
 
     def __init__(
         self,
@@ -288,18 +222,14 @@ class Live:
         requested: Requested,
         stall_seconds: float,
         report: Report,
-        timing: Callable[[float], None],
+        timing: Timing,
     ) -> None:
-        self.name = name
-        self.fps: float | None = None
+        super().__init__(name, report=report, timing=timing)
         self._opener = opener
         self._requested = requested
         self._stall_seconds = stall_seconds
-        self._report = report
-        self._timing = timing
         self._number = 0
         self._dropped = 0
-        self._stopped = threading.Event()
         try:
             first = self._connect()  # for its size; by the time the model is ready it is old
         except TimeoutError:
@@ -323,14 +253,14 @@ class Live:
             if self._stopped.is_set():
                 return
             self._happened("lost", f"{reason}; connecting again", reason=reason)
-            first = self._reconnect()
+            first = self._come_back(self._reconnect, TimeoutError, Closed, MlopsDeployError)
             if first is None:
                 return
             yield first
 
     def stop(self) -> None:
         """End now, even within a read that does not return."""
-        self._stopped.set()
+        super().stop()
         self._newest.cancel()
 
     def _until_lost(self) -> Generator[Frame, None, str]:
@@ -361,15 +291,9 @@ class Live:
             yield frame
             del frame
 
-    def _reconnect(self) -> Frame | None:
-        """Try until a frame comes, which is returned; None if stopped before."""
-
-        def attempt() -> Frame:
-            self._dropped += self._newest.dropped
-            return self._connect()
-
-        failures = (TimeoutError, Closed, MlopsDeployError)
-        return come_back(self.name, attempt, failures, self._stopped, self._report)
+    def _reconnect(self) -> Frame:
+        self._dropped += self._newest.dropped
+        return self._connect()
 
     def _connect(self) -> Frame:
         """Start a thread that opens the camera and reads it; its first frame."""
@@ -399,6 +323,3 @@ class Live:
                 del image, frame
         finally:
             capture.release()
-
-    def _happened(self, kind: str, text: str, **facts: object) -> None:
-        self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))

@@ -15,78 +15,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from types import FrameType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.events import Event, Reporter
+from mlopsdeploy.core.console import progress_log
+from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.loading import check_settings
-from mlopsdeploy.edge.terminal import Screen, View, show_summary
+from mlopsdeploy.edge.terminal import Screen, show_summary
 from mlopsdeploy.settings import EdgeSettings
+
+if TYPE_CHECKING:
+    from mlopsdeploy.edge.lines.run import LineRun
+    from mlopsdeploy.edge.watch import FrameRun
 
 TICK = 0.05  # seconds between two looks at window, terminal and signals
 TWICE = 0.5  # seconds in which two signals are one: `timeout` sends its to process and group
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 READER_LEFT = "reader left"
 EXIT_CODES = {"interrupted": 130, "terminated": 143, READER_LEFT: 141}
-
-
-class Pipeline(Protocol):
-    """A model on a source."""
-
-    ended: str
-    """Why it ended: end, limit, or the reason given to `stop`."""
-
-    def run(self) -> None:
-        """Until the source ends, the limit is reached, or `stop` is called."""
-        ...
-
-    def stop(self, reason: str) -> None:
-        """Let `run` end soon. Callable from any thread."""
-        ...
-
-
-class Run(Protocol):
-    """A run over frames or over lines, ready to begin.
-
-    Attributes:
-        title: names its source and model.
-        reporter: of events.
-        quiet: the terminal already shows its answers.
-        finished: what holds although it was stopped; empty if nothing was to be finished.
-        written: files that it writes.
-    """
-
-    title: str
-    model: Model
-
-    @property
-    def pipeline(self) -> Pipeline:
-        """To be run in the thread that loaded the model."""
-        ...
-
-    @property
-    def view(self) -> View:
-        """Its numbers, for people."""
-        ...
-
-    reporter: Reporter
-    quiet: bool
-    finished: str
-    written: list[str]
-
-    def turn(self, done: threading.Event, seconds: float) -> None:
-        """What the main thread does for some seconds, or until the pipeline is done."""
-        ...
-
-    def linger(self) -> None:
-        """What is left for the main thread to do after the pipeline."""
-        ...
-
-    def outcome(self) -> dict[str, Any]:
-        """What became of the outputs, for the summary: at least `failed`, a list of reasons."""
-        ...
 
 
 def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
@@ -116,18 +63,14 @@ def chosen(settings: EdgeSettings) -> Callable[[EdgeSettings], tuple[dict[str, A
 
 
 def _run(
-    prepare: Callable[[EdgeSettings, ThreadPoolExecutor, ExitStack, Callable[[str], None]], Run],
-    settings: EdgeSettings,
+    kind: type[FrameRun] | type[LineRun], settings: EdgeSettings
 ) -> tuple[dict[str, Any], int]:
     check_settings(settings)
     console = Console(stderr=True, highlight=False)
-
-    def log(line: str) -> None:
-        console.print(line, style="dim", soft_wrap=True, markup=False)
-
+    log = progress_log(console)
     with ExitStack() as stack:
         inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        run = prepare(settings, inference, stack, log)
+        run = kind(settings, inference, stack, log)
         pipeline, view = run.pipeline, run.view
         screen = Screen(console, run.title, view, quiet=run.quiet)
         with stopping(pipeline.stop), screen.shown():

@@ -7,10 +7,10 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from mlopsdeploy.errors import ConfigError
 
@@ -52,21 +52,13 @@ def iso(seconds: float) -> str:
     return text.replace("+00:00", "Z")
 
 
-class Reporting(Protocol):
-    """An output that takes events."""
-
-    def report(self, event: Event) -> None:
-        """Take one; must be quick."""
-        ...
-
-
 class Reporter:
     """Events to the log and to outputs; those from before there were outputs as well."""
 
     def __init__(self, log: Callable[[str], None]) -> None:
         self._log = log
         self._early: list[Event] = []
-        self._outputs: Sequence[Reporting] | None = None
+        self._outputs: Sequence[Report] | None = None
         self._dropped = False
         self._lock = threading.Lock()
 
@@ -80,15 +72,15 @@ class Reporter:
             if self._outputs is None:
                 self._early.append(event)
             for output in self._outputs or ():
-                output.report(event)
+                output(event)
 
-    def connect(self, outputs: Sequence[Reporting]) -> None:
-        """From now on events go to these too, and those that were before."""
+    def connect(self, outputs: Sequence[Report]) -> None:
+        """From now on events go to these too, and those that were before; each must be quick."""
         with self._lock:
             self._outputs = outputs
             for event in sorted(self._early, key=lambda event: event.time):
                 for output in outputs:
-                    output.report(event)
+                    output(event)
 
 
 class JsonLinesFile:
@@ -123,46 +115,46 @@ class JsonLinesFile:
             os.close(self._fd)
 
 
-def pauses() -> Iterator[float]:
-    """Seconds before each attempt, without end: doubled each time, up to half a minute.
+class Source:
+    """What sources of frames and of lines share.
 
-    Jittered, so that many devices don't come back as one.
+    Attributes:
+        name: what it is called in messages, without a password.
+        description: what kind of source it is, or its size and speed.
+        live: frames or lines go by whether somebody looks or not.
     """
-    longest = FIRST_PAUSE
-    while True:
-        yield longest * random.uniform(0.5, 1)  # noqa: S311
-        longest = min(2 * longest, LONGEST_PAUSE)
 
+    description = ""
+    live = False
 
-def come_back(
-    name: str,
-    attempt: Callable[[], T],
-    failures: tuple[type[Exception], ...],
-    stopped: threading.Event,
-    report: Report,
-) -> T | None:
-    """Try to open a source that went away until it is back, which is an event.
+    def __init__(self, name: str, report: Report) -> None:
+        self.name = name
+        self._report = report
+        self._stopped = threading.Event()
 
-    Args:
-        name: of the source.
-        attempt: opens it.
-        failures: what it raises as long as the source is away.
-        stopped: ends it.
-        report: gets the event.
+    def stop(self) -> None:
+        """Let it end soon. Callable from any thread."""
+        self._stopped.set()
 
-    Returns:
-        What the attempt returned; None if stopped before.
-    """
-    began = time.monotonic()
-    for number, pause in enumerate(pauses(), 1):
-        if stopped.wait(pause):
-            return None
-        try:
-            opened = attempt()
-        except failures:
-            continue
-        away = time.monotonic() - began
-        facts = {"source": name, "seconds": round(away, 2), "attempts": number}
-        report(Event("reconnected", f"{name}: back after {away:.1f} s", facts))
-        return opened
-    raise AssertionError("pauses have no end")
+    def _happened(self, kind: str, text: str, **facts: object) -> None:
+        self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
+
+    def _come_back(self, attempt: Callable[[], T], *failures: type[Exception]) -> T | None:
+        """Try to open it until it is back, which is an event; None if stopped before.
+
+        The pauses double, and are jittered, so that many devices don't come back as one.
+        """
+        began, attempts, longest = time.monotonic(), 0, FIRST_PAUSE
+        while not self._stopped.wait(longest * random.uniform(0.5, 1)):  # noqa: S311
+            longest = min(2 * longest, LONGEST_PAUSE)
+            attempts += 1
+            try:
+                opened = attempt()
+            except failures:
+                continue
+            away = time.monotonic() - began
+            self._happened(
+                "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempts
+            )
+            return opened
+        return None

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import sys
-import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,11 @@ import cv2
 
 from mlopsdeploy.columns import Array
 from mlopsdeploy.edge.channel import Channel, feed
-from mlopsdeploy.edge.events import Event, Report
+from mlopsdeploy.edge.events import Event, Report, Source
 from mlopsdeploy.errors import InputError
 
 Image = Array  # uint8, shape (height, width, 3), BGR
+Timing = Callable[[float], None]
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
@@ -55,24 +56,21 @@ class Buffers:
     def __init__(self, limit: int = 16) -> None:
         self._limit = limit
         self._buffers: list[Image] = []
-        self._lock = threading.Lock()
 
     def take(self) -> Image | None:
         """A buffer that is free, to be read into; None where there is none yet."""
-        with self._lock:
-            for place in range(len(self._buffers)):
-                buffer = self._buffers[place]
-                if sys.getrefcount(buffer) <= 3:  # in the list, in `buffer`, and as an argument
-                    return buffer
+        for place in range(len(self._buffers)):
+            buffer = self._buffers[place]
+            if sys.getrefcount(buffer) <= 3:  # in the list, in `buffer`, and as an argument
+                return buffer
         return None
 
     def add(self, image: Image) -> None:
         """Remember a picture's memory, unless it is known."""
-        with self._lock:
-            if not any(buffer is image for buffer in self._buffers):
-                self._buffers = [b for b in self._buffers if b.shape == image.shape]
-                if len(self._buffers) < self._limit:
-                    self._buffers.append(image)
+        if not any(buffer is image for buffer in self._buffers):
+            self._buffers = [b for b in self._buffers if b.shape == image.shape]
+            if len(self._buffers) < self._limit:
+                self._buffers.append(image)
 
 
 def read_into(capture: cv2.VideoCapture, buffers: Buffers) -> Image | None:
@@ -86,7 +84,39 @@ def read_into(capture: cv2.VideoCapture, buffers: Buffers) -> Image | None:
     return image
 
 
-class Pictures:
+class FrameSource(Source, ABC):
+    """Frames, one after the other.
+
+    Args:
+        name: for messages.
+        report: gets what happens to it, in any thread.
+        timing: gets the seconds that each read took, in the thread that reads.
+
+    Attributes:
+        size: width and height of its first frame.
+        fps: frames per second, where the source has them.
+        total: frames in all, where that is known.
+    """
+
+    size: tuple[int, int]
+    fps: float | None = None
+    total: int | None = None
+
+    def __init__(self, name: str, *, report: Report, timing: Timing) -> None:
+        super().__init__(name, report)
+        self._timing = timing
+
+    @property
+    def dropped(self) -> int:
+        """Frames that went by unseen."""
+        return 0
+
+    @abstractmethod
+    def frames(self) -> Iterator[Frame]:
+        """The frames; to be asked for once."""
+
+
+class Pictures(FrameSource):
     """Pictures in the order of their names, `2.jpg` before `10.jpg`.
 
     One that can't be read is an event, and the others go on.
@@ -95,18 +125,9 @@ class Pictures:
         InputError: none of them can be read.
     """
 
-    live = False
-    fps = None
-    dropped = 0
-
-    def __init__(
-        self, name: str, paths: list[Path], *, report: Report, timing: Callable[[float], None]
-    ) -> None:
-        self.name = name
+    def __init__(self, name: str, paths: list[Path], *, report: Report, timing: Timing) -> None:
+        super().__init__(name, report=report, timing=timing)
         self._paths = sorted(paths, key=_natural)
-        self._report = report
-        self._timing = timing
-        self._stopped = False
         self._all = self._read()
         first = next(self._all, None)
         if first is None:
@@ -124,13 +145,9 @@ class Pictures:
         yield self._first.pop()
         yield from self._all
 
-    def stop(self) -> None:
-        """End before the next picture."""
-        self._stopped = True
-
     def _read(self) -> Iterator[Frame]:
         for number, path in enumerate(self._paths):
-            if self._stopped:
+            if self._stopped.is_set():
                 return
             start = time.perf_counter()
             image = cv2.imread(str(path), cv2.IMREAD_COLOR)
@@ -142,28 +159,17 @@ class Pictures:
                 yield Frame(number, image, name=path.name)
 
 
-class Video:
+class Video(FrameSource):
     """Every frame of a video, in a file or on a web server.
 
     Raises:
         InputError: it holds no frame that can be read.
     """
 
-    live = False
-    dropped = 0
-
     def __init__(
-        self,
-        name: str,
-        capture: cv2.VideoCapture,
-        *,
-        report: Report,
-        timing: Callable[[float], None],
+        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
     ) -> None:
-        self.name = name
-        self._report = report
-        self._timing = timing
-        self._stopped = False
+        super().__init__(name, report=report, timing=timing)
         self._capture = capture
         self._buffers = Buffers()
         self._image: Image | None = read_into(capture, self._buffers)
@@ -183,7 +189,7 @@ class Video:
         """All frames, each with its time in the video."""
         number = 0
         try:
-            while self._image is not None and not self._stopped:
+            while self._image is not None and not self._stopped.is_set():
                 media_time = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if not media_time and number and self.fps:  # a format without timestamps
                     media_time = number / self.fps
@@ -198,30 +204,26 @@ class Video:
         finally:
             self._capture.release()
         # Some formats only estimate how many frames they have.
-        if not self._stopped and self.total and number < 0.9 * self.total:
+        if not self._stopped.is_set() and self.total and number < 0.9 * self.total:
             text = (
                 f"{self.name}: ended after {number:,} of {self.total:,} frames; the file is cut "
                 "off or damaged"
             )
             self._report(Event("unreadable", text, {"frames": number, "expected": self.total}))
 
-    def stop(self) -> None:
-        """End before the next frame."""
-        self._stopped = True
 
-
-class Paced:
+class Paced(Video):
     """A video that goes by at its own speed: who looks away misses frames, as with a camera."""
 
     live = True
 
-    def __init__(self, video: Video, *, timing: Callable[[float], None]) -> None:
-        self.name, self.fps, self.size = video.name, video.fps, video.size
-        self.total, self.description = video.total, video.description + ", as if live"
-        self._video = video
-        self._timing = timing
+    def __init__(
+        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
+    ) -> None:
+        super().__init__(name, capture, report=report, timing=lambda _: None)
+        self.description += ", as if live"
+        self._wait_timing = timing
         self._newest: Channel[Frame] = Channel(1, keep=False)
-        self._stopped = threading.Event()
 
     @property
     def dropped(self) -> int:
@@ -235,18 +237,17 @@ class Paced:
 
     def stop(self) -> None:
         """End now."""
-        self._stopped.set()
-        self._video.stop()
+        super().stop()
         self._newest.cancel()
 
     def _paced(self) -> Iterator[Frame]:
         start = before = time.monotonic()
-        for frame in self._video.frames():
+        for frame in super().frames():
             due = start + (frame.media_time or 0.0)
             if self._stopped.wait(max(due - time.monotonic(), 0)):
                 return
             now = time.monotonic()
-            self._timing(now - before)  # as with a camera, waiting for the frame is a part of it
+            self._wait_timing(now - before)  # as with a camera, waiting for it is a part
             before = now
             yield Frame(frame.number, frame.image, media_time=frame.media_time)
             del frame

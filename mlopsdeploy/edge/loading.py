@@ -69,7 +69,8 @@ def load_edge(
 
     Args:
         settings: of the device.
-        sample: gives a row for the model, to measure with.
+        sample: makes a row for the model, to measure with; raises ConfigError where the model
+            takes other data.
         log: called with a line about each slow step.
 
     Raises:
@@ -91,22 +92,15 @@ def load_edge(
             log=log,
         )
 
-    if settings.threads:
-        return with_threads(settings.threads), settings.threads
-    return _fastest(with_threads, sample, log)
-
-
-def _fastest(
-    load: Callable[[int], Model], sample: Callable[[Model], Columns], log: Callable[[str], None]
-) -> tuple[Model, int]:
-    """The model with the number of threads that answers soonest, and that number."""
     cores = core_count()
     # All numbers up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of twelve.
     counts = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
+    counts = [settings.threads] if settings.threads else counts
     best, chosen, threads, measured = float("inf"), None, 0, []
     for count in counts:
-        model = load(count)
-        seconds = _seconds_of_a_call(model, sample(model)) if len(counts) > 1 else 0.0
+        model = with_threads(count)
+        row = sample(model)
+        seconds = _seconds_of_a_call(model, row) if len(counts) > 1 else 0.0
         measured.append(f"{count}: {seconds * 1000:.1f} ms")
         if chosen is None or seconds < best * CLEARLY:
             best, chosen, threads = seconds, model, count

@@ -11,11 +11,11 @@ import os
 import shutil
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 
@@ -40,17 +40,16 @@ class Result:
     detections: tuple[Detection, ...]
     stats: Stats
     _drawing: threading.Lock = field(default_factory=threading.Lock)
-
-    @cached_property
-    def _drawn(self) -> Image:
-        with self.stats.timing("draw"):
-            draw(self.frame.image, self.detections)
-        return self.frame.image
+    _drawn: bool = False
 
     def drawn(self) -> Image:
         """The frame with its boxes: drawn in place, by the first output that asks for it."""
         with self._drawing:
-            return self._drawn
+            if not self._drawn:
+                with self.stats.timing("draw"):
+                    draw(self.frame.image, self.detections)
+                self._drawn = True
+        return self.frame.image
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -65,42 +64,38 @@ class Result:
             "height": height,
             "detections": [found.as_dict(width, height) for found in self.detections],
         }
-        optional = ("media_time", "name")
-        return {
-            key: value
-            for key, value in document.items()
-            if value is not None or key not in optional
-        }
+        return {key: value for key, value in document.items() if value is not None}
 
 
-class Sink(Protocol):
-    """One place that results go to."""
+class Sink(ABC):
+    """One place that results go to.
+
+    Attributes:
+        name: what it is called in messages and statistics.
+        waiting: how many items may wait for it. Where they hold a picture, few.
+    """
 
     name: str
-    """What it is called in messages and statistics."""
-
-    waiting: int
-    """How many items may wait for it. Where they hold a picture, few."""
+    waiting = 1
 
     def pick(self, result: Result) -> Any:
         """What it needs of a result; None if nothing. Must be quick."""
-        ...
+        return result
 
-    def pick_event(self, event: Event) -> Any:
+    def pick_event(self, event: Event) -> Any:  # noqa: ARG002
         """What it needs of something that happened to the source; None if nothing."""
-        ...
+        return None
 
+    @abstractmethod
     def write(self, item: Any) -> None:
         """Do the work.
 
         Raises:
             OSError: it can't; the output is given up.
         """
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Finish whatever was written."""
-        ...
 
 
 class Outlet:
@@ -132,13 +127,13 @@ class Outlet:
 
     def put(self, result: Result) -> None:
         """Hand it a result."""
-        item = self.sink.pick(result)
-        if item is not None:
-            self._queue.put(item)
+        self._hand(self.sink.pick(result))
 
     def report(self, event: Event) -> None:
         """Hand it something that happened to the source."""
-        item = self.sink.pick_event(event)
+        self._hand(self.sink.pick_event(event))
+
+    def _hand(self, item: Any) -> None:
         if item is not None:
             self._queue.put(item)
 
@@ -163,7 +158,7 @@ class Outlet:
             self._queue.cancel()
 
 
-class FrameEvents:
+class FrameEvents(Sink):
     """`--events`: a line of JSON for each frame, and for what happens to the source.
 
     Of a live source only frames with something on them get a line, and the first one after: a
@@ -199,7 +194,7 @@ class FrameEvents:
         self._file.close()
 
 
-class Snapshots:
+class Snapshots(Sink):
     """`--snapshots`: a JPEG of a frame with something on it, at most one every few seconds.
 
     Args:
@@ -208,7 +203,6 @@ class Snapshots:
     """
 
     name = "snapshots"
-    waiting = 1
 
     def __init__(self, folder: str, *, seconds: float) -> None:
         self._folder = Path(folder)
@@ -231,9 +225,6 @@ class Snapshots:
         self._last = now
         return result
 
-    def pick_event(self, event: Event) -> None:
-        """Nothing of it."""
-
     def write(self, item: Result) -> None:
         """Write `20261122T185012.345Z-000123.jpg`; it appears whole or not at all."""
         stamp = iso(item.frame.time).replace("-", "").replace(":", "")
@@ -246,11 +237,8 @@ class Snapshots:
             part.unlink(missing_ok=True)
             raise
 
-    def close(self) -> None:
-        """Nothing is open."""
 
-
-class VideoFile:
+class VideoFile(Sink):
     """`--save`: a video with the boxes drawn in.
 
     Of a file it has every frame. A live source's frames come when they come, so each
@@ -264,7 +252,6 @@ class VideoFile:
     """
 
     name = "save"
-    waiting = 1
 
     def __init__(self, path: str, *, size: tuple[int, int], fps: float, live: bool) -> None:
         self._path = Path(path)
@@ -285,13 +272,6 @@ class VideoFile:
             write_note(self._path, finished=False)
         except OSError as error:
             raise ConfigError(f"--save {path}: {error.strerror}") from error
-
-    def pick(self, result: Result) -> Result:
-        """All of it."""
-        return result
-
-    def pick_event(self, event: Event) -> None:
-        """Nothing of it."""
 
     def write(self, item: Result) -> None:
         """Append the frame as often as its time asks for."""

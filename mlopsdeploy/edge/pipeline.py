@@ -14,26 +14,17 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.camera import FrameSource
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report
-from mlopsdeploy.edge.frames import Frame
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.frames import Frame, FrameSource
+from mlopsdeploy.edge.outputs import Outlet, Result
 from mlopsdeploy.edge.stages import Stats
+from mlopsdeploy.edge.window import Window
 from mlopsdeploy.errors import RowError
-
-
-class Taker(Protocol):
-    """What takes results: an outlet, or the window."""
-
-    def put(self, result: Result) -> None:
-        """Take one; must be quick."""
-        ...
 
 
 class FramePipeline:
@@ -52,7 +43,7 @@ class FramePipeline:
         self,
         model: Model,
         source: FrameSource,
-        outlets: Sequence[Taker],
+        outlets: Sequence[Outlet | Window],
         stats: Stats,
         limit: int | None = None,
         report: Report = lambda _: None,

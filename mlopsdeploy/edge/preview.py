@@ -12,10 +12,12 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib import resources
+from socketserver import ThreadingTCPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -24,7 +26,7 @@ import cv2
 from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Image
-from mlopsdeploy.edge.outputs import Result, encode_jpeg
+from mlopsdeploy.edge.outputs import Result, Sink, encode_jpeg
 from mlopsdeploy.errors import ConfigError
 
 WIDTH = 960  # pixels of the picture on the page, at most
@@ -43,7 +45,7 @@ HEADERS = {
 }
 
 
-class Preview:
+class Preview(Sink):
     """A web server that shows the newest result to whoever watches; idle while nobody does.
 
     Args:
@@ -59,7 +61,6 @@ class Preview:
     """
 
     name = "preview"
-    waiting = 1
 
     def __init__(self, address: str, state: Callable[[], dict[str, Any]]) -> None:
         host, port = parse_address(address)
@@ -113,33 +114,33 @@ class Preview:
         self._server.shutdown()
         self._server.server_close()
 
-    def next_jpeg(self, seen: int) -> tuple[bytes, int]:
-        """The newest picture after the one of number `seen`; empty when there will be none."""
+    def jpegs(self) -> Generator[bytes]:
+        """The newest picture, again and again until the end, for one who watches."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._number > seen)
-            return (b"" if self._closed else self._jpeg), self._number
+            self.watchers += 1
+            seen = self._number
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed or self._number > seen)  # noqa: B023
+                    if self._closed:
+                        return
+                    jpeg, seen = self._jpeg, self._number
+                yield jpeg
+        finally:
+            with self._changed:
+                self.watchers -= 1
 
-    def watch(self, change: int) -> int:
-        """One who watches comes (1) or goes (-1); the number of the picture now shown."""
-        with self._changed:
-            self.watchers += change
-            return self._number
 
-
-class _Server(ThreadingHTTPServer):
+class _Server(ThreadingTCPServer):
     daemon_threads = True
+    allow_reuse_address = True
 
     def __init__(self, address: tuple[str, int], preview: Preview) -> None:
         self.preview = preview
         self.bound = address[0]
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         super().__init__(address, _Handler)
-
-    def server_bind(self) -> None:
-        """Without the parent's look-up of the machine's name, which may take seconds."""
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A browser that goes away is no error."""
@@ -186,35 +187,23 @@ class _Handler(BaseHTTPRequestHandler):
             return host in ("localhost", self.server.bound, name, f"{name}.local")
         return True  # a number can't be pointed elsewhere
 
-    def _send(self, status: HTTPStatus, kind: str, body: bytes) -> None:
+    def _send(self, status: HTTPStatus, kind: str, body: bytes | None) -> None:
         self.send_response(status)
         for name, value in HEADERS.items():
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
+        if body is not None:
+            self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        self.wfile.write(body or b"")
 
     def _stream(self) -> None:
         """JPEG after JPEG, as browsers show them in an `img` (multipart/x-mixed-replace)."""
-        preview = self.server.preview
-        self.send_response(HTTPStatus.OK)
-        for name, value in HEADERS.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
-        self.end_headers()
-        seen = preview.watch(1)
-        try:
-            while True:
-                jpeg, seen = preview.next_jpeg(seen)
-                if not jpeg:
-                    return
+        self._send(HTTPStatus.OK, "multipart/x-mixed-replace; boundary=frame", None)
+        with suppress(OSError), closing(self.server.preview.jpegs()) as jpegs:  # gone, or too slow
+            for jpeg in jpegs:
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")
-        except OSError:  # gone, or too slow
-            return
-        finally:
-            preview.watch(-1)
 
 
 def parse_address(address: str) -> tuple[str, int]:

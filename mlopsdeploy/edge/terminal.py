@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,7 +14,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.edge.stages import Stats
+
+if TYPE_CHECKING:  # neither kind of run needs the packages of the other
+    from mlopsdeploy.edge.frames import FrameSource
+    from mlopsdeploy.edge.lines.sources import LineSource
 
 PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 REFRESH = 4  # times a second
@@ -23,62 +28,18 @@ SHOWN = 8  # labels of a summary
 Row = tuple[str, str]
 
 
-class Shown(Protocol):
-    """What is shown of a source of frames or lines."""
-
-    name: str
-    live: bool
-
-
-class ShownFrames(Shown, Protocol):
-    """What is shown of a source of frames."""
-
-    @property
-    def total(self) -> int | None:
-        """Frames in all, where that is known."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Frames that went by unseen."""
-        ...
-
-
-class View(Protocol):
-    """The numbers of a run, of frames or of lines."""
-
-    stats: Stats
-    shows_stages: bool
-    """Whether times of stages are shown: they are of one frame, but of many lines."""
-
-    def line(self) -> list[str]:
-        """Parts of a plain line."""
-        ...
-
-    def numbers(self) -> list[Row]:
-        """Rows of the panel."""
-        ...
-
-    def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
-        """What the run came to, ready for JSON."""
-        ...
-
-    def rows(self, summary: dict[str, Any]) -> list[Row]:
-        """The same for people."""
-        ...
-
-
 class FrameView:
-    """A run over frames."""
+    """The numbers of a run over frames."""
 
     shows_stages = True
+    """Whether times of stages are shown: they are of one frame, but of many lines."""
 
-    def __init__(self, stats: Stats, source: ShownFrames) -> None:
+    def __init__(self, stats: Stats, source: FrameSource) -> None:
         self.stats = stats
         self._source = source
 
     def line(self) -> list[str]:
-        """See `View`."""
+        """Parts of a plain line."""
         parts = [f"{self._frames()} frames, {self.stats.fps:.1f} fps"]
         if self._source.live:
             middle, high = self.stats.ages.percentiles()
@@ -86,7 +47,7 @@ class FrameView:
         return parts
 
     def numbers(self) -> list[Row]:
-        """See `View`."""
+        """Rows of the panel."""
         rows = [("fps", f"[bold]{self.stats.fps:.1f}[/]"), ("frames", self._frames())]
         if self._source.live:
             middle, high = self.stats.ages.percentiles()
@@ -95,7 +56,7 @@ class FrameView:
         return rows
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
-        """See `View`."""
+        """What the run came to, ready for JSON."""
         stats, source = self.stats, self._source
         middle, high = stats.ages.percentiles()
         age = {"p50": round(middle, 1), "p99": round(high, 1)} if source.live else None
@@ -114,7 +75,7 @@ class FrameView:
         }
 
     def rows(self, summary: dict[str, Any]) -> list[Row]:
-        """See `View`."""
+        """The same for people."""
         slowest = summary["bottleneck"]
         reads = "the camera" if summary["live"] else "reading the file"
         stage = {"capture": reads, "infer": "the model"}.get(slowest, slowest)
@@ -137,11 +98,11 @@ class FrameView:
 
 
 class LineView:
-    """A run over lines."""
+    """The numbers of a run over lines; see `FrameView`."""
 
     shows_stages = False
 
-    def __init__(self, stats: Stats, source: Shown) -> None:
+    def __init__(self, stats: Stats, source: LineSource) -> None:
         self.stats = stats
         self._source = source
 
@@ -199,6 +160,9 @@ class LineView:
         return {"empty": stats.empty, "unreadable": stats.unreadable, "dropped": stats.dropped}
 
 
+View = FrameView | LineView
+
+
 class Screen:
     """The run on standard error. `tick` is to be called several times a second.
 
@@ -252,7 +216,7 @@ class Screen:
         degrees = temperature()
         if degrees is not None:
             numbers.add_row("temperature", f"{degrees:.0f} °C")
-        labels = _table("found", "")
+        labels = plain_table("found", "", right=("",))
         for label, count in stats.labels.most_common(6):
             labels.add_row(Text(label), f"{count:,}")
         parts = Table.grid(padding=(0, 4))
@@ -270,19 +234,14 @@ def show_summary(console: Console, view: View, summary: dict[str, Any], written:
         summary: of `view.summary`.
         written: what was written, a line each.
     """
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column()
-    for name, value in view.rows(summary) + _under("written to", written, most=len(written)):
-        table.add_row(name, Text(value))
-    console.print(table)
+    console.print(facts(view.rows(summary) + _under("written to", written, most=len(written))))
     if view.shows_stages and view.stats.stages:
         console.print(stage_table(view.stats))
 
 
 def stage_table(stats: Stats) -> Table:
     """How long each stage took, the slowest marked."""
-    table = _table("stage", "p50", "p99, ms")
+    table = plain_table("stage", "p50", "p99, ms", right=("p50", "p99, ms"))
     slowest = stats.bottleneck()
     for name, times in stats.latencies().items():
         style = "green" if name == slowest else ""
@@ -305,11 +264,3 @@ def _under(name: str, values: list[str], most: int = SHOWN) -> list[Row]:
     """Rows under one name, and how many more there are."""
     shown = values[:most] + [f"and {len(values) - most} more"] * (len(values) > most)
     return [("" if place else name, value) for place, value in enumerate(shown)]
-
-
-def _table(first: str, *numbers: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    table.add_column(first)
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import cv2
@@ -16,11 +17,11 @@ import numpy as np
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.camera import FrameSource, Requested, open_source
+from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Event, Reporter
 from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
-from mlopsdeploy.edge.pipeline import FramePipeline, Taker
+from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.preview import Preview
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import FrameView, temperature
@@ -30,7 +31,16 @@ from mlopsdeploy.settings import EdgeSettings
 
 
 class FrameRun:
-    """A run over the frames of `settings.camera`; see `command.Run`.
+    """A run over the frames of `settings.camera`, ready to begin.
+
+    Attributes:
+        title: names its source and model.
+        pipeline: to be run in the thread that loaded the model.
+        view: its numbers, for people.
+        reporter: of events.
+        quiet: the terminal already shows its answers.
+        finished: what holds although it was stopped; empty if nothing was to be finished.
+        written: files that it writes.
 
     Raises:
         MlopsDeployError: see `open_source`, `load_model` and the sinks.
@@ -51,16 +61,16 @@ class FrameRun:
         self._outlets: list[Outlet] = []
         self.reporter = Reporter(log)
         loading = inference.submit(load, settings, log)
+        timing = partial(self._stats.add, "capture")
         try:
-            self._source = self._open(settings)
+            source = open_source(settings, report=self.reporter.report, timing=timing)
         except InputError:
             if "camera" not in settings.given:
-                check_task(loading.result()[0])  # nobody asked for a camera, and it may need none
+                loading.result()  # nobody asked for a camera, and the model may need none
             raise
-        source = self._source
+        self._source = source
         stack.callback(source.stop)
         self.model, _ = loading.result()
-        check_task(self.model)
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
         self.view = FrameView(self._stats, source)
@@ -73,16 +83,16 @@ class FrameRun:
         width, height = source.size
         facts = {"source": source.name, "width": width, "height": height, "fps": source.fps}
         self.reporter.report(Event("connected", f"{source.name}: {source.description}", facts))
-        self.reporter.connect(self._outlets)
-        takers: list[Taker] = [*self._outlets, *([self._window] if self._window else [])]
+        self.reporter.connect([outlet.report for outlet in self._outlets])
+        shown: list[Outlet | Window] = [*self._outlets, *([self._window] if self._window else [])]
         self.pipeline = FramePipeline(
-            self.model, source, takers, self._stats, settings.limit, self.reporter.report
+            self.model, source, shown, self._stats, settings.limit, self.reporter.report
         )
         # A single picture, shown and nothing else, stays until somebody has seen it.
         self._lingers = not self._outlets and source.total == 1 and not source.live
 
     def turn(self, done: threading.Event, seconds: float) -> None:
-        """Show the newest frame in the window."""
+        """What the main thread does for so long, or until `done`: show the newest frame."""
         if self._window is not None and self._window.usable() is False:
             self._log("no window: the display can't be opened")
             self._window.close()
@@ -108,16 +118,6 @@ class FrameRun:
             "left_out": {one.sink.name: one.dropped for one in self._outlets if one.dropped},
             "failed": [one.failed for one in self._outlets if one.failed],
         }
-
-    def _open(self, settings: EdgeSettings) -> FrameSource:
-        return open_source(
-            settings.camera,
-            requested=Requested(settings.width, settings.height, settings.fps),
-            realtime=settings.realtime,
-            stall_seconds=settings.stall_seconds,
-            report=self.reporter.report,
-            timing=lambda seconds: self._stats.add("capture", seconds),
-        )
 
     def _shown(self) -> Window | None:
         if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
@@ -179,24 +179,19 @@ def share_cores() -> None:
 
 
 def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int]:
-    """The model of the settings, and on how many threads it runs."""
+    """The model of the settings, and on how many threads it runs.
+
+    Raises:
+        ConfigError: the model does not take pictures.
+    """
     return load_edge(settings, _plain_picture, log)
 
 
 def _plain_picture(model: Model) -> Columns:
-    check_task(model)
-    return {"image": np.full((1, 480, 640, 3), 127, np.uint8)}
-
-
-def check_task(model: Model) -> None:
-    """Refuse a model that does not take pictures.
-
-    Raises:
-        ConfigError: it takes something else.
-    """
     if [field.name for field in model.task.inputs] != ["image"]:
         takes = ", ".join(field.name for field in model.task.inputs[:3])
         raise ConfigError(
             f"--model {model.name}: takes {takes}, not pictures: name --lines (a file, a device, - "
             "for standard input), or another model, such as 'detector'"
         )
+    return {"image": np.full((1, 480, 640, 3), 127, np.uint8)}

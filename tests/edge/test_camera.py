@@ -15,6 +15,7 @@ import pytest
 
 from mlopsdeploy.edge.camera import Live, Requested, open_source, redacted
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import EdgeSettings
 
 
 class FakeCapture:
@@ -202,10 +203,8 @@ def test_what_is_asked_of_a_camera_and_what_it_gives(live):
 
 def open_stream(url, stall_seconds):
     told = []
-    source = open_source(
-        url, requested=Requested(), realtime=False, stall_seconds=stall_seconds, report=told.append,
-        timing=lambda _: None,
-    )  # fmt: skip
+    settings = EdgeSettings(camera=url, stall_seconds=stall_seconds)
+    source = open_source(settings, report=told.append, timing=lambda _: None)
     source.told = told
     return source
 
@@ -319,6 +318,4 @@ def test_what_makes_no_sense():
     with pytest.raises(InputError, match="can't read ftp://; can: rtsp"):
         open_stream("ftp://somewhere/x", 1)
     with pytest.raises(ConfigError, match="--realtime is for videos; 0 is live anyway"):
-        open_source(
-            "0", requested=Requested(), realtime=True, stall_seconds=1, report=print, timing=print
-        )
+        open_source(EdgeSettings(realtime=True), report=print, timing=print)

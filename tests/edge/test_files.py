@@ -7,8 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.edge.camera import Requested, open_source
+from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import EdgeSettings
 
 
 @pytest.fixture
@@ -17,8 +18,8 @@ def opened():
 
     def open_(path, **options):
         told, times = [], []
-        options = {"requested": Requested(), "realtime": False, "stall_seconds": 3, **options}
-        source = open_source(str(path), report=told.append, timing=times.append, **options)
+        settings = EdgeSettings(camera=str(path), **options)
+        source = open_source(settings, report=told.append, timing=times.append)
         source.told, source.times = told, times
         return source
 
@@ -154,7 +155,7 @@ def test_a_file_that_may_not_be_read(opened, clip, tmp_path, monkeypatch):
 
 def test_a_file_can_not_be_asked_for_what_a_camera_can(opened, clip, tmp_path, pictures):
     with pytest.raises(ConfigError, match="is a file"):
-        opened(clip, requested=Requested(width=640))
+        opened(clip, width=640)
     cv2.imwrite(str(tmp_path / "a.png"), pictures.make(1))
     with pytest.raises(ConfigError, match="has no speed of its own"):
         opened(tmp_path / "a.png", realtime=True)

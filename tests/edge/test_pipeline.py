@@ -2,13 +2,15 @@
 
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from mlopsdeploy.edge.camera import Requested, open_source
+from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import RowError
+from mlopsdeploy.settings import EdgeSettings
 
 
 class Keeper:
@@ -27,10 +29,8 @@ class Keeper:
 def pipeline(clip, pictures):
     def make(model, *, realtime=False, limit=None, report=print):
         stats, keeper = Stats(), Keeper(pictures)
-        source = open_source(
-            str(clip), requested=Requested(), realtime=realtime, stall_seconds=3, report=print,
-            timing=lambda seconds: stats.add("capture", seconds),
-        )  # fmt: skip
+        settings = EdgeSettings(camera=str(clip), realtime=realtime)
+        source = open_source(settings, report=print, timing=partial(stats.add, "capture"))
         made = FramePipeline(model, source, [keeper], stats, limit, report)
         made.source, made.stats, made.keeper = source, stats, keeper
         return made

@@ -87,7 +87,7 @@ def green(image):
 
 
 @pytest.fixture
-def shown(start, display, make_clip, tmp_path):
+def shown(start, display, make_clip, tmp_path, wait_for):
     """The command with a window that can be seen; a low threshold finds boxes on anything.
 
     On an X server without a window manager one of seven windows of OpenCV's Qt stays black,
@@ -99,6 +99,7 @@ def shown(start, display, make_clip, tmp_path):
             "--camera", clip, "--realtime", "--threshold", "0.02", "--save", "out.mp4",
             env={"DISPLAY": display.name},
         )  # fmt: skip
+        wait_for((tmp_path / "out.mp4").exists)
         end = time.monotonic() + 6
         while time.monotonic() < end:
             assert process.poll() is None, process.communicate()
@@ -107,6 +108,7 @@ def shown(start, display, make_clip, tmp_path):
             time.sleep(0.05)
         process.kill()
         process.communicate()
+        (tmp_path / "out.mp4").unlink()
     raise AssertionError("no window was ever painted")
 
 

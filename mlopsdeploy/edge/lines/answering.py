@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.columns import take
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, Closed
 from mlopsdeploy.edge.events import Event, Report
@@ -60,18 +60,6 @@ class Answer(NamedTuple):
         return self.label is None and not self.problem and not self.header
 
 
-class Taker(Protocol):
-    """An output for lines."""
-
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Write some answers, in order.
-
-        Raises:
-            OSError: it can't.
-        """
-        ...
-
-
 class LinePipeline:
     """A model on lines, and its answers to outputs.
 
@@ -79,7 +67,7 @@ class LinePipeline:
         model: of text, or of rows of numbers.
         parser: makes rows for it.
         source: of the lines.
-        outputs: each gets every answer.
+        write: called with answers, in order.
         stats: counts.
         report: gets what was dropped.
         limit: stop after so many lines.
@@ -90,7 +78,7 @@ class LinePipeline:
         model: Model,
         parser: Parser,
         source: LineSource,
-        outputs: Iterable[Taker],
+        write: Callable[[Sequence[Answer]], None],
         stats: Stats,
         *,
         report: Report,
@@ -99,7 +87,7 @@ class LinePipeline:
         self._model = model
         self._parse = parser
         self._source = source
-        self._outputs = outputs
+        self._write = write
         self._stats = stats
         self._report = report
         self._limit = limit
@@ -124,8 +112,7 @@ class LinePipeline:
                 started = time.perf_counter()
                 answers = self.answer(lines)
                 seconds = time.perf_counter() - started
-                for output in self._outputs:
-                    output.write(answers)
+                self._write(answers)
                 self._stats.add("write", time.perf_counter() - started - seconds)
                 self._stats.finish(
                     [answer.line.captured for answer in answers],
@@ -183,7 +170,7 @@ class LinePipeline:
             return
         labels, scores = predictions["label"].tolist(), predictions["score"].tolist()
         known = np.isfinite(predictions["score"]).tolist()
-        cut = _column(predictions, "truncated", len(labels))
+        cut = predictions.get("truncated", np.zeros(len(labels), bool)).tolist()
         for row, label, score, is_known, truncated in zip(
             parsed.rows, labels, scores, known, cut, strict=True
         ):
@@ -237,8 +224,3 @@ def _texts(lines: Sequence[Line]) -> tuple[list[str | None], dict[int, str]]:
         if line.problem:
             wrong[place] = line.problem
     return texts, wrong
-
-
-def _column(predictions: Columns, name: str, rows: int) -> list[bool]:
-    found = predictions.get(name)
-    return [False] * rows if found is None else found.tolist()

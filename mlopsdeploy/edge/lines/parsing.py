@@ -10,11 +10,11 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, Field, objects
+from mlopsdeploy.columns import Columns, Field, objects, take
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
 
@@ -41,12 +41,8 @@ class Parsed:
     headers: list[int] = field(default_factory=list)
 
 
-class Parser(Protocol):
-    """Makes rows of lines; may remember a header."""
-
-    def __call__(self, lines: Sequence[str | None]) -> Parsed:
-        """Read lines; None stands for one that is known to be wrong."""
-        ...
+Parser = Callable[[Sequence[str | None]], Parsed]
+"""Makes rows of lines; None stands for one that is known to be wrong. May remember a header."""
 
 
 def parser_for(model: Model) -> Parser:
@@ -65,17 +61,17 @@ def parser_for(model: Model) -> Parser:
     raise ConfigError(f"--model {model.name}: takes {what}")
 
 
+@dataclass
 class Texts:
     """A line is a text."""
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    name: str
 
     def __call__(self, lines: Sequence[str | None]) -> Parsed:
         """All lines with something in them."""
         rows = [place for place, line in enumerate(lines) if line and not line.isspace()]
         texts = [lines[place] for place in rows]
-        return Parsed({self._name: objects(texts)}, rows)
+        return Parsed({self.name: objects(texts)}, rows)
 
 
 class Rows:
@@ -156,13 +152,11 @@ class Rows:
         except (ValueError, RecursionError):
             raise ValueError("is not JSON") from None
         if isinstance(values, dict):
-            lacking = [name for name in self._names if name not in values]
-            if lacking or not self._names:
-                raise ValueError(
-                    f"lacks {lacking[0]!r}"
-                    if lacking
-                    else "names values, but the model has no names"
-                )
+            if not self._names:
+                raise ValueError("names values, but the model has no names")
+            for name in self._names:
+                if name not in values:
+                    raise ValueError(f"lacks {name!r}")
             return [values[name] for name in self._names]
         if len(values) != self._width:
             raise ValueError(f"has {_values(len(values))}, the model takes {self._width}")
@@ -173,13 +167,10 @@ class Rows:
         for place, value in enumerate(values):
             try:
                 row.append(self._read[place](value))
-            except (ValueError, TypeError, OverflowError) as error:
-                reason = str(error) if isinstance(error, _WrongError) else "is not a number"
-                raise ValueError(f"{self._called(place)} {reason}") from None
+            except ValueError as error:
+                name = repr(self._names[place]) if self._names else f"value {place + 1}"
+                raise ValueError(f"{name} {error}") from None
         return row
-
-    def _called(self, place: int) -> str:
-        return repr(self._names[place]) if self._names else f"value {place + 1}"
 
     def _fill(self, parsed: Parsed, values: list[list[Any]]) -> None:
         """The columns, without rows whose numbers the model's type can't hold."""
@@ -201,11 +192,7 @@ class Rows:
                 parsed.problems[parsed.rows[row]] = "has a number that is too large for the model"
             kept = np.flatnonzero(~large)
             parsed.rows = [parsed.rows[row] for row in kept.tolist()]
-            parsed.columns = {name: array[kept] for name, array in parsed.columns.items()}
-
-
-class _WrongError(ValueError):
-    """A value is wrong in another way than that it is no number."""
+            parsed.columns = take(parsed.columns, kept)
 
 
 def _cells(line: str) -> list[str]:
@@ -233,12 +220,12 @@ def _reader(dtype: str) -> Callable[[Any], Any]:
     def whole(value: Any) -> int:
         number = _number(value)
         if math.isnan(number):  # the type has no way to say "missing"
-            raise _WrongError("is missing")
+            raise ValueError("is missing")
         if not number.is_integer():
-            raise _WrongError("is not a whole number")
+            raise ValueError("is not a whole number")
         exact = value if isinstance(value, int) else int(number)
         if not low <= exact <= high:
-            raise _WrongError("is too large for the model")
+            raise ValueError("is too large for the model")
         return int(exact)
 
     return whole
@@ -247,9 +234,12 @@ def _reader(dtype: str) -> Callable[[Any], Any]:
 def _number(value: Any) -> float:
     if value is None or (isinstance(value, str) and value.strip() in MISSING):
         return float("nan")
-    if not isinstance(value, str | int | float) or isinstance(value, bool):
-        raise TypeError
-    return float(value)
+    try:
+        if isinstance(value, str | int | float) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):  # which would repeat the value
+        pass
+    raise ValueError("is not a number")
 
 
 def _text(value: Any) -> str:

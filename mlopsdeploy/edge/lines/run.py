@@ -26,7 +26,7 @@ from mlopsdeploy.settings import EdgeSettings
 
 
 class LineRun:
-    """A run over the lines of `settings.lines`; see `command.Run`.
+    """A run over the lines of `settings.lines`; see `watch.FrameRun`.
 
     Answers go to `settings.events`. Where that is not set they go to standard output, as JSON, or
     for people where it is a terminal.
@@ -45,13 +45,7 @@ class LineRun:
         log: Callable[[str], None],
     ) -> None:
         self.reporter = Reporter(log)
-        source = open_lines(
-            str(settings.lines),
-            follow=settings.follow,
-            baud=settings.baud,
-            realtime=settings.realtime,
-            report=self.reporter.report,
-        )
+        source = open_lines(settings, self.reporter.report)
         stack.callback(source.stop)
         self.model, parser = inference.submit(_ready, settings, log).result()
         self.title = f"{source.name} · {self.model.name}"
@@ -66,14 +60,14 @@ class LineRun:
             self.model,
             parser,
             source,
-            [self._outputs],
+            self._outputs.write,
             stats,
             report=self.reporter.report,
             limit=settings.limit,
         )
         facts = {"source": source.name, "model": self.model.name}
         self.reporter.report(Event("connected", f"{source.name}: {source.description}", facts))
-        self.reporter.connect([self._outputs])
+        self.reporter.connect([self._outputs.report])
 
     def turn(self, done: threading.Event, seconds: float) -> None:
         """Nothing but wait."""

@@ -12,13 +12,15 @@ import select
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-from mlopsdeploy.edge.events import Event, Report, come_back
+from mlopsdeploy.edge.events import Report, Source
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import EdgeSettings
 
 try:
     import termios
@@ -97,52 +99,34 @@ class Splitter:
         return Line(self._number, data.removesuffix(b"\r"), captured, now)
 
 
-class LineSource(Protocol):
-    """Lines, one after the other.
+class LineSource(Source, ABC):
+    """Lines, one after the other."""
 
-    Attributes:
-        name: what it is called in messages.
-        description: what kind of source it is.
-        live: lines go by whether somebody looks or not.
-    """
-
-    name: str
-    description: str
-    live: bool
-
+    @abstractmethod
     def blocks(self) -> Iterator[list[Line]]:
         """The lines, as many at a time as came together; to be asked for once."""
-        ...
-
-    def stop(self) -> None:
-        """Let `blocks` end soon. Callable from any thread."""
-        ...
 
 
-def open_lines(
-    lines: str, *, follow: bool, baud: int | None, realtime: bool, report: Report
-) -> LineSource:
-    """The source that `lines` names.
+def open_lines(settings: EdgeSettings, report: Report) -> LineSource:
+    """The source that `settings.lines` names.
 
     Args:
-        lines: `-` for standard input, or the path of a file, a FIFO or a serial device.
-        follow: at the end of a file or a FIFO wait for more.
-        baud: of a serial device, in bits per second; as it is set by default.
-        realtime: who is slow misses lines, as with a serial device.
+        settings: of the device.
         report: gets what happens, in the thread that runs `blocks`.
 
     Raises:
         InputError: there is no such file or device, or it can't be read.
         ConfigError: what is asked does not fit the source.
     """
+    lines, follow, realtime = str(settings.lines), settings.follow, settings.realtime
     kind = _kind(lines, follow=follow)
     name = "standard input" if lines == "-" else lines
-    if baud is not None and kind != "device":
+    if settings.baud is not None and kind != "device":
         raise ConfigError(f"--baud is of a serial device; {name} is none")
     if kind == "device":
         if follow:
             raise ConfigError(f"--follow is for files and FIFOs; {name} is followed anyway")
-        return Device(lines, baud=baud, report=report)
+        return Device(lines, baud=settings.baud, report=report)
     if follow and kind == "stream":
         raise ConfigError(f"--follow is for files and FIFOs; {name} has one end only")
     if kind == "file":
@@ -206,36 +190,16 @@ def _others(path: str) -> str:
     return f"; there are: {', '.join(found)}" if found else "; this machine shows no serial device"
 
 
-class _Reader:
-    """What all sources of lines share.
-
-    Args:
-        name: of the source, for messages.
-        report: gets what happens to it.
-    """
-
-    def __init__(self, name: str, report: Report) -> None:
-        self.name = name
-        self._report = report
-        self._stopped = threading.Event()
-
-    def stop(self) -> None:
-        """End soon."""
-        self._stopped.set()
-
-    def _read(self, fd: int) -> bytes:
-        """What comes next; nothing at the end, or when stopped."""
-        while not self._stopped.is_set():
-            if select.select([fd], [], [], LOOK)[0]:
-                with suppress(BlockingIOError):  # another took it, or there was none after all
-                    return os.read(fd, READ)
-        return b""
-
-    def _happened(self, kind: str, text: str, **facts: object) -> None:
-        self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
+def _read(fd: int, stopped: threading.Event) -> bytes:
+    """What comes next; nothing at the end, or when stopped."""
+    while not stopped.is_set():
+        if select.select([fd], [], [], LOOK)[0]:
+            with suppress(BlockingIOError):  # another took it, or there was none after all
+                return os.read(fd, READ)
+    return b""
 
 
-class Stream(_Reader):
+class Stream(LineSource):
     """Standard input, a file or a FIFO, to the end; of a FIFO that is followed there is none."""
 
     def __init__(
@@ -254,7 +218,7 @@ class Stream(_Reader):
         splitter, alone = Splitter(), False
         try:
             while not self._stopped.is_set():
-                data = self._read(fd)
+                data = _read(fd, self._stopped)
                 if data:
                     alone = False
                     yield splitter.feed(data)
@@ -275,7 +239,7 @@ class Stream(_Reader):
                 os.close(fd)
 
 
-class Followed(_Reader):
+class Followed(LineSource):
     """A file that grows, as `tail -F` reads it from its first line on.
 
     When another file has taken its name, as after a log's rotation, that one is read as soon as
@@ -341,7 +305,7 @@ class Followed(_Reader):
         return there.st_size > 0 and not os.path.samestat(there, os.fstat(fd))
 
 
-class Device(_Reader):
+class Device(LineSource):
     """A serial device. When it is unplugged it is opened again, until it is back.
 
     Raises:
@@ -354,7 +318,9 @@ class Device(_Reader):
         super().__init__(path, report)
         self._baud = baud
         self._fd = open_serial(path, baud)
-        self.description = f"a serial device at {speed_of(self._fd)} baud"
+        code = termios.tcgetattr(self._fd)[4]
+        speed = next((speed for speed, known in _speeds().items() if known == code), 0)
+        self.description = f"a serial device at {speed} baud"
 
     def blocks(self) -> Iterator[list[Line]]:
         """Lines as they are sent."""
@@ -368,13 +334,7 @@ class Device(_Reader):
                     return
                 yield splitter.rest("was cut off when the device went away")
                 self._happened("lost", f"{reason}; opening it again", reason=reason)
-                reopened = come_back(
-                    self.name,
-                    lambda: open_serial(self.name, self._baud),
-                    (InputError,),
-                    self._stopped,
-                    self._report,
-                )
+                reopened = self._come_back(lambda: open_serial(self.name, self._baud), InputError)
                 if reopened is None:
                     return
                 self._fd = reopened
@@ -385,7 +345,7 @@ class Device(_Reader):
     def _until_lost(self, splitter: Splitter) -> Generator[list[Line], None, str]:
         while not self._stopped.is_set():
             try:
-                data = self._read(self._fd)
+                data = _read(self._fd, self._stopped)
             except OSError as error:
                 return str(error.strerror)
             if not data:
@@ -417,6 +377,10 @@ def open_serial(path: str, baud: int | None) -> int:
         InputError: it can't be opened.
         ConfigError: it has no such speed.
     """
+    speeds = _speeds()
+    if baud is not None and baud not in speeds:
+        known = ", ".join(map(str, sorted(speeds)))
+        raise ConfigError(f"--baud {baud}: there are {known}")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
@@ -426,23 +390,14 @@ def open_serial(path: str, baud: int | None) -> int:
         settings = termios.tcgetattr(fd)
         settings[2] |= termios.CLOCAL | termios.CREAD
         if baud is not None:
-            settings[4] = settings[5] = _code(baud)
+            settings[4] = settings[5] = speeds[baud]
         termios.tcsetattr(fd, termios.TCSANOW, settings)
     except termios.error as error:
         os.close(fd)
         raise InputError(
             f"{path}: can't be set up as a serial device ({error.args[-1]})"
         ) from error
-    except ConfigError:
-        os.close(fd)
-        raise
     return fd
-
-
-def speed_of(fd: int) -> int:
-    """Bits per second that a device is set to."""
-    code = termios.tcgetattr(fd)[4]
-    return next((baud for baud, known in _speeds().items() if known == code), 0)
 
 
 def group_hint(path: str) -> str:
@@ -452,14 +407,7 @@ def group_hint(path: str) -> str:
     return "; 'sudo usermod -aG dialout $USER' and a new login give it"
 
 
-def _code(baud: int) -> int:
-    speeds = _speeds()
-    if baud not in speeds:
-        known = ", ".join(map(str, sorted(speeds)))
-        raise ConfigError(f"--baud {baud}: there are {known}")
-    return speeds[baud]
-
-
 def _speeds() -> dict[int, int]:
+    """By bits per second, what the system calls them."""
     names = (re.fullmatch(r"B([1-9]\d*)", name) for name in dir(termios))
     return {int(name[1]): getattr(termios, name[0]) for name in names if name}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -18,22 +19,20 @@ WIDEST = 24  # columns of a label
 LOGGED = 3  # lines that can't be read are logged one by one, up to so many
 
 
-class Writer(Protocol):
+class Writer(ABC):
     """Writes answers and events somewhere; raises OSError where it can't."""
 
-    name: str
+    name = "standard output"
 
+    @abstractmethod
     def write(self, answers: Sequence[Answer]) -> None:
         """Write some answers, in order."""
-        ...
 
-    def report(self, event: Event) -> None:
+    def report(self, event: Event) -> None:  # noqa: B027
         """Write what happened to the source."""
-        ...
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Nothing more comes."""
-        ...
 
 
 class Outputs:
@@ -98,7 +97,7 @@ class Outputs:
                         self._stop("nothing to write to")
 
 
-class LineEvents:
+class LineEvents(Writer):
     """`--events`: a line of JSON for each line.
 
     A file also gets what happens to the source. Standard output has a line for each of the input
@@ -111,7 +110,7 @@ class LineEvents:
     """
 
     def __init__(self, path: str, *, echo: bool, keep: bool = False) -> None:
-        self.name = "standard output" if path == "-" else "--events"
+        self.name = self.name if path == "-" else "--events"
         self._echo = echo
         self._stamp = 0.0, ""
         self._file = JsonLinesFile(path, keep=keep)
@@ -147,7 +146,7 @@ class LineEvents:
         return document
 
 
-class Readable:
+class Readable(Writer):
     """A coloured line for each line, on a terminal.
 
     Args:
@@ -155,8 +154,6 @@ class Readable:
         labels: of the model; each has its colour.
         echo: whether to show the line itself: not where it was typed on the same terminal.
     """
-
-    name = "standard output"
 
     def __init__(self, console: Console, labels: Sequence[str], *, echo: bool) -> None:
         self._console = console
@@ -168,12 +165,6 @@ class Readable:
         """Show them."""
         for answer in answers:
             self._console.print(self._line(answer), no_wrap=True, overflow="ellipsis", crop=True)
-
-    def report(self, event: Event) -> None:
-        """Nothing: standard error has it."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _line(self, answer: Answer) -> Text:
         text = _printable(answer.text or "") if self._echo else ""

@@ -64,7 +64,7 @@ def make(churn):
     def build(source, *, model=churn, kept=None, **options):
         kept, reported = kept or Kept(), []
         pipeline = LinePipeline(
-            model, parser_for(model), source, [kept], Stats(), report=reported.append, **options
+            model, parser_for(model), source, kept.write, Stats(), report=reported.append, **options
         )
         return pipeline, kept, reported
 

@@ -10,16 +10,16 @@ import pytest
 from mlopsdeploy.edge import events
 from mlopsdeploy.edge.lines.sources import open_lines
 from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.settings import EdgeSettings
 
 
 class Reading:
     """A source that is read in a thread."""
 
     def __init__(self, path, **options):
-        chosen = {"follow": False, "baud": None, "realtime": False, **options}
         self.events = []
         self.lines = []
-        self.source = open_lines(str(path), **chosen, report=self.events.append)
+        self.source = open_lines(EdgeSettings(lines=str(path), **options), self.events.append)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()
 
