@@ -17,9 +17,8 @@ from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.lines.answering import MOST, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.run import load, warm_up
+from mlopsdeploy.edge.lines.run import LineEvents, load
 from mlopsdeploy.edge.lines.sources import Line, LineSource, open_lines
-from mlopsdeploy.edge.lines.writing import LineEvents
 from mlopsdeploy.edge.loading import check_settings
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, InputError
@@ -44,7 +43,6 @@ def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, An
 
     sample = _sample(settings)
     model, threads = load(settings, log)
-    warm_up(model)
     bench = _Bench(model, settings, sample)
     with tempfile.TemporaryDirectory() as folder:
         events = str(Path(folder) / "events.jsonl")

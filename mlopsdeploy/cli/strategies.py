@@ -105,8 +105,8 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
     from mlopsdeploy.edge import command
 
     with needs("edge"):
-        run = command.chosen(settings)
-    found, code = run(settings)
+        command.run_class(settings)
+    found, code = command.run_edge(settings)
     if summary.as_json:
         print_json(found)
     sys.exit(code)

@@ -17,7 +17,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,7 +35,6 @@ from mlopsdeploy.edge.frames import (
     Video,
     frames_per_second,
     is_picture,
-    read_into,
 )
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.settings import EdgeSettings
@@ -59,7 +57,6 @@ def open_source(settings: EdgeSettings, *, report: Report, timing: Timing) -> Fr
         ConfigError: what is asked does not fit the source.
     """
     camera, realtime, stall = settings.camera, settings.realtime, settings.stall_seconds
-    requested = Requested(settings.width, settings.height, settings.fps)
     name = redacted(camera)
     device = re.fullmatch(r"(?:/dev/video)?(\d+)", camera)
     url = "://" in camera
@@ -69,10 +66,8 @@ def open_source(settings: EdgeSettings, *, report: Report, timing: Timing) -> Fr
             raise ConfigError(f"--realtime is for videos; {name} is live anyway")
         opener = partial(_device, int(device[1])) if device else partial(_stream, camera, stall)
         name = f"camera {device[1]}" if device else name
-        return Live(
-            name, opener, requested=requested, stall_seconds=stall, report=report, timing=timing
-        )
-    if requested:
+        return Live(name, opener, settings, report=report, timing=timing)
+    if settings.width or settings.height or settings.fps:
         raise ConfigError(f"--width, --height and --fps are asked of a camera; {name} is a file")
     if file_on_a_server:
         capture = _stream(camera, stall)
@@ -136,11 +131,7 @@ def _stream(url: str, stall_seconds: float) -> cv2.VideoCapture:
 
 
 def _pictures(camera: str) -> list[Path]:
-    """The pictures that a path, folder or pattern stands for; none where it is a video.
-
-    Raises:
-        InputError: there is no such file, it may not be read, or the folder has no picture.
-    """
+    """The pictures that a path, folder or pattern stands for; none where it is a video."""
     path = Path(camera).expanduser()
     if path.is_dir():
         found = [file for file in path.iterdir() if file.is_file() and is_picture(file)]
@@ -161,52 +152,14 @@ def _pictures(camera: str) -> list[Path]:
     raise InputError(f"{camera}: no such camera or file")
 
 
-@dataclass(frozen=True)
-class Requested:
-    """Size and speed requested of a camera, which may have another."""
-
-    width: int | None = None
-    height: int | None = None
-    fps: int | None = None
-
-    def __bool__(self) -> bool:
-        return any((self.width, self.height, self.fps))
-
-    def apply(self, capture: cv2.VideoCapture) -> None:
-        """Request them of a camera that was opened."""
-        if self.width or self.height:
-            # Above 640×480, USB cameras reach their full speed only in motion JPEG.
-            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
-        for setting, value in (
-            (cv2.CAP_PROP_FRAME_WIDTH, self.width),
-            (cv2.CAP_PROP_FRAME_HEIGHT, self.height),
-            (cv2.CAP_PROP_FPS, self.fps),
-            (cv2.CAP_PROP_BUFFERSIZE, 1),  # in the driver's queue a frame only grows old
-        ):
-            if value:
-                capture.set(setting, value)
-
-    def next_to(self, size: tuple[int, int], fps: float | None) -> str:
-        """The size and speed it has, and what was requested where that differs."""
-        got = f"{size[0]}×{size[1]}" + (f" at {fps:.4g} fps" if fps else "")
-        pairs = ((self.width, size[0]), (self.height, size[1]), (self.fps, fps and round(fps)))
-        if all(asked in (None, given) for asked, given in pairs):
-            return got
-        asked = [f"{self.width or 'any'}×{self.height or 'any'}"] * bool(self.width or self.height)
-        asked += [f"{self.fps} fps"] * bool(self.fps)
-        return f"{got} (requested {' at '.join(asked)})"
-
-
 class Live(FrameSource):
     """A camera or a stream.
 
     Args:
-        name: for messages.
+        name, report, timing: see `FrameSource`.
         opener: opens the camera; called anew, in a new thread, for each attempt.
-        requested: size and speed asked of it.
-        stall_seconds: without a frame for this long it is stalled, for three times as long lost.
-        report: gets what happens, in the thread that runs `frames`.
-        timing: gets how long each read took, the wait for the next frame included.
+        settings: size and speed requested of it, which may have another; without a frame for
+            `stall_seconds` it is stalled, for three times as long lost.
 
     Raises:
         InputError: no first frame comes.
@@ -218,16 +171,14 @@ class Live(FrameSource):
         self,
         name: str,
         opener: Callable[[], cv2.VideoCapture],
+        settings: EdgeSettings,
         *,
-        requested: Requested,
-        stall_seconds: float,
         report: Report,
         timing: Timing,
     ) -> None:
         super().__init__(name, report=report, timing=timing)
         self._opener = opener
-        self._requested = requested
-        self._stall_seconds = stall_seconds
+        self._settings = settings
         self._number = 0
         self._dropped = 0
         try:
@@ -238,7 +189,7 @@ class Live(FrameSource):
             raise InputError(f"{name}: can be opened, but gives no frames") from None
         self._dropped = 1
         self.size = first.image.shape[1], first.image.shape[0]
-        self.description = requested.next_to(self.size, self.fps)
+        self.description = self._described()
 
     @property
     def dropped(self) -> int:
@@ -267,7 +218,7 @@ class Live(FrameSource):
         """Frames as long as they come; then the reason why no more do."""
         last, stalled = time.monotonic(), False
         while True:
-            patience = self._stall_seconds * (3 if stalled else 1)
+            patience = self._settings.stall_seconds * (3 if stalled else 1)
             try:
                 frame = self._newest.take(max(last + patience - time.monotonic(), 0))
             except TimeoutError:
@@ -305,18 +256,39 @@ class Live(FrameSource):
             self._newest.cancel()
             raise
 
+    def _request(self, capture: cv2.VideoCapture) -> None:
+        """Request size and speed of a camera that was opened."""
+        settings = self._settings
+        if settings.width or settings.height:
+            # Above 640×480, USB cameras reach their full speed only in motion JPEG.
+            capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+        for setting, value in (
+            (cv2.CAP_PROP_FRAME_WIDTH, settings.width),
+            (cv2.CAP_PROP_FRAME_HEIGHT, settings.height),
+            (cv2.CAP_PROP_FPS, settings.fps),
+            (cv2.CAP_PROP_BUFFERSIZE, 1),  # in the driver's queue a frame only grows old
+        ):
+            if value:
+                capture.set(setting, value)
+
+    def _described(self) -> str:
+        """The size and speed it has, and what was requested where that differs."""
+        width, height, fps = self._settings.width, self._settings.height, self._settings.fps
+        has = (*self.size, self.fps and round(self.fps))
+        found = "{}×{}".format(*self.size) + (f" at {self.fps:.4g} fps" if self.fps else "")
+        if all(asked in (None, got) for asked, got in zip((width, height, fps), has, strict=True)):
+            return found
+        asked = [f"{width or 'any'}×{height or 'any'}"] * bool(width or height)
+        asked += [f"{fps} fps"] * bool(fps)
+        return f"{found} (requested {' at '.join(asked)})"
+
     def _read(self) -> Iterator[Frame]:
         capture = self._opener()
         buffers = Buffers()
         try:
-            self._requested.apply(capture)
+            self._request(capture)
             self.fps = frames_per_second(capture)
-            while True:
-                start = time.perf_counter()
-                image = read_into(capture, buffers)
-                if image is None:
-                    return
-                self._timing(time.perf_counter() - start)
+            while (image := buffers.read(capture, self._timing)) is not None:
                 frame = Frame(self._number, image)
                 self._number += 1
                 yield frame

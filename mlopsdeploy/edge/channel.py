@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Closed(Exception):  # noqa: N818  # not an error: it ends a loop, as StopIteration does
@@ -108,18 +109,22 @@ class Channel(Generic[T]):
                 return
 
 
-def feed(items: Iterable[T], channel: Channel[T], name: str) -> None:
+def feed(
+    items: Iterable[U], channel: Channel[T], name: str, put: Callable[[U], bool] | None = None
+) -> None:
     """Run through `items` in a thread that sends them, and ends with them or with the channel.
 
-    The thread is a daemon: it may sit in a read that never returns, and nobody waits for it.
+    Sent by the channel's `put`, or by what is given as `put`: its `put_all`, for sequences. The
+    thread is a daemon: it may sit in a read that never returns, and nobody waits for it.
     """
+    send: Callable[[Any], bool] = put or channel.put
     # Closing a generator that has a camera open is for the thread that runs it.
     close: Callable[[], None] = getattr(items, "close", lambda: None)
 
     def run() -> None:
         try:
             for item in items:
-                if not channel.put(item):
+                if not send(item):
                     break
             close()
             channel.close()

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -36,18 +35,7 @@ READER_LEFT = "reader left"
 EXIT_CODES = {"interrupted": 130, "terminated": 143, READER_LEFT: 141}
 
 
-def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
-    """Do what the settings ask; returns the summary, shown on standard error, and the exit code.
-
-    The code is 141 where the reader of standard output went away, as `head` does.
-
-    Raises:
-        MlopsDeployError: see `watch.FrameRun` and `lines.run.LineRun`.
-    """
-    return chosen(settings)(settings)
-
-
-def chosen(settings: EdgeSettings) -> Callable[[EdgeSettings], tuple[dict[str, Any], int]]:
+def run_class(settings: EdgeSettings) -> type[FrameRun] | type[LineRun]:
     """What runs these settings. Lines are read without OpenCV, which a device then need not have.
 
     Raises:
@@ -56,21 +44,26 @@ def chosen(settings: EdgeSettings) -> Callable[[EdgeSettings], tuple[dict[str, A
     if settings.lines is not None:
         from mlopsdeploy.edge.lines.run import LineRun
 
-        return partial(_run, LineRun)
+        return LineRun
     from mlopsdeploy.edge.watch import FrameRun
 
-    return partial(_run, FrameRun)
+    return FrameRun
 
 
-def _run(
-    kind: type[FrameRun] | type[LineRun], settings: EdgeSettings
-) -> tuple[dict[str, Any], int]:
+def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
+    """Do what the settings ask; returns the summary, shown on standard error, and the exit code.
+
+    The code is 141 where the reader of standard output went away, as `head` does.
+
+    Raises:
+        MlopsDeployError: see `watch.FrameRun` and `lines.run.LineRun`.
+    """
     check_settings(settings)
     console = Console(stderr=True, highlight=False)
     log = progress_log(console)
     with ExitStack() as stack:
         inference = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="inference"))
-        run = kind(settings, inference, stack, log)
+        run = run_class(settings)(settings, inference, stack, log)
         pipeline, view = run.pipeline, run.view
         screen = Screen(console, run.title, view, quiet=run.quiet)
         with stopping(pipeline.stop), screen.shown():

@@ -44,6 +44,7 @@ class Event:
 
 
 Report = Callable[[Event], None]
+Log = Callable[[str], None]
 
 
 def iso(seconds: float) -> str:
@@ -55,7 +56,7 @@ def iso(seconds: float) -> str:
 class Reporter:
     """Events to the log and to outputs; those from before there were outputs as well."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, log: Log) -> None:
         self._log = log
         self._early: list[Event] = []
         self._outputs: Sequence[Report] | None = None

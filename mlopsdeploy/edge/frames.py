@@ -11,6 +11,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -47,7 +48,7 @@ class Frame:
 
 
 class Buffers:
-    """Pictures' memory, used again as soon as nobody holds it.
+    """Pictures' memory, used again as soon as nobody holds it. For one thread at a time.
 
     Fresh memory for every frame costs as much time as converting the frame into it. A buffer is
     free when the only reference to it is the one here; a view of it counts as one too.
@@ -72,16 +73,17 @@ class Buffers:
             if len(self._buffers) < self._limit:
                 self._buffers.append(image)
 
-
-def read_into(capture: cv2.VideoCapture, buffers: Buffers) -> Image | None:
-    """The next frame of a capture, in memory that was used before where some is free."""
-    free = buffers.take()
-    good, image = capture.read() if free is None else capture.read(free)
-    if not good:
-        return None
-    if image is not free:
-        buffers.add(image)
-    return image
+    def read(self, capture: cv2.VideoCapture, timing: Timing) -> Image | None:
+        """The next frame of a capture, in memory that was used before where some is free."""
+        start = time.perf_counter()
+        free = self.take()
+        good, image = capture.read() if free is None else capture.read(free)
+        if not good:
+            return None
+        timing(time.perf_counter() - start)
+        if image is not free:
+            self.add(image)
+        return image
 
 
 class FrameSource(Source, ABC):
@@ -128,22 +130,21 @@ class Pictures(FrameSource):
     def __init__(self, name: str, paths: list[Path], *, report: Report, timing: Timing) -> None:
         super().__init__(name, report=report, timing=timing)
         self._paths = sorted(paths, key=_natural)
-        self._all = self._read()
-        first = next(self._all, None)
+        rest = self._read()
+        first = next(rest, None)
         if first is None:
             what = (
                 "not a picture" if len(paths) == 1 else f"none of {len(paths)} files is a picture"
             )
             raise InputError(f"{name}: {what} that can be read; it may be damaged")
-        self._first = [first]
+        self._all = chain([first], rest)
         self.size = width, height = first.image.shape[1], first.image.shape[0]
         self.total = len(paths)
         self.description = f"{len(paths):,} pictures" if len(paths) > 1 else f"{width}×{height}"
 
     def frames(self) -> Iterator[Frame]:
         """All pictures."""
-        yield self._first.pop()
-        yield from self._all
+        return self._all
 
     def _read(self) -> Iterator[Frame]:
         for number, path in enumerate(self._paths):
@@ -172,7 +173,7 @@ class Video(FrameSource):
         super().__init__(name, report=report, timing=timing)
         self._capture = capture
         self._buffers = Buffers()
-        self._image: Image | None = read_into(capture, self._buffers)
+        self._image: Image | None = self._buffers.read(capture, self._timing)
         if self._image is None:
             raise InputError(
                 f"{name}: can't be read as a video or picture; it may be cut off, damaged, or in a "
@@ -198,9 +199,7 @@ class Video(FrameSource):
                 yield frame
                 del frame
                 number += 1
-                start = time.perf_counter()
-                self._image = read_into(self._capture, self._buffers)
-                self._timing(time.perf_counter() - start)
+                self._image = self._buffers.read(self._capture, self._timing)
         finally:
             self._capture.release()
         # Some formats only estimate how many frames they have.

@@ -12,6 +12,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.overwriting import Protected
+from mlopsdeploy.edge.events import Log
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -63,7 +64,7 @@ def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:
 
 
 def load_edge(
-    settings: EdgeSettings, sample: Callable[[Model], Columns], log: Callable[[str], None]
+    settings: EdgeSettings, sample: Callable[[Model], Columns], log: Log
 ) -> tuple[Model, int]:
     """The model of the settings, with as many threads as they say or as run fastest; how many.
 

@@ -12,7 +12,6 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.data.overwriting import write_note
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.events import Event, JsonLinesFile, iso
+from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, iso
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
@@ -111,7 +110,7 @@ class Outlet:
         failed: why it was given up, or None.
     """
 
-    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, log: Callable[[str], None]) -> None:
+    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, log: Log) -> None:
         self.sink = sink
         self.failed: str | None = None
         self._stats = stats
@@ -292,17 +291,14 @@ class VideoFile(Sink):
         self._writer.release()
         write_note(self._path)
         written = cv2.VideoCapture(str(self._path))
-        try:
-            if self._written and not written.isOpened():
-                raise OSError(f"{self._path} could not be finished; is the disk full?")
-        finally:
-            written.release()
+        readable = written.isOpened()
+        written.release()
+        if self._written and not readable:
+            raise OSError(f"{self._path} could not be finished; is the disk full?")
 
     def _check_place(self, path: str) -> None:
         if not self._path.parent.is_dir():
             raise ConfigError(f"--save {path}: the folder {self._path.parent} does not exist")
-        if self._path.exists() and not self._path.is_file():
-            raise ConfigError(f"--save {path}: is not a file that a video can be written to")
         there = self._path if self._path.exists() else self._path.parent
         if not os.access(there, os.W_OK):
             raise ConfigError(f"--save {path}: no permission to write there")

@@ -107,7 +107,7 @@ class LineView:
         self._source = source
 
     def line(self) -> list[str]:
-        """See `View`."""
+        """See `FrameView`."""
         middle, high = self.stats.ages.percentiles()
         return [
             f"{self.stats.frames:,} lines, {self.stats.fps:,.1f} a second",
@@ -116,7 +116,7 @@ class LineView:
         ]
 
     def numbers(self) -> list[Row]:
-        """See `View`."""
+        """See `FrameView`."""
         middle, high = self.stats.ages.percentiles()
         return [
             ("lines", f"[bold]{self.stats.frames:,}[/]"),
@@ -126,7 +126,7 @@ class LineView:
         ]
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
-        """See `View`."""
+        """See `FrameView`."""
         stats = self.stats
         middle, high = stats.ages.percentiles()
         return {
@@ -142,7 +142,7 @@ class LineView:
         }
 
     def rows(self, summary: dict[str, Any]) -> list[Row]:
-        """See `View`."""
+        """See `FrameView`."""
         lines, latency, labels = summary["lines"], summary["latency_ms"], summary["labels"]
         speed = f", {summary['lines_per_second']:,.0f} lines/s" if lines > 1 else ""
         rows = [("lines", f"{lines:,} in {summary['seconds']:.1f} s{speed}")]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +17,7 @@ from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import open_source
-from mlopsdeploy.edge.events import Event, Reporter
+from mlopsdeploy.edge.events import Event, Log, Reporter
 from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline
@@ -49,13 +48,8 @@ class FrameRun:
     quiet = False
 
     def __init__(
-        self,
-        settings: EdgeSettings,
-        inference: ThreadPoolExecutor,
-        stack: ExitStack,
-        log: Callable[[str], None],
+        self, settings: EdgeSettings, inference: ThreadPoolExecutor, stack: ExitStack, log: Log
     ) -> None:
-        share_cores()
         self._log, self._stack = log, stack
         self._stats = Stats()
         self._outlets: list[Outlet] = []
@@ -173,17 +167,13 @@ class FrameRun:
         }
 
 
-def share_cores() -> None:
-    """Leave half of the cores to the model: OpenCV would take them all for resizing."""
-    cv2.setNumThreads(max(1, core_count() // 2))
-
-
-def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int]:
+def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
     """The model of the settings, and on how many threads it runs.
 
     Raises:
         ConfigError: the model does not take pictures.
     """
+    cv2.setNumThreads(max(1, core_count() // 2))  # else OpenCV resizes on all cores
     return load_edge(settings, _plain_picture, log)
 
 

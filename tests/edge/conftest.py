@@ -4,11 +4,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import pty
 import socket
 import subprocess
 import sys
 import threading
 import time
+import tty
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -234,3 +236,43 @@ def repository():
 def street(repository):
     """Our example: objects that the built-in detector knows."""
     return repository / "examples" / "street.mp4"
+
+
+# ---------------------------------------------------------------- lines
+
+
+@pytest.fixture
+def start_lines(start):
+    """`start_lines("--lines", "-")` starts a process with pipes on all three."""
+    return lambda *arguments, **options: start(*arguments, **{"stdin": subprocess.PIPE, **options})
+
+
+class Plugged:
+    """A pseudo-terminal under a name of its own, as udev gives one to a serial device."""
+
+    def __init__(self, path):
+        self.path = path
+        self.plug_in()
+
+    def plug_in(self):
+        self.wire, device = pty.openpty()
+        tty.setraw(device)
+        self.device = device
+        self.path.symlink_to(os.ttyname(device))
+
+    def send(self, text):
+        os.write(self.wire, text.encode())
+
+    def unplug(self):
+        self.path.unlink()
+        os.close(self.device)
+        os.close(self.wire)
+
+
+@pytest.fixture
+def sensor(tmp_path):
+    """A serial device `ttyUSB0`: `send`, `unplug`, `plug_in`."""
+    plugged = Plugged(tmp_path / "ttyUSB0")
+    yield plugged
+    with contextlib.suppress(OSError):
+        plugged.unplug()

@@ -12,31 +12,14 @@ import cv2
 import pytest
 import yaml
 
-from mlopsdeploy.errors import ConfigError
-from mlopsdeploy.settings import EdgeSettings, load
+from mlopsdeploy.settings import EdgeSettings
 
 
 def test_the_config_shows_every_setting(repository):
     text = (repository / "configs" / "edge.yaml").read_text("utf-8")
-    for name in EdgeSettings.declared():
-        assert re.search(rf"^#? ?{name}:", text, re.MULTILINE), name
     everything = yaml.safe_load(re.sub(r"^# (?=\w+: )", "", text, flags=re.MULTILINE))
     assert set(everything) == set(EdgeSettings.declared())
     assert EdgeSettings(**everything).camera == "0"
-
-
-def test_settings_from_yaml_and_environment(tmp_path):
-    file = tmp_path / "e.yaml"
-    file.write_text("camera: 0\npreview: 8081\nthreads: auto\nwindow: false\n", "utf-8")
-    settings = load(EdgeSettings, str(file), {}, {"MLOPSDEPLOY_THREADS": "3"})
-    assert (settings.camera, settings.preview, settings.threads) == ("0", "8081", 3)
-    assert settings.window is False
-    assert load(EdgeSettings, str(file), {"threads": "auto"}, {}).threads is None
-    with pytest.raises(ConfigError, match="--threads: 'many'"):
-        load(EdgeSettings, None, {"threads": "many"}, {})
-    with pytest.raises(ConfigError, match="unknown key 'snapshot'; did you mean 'snapshots'"):
-        file.write_text("snapshot: x\n", "utf-8")
-        load(EdgeSettings, str(file), {}, {})
 
 
 # ---------------------------------------------------------------- to the end
@@ -108,7 +91,7 @@ def test_a_limit(edge, clip, tmp_path, lines_of):
     assert code == 0
     assert (json.loads(out)["frames"], json.loads(out)["ended"]) == (5, "limit")
     lines = lines_of(tmp_path / "e.jsonl")
-    assert len(lines) == 7
+    assert [line.get("frame") for line in lines] == [None, *range(5), None]
     assert lines[-1]["reason"] == "limit"
 
 
@@ -223,30 +206,21 @@ def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_fo
 
 WRONG = {
     "no camera": (["--camera", "77"], "no camera 77: /dev/video77 does not exist"),
-    "no file": (["--camera", "none.mp4"], "none.mp4: no such camera or file"),
-    "no video": (["--camera", "text.mp4"], "text.mp4: can't be read as a video or picture"),
-    "no stream": (["--camera", "http://127.0.0.1:9/v"], "can't be opened; is it running"),
     "no model": (["--camera", "clip.mp4", "-m", "detecter"], "no model called 'detecter'; did you"),
-    "a model of text": (
-        ["--camera", "clip.mp4", "-m", "fraud"],
-        "--model fraud: takes",
-    ),
+    "a model of text": (["--camera", "clip.mp4", "-m", "fraud"], "--model fraud: takes"),
     "threads": (["--camera", "clip.mp4", "--threads", "0"], "--threads: 0"),
     "threshold": (["--camera", "clip.mp4", "--threshold", "7"], "--threshold: 7:"),
     "limit": (["--camera", "clip.mp4", "--limit", "0"], "--limit: 0"),
-    "size of a file": (["--camera", "clip.mp4", "--width", "640"], "clip.mp4 is a file"),
     "save": (["--camera", "clip.mp4", "--save", "none/out.mp4"], "the folder none does not exist"),
     "save as": (["--camera", "clip.mp4", "--save", "out.txt"], "can't write that; can: .mp4"),
     "events": (["--camera", "clip.mp4", "--events", "none/e.jsonl"], "No such file"),
     "snapshots": (["--camera", "clip.mp4", "--snapshots", "clip.mp4"], "--snapshots clip.mp4: "),
-    "preview": (["--camera", "clip.mp4", "--preview", "here"], "expected a port, such as 8081"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_asked_wrongly_gets_one_line(edge, clip, tmp_path, case):
     (tmp_path / "clip.mp4").symlink_to(clip)
-    (tmp_path / "text.mp4").write_text("no video\n" * 1000, "utf-8")
     arguments, message = WRONG[case]
     code, out, err = edge("--no-window", *arguments)
     assert code == 2, err
@@ -300,52 +274,38 @@ def test_a_preview_for_others_is_warned_of_and_can_be_looked_at(
 # ---------------------------------------------------------------- footprint
 
 LOADED = """
-import json, sys
-sys.argv = {arguments!r}
+import atexit, os, sys
+before, leave = set(sys.modules), os._exit
+def say(code=0):  # the process may end without unwinding
+    loaded = {name for name, module in sys.modules.items() if module} - before
+    print("@", *{name.partition(".")[0] for name in loaded}, flush=True)
+    leave(code)
+os._exit = say
+atexit.register(say)
+sys.argv = ["mlopsdeploy", "edge", *sys.argv[1:]]
 from mlopsdeploy.cli import main
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code
+main()
 """
 
 
 def test_it_loads_only_what_a_small_device_has(clip, tmp_path):
     """`pip install 'mlopsdeploy[edge]'`: no framework, no pandas, no Flask."""
-    arguments = ["mlopsdeploy", "edge", "--camera", str(clip), "--no-window", "--threads", "1",
-                 "--events", str(tmp_path / "e.jsonl"), "--preview", "0",
-                 "--save", str(tmp_path / "o.mp4")]  # fmt: skip
-    # The process may end without unwinding, so it says what it has loaded on its way.
-    script = "import atexit, os, sys\nleave = os._exit\n" + (
-        "def tell(code=0):\n"
-        "    names = {name.partition('.')[0] for name, module in sys.modules.items() if module}\n"
-        "    print('@', *sorted(names), flush=True)\n"
-        "    leave(code)\n"
-        "os._exit = tell\natexit.register(tell)\n"
-    ) + LOADED.format(arguments=arguments)  # fmt: skip
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
-    )
-    loaded = set(done.stdout.rpartition("@")[2].split())
-    own = {name for name in loaded - set(sys.stdlib_module_names) if not name.startswith("_")}
-    own -= set(subprocess_modules())
+        [sys.executable, "-c", LOADED, "--camera", clip, "--no-window", "--threads", "1",
+         "--events", tmp_path / "e.jsonl", "--preview", "0", "--save", tmp_path / "o.mp4"],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    loaded = set(done.stdout.rpartition("@")[2].split()) - set(sys.stdlib_module_names)
+    own = {name for name in loaded if not name.startswith("_")}
     allowed = {
         "mlopsdeploy", "numpy", "cv2", "ai_edge_litert", "rich", "typer", "yaml",
         "pydantic", "pydantic_core", "annotated_types", "typing_inspection", "typing_extensions",
         "shellingham", "annotated_doc", "click", "markdown_it", "mdurl", "pygments",
         "cython_runtime",
     }  # fmt: skip
+    assert (tmp_path / "o.mp4").stat().st_size > 10_000
     assert {"numpy", "cv2", "ai_edge_litert"} <= own
     assert own <= allowed, sorted(own - allowed)
-
-
-def subprocess_modules():
-    """What a bare interpreter has loaded here, such as hooks of editable installs."""
-    done = subprocess.run(
-        [sys.executable, "-c", "import sys; print(*{n.partition('.')[0] for n in sys.modules})"],
-        capture_output=True, text=True, check=True, timeout=60,
-    )  # fmt: skip
-    return done.stdout.split()
 
 
 @pytest.mark.parametrize("flag", ["--save", "--events", "--snapshots"])

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.edge.camera import open_source
+from mlopsdeploy.edge.frames import Buffers
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
 
 @pytest.fixture
 def opened():
-    """`opened(path)` is the source; its `told` and `times` are lists that fill up."""
+    """`opened(path)` is the source; its `events` and `times` are lists that fill up."""
 
     def open_(path, **options):
-        told, times = [], []
+        events, times = [], []
         settings = EdgeSettings(camera=str(path), **options)
-        source = open_source(settings, report=told.append, timing=times.append)
-        source.told, source.times = told, times
+        source = open_source(settings, report=events.append, timing=times.append)
+        source.events, source.times = events, times
         return source
 
     return open_
@@ -34,7 +35,7 @@ def test_a_video_gives_every_frame_with_its_time(opened, clip, pictures):
         assert frame.number == expected == pictures.number(frame.image)
         assert frame.media_time == pytest.approx(expected / 20)
     assert expected == 39
-    assert source.told == []
+    assert source.events == []
     assert len(source.times) == 40
 
 
@@ -59,7 +60,7 @@ def test_stop_ends_a_video(opened, clip):
         if frame.number == 4:
             source.stop()
     assert numbers == [0, 1, 2, 3, 4]
-    assert source.told == []
+    assert source.events == []
 
 
 def test_a_video_that_is_cut_off_ends_with_an_event(opened, make_clip, tmp_path):
@@ -70,7 +71,7 @@ def test_a_video_that_is_cut_off_ends_with_an_event(opened, make_clip, tmp_path)
     frames = sum(1 for _ in source.frames())
     assert 10 < frames < 30
     if source.total:  # the number of frames stands in the header
-        (event,) = source.told
+        (event,) = source.events
         assert event.kind == "unreadable"
         assert f"ended after {frames} of 40 frames" in event.text
 
@@ -108,7 +109,7 @@ def test_a_damaged_picture_is_said_and_the_others_go_on(opened, pictures, tmp_pa
     (tmp_path / "2.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
     source = opened(tmp_path)
     assert [frame.number for frame in source.frames()] == [0, 2]
-    assert [event.text for event in source.told] == ["2.jpg: not a picture that can be read"]
+    assert [event.text for event in source.events] == ["2.jpg: not a picture that can be read"]
 
 
 def test_a_grey_picture_and_one_of_16_bits_become_bgr(opened, tmp_path):
@@ -159,3 +160,30 @@ def test_a_file_can_not_be_asked_for_what_a_camera_can(opened, clip, tmp_path, p
     cv2.imwrite(str(tmp_path / "a.png"), pictures.make(1))
     with pytest.raises(ConfigError, match="has no speed of its own"):
         opened(tmp_path / "a.png", realtime=True)
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_memory_is_used_again_only_when_nobody_holds_it():
+    buffers = Buffers(limit=2)
+    assert buffers.take() is None
+    image = np.zeros((4, 4, 3), np.uint8)
+    address = image.ctypes.data
+    buffers.add(image)
+    assert buffers.take() is None, "the test itself holds it"
+    view = image[None]
+    del image
+    assert buffers.take() is None, "a view of it is held"
+    del view
+    again = buffers.take()
+    assert again.ctypes.data == address
+
+
+def test_memory_of_another_size_is_given_up_and_there_is_a_limit():
+    buffers = Buffers(limit=2)
+    for _ in range(5):
+        buffers.add(np.zeros((4, 4, 3), np.uint8))
+    assert len(buffers._buffers) == 2
+    buffers.add(np.zeros((8, 8, 3), np.uint8))
+    assert [buffer.shape for buffer in buffers._buffers] == [(8, 8, 3)]

@@ -82,13 +82,6 @@ def test_a_slow_model_on_a_live_source_means_fewer_frames_never_older_ones(pipel
     assert run.source.dropped + len(numbers) == 40
 
 
-def test_a_limit(pipeline, model):
-    run = pipeline(model, limit=7)
-    run.run()
-    assert run.keeper.numbers == list(range(7))
-    assert run.ended == "limit"
-
-
 @pytest.mark.parametrize("realtime", [False, True])
 def test_stop_ends_it_with_all_that_was_done_handed_on(pipeline, slowed, realtime):
     run = pipeline(slowed(0.05), realtime=realtime)

@@ -1,5 +1,6 @@
 """The page: only for those who name this machine, idle while nobody watches, right in Chromium."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -47,46 +48,42 @@ def get(preview, path, host=None):
     return connection, connection.getresponse()
 
 
+def got(preview, path, host=None):
+    """Status, headers and body."""
+    connection, answer = get(preview, path, host)
+    with contextlib.closing(connection):
+        return answer.status, answer.headers, answer.read().decode()
+
+
 def test_the_page_and_its_parts(preview):
     for path, kind in (("/", "text/html"), ("/preview.css", "text/css"), ("/preview.js", "text/j")):
-        connection, answer = get(preview, path)
-        assert answer.status == 200
-        assert answer.headers["Content-Type"].startswith(kind)
-        assert answer.headers["Content-Security-Policy"].startswith("default-src 'self'")
-        body = answer.read().decode()
+        status, headers, body = got(preview, path)
+        assert status == 200
+        assert headers["Content-Type"].startswith(kind)
+        assert headers["Content-Security-Policy"].startswith("default-src 'self'")
         assert "http://" not in body
         assert "https://" not in body
-        connection.close()
-    connection, answer = get(preview, "/../../../etc/passwd")
-    assert answer.status == 404
-    connection.close()
+    assert got(preview, "/../../../etc/passwd")[0] == 404
 
 
 def test_the_state(preview):
     preview.put(picture())
-    connection, answer = get(preview, "/state")
-    said = json.loads(answer.read())
-    assert said["fps"] == 12.34
-    assert said["detections"][0]["label"] == "cat"
-    assert said["happened"] == ""
-    connection.close()
+    state = json.loads(got(preview, "/state")[2])
+    assert state["fps"] == 12.34
+    assert state["detections"][0]["label"] == "cat"
+    assert state["happened"] == ""
     preview.report(Event("stalled", "camera 0: no frame for 3.0 s"))
-    connection, answer = get(preview, "/state")
-    assert json.loads(answer.read())["happened"] == "camera 0: no frame for 3.0 s"
-    connection.close()
+    state = json.loads(got(preview, "/state")[2])
+    assert state["happened"] == "camera 0: no frame for 3.0 s"
 
 
 def test_only_who_names_this_machine_is_answered(preview):
     port = preview._server.server_address[1]
     for host in (f"localhost:{port}", "127.0.0.1", "[::1]:80", "192.168.1.7", socket.gethostname()):
-        connection, answer = get(preview, "/state", host)
-        assert answer.status == 200, host
-        connection.close()
-    for host in ("evil.example", f"localhost.evil.example:{port}", ""):
+        assert got(preview, "/state", host)[0] == 200, host
+    for host in ("evil.example", f"localhost.evil.example:{port}", " "):
         for path in ("/", "/state", "/stream"):
-            connection, answer = get(preview, path, host or " ")
-            assert answer.status == 403, host
-            connection.close()
+            assert got(preview, path, host)[0] == 403, host
 
 
 def next_jpeg(answer):
@@ -172,7 +169,8 @@ def test_the_page_in_chromium(preview, chromium, wait_for):
             number += 1
             preview.put(picture(number))
 
-    threading.Thread(target=play, daemon=True).start()
+    playing = threading.Thread(target=play, daemon=True)
+    playing.start()
     chromium.get(preview.url)
     wait_for(lambda: chromium.execute_script("return picture.naturalWidth") == 640)
     wait_for(lambda: text(chromium, "#detections li span") == ["cat", "90%"])
@@ -187,6 +185,7 @@ def test_the_page_in_chromium(preview, chromium, wait_for):
         wide = "return document.documentElement.scrollWidth <= innerWidth"
         assert chromium.execute_script(wide), width
     going.set()
+    playing.join(10)
     preview.report(Event("stalled", "camera 0: no frame for 3.0 s"))
     wait_for(lambda: text(chromium, "#happened") == ["camera 0: no frame for 3.0 s"])
     assert text(chromium, "#status") == ["no picture"]

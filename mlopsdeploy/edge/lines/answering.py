@@ -11,6 +11,7 @@ of a device would only grow old, so past some the oldest are dropped.
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ import numpy as np
 
 from mlopsdeploy.columns import take
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.channel import Channel, Closed
+from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Event, Report
 from mlopsdeploy.edge.lines.parsing import Parsed, Parser
 from mlopsdeploy.edge.lines.sources import Line, LineSource
@@ -69,8 +70,8 @@ class LinePipeline:
         source: of the lines.
         write: called with answers, in order.
         stats: counts.
-        report: gets what was dropped.
         limit: stop after so many lines.
+        report: gets what was dropped.
     """
 
     def __init__(
@@ -80,9 +81,9 @@ class LinePipeline:
         source: LineSource,
         write: Callable[[Sequence[Answer]], None],
         stats: Stats,
+        limit: int | None = None,
         *,
         report: Report,
-        limit: int | None = None,
     ) -> None:
         self._model = model
         self._parse = parser
@@ -106,7 +107,7 @@ class LinePipeline:
         Raises:
             MlopsDeployError: the source or the model fails.
         """
-        threading.Thread(target=self._read, name="lines", daemon=True).start()
+        feed(self._read(), self._waiting, "lines", self._waiting.put_all)
         try:
             for lines in self._batches():
                 started = time.perf_counter()
@@ -140,16 +141,13 @@ class LinePipeline:
     def answer(self, lines: Sequence[Line]) -> list[Answer]:
         """What there is to say of each line."""
         started = time.perf_counter()
-        texts, wrong = _texts(lines)
-        parsed = self._parse(texts)
-        wrong.update(parsed.problems)
-        parsed_at = time.perf_counter()
-        answers = [
-            Answer(line, text, problem=wrong.get(place, ""))
-            for place, (line, text) in enumerate(zip(lines, texts, strict=True))
-        ]
+        answers = [_unscored(line) for line in lines]
+        parsed = self._parse([answer.text for answer in answers])
+        for place, problem in parsed.problems.items():
+            answers[place] = answers[place]._replace(problem=problem)
         for place in parsed.headers:
             answers[place] = answers[place]._replace(header=True)
+        parsed_at = time.perf_counter()
         if parsed.rows:
             self._score(parsed, answers)
         self._stats.add("parse", parsed_at - started)
@@ -179,11 +177,10 @@ class LinePipeline:
                 answers[row] = Answer(line, text, label, score, truncated)
 
     def _batches(self) -> Iterator[list[Line]]:
-        left = self._limit or -1
+        left = self._limit or sys.maxsize
         while left:
-            most = self._together if left < 0 else min(self._together, left)
             try:
-                lines = self._waiting.take_all(most)
+                lines = self._waiting.take_all(min(self._together, left))
             except Closed:
                 return
             gap = lines[0].number - self._next
@@ -193,34 +190,21 @@ class LinePipeline:
                 self._report(Event("dropped", text, {"first": self._next, "lines": gap}))
             self._next = lines[-1].number + 1
             yield lines
-            if left > 0:
-                left -= len(lines)
+            left -= len(lines)
         self.ended = "limit" if not self._stopped.is_set() else self.ended
 
-    def _read(self) -> None:
+    def _read(self) -> Iterator[list[Line]]:
         try:
-            for lines in self._source.blocks():
-                if not self._waiting.put_all(lines):
-                    break
-            self._waiting.close()
+            yield from self._source.blocks()
         except OSError as error:
-            self._waiting.close(
-                MlopsDeployError(f"{self._source.name}: can't be read on ({error.strerror})")
-            )
-        except BaseException as error:  # noqa: BLE001  # raised again by the one who takes
-            self._waiting.close(error)
+            text = f"{self._source.name}: can't be read on ({error.strerror})"
+            raise MlopsDeployError(text) from error
 
 
-def _texts(lines: Sequence[Line]) -> tuple[list[str | None], dict[int, str]]:
-    """Lines as text; None, and why, where they are none."""
-    texts: list[str | None] = []
-    wrong = {}
-    for place, line in enumerate(lines):
-        try:
-            texts.append(None if line.problem else line.data.decode())
-        except UnicodeDecodeError:
-            texts.append(None)
-            wrong[place] = "is not UTF-8"
-        if line.problem:
-            wrong[place] = line.problem
-    return texts, wrong
+def _unscored(line: Line) -> Answer:
+    if line.problem:
+        return Answer(line, None, problem=line.problem)
+    try:
+        return Answer(line, line.data.decode())
+    except UnicodeDecodeError:
+        return Answer(line, None, problem="is not UTF-8")

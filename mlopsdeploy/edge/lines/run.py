@@ -1,28 +1,33 @@
-"""A run over lines of text or of a sensor: where they come from, and where answers go."""
+"""A run over lines of text or of a sensor, and where answers go: lines of JSON, or for people."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.events import Event, Reporter
-from mlopsdeploy.edge.lines.answering import LinePipeline
-from mlopsdeploy.edge.lines.parsing import Parser, parser_for
+from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, Reporter, iso
+from mlopsdeploy.edge.lines.answering import Answer, LinePipeline
+from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
-from mlopsdeploy.edge.lines.writing import LineEvents, Outputs, Readable, Writer
 from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
 from mlopsdeploy.settings import EdgeSettings
+
+COLORS = ("cyan", "magenta", "yellow", "green", "blue")  # of labels, by their place
+UNSURE = 0.6  # a score below it is shown dim
+WIDEST = 24  # columns of a label
+LOGGED = 3  # lines that can't be read are logged one by one, up to so many
 
 
 class LineRun:
@@ -38,32 +43,22 @@ class LineRun:
     finished = "all lines that were read are answered"
 
     def __init__(
-        self,
-        settings: EdgeSettings,
-        inference: ThreadPoolExecutor,
-        stack: ExitStack,
-        log: Callable[[str], None],
+        self, settings: EdgeSettings, inference: ThreadPoolExecutor, stack: ExitStack, log: Log
     ) -> None:
         self.reporter = Reporter(log)
         source = open_lines(settings, self.reporter.report)
         stack.callback(source.stop)
-        self.model, parser = inference.submit(_ready, settings, log).result()
+        self.model, _ = inference.submit(load, settings, log).result()
         self.title = f"{source.name} · {self.model.name}"
         self.quiet = settings.events is None and sys.stdout.isatty()
         self.written = [settings.events] if settings.events not in (None, "-") else []
         writers = [*_writers(settings, self.model, readable_only=self.quiet)]
         self._outputs = Outputs(writers, log, self._stop)
         stack.callback(self._outputs.close)
-        stats = Stats()
+        stats, report, write = Stats(), self.reporter.report, self._outputs.write
         self.view = LineView(stats, source)
         self.pipeline = LinePipeline(
-            self.model,
-            parser,
-            source,
-            self._outputs.write,
-            stats,
-            report=self.reporter.report,
-            limit=settings.limit,
+            self.model, parser_for(self.model), source, write, stats, settings.limit, report=report
         )
         facts = {"source": source.name, "model": self.model.name}
         self.reporter.report(Event("connected", f"{source.name}: {source.description}", facts))
@@ -84,32 +79,24 @@ class LineRun:
         return {"failed": self._outputs.failed}
 
 
-def load(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, int]:
+def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
     """The model of the settings, and on how many threads it runs.
+
+    What is slow only once is done: the first call, and loading what rechecks close calls.
 
     Raises:
         ConfigError: the model takes no lines.
     """
-    return load_edge(settings, _row, log)
-
-
-def warm_up(model: Model) -> None:
-    """Do now what is slow only once: the first call, and loading what rechecks close calls."""
+    model, threads = load_edge(settings, _row, log)
     model.predict_columns(_row(model))
     if model.float32 is not None:
         model.float32()
+    return model, threads
 
 
 def _row(model: Model) -> Columns:
     parser_for(model)
     return made_up_rows(model, 1)
-
-
-def _ready(settings: EdgeSettings, log: Callable[[str], None]) -> tuple[Model, Parser]:
-    model, _ = load(settings, log)
-    parser = parser_for(model)
-    warm_up(model)
-    return model, parser
 
 
 def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> Iterator[Writer]:
@@ -120,3 +107,167 @@ def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> It
     if sys.stdout.isatty() and settings.events != "-":
         typed = settings.lines == "-" and sys.stdin.isatty()
         yield Readable(Console(highlight=False), model.task.labels, echo=not typed)
+
+
+class Outputs:
+    """All that answers are written to. One that fails is given up, and the others go on.
+
+    Args:
+        writers: where to.
+        log: called with a line about each that fails, and about the first lines without an answer.
+        stop: called where none is left, or whoever reads standard output went away.
+
+    Attributes:
+        failed: why outputs were given up.
+    """
+
+    def __init__(self, writers: Sequence[Writer], log: Log, stop: Callable[[str], None]) -> None:
+        self.failed: list[str] = []
+        self._left = list(writers)
+        self._all = writers
+        self._log = log
+        self._stop = stop
+        self._shows_problems = any(isinstance(writer, Readable) for writer in writers)
+        self._problems = 0
+        self._lock = threading.Lock()  # events come from another thread
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Write some answers, in order."""
+        self._each(lambda writer: writer.write(answers))
+        for answer in answers if not self._shows_problems else ():
+            if answer.problem:
+                self._problems += 1
+                if self._problems <= LOGGED:
+                    self._log(f"line {answer.line.number} {answer.problem}")
+                elif self._problems == LOGGED + 1:
+                    self._log("more lines can't be read; each is an event")
+
+    def report(self, event: Event) -> None:
+        """Write what happened to the source."""
+        self._each(lambda writer: writer.report(event))
+
+    def close(self) -> None:
+        """Nothing more comes."""
+        with self._lock:
+            for writer in self._all:
+                writer.close()
+
+    def _each(self, call: Callable[[Writer], None]) -> None:
+        with self._lock:
+            for writer in tuple(self._left):
+                try:
+                    call(writer)
+                except BrokenPipeError:
+                    self._left.remove(writer)
+                    self._stop("reader left")
+                except OSError as error:
+                    self._left.remove(writer)
+                    self.failed.append(f"{writer.name}: {error.strerror}")
+                    rest = "the rest goes on" if self._left else "so this ends"
+                    self._log(f"{self.failed[-1]}; nothing more is written there, {rest}")
+                    if not self._left:
+                        self._stop("nothing to write to")
+
+
+class LineEvents:
+    """`--events`: a line of JSON for each line.
+
+    A file also gets what happens to the source. Standard output has a line for each of the input
+    and nothing else, so that they can be put side by side.
+
+    Args:
+        path: of the file, or `-`.
+        echo: whether to write the line itself too.
+        keep: see `JsonLinesFile`.
+    """
+
+    def __init__(self, path: str, *, echo: bool, keep: bool = False) -> None:
+        self.name = "standard output" if path == "-" else "--events"
+        self._echo = echo
+        self._stamp = 0.0, ""
+        self._file = JsonLinesFile(path, keep=keep)
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Append their lines."""
+        self._file.append([self._document(answer) for answer in answers])
+
+    def report(self, event: Event) -> None:
+        """A line too, in a file."""
+        if self.name == "--events":
+            self._file.append([event.as_dict()])
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _document(self, answer: Answer) -> dict[str, Any]:
+        line = answer.line
+        if line.time != self._stamp[0]:  # lines that came together have one time
+            self._stamp = line.time, iso(line.time)
+        kind = "unreadable" if answer.problem else "header" if answer.header else "line"
+        document: dict[str, Any] = {"event": kind, "time": self._stamp[1], "line": line.number}
+        if answer.problem:
+            document["reason"] = answer.problem
+        elif not answer.header:
+            document["label"] = answer.label
+            document["score"] = None if answer.score is None else round(answer.score, 6)
+        if answer.truncated:
+            document["truncated"] = True
+        if self._echo:
+            document["text"] = answer.text
+        return document
+
+
+class Readable:
+    """A coloured line for each line, on a terminal.
+
+    Args:
+        console: of standard output.
+        labels: of the model; each has its colour.
+        echo: whether to show the line itself: not where it was typed on the same terminal.
+    """
+
+    name = "standard output"
+
+    def __init__(self, console: Console, labels: Sequence[str], *, echo: bool) -> None:
+        self._console = console
+        self._echo = echo
+        self._colors = {label: COLORS[place % len(COLORS)] for place, label in enumerate(labels)}
+        self._width = min(max(map(len, labels), default=8), WIDEST)
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """Show them."""
+        for answer in answers:
+            self._console.print(self._line(answer), no_wrap=True, overflow="ellipsis", crop=True)
+
+    def report(self, event: Event) -> None:
+        """Nothing: standard error has it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _line(self, answer: Answer) -> Text:
+        text = _printable(answer.text or "") if self._echo else ""
+        if answer.problem:
+            problem = f"line {answer.line.number}: {_printable(answer.problem)}"
+            return Text.assemble((problem, "red"), "  ", (text, "dim"))
+        if answer.header:
+            return Text.assemble(("the header  ", "dim"), (text, "dim"))
+        if answer.label is None or answer.score is None:
+            return Text("–", "dim")
+        label = _printable(answer.label) or "–"
+        style = self._colors.setdefault(answer.label, COLORS[len(self._colors) % len(COLORS)])
+        style += " dim" if answer.score < UNSURE else " bold"
+        return Text.assemble((label.ljust(self._width), style), f"  {answer.score:.3f}  ", text)
+
+
+def _printable(text: str) -> str:
+    """Without what would move the cursor or change colours: a line may come from anywhere."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else " " if letter == "\t" else "·" for letter in text
+    )
+
+
+Writer = LineEvents | Readable

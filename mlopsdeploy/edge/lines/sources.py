@@ -13,8 +13,9 @@ import stat
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,17 +124,15 @@ def open_lines(settings: EdgeSettings, report: Report) -> LineSource:
     name = "standard input" if lines == "-" else lines
     if settings.baud is not None and kind != "device":
         raise ConfigError(f"--baud is of a serial device; {name} is none")
+    unfollowed = {"device": "is followed anyway", "stream": "has one end only"}
+    if follow and kind in unfollowed:
+        raise ConfigError(f"--follow is for files and FIFOs; {name} {unfollowed[kind]}")
     if kind == "device":
-        if follow:
-            raise ConfigError(f"--follow is for files and FIFOs; {name} is followed anyway")
         return Device(lines, baud=settings.baud, report=report)
-    if follow and kind == "stream":
-        raise ConfigError(f"--follow is for files and FIFOs; {name} has one end only")
-    if kind == "file":
-        if realtime and not follow:
-            raise ConfigError(f"--realtime is for lines that come by themselves; {name} is a file")
-        if follow:
-            return Followed(lines, live=realtime, report=report)
+    if kind == "file" and follow:
+        return Followed(lines, live=realtime, report=report)
+    if kind == "file" and realtime:
+        raise ConfigError(f"--realtime is for lines that come by themselves; {name} is a file")
     words = {"terminal": "type lines; Ctrl-D ends", "fifo": "a FIFO"}
     description = words.get(kind, "to its end")
     return Stream(name, lines, live=realtime, follow=follow, description=description, report=report)
@@ -162,7 +161,7 @@ def _kind(lines: str, *, follow: bool) -> str:
     if stat.S_ISDIR(found.st_mode) or stat.S_ISSOCK(found.st_mode) or stat.S_ISBLK(found.st_mode):
         raise InputError(f"{lines}: is not a file, a FIFO or a serial device")
     if lines != "-" and not os.access(lines, os.R_OK):
-        raise InputError(f"{lines}: no permission to read it{group_hint(lines)}")
+        raise InputError(f"{lines}: no permission to read it{_group_hint(lines)}")
     if stat.S_ISCHR(found.st_mode) and _is_own_terminal(lines, found):
         return "terminal"
     if lines == "-":
@@ -170,7 +169,7 @@ def _kind(lines: str, *, follow: bool) -> str:
     if stat.S_ISFIFO(found.st_mode):
         return "fifo"
     if stat.S_ISCHR(found.st_mode):
-        return "device" if is_serial(lines) else "stream"
+        return "device" if _is_serial(lines) else "stream"
     return "file"
 
 
@@ -317,44 +316,37 @@ class Device(LineSource):
     def __init__(self, path: str, *, baud: int | None, report: Report) -> None:
         super().__init__(path, report)
         self._baud = baud
-        self._fd = open_serial(path, baud)
+        self._fd = _open_serial(path, baud)
         code = termios.tcgetattr(self._fd)[4]
         speed = next((speed for speed, known in _speeds().items() if known == code), 0)
         self.description = f"a serial device at {speed} baud"
 
     def blocks(self) -> Iterator[list[Line]]:
         """Lines as they are sent."""
-        splitter = Splitter()
+        splitter, reopen = Splitter(), partial(_open_serial, self.name, self._baud)
+        fd: int | None = self._fd
         try:
-            while True:
-                reason = yield from self._until_lost(splitter)
-                os.close(self._fd)
-                self._fd = -1
-                if self._stopped.is_set():
+            while fd is not None:
+                try:
+                    data, reason = _read(fd, self._stopped), "the device is gone"
+                except OSError as error:
+                    data, reason = b"", str(error.strerror)
+                if data:
+                    yield splitter.feed(data)
+                elif self._stopped.is_set():
                     return
-                yield splitter.rest("was cut off when the device went away")
-                self._happened("lost", f"{reason}; opening it again", reason=reason)
-                reopened = self._come_back(lambda: open_serial(self.name, self._baud), InputError)
-                if reopened is None:
-                    return
-                self._fd = reopened
+                else:
+                    os.close(fd)
+                    fd = None
+                    yield splitter.rest("was cut off when the device went away")
+                    self._happened("lost", f"{reason}; opening it again", reason=reason)
+                    fd = self._come_back(reopen, InputError)
         finally:
-            if self._fd >= 0:
-                os.close(self._fd)
-
-    def _until_lost(self, splitter: Splitter) -> Generator[list[Line], None, str]:
-        while not self._stopped.is_set():
-            try:
-                data = _read(self._fd, self._stopped)
-            except OSError as error:
-                return str(error.strerror)
-            if not data:
-                return "the device is gone"
-            yield splitter.feed(data)
-        return "stopped"
+            if fd is not None:
+                os.close(fd)
 
 
-def is_serial(path: str) -> bool:
+def _is_serial(path: str) -> bool:
     """Whether a character device is a terminal line. Does not wait for a carrier."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
@@ -366,17 +358,8 @@ def is_serial(path: str) -> bool:
         os.close(fd)
 
 
-def open_serial(path: str, baud: int | None) -> int:
-    """The device, ready to be read: bytes as they come, no echo, no modem signals.
-
-    Args:
-        path: such as /dev/ttyUSB0.
-        baud: bits per second; None leaves it as it is set.
-
-    Raises:
-        InputError: it can't be opened.
-        ConfigError: it has no such speed.
-    """
+def _open_serial(path: str, baud: int | None) -> int:
+    """The device, ready to be read: bytes as they come, no echo, no modem signals."""
     speeds = _speeds()
     if baud is not None and baud not in speeds:
         known = ", ".join(map(str, sorted(speeds)))
@@ -384,7 +367,7 @@ def open_serial(path: str, baud: int | None) -> int:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}{group_hint(path)}") from error
+        raise InputError(f"{path}: {error.strerror}{_group_hint(path)}") from error
     try:
         tty.setraw(fd, termios.TCSANOW)
         settings = termios.tcgetattr(fd)
@@ -400,7 +383,7 @@ def open_serial(path: str, baud: int | None) -> int:
     return fd
 
 
-def group_hint(path: str) -> str:
+def _group_hint(path: str) -> str:
     """How a user gets the right to open a serial device."""
     if not path.startswith("/dev/") or os.access(path, os.R_OK) or not os.path.exists(path):  # noqa: PTH110
         return ""

@@ -10,32 +10,25 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.lines import answering
 from mlopsdeploy.edge.lines.answering import LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.sources import Splitter
+from mlopsdeploy.edge.lines.sources import LineSource, Splitter
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError, RowError
 
 
-class Memory:
-    """A source of blocks of text; each may wait for something first."""
+class Memory(LineSource):
+    """A source of blocks of text."""
 
-    name, description = "memory", ""
-
-    def __init__(self, blocks, *, live=False, before=lambda: None):
+    def __init__(self, blocks, *, live=False):
+        super().__init__("memory", print)
         self.live = live
         self._blocks = blocks
-        self._before = before
-        self.stopped = threading.Event()
 
     def blocks(self):
         splitter = Splitter()
         for block in self._blocks:
-            if self.stopped.is_set():
+            if self._stopped.is_set():
                 return
-            self._before()
             yield splitter.feed(block.encode())
-
-    def stop(self):
-        self.stopped.set()
 
 
 class Kept:

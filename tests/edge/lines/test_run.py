@@ -1,5 +1,6 @@
 """`mlopsdeploy edge --lines` as a process: each line answered, whatever ends it."""
 
+import io
 import json
 import os
 import pty
@@ -10,8 +11,15 @@ import time
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.edge.events import Event
+from mlopsdeploy.edge.lines.answering import Answer
+from mlopsdeploy.edge.lines.run import LineEvents, Outputs, Readable
+from mlopsdeploy.edge.lines.sources import Line
+from mlopsdeploy.edge.loading import check_settings
+from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
 
@@ -165,15 +173,9 @@ def test_on_a_terminal_people_read_it(churn_onnx, tmp_path):
 WRONG = {
     "a model of pictures": (["-m", "detector"], "--model detector: takes pictures: name --camera"),
     "camera": (["--camera", "1"], "--camera is for a camera, not for --lines"),
-    "save": (["--save", "o.mp4"], "--save is for a camera, not for --lines"),
-    "width": (["--width", "640"], "--width is for a camera"),
-    "window": (["--window"], "--window is for a camera"),
-    "preview": (["--preview", "0"], "--preview is for a camera"),
     "json": (["--json"], "--json: answers go to standard output too"),
-    "baud": (["--baud", "9600"], "--baud is of a serial device; standard input is none"),
     "follow": (["--follow"], "standard input has one end only"),
     "events": (["--events", "none/e.jsonl"], "--events none/e.jsonl: No such file"),
-    "no file": (["--lines", "none.txt"], "none.txt: no such file or device"),
 }
 
 
@@ -190,25 +192,28 @@ def test_what_is_asked_wrongly_gets_one_line(start_lines, churn_onnx, case):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--camera", "0", "--follow"], "--follow is for --lines, not for a camera"),
-        (["--camera", "0", "--baud", "9600"], "--baud is for --lines"),
-        (["--model", "fraud"], "--model fraud: takes Time, V1, V2, not pictures: name --lines"),
-    ],
-)
-def test_a_camera_is_told_apart(edge, arguments, message):
-    code, _, err = edge(*arguments, "--no-window")
+def test_settings_of_the_other_kind_of_source_are_refused():
+    cameras = {
+        "camera": "1", "width": 640, "height": 480, "fps": 9, "stall_seconds": 9, "window": True,
+        "save": "o.mp4", "snapshots": "o", "snapshot_seconds": 9, "preview": "0",
+    }  # fmt: skip
+    for name, value in cameras.items():
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(ConfigError, match=f"{flag} is for a camera, not for --lines"):
+            check_settings(EdgeSettings(lines="-", **{name: value}))
+    lines = {"follow": True, "baud": 9600, "echo": True, "features": ("a",), "long_text": "chunks"}
+    for name, value in lines.items():
+        flag = "--" + name.replace("_", "-")
+        with pytest.raises(ConfigError, match=f"{flag} is for --lines, not for a camera"):
+            check_settings(EdgeSettings(**{name: value}))
+    check_settings(EdgeSettings(lines="-", window=False))
+
+
+def test_a_model_of_numbers_needs_no_camera_to_be_told_from_one_of_pictures(edge):
+    code, _, err = edge("--model", "fraud", "--no-window")
     assert code == 2
-    assert message in err
+    assert "--model fraud: takes Time, V1, V2, not pictures: name --lines" in err
     assert "Traceback" not in err
-
-
-def test_lines_mean_a_model_of_text_unless_another_is_named():
-    assert EdgeSettings(lines="-").model == "sentiment"
-    assert EdgeSettings(lines="-", model="fraud").model == "fraud"
-    assert EdgeSettings().model == "detector"
 
 
 BLOCKED = """
@@ -221,6 +226,14 @@ main()
 """
 
 
+def run_without(blocked, *arguments, line):
+    script = BLOCKED.format(blocked=blocked, arguments=["--lines", "-", *arguments])
+    return subprocess.run(
+        [sys.executable, "-c", script], input=line + "\n", capture_output=True, text=True,
+        timeout=60, check=False,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("extra", ["text", "litert"])
 def test_a_device_needs_neither_opencv_nor_what_batch_needs(bert, extra):
     """`pip install 'mlopsdeploy[text]'`, or for numbers `[litert]`."""
@@ -228,21 +241,13 @@ def test_a_device_needs_neither_opencv_nor_what_batch_needs(bert, extra):
                "pandas", "onnxruntime", "onnx", "tensorflow"]  # fmt: skip
     blocked += ["ai_edge_litert"] if extra == "text" else ["openvino", "tokenizers"]
     model, line = (bert, "it was good") if extra == "text" else ("fraud", ",".join(["1"] * 30))
-    script = BLOCKED.format(blocked=blocked, arguments=["--lines", "-", "--model", str(model)])
-    done = subprocess.run(
-        [sys.executable, "-c", script], input=line + "\n", capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    done = run_without(blocked, "--model", str(model), line=line)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["label"]
 
 
 def test_without_tokenizers_it_says_what_to_install(bert):
-    script = BLOCKED.format(blocked=["tokenizers"], arguments=["--lines", "-", "-m", str(bert)])
-    done = subprocess.run(
-        [sys.executable, "-c", script], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60, check=False,
-    )  # fmt: skip
+    done = run_without(["tokenizers"], "-m", str(bert), line="")
     assert done.returncode == 2
     assert "pip install 'mlopsdeploy[text]'" in done.stderr
 
@@ -271,3 +276,105 @@ def test_a_pipe_that_brings_nothing_for_a_while(start_lines, churn_onnx):
     out, err = process.communicate("25,3,100\n", timeout=20)
     assert process.returncode == 0, err
     assert len(out.splitlines()) == 1
+
+
+# ---------------------------------------------------------------- what is written and shown
+
+
+def answer(text, number=1, **facts):
+    return Answer(Line(number, text.encode(), 0.0, 1_700_000_000.0), text, **facts)
+
+
+ANSWERS = [
+    answer("fine", 1, label="POSITIVE", score=0.99),
+    answer("", 2),
+    answer("x,y", 3, problem="'age' is not a number"),
+    answer("age", 4, header=True),
+    answer("long", 5, label="NEGATIVE", score=0.51, truncated=True),
+]
+
+
+@pytest.mark.parametrize("echo", [False, True])
+def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_path, echo):
+    writer = LineEvents(str(tmp_path / "e.jsonl"), echo=echo)
+    writer.write(ANSWERS)
+    writer.report(Event("lost", "gone", {"source": "x"}))
+    writer.close()
+    lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text("utf-8").splitlines()]
+    when = "2023-11-14T22:13:20.000Z"
+    texts = [line.pop("text", None) for line in lines]
+    assert texts == (["fine", "", "x,y", "age", "long", None] if echo else [None] * 6)
+    assert lines[:5] == [
+        {"event": "line", "time": when, "line": 1, "label": "POSITIVE", "score": 0.99},
+        {"event": "line", "time": when, "line": 2, "label": None, "score": None},
+        {"event": "unreadable", "time": when, "line": 3, "reason": "'age' is not a number"},
+        {"event": "header", "time": when, "line": 4},
+        {
+            "event": "line", "time": when, "line": 5, "label": "NEGATIVE", "score": 0.51,
+            "truncated": True,
+        },
+    ]  # fmt: skip
+    assert lines[5]["event"] == "lost"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
+    for _ in range(2):
+        writer = LineEvents(str(tmp_path / "e.jsonl"), echo=False, keep=keep)
+        writer.write(ANSWERS[:1])
+        writer.close()
+    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + keep
+
+
+def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
+    log, stopped = [], []
+    good = LineEvents(str(tmp_path / "e.jsonl"), echo=False)
+    outputs = Outputs([LineEvents("/dev/full", echo=False), good], log.append, stopped.append)
+    outputs.write(ANSWERS[:1])
+    assert outputs.failed == ["--events: No space left on device"]
+    outputs.write(ANSWERS[:1])
+    outputs.report(Event("lost", "gone"))
+    outputs.close()
+    assert len(outputs.failed) == 1
+    assert log == [outputs.failed[0] + "; nothing more is written there, the rest goes on"]
+    assert stopped == []
+    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 3
+
+
+def test_without_an_output_left_it_ends():
+    log, stopped = [], []
+    outputs = Outputs([LineEvents("/dev/full", echo=False)], log.append, stopped.append)
+    outputs.write(ANSWERS[:1])
+    outputs.write(ANSWERS[:1])
+    outputs.close()
+    assert log[0].endswith("nothing more is written there, so this ends")
+    assert stopped == ["nothing to write to"]
+
+
+def shown(answers, *, echo=True, width=60, color=False):
+    console = Console(
+        file=io.StringIO(), force_terminal=color, width=width, highlight=False,
+        color_system="standard" if color else None,
+    )  # fmt: skip
+    Readable(console, ("NEGATIVE", "POSITIVE"), echo=echo).write(answers)
+    return console.file.getvalue()
+
+
+def test_lines_for_people():
+    assert shown(ANSWERS).splitlines() == [
+        "POSITIVE  0.990  fine",
+        "–",
+        "line 3: 'age' is not a number  x,y",
+        "the header  age",
+        "NEGATIVE  0.510  long",
+    ]
+    assert shown(ANSWERS[:1], echo=False).rstrip() == "POSITIVE  0.990"
+    assert "\x1b[1;35mPOSITIVE" in shown(ANSWERS[:1], color=True)
+
+
+def test_a_line_stays_one_line_and_can_not_drive_the_terminal():
+    (line,) = shown([answer("x" * 200, label="POSITIVE", score=1.0)]).splitlines()
+    assert len(line) == 60
+    assert line.endswith("…")
+    text = shown([answer("a\x1b[2J\x07b\rc\u202e[red]", label="POSITIVE", score=1.0)])
+    assert text == "POSITIVE  1.000  a·[2J·b·c·[red]\n"
