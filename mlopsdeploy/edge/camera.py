@@ -203,7 +203,7 @@ class Live(FrameSource):
             self._newest.cancel()
             if self._stopped.is_set():
                 return
-            self._happened("lost", f"{reason}; connecting again", reason=reason)
+            self.happened("lost", f"{reason}; connecting again", reason=reason)
             first = self._come_back(self._reconnect, TimeoutError, Closed, MlopsDeployError)
             if first is None:
                 return
@@ -226,7 +226,7 @@ class Live(FrameSource):
                 if stalled:
                     return f"no frame for {silent:.1f} s"
                 stalled = True
-                self._happened("stalled", f"no frame for {silent:.1f} s", seconds=round(silent, 2))
+                self.happened("stalled", f"no frame for {silent:.1f} s", seconds=round(silent, 2))
                 continue
             except Closed:
                 return "the stream ended"
@@ -235,7 +235,7 @@ class Live(FrameSource):
             if stalled:
                 stalled = False
                 silent = frame.captured - last
-                self._happened(
+                self.happened(
                     "resumed", f"frames again after {silent:.1f} s", seconds=round(silent, 2)
                 )
             last = frame.captured

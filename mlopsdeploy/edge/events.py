@@ -137,7 +137,8 @@ class Source:
         """Let it end soon. Callable from any thread."""
         self._stopped.set()
 
-    def _happened(self, kind: str, text: str, **facts: object) -> None:
+    def happened(self, kind: str, text: str, **facts: object) -> None:
+        """Report an event of this source."""
         self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
     def _come_back(self, attempt: Callable[[], T], *failures: type[Exception]) -> T | None:
@@ -154,7 +155,7 @@ class Source:
             except failures:
                 continue
             away = time.monotonic() - began
-            self._happened(
+            self.happened(
                 "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempts
             )
             return opened

@@ -133,9 +133,8 @@ class Pictures(FrameSource):
         rest = self._read()
         first = next(rest, None)
         if first is None:
-            what = (
-                "not a picture" if len(paths) == 1 else f"none of {len(paths)} files is a picture"
-            )
+            one = len(paths) == 1
+            what = "not a picture" if one else f"none of {len(paths)} files is a picture"
             raise InputError(f"{name}: {what} that can be read; it may be damaged")
         self._all = chain([first], rest)
         self.size = width, height = first.image.shape[1], first.image.shape[0]

@@ -17,7 +17,7 @@ from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import open_source
-from mlopsdeploy.edge.events import Event, Log, Reporter
+from mlopsdeploy.edge.events import Log, Reporter
 from mlopsdeploy.edge.loading import check_outputs, load_edge
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline
@@ -75,8 +75,8 @@ class FrameRun:
         self.finished = "all files are finished" if self._outlets else ""
         self.written = [one for one in (settings.save, settings.events, settings.snapshots) if one]
         width, height = source.size
-        facts = {"source": source.name, "width": width, "height": height, "fps": source.fps}
-        self.reporter.report(Event("connected", f"{source.name}: {source.description}", facts))
+        facts = {"width": width, "height": height, "fps": source.fps}
+        source.happened("connected", source.description, **facts)
         self.reporter.connect([outlet.report for outlet in self._outlets])
         shown: list[Outlet | Window] = [*self._outlets, *([self._window] if self._window else [])]
         self.pipeline = FramePipeline(

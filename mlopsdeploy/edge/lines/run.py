@@ -60,8 +60,7 @@ class LineRun:
         self.pipeline = LinePipeline(
             self.model, parser_for(self.model), source, write, stats, settings.limit, report=report
         )
-        facts = {"source": source.name, "model": self.model.name}
-        self.reporter.report(Event("connected", f"{source.name}: {source.description}", facts))
+        source.happened("connected", source.description, model=self.model.name)
         self.reporter.connect([self._outputs.report])
 
     def turn(self, done: threading.Event, seconds: float) -> None:

@@ -230,7 +230,7 @@ class Stream(LineSource):
                     yield splitter.rest()
                     if not alone:
                         alone = True
-                        self._happened("lost", "the writer has left; waiting for the next")
+                        self.happened("lost", "the writer has left; waiting for the next")
                     self._stopped.wait(POLL)
             yield splitter.rest()
         finally:
@@ -268,11 +268,11 @@ class Followed(LineSource):
                     yield splitter.rest()
                     os.close(fd)
                     fd = None
-                    self._happened("rotated", "is another file now")
+                    self.happened("rotated", "is another file now")
                 elif fd is not None and os.lseek(fd, 0, os.SEEK_CUR) > os.fstat(fd).st_size:
                     os.lseek(fd, 0, os.SEEK_SET)
                     yield splitter.rest("was cut off when the file was made shorter")
-                    self._happened("truncated", "was made shorter; read from its start")
+                    self.happened("truncated", "was made shorter; read from its start")
                 else:
                     self._stopped.wait(POLL)
         finally:
@@ -289,11 +289,11 @@ class Followed(LineSource):
             reason = str(error.strerror)
             if reason != self._refused:
                 self._refused = reason
-                self._happened("lost", f"can't be opened ({reason}); trying again", reason=reason)
+                self.happened("lost", f"can't be opened ({reason}); trying again", reason=reason)
             return None
         if self._refused:
             self._refused = ""
-            self._happened("reconnected", "can be read now")
+            self.happened("reconnected", "can be read now")
         return fd
 
     def _is_another(self, fd: int) -> bool:
@@ -339,7 +339,7 @@ class Device(LineSource):
                     os.close(fd)
                     fd = None
                     yield splitter.rest("was cut off when the device went away")
-                    self._happened("lost", f"{reason}; opening it again", reason=reason)
+                    self.happened("lost", f"{reason}; opening it again", reason=reason)
                     fd = self._come_back(reopen, InputError)
         finally:
             if fd is not None:
