@@ -5,28 +5,28 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 from typing import IO, Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
 from mlopsdeploy.batch.progress import progress_of
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns, objects
-from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.console import facts, progress_log
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.data.destinations import Destination, destination
@@ -60,9 +60,12 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
     """
     assert settings.input is not None
     console = console or Console(stderr=True, highlight=False)
+    log = progress_log(console)
     protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
     if settings.report:
-        _report_module().check_report(settings.report, protected)
+        with _needs("--report", "report"):
+            from mlopsdeploy.batch import report
+        report.check_report(settings.report, protected)
     output = settings.output or default_output(settings.input, pictures=means_pictures(settings))
     goal = None
     if settings.engine == "ray" and settings.input == "-":
@@ -71,17 +74,24 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
         raise ConfigError("--incremental: keeps its scores beside a file; name an --output")
     if output != "-":
         goal = destination(output, if_exists=settings.if_exists, partition_by=settings.partition_by)
-    inputs = Input(settings, goal.base if goal else None, lambda line: _say(console, line))
-    if goal and not settings.dry_run:
+    inputs = Input(settings, goal.base if goal else None, log)
+    writes = goal is not None and not settings.dry_run
+    if goal and writes:
         goal.protect(protected)  # before a database's rows are fetched, which may take hours
     source = inputs.open()
     try:
-        if goal and not settings.dry_run:
-            _check_partition(settings, source)
-        model, columns = _load(settings, inputs, source, console)
-        work = _job(settings, inputs, goal, source, model, columns, console)
+        by = settings.partition_by
+        if by and writes and by not in source.names:
+            raise InputError(f"--partition-by: the input has no column {by!r}")
+        model, columns = _load(settings, inputs, source, log)
+        work = _job(settings, inputs, goal, source, model, columns, log)
         if settings.dry_run:
-            return _dry_run(work, settings, console)
+            from mlopsdeploy.batch import dry_run
+
+            price = settings.price_per_hour
+            found = dry_run.estimate(work, partial(load_for, settings), price_per_hour=price)
+            dry_run.show(found, console)
+            return found
         if goal:
             goal.check_columns(lambda: _output_columns(work))
         with progress_of(console, settings.limit) as progress:
@@ -89,52 +99,39 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
             manifest = _run(work, settings, inputs, goal, source)
     finally:
         inputs.close()
-    _show(console, manifest, model, goal)
+    console.print(facts(_facts(manifest, model, goal)))
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
 
 
-def _check_partition(settings: BatchSettings, source: Source) -> None:
-    if settings.partition_by and settings.partition_by not in source.names:
-        raise InputError(f"--partition-by: the input has no column {settings.partition_by!r}")
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, style="dim", markup=False)
+@contextmanager
+def _needs(flag: str, extra: str) -> Iterator[None]:
+    """Says what to install for a flag whose module brings packages that no other run needs."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{flag} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
+        ) from error
 
 
 def _load(
-    settings: BatchSettings, inputs: Input, source: Source, console: Console
+    settings: BatchSettings, inputs: Input, source: Source, log: Callable[[str], None]
 ) -> tuple[Model, dict[str, str]]:
     """The model, and its input -> the file's column."""
 
     def calibration_rows() -> Columns:
         column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
         texts: list[Any] = []
-        rows = inputs.reopen()
-        try:
+        with closing(inputs.reopen()) as rows:
             wanted = Wanted({column: "str"}, raw=True)
             for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
                 texts += rows.parse(chunk, wanted).columns[column].tolist()
-        finally:
-            rows.close()
         filled = [text for text in texts if text and text.strip()]
         return {"text": objects(filled[:: max(len(filled) // CALIBRATION_ROWS, 1)])}
 
-    model = load_model(
-        settings.model,
-        runtime=settings.runtime,
-        precision=settings.precision,
-        threads=settings.threads,
-        threshold=settings.threshold,
-        features=settings.features,
-        long_text=settings.long_text,
-        digest=settings.digest,
-        trust_model=settings.trust_model,
-        calibrate=None if inputs.path == "-" else calibration_rows,
-        max_flips=settings.max_flips,
-        log=lambda line: _say(console, line),
-    )
+    calibrate = None if inputs.path == "-" else calibration_rows
+    model = load_for(settings, calibrate=calibrate, log=log)
     columns = match_columns(
         model, source, text_column=settings.text_column, image_column=settings.image_column
     )
@@ -150,12 +147,12 @@ def _job(
     source: Source,
     model: Model,
     columns: dict[str, str],
-    console: Console,
+    log: Callable[[str], None],
 ) -> Job:
     path = goal.path if goal else "-"
     format_ = goal.format if goal else output_format("-", source)
-    looked_at = source.sample() if settings.report else {}
-    dates, categories = choose_breakdowns(looked_at, set(columns.values()))
+    sample = source.sample() if settings.report else {}
+    dates, categories = choose_breakdowns(sample, set(columns.values()))
     return Job(
         model=model,
         columns=columns,
@@ -176,25 +173,19 @@ def _job(
         all_scores=settings.all_scores,
         prefix=settings.prefix,
         max_errors=MaxErrors.parse(settings.max_errors),
-        log=lambda line: _say(console, line),
+        log=log,
     )
 
 
 def _output_columns(work: Job) -> pa.Schema:
     """The columns of a table to come, from the first of its rows."""
-    source = work.open_source()
-    try:
+    with closing(work.open_source()) as source:
         chunk = source.read(1)
         assert chunk is not None
         window = source.parse(chunk, work.wanted)
-    finally:
-        source.close()
     planned = scoring.prepare(work.model, window, work.columns)
     computed = [scoring.predict(work.model, planned, batch) for batch in planned.batches]
-    window, predictions = scoring.assemble(work.model, planned, computed)
-    columns = scoring.written(
-        work.model, predictions, all_scores=work.all_scores, prefix=work.prefix
-    )
+    window, _, columns = work.assemble(planned, computed)
     return with_predictions(window, columns).schema
 
 
@@ -207,23 +198,23 @@ def _run(
     identity = identity_of(work.model, work.columns, settings, format_)
     shown = (inputs.shown, goal.shown if goal else "-")
 
-    def manifest(done: tuple[job.Summary, Statistics, str]) -> dict[str, Any]:
+    def run(work: Job, target: job.Run) -> dict[str, Any]:
+        done = _compute(work, target, settings, inputs)
         return manifest_of(
             work.model, work.columns, identity, shown=shown, started=started, done=done
         )
 
     if goal is None:
         with _standard_output(format_) as file:
-            return manifest(_compute(work, Piped(file, sys.stderr.buffer), settings, inputs))
+            return run(work, Piped(file, sys.stderr.buffer))
     previous = read_manifest(note_of(goal.base))
     with UnfinishedRun(
         goal.base, goal.shown, identity, every=settings.commit_seconds, fresh=settings.fresh
     ) as target:
         try:
-            with _store(settings, goal.base, identity) as store:
-                done = _compute(replace(work, store=store), target, settings, inputs)
-            said = manifest(done)
-            target.finish(goal, said)
+            with _store(settings, goal, identity) as store:
+                manifest = run(replace(work, store=store), target)
+            target.finish(goal, manifest)
         except Stopped as stopped:
             stopped.kept = target.kept
             raise
@@ -236,10 +227,12 @@ def _run(
                 raise
             raise type(error)(f"{error}; {target.kept}") from error
     if settings.report:
-        _report_module().write_report(settings.report, said, previous)
+        from mlopsdeploy.batch import report
+
+        report.write_report(settings.report, manifest, previous)
     if previous:
-        said["drift"] = compare(said, previous).as_dict()
-    return said
+        manifest["drift"] = compare(manifest, previous).as_dict()
+    return manifest
 
 
 def _compute(
@@ -248,46 +241,15 @@ def _compute(
     """The job, done by the engine that the settings name."""
     if settings.engine == "local":
         return job.run(work, target)
-    try:
+    with _needs("--engine ray", "ray"):
         from mlopsdeploy.batch import ray_engine
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--engine ray needs the package {error.name!r}: pip install 'mlopsdeploy[ray]'"
-        ) from error
-    cluster = ray_engine.Cluster(
-        settings.ray_address,
-        _least_and_most(settings.ray_actors),
-        settings.ray_cpus,
-        settings.ray_gpus,
-    )
+    actors = None
+    if settings.ray_actors is not None:
+        least, _, most = settings.ray_actors.partition("-")
+        actors = int(least), max(int(most or least), int(least))
+    cluster = ray_engine.Cluster(settings.ray_address, actors, settings.ray_cpus, settings.ray_gpus)
     load = ray_engine.loader(settings, work.model, cluster)
     return ray_engine.run(work, target, opened=inputs.elsewhere(), load=load, cluster=cluster)
-
-
-def _least_and_most(actors: str | None) -> tuple[int, int] | None:
-    if actors is None:
-        return None
-    least, _, most = actors.partition("-")
-    return int(least), max(int(most or least), int(least))
-
-
-def _dry_run(work: Job, settings: BatchSettings, console: Console) -> dict[str, Any]:
-    from mlopsdeploy.batch import dry_run
-
-    found = dry_run.estimate(work, dry_run.loader(settings), price_per_hour=settings.price_per_hour)
-    dry_run.show(found, console)
-    return found
-
-
-def _report_module() -> Any:
-    """It draws, and so needs packages that no run without --report does."""
-    try:
-        from mlopsdeploy.batch import report
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
-        ) from error
-    return report
 
 
 @contextmanager
@@ -308,62 +270,53 @@ def _standard_output(format_: str) -> Iterator[IO[bytes]]:
         raise
 
 
-@contextmanager
 def _store(
-    settings: BatchSettings, base: Path, identity: Mapping[str, Any]
-) -> Iterator[ScoreStore | None]:
+    settings: BatchSettings, goal: Destination, identity: Mapping[str, Any]
+) -> AbstractContextManager[ScoreStore | None]:
     if not settings.incremental:
-        yield None
-        return
-    store = ScoreStore(beside(base, "scores.sqlite"), shaping_a_row(identity))
-    try:
-        yield store
-    finally:
-        store.close()
+        return nullcontext()
+    return closing(ScoreStore(beside(goal.base, "scores.sqlite"), shaping_a_row(identity)))
 
 
-def _show(
-    console: Console, manifest: Mapping[str, Any], model: Model, goal: Destination | None
-) -> None:
+def _facts(
+    manifest: Mapping[str, Any], model: Model, goal: Destination | None
+) -> Iterator[tuple[str, str]]:
+    """The summary for people."""
     summary = manifest["summary"]
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
     pictures = model.task.data == "image"
     rows = "pictures" if pictures else "rows"
-    table.add_row(rows, f"{summary['rows']:,}")
-    table.add_row(
-        "time", f"{summary['seconds']:.1f} s, {summary['rows_per_second']:,.0f} {rows}/s{attempts}"
-    )
+    yield rows, f"{summary['rows']:,}"
+    attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
+    speed = f"{summary['rows_per_second']:,.0f} {rows}/s"
+    yield "time", f"{summary['seconds']:.1f} s, {speed}{attempts}"
     labelled = summary.get("objects", summary["rows"])
     if "objects" in summary:
         each = labelled / max(summary["rows"] - summary["failed"] - summary["empty"], 1)
-        table.add_row("objects", f"{labelled:,}, {each:.1f} a picture")
+        yield "objects", f"{labelled:,}, {each:.1f} a picture"
     for place, (label, count) in enumerate(list(summary["labels"].items())[:8]):
         share = count / max(labelled, 1)
-        table.add_row("labels" if not place else "", f"{label or '(none)'} {count:,} ({share:.0%})")
+        yield "labels" if not place else "", f"{label or '(none)'} {count:,} ({share:.0%})"
     if summary["mean_score"] is not None:
-        table.add_row("mean score", f"{summary['mean_score']:.3f}")
-    lost = f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"
+        yield "mean score", f"{summary['mean_score']:.3f}"
     if not pictures:
-        cut = f"{summary['truncated']:,}{lost if summary['truncated'] else ''}"
-        table.add_row("truncated", cut)
-    table.add_row("duplicates", f"{summary['duplicates']:,}")
+        cut = f"{summary['truncated']:,}"
+        if summary["truncated"]:
+            cut += f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"
+        yield "truncated", cut
+    yield "duplicates", f"{summary['duplicates']:,}"
     if summary["reused"]:
-        table.add_row("known", f"{summary['reused']:,} from earlier runs")
-    table.add_row("empty", f"{summary['empty']:,}")
-    errors = f", set aside in {beside(goal.base, ERRORS)}" if goal else ""
-    table.add_row("bad rows", f"{summary['failed']:,}{errors if summary['failed'] else ''}")
+        yield "known", f"{summary['reused']:,} from earlier runs"
+    yield "empty", f"{summary['empty']:,}"
+    aside = f", set aside in {beside(goal.base, ERRORS)}" if goal and summary["failed"] else ""
+    yield "bad rows", f"{summary['failed']:,}{aside}"
     if summary["failed"]:
-        table.add_row("", f"the first: {summary['first_failed']}")
-    runtime = f"{manifest['runtime']} {manifest['precision']}"
-    version_ = f" {model.version}" if model.version else ""
+        yield "", f"the first: {summary['first_failed']}"
     if "drift" in manifest:
-        table.add_row("drift", manifest["drift"]["verdict"])
-    table.add_row("model", f"{model.name}{version_}, {runtime}, {model.runtime.streams} streams")
-    table.add_row("written to", goal.shown if goal else "standard output")
-    console.print(table)
+        yield "drift", manifest["drift"]["verdict"]
+    name = f"{model.name} {model.version}" if model.version else model.name
+    runtime = f"{manifest['runtime']} {manifest['precision']}"
+    yield "model", f"{name}, {runtime}, {model.runtime.streams} streams"
+    yield "written to", goal.shown if goal else "standard output"
 
 
 def run_again_and_again(expression: str, arguments: Sequence[str]) -> int:

@@ -20,11 +20,11 @@ import queue
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
-from typing import IO, Any, Protocol, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,7 @@ from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows
@@ -46,6 +47,8 @@ AHEAD = 2  # windows read and planned before they are needed
 
 T = TypeVar("T")
 Progress = Callable[[float, float | None], None]
+Run = UnfinishedRun | Piped
+"""Where a run's rows go, and what it has done before."""
 
 
 @dataclass
@@ -79,36 +82,28 @@ class Summary:
         """Rows over the whole run, reading and writing included."""
         return self.rows / self.seconds if self.seconds else 0.0
 
-    @property
-    def mean_score(self) -> float | None:
-        """Of the rows, or objects, that have one."""
-        scored = sum(self.labels.values())
-        return self.score_sum / scored if scored else None
-
     @classmethod
-    def from_state(cls, said: Mapping[str, Any]) -> Summary:
+    def from_state(cls, state: Mapping[str, Any]) -> Summary:
         """What `state` gave, also by way of JSON."""
-        summary = cls(**{item.name: said[item.name] for item in fields(cls)})
-        for name in ("labels", "reasons", "stages"):
-            setattr(summary, name, Counter(said[name]))
-        return summary
+        counters = {name: Counter(state[name]) for name in ("labels", "reasons", "stages")}
+        return cls(**{**state, **counters})
 
     def state(self) -> dict[str, Any]:
         """All of it; `from_state` reads it."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
         return {
             name: dict(value) if isinstance(value, Counter) else value
-            for name, value in values.items()
+            for name, value in vars(self).items()
         }
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts, with what follows from it."""
+        scored = sum(self.labels.values())
         known = {
             **self.state(),
             "labels": dict(self.labels.most_common()),
             "reasons": dict(self.reasons.most_common()),
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
-            "mean_score": self.mean_score,
+            "mean_score": self.score_sum / scored if scored else None,
             "rows_per_second": round(self.rows_per_second, 1),
         }
         del known["score_sum"]
@@ -118,70 +113,41 @@ class Summary:
 
     def merge(self, part: Summary) -> None:
         """Add what another part of the rows came to."""
-        for item in fields(self):
-            mine, other = getattr(self, item.name), getattr(part, item.name)
+        for name, other in vars(part).items():
+            mine = getattr(self, name)
             if isinstance(mine, Counter):
                 mine.update(other)
             elif mine is None or isinstance(mine, str):
-                setattr(self, item.name, mine or other)
+                setattr(self, name, mine or other)
             elif other is not None:
-                setattr(self, item.name, mine + other)
+                setattr(self, name, mine + other)
 
     def count(self, planned: Planned, window: Window, predictions: Columns) -> None:
         """Add a window: as planned, and as it came out."""
-        bad = window.bad
         _, labels, scores = scoring.each_label(predictions)
-        self.rows += window.rows + len(bad)
+        self.rows += window.rows + len(window.bad)
         if predictions["score"].dtype == object:
             self.objects = (self.objects or 0) + len(labels)
         self.labels.update(labels)
         self.score_sum += float(scores.sum())
-        self.duplicates += int(planned.present.sum()) - planned.distinct
-        self.reused += int(planned.known[planned.inverse].sum())
         self.empty += int((~scoring.answered(predictions)).sum())
-        self.failed += len(bad)
-        self.reasons.update(row.reason for row in bad)
-        if bad and not self.first_failed:
-            self.first_failed = f"{bad[0].path}: {bad[0].place}: {bad[0].reason}"
+        self.count_planned(planned)
+        self.count_bad(window.bad)
         for name in ("truncated", "tokens", "lost_tokens"):
             if name in predictions:
                 setattr(self, name, getattr(self, name) + int(predictions[name].sum()))
 
+    def count_planned(self, planned: Planned) -> None:
+        """Add the rows of a window that cost nothing to compute."""
+        self.duplicates += len(planned.inverse) - planned.distinct
+        self.reused += int(planned.known[planned.inverse].sum())
 
-class Run(Protocol):
-    """Where a run's rows go, and what it has done before; see `unfinished`."""
-
-    @property
-    def rows(self) -> int:
-        """Rows of the input that are done for good."""
-        ...
-
-    @property
-    def done(self) -> Mapping[str, Any]:
-        """What the last commit said."""
-        ...
-
-    @property
-    def file(self) -> IO[bytes]:
-        """The output as it grows."""
-        ...
-
-    @property
-    def errors(self) -> IO[bytes]:
-        """The rows set aside, as they come."""
-        ...
-
-    def is_due(self) -> bool:
-        """Whether a commit is."""
-        ...
-
-    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
-        """Make what was written last."""
-        ...
-
-    def start_over(self) -> None:
-        """Drop what was done before."""
-        ...
+    def count_bad(self, bad: Sequence[BadRow]) -> None:
+        """Add rows that are set aside."""
+        self.failed += len(bad)
+        self.reasons.update(row.reason for row in bad)
+        if bad and not self.first_failed:
+            self.first_failed = f"{bad[0].path}: {bad[0].place}: {bad[0].reason}"
 
 
 @dataclass(frozen=True)
@@ -242,6 +208,16 @@ class Job:
         names = scoring.new_columns(self.model, all_scores=self.all_scores)
         return [self.prefix + name for name in names]
 
+    def assemble(
+        self, planned: Planned, computed: Sequence[Predicted]
+    ) -> tuple[Window, Columns, Written]:
+        """The rows of a window that have an answer, the answers, and the columns to write."""
+        window, predictions = scoring.assemble(self.model, planned, computed)
+        columns = scoring.written(
+            self.model, predictions, all_scores=self.all_scores, prefix=self.prefix
+        )
+        return window, predictions, columns
+
 
 def run(job: Job, target: Run) -> tuple[Summary, Statistics, str]:
     """Score all rows of the input that are not done yet.
@@ -299,6 +275,23 @@ class Reading:
             chunk.add_to(self._digest)
             yield chunk, self._digest.hexdigest()
 
+    def windows(
+        self, wanted: Wanted, clock: Clock, after: int = 0
+    ) -> Iterator[tuple[Chunk, Window, str]]:
+        """The chunks behind the first `after` rows, parsed, with the digest up to their end."""
+        items = iter(self)
+        while True:
+            with clock.stage("read"):
+                item = next(items, None)
+            if item is None:
+                return
+            chunk, digest = item
+            if chunk.first <= after:
+                continue
+            with clock.stage("parse"):
+                window = self.source.parse(chunk, wanted)
+            yield chunk, window, digest
+
     def skip(self, rows: int, digest: str) -> bool:
         """Read past rows that are done; whether they are still the same."""
         for chunk, now in self:
@@ -315,9 +308,8 @@ class Running:
         self._job = job
         self._target = target
         self._reading = reading
-        self._wanted = job.wanted
         self._started = time.perf_counter()
-        self._clock = _Clock()
+        self._clock = Clock()
         state = target.done.get("state", {}) if target.rows else {}
         self._summary = Summary.from_state(state["summary"]) if state else Summary()
         self._statistics = Statistics.from_dict(state["statistics"]) if state else job.statistics
@@ -366,17 +358,9 @@ class Running:
                 executor.shutdown(cancel_futures=True)
 
     def _planned(self) -> Iterator[tuple[Planned, str]]:
-        job, clock = self._job, self._clock
-        reading = iter(self._reading)
-        while True:
-            with clock.stage("read"):
-                item = next(reading, None)
-            if item is None:
-                return
-            chunk, digest = item
-            with clock.stage("parse"):
-                window = self._reading.source.parse(chunk, self._wanted)
-            with clock.stage("encode"):
+        job = self._job
+        for _, window, digest in self._reading.windows(job.wanted, self._clock):
+            with self._clock.stage("encode"):
                 planned = scoring.prepare(job.model, window, job.columns, job.store)
             yield planned, digest
 
@@ -396,11 +380,7 @@ class Running:
         job = self._job
         computed = [part.result() for part in parts]
         with self._clock.stage("write"):
-            window, predictions = scoring.assemble(job.model, planned, computed)
-            columns = scoring.written(
-                job.model, predictions, all_scores=job.all_scores, prefix=job.prefix
-            )
-            self._writing = True
+            window, predictions, columns = job.assemble(planned, computed)
             self._write(window, columns)
             if job.store:
                 for part in computed:
@@ -410,19 +390,27 @@ class Running:
         self._statistics.add(
             window.numbers, window.columns, predictions, text=content_column(job.columns)
         )
+        self._left_out = False
+        told = planned.window.rows + len(planned.window.bad) if not planned.batches else 0
+        self._written(digest, window.share, progress=told)
+
+    def _written(self, digest: str, share: float | None, *, progress: int) -> None:
+        """A window is written and counted: `progress` rows that nobody was told of are done."""
         self._digest = digest
-        self._share = None if window.share is None else (self._share or 0) + window.share
-        self._writing = self._left_out = False
-        if not planned.batches:
-            job.progress(planned.window.rows + len(planned.window.bad), window.share)
+        self._share = None if share is None else (self._share or 0) + share
+        self._writing = False
+        if progress:
+            self._job.progress(progress, share)
         if self._target.is_due():
             self._commit()
         self._check_errors()
 
     def _write(self, window: Window, columns: Written) -> None:
+        self._writing = True
         try:
             self._sink.write(window, columns)
-            self._target.errors.write(_lines(window.bad))
+            lines = "".join(row.as_json() + "\n" for row in window.bad)
+            self._target.errors.write(lines.encode())
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -452,11 +440,11 @@ class Running:
         )
 
 
-class _Clock:
+class Clock:
     """Seconds per stage, over all threads."""
 
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds: Counter[str] = Counter(seconds)
         self._lock = threading.Lock()
 
     @contextmanager
@@ -468,10 +456,6 @@ class _Clock:
         finally:
             with self._lock:
                 self.seconds[name] += time.perf_counter() - started  # type: ignore[assignment]
-
-
-def _lines(bad: tuple[BadRow, ...]) -> bytes:
-    return "".join(row.as_json() + "\n" for row in bad).encode()
 
 
 def _ahead(items: Iterator[T], depth: int) -> Generator[T, None, None]:

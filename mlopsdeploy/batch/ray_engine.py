@@ -20,7 +20,6 @@ import os
 import pickle
 import signal
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,12 +36,11 @@ from ray.data.block import BlockMetadata
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mlopsdeploy.batch import scoring
-from mlopsdeploy.batch.job import Job, Reading, Run, Running, Summary, rows_to_do
+from mlopsdeploy.batch.job import Clock, Job, Reading, Run, Running, Summary, rows_to_do
+from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import core_count
-from mlopsdeploy.core.model import Model, Predicted
-from mlopsdeploy.core.planner import Rows
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Written
 from mlopsdeploy.data.sources import Source, Wanted, Window
@@ -104,10 +102,7 @@ def run(
         raise ConfigError(
             "--incremental: only the local engine looks rows up; leave it or --engine ray"
         )
-    with (
-        rows_to_do(job, target) as reading,
-        _connected(cluster, job.log),
-    ):
+    with rows_to_do(job, target) as reading, _connected(cluster, job.log):
         return _Collecting(job, target, reading, opened, load, cluster).go()
 
 
@@ -117,23 +112,18 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
     A path has to be there on every node, as has what is made of a model only once: an int8 model
     of one's own in `MLOPSDEPLOY_CACHE`.
     """
-    runs = _kind(model)
+    kind = _kind(model)
     reference = settings.model
     if reference not in built_in() and Path(reference).expanduser().exists():
         reference = str(Path(reference).expanduser().resolve())
-    return partial(
-        load_model,
-        reference,
-        runtime=runs["runtime"] if settings.runtime == "auto" else settings.runtime,
-        precision=runs["precision"],
+    there = settings.replace(
+        model=reference,
+        runtime=kind["runtime"] if settings.runtime == "auto" else settings.runtime,
         threads=cluster.cpus,
-        threshold=settings.threshold,
-        features=settings.features,
-        long_text=settings.long_text,
-        digest=settings.digest,
-        trust_model=settings.trust_model,
-        max_flips=settings.max_flips,
+        input=None,  # these two may hold a password, which no other node needs
+        output=None,
     )
+    return partial(load_for, there, kind["precision"])
 
 
 class _Collecting(Running):
@@ -149,14 +139,8 @@ class _Collecting(Running):
         cluster: Cluster,
     ) -> None:
         super().__init__(job, target, reading)
-        reader = _Reader(
-            opened,
-            str(Path.cwd()),
-            job.batch_size,
-            job.limit,
-            self._summary.rows,
-            job.wanted,
-        )
+        folder, done = str(Path.cwd()), self._summary.rows
+        reader = _Reader(opened, folder, job.batch_size, job.limit, done, job.wanted)
         actors = cluster.actors or _as_many_as_fit(cluster)
         setup = _Setup(
             load,
@@ -174,26 +158,14 @@ class _Collecting(Running):
     def _score(self) -> None:
         try:
             for scored in self._scored:
-                self._collect(scored)
+                with self._clock.stage("write"):
+                    self._write(scored.window, scored.columns)
+                self._summary.merge(scored.summary)
+                self._statistics.merge(scored.statistics)
+                self._clock.seconds.update(scored.summary.stages)
+                self._written(scored.digest, scored.window.share, progress=scored.summary.rows)
         finally:
             self._scored.close()
-
-    def _collect(self, scored: _Scored) -> None:
-        with self._clock.stage("write"):
-            self._writing = True
-            self._write(scored.window, scored.columns)
-        self._summary.merge(scored.summary)
-        self._statistics.merge(scored.statistics)
-        for name, seconds in scored.seconds.items():
-            self._clock.seconds[name] += seconds  # type: ignore[assignment]
-        self._digest = scored.digest
-        share = scored.window.share
-        self._share = None if share is None else (self._share or 0) + share
-        self._writing = False
-        self._job.progress(scored.summary.rows, share)
-        if self._target.is_due():
-            self._commit()
-        self._check_errors()
 
 
 @dataclass(frozen=True)
@@ -207,7 +179,7 @@ class _Read:
     last: int
     window: Window
     digest: str
-    seconds: dict[str, float]
+    seconds: Counter[str]
 
 
 @dataclass(frozen=True)
@@ -219,7 +191,6 @@ class _Scored:
     summary: Summary
     statistics: Statistics
     digest: str
-    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -242,24 +213,13 @@ class _Reader:
                 yield _packed(error)
 
     def _windows(self) -> Iterator[_Read]:
-        source = self.opened()
-        reading = iter(Reading(source, self.batch_size, self.limit))
-        try:
-            while True:
-                seconds: dict[str, float] = {}
-                with _timed(seconds, "read"):
-                    item = next(reading, None)
-                if item is None:
-                    return
-                chunk, digest = item
-                if chunk.first <= self.done:
-                    continue
-                with _timed(seconds, "parse"):
-                    window = source.parse(chunk, self.wanted)
+        with contextlib.closing(self.opened()) as source:
+            reading = Reading(source, self.batch_size, self.limit)
+            clock = Clock()
+            for chunk, window, digest in reading.windows(self.wanted, clock, self.done):
                 last = chunk.first + chunk.rows - 1
-                yield _Read(chunk.first, last, window, digest, seconds)
-        finally:
-            source.close()
+                yield _Read(chunk.first, last, window, digest, clock.seconds)
+                clock.seconds = Counter()
 
 
 @dataclass(frozen=True)
@@ -325,14 +285,13 @@ class _Scorer:
         return times
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        for read in _unpacked(batch):
-            if isinstance(read, MlopsDeployError):
-                break
-            try:
-                return _packed(self._error or self._score(read))
-            except MlopsDeployError as error:
-                return _packed(error)
-        return batch
+        read = _unpacked(batch)
+        if read is None or isinstance(read, MlopsDeployError):
+            return batch
+        try:
+            return _packed(self._error or self._score(read))
+        except MlopsDeployError as error:
+            return _packed(error)
 
     def _score(self, read: _Read) -> _Scored:
         if self._begins(read.digest) > ATTEMPTS:
@@ -340,19 +299,13 @@ class _Scorer:
                 f"ray: rows {read.first:,} to {read.last:,}: {ATTEMPTS} workers died over them; "
                 "out of memory? A smaller --batch-size needs less"
             )
-        model, setup, seconds = self._model, self._setup, dict(read.seconds)
-        with _timed(seconds, "encode"):
+        model, setup, clock = self._model, self._setup, Clock(read.seconds)
+        with clock.stage("encode"):
             planned = scoring.prepare(model, read.window, setup.columns)
-
-        def predict(batch: Rows) -> tuple[Predicted, float]:
-            started = time.perf_counter()
-            computed = scoring.predict(model, planned, batch)
-            return computed, time.perf_counter() - started
-
-        parts = list(self._pool.map(predict, planned.batches))
-        seconds["model"] = sum(took for _, took in parts)
-        window, predictions = scoring.assemble(model, planned, [part for part, _ in parts])
-        summary = Summary()
+        predict = partial(scoring.predict, model, planned, stage=clock.stage)
+        computed = list(self._pool.map(predict, planned.batches))
+        window, predictions = scoring.assemble(model, planned, computed)
+        summary = Summary(stages=clock.seconds)
         summary.count(planned, window, predictions)
         statistics = copy.deepcopy(setup.statistics)
         text = content_column(setup.columns)
@@ -361,14 +314,8 @@ class _Scorer:
             model, predictions, all_scores=setup.all_scores, prefix=setup.prefix
         )
         # The sink needs the rows as they were read, not the columns that the model took.
-        return _Scored(
-            replace(window, columns={}, pictures=None),
-            columns,
-            summary,
-            statistics,
-            read.digest,
-            seconds,
-        )
+        window = replace(window, columns={}, pictures=None)
+        return _Scored(window, columns, summary, statistics, read.digest)
 
 
 class _Windows(ray.data.Datasource):  # type: ignore[misc]
@@ -379,10 +326,6 @@ class _Windows(ray.data.Datasource):  # type: ignore[misc]
     def __init__(self, reader: _Reader) -> None:
         super().__init__()
         self._reader = reader
-
-    def get_name(self) -> str:
-        """What Ray calls it."""
-        return "Windows"
 
     def estimate_inmemory_data_size(self) -> int | None:
         """Nobody knows."""
@@ -430,9 +373,10 @@ def _scored(
             num_gpus=cluster.gpus,
         )
         for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for item in _unpacked(batch):
-                if isinstance(item, MlopsDeployError):
-                    raise item
+            item = _unpacked(batch)
+            if isinstance(item, MlopsDeployError):
+                raise item
+            if item is not None:
                 yield item
 
 
@@ -565,15 +509,8 @@ def _packed(item: _Read | _Scored | MlopsDeployError) -> pa.Table:
     return pa.table({"item": pa.array([pickle.dumps(item, 5)], pa.large_binary())})
 
 
-def _unpacked(block: pa.Table) -> list[Any]:
-    """What is in a block: one item, or none where no window is left to score."""
+def _unpacked(block: pa.Table) -> Any:
+    """What is in a block: one item, or None where no window is left to score."""
     if not block.num_rows:
-        return []
-    return [pickle.loads(block.column("item")[0].as_buffer())]  # noqa: S301  # our own
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = time.perf_counter() - started
+        return None
+    return pickle.loads(block.column("item")[0].as_buffer())  # noqa: S301  # our own

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
 from mlopsdeploy.core import images
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.inputs import missing
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows, plan, unique
-from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources import Window
 from mlopsdeploy.errors import ConfigError
 
@@ -38,14 +38,6 @@ _DETECTIONS = pa.list_(
 )  # fmt: skip
 
 Stage = Callable[[str], AbstractContextManager[None]]
-
-
-class Known(Protocol):
-    """Rows scored before; see `incremental.ScoreStore`."""
-
-    def find(self, keys: Sequence[bytes]) -> tuple[Array, Columns]:
-        """Which of these keys are known, bool, and the predictions of those that are."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +83,7 @@ def new_columns(model: Model, *, all_scores: bool) -> list[str]:
         if all_scores:
             raise ConfigError(f"--all-scores: {model.name} has one score for each object")
         return ["objects", "detections"]
-    names = [wish.name for wish in model.task.outputs if wish.name != "scores"]
+    names = [field.name for field in model.task.outputs if field.name != "scores"]
     if all_scores:
         if not model.task.labels:
             raise ConfigError(
@@ -103,7 +95,7 @@ def new_columns(model: Model, *, all_scores: bool) -> list[str]:
 
 
 def prepare(
-    model: Model, window: Window, columns: Mapping[str, str], known: Known | None = None
+    model: Model, window: Window, columns: Mapping[str, str], known: ScoreStore | None = None
 ) -> Planned:
     """Find the rows to compute, encode them, plan their batches.
 
@@ -114,30 +106,29 @@ def prepare(
         known: rows scored before.
     """
     inputs = {name: window.columns[column] for name, column in columns.items()}
-    present = np.ones(window.rows, bool)
-    texts = [inputs[wish.name] for wish in model.task.inputs if wish.dtype == "str"]
     files = window.pictures if model.task.data == "image" else None
-    if files is not None or (len(texts) == 1 and len(inputs) == 1):
-        if files is None:
-            stripped = [text is not None and bool(text.strip()) for text in texts[0]]
+    if files is not None or (len(inputs) == 1 and model.task.inputs[0].dtype == "str"):
+        if files is not None:
+            values, filled = files, [file is not None for file in files]
         else:
-            stripped = [file is not None for file in files]
-        present = np.array(stripped, bool)
-        values = (texts[0] if files is None else files)[present].tolist()
-        first, inverse = unique(values)
-        distinct = {name: objects(values)[first] for name in inputs}
+            (values,) = inputs.values()
+            filled = [text is not None and bool(text.strip()) for text in values]
+        present = np.array(filled, bool)
+        kept = values[present].tolist()
+        first, inverse = unique(kept)
+        distinct = {name: objects(kept)[first] for name in inputs}
     else:
-        for wish in model.task.inputs:
-            if not wish.dtype.startswith(("float", "str")):  # it has no way to say "missing"
-                present &= ~np.isnan(inputs[wish.name])
+        present = np.ones(window.rows, bool)
+        for field in model.task.inputs:
+            if not field.dtype.startswith(("float", "str")):  # it has no way to say "missing"
+                present &= ~np.isnan(inputs[field.name])
         # Exact duplicates among rows of numbers are rare, and finding them costs more than a row.
         distinct = inputs if present.all() else take(inputs, np.flatnonzero(present))
         inverse = np.arange(rows_of(distinct))
-    count = rows_of(distinct)
     keys: list[bytes] = []
-    there = np.zeros(count, bool)
+    there = np.zeros(rows_of(distinct), bool)
     found: Columns = {}
-    if known is not None and count:
+    if known is not None and len(there):
         keys = _keys(distinct)
         there, found = known.find(keys)
         distinct = take(distinct, np.flatnonzero(~there))
@@ -227,21 +218,20 @@ def assemble(
     distinct, failed = _gathered(planned, computed)
     reasons = {}
     if failed:
-        reasons = {
-            row: failed[place]
-            for row, place in zip(
-                np.flatnonzero(planned.present).tolist(), planned.inverse.tolist(), strict=True
-            )
-            if place in failed
-        }
+        rows = np.flatnonzero(planned.present).tolist()
+        places = zip(rows, planned.inverse.tolist(), strict=True)
+        reasons = {row: failed[place] for row, place in places if place in failed}
     predictions = _spread(model, planned, distinct)
-    lost = planned.present & ~answered(predictions) & ~_lacking(window)
+    lost = planned.present & ~answered(predictions)
+    for array in window.columns.values():
+        if array.dtype.kind == "f":  # a number is missing
+            lost &= ~np.isnan(array)
     for row in np.flatnonzero(lost).tolist():
         reasons.setdefault(row, "the model's score is not a number")
     if reasons:
         dropped = np.zeros(window.rows, bool)
         dropped[list(reasons)] = True
-        bad: list[BadRow] = [window.bad_row(row, reason) for row, reason in reasons.items()]
+        bad = [window.bad_row(row, reason) for row, reason in reasons.items()]
         window = window.without(bad, dropped)
         predictions = {name: array[~dropped] for name, array in predictions.items()}
     return window, predictions
@@ -270,15 +260,6 @@ def each_label(predictions: Columns) -> tuple[Rows, list[str], Array]:
     return np.repeat(rows, counts), flat, np.concatenate([*scores, np.zeros(0)], dtype=np.float64)
 
 
-def _lacking(window: Window) -> Array:
-    """Rows with a number missing, bool (rows,)."""
-    lacking = np.zeros(window.rows, bool)
-    for array in window.columns.values():
-        if array.dtype.kind == "f":
-            lacking |= np.isnan(array)
-    return lacking
-
-
 def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns, dict[int, str]]:
     """Predictions of the distinct rows, and why some have none (theirs are of another row)."""
     unknown = np.flatnonzero(~planned.known)
@@ -299,28 +280,26 @@ def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns,
 
 def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
     """Predictions of all rows of the window."""
-    rows = planned.window.rows
-    if model.task.finds_objects:
+    rows, task = planned.window.rows, model.task
+    if task.finds_objects:
         names = ("label", "score", "boxes", SIZE)
         predictions: Columns = {name: np.full(rows, None, object) for name in names}
-        for name, array in distinct.items():
-            if name in names:
-                spread = array[planned.inverse]
-                predictions[name][planned.present] = objects(list(spread))
+        for name in distinct.keys() & predictions.keys():
+            spread = distinct[name][planned.inverse]
+            predictions[name][planned.present] = objects(list(spread))
         return predictions
     predictions = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
-    if any(wish.name == "truncated" for wish in model.task.outputs):
+    if any(field.name == "truncated" for field in task.outputs):
         predictions["truncated"] = np.zeros(rows, bool)
         predictions["tokens"] = np.zeros(rows, np.int64)
         predictions["lost_tokens"] = np.zeros(rows, np.int64)
-    if labels := model.task.labels:
-        predictions["scores"] = np.full((rows, len(labels)), np.nan)
+    if task.labels:
+        predictions["scores"] = np.full((rows, len(task.labels)), np.nan)
     # What a task of an outside package outputs besides.
-    more = [one for one in model.task.outputs if one.name not in predictions and not one.shape]
+    more = [one for one in task.outputs if one.name not in predictions and not one.shape]
     predictions |= missing(more, rows)
-    for name, array in predictions.items():
-        if name in distinct:
-            array[planned.present] = distinct[name][planned.inverse]
+    for name in distinct.keys() & predictions.keys():
+        predictions[name][planned.present] = distinct[name][planned.inverse]
     predictions["label"][~np.isfinite(predictions["score"])] = ""
     return predictions
 
@@ -333,7 +312,7 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
     """
     if model.task.finds_objects:
         found = [
-            [seen.as_dict(*size[::-1].tolist()) for seen in detections_of(predictions, row)]
+            [each.as_dict(*size[::-1].tolist()) for each in detections_of(predictions, row)]
             if size is not None
             else None
             for row, size in enumerate(predictions[SIZE])
@@ -344,9 +323,9 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
             f"{prefix}detections": pa.array(found, _DETECTIONS),
         }
     columns = {
-        prefix + wish.name: predictions[wish.name]
-        for wish in model.task.outputs
-        if wish.name in predictions and wish.name != "scores"
+        prefix + field.name: predictions[field.name]
+        for field in model.task.outputs
+        if field.name in predictions and field.name != "scores"
     }
     if all_scores:
         for place, label in enumerate(model.task.labels):

@@ -101,29 +101,19 @@ class UnfinishedRun:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for file in (self._rows, self._errors):
+        for file in (self.file, self.errors):
             with contextlib.suppress(OSError):  # what is not committed may be lost
                 file.close()
         if not self.rows and not (self.folder / PUBLISHING).exists():  # nothing to go on with
             with contextlib.suppress(OSError):
                 self._forget()  # the lock goes last: until then nobody else begins
-            self._remove()
+            shutil.rmtree(self.folder, ignore_errors=True)
         self._lock.release()
 
     @property
     def rows(self) -> int:
         """Rows of the input that are done for good."""
         return int(self.done.get("rows", 0))
-
-    @property
-    def file(self) -> IO[bytes]:
-        """The output as it grows."""
-        return self._rows
-
-    @property
-    def errors(self) -> IO[bytes]:
-        """The rows set aside, as they come."""
-        return self._errors
 
     def is_due(self) -> bool:
         """Whether the last commit is long enough ago."""
@@ -141,14 +131,14 @@ class UnfinishedRun:
             MlopsDeployError: the disk is full, or gone.
         """
         try:
-            for file in (self._rows, self._errors):
+            for file in (self.file, self.errors):
                 file.flush()
                 os.fsync(file.fileno())
             done = {
                 "rows": rows,
                 "input_digest": input_digest,
-                "rows_bytes": self._rows.tell(),
-                "errors_bytes": self._errors.tell(),
+                "rows_bytes": self.file.tell(),
+                "errors_bytes": self.errors.tell(),
                 "identity": self._identity,
                 "state": state,
             }
@@ -161,8 +151,7 @@ class UnfinishedRun:
 
     def start_over(self) -> None:
         """Drop what an earlier run has done: its input is no more."""
-        self._rows.close()
-        self._errors.close()
+        self._close()
         self._forget()
         self.done = {}
         self._open()
@@ -179,8 +168,7 @@ class UnfinishedRun:
         Raises:
             MlopsDeployError: the disk is full, or `publish` fails.
         """
-        self._rows.close()
-        self._errors.close()
+        self._close()
         try:
             (self.folder / PUBLISHING).touch()
             destination.publish(self.folder / ROWS)
@@ -193,7 +181,7 @@ class UnfinishedRun:
             with whole_file(note_of(self._base), self.folder) as file:
                 file.write(text.encode())
             self._forget()
-            self._remove()
+            shutil.rmtree(self.folder, ignore_errors=True)
         except OSError as error:
             raise self._failed(error) from error
 
@@ -217,49 +205,48 @@ class UnfinishedRun:
         """What the last commit says, if its files are still there."""
         try:
             done: dict[str, Any] = json.loads((self.folder / MANIFEST).read_bytes())
-            whole = (
-                (self.folder / ROWS).stat().st_size >= done["rows_bytes"]
-                and (self.folder / ERRORS).stat().st_size >= done["errors_bytes"]
-            )  # fmt: skip
+            sizes = [(self.folder / name).stat().st_size for name in (ROWS, ERRORS)]
+            whole = sizes[0] >= done["rows_bytes"] and sizes[1] >= done["errors_bytes"]
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return done if whole and done.keys() >= _KEYS else {}
 
     def _check(self) -> None:
-        if not self.done:
-            return
-        before, now = self.done["identity"], self._identity
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            told = ", ".join(
+        before, now = self.done.get("identity", self._identity), self._identity
+        changed = ", ".join(
+            [
                 f"{name} was {_brief(before.get(name))} and is now {_brief(now[name])}"
-                for name in changed[:3]
-            )
+                for name in now
+                if before.get(name) != now[name]
+            ][:3]
+        )
+        if changed:
             raise ConfigError(
-                f"{self.folder}: holds an unfinished run, {self.rows:,} rows done, but {told}; "
+                f"{self.folder}: holds an unfinished run, {self.rows:,} rows done, but {changed}; "
                 "go on with what it was, or start over with --fresh"
             )
 
     def _open(self) -> None:
         try:
-            self._rows = _opened(self.folder / ROWS, self.done.get("rows_bytes", 0))
-            self._errors = _opened(self.folder / ERRORS, self.done.get("errors_bytes", 0))
+            self.file = _opened(self.folder / ROWS, self.done.get("rows_bytes", 0))
+            self.errors = _opened(self.folder / ERRORS, self.done.get("errors_bytes", 0))
         except OSError as error:
             raise self._failed(error) from error
+
+    def _close(self) -> None:
+        self.file.close()
+        self.errors.close()
 
     def _forget(self) -> None:
         for name in (MANIFEST, ROWS, ERRORS):  # in this order: no manifest without its rows
             (self.folder / name).unlink(missing_ok=True)
 
-    def _remove(self) -> None:
-        shutil.rmtree(self.folder, ignore_errors=True)
-
     def _check_ours(self) -> None:
         """Refuse a folder of that name that holds something else: it is removed at the end."""
-        strange = [path.name for path in self.folder.iterdir() if not _OURS.fullmatch(path.name)]
-        if strange:
+        others = [path.name for path in self.folder.iterdir() if not _OURS.fullmatch(path.name)]
+        if others:
             raise ConfigError(
-                f"{self.folder}: holds {strange[0]!r}, which no run has written; move it away"
+                f"{self.folder}: holds {others[0]!r}, which no run has written; move it away"
             )
 
     def _failed(self, error: OSError) -> MlopsDeployError:

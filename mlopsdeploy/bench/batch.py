@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from mlopsdeploy.batch import dry_run, job, scoring
 from mlopsdeploy.batch.job import WINDOW, Job
+from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped
@@ -22,7 +24,6 @@ from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.console import facts, plain_table, progress_log
-from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.inputs import Input
 from mlopsdeploy.data.matching import match_columns
@@ -83,7 +84,7 @@ def bench_batch(
     bare.run(seconds / 3)  # before and after, as the machine may have become busy
     others = []
     if precisions and len(work.model.runtime.precisions) > 1:
-        others = dry_run.estimate(work, dry_run.loader(settings))["precisions"]
+        others = dry_run.estimate(work, partial(load_for, settings))["precisions"]
     return bench.report(settings, ran, bare, others)
 
 
@@ -94,18 +95,7 @@ def _job(settings: BatchSettings, log: Callable[[str], None]) -> Job:
     inputs = Input(settings, None, log)
     source = inputs.reopen()
     try:
-        model = load_model(
-            settings.model,
-            runtime=settings.runtime,
-            precision=settings.precision,
-            threads=settings.threads,
-            threshold=settings.threshold,
-            features=settings.features,
-            long_text=settings.long_text,
-            trust_model=settings.trust_model,
-            max_flips=settings.max_flips,
-            log=log,
-        )
+        model = load_for(settings, log=log)
         columns = match_columns(
             model, source, text_column=settings.text_column, image_column=settings.image_column
         )

@@ -5,68 +5,44 @@ import io
 import itertools
 import json
 import multiprocessing
-from functools import partial
+import os
+import signal
 from pathlib import Path
 
+import openvino
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 from rich.console import Console
 
-from mlopsdeploy.batch import dry_run
-from mlopsdeploy.batch.dry_run import forecast, measure, table
-from mlopsdeploy.batch.dry_run import sample as sampling
-from mlopsdeploy.batch.job import Job
-from mlopsdeploy.batch.statistics import Statistics
-from mlopsdeploy.data.bad_rows import MaxErrors
-from mlopsdeploy.data.matching import choose_text_column
-from mlopsdeploy.data.sinks import make_sink, passes_records
-from mlopsdeploy.data.sources import open_source
+from mlopsdeploy.batch import command, dry_run, sampling
+from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
-from mlopsdeploy.settings import BatchSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr(measure, "MODEL_SECONDS", 0.5)
+    monkeypatch.setattr(sampling, "MODEL_SECONDS", 0.5)
 
 
 @pytest.fixture
-def look(bert, tmp_path):
+def look(score, tmp_path, monkeypatch):
     """`look(path, limit=3)` is a dry run in this process."""
+    estimate = dry_run.estimate
 
-    def run(path, columns=None, **said):
-        price = said.pop("price_per_hour", None)
-        settings = BatchSettings(
-            **{"model": str(bert), "runtime": "onnxruntime", "threads": 2} | said, input=str(path)
-        )
-        load = dry_run.loader(settings)
-        model = load(None)
-        format_ = "parquet" if str(path).endswith("parquet") else "csv"
-        with_source = open_source(str(path))
-        chosen = columns or {
-            "text": choose_text_column(with_source.sample(), settings.text_column, str(path))
-        }
-        raw = passes_records(format_, with_source)
-        with_source.close()
-        work = Job(
-            model=model,
-            columns=chosen,
-            open_source=lambda: open_source(str(path)),
-            make_sink=lambda file, source: make_sink(format_, f"out.{format_}", file, source),
-            raw=raw,
-            shown="out",
-            statistics=Statistics(getattr(model.task, "labels", ())),
-            batch_size=settings.batch_size,
-            limit=settings.limit,
-            max_errors=MaxErrors.parse(settings.max_errors),
-        )
-        before = sorted(tmp_path.rglob("*"))
-        found = dry_run.estimate(work, load, price_per_hour=price)
-        assert sorted(tmp_path.rglob("*")) == before, "nothing is to be written"
+    def checked(work, *arguments, **options):
+        found = estimate(work, *arguments, **options)
         assert work.statistics.rows == 0
+        return found
+
+    monkeypatch.setattr(dry_run, "estimate", checked)
+
+    def run(path, **settings):
+        before = sorted(tmp_path.rglob("*"))
+        found = score(path, dry_run=True, **settings)
+        assert sorted(tmp_path.rglob("*")) == before, "nothing is to be written"
         json.dumps(found)
         return found
 
@@ -114,9 +90,9 @@ def test_what_is_said_of_a_small_file_is_what_a_run_finds(look, score, tmp_path,
 
 
 def test_precisions_are_compared_with_float32(look, file):
-    found = look(file, runtime="openvino", precision="bfloat16") if _has_bfloat16() else None
-    if found is None:
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
+    found = look(file, runtime="openvino", precision="bfloat16")
     names = [row["precision"] for row in found["precisions"]]
     assert names == ["bfloat16", "float32", "int8"]
     chosen, exact, int8 = found["precisions"]
@@ -130,15 +106,8 @@ def test_precisions_are_compared_with_float32(look, file):
     assert found["verdict"].startswith(("bfloat16, as chosen", "float32, --precision float32"))
 
 
-def _has_bfloat16():
-    import openvino
-
-    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 def test_a_tabular_model_has_one_precision(look, customers, churn_onnx):
-    columns = {name: name for name in ("age", "visits", "spend")}
-    found = look(customers, columns, model=str(churn_onnx), price_per_hour=2.0)
+    found = look(customers, model=str(churn_onnx), price_per_hour=2.0)
     (row,) = found["precisions"]
     assert (found["rows"], row["scored"]) == (50, 50)
     assert row["cost"] == pytest.approx(row["seconds"] / 3600 * 2, abs=1e-4)
@@ -251,7 +220,7 @@ def _said(precision, cpu, differ=0, chosen=False):
     ],
 )
 def test_the_verdict_weighs_speed_and_labels(rows, verdict):
-    assert forecast._verdict(rows).startswith(verdict)
+    assert dry_run._verdict(rows).startswith(verdict)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 100])
@@ -263,43 +232,38 @@ def test_places_are_spread_out(count):
     assert max(gaps, default=0) <= 4
 
 
-def test_a_model_that_fails_in_its_process_is_told(look, file, monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY)  # the process finds `_Once` by this module's name
-    broken = partial(_broken)
-    monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(broken, settings))
-    with pytest.raises(ConfigError, match="no such thing"):
-        look(file)
-
-
-class _Once:
+class Once:
     """Loads here, fails in another process."""
 
-    def __init__(self, broken, settings):
-        self.broken = broken
-        self.settings = settings
+    def __init__(self, fail):
+        self.fail = fail
 
-    def __call__(self, precision):
+    def __call__(self, settings, precision=None, **more):
         if multiprocessing.parent_process() is not None:
-            return self.broken()
-        return forecast._load(self.settings, precision)
+            self.fail()
+        return load_for(settings, precision, **more)
 
 
-def _broken():
+def broken():
     raise ConfigError("no such thing")
 
 
-def test_a_process_that_is_killed_is_told(look, file, monkeypatch):
-    monkeypatch.syspath_prepend(REPOSITORY)
-    monkeypatch.setattr(dry_run, "loader", lambda settings: _Once(_killed, settings))
-    with pytest.raises(MlopsDeployError, match="ended with code -9, perhaps for want of memory"):
-        look(file)
-
-
-def _killed():
-    import os
-    import signal
-
+def killed():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("fail", "error", "message"),
+    [
+        (broken, ConfigError, "no such thing"),
+        (killed, MlopsDeployError, "ended with code -9, perhaps for want of memory"),
+    ],
+)
+def test_a_model_that_fails_in_its_process(look, file, monkeypatch, fail, error, message):
+    monkeypatch.syspath_prepend(REPOSITORY)  # the process finds `Once` by this module's name
+    monkeypatch.setattr(command, "load_for", Once(fail))
+    with pytest.raises(error, match=message):
+        look(file)
 
 
 @pytest.mark.parametrize(
@@ -314,13 +278,13 @@ def _killed():
     ],
 )
 def test_times_are_said_as_people_say_them(least, most, said):
-    assert table._range(least, most) == said
+    assert dry_run._range(least, most) == said
 
 
 def test_none_that_differ_is_not_none_that_can():
     row = {"labels_differ": 0, "labels_compared": 1500}
-    assert forecast.difference(row) == "0 of 1,500 labels differ (<0.20%)"
-    assert "3 of 1,500 labels differ (0.20%)" in forecast.difference(row | {"labels_differ": 3})
+    assert dry_run.difference(row) == "0 of 1,500 labels differ (<0.20%)"
+    assert "3 of 1,500 labels differ (0.20%)" in dry_run.difference(row | {"labels_differ": 3})
 
 
 def test_a_page_of_eighty_columns(look, file):

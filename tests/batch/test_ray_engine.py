@@ -17,7 +17,7 @@ import pyarrow.parquet
 import pytest
 
 from mlopsdeploy.batch import command
-from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError
 from mlopsdeploy.settings import BatchSettings
@@ -61,7 +61,7 @@ def on_ray(nodes, score, bert, monkeypatch):
             chosen = BatchSettings(**{"model": str(bert), **settings})
             load = ray_engine.loader(chosen, work.model, cluster)
             if loaded:
-                load = partial(loaded, *load.args, **load.keywords)
+                load = partial(loaded, *load.args)
             opened = partial(open_source, str(path), output=settings.get("output", ""))
             if progress:
                 work = replace(work, progress=progress)
@@ -211,8 +211,8 @@ def workers():
     return found
 
 
-def dies_over_rows(reference, **settings):
-    model = load_model(reference, **settings)
+def dies_over_rows(settings, precision):
+    model = load_for(settings, precision)
     return replace(model, float32=None, task=Deadly(model.task))
 
 
@@ -227,7 +227,7 @@ class Deadly:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def dies_early(reference, **settings):
+def dies_early(settings, precision):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -281,7 +281,7 @@ def test_another_model_on_a_node_is_noticed(on_ray, three_class_bert, tmp_path, 
     path = write(tmp_path / "in.csv", reviews(20))
 
     def loads(reference):
-        return lambda _, **settings: load_model(reference, **settings)
+        return lambda settings, precision: load_for(settings.replace(model=reference), precision)
 
     with pytest.raises(ModelError, match="the digest of .* every node needs the same files"):
         on_ray(path, loaded=loads(str(three_class_bert)))

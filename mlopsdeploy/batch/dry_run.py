@@ -1,0 +1,338 @@
+"""`--dry-run`: what a run would take, measured on a sample of its rows. Nothing is written.
+
+The windows of the sample lie spread over the input, since files are often sorted. They are
+parsed, encoded and planned as the run would do it; of the planned batches some, from the shortest
+rows to the longest, are computed on all streams at once. That is done once for each precision, in
+a process of its own, so that memory is that of a run, and the alternatives don't mix.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+
+from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.sampling import (
+    IN_FLIGHT,
+    Load,
+    Measured,
+    Sample,
+    Survey,
+    measure,
+    run_whole,
+    take_sample,
+    take_survey,
+    write_nowhere,
+)
+from mlopsdeploy.convert.quantize import MAX_FLIPS
+from mlopsdeploy.core.console import facts, plain_table
+from mlopsdeploy.core.machine import core_count
+from mlopsdeploy.core.model import Model, Predicted
+
+# How far two runs of the same thing are apart on an idle machine, as a share of their time.
+NOISE = 0.04
+# Runs were seen to take 1.1 to 1.4 times what the sample takes: they parse and write in the same
+# process, and meet more shapes of batches, for each of which a runtime keeps buffers.
+MOST_MEMORY = 1.4
+WORTHWHILE = 1.1  # times as fast as float32
+
+
+def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> dict[str, Any]:
+    """What running a job would take. Reads the input once, writes nothing.
+
+    Args:
+        work: the job; its model is loaded, which says what is chosen.
+        load: loads the same model in any precision; can be sent to another process.
+        price_per_hour: of the machine, in any currency.
+
+    Returns:
+        `rows` of the input and whether they were counted (`counted`) or follow from the `share`
+        that was read; `sample`: what was found in how many rows; `precisions`: for each, chosen
+        first, `seconds` with `least_seconds` and `most_seconds`, `rows_per_second`, `memory`
+        (bytes), `cost`, and how many of the `labels_compared` differ from float32's, or why it
+        was `skipped`; a `verdict`; `notes`.
+
+    Raises:
+        InputError: the input is broken.
+        MlopsDeployError: the model can't be loaded or run as chosen.
+    """
+    work.log("dry run: counting rows")
+    load_before = os.getloadavg()[0]
+    source = work.open_source()
+    try:
+        survey = take_survey(work, source)
+        sample = take_sample(work, source, survey)
+        measured: dict[str, Measured | str] = {}
+        for name in _names(work.model):
+            work.log(f"dry run: measuring {name}")
+            measured[name] = measure(work, load, name, sample)
+        chosen = measured[work.model.runtime.precision]
+        assert isinstance(chosen, Measured)
+        for part in chosen.computed.values():  # what only the model, or a decoder, can't take
+            sample.counts.failed += len(part.failed)
+            sample.counts.reasons.update(part.failed.values())
+        writing = write_nowhere(work, source, sample, chosen)
+        if len(chosen.computed) == len(sample.costs) and work.store is None:
+            chosen.whole = run_whole(work, source, survey)
+    finally:
+        source.close()
+    rows = [
+        _row(work, name, measured, survey, sample, writing, price_per_hour) for name in measured
+    ]
+    return {
+        "dry_run": True,
+        "input": source.path,
+        "model": work.model.name,
+        "runtime": type(work.model.runtime).__name__.lower(),
+        "rows": survey.total,
+        "counted": survey.counted,
+        "share": survey.share,
+        "sample": sample.as_dict(),
+        "precisions": rows,
+        "price_per_hour": price_per_hour,
+        "verdict": _verdict(rows),
+        "notes": _notes(work, survey, sample, load_before),
+    }
+
+
+def _names(model: Model) -> list[str]:
+    """The precisions to measure: the chosen one first, then float32, which others differ from."""
+    others = sorted(model.runtime.precisions, key=lambda name: name != "float32")
+    return list(dict.fromkeys([model.runtime.precision, *others]))
+
+
+def _row(
+    work: Job,
+    name: str,
+    measured: Mapping[str, Measured | str],
+    survey: Survey,
+    sample: Sample,
+    writing: tuple[float, float],
+    price: float | None,
+) -> dict[str, Any]:
+    """What a run in one precision would take."""
+    model = measured[name]
+    row: dict[str, Any] = {"precision": name, "chosen": name == work.model.runtime.precision}
+    if isinstance(model, str):
+        return {**row, "skipped": model}
+    seconds, cpu = _seconds(model, survey, sample, writing)
+    # A sample that is a good part of all rows errs less.
+    unseen = math.sqrt(max(1 - sample.counts.rows / max(survey.total, 1), 0))
+    # Two of each, for 19 in 20; the share of an input that was not counted is no better known.
+    known = 0.0 if survey.counted else NOISE
+    error = 2 * math.hypot(model.error, sample.spread * unseen, NOISE, known)
+    most = seconds * (1 + error)
+    # With as many windows as a run holds, and all shapes of batches.
+    needed = min(survey.windows if survey.counted else IN_FLIGHT, IN_FLIGHT)
+    windows = needed - len(sample.planned)
+    memory = round(model.memory + windows * model.window + model.shapes * model.shape)
+    done_by = datetime.now().astimezone() + timedelta(seconds=most)
+    row |= {
+        "seconds": round(seconds, 1),
+        "least_seconds": round(seconds * max(1 - error, 0), 1),
+        "most_seconds": round(most, 1),
+        "done_by": done_by.isoformat(timespec="minutes"),
+        "rows_per_second": round(survey.total / seconds, 1),
+        "cpu_seconds": round(cpu, 1),
+        "memory": memory,
+        "most_memory": round(memory * MOST_MEMORY),
+        "cost": None if price is None else round(seconds / 3600 * price, 4),
+        "scored": sum(len(part.rows) for part in model.computed.values()),
+        "failed": sum(len(part.failed) for part in model.computed.values()),
+    }
+    exact = measured.get("float32")
+    if name != "float32" and isinstance(exact, Measured):
+        row |= _compared(model, exact)
+    return row
+
+
+def _seconds(
+    model: Measured, survey: Survey, sample: Sample, writing: tuple[float, float]
+) -> tuple[float, float]:
+    """How long a run takes, from the command to its end, and the work of all cores after its start.
+
+    Reader, model and writer work at the same time: the slowest of them counts, and the others
+    where they take cores from the model.
+    """
+    cores = core_count()
+    times = survey.total / max(sample.counts.rows, 1)
+    read = survey.total / max(survey.rows, 1)
+    cost = float(sample.costs.sum()) * times
+    others = survey.cpu * read + (sample.cpu + writing[1]) * times
+    cpu = others + (cost * model.cpu / model.cost if model.cost else 0.0)
+    if model.whole is not None:
+        rows = sum(chunk.rows for chunk in survey.chunks)
+        return model.start + survey.seconds * read + model.whole * survey.total / rows, cpu
+    reader = survey.seconds * read + sample.seconds * times
+    writer = writing[0] * times
+    compute = cost / model.rate if model.rate else 0.0
+    busy = min(model.cpu / model.seconds, cores) if model.seconds else 0.0
+    taken = max(others - (cores - busy) * compute, 0) / cores
+    first_and_last = (reader + writer) / max(survey.windows * read, 1)
+    return model.start + max(compute + taken, reader, writer) + first_and_last, cpu
+
+
+def _compared(model: Measured, exact: Measured) -> dict[str, int]:
+    """How many labels of rows that both have computed differ."""
+    compared = differ = 0
+    for place in model.computed.keys() & exact.computed.keys():
+        ours, theirs = _labels(model.computed[place]), _labels(exact.computed[place])
+        both = ours.keys() & theirs.keys()
+        compared += len(both)
+        differ += sum(ours[row] != theirs[row] for row in both)
+    return {"labels_compared": compared, "labels_differ": differ}
+
+
+def _labels(computed: Predicted) -> dict[int, Any]:
+    """The label of each computed row; of a detector, those of its objects in order."""
+    if not len(computed.rows):
+        return {}
+    labels = computed.predictions["label"].tolist()
+    if "boxes" in computed.predictions:
+        labels = [sorted(row.tolist()) for row in labels]
+    return dict(zip(computed.rows.tolist(), labels, strict=True))
+
+
+def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Which precision to take, and why."""
+    by_name = {row["precision"]: row for row in rows if "skipped" not in row}
+    name = next(row["precision"] for row in rows if row["chosen"])
+    exact = by_name.get("float32")
+    if exact is None or len(by_name) == 1:
+        return f"{name}: the only one that can be measured here"
+    # By the work of the cores: what else runs on the machine changes from one to the next.
+    good = {
+        other: exact["cpu_seconds"] / max(row["cpu_seconds"], 1e-9)
+        for other, row in by_name.items()
+        if row is exact or row["labels_differ"] <= MAX_FLIPS * row["labels_compared"]
+    }
+    best = max(good, key=good.__getitem__)
+    if good[best] < WORTHWHILE:
+        best = "float32"
+    elif name in good and good[best] < WORTHWHILE * good[name]:
+        best = name  # about as good
+    why = "nothing that keeps the labels is clearly faster"
+    if best != "float32":
+        why = f"{good[best]:.1f} times as fast as float32, {difference(by_name[best])}"
+    how = "as chosen" if best == name else f"--precision {best} instead of {name}"
+    return f"{best}, {how}: {why}"
+
+
+def difference(row: Mapping[str, Any]) -> str:
+    """`3 of 1,400 labels differ (0.2 %)`; of none, what it can be at most."""
+    differ, compared = row["labels_differ"], row["labels_compared"]
+    if not compared:
+        return "no labels compared"
+    # None among n leaves a share of up to 3/n, 19 times in 20 ("rule of three").
+    share = _percent(differ / compared) if differ else f"<{_percent(min(3 / compared, 1))}"
+    return f"{differ:,} of {compared:,} labels differ ({share})"
+
+
+def _notes(work: Job, survey: Survey, sample: Sample, load_before: float) -> list[str]:
+    """What to know before starting."""
+    notes = []
+    if load_before > core_count() / 2:
+        notes.append(
+            f"the machine is busy: load {load_before:.1f} on {core_count()} cores; "
+            "a run that has it alone is faster"
+        )
+    if not survey.counted:
+        read = "an unknown share" if survey.share is None else f"the first {survey.share:.0%}"
+        notes.append(f"read {read} of the input; what comes later may differ")
+    bad = round(sample.counts.failed * survey.total / max(sample.counts.rows, 1))
+    if work.max_errors.exceeded(bad, survey.total, 1.0):
+        notes.append(f"about {bad:,} rows are bad, more than --max-errors allows: it would stop")
+    return notes
+
+
+# ---------------------------------------------------------------- for people
+
+
+def show(found: Mapping[str, Any], console: Console) -> None:
+    """What `estimate` found, on a terminal."""
+    console.print(facts(_input_facts(found)))
+    console.print()
+    price = found["price_per_hour"]
+    numbers = ("rows/s", "memory", *(["cost"] if price else []))
+    headings = ("precision", "time", "done by", *numbers, "labels changed")
+    table = plain_table(*headings, right=numbers)
+    rows = [row for row in found["precisions"] if "skipped" not in row]
+    for row in rows:
+        table.add_row(
+            row["precision"],
+            _range(row["least_seconds"], row["most_seconds"]),
+            _clock_time(row["done_by"]),
+            f"{row['rows_per_second']:,.0f}",
+            _bytes(row["memory"], row["most_memory"]),
+            *([f"{row['cost']:.2f}"] if price else []),
+            difference(row).replace(" labels differ", "") if "labels_differ" in row else "",
+        )
+    console.print(table)
+    console.print()
+    if price:
+        hours, cost = rows[0]["seconds"] / 3600, rows[0]["cost"]
+        console.print(f"cost: {hours:.3g} h × {price:g} an hour = {cost:.2f}", style="dim")
+    for row in found["precisions"]:
+        if "skipped" in row:
+            console.print(f"{row['precision']}: {row['skipped']}", style="dim", markup=False)
+    for note in found["notes"]:
+        console.print(f"note: {note}", markup=False)
+    console.print(f"take {found['verdict']}", markup=False)
+
+
+def _input_facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    sample = found["sample"]
+    rows, windows = max(sample["rows"], 1), sample["windows"]
+    place = f"{windows} windows" if windows != 1 else "one window"
+    lines = [
+        ("rows", f"{'' if found['counted'] else 'about '}{found['rows']:,}"),
+        ("looked at", f"{sample['rows']:,} in {place}, and of these:"),
+    ]
+    if texts := sample["texts"]:
+        cut = f"{sample['truncated']:,} ({_percent(sample['truncated'] / texts)})"
+        if sample["truncated"]:
+            lost = sample["lost_tokens"] / max(sample["tokens"], 1)
+            cut += f", {_percent(lost)} of the tokens not read"
+        lines += [("truncated", cut), ("tokens", f"{sample['tokens'] / texts:.0f} a row")]
+    for name in ("duplicates", "known", "empty", "failed"):
+        if sample[name] or name != "known":
+            share = f"{sample[name]:,} ({_percent(sample[name] / rows)})"
+            lines.append(("bad rows" if name == "failed" else name, share))
+    if sample["failed"]:
+        lines.append(("", f"the first: {sample['first_failed']}"))
+    return [*lines, ("model", f"{found['model']}, {found['runtime']}")]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if 0 < share < 0.01 else f"{share:.0%}"
+
+
+def _range(least: float, most: float) -> str:
+    """`11 to 13 min`, in the unit that suits the longer one."""
+    if most < 120:
+        size, unit, digits = 1, "s", 0 if most >= 10 else 1
+    elif most < 120 * 60:
+        size, unit, digits = 60, "min", 0 if most >= 600 else 1
+    else:
+        size, unit, digits = 3600, "h", 1
+    low, high = (f"{seconds / size:.{digits}f}" for seconds in (least, most))
+    return f"{high} {unit}" if low == high else f"{low} to {high} {unit}"
+
+
+def _bytes(least: int, most: int) -> str:
+    """`640 to 900 MB`."""
+    size, unit, digits = (1e9, "GB", 1) if most >= 2e9 else (1e6, "MB", -1)
+    low, high = (round(count / size, digits) for count in (least, most))
+    return f"{low:g} to {high:g} {unit}"
+
+
+def _clock_time(when: str) -> str:
+    """The time, and the day if it is another one than today."""
+    then = datetime.fromisoformat(when)
+    days = (then.date() - datetime.now(then.tzinfo).date()).days
+    return f"{then:%H:%M}" if not days else f"{then:%a %H:%M}" if days < 7 else f"{then:%b %d}"

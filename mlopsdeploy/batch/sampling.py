@@ -1,0 +1,432 @@
+"""What a dry run measures: how many rows there are, windows of them, and what these take.
+
+The model runs in a process of its own, the rest in this one.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import io
+import math
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from mlopsdeploy.batch import job, scoring
+from mlopsdeploy.batch.job import AHEAD, WINDOW, Job, Summary
+from mlopsdeploy.batch.scoring import Planned
+from mlopsdeploy.batch.unfinished import Piped
+from mlopsdeploy.columns import Array, take
+from mlopsdeploy.core.machine import peak_memory, resident_memory
+from mlopsdeploy.core.model import Model, Predicted
+from mlopsdeploy.core.planner import Rows
+from mlopsdeploy.data.bad_rows import MaxErrors
+from mlopsdeploy.data.matching import content_column
+from mlopsdeploy.data.sources import Chunk, Source, chunks
+from mlopsdeploy.errors import MlopsDeployError
+
+READ_SECONDS = 5.0  # to count rows; beyond that their number follows from the share read
+ENCODE_SECONDS = 3.0  # to parse, encode and plan the sample
+MODEL_SECONDS = 6.0  # to compute, for each precision
+SAMPLE_ROWS = 200_000
+MOST_WINDOWS = 512
+PICTURE_WINDOWS = 16  # they hold the pictures' files
+IN_FLIGHT = 2 * AHEAD + 2  # windows that a run holds at most: read ahead, computed, written
+WARM_UP_SECONDS = 0.5
+WINDOW_ROWS = 32_000  # of the sample; sorting more rows than that together saves nothing
+
+Load = Callable[[str | None], Model]
+"""Loads a model in some precision; with None, as the run itself does it."""
+
+
+class Clock:
+    """Seconds since it was made, and those of all cores that this process took."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter(), time.process_time()
+
+    @property
+    def both(self) -> tuple[float, float]:
+        """Seconds on the wall and of all cores."""
+        return time.perf_counter() - self._started[0], time.process_time() - self._started[1]
+
+    @property
+    def seconds(self) -> float:
+        """On the wall."""
+        return self.both[0]
+
+
+# ---------------------------------------------------------------- the input
+
+
+@dataclass
+class Survey:
+    """The input as far as it was read."""
+
+    chunks: list[Chunk]
+    rows: int = 0
+    windows: int = 0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    share: float | None = 1.0  # of the input
+    counted: bool = True
+    limit: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Rows that a run would score."""
+        if self.counted or not self.share:
+            return self.rows
+        whole = round(self.rows / self.share)
+        return min(whole, self.limit) if self.limit else whole
+
+
+def take_survey(work: Job, source: Source) -> Survey:
+    """Read, without parsing, for some seconds; keep windows at equal distances."""
+    rows = min(work.batch_size * WINDOW, WINDOW_ROWS)
+    room = min(max(SAMPLE_ROWS // rows, IN_FLIGHT), MOST_WINDOWS)
+    if work.model.task.data == "image":
+        room = PICTURE_WINDOWS
+    survey = Survey([], limit=work.limit)
+    share: float | None = 0.0
+    every = 1
+    clock = Clock()
+    for chunk in chunks(source, rows, limit=work.limit):
+        share = None if share is None or chunk.share is None else share + chunk.share
+        if survey.windows % every == 0:
+            survey.chunks.append(chunk)
+            if len(survey.chunks) > room:
+                survey.chunks = survey.chunks[::2]
+                every *= 2
+        survey.rows += chunk.rows
+        survey.windows += 1
+        if clock.seconds > READ_SECONDS:
+            survey.counted = survey.rows == work.limit
+            break
+    survey.seconds, survey.cpu = clock.both
+    if not survey.counted:
+        survey.share = share
+    return survey
+
+
+@dataclass
+class Sample:
+    """The windows that were planned, what they hold and what they took."""
+
+    planned: list[Planned] = field(default_factory=list)
+    counts: Summary = field(default_factory=Summary)
+    texts: int = 0  # encoded ones: distinct and not known
+    seconds: float = 0.0  # in the reader's thread, reading excepted
+    cpu: float = 0.0
+
+    def add(self, planned: Planned, rows: int) -> None:
+        """Count a window."""
+        self.planned.append(planned)
+        counts = self.counts
+        counts.rows += rows
+        counts.count_planned(planned)
+        counts.count_bad(planned.window.bad)
+        counts.empty += int((~planned.present).sum())
+        if "tokens" in planned.encoded:
+            # Every row counts, not every distinct text, as in the summary of a run.
+            times = np.bincount(planned.inverse, minlength=planned.distinct)[~planned.known]
+            lost = planned.encoded["lost_tokens"]
+            self.texts += int(times.sum())
+            counts.tokens += int((planned.encoded["tokens"] * times).sum())
+            counts.lost_tokens += int((lost * times).sum())
+            counts.truncated += int(times[lost > 0].sum())
+
+    @property
+    def costs(self) -> Array:
+        """Padded cost of each batch, window by window."""
+        return np.array([_cost(item, batch) for item in self.planned for batch in item.batches])
+
+    @property
+    def spread(self) -> float:
+        """How uncertain the cost of a row is, as a share of it, for windows differ."""
+        sums = np.array([sum(_cost(item, rows) for rows in item.batches) for item in self.planned])
+        if len(sums) < 2 or not sums.sum():
+            return 0.0
+        rows = np.array([item.window.rows + len(item.window.bad) for item in self.planned])
+        error = sums - rows * (sums.sum() / rows.sum())
+        count = len(sums)
+        return float(math.sqrt((error**2).sum() / (count * (count - 1))) / sums.mean())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For scripts."""
+        counts = self.counts.as_dict()
+        same = (
+            "rows", "duplicates", "empty", "failed", "reasons", "first_failed", "tokens",
+            "truncated", "lost_tokens",
+        )  # fmt: skip
+        return {
+            **{name: counts[name] for name in same},
+            "windows": len(self.planned),
+            "known": counts["reused"],
+            "texts": self.texts,
+        }
+
+
+def _cost(planned: Planned, batch: Rows) -> int:
+    """The padded work of a batch."""
+    return len(batch) * max(int(planned.cost[batch].max()), 1)
+
+
+def take_sample(work: Job, source: Source, survey: Survey) -> Sample:
+    """Parse, encode and plan the windows that were kept, as many as time allows."""
+
+    def prepare(chunk: Chunk) -> Planned:
+        chunk.add_to(hashlib.sha256())
+        window = source.parse(chunk, work.wanted)
+        return scoring.prepare(work.model, window, work.columns, work.store)
+
+    sample = Sample()
+    clock = Clock()
+    for number, place in enumerate(spread_out(len(survey.chunks))):
+        chunk = survey.chunks[place]
+        planned = prepare(chunk)
+        if not number and clock.seconds < WARM_UP_SECONDS:  # what is slow only once counts for much
+            clock = Clock()
+            planned = prepare(chunk)
+        sample.add(planned, chunk.rows)
+        if clock.seconds > ENCODE_SECONDS:
+            break
+    sample.seconds, sample.cpu = clock.both
+    return sample
+
+
+def spread_out(count: int) -> Iterator[int]:
+    """Each of `count` places once; wherever one stops, those so far lie evenly (van der Corput)."""
+    bits = max(count - 1, 0).bit_length()
+    for number in range(1 << bits):
+        place = int(f"{number:0{bits}b}"[::-1], 2) if bits else 0
+        if place < count:
+            yield place
+
+
+# ---------------------------------------------------------------- the model
+
+
+@dataclass
+class Measured:
+    """A precision on some of the batches.
+
+    `seconds` are those of all streams together, from start to end; `cpu` is of all threads.
+    `memory` is in bytes, `window` how much of it one window takes, `shape` how much a batch of
+    another shape adds: runtimes keep what they prepared for each. `shapes` are those not yet run.
+    """
+
+    start: float = 0.0
+    seconds: float = 0.0
+    cpu: float = 0.0
+    cost: float = 0.0  # padded
+    rate: float = 0.0  # padded cost per second
+    error: float = 0.0  # of the rate, as a share of it
+    memory: int = 0
+    window: int = 0
+    shape: float = 0.0
+    shapes: int = 0
+    whole: float | None = None  # seconds that all windows that were kept took, reading excepted
+    computed: dict[tuple[int, int], Predicted] = field(default_factory=dict)
+
+
+def measure(work: Job, load: Load, name: str, sample: Sample) -> Measured | str:
+    """One precision, in a process of its own; why not, if not."""
+    chosen = name == work.model.runtime.precision
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    arguments = (theirs, load, None if chosen else name, time.time())
+    process = context.Process(target=_child, args=arguments, daemon=True)
+    process.start()
+    theirs.close()
+    answer: Measured | str | Exception | None
+    try:
+        answer = ours.recv()
+        if answer is None:
+            ours.send(len(sample.planned))
+            for planned in sample.planned:
+                ours.send(planned)
+            answer = ours.recv()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        process.join(5)
+        answer = MlopsDeployError(
+            f"{name}: its process ended with code {process.exitcode}"
+            + (", perhaps for want of memory" if process.exitcode == -9 else "")
+        )
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if isinstance(answer, Exception):
+        if chosen or not isinstance(answer, MlopsDeployError):
+            raise answer
+        return str(answer)
+    assert answer is not None
+    return answer
+
+
+def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
+    """The other end of `measure`."""
+    try:
+        model = load(precision)
+        if precision == "int8" and not model.proof and model.yaml.precision != "int8":
+            pipe.send("not proven yet: --precision int8 calibrates it first, once, and says")
+            return
+        if model.float32 is not None:
+            model.float32()  # which a run needs too, at its first close call
+        start = time.time() - born
+        pipe.send(None)
+        before = resident_memory()
+        planned = [pipe.recv() for _ in range(pipe.recv())]
+        held = (resident_memory() - before) // max(len(planned), 1)
+        measured = _timed(model, planned, MODEL_SECONDS)
+        measured.start = start
+        measured.window = max(held, 0)
+        measured.memory = peak_memory()
+        pipe.send(measured)
+    except Exception as error:  # noqa: BLE001  # raised again by the one who waits
+        pipe.send(error)
+
+
+def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured:
+    """Compute batches on all streams, for so many seconds or until all are done."""
+    batches = {
+        (window, number): (item, rows)
+        for window, item in enumerate(planned)
+        for number, rows in enumerate(item.batches)
+    }
+    lengths = {place: int(item.cost[rows].max()) for place, (item, rows) in batches.items()}
+    places = sorted(batches, key=lengths.__getitem__)
+    order = [places[number] for number in spread_out(len(places))]
+    measured = Measured()
+    if not order:
+        return measured
+    taken: dict[tuple[int, int], float] = {}
+    streams = model.runtime.streams
+
+    def predict(place: tuple[int, int]) -> Predicted:
+        return scoring.predict(model, *batches[place])
+
+    with ThreadPoolExecutor(streams) as pool:
+        # The longest rows first, twice each: they show the peak of memory, and warm all up.
+        first = [*places[-2 * streams :], *order[: 2 * streams]]
+        list(pool.map(predict, first))
+        memory = peak_memory()
+        waiting = iter(order)
+        clock = Clock()
+
+        def work() -> None:
+            while clock.seconds < seconds and (place := next(waiting, None)):
+                started = time.perf_counter()
+                measured.computed[place] = predict(place)
+                taken[place] = time.perf_counter() - started
+
+        for future in [pool.submit(work) for _ in range(streams)]:
+            future.result()
+        measured.seconds, measured.cpu = clock.both
+    shapes = {place: (len(rows), lengths[place]) for place, (_, rows) in batches.items()}
+    before = {shapes[place] for place in first}
+    after = before | {shapes[place] for place in taken}
+    if after - before:
+        measured.shape = (peak_memory() - memory) / len(after - before)
+    measured.shapes = len(set(shapes.values()) - after)
+    times = np.array(list(taken.values()))
+    costs = np.array([float(_cost(*batches[place])) for place in taken])
+    measured.rate = float(costs.sum() / times.sum()) * streams
+    measured.cost = float(costs.sum())
+    count = len(taken)
+    if count > 1:
+        off = times - costs * (times.sum() / costs.sum())
+        left = 1 - count / len(order)  # none is left to guess when all were computed
+        variance = left * (off**2).sum() / (count * (count - 1))
+        measured.error = float(math.sqrt(variance) / times.mean())
+    return measured
+
+
+# ---------------------------------------------------------------- all else
+
+
+def write_nowhere(
+    work: Job, source: Source, sample: Sample, measured: Measured
+) -> tuple[float, float]:
+    """Write the sample to nowhere; rows that were not computed get an answer of others.
+
+    Returns:
+        Seconds on the wall and of all cores.
+    """
+    sink = work.make_sink(_Nowhere(), source)
+    statistics = copy.deepcopy(work.statistics)
+    parts = [part.predictions for part in measured.computed.values() if len(part.rows)]
+    some = (
+        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
+    )
+    clock = Clock()
+    for number, planned in enumerate([*sample.planned[:1], *sample.planned]):
+        if number == 1:
+            clock = Clock()  # the first one was to warm up
+        rows = np.arange(len(planned.cost))
+        if len(rows) and not parts:
+            break  # the model failed on all
+        computed = [Predicted(rows, take(some, rows % len(some["label"])))] if len(rows) else []
+        window, predictions = scoring.assemble(work.model, planned, computed)
+        columns = scoring.written(
+            work.model, predictions, all_scores=work.all_scores, prefix=work.prefix
+        )
+        if window.rows:
+            sink.write(window, columns)
+        text = content_column(work.columns)
+        statistics.add(window.numbers, window.columns, predictions, text=text)
+    return clock.both
+
+
+def run_whole(work: Job, source: Source, survey: Survey) -> float:
+    """Run the job itself on the windows that were kept; the seconds.
+
+    Where the model is quick, what its neighbours take counts, and how they get in each other's way.
+    """
+    clock = Clock()
+    job.run(
+        replace(
+            work,
+            open_source=lambda: _Again(source, survey.chunks),
+            make_sink=lambda file, _: work.make_sink(file, source),
+            statistics=copy.deepcopy(work.statistics),
+            limit=None,
+            max_errors=MaxErrors(),
+            progress=lambda *_: None,
+        ),
+        Piped(_Nowhere(), _Nowhere()),
+    )
+    return clock.seconds
+
+
+class _Again:
+    """A source that gives the chunks that were kept of another."""
+
+    def __init__(self, source: Source, kept: Sequence[Chunk]) -> None:
+        self.format = source.format
+        self.path = source.path
+        self.names = source.names
+        self.sample = source.sample
+        self.parse = source.parse
+        self._left = iter(kept)
+
+    def read(self, rows: int) -> Chunk | None:  # noqa: ARG002  # they are cut already
+        """See `Source`."""
+        return next(self._left, None)
+
+    def close(self) -> None:
+        """The other one is still needed."""
+
+
+class _Nowhere(io.BytesIO):
+    """A file that keeps nothing."""
+
+    def write(self, data: Any) -> int:
+        return memoryview(data).nbytes
