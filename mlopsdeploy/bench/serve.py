@@ -227,7 +227,7 @@ class Parts:
 
     def _parse(self) -> Columns:
         if isinstance(self.endpoint, PredictPictures):
-            return decode_all([self.body], [""], [])
+            return decode_all([self.body], [""])
         return self.endpoint.instances.decode(self.body)[0]
 
     def measure(self) -> dict[str, float]:
@@ -239,11 +239,12 @@ class Parts:
         task, runtime = model.task, model.runtime
         pictures = isinstance(endpoint, PredictPictures)
         columns = self._parse()
-        sizes = [image.shape[:2] for image in columns["image"]] if pictures else []
         encoded = task.encode(columns)
         tensors = task.collate(encoded)
         outputs = runtime.run(tensors)
-        predictions = with_sizes(task.decode(outputs, encoded), sizes)
+        predictions = task.decode(outputs, encoded)
+        if pictures:
+            predictions = with_sizes(predictions, columns["image"])
         calls: dict[str, Callable[[], object]] = {
             "picture" if pictures else "json": self._parse,
             "encode": lambda: task.collate(task.encode(columns)),

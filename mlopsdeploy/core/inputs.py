@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 
@@ -20,17 +20,8 @@ from mlopsdeploy.errors import InputError, RowError
 
 NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 """Words that stand for a missing number."""
-
-
-@runtime_checkable
-class Frame(Protocol):
-    """A pandas or polars DataFrame, or a pyarrow Table."""
-
-    columns: Any
-
-    def __getitem__(self, name: Any) -> Any:
-        """The column of that name."""
-        ...
+_KINDS: Mapping[str, set[type]] = {"str": {str}, "bool": {bool}}
+_NUMBERS: set[type] = {int, float}
 
 
 def read_rows(task: Task, rows: Any, model: str) -> tuple[Columns, Array]:
@@ -54,21 +45,17 @@ def read_rows(task: Task, rows: Any, model: str) -> tuple[Columns, Array]:
         raise InputError(f"{model}: predict takes a list of rows, not one; for one row: [row]")
     if isinstance(rows, Iterator):
         rows = list(rows)
-    columns = _by_name(task, rows, model)
-    if columns is None:
-        columns = _by_place(task, rows, model)
+    columns = _by_name(task, rows, model) or _by_place(task, rows, model)
     made = {one.name: _column(task, one, columns[one.name], model) for one in task.inputs}
-    lengths = {name: len(column) for name, column in made.items()}
-    first, *others = lengths
-    for name in others:
-        if lengths[name] != lengths[first]:
-            raise InputError(
-                f"{model}: column {first!r} has {lengths[first]} rows, but {name!r} has "
-                f"{lengths[name]}; give every column as many"
-            )
-    present = np.ones(lengths[first], bool)
+    first, count = next((name, len(column)) for name, column in made.items())
+    present = np.ones(count, bool)
     for one in task.inputs:
-        present = present & _has_value(task, one, made[one.name])
+        if len(made[one.name]) != count:
+            raise InputError(
+                f"{model}: column {first!r} has {count} rows, but {one.name!r} has "
+                f"{len(made[one.name])}; give every column as many"
+            )
+        present &= _has_value(task, one, made[one.name])
     return made, present
 
 
@@ -117,6 +104,50 @@ def missing(outputs: Sequence[Field], rows: int, *, finds_objects: bool = False)
     return columns
 
 
+def exact(rows: Sequence[Any], field: Field) -> Array:
+    """Rows of JSON as an array of a field's type: no value is rounded, or taken for another kind.
+
+    Args:
+        rows: of each, a value or a list of lists; numbers may be written as 1 or as 1.0.
+        field: what they are.
+
+    Raises:
+        ValueError: they differ in shape, or have another than the field.
+        TypeError: a value is of another kind.
+        OverflowError: a number is larger than the type can hold.
+    """
+    cells: list[Any] = list(rows)
+    if field.shape:
+        nested = np.array(rows, object)
+        cells = nested.ravel().tolist()
+    kinds = set(map(type, cells))
+    if list in kinds:
+        raise ValueError("rows differ in shape")
+    if field.shape and not fits(nested.shape[1:], field.shape):
+        shape = "x".join("n" if side < 0 else str(side) for side in field.shape)
+        raise ValueError(f"each row must be {shape} numbers")
+    if not kinds <= _KINDS.get(field.dtype, _NUMBERS):
+        raise TypeError(field.dtype)
+    if field.dtype == "str":
+        return nested if field.shape else objects(cells)
+    floats = field.dtype.startswith("float")
+    if floats and max(map(abs, cells), default=0) > float(np.finfo(field.dtype).max):
+        raise OverflowError(field.dtype)
+    array = np.array(rows, field.dtype)
+    if not floats and float in kinds and array.ravel().tolist() != cells:
+        raise TypeError(field.dtype)
+    return array
+
+
+def fits(shape: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:
+    """Whether a row's shape is a field's, whose -1 stands for any size; None is uneven."""
+    return (
+        shape is not None
+        and len(shape) == len(wanted)
+        and all(side in (-1, got) for side, got in zip(wanted, shape, strict=True))
+    )
+
+
 def some(names: Sequence[str]) -> str:
     """The first six names, and how many there are besides."""
     shown = ", ".join(repr(name) for name in names[:6])
@@ -126,6 +157,7 @@ def some(names: Sequence[str]) -> str:
 def _by_name(task: Task, rows: Any, model: str) -> Mapping[str, Any] | None:
     """Columns of what has names, by input; None where it has none."""
     wanted = [one.name for one in task.inputs]
+    frame = hasattr(rows, "columns") and hasattr(rows, "__getitem__")  # pandas, polars or Arrow
     if isinstance(rows, Mapping):
         names = list(rows)
         for name in set(wanted) & set(names):
@@ -134,7 +166,7 @@ def _by_name(task: Task, rows: Any, model: str) -> Mapping[str, Any] | None:
                     f"{model}: column {name!r} is one value, not a list of them; for one row: "
                     "[{...}]"
                 )
-    elif isinstance(rows, Frame):
+    elif frame:
         names = list(getattr(rows, "column_names", rows.columns))  # Arrow's columns are the data
         if twice := next((name for name in wanted if names.count(name) > 1), None):
             raise InputError(f"{model}: column {twice!r} is there twice")
@@ -147,7 +179,7 @@ def _by_name(task: Task, rows: Any, model: str) -> Mapping[str, Any] | None:
         return {name: rows[name] for name in wanted}
     if task.matrix and task.matrix.name in names:
         return _by_place(task, rows[task.matrix.name], model)
-    if task.inputs == (task.matrix,) and isinstance(rows, Frame):  # features without names
+    if task.inputs == (task.matrix,) and frame:  # features without names
         parts = [_numbers(rows[name], str(name), model) for name in names]
         return {wanted[0]: np.column_stack(parts)}
     raise InputError(
@@ -197,7 +229,7 @@ def _column(task: Task, field: Field, values: Any, model: str) -> Array:
     if not field.shape:
         return _numbers(values, field.name, model)
     for place, row in enumerate(values):
-        if not _fits(shape := _shape(row), field.shape):
+        if not fits(shape := _shape(row), field.shape):
             raise RowError(
                 f"{model}: row {place} has {_values(shape)}, but the model takes "
                 f"{_values(field.shape)}",
@@ -212,18 +244,9 @@ def _shape(row: Any) -> tuple[int, ...] | None:
     if isinstance(row, str):
         return ()
     try:
-        shape: tuple[int, ...] = np.shape(row)
+        return tuple(np.shape(row))
     except ValueError:
         return None
-    return shape
-
-
-def _fits(shape: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:
-    return (
-        shape is not None
-        and len(shape) == len(wanted)
-        and all(side in (-1, got) for side, got in zip(wanted, shape, strict=True))
-    )
 
 
 def _values(shape: tuple[int, ...] | None) -> str:
@@ -235,7 +258,7 @@ def _values(shape: tuple[int, ...] | None) -> str:
 def _pictures(values: Any, model: str) -> Array:
     if isinstance(values, np.ndarray) and values.ndim == 3 and values.shape[2] == 3:
         raise InputError(f"{model}: predict takes a list of pictures, not one; for one: [picture]")
-    return objects([None if is_missing(value) else value for value in values])
+    return objects([None if _is_missing(value) else value for value in values])
 
 
 def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
@@ -245,15 +268,10 @@ def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
         raise InputError(f"{model}: {name!r} has a shape of {column.shape}, not one text a row")
     texts: list[str | None] = []
     for place, value in enumerate(column):
-        if isinstance(value, str):
-            texts.append(str(value))
-        elif is_missing(value):
-            texts.append(None)
-        elif strict:
+        if strict and not isinstance(value, str) and not _is_missing(value):
             kind = type(value).__name__
             raise RowError(f"{model}: row {place} is no text, but {kind}", [place])
-        else:
-            texts.append(str(value))
+        texts.append(None if _is_missing(value) else str(value))
     return objects(texts)
 
 
@@ -273,7 +291,7 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
     made = np.full(array.size, np.nan)
     flattened: list[Any] = array.reshape(-1).tolist()
     for place, value in enumerate(flattened):
-        if is_missing(value) or str(value).strip() in NOT_A_NUMBER:
+        if _is_missing(value) or str(value).strip() in NOT_A_NUMBER:
             continue
         try:
             if array.dtype.kind in "mMc":
@@ -296,11 +314,10 @@ def _has_value(task: Task, field: Field, column: Array) -> Array:
         return np.array([value is not None for value in column], bool)
     if field.dtype.startswith(("float", "str")):  # NaN and None are the model's to deal with
         return np.ones(len(column), bool)
-    axes = tuple(range(1, column.ndim))
-    return np.asarray(~np.isnan(column).any(axis=axes))
+    return np.asarray(~np.isnan(column).any(axis=tuple(range(1, column.ndim))))
 
 
-def is_missing(value: Any) -> bool:
+def _is_missing(value: Any) -> bool:
     """Whether it is None, NaN, or what pandas has in their place."""
     if isinstance(value, (float, np.floating)):
         return bool(np.isnan(value))

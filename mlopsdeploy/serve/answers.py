@@ -24,6 +24,7 @@ WORDS = ("label", "score", "scores", "threshold", "model", "version")
 SIZE = (Field("width", "int64"), Field("height", "int64"))
 
 Part = Callable[[Columns, int], Any]
+_FLAG = {"type": "boolean"}
 
 
 class Answers:
@@ -34,6 +35,9 @@ class Answers:
         name: what the server calls the model.
         template: key of the answer -> where its value comes from; by default label and score, or
             all objects of a picture with its size.
+
+    Attributes:
+        schemas: JSON Schema of each part of an answer, by its key.
 
     Raises:
         ConfigError: the template asks for what the model does not output.
@@ -51,7 +55,9 @@ class Answers:
             "model": name,
             "version": model.version,
         }
-        self._parts = [(key, self._part(key, value)) for key, value in template.items()]
+        parts = {key: self._part(key, value) for key, value in template.items()}
+        self._parts = [(key, part) for key, (part, _) in parts.items()]
+        self.schemas = {key: schema for key, (_, schema) in parts.items()}
         self._shared = {key: self._facts[key] for key in ("model", "version")}
 
     def one(self, predictions: Columns, row: int = 0) -> dict[str, Any]:
@@ -62,58 +68,39 @@ class Answers:
         """The answer to a list of rows."""
         return {"predictions": [self.one(predictions, row) for row in range(rows)], **self._shared}
 
-    def schema(self, key: str) -> dict[str, Any]:
-        """JSON Schema of one part of an answer."""
-        value = self.template[key]
-        if "==" in value:
-            return {"type": "boolean"}
-        if value in ("model", "version"):
-            return {"type": "string"}
-        if value == "threshold":
-            return {"type": ["number", "null"]}
-        if value == "detections":
-            return _detections_schema()
-        column, _, label = value.partition(".")
+    def _part(self, key: str, value: str) -> tuple[Part, dict[str, Any]]:
+        """How to fetch a part of an answer, and its JSON Schema."""
         number = {"type": "number"}
-        if column == "scores" and not label and self.labels:
-            properties = dict.fromkeys(self.labels, number)
-            return {"type": "object", "required": list(self.labels), "properties": properties}
-        field = self._outputs[column]
-        kind = {"s": "string", "b": "boolean", "i": "integer", "u": "integer"}
-        schema: dict[str, Any] = {"type": kind.get(field.dtype[0], "number")}
-        for _ in () if label else field.shape:
-            schema = {"type": "array", "items": schema}
-        return schema
-
-    def _part(self, key: str, value: str) -> Part:
         left, equals, right = (word.strip() for word in value.partition("=="))
         if equals and left == "label":
             self._place(key, right)
             if self._detects:  # whether any object is one
-                return lambda predictions, row: right in predictions["label"][row].tolist()
-            return lambda predictions, row: predictions["label"][row] == right
+                return lambda columns, row: right in columns["label"][row].tolist(), _FLAG
+            return lambda columns, row: columns["label"][row] == right, _FLAG
         if value == "detections" and self._detects:
-            return _detections
+            return _detections, _detections_schema()
         if not equals and left in self._facts:
             fact = self._facts[left]
-            return lambda _predictions, _row: fact
+            kind = ["number", "null"] if left == "threshold" else "string"
+            return lambda _columns, _row: fact, {"type": kind}
         column, _, label = left.partition(".")
         if equals or column not in self._outputs or (label and column != "scores"):
             words = (*WORDS, *(("detections",) if self._detects else ()), *self._outputs)
             near = difflib.get_close_matches(left, words, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
             raise ConfigError(f"answer: {key}: {value!r} is nothing that the model outputs; {hint}")
-        if label and column == "scores":
+        if label:
             place = self._place(key, label)
-            return lambda predictions, row: _short(predictions["scores"][row, place])
+            return lambda columns, row: _short(columns["scores"][row, place]), number
         if column == "scores" and self.labels:
-            return lambda predictions, row: {
-                name: _short(score)
-                for name, score in zip(
-                    self.labels, predictions["scores"][row].tolist(), strict=True
-                )
-            }
-        return lambda predictions, row: plain(predictions[column][row])
+            properties = dict.fromkeys(self.labels, number)
+            schema = {"type": "object", "required": list(self.labels), "properties": properties}
+            return self._scores, schema
+        return lambda columns, row: plain(columns[column][row]), _schema(self._outputs[column])
+
+    def _scores(self, columns: Columns, row: int) -> dict[str, float]:
+        scores = columns["scores"][row].tolist()
+        return {name: _short(score) for name, score in zip(self.labels, scores, strict=True)}
 
     def _place(self, key: str, label: str) -> int:
         """Where a label stands; where nobody named them, they are numbers."""
@@ -123,6 +110,14 @@ class Answers:
             known = ", ".join(self.labels) or "numbers from 0 on"
             raise ConfigError(f"answer: {key}: the model has no label {label!r}; it has {known}")
         return int(label)
+
+
+def _schema(field: Field) -> dict[str, Any]:
+    kinds = {"s": "string", "b": "boolean", "i": "integer", "u": "integer"}
+    schema: dict[str, Any] = {"type": kinds.get(field.dtype[0], "number")}
+    for _ in field.shape:
+        schema = {"type": "array", "items": schema}
+    return schema
 
 
 def plain(value: Any) -> Any:

@@ -37,7 +37,6 @@ from mlopsdeploy.serve.messages import (
     flask_response,
     json_response,
     problem_answer,
-    server_fault,
 )
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances
@@ -51,7 +50,6 @@ from mlopsdeploy.settings import (
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _DETAILS = {404: "there is nothing at this path", 405: "this path takes another method"}
-log = logging.getLogger("mlopsdeploy.serve")
 access_log = logging.getLogger("mlopsdeploy.access")
 
 
@@ -79,17 +77,19 @@ class App(Flask):
     def add_endpoint(self, path: str, endpoint: Endpoint) -> None:
         """Answer POST requests to a path."""
         self.endpoints[path] = endpoint
-        self.add_url_rule(path, endpoint=path, view_func=lambda: _view(endpoint), methods=["POST"])
+
+        def view() -> Response:
+            return flask_response(endpoint(request.environ, _request_id()))
+
+        self.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
     def wsgi_app(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         """Every request comes in here and gets its id here."""
         started = perf_counter()
-        requested = environ.get("HTTP_X_REQUEST_ID")
-        if requested is not None and _ID.fullmatch(requested):
-            request_id = requested
-        else:
+        request_id = environ.get("HTTP_X_REQUEST_ID")
+        if request_id is None or not _ID.fullmatch(request_id):
             request_id = f"{self._id_prefix}-{next(self._ids):x}"
         environ["mlopsdeploy.request_id"] = request_id
         status = 500
@@ -134,10 +134,10 @@ def create_app(
     settings = settings or ServeSettings()
     app = App(log_requests=settings.access_log)
     metrics = Metrics(models, metrics_folder)
-    said = {one.called: one for one in settings.models}
+    routes = {one.called: one for one in settings.models}
     served = {name: Served(name, model, metrics.of(name)) for name, model in models.items()}
     for name, one in served.items():
-        for path, endpoint in _endpoints(one, said.get(name), settings.max_body):
+        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings.max_body):
             if path in app.endpoints:
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
@@ -147,8 +147,8 @@ def create_app(
     document = openapi.document(app.endpoints, served)
     pages.add(app, app.endpoints, served)
     app.add_url_rule("/openapi.json", view_func=lambda: json_response(document))
-    app.register_error_handler(HTTPException, _http_error)
-    app.register_error_handler(Exception, _fault)
+    for kind in (HTTPException, Exception):
+        app.register_error_handler(kind, _error)
     rules = [rule.rule for rule in app.url_map.iter_rules()]
     for path in app.endpoints:
         if rules.count(path) > 1:
@@ -156,14 +156,12 @@ def create_app(
     return app
 
 
-def _endpoints(
-    served: Served, said: Route | None, max_body: int | None
-) -> list[tuple[str, Endpoint]]:
+def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
-    said, own = said or Route(), served.model.yaml.serve or ServeKeys()
-    path = said.route or own.route or f"/v1/models/{served.name}:predict"
-    key = said.input or own.input or "instances"
-    answers = Answers(served.model, served.name, said.answer or own.answer)
+    own = served.model.yaml.serve or ServeKeys()
+    path = route.route or own.route or f"/v1/models/{served.name}:predict"
+    key = route.input or own.input or "instances"
+    answers = Answers(served.model, served.name, route.answer or own.answer)
     predict: Predict
     if served.model.task.data == "image":
         max_body = max_body or MAX_BODY_OF_PICTURES
@@ -173,12 +171,9 @@ def _endpoints(
         max_body = max_body or MAX_BODY
         predict = Predict(served, max_body, Instances(served.model.task, key), answers)
     infer = open_inference.Infer(served, max_body)
-    version = open_inference.version_of(served)
-    return [
-        (path, predict),
-        (f"/v2/models/{served.name}/infer", infer),
-        (f"/v2/models/{served.name}/versions/{version}/infer", infer),
-    ]
+    base, version = f"/v2/models/{served.name}", open_inference.version_of(served)
+    at_version = f"{base}/versions/{version}/infer"
+    return [(path, predict), (f"{base}/infer", infer), (at_version, infer)]
 
 
 def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
@@ -197,33 +192,23 @@ def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
         return Response(metrics.text(), content_type=prometheus.CONTENT_TYPE)
 
 
-def _view(endpoint: Endpoint) -> Response:
-    return flask_response(endpoint(request.environ, request.environ["mlopsdeploy.request_id"]))
+def _request_id() -> str:
+    request_id: str = request.environ["mlopsdeploy.request_id"]
+    return request_id
 
 
-def _http_error(error: HTTPException) -> Response:
-    """Flask's own refusals (no such page, wrong method) as problem details."""
-    code = error.code or 500
-    if code < 400:
-        return error.get_response()  # type: ignore[return-value]
-    headers = tuple((k, v) for k, v in error.get_headers() if k in ("Allow", "Retry-After"))
-    phrase = HTTPStatus(code).phrase
-    kind = phrase.lower().replace(" ", "-")
-    problem = Problem(code, kind, _DETAILS.get(code, f"{phrase.lower()}"), headers=headers)
-    return _problem(problem)
-
-
-def _problem(problem: Problem) -> Response:
+def _error(error: Exception) -> Response:
+    """Every error as problem details: ours, and Flask's (no such page, wrong method)."""
+    if isinstance(error, HTTPException):
+        code = error.code or 500
+        if code < 400:
+            return error.get_response()  # type: ignore[return-value]
+        headers = tuple((k, v) for k, v in error.get_headers() if k in ("Allow", "Retry-After"))
+        phrase = HTTPStatus(code).phrase.lower()
+        kind = phrase.replace(" ", "-")
+        error = Problem(code, kind, _DETAILS.get(code, phrase), headers=headers)
     protocol = request.path == "/v2" or request.path.startswith("/v2/")
-    answer = problem_answer(problem, request.environ["mlopsdeploy.request_id"], error=protocol)
-    return flask_response(answer)
-
-
-def _fault(error: Exception) -> Response:
-    if isinstance(error, Problem):
-        return _problem(error)
-    log.exception("request failed", extra={"request_id": request.environ["mlopsdeploy.request_id"]})
-    return _problem(server_fault())
+    return flask_response(problem_answer(error, _request_id(), error=protocol))
 
 
 def _headers(answer: Answer, request_id: str) -> list[tuple[str, str]]:

@@ -7,9 +7,8 @@ same answer, the same errors and the same metrics.
 
 from __future__ import annotations
 
-import logging
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from time import perf_counter
 from typing import Any
@@ -30,19 +29,12 @@ from mlopsdeploy.serve.messages import (
     is_json,
     problem_answer,
     read_body,
-    server_fault,
 )
 from mlopsdeploy.serve.metrics import ModelMetrics
-from mlopsdeploy.serve.pictures import (
-    FORM,
-    TYPES,
-    PictureInstances,
-    decode_all,
-    from_form,
-    with_sizes,
-)
+from mlopsdeploy.serve.pictures import FORM, TYPES, decode_all, from_form, with_sizes
 
-log = logging.getLogger("mlopsdeploy.serve")
+At = Callable[[int], str]
+"""How to point at a row of a request."""
 
 
 class Served:
@@ -56,16 +48,15 @@ class Served:
         self.name = name
         self.model = model
         self.metrics = metrics
+        self._sees = model.task.data == "image"
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(model.runtime.streams):
             self._turns.put(None)
 
     def predict(
-        self,
-        columns: Columns | Callable[[], Columns],
-        at: Callable[[int], str] = lambda place: f"row {place}",
+        self, columns: Columns | Callable[[], Columns], at: At = "row {}".format
     ) -> Columns:
-        """Predictions, when it is this request's turn.
+        """Predictions, when it is this request's turn; of pictures with their `width` and `height`.
 
         Args:
             columns: the rows, or what makes them. Decoded pictures are large: no more of them are
@@ -83,7 +74,8 @@ class Served:
             self._turns.get()
             self.metrics.waits(-1)
         try:
-            predictions = self.model.predict_columns(columns() if callable(columns) else columns)
+            columns = columns() if callable(columns) else columns
+            predictions = self.model.predict_columns(columns)
         except RowError as error:
             raise _no_answer("the model can't take values like these", error.rows, at) from None
         finally:
@@ -92,10 +84,10 @@ class Served:
         if score is not None and score.dtype.kind == "f" and any(map(isnan, score.tolist())):
             unknown = [place for place, one in enumerate(score.tolist()) if isnan(one)]
             raise _no_answer("the model has no answer to values like these", unknown, at)
-        return predictions
+        return with_sizes(predictions, columns["image"]) if self._sees else predictions
 
 
-def _no_answer(detail: str, rows: Sequence[int], at: Callable[[int], str]) -> Problem:
+def _no_answer(detail: str, rows: Sequence[int], at: At) -> Problem:
     where = at(rows[0]) if rows else ""
     return Problem(422, "no-answer", f"{where}: {detail}" if where else detail, where)
 
@@ -109,7 +101,7 @@ class Endpoint:
     """
 
     error = False
-    """Whether a refusal also has the member `error`; see `Problem.body`."""
+    """Whether a refusal also has the member `error`; see `problem_answer`."""
 
     def __init__(self, served: Served, max_body: int) -> None:
         self.served = served
@@ -122,20 +114,13 @@ class Endpoint:
         metrics.started()
         try:
             answer = self.answer(environ)
-        except Problem as problem:
-            answer = problem_answer(problem, request_id, error=self.error)
-        except Exception:
-            log.exception("request failed", extra={"request_id": request_id})
-            answer = problem_answer(server_fault(), request_id, error=self.error)
+        except Exception as error:  # noqa: BLE001  (logged there)
+            answer = problem_answer(error, request_id, error=self.error)
         metrics.answered(answer.status, perf_counter() - started, answer.rows)
         return answer
 
     def answer(self, environ: Environ) -> Answer:
-        """The answer to a request.
-
-        Raises:
-            Problem: the request is not as it should be.
-        """
+        """The answer to a request; raises a `Problem` where that is not as it should be."""
         raise NotImplementedError
 
 
@@ -156,21 +141,22 @@ class Predict(Endpoint):
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
-        expect_json(environ)
-        columns, single = self.instances.decode(read_body(environ, self.max_body))
-        rows = len(next(iter(columns.values())))
-        predictions = self.served.predict(
-            columns, lambda place: self.instances.at(place, single=single)
-        )
+        columns, single, at = self._read(environ)
+        predictions = self.served.predict(columns, at)
+        rows = len(next(iter(predictions.values())))
         answers = self.answers
         document = answers.one(predictions) if single else answers.many(predictions, rows)
         return Answer(200, JSON, self._encode(document), (), rows)
 
+    def _read(self, environ: Environ) -> tuple[Columns | Callable[[], Columns], bool, At]:
+        """What to predict, whether it is one row that stood alone, and how to point at each."""
+        expect_json(environ)
+        columns, single = self.instances.decode(read_body(environ, self.max_body))
+        return columns, single, lambda place: self.instances.at(place, single=single)
+
 
 class PredictPictures(Predict):
     """A picture, a form with one, or JSON with several in; the template's answers out."""
-
-    instances: PictureInstances
 
     def example(self) -> str | None:
         """The picture that the model's author gave, as a data URL; see `models.files`."""
@@ -178,30 +164,20 @@ class PredictPictures(Predict):
         is_picture = isinstance(example, str) and example.startswith("data:image/")
         return example if is_picture else None
 
-    def answer(self, environ: Environ) -> Answer:
-        """See `Endpoint.answer`."""
-        pictures, single, places = self._read(environ)
-        sizes: list[tuple[int, int]] = []
-        predictions = self.served.predict(
-            lambda: decode_all(pictures, places, sizes), places.__getitem__
-        )
-        predictions = with_sizes(predictions, sizes)
-        answers, rows = self.answers, len(sizes)
-        document = answers.one(predictions) if single else answers.many(predictions, rows)
-        return Answer(200, JSON, self._encode(document), (), rows)
-
-    def _read(self, environ: Environ) -> tuple[Sequence[bytes | Array], bool, list[str]]:
-        """The pictures that were sent, whether one stood alone, and how to point at each."""
+    def _read(self, environ: Environ) -> tuple[Callable[[], Columns], bool, At]:
         content_type = environ.get("CONTENT_TYPE", "")
         kind = content_type.partition(";")[0].strip().lower()
-        if kind in TYPES:
-            return [read_body(environ, self.max_body)], True, [""]
-        if kind == FORM:
-            return [from_form(read_body(environ, self.max_body), content_type)], True, [""]
-        if not is_json(kind):
+        pictures: Iterable[bytes | Array]
+        if is_json(kind):
+            columns, single = self.instances.decode(read_body(environ, self.max_body))
+            pictures = columns["image"]
+            places = [self.instances.at(at, single=single) for at in range(len(columns["image"]))]
+        elif kind in TYPES or kind == FORM:
+            body = read_body(environ, self.max_body)
+            pictures = [body if kind in TYPES else from_form(body, content_type)]
+            single, places = True, [""]
+        else:
             detail = f"send a picture ({', '.join(TYPES)}), a form with one ({FORM}), or {JSON}"
             accepted = ", ".join((*TYPES, FORM, JSON))
             raise Problem(415, "no-picture-type", detail, headers=(("Accept", accepted),))
-        columns, single = self.instances.decode(read_body(environ, self.max_body))
-        pictures = columns["image"].tolist()
-        return pictures, single, self.instances.places(len(pictures), single=single)
+        return lambda: decode_all(pictures, places), single, places.__getitem__

@@ -70,26 +70,18 @@ def as_text(log_format: LogFormat) -> bool:
 
 def configuration(log_format: LogFormat) -> dict[str, Any]:
     """For `logging.config.dictConfig`: all to standard error, the server's lines too."""
-    formatter = Text if as_text(log_format) else JsonLines
-    quiet = {"handlers": ["stderr"], "level": "WARNING", "propagate": False}
+    ours = {"handlers": ["stderr"], "level": "INFO", "propagate": False}
+    quiet = {**ours, "level": "WARNING"}
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "filters": {"no advice": {"()": NoAdvice}},
-        "formatters": {"lines": {"()": formatter}},
-        "handlers": {
-            "stderr": {
-                "class": "logging.StreamHandler",
-                "formatter": "lines",
-                "stream": "ext://sys.stderr",
-            }
-        },
+        "formatters": {"lines": {"()": Text if as_text(log_format) else JsonLines}},
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
-            "mlopsdeploy": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+            "mlopsdeploy": ours,
             "_granian": {**quiet, "filters": ["no advice"]},
-            "granian.access": quiet,
-            "gunicorn.error": quiet,
-            "gunicorn.access": quiet,
+            **dict.fromkeys(("granian.access", "gunicorn.error", "gunicorn.access"), quiet),
         },
     }

@@ -6,17 +6,22 @@ A problem (RFC 9457) names the field and what was expected of it. It repeats nei
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
 import msgspec
 from flask import Response
 
+log = logging.getLogger("mlopsdeploy.serve")
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 _DISCARDED = 32 * 1024 * 1024  # bytes of a body that is too long, read so that its sender goes on
 
+NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises where a body is not JSON."""
 Environ = Mapping[str, Any]
 
 
@@ -31,10 +36,11 @@ class Answer(NamedTuple):
     """How many were predicted."""
 
 
+@dataclass(eq=False)
 class Problem(Exception):  # noqa: N818  (it is what RFC 9457 calls it)
     """A request that can't be answered as asked.
 
-    Args:
+    Attributes:
         status: the HTTP status code.
         kind: what callers can branch on, such as "wrong-length"; stays the same between versions.
         detail: one short sentence for people.
@@ -42,35 +48,25 @@ class Problem(Exception):  # noqa: N818  (it is what RFC 9457 calls it)
         headers: further response headers.
     """
 
-    def __init__(
-        self,
-        status: int,
-        kind: str,
-        detail: str,
-        field: str = "",
-        headers: tuple[tuple[str, str], ...] = (),
-    ) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-        self.detail = detail
-        self.field = field
-        self.headers = headers
+    status: int
+    kind: str
+    detail: str
+    field: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
-    def body(self, request_id: str, *, error: bool = False) -> bytes:
-        """The JSON document; with `error`, also the member that Open Inference clients look for."""
-        document = {
-            "type": f"urn:mlopsdeploy:problem:{self.kind}",
-            "title": HTTPStatus(self.status).phrase,
-            "status": self.status,
-            "detail": self.detail,
-        }
-        if self.field:
-            document["field"] = self.field
-        document["request_id"] = request_id
-        if error:
-            document["error"] = self.detail
-        return msgspec.json.encode(document)
+
+def misfit(status: int, kind: str, where: str, rest: str) -> Problem:
+    """A problem with one part of a request: a sentence that begins with it."""
+    return Problem(status, kind, where + rest, where)
+
+
+def explained(error: msgspec.ValidationError) -> tuple[str, str]:
+    """What msgspec says of a value, and where it is: `rows[3].f2`, a missing field's name too."""
+    message, _, path = str(error).partition(" - at `$")
+    where = path[:-1].lstrip(".")
+    if message.startswith("Object missing required field"):
+        where = f"{where}.{message.split('`')[1]}".lstrip(".")
+    return message, where
 
 
 def is_json(kind: str) -> bool:
@@ -121,15 +117,30 @@ def read_body(environ: Environ, limit: int) -> bytes:
     return body
 
 
-def problem_answer(problem: Problem, request_id: str, *, error: bool = False) -> Answer:
-    """A problem as an answer."""
-    body = problem.body(request_id, error=error)
+def problem_answer(problem: Exception, request_id: str, *, error: bool = False) -> Answer:
+    """A problem as an answer.
+
+    Of another exception, which is our own fault, it says nothing: the log does, under the same id.
+
+    Args:
+        problem: what was raised.
+        request_id: of the request.
+        error: add the member `error`, where Open Inference clients look.
+    """
+    if not isinstance(problem, Problem):
+        log.error("request failed", exc_info=problem, extra={"request_id": request_id})
+        problem = Problem(500, "server-fault", "the server failed; its log has the reason")
+    document = {
+        "type": f"urn:mlopsdeploy:problem:{problem.kind}",
+        "title": HTTPStatus(problem.status).phrase,
+        "status": problem.status,
+        "detail": problem.detail,
+        **({"field": problem.field} if problem.field else {}),
+        "request_id": request_id,
+        **({"error": problem.detail} if error else {}),
+    }
+    body = msgspec.json.encode(document)
     return Answer(problem.status, PROBLEM_JSON, body, problem.headers)
-
-
-def server_fault() -> Problem:
-    """Our own mistake: says nothing of what happened; the log does, under the request's id."""
-    return Problem(500, "server-fault", "the server failed; its log has the reason")
 
 
 def _too_long(limit: int, environ: Environ, length: int | None = None) -> Problem:

@@ -12,7 +12,7 @@ import mmap
 import os
 import threading
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +82,21 @@ class Metrics:
     def collect(self) -> Iterator[Metric]:
         """The families, as prometheus-client asks a collector for them."""
         workers = self._workers()
+        living = {pid: cells for pid, cells in workers.items() if _lives(pid)}
         counted = np.sum(list(workers.values()), axis=0)
-        now = np.sum([cells for pid, cells in workers.items() if _lives(pid)], axis=0)
         yield from _requests(dict(zip(self._models, counted, strict=True)))
-        yield from _present(dict(zip(self._models, now, strict=True)))
-        yield _info(self._models)
-        yield _memory([pid for pid in workers if _lives(pid)])
+        names = [[name] for name in self._models]
+        now = np.sum(list(living.values()), axis=0)
+        for name, text, cell in (
+            ("in_flight", "Requests being worked on.", _IN_FLIGHT),
+            ("queue", "Requests that wait for the model to be free.", _QUEUE),
+        ):
+            yield _gauge(name, text, ["model"], zip(names, now[:, cell].tolist(), strict=True))
+        labels = ["model", "version", "digest", "runtime", "precision"]
+        info = [(_facts(name, model), 1) for name, model in self._models.items()]
+        yield _gauge("model_info", "The models that are served; always 1.", labels, info)
+        memory = [([str(pid)], size) for pid in living if (size := resident_memory(pid))]
+        yield _gauge("worker_resident_memory_bytes", "Memory per worker.", ["pid"], memory)
 
     def _workers(self) -> dict[int, Array]:
         """The cells of each worker that ever was, int64 of shape (models, cells), by its pid."""
@@ -134,13 +143,12 @@ class ModelMetrics:
 
 def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
     """What has been counted since the server started."""
-    requests = CounterMetricFamily(
-        "mlopsdeploy_requests", "Requests answered.", labels=["model", "code"]
-    )
+    by_code = ["model", "code"]
+    requests = CounterMetricFamily("mlopsdeploy_requests", "Requests answered.", labels=by_code)
     seconds = HistogramMetricFamily(
         "mlopsdeploy_request_seconds",
         "Time from a request's arrival at the application to its answer.",
-        labels=["model", "code"],
+        labels=by_code,
     )
     rows = HistogramMetricFamily("mlopsdeploy_batch_rows", "Rows per request.", labels=["model"])
     for model, counted in cells.items():
@@ -161,48 +169,23 @@ def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str
     return list(zip(names, totals, strict=True))
 
 
-def _present(cells: Mapping[str, Array]) -> Iterator[Metric]:
-    """What is so at this moment, in workers that live."""
-    in_flight = GaugeMetricFamily(
-        "mlopsdeploy_in_flight", "Requests being worked on.", labels=["model"]
-    )
-    queue = GaugeMetricFamily(
-        "mlopsdeploy_queue", "Requests that wait for the model to be free.", labels=["model"]
-    )
-    for model, now in cells.items():
-        in_flight.add_metric([model], now[_IN_FLIGHT])
-        queue.add_metric([model], now[_QUEUE])
-    yield from (in_flight, queue)
+def _facts(name: str, model: Model) -> list[str]:
+    runtime = type(model.runtime).__name__.lower()
+    return [name, model.version, model.digest[:12], runtime, model.runtime.precision]
 
 
-def _info(models: Mapping[str, Model]) -> Metric:
-    info = GaugeMetricFamily(
-        "mlopsdeploy_model_info",
-        "The models that are served; always 1.",
-        labels=["model", "version", "digest", "runtime", "precision"],
-    )
-    for name, model in models.items():
-        runtime = type(model.runtime).__name__.lower()
-        labels = [name, model.version, model.digest[:12], runtime, model.runtime.precision]
-        info.add_metric(labels, 1)
-    return info
-
-
-def _memory(pids: list[int]) -> Metric:
-    memory = GaugeMetricFamily(
-        "mlopsdeploy_worker_resident_memory_bytes", "Memory per worker.", labels=["pid"]
-    )
-    for pid in pids:
-        if resident := resident_memory(pid):
-            memory.add_metric([str(pid)], resident)
-    return memory
+def _gauge(
+    name: str, text: str, labels: list[str], samples: Iterable[tuple[list[str], float]]
+) -> Metric:
+    gauge = GaugeMetricFamily(f"mlopsdeploy_{name}", text, labels=labels)
+    for values, sample in samples:
+        gauge.add_metric(values, sample)
+    return gauge
 
 
 def _lives(pid: int) -> bool:
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
+    except OSError as error:
+        return isinstance(error, PermissionError)
     return True

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -21,8 +22,19 @@ from flask import Flask, Response, request
 
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, objects
+from mlopsdeploy.core.inputs import fits
 from mlopsdeploy.serve.endpoint import Endpoint, Served
-from mlopsdeploy.serve.messages import JSON, Answer, Environ, Problem, json_response, read_body
+from mlopsdeploy.serve.messages import (
+    JSON,
+    NOT_JSON,
+    Answer,
+    Environ,
+    Problem,
+    explained,
+    json_response,
+    misfit,
+    read_body,
+)
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
 
 DATATYPES = {
@@ -32,6 +44,7 @@ DATATYPES = {
     "float16": "FP16", "float32": "FP32", "float64": "FP64",
 }  # fmt: skip
 _NUMPY = {datatype: name for name, datatype in DATATYPES.items()}
+_PYTHON: Mapping[str, set[type]] = {"s": {str}, "b": {bool}, "f": {int, float}}
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 FILES = Field(PICTURE.name, "str")
 """The files of pictures, as a tensor."""
@@ -86,37 +99,33 @@ class Infer(Endpoint):
         try:
             asked = self._decoder.decode(header)
         except msgspec.ValidationError as error:
-            raise _explained(str(error)) from None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            message, where = explained(error)
+            if message.startswith("Object missing"):
+                raise _misfit("missing", where, " is missing") from None
+            detail = f"{where or 'the body'} is not what the protocol says"
+            raise Problem(400, "wrong-type", detail, where) from None
+        except NOT_JSON:
             raise Problem(400, "not-json", "the body is not JSON") from None
         columns = self._columns(asked.inputs, binary)
-        rows = len(next(iter(columns.values())))
+        first, values = next(iter(columns.items()))
         wanted = self._wanted(asked)
-        first = next(iter(columns))
         predictions = self.served.predict(
-            self._decoding(columns) if self._pictures else columns,
+            self._decoding(values) if self._pictures else columns,
             lambda place: f"inputs.{first}[{place}]",
         )
         if self._ragged:
             predictions = _padded(predictions, self._ragged)
-        return self._respond(asked, predictions, wanted)._replace(rows=rows)
+        return self._respond(asked, predictions, wanted)._replace(rows=len(values))
 
     def _columns(self, tensors: list[Tensor], binary: memoryview) -> Columns:
         columns: Columns = {}
         for tensor in tensors:
             field = self._fields.get(tensor.name)
             if field is None:
-                raise Problem(
-                    400,
-                    "unknown-input",
-                    "an input has a name that the model does not know; its metadata has the names",
-                    "inputs",
-                )
-            if self._pictures and tensor.datatype == "BYTES":
-                array, binary = _read_files(tensor, binary)
-            else:
-                array, binary = _read(tensor, field, binary)
-            columns[field.name] = array
+                detail = "has a name that the model does not know; its metadata has the names"
+                raise Problem(400, "unknown-input", f"an input {detail}", "inputs")
+            files = self._pictures and tensor.datatype == "BYTES"
+            columns[field.name], binary = _read(tensor, FILES if files else field, binary)
         if len(binary):
             raise Problem(400, "wrong-length", "there are bytes behind the last tensor", "inputs")
         matrix = self.served.model.task.matrix
@@ -131,13 +140,13 @@ class Infer(Endpoint):
             raise Problem(400, "empty", "the inputs have no rows", "inputs")
         return columns
 
-    def _decoding(self, columns: Columns) -> Callable[[], Columns]:
+    def _decoding(self, pictures: Array) -> Callable[[], Columns]:
         """Decodes pictures, when it is called."""
-        pictures, where = columns[PICTURE.name], f"inputs.{PICTURE.name}"
+        where = f"inputs.{PICTURE.name}"
         if 0 in pictures.shape[1:]:
-            raise Problem(400, "wrong-shape", f"{where} holds a picture without pixels", where)
+            raise _misfit("wrong-shape", where, " holds a picture without pixels")
         places = [f"{where}[{place}]" for place in range(len(pictures))]
-        return lambda: decode_all(pictures, places, [])  # type: ignore[arg-type]
+        return lambda: decode_all(pictures, places)
 
     def _wanted(self, asked: InferRequest) -> list[tuple[Field, bool]]:
         """The outputs to give, and whether as bytes."""
@@ -202,39 +211,33 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
         find(name, version)
         raise AssertionError("a known model has a route of its own")
 
-    app.add_url_rule("/v2", view_func=_server_metadata)
-    app.add_url_rule("/v2/health/live", "v2_live", lambda: json_response({"live": True}))
-    app.add_url_rule("/v2/health/ready", "v2_ready", lambda: json_response({"ready": True}))
+    extensions = ["binary_tensor_data", "model_repository"]
+    server = {"name": "mlopsdeploy", "version": __version__, "extensions": extensions}
+    health = {"/v2/health/live": {"live": True}, "/v2/health/ready": {"ready": True}}
+    for path, document in {"/v2": server, **health}.items():
+        app.add_url_rule(path, f"v2 {path}", partial(json_response, document))
     for model in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
         app.add_url_rule(model, view_func=model_metadata)
         app.add_url_rule(f"{model}/ready", view_func=model_ready)
         app.add_url_rule(f"{model}/infer", view_func=infer_unknown, methods=["POST"])
-    app.add_url_rule(
-        "/v2/repository/index",
-        "v2_index",
-        lambda: _repository_index(served, read_body(request.environ, max_body)),
-        methods=["POST"],
-    )
+
+    @app.post("/v2/repository/index")
+    def repository_index() -> Response:
+        _check_index_request(read_body(request.environ, max_body))
+        state = {"state": "READY", "reason": ""}
+        return json_response(
+            [{"name": name, "version": version_of(one), **state} for name, one in served.items()]
+        )
 
 
-def _server_metadata() -> Response:
-    extensions = ["binary_tensor_data", "model_repository"]
-    return json_response({"name": "mlopsdeploy", "version": __version__, "extensions": extensions})
-
-
-def _repository_index(served: Mapping[str, Served], body: bytes) -> Response:
+def _check_index_request(body: bytes) -> None:
+    """Whatever it asks for, all models are ready."""
     try:
         asked = msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         raise Problem(400, "not-json", "the body must be a JSON object, or empty") from None
     if not isinstance(asked.get("ready", False), bool):
         raise Problem(400, "wrong-type", "ready must be true or false", "ready")
-    return json_response(
-        [
-            {"name": name, "version": version_of(one), "state": "READY", "reason": ""}
-            for name, one in served.items()
-        ]
-    )
 
 
 def tensors_of(served: Served) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
@@ -277,14 +280,8 @@ def _describe(field: Field) -> dict[str, Any]:
     return {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
 
 
-def _explained(message: str) -> Problem:
-    """A problem from the words of msgspec."""
-    place = message.rpartition("`$")[2].strip("`.") if "`$" in message else ""
-    if message.startswith("Object missing required field"):
-        place = f"{place}.{message.split('`')[1]}".lstrip(".")
-        return Problem(400, "missing", f"{place} is missing", place)
-    detail = f"{place or 'the body'} is not what the protocol says"
-    return Problem(400, "wrong-type", detail, place)
+def _misfit(kind: str, where: str, rest: str) -> Problem:
+    return misfit(400, kind, where, rest)
 
 
 def _split(body: bytes, length_header: str | None) -> tuple[bytes, memoryview]:
@@ -298,39 +295,36 @@ def _split(body: bytes, length_header: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
-def _read(
-    tensor: Tensor, field: Field, binary: memoryview, *, files: bool = False
-) -> tuple[Array, memoryview]:
-    """A tensor as the model's column, and the bytes that are left.
-
-    With `files`, BYTES stay bytes rather than become texts.
-    """
+def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memoryview]:
+    """A tensor as the model's column, and the bytes that are left."""
     where = f"inputs.{field.name}"
     if tensor.datatype not in _NUMPY:
-        raise Problem(400, "wrong-type", f"{where}: there is no such datatype", where)
+        raise _misfit("wrong-type", where, ": there is no such datatype")
     given, wanted = _NUMPY[tensor.datatype], field.dtype
     if not _convertible(given, wanted):
-        detail = f"{where} must be {DATATYPES[wanted]}, not {tensor.datatype}"
-        raise Problem(400, "wrong-type", detail, where)
+        raise _misfit("wrong-type", where, f" must be {DATATYPES[wanted]}, not {tensor.datatype}")
     shape = tuple(tensor.shape)
-    if not _fits(shape, field.shape):
+    rows_of_one = not field.shape and shape[1:] == (1,)
+    if min(shape, default=-1) < 0 or not (rows_of_one or fits(shape[1:], field.shape)):
         sizes = ", ".join("n" if size < 0 else str(size) for size in (-1, *field.shape))
-        raise Problem(400, "wrong-shape", f"{where} must have the shape [{sizes}]", where)
+        raise _misfit("wrong-shape", where, f" must have the shape [{sizes}]")
     size = math.prod(shape)
     declared = tensor.parameters.get("binary_data_size")
-    if declared is not None:
-        if not isinstance(declared, int) or not 0 <= declared <= len(binary):
-            detail = f"{where}: binary_data_size is not within the body"
-            raise Problem(400, "bad-length", detail, where)
-        array = _from_bytes(binary[:declared], given, size, where, files=files)
+    if declared is None:
+        array = _from_json(tensor.data, given, shape, f"{where}.data")
+        if field is FILES:
+            places = (f"{where}.data[{place}]" for place in range(size))
+            array = objects([*map(from_base64, array.tolist(), places)])
+    elif isinstance(declared, int) and 0 <= declared <= len(binary):
+        array = _from_bytes(binary[:declared], given, size, where, files=field is FILES)
         binary = binary[declared:]
     else:
-        array = _from_json(tensor.data, given, shape, where)
+        raise _misfit("bad-length", where, ": binary_data_size is not within the body")
     with np.errstate(over="ignore"):  # what it leads to is refused below
         column = array if given == "str" else array.astype(wanted, copy=False)
     if column.dtype.kind == "f" and not np.isfinite(column).all():
-        raise Problem(400, "out-of-range", f"{where} holds a number that is too large", where)
-    return column.reshape(len(array) if not shape else shape[0], *_row(field.shape, shape)), binary
+        raise _misfit("out-of-range", where, " holds a number that is too large")
+    return column.reshape(shape if field.shape else shape[0]), binary
 
 
 def _convertible(given: str, wanted: str) -> bool:
@@ -342,53 +336,23 @@ def _convertible(given: str, wanted: str) -> bool:
     return given == wanted or kinds in ("ff", "if", "uf") or whole
 
 
-def _fits(shape: tuple[int, ...], row: tuple[int, ...]) -> bool:
-    """Whether a tensor's shape is rows of the field's; (rows, 1) stands for scalars too."""
-    if not shape or any(size < 0 for size in shape):
-        return False
-    if not row:
-        return shape[1:] in ((), (1,))
-    return len(shape) == len(row) + 1 and all(
-        size in (-1, found) for size, found in zip(row, shape[1:], strict=True)
-    )
-
-
-def _row(row: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
-    return shape[1:] if row else ()
-
-
-def _read_files(tensor: Tensor, binary: memoryview) -> tuple[Array, memoryview]:
-    """A tensor of pictures' files, and the bytes that are left."""
-    where = f"inputs.{FILES.name}"
-    if tensor.parameters.get("binary_data_size") is None:
-        texts, binary = _read(tensor, FILES, binary)
-        places = (f"{where}.data[{place}]" for place in range(len(texts)))
-        return objects([*map(from_base64, texts.tolist(), places)]), binary
-    return _read(tensor, FILES, binary, files=True)
-
-
 def _from_json(data: list[Any] | None, dtype: str, shape: tuple[int, ...], where: str) -> Array:
     if data is None:
-        raise Problem(400, "missing", f"{where}.data is missing", f"{where}.data")
+        raise _misfit("missing", where, " is missing")
     flat = _flat(data, len(shape))
-    size = math.prod(shape)
-    if len(flat) != size:
-        detail = f"{where}.data has {len(flat)} values, but its shape says {size}"
-        raise Problem(400, "wrong-length", detail, f"{where}.data")
+    if len(flat) != math.prod(shape):
+        detail = f" has {len(flat)} values, but its shape says {math.prod(shape)}"
+        raise _misfit("wrong-length", where, detail)
+    kinds = _PYTHON.get(dtype[0], {int})
+    if not kinds.issuperset(map(type, flat)):
+        raise _misfit("wrong-type", where, f" must hold {'texts' if dtype == 'str' else dtype}")
     if dtype == "str":
-        if not all(isinstance(value, str) for value in flat):
-            raise Problem(400, "wrong-type", f"{where}.data must hold texts", f"{where}.data")
         return objects(flat)
-    allowed: Any = bool if dtype == "bool" else (int, float) if dtype[0] == "f" else int
-    for value in flat:
-        if not isinstance(value, allowed) or isinstance(value, bool) != (dtype == "bool"):
-            raise Problem(400, "wrong-type", f"{where}.data must hold {dtype}", f"{where}.data")
     try:
         with np.errstate(over="ignore"):  # an infinity is refused with what it is converted to
             return np.array(flat, dtype)
-    except (OverflowError, ValueError):
-        detail = f"{where}.data holds a number that is too large"
-        raise Problem(400, "out-of-range", detail, f"{where}.data") from None
+    except OverflowError:
+        raise _misfit("out-of-range", where, " holds a number that is too large") from None
 
 
 def _flat(data: list[Any], depth: int) -> list[Any]:
@@ -401,39 +365,34 @@ def _flat(data: list[Any], depth: int) -> list[Any]:
 
 
 def _from_bytes(raw: memoryview, dtype: str, size: int, where: str, *, files: bool) -> Array:
-    if dtype == "str":
-        elements = _elements(raw, where)
-        if len(elements) != size:
-            detail = f"{where} has {len(elements)} elements, not {size}"
-            raise Problem(400, "wrong-length", detail, where)
-        return objects([*map(bytes, elements)] if files else _texts(elements, where))
-    expected = size * np.dtype(dtype).itemsize
-    if len(raw) != expected:
-        detail = f"{where} has {len(raw)} bytes, but its shape and datatype say {expected}"
-        raise Problem(400, "wrong-length", detail, where)
-    return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
+    if dtype != "str":
+        expected = size * np.dtype(dtype).itemsize
+        if len(raw) != expected:
+            detail = f" has {len(raw)} bytes, but its shape and datatype say {expected}"
+            raise _misfit("wrong-length", where, detail)
+        return np.frombuffer(raw, np.dtype(dtype).newbyteorder("<")).astype(dtype, copy=False)
+    elements = _elements(raw, where)
+    if len(elements) != size:
+        raise _misfit("wrong-length", where, f" has {len(elements)} elements, not {size}")
+    try:
+        return objects(elements if files else [element.decode() for element in elements])
+    except UnicodeDecodeError:
+        raise _misfit("wrong-type", where, " holds text that is no UTF-8") from None
 
 
-def _elements(raw: memoryview, where: str) -> list[memoryview]:
+def _elements(raw: memoryview, where: str) -> list[bytes]:
     """Each is four bytes of length (little-endian) and as many bytes."""
     elements, place = [], 0
     while place < len(raw):
         if place + 4 > len(raw):
-            raise Problem(400, "wrong-length", f"{where} ends within an element's length", where)
+            raise _misfit("wrong-length", where, " ends within an element's length")
         (length,) = struct.unpack_from("<I", raw, place)
         place += 4
         if place + length > len(raw):
-            raise Problem(400, "wrong-length", f"{where} ends within an element", where)
-        elements.append(raw[place : place + length])
+            raise _misfit("wrong-length", where, " ends within an element")
+        elements.append(bytes(raw[place : place + length]))
         place += length
     return elements
-
-
-def _texts(elements: list[memoryview], where: str) -> list[str]:
-    try:
-        return [str(element, "utf-8") for element in elements]
-    except UnicodeDecodeError:
-        raise Problem(400, "wrong-type", f"{where} holds text that is no UTF-8", where) from None
 
 
 def _ragged(fields: tuple[Field, ...]) -> tuple[Field, ...]:
@@ -458,10 +417,6 @@ def _padded(predictions: Columns, fields: tuple[Field, ...]) -> Columns:
 
 def _to_bytes(values: Array, datatype: str) -> bytes:
     if datatype != "BYTES":
-        return (
-            np.ascontiguousarray(values)
-            .astype(np.dtype(_NUMPY[datatype]).newbyteorder("<"), copy=False)
-            .tobytes()
-        )
+        return values.astype(np.dtype(_NUMPY[datatype]).newbyteorder("<"), copy=False).tobytes()
     encoded = [str(value).encode() for value in values.ravel().tolist()]
     return b"".join(struct.pack("<I", len(text)) + text for text in encoded)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,13 +20,13 @@ from werkzeug.sansio.multipart import Data, Epilogue, File, MultipartDecoder, Ne
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.images import MAX_PIXELS, decode
 from mlopsdeploy.serve.instances import Instances, depth_of
-from mlopsdeploy.serve.messages import Problem
+from mlopsdeploy.serve.messages import Problem, misfit
 
 TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 FORM = "multipart/form-data"
 PICTURE = Field("image", "uint8", (-1, -1, 3))
 PARTS = 100  # of a form; others than the file are not read
-_DATA_URL = re.compile(r"data:image/[\w.+-]+;base64,", re.ASCII)
+_DATA_URL = re.compile(r"^data:image/[\w.+-]+;base64,", re.ASCII)
 
 
 class InBase64(msgspec.Struct):
@@ -54,10 +54,6 @@ class PictureInstances(Instances):
         super().__init__(task, key)
         self.kind = "pictures"
 
-    def places(self, count: int, *, single: bool) -> list[str]:
-        """How to point at each picture of a body."""
-        return [self.at(place, single=single) for place in range(count)]
-
     def _rows_type(self) -> Any:
         # Of one picture a row of pixels, of several a picture: both are lists of lists of these.
         inner = int | float | list[int | float]
@@ -66,11 +62,10 @@ class PictureInstances(Instances):
     def _is_single(self, rows: Any) -> bool:
         return not isinstance(rows, list) or depth_of(rows) == len(self.fields[0].shape)
 
-    def _arrays(self, rows: Any, *, single: bool) -> Columns:
+    def _arrays(self, rows: list[Any], single: bool) -> Columns:
         """Pictures as they came: bytes of files, or pixels."""
-        listed = [rows] if single else rows
-        places = self.places(len(listed), single=single)
-        return {"image": objects([*map(self._one, listed, places)])}
+        places = [self.at(place, single=single) for place in range(len(rows))]
+        return {"image": objects([*map(self._one, rows, places)])}
 
     def _one(self, row: Any, where: str) -> bytes | Array:
         if isinstance(row, list):
@@ -82,13 +77,13 @@ class PictureInstances(Instances):
             if isinstance(row, InBase64):
                 row, where = row.b64, f"{where}.b64"
         if row is None:
-            raise Problem(422, "missing", f"{where} is missing", where)
+            raise misfit(422, "missing", where, " is missing")
         return from_base64(row, where)
 
-    def _wanted(self, path: str) -> str:
-        if path.count("[") > 1:
-            return "a list of pixels" if path.count("[") == 2 else "a number"
-        alone = path.count("[") + path.count(".") == 1
+    def _wanted(self, where: str) -> str:
+        if where.count("[") > 1:
+            return "a list of pixels" if where.count("[") == 2 else "a number"
+        alone = where == self.key
         return "a picture in base64" + (" or a list of them" if alone else "")
 
 
@@ -98,13 +93,11 @@ def from_base64(text: str, where: str) -> bytes:
     Raises:
         Problem: 422.
     """
-    if found := _DATA_URL.match(text):
-        text = text[found.end() :]
     try:
-        return binascii.a2b_base64(text, strict_mode=True)
+        return binascii.a2b_base64(_DATA_URL.sub("", text), strict_mode=True)
     except ValueError:  # of which binascii.Error is one
-        detail = f"{where} is not base64; it needs its padding and no line breaks"
-        raise Problem(422, "not-base64", detail, where) from None
+        detail = " is not base64; it needs its padding and no line breaks"
+        raise misfit(422, "not-base64", where, detail) from None
 
 
 def from_form(body: bytes, content_type: str) -> bytes:
@@ -138,15 +131,12 @@ def from_form(body: bytes, content_type: str) -> bytes:
     return b"".join(files[0])
 
 
-def decode_all(
-    pictures: Sequence[bytes | Array], places: Sequence[str], sizes: list[tuple[int, int]]
-) -> Columns:
+def decode_all(pictures: Iterable[bytes | Array], places: Sequence[str]) -> Columns:
     """Pictures as a model takes them: an object array of uint8, (height, width, 3), BGR.
 
     Args:
         pictures: files, or pixels already.
         places: how to point at each; empty for the body itself.
-        sizes: height and width of each are added to it.
 
     Raises:
         Problem: 422 where one is no picture, or all together are too large.
@@ -158,19 +148,15 @@ def decode_all(
             image = decode(picture) if isinstance(picture, bytes) else picture
         except ValueError as error:
             raise Problem(422, "no-picture", f"{place or 'the body'}: {error}", place) from None
-        height, width = image.shape[:2]
-        pixels += height * width
+        pixels += image.shape[0] * image.shape[1]
         if pixels > MAX_PIXELS:
             detail = f"the pictures of a request may have {MAX_PIXELS:,} pixels together"
             raise Problem(422, "too-large", detail, place)
-        sizes.append((height, width))
         images.append(image)
     return {"image": objects(images)}
 
 
-def with_sizes(predictions: Columns, sizes: Sequence[tuple[int, int]]) -> Columns:
-    """Predictions and, of pictures, `height` and `width` of each in pixels."""
-    if not sizes:
-        return predictions
-    height, width = np.array(sizes).T
+def with_sizes(predictions: Columns, images: Array) -> Columns:
+    """Predictions of pictures, and `height` and `width` of each in pixels."""
+    height, width = np.array([image.shape[:2] for image in images]).T
     return {**predictions, "width": width, "height": height}

@@ -26,10 +26,11 @@ from time import perf_counter
 from types import FrameType
 from typing import Any, NoReturn
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.loading import load_model, prepare_model
 from mlopsdeploy.core.machine import core_count, free_port, is_loopback
@@ -47,10 +48,13 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def run_serve(settings: ServeSettings) -> None:
-    """Serve the models of `settings` until a signal ends it.
+    """Serve the models of `settings` until a signal ends it; requests in work are answered first.
+
+    A second signal ends it at once.
 
     Raises:
-        MlopsDeployError: see `prepare_model` and `run`.
+        ConfigError: a package is missing, two models have one name, or the address can't be bound.
+        MlopsDeployError: see `prepare_model`; or a worker could not load what is asked for.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
@@ -66,7 +70,7 @@ def run_serve(settings: ServeSettings) -> None:
             raise ConfigError(
                 f"--model: two models are called {name!r}; name them, as in --model {name}-2=PATH"
             )
-    check_address(settings.host, settings.port)
+    _check_address(settings.host, settings.port)
     if not settings.port:
         settings = settings.replace(port=free_port(settings.host))
     for served in settings.models:
@@ -80,7 +84,7 @@ def run_serve(settings: ServeSettings) -> None:
             log=log.info,
         )
     _show(settings, names)
-    run(settings)
+    _run(settings)
 
 
 def _leave(number: int, _frame: FrameType | None) -> NoReturn:
@@ -90,13 +94,11 @@ def _leave(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _show(settings: ServeSettings, names: list[str]) -> None:
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    base = f"http://{host}:{settings.port}"
+    base = f"http://{_host(settings)}:{settings.port}"
     workers = worker_count(settings)
     if logs.as_text(settings.log_format):
-        table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+        table = Table.grid(padding=(0, 2, 0, 0))
         table.add_column(style="dim")
-        table.add_column()
         table.add_row("models", ", ".join(names))
         table.add_row("try it", f"{base}/")
         table.add_row("API", f"{base}/openapi.json")
@@ -113,26 +115,20 @@ def _show(settings: ServeSettings, names: list[str]) -> None:
         )
 
 
-def run(settings: ServeSettings) -> None:
-    """Serve until a signal ends it; requests that are in work are answered first.
+def _host(settings: ServeSettings) -> str:
+    return f"[{settings.host}]" if ":" in settings.host else settings.host
 
-    A second signal ends it at once.
 
-    Raises:
-        ConfigError: the address can't be bound, or the server's package is missing.
-        ModelError: a worker could not load what the settings ask for.
-    """
-    check_address(settings.host, settings.port)
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+def _run(settings: ServeSettings) -> None:
+    _check_address(settings.host, settings.port)  # again: models may have compiled for minutes
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
     with working_folder() as folder:
         # Loaded before the workers fork, so that they share its memory.
         from mlopsdeploy.serve import app  # noqa: F401
 
-        load = partial(load_app, settings, folder, os.getpid())
         try:
-            listen(settings, load, folder)
+            listen(settings, partial(_load_app, settings, folder, os.getpid()), folder)
         finally:
             failure = folder / _FAILURE
             if failure.exists():
@@ -160,7 +156,7 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
     return models
 
 
-def load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[..., Any]:
+def _load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[..., Any]:
     """The application of one worker, its models loaded and warm.
 
     What goes wrong is left in `folder` for the parent, which then stops: starting the worker
@@ -175,13 +171,13 @@ def load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[...
         models = load_models(settings)
         app = create_app(models, settings, folder)
         for model in models.values():
-            warm_up(model)
+            _warm_up(model)
     except Exception as error:  # whatever it is, the parent must know
+        message = "1 a worker could not start; the log has the reason"
         if isinstance(error, MlopsDeployError):
             message = f"{error.exit_code} {error}"
         else:
             log.exception("a worker could not start")
-            message = "1 a worker could not start; the log has the reason"
         (folder / _FAILURE).write_text(message, "utf-8")
         # The parent would take it for a crash if this worker did not wait to be ended.
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -203,12 +199,8 @@ def _outlive_nobody(parent: int, folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def warm_up(model: Model) -> None:
+def _warm_up(model: Model) -> None:
     """Call a model once on each stream, so that no caller pays for what happens only once."""
-    import numpy as np
-
-    from mlopsdeploy.columns import objects
-
     row: Columns = {
         field.name: objects(["warm"])
         if field.dtype == "str"
@@ -224,12 +216,8 @@ def worker_count(settings: ServeSettings) -> int:
     return settings.workers or core_count()
 
 
-def check_address(host: str, port: int) -> None:
-    """Whether the address is free, before anything is loaded.
-
-    Raises:
-        ConfigError: it is not.
-    """
+def _check_address(host: str, port: int) -> None:
+    """Whether the address is free, before anything is loaded."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except socket.gaierror as error:
@@ -346,27 +334,26 @@ def _gunicorn(settings: ServeSettings, load: Callable[[], Any]) -> None:
     except ModuleNotFoundError as error:
         raise ConfigError("--server gunicorn needs the package: pip install gunicorn") from error
 
+    config = {
+        "bind": f"{_host(settings)}:{settings.port}",
+        "workers": worker_count(settings),
+        "threads": settings.request_threads,
+        "worker_class": "gthread",
+        "timeout": 60,
+        "graceful_timeout": max(round(settings.drain_timeout), 1),
+        "logconfig_dict": logs.configuration(settings.log_format),
+        "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
+        "control_socket_disable": True,
+        "on_exit": lambda _: log.info("stopped"),
+    }
+
     class Application(BaseApplication):  # type: ignore[misc]
         def load_config(self) -> None:
-            host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            config = {
-                "bind": f"{host}:{settings.port}",
-                "workers": worker_count(settings),
-                "threads": settings.request_threads,
-                "worker_class": "gthread",
-                "timeout": 60,
-                "graceful_timeout": max(round(settings.drain_timeout), 1),
-                "logconfig_dict": logs.configuration(settings.log_format),
-                "worker_tmp_dir": "/dev/shm" if Path("/dev/shm").is_dir() else None,  # noqa: S108
-                "control_socket_disable": True,
-                "on_exit": lambda _: log.info("stopped"),
-            }
             for name, value in config.items():
                 if name in self.cfg.settings:  # older ones have no control socket
                     self.cfg.set(name, value)
 
-        def load(self) -> Callable[..., Any]:
-            app: Callable[..., Any] = load()
-            return app
+        def load(self) -> Any:
+            return load()
 
     Application().run()

@@ -70,9 +70,9 @@ def test_where_a_value_may_come_from(said, values):
     }
     assert made.one(PREDICTIONS) == many["predictions"][0]
     for value in values:
-        assert jsonschema_rs.is_valid(made.schema("x"), value)
+        assert jsonschema_rs.is_valid(made.schemas["x"], value)
         assert value is not None
-    assert not jsonschema_rs.is_valid(made.schema("x"), [[{}]])
+    assert not jsonschema_rs.is_valid(made.schemas["x"], [[{}]])
     msgspec.json.encode(many)
 
 
@@ -89,7 +89,7 @@ def test_the_threshold_that_counts():
     assert answers({"t": "threshold"}).one(PREDICTIONS) == {"t": 0.5}
     three = answers({"t": "threshold"}, labels=("a", "b", "c"))
     assert three.one(PREDICTIONS) == {"t": None}
-    assert jsonschema_rs.is_valid(three.schema("t"), None)
+    assert jsonschema_rs.is_valid(three.schemas["t"], None)
 
 
 def test_a_model_whose_labels_nobody_knows():

@@ -42,6 +42,7 @@ VALUES = Instances(
 )
 PICTURES = Instances(Takes((Field("image", "uint8", (2, 2, 3)),)), "images")
 SERIES = Instances(Takes((Field("window", "float32", (-1, 2)),)), "windows")
+PAIRS = Instances(Takes((Field("pair", "int64", (2,)),)), "pairs")
 SEVERAL = Instances(Takes((Field("window", "float32", (3,)), Field("place", "float32"))), "rows")
 
 
@@ -259,11 +260,14 @@ def test_nested_lists_beside_other_fields():
         (PICTURES, [[[256] * 3] * 2] * 2, "out-of-range", "images"),
         (PICTURES, [[[-1] * 3] * 2] * 2, "out-of-range", "images"),
         (PICTURES, [[[0.5] * 3] * 2] * 2, "wrong-type", "images"),
-        (PICTURES, [[[2**70] * 3] * 2] * 2, "wrong-type", "images"),
+        (PICTURES, [[[2**70] * 3] * 2] * 2, "out-of-range", "images"),
+        (PAIRS, [1, 2**63], "out-of-range", "pairs"),
+        (PAIRS, [1, 2**70], "out-of-range", "pairs"),
         (SERIES, [[1, 2, 3]], "wrong-shape", "windows"),
         (SERIES, [[[1, 2]], [[1, 2], [3, 4]]], "wrong-shape", "windows"),
         (SERIES, [[1, 1e39]], "out-of-range", "windows"),
         (SERIES, [[1, {"a": 1}]], "wrong-type", "windows"),
+        (SERIES, [[1, True]], "wrong-type", "windows"),
         (SEVERAL, {"window": [1, 2], "place": 7}, "wrong-shape", "rows.window"),
         (SEVERAL, {"window": [1, 2, "x"], "place": 7}, "wrong-type", "rows.window"),
         (SEVERAL, {"window": [1, 2, 3], "place": "x"}, "wrong-type", "rows.place"),

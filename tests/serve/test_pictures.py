@@ -305,7 +305,7 @@ def test_no_more_pictures_are_decoded_at_once_than_the_model_has_streams(finder,
         with lock:
             now += 1
             most = max(most, now)
-        columns = pictures.decode_all([encoded(image)], [""], [])
+        columns = pictures.decode_all([encoded(image)], [""])
         with lock:
             now -= 1
         return columns
