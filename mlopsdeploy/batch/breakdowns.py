@@ -21,34 +21,18 @@ _DATE_LIKE_NAME = re.compile(r"date|time|stamp|(?:^|[\s_])(?:at|ts)$", re.IGNORE
 _ID_LIKE_NAME = re.compile(r"(?:^|[\s_.-])(?:ids?|uuid|guid|key|index|number)$|^$", re.IGNORECASE)
 _AT = r"(?=$|[T\s,])"  # what follows a date: nothing, or the time of day
 _TIME = re.compile(r"[T\s,]+\d{1,2}:\d{2}\S*(?:\s?(?:[AaPp]\.?[Mm]\.?|UTC|[+-]\d{2}:?\d{2}))?")
-
-
-class _Format(NamedTuple):
-    pattern: re.Pattern[str]
-    width: int  # characters that the longest date takes
-
-
 _WORD = r"(?P<word>[A-Za-z]{3})[a-z]*\.?"
 _FORMATS = {
-    "year-month-day": _Format(
-        re.compile(r"(?P<y>\d{4})([-/.])(?P<m>\d{1,2})\2(?P<d>\d{1,2})" + _AT), 10
-    ),
-    "day.month.year": _Format(
-        re.compile(r"(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>\d{4})" + _AT), 10
-    ),
-    "day/month/year": _Format(
-        re.compile(r"(?P<d>\d{1,2})([/-])(?P<m>\d{1,2})\2(?P<y>\d{4})" + _AT), 10
-    ),
-    "month/day/year": _Format(
-        re.compile(r"(?P<m>\d{1,2})([/-])(?P<d>\d{1,2})\2(?P<y>\d{4})" + _AT), 10
-    ),
-    "day-month-year": _Format(
-        re.compile(rf"(?P<d>\d{{1,2}})[-/\s]{_WORD}[-/\s](?P<y>\d{{4}}|\d{{2}}){_AT}"), 18
-    ),
-    "month day, year": _Format(
-        re.compile(rf"{_WORD}\s(?P<d>\d{{1,2}}),?\s(?P<y>\d{{4}}){_AT}"), 18
-    ),
-}  # fmt: skip
+    name: re.compile(pattern + _AT)
+    for name, pattern in (
+        ("year-month-day", r"(?P<y>\d{4})([-/.])(?P<m>\d{1,2})\2(?P<d>\d{1,2})"),
+        ("day.month.year", r"(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>\d{4})"),
+        ("day/month/year", r"(?P<d>\d{1,2})([/-])(?P<m>\d{1,2})\2(?P<y>\d{4})"),
+        ("month/day/year", r"(?P<m>\d{1,2})([/-])(?P<d>\d{1,2})\2(?P<y>\d{4})"),
+        ("day-month-year", rf"(?P<d>\d{{1,2}})[-/\s]{_WORD}[-/\s](?P<y>\d{{4}}|\d{{2}})"),
+        ("month day, year", rf"{_WORD}\s(?P<d>\d{{1,2}}),?\s(?P<y>\d{{4}})"),
+    )
+}
 _SINCE_1970 = {  # digits of a plausible moment, and how many such units are a day
     "seconds since 1970": (re.compile(r"\d{10}(?:\.\d+)?"), 86_400),
     "milliseconds since 1970": (re.compile(r"\d{13}(?:\.\d+)?"), 86_400_000),
@@ -82,14 +66,15 @@ class DateReader:
         if self._format in _SINCE_1970:
             found = [self._since_1970(value or "") for value in values]
             return np.array(found, np.int64)
-        width = _FORMATS[self._format].width + 1  # what follows tells whether it ends there
-        known = self._known
+        known, pattern = self._known, _FORMATS[self._format]
         if len(known) > _REMEMBERED:
             known.clear()
-        # Dates repeat: most rows cost a look into a dict.
+        # Dates repeat: most rows cost a look into a dict. The longest date takes 10 characters, 18
+        # with a month's name, and what follows tells whether it ends there.
+        width = 19 if "word" in pattern.groupindex else 11
         starts = [(value or "").lstrip()[:width] for value in values]
         for start in set(starts) - known.keys():
-            known[start] = _day(_FORMATS[self._format].pattern.match(start))
+            known[start] = _day(pattern.match(start))
         return np.fromiter(map(known.__getitem__, starts), np.int64, len(starts))
 
     def _since_1970(self, value: str) -> int:
@@ -139,19 +124,14 @@ def _date_format(name: str, values: Sequence[str]) -> str:
         for format_, (pattern, _) in _SINCE_1970.items():
             if all(pattern.fullmatch(value) for value in values):
                 return format_
-    fits = [
-        format_
-        for format_, (pattern, _) in _FORMATS.items()
-        if all(_is_date(pattern, value) for value in values)
-    ]
+    fits = [name for name in _FORMATS if all(_is_date(_FORMATS[name], value) for value in values)]
     return fits[0] if len(fits) == 1 else ""
 
 
 def _is_date(pattern: re.Pattern[str], value: str) -> bool:
     match = pattern.match(value)
-    if _day(match) == NO_DAY:
+    if match is None or _day(match) == NO_DAY:
         return False
-    assert match
     rest = value[match.end() :]
     return not rest or _TIME.fullmatch(rest) is not None
 
@@ -163,11 +143,10 @@ def _day(match: re.Match[str] | None) -> int:
     year = int(parts["y"])
     if len(parts["y"]) == 2:  # as POSIX reads %y
         year += 1900 if year > 68 else 2000
-    word = (parts.get("word") or "").lower()
-    if year not in _YEARS or (word and word not in _MONTHS):
+    if year not in _YEARS:
         return NO_DAY
-    month = _MONTHS.index(word) + 1 if word else int(parts["m"])
     try:
+        month = _MONTHS.index(parts["word"].lower()) + 1 if "word" in parts else int(parts["m"])
         return (date(year, month, int(parts["d"])) - date(1970, 1, 1)).days
     except ValueError:
         return NO_DAY

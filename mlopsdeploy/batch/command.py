@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
@@ -14,6 +16,14 @@ from typing import IO, Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
@@ -22,7 +32,6 @@ from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
-from mlopsdeploy.batch.progress import progress_of
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns, objects
@@ -48,6 +57,7 @@ from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
 CALIBRATION_RANGE = 40_000
+PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
 EXAMPLES = 5  # most and least certain rows of each label in a report
 _NOT_IN_SUMMARY = ("mlopsdeploy", "settings", "statistics", "summary", "errors")
 
@@ -317,6 +327,78 @@ def _facts(
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     yield "model", f"{name}, {runtime}, {model.runtime.streams} streams"
     yield "written to", goal.shown if goal else "standard output"
+
+
+@contextmanager
+def progress_of(console: Console, limit: int | None) -> Iterator[job.Progress]:
+    """A bar on a terminal, a line now and then elsewhere."""
+    meter = _Meter(limit)
+    if not console.is_terminal:
+        yield meter.show
+        return
+    counts = TextColumn("{task.fields[rows]:,.0f} rows {task.fields[rate]:,.0f} rows/s")
+    bar = Progress(
+        *(SpinnerColumn(), BarColumn(), TaskProgressColumn(), counts, TimeElapsedColumn()),
+        TextColumn("{task.fields[left]}"),
+        console=console,
+        transient=True,
+    )
+    task = bar.add_task("", total=None, rows=0, rate=0, left="")
+
+    def draw(rows: float, share: float | None) -> None:
+        meter.add(rows, share)
+        done, total = meter.share or 0, 1 if meter.share else None
+        bar.update(
+            task, total=total, completed=done, rows=meter.rows, rate=meter.rate, left=meter.left
+        )
+
+    with bar:
+        yield draw
+
+
+class _Meter:
+    """Rows and share done so far, the rate and the time left. Fed by several threads."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._started = self._shown = time.monotonic()
+        self.rows = 0.0
+        self.share: float | None = None
+
+    @property
+    def rate(self) -> float:
+        return self.rows / max(time.monotonic() - self._started, 1e-9)
+
+    @property
+    def left(self) -> str:
+        if not self.share:
+            return ""
+        elapsed = time.monotonic() - self._started
+        seconds = round(elapsed * max(1 / self.share - 1, 0))
+        if seconds < 120:
+            return f"{seconds} s left"
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours} h {minutes} min left" if hours else f"{minutes} min left"
+
+    def add(self, rows: float, share: float | None) -> None:
+        with self._lock:
+            self.rows += rows
+            if share is not None:
+                self.share = min((self.share or 0) + share, 1.0)
+            if self._limit:
+                self.share = max(min(self.rows / self._limit, 1.0), self.share or 0)
+
+    def show(self, rows: float, share: float | None) -> None:
+        """Count, and print a line if the last one is some time ago."""
+        self.add(rows, share)
+        now = time.monotonic()
+        with self._lock:
+            if now - self._shown < PLAIN_SECONDS:
+                return
+            self._shown = now
+        done = f", {self.share:.0%}, {self.left}" if self.share else ""
+        print(f"{self.rows:,.0f} rows, {self.rate:,.0f} rows/s{done}", file=sys.stderr)
 
 
 def run_again_and_again(expression: str, arguments: Sequence[str]) -> int:

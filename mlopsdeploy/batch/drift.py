@@ -102,32 +102,34 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
         previous: the last run's.
     """
     now, then = manifest.get("statistics") or {}, previous.get("statistics") or {}
-    since = str(previous.get("started", ""))
-    unfair = tuple(_unfair(manifest, previous))
+    known = Drift(
+        "unknown",
+        "The last run can't be compared: another version of mlopsdeploy made it.",
+        unfair=tuple(_unfair(manifest, previous)),
+        since=str(previous.get("started", "")),
+    )
     if now.get("format") != FORMAT or then.get("format") != FORMAT:
-        verdict = "The last run can't be compared: another version of mlopsdeploy made it."
-        return Drift("unknown", verdict, unfair=unfair, since=since)
+        return known
     rows = (then["scored"], now["scored"])
     if not all(rows):
         which = "This run" if not rows[1] else "The last run"
         what = "found no objects" if counts_objects(now) else "scored no rows"
         verdict = f"{which} {what}, so there is nothing to compare."
-        return Drift("unknown", verdict, unfair=unfair, rows=rows, since=since)
+        return replace(known, verdict=verdict, rows=rows)
     measures = [_labels(then, now), _scores(then, now)]
-    if (
-        then["lengths"]
-        and now["lengths"]
-        and then["lengths"]["unit"] == now["lengths"]["unit"]
-        and then["lengths"]["starts"] == now["lengths"]["starts"]
-    ):
-        measures.append(_lengths(then["lengths"], now["lengths"]))
-    said = f"{min(rows):,} {'objects' if counts_objects(now) else 'rows'}"
-    level = max((measure.level for measure in measures), key=LEVELS.index)
-    notes = []
-    if manifest.get("input_digest") and manifest["input_digest"] == previous.get("input_digest"):
-        notes.append("Both runs read the same data.")
-    return Drift(
-        level, _verdict(measures, level, said), tuple(measures), unfair, rows, since, tuple(notes)
+    before, after = (run["lengths"] or {} for run in (then, now))
+    if before and after and all(before[name] == after[name] for name in ("unit", "starts")):
+        measures.append(_lengths(before, after))
+    fewest = f"{min(rows):,} {'objects' if counts_objects(now) else 'rows'}"
+    digest = manifest.get("input_digest")
+    same = digest and digest == previous.get("input_digest")
+    return replace(
+        known,
+        level=max((measure.level for measure in measures), key=LEVELS.index),
+        verdict=_verdict(measures, fewest),
+        measures=tuple(measures),
+        rows=rows,
+        notes=("Both runs read the same data.",) if same else (),
     )
 
 
@@ -154,15 +156,9 @@ def _measure(name: str, bins: Sequence[str], then: Array, now: Array, words: str
     if value > limit and excess >= SOME:
         level = "much" if excess >= MUCH else "some"
     shares = zip(bins, (then / then.sum()).tolist(), (now / now.sum()).tolist(), strict=True)
-    return Measure(
-        name,
-        value,
-        by_chance,
-        limit,
-        level,
-        "" if level == "little" else words,
-        tuple(Bin(*share) for share in shares),
-    )
+    words = "" if level == "little" else words
+    parts = tuple(Bin(*share) for share in shares)
+    return Measure(name, value, by_chance, limit, level, words, parts)
 
 
 def _labels(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
@@ -215,13 +211,13 @@ def _scores(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
         np.sum([label["scores"] for label in run["labels"].values()], axis=0) for run in (then, now)
     )
     starts = _merged(one, other)
-    edges = [*starts, len(one)]
-    bins = [f"{low / len(one):.2f} to {high / len(one):.2f}" for low, high in pairwise(edges)]
+    bins = [
+        f"{low / len(one):.2f} to {high / len(one):.2f}" for low, high in _ranges(starts, len(one))
+    ]
     before, after = _mean_score(then), _mean_score(now)
     digits = 2 if abs(after - before) >= 0.01 else 3
-    if abs(after - before) < 0.005:
-        words = "scores are spread otherwise"
-    else:
+    words = "scores are spread otherwise"
+    if abs(after - before) >= 0.005:
         direction = "lower" if after < before else "higher"
         words = f"scores are {direction}: {before:.{digits}f} → {after:.{digits}f} on average"
     return _measure(
@@ -232,24 +228,26 @@ def _scores(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
 def _lengths(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
     one, other = np.array(then["counts"]), np.array(now["counts"])
     starts = _merged(one, other)
-    firsts = [then["starts"][start] for start in starts]
-    last = max(then["longest"], now["longest"])
-    bins = [
-        f"{low} to {high - 1}" if high - 1 > low else str(low)
-        for low, high in zip(firsts, [*firsts[1:], last + 1], strict=True)
-    ]
-    before, after = then["mean"], now["mean"]
+    end = max(then["longest"], now["longest"]) + 1
+    ranges = _ranges([then["starts"][start] for start in starts], end)
+    bins = [f"{low} to {high - 1}" if high - 1 > low else str(low) for low, high in ranges]
+    before, after, fewer = then["mean"], now["mean"], now["mean"] < then["mean"]
     objects = now["unit"] == "objects"
     name = "objects per picture" if objects else "lengths"
     if abs(after - before) < 0.02 * before:
         words = f"{name} are spread otherwise"
     elif objects:
-        direction = "fewer" if after < before else "more"
+        direction = "fewer" if fewer else "more"
         words = f"there are {direction} objects: {before:.1f} → {after:.1f} a picture on average"
     else:
-        direction = "shorter" if after < before else "longer"
+        direction = "shorter" if fewer else "longer"
         words = f"texts are {direction}: {before:.0f} → {after:.0f} {now['unit']} on average"
     return _measure(name, bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words)
+
+
+def _ranges(starts: Sequence[int], end: int) -> list[tuple[int, int]]:
+    """Where each bin starts, and where the next one does."""
+    return list(pairwise([*starts, end]))
 
 
 def counts_objects(statistics: Mapping[str, Any]) -> bool:
@@ -281,18 +279,16 @@ def _merged(one: Array, other: Array) -> list[int]:
     return starts
 
 
-def _verdict(measures: Sequence[Measure], level: str, fewest: str) -> str:
-    changed = [measure.words for measure in measures if measure.level != "little"]
-    if changed:
-        text = "; ".join(changed)
-        return f"{text[0].upper()}{text[1:]}."
-    blind = [measure.name for measure in measures if measure.limit > MUCH]
-    if blind:
+def _verdict(measures: Sequence[Measure], fewest: str) -> str:
+    if changed := "; ".join(measure.words for measure in measures if measure.words):
+        return f"{changed[0].upper()}{changed[1:]}."
+    *others, last = [measure.name for measure in measures if measure.limit > MUCH] or [""]
+    if last:
+        blind = f"{', '.join(others)} and {last}" if others else last
         return (
-            f"No change that {fewest} could prove; with so few, a change of "
-            f"{_listed(blind)} could go unseen."
+            f"No change that {fewest} could prove; with so few, a change of {blind} could go "
+            "unseen."
         )
-    assert level == "little"
     return "Much like the last run."
 
 
@@ -308,7 +304,7 @@ def _unfair(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> list[st
         if manifest.get(key) != previous.get(key)
     ]
     found += [
-        f"another setting: {key} was {_said(then.get(key))}, is {_said(settings.get(key))}"
+        f"another setting: {key} was {_shown(then.get(key))}, is {_shown(settings.get(key))}"
         for key in sorted({*settings, *then} - _HARMLESS)
         if settings.get(key) != then.get(key)
     ]
@@ -331,12 +327,8 @@ def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
     return table
 
 
-def _said(value: object) -> str:
+def _shown(value: object) -> str:
     return "not set" if value is None or value == "" else str(value)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else names[0]
 
 
 def label_text(label: str) -> str:

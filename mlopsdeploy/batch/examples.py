@@ -65,10 +65,11 @@ class Examples:
                     candidates &= (rank > last.rank) | tie
                 rows = np.flatnonzero(candidates)
                 for row in rows[np.lexsort((numbers[rows], -rank[rows]))].tolist():
-                    before = -int(numbers[row])
-                    if self._full(kind, place, float(rank[row]), before):
+                    order = float(rank[row]), -int(numbers[row])
+                    kept = self._kept.get((kind, place), [])
+                    if len(kept) == self._count and order <= kept[-1][:2]:
                         break
-                    self._offer(kind, place, _Example(float(rank[row]), before, content(row)))
+                    self._offer(kind, place, _Example(*order, content(row)))
 
     def merge(self, other: Examples, places: Array) -> None:
         """Add another's, whose label at place i is this one's at places[i]."""
@@ -81,12 +82,9 @@ class Examples:
         rows: dict[str, Any] = {}
         for (kind, place), examples in sorted(self._kept.items(), key=lambda item: item[0][1]):
             rows.setdefault(labels[place], {})[kind] = [
-                {
-                    "row": -example.before,
-                    "score": example.rank * _KINDS[kind],
-                    **_described(example.content),
-                }
-                for example in examples
+                {"row": -before, "score": rank * _KINDS[kind]}
+                | ({"text": kept} if isinstance(kept, str) else {"features": dict(kept)})
+                for rank, before, kept in examples
             ]
         return {"count": self._count, "rows": rows}
 
@@ -98,28 +96,21 @@ class Examples:
             for kind, examples in kinds.items():
                 made._kept[kind, labels.index(label)] = [
                     _Example(
-                        example["score"] * _KINDS[kind],
-                        -example["row"],
-                        example["text"]
-                        if "text" in example
-                        else tuple(example["features"].items()),
+                        each["score"] * _KINDS[kind],
+                        -each["row"],
+                        each["text"] if "text" in each else tuple(each["features"].items()),
                     )
-                    for example in examples
+                    for each in examples
                 ]
         return made
 
-    def _full(self, kind: str, place: int, rank: float, before: int) -> bool:
-        kept = self._kept.get((kind, place), [])
-        return len(kept) == self._count and (rank, before) <= kept[-1][:2]
-
     def _offer(self, kind: str, place: int, example: _Example) -> None:
         kept = self._kept.setdefault((kind, place), [])
-        for twin in kept:
-            if twin.content == example.content:
-                if twin[:2] >= example[:2]:
-                    return
-                kept.remove(twin)
-                break
+        twin = next((each for each in kept if each.content == example.content), None)
+        if twin:
+            if twin[:2] >= example[:2]:
+                return
+            kept.remove(twin)
         kept.append(example)
         kept.sort(key=lambda each: each[:2], reverse=True)
         del kept[self._count :]
@@ -134,7 +125,3 @@ def _plain(value: Any) -> Any:
     """For JSON, which knows no NumPy and no NaN."""
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def _described(content: Any) -> dict[str, Any]:
-    return {"text": content} if isinstance(content, str) else {"features": dict(content)}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ class ScoreStore:
     def __init__(self, path: Path, identity: str) -> None:
         self._path = path
         self._identity = identity
-        try:
+        with self._errors_named():
             self._writing = self._connect()
             self._writing.execute("PRAGMA journal_mode = WAL")
             self._writing.execute(
@@ -52,8 +53,15 @@ class ScoreStore:
             )
             self._writing.commit()
             self._reading = self._connect()
+
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
         except sqlite3.Error as error:
-            raise self._failed(error) from error
+            raise MlopsDeployError(
+                f"{self._path}: can't be used ({error}); delete it to start anew"
+            ) from error
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, check_same_thread=False)
@@ -63,7 +71,7 @@ class ScoreStore:
     def find(self, keys: Sequence[bytes]) -> tuple[Array, Columns]:
         """Which of these keys are known, bool, and the predictions of those that are."""
         values: dict[bytes, str] = {}
-        try:
+        with self._errors_named():
             for start in range(0, len(keys), _AT_ONCE):
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
@@ -72,8 +80,6 @@ class ScoreStore:
                     f"WHERE identity = ? AND key IN ({marks})"
                 )
                 values.update(self._reading.execute(question, [self._identity, *part]))
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
         known = np.fromiter((key in values for key in keys), bool, len(keys))
         return known, _columns([json.loads(values[key]) for key in keys if key in values])
 
@@ -85,26 +91,19 @@ class ScoreStore:
             (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
             for key, row in zip(keys, zip(*lists, strict=True), strict=True)
         ]
-        try:
+        with self._errors_named():
             self._writing.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?)", rows)
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
 
     def commit(self) -> None:
         """Make what was added last."""
-        try:
+        with self._errors_named():
             self._writing.execute("DELETE FROM scored WHERE identity <> ?", [self._identity])
             self._writing.commit()
-        except sqlite3.Error as error:
-            raise self._failed(error) from error
 
     def close(self) -> None:
         """Close the file; what was not committed is dropped."""
         self._reading.close()
         self._writing.close()
-
-    def _failed(self, error: sqlite3.Error) -> MlopsDeployError:
-        return MlopsDeployError(f"{self._path}: can't be used ({error}); delete it to start anew")
 
 
 def _plain(values: Array) -> list[Any]:

@@ -196,8 +196,8 @@ class Job:
         """What is needed of each row."""
         names_pictures = self.model.task.data == "image"
         kinds = {
-            self.columns[wish.name]: "str" if names_pictures else wish.dtype
-            for wish in self.model.task.inputs
+            self.columns[field.name]: "str" if names_pictures else field.dtype
+            for field in self.model.task.inputs
         }
         extra = {name: "str" for name in self.breakdowns if name not in kinds}
         return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns))

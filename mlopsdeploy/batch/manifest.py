@@ -46,13 +46,8 @@ def identity_of(
 
 def shaping_a_row(identity: Mapping[str, Any]) -> str:
     """Digest of what shapes a row's score: not what columns are called, or how rows are stored."""
-    return _digest(
-        {
-            name: value
-            for name, value in identity.items()
-            if name in _SHAPING_A_ROW or name.endswith(" version")
-        }
-    )
+    names = [name for name in identity if name in _SHAPING_A_ROW or name.endswith(" version")]
+    return _digest({name: identity[name] for name in names})
 
 
 def manifest_of(
@@ -99,11 +94,10 @@ def manifest_of(
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """That of the last run, if it can be read."""
-    try:
-        said: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return None
-    return said
+    with suppress(OSError, ValueError):
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        return manifest
+    return None
 
 
 def _versions(model: Model) -> dict[str, str]:

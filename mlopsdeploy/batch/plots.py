@@ -36,14 +36,13 @@ def scores(counts: Counts, before: Counts | None, series: int, low: float, words
     counts = counts.reshape(-1, step).sum(axis=1)
     edges = np.linspace(0, 1, len(counts) + 1)
 
+    if before is not None:
+        before = before.reshape(-1, step).sum(axis=1)
+
     def draw(axes: Axes) -> None:
-        axes.stairs(_shares(counts), edges, fill=True, color=color(series))
-        if before is not None and before.sum():
-            grouped = before.reshape(-1, step).sum(axis=1)
-            axes.stairs(_shares(grouped), edges, color=INK, linewidth=1.2)
+        _stairs(axes, counts, before, edges, series)
         axes.set_xlim(low, 1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
-        _percent_axis(axes)
 
     return svg(300, 140, words, draw)
 
@@ -56,19 +55,14 @@ def lengths(starts: Counts, counts: Counts, before: Counts | None, words: str) -
     edges = np.arange(first, last + 1)
 
     def draw(axes: Axes) -> None:
-        axes.stairs(_shares(counts)[first:last], edges, fill=True, color=color(0))
-        if before is not None and before.sum():
-            axes.stairs(_shares(before)[first:last], edges, color=INK, linewidth=1.2)
+        _stairs(axes, counts[first:last], None if before is None else before[first:last], edges, 0)
         if starts[last - 1] < 8:  # each bin is one number
             axes.set_xticks(edges[:-1] + 0.5, [str(start) for start in starts[first:last]])
         else:
-            doublings = [
-                place for place in range(first, last) if _is_power_of_two(int(starts[place]))
-            ]
+            doublings = [place for place in range(first, last) if starts[place].bit_count() == 1]
             ticks = doublings[:: max(1, -(-len(doublings) // 7))] or [first]
             axes.set_xticks(ticks, [f"{starts[place]:,}" for place in ticks])
         axes.set_xlim(first, last)
-        _percent_axis(axes)
 
     return svg(340, 170, words, draw)
 
@@ -130,20 +124,17 @@ def weekly(rows: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, int]]:
     return weeks
 
 
-def _shares(counts: Counts) -> NDArray[np.float64]:
-    return np.asarray(counts / max(1, counts.sum()), np.float64)
-
-
-def _percent_axis(axes: Axes) -> None:
+def _stairs(
+    axes: Axes, counts: Counts, before: Counts | None, edges: NDArray[Any], series: int
+) -> None:
+    """Shares of the rows per bin, and as a line those of the last run."""
+    axes.stairs(counts / max(1, counts.sum()), edges, fill=True, color=color(series))
+    if before is not None and before.sum():
+        axes.stairs(before / before.sum(), edges, color=INK, linewidth=1.2)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_locator(MaxNLocator(3))
-    top = axes.get_ylim()[1]
-    decimals = 0 if top > 0.03 else 1
+    decimals = 0 if axes.get_ylim()[1] > 0.03 else 1
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=decimals, symbol=" %"))
-
-
-def _is_power_of_two(value: int) -> bool:
-    return value > 0 and value & (value - 1) == 0
 
 
 def _short(value: float) -> str:

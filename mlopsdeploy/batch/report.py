@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,6 +24,7 @@ from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.core import images
+from mlopsdeploy.data.files import whole_file
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.page_look import report_environment
@@ -38,7 +38,6 @@ THUMBNAIL = 160  # pixels of the longer side
 WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
 
 _PAGES = Path(__file__).parent / "pages"
-_OTHERS = "all others"
 
 
 @dataclass(frozen=True)
@@ -107,13 +106,16 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     thing = _thing(statistics)
     rows, scored = summary["rows"], _scored(statistics)
     found = []
+
+    def part(count: int, whole: int) -> str:
+        return f"{_some(count, thing)} ({percent(count / whole)})"
+
     if not scored:
         found.append(
             Finding("There is nothing to show" if rows else "The input is empty", "errors")
         )
     if failed := summary.get("failed", 0):
-        words = f"{_some(failed, thing)} ({percent(failed / rows)}) could not be scored"
-        found.append(Finding(words, "errors"))
+        found.append(Finding(f"{part(failed, rows)} could not be scored", "errors"))
     if drift and drift.level in ("some", "much"):
         found.append(Finding(drift.verdict.rstrip("."), "drift"))
     if drift and drift.unfair:
@@ -121,16 +123,12 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
         found.append(Finding(f"Not quite comparable with the last run: {what}", "drift"))
     truncated, lost = statistics["truncated"], _lost(statistics)
     if scored and (truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING):
-        words = (
-            f"{_some(truncated, thing)} ({percent(truncated / scored)}) longer than the model reads"
-        )
+        words = f"{part(truncated, scored)} longer than the model reads"
         words += f"; {percent(lost)} of all tokens not seen" if lost else ""
         found.append(Finding(words, "lengths"))
     empty = summary.get("empty", 0)
     if rows and empty / rows >= WORTH_SAYING:
-        found.append(
-            Finding(f"{_some(empty, thing)} ({percent(empty / rows)}) with nothing in it", "errors")
-        )
+        found.append(Finding(f"{part(empty, rows)} with nothing in it", "errors"))
     used = [name for name, label in statistics["labels"].items() if label["rows"]]
     if len(used) == 1 and len(statistics["labels"]) > 1 and statistics["scored"] >= 20:
         what = "object" if counts_objects(statistics) else "row"
@@ -143,9 +141,9 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
 def headline(manifest: Mapping[str, Any], found: Sequence[Finding]) -> str:
     """How it went, in one sentence."""
     summary, statistics = manifest["summary"], manifest["statistics"]
+    scored, thing = _scored(statistics), _thing(statistics)
     if not summary["rows"]:
         return "The input had no rows."
-    scored, thing = _scored(statistics), _thing(statistics)
     if not scored:
         return f"None of {_some(summary['rows'], thing)} could be scored."
     done = f"{_some(scored, thing)} scored in {duration(summary['seconds'])}"
@@ -186,6 +184,7 @@ def render(
     then = previous["statistics"] if previous and drift and drift.measures else None
     names = _shown(now)
     found = findings(manifest, drift)
+    others = [(SHOWN, "all others")] if len(names) < len(now["labels"]) else []
     return environment.get_template("report.html").render(
         version=__version__,
         manifest=manifest,
@@ -197,13 +196,13 @@ def render(
         findings=found,
         drift=drift,
         labels=_labels(now, then, names),
-        legend=_legend(now, names),
+        legend=[*enumerate(map(label_text, names)), *others],
         histograms=_histograms(now, then, names),
         lengths=_lengths(now, then),
         by_date=_by_date(now, names),
         by_category=_by_category(now, names),
         examples=_examples(now, str(manifest.get("input", ""))),
-        stages=_stages(manifest),
+        stages=manifest.get("stages") or {},
         settings=flat(manifest.get("settings") or {}),
     )
 
@@ -222,36 +221,25 @@ def _shown(statistics: Mapping[str, Any]) -> list[str]:
 
 def _labels(
     now: Mapping[str, Any], then: Mapping[str, Any] | None, names: Sequence[str]
-) -> dict[str, Any]:
+) -> dict[str, list[dict[str, Any]]]:
     """Rows of the table of labels: those with a colour, and the others."""
-    total = max(1, now["scored"])
-
-    def row(name: str) -> dict[str, Any]:
+    table: dict[str, list[dict[str, Any]]] = {"shown": [], "others": []}
+    for name in _by_rows(now["labels"]):
         label = now["labels"][name]
         before = then["labels"].get(name, {"rows": 0})["rows"] / then["scored"] if then else None
-        return {
+        table["shown" if name in names else "others"].append({
             "name": name,
             "series": names.index(name) if name in names else SHOWN,
             "rows": label["rows"],
-            "share": label["rows"] / total,
+            "share": label["rows"] / max(1, now["scored"]),
             "before": before,
             "mean_score": label["mean_score"],
-        }
-
-    by_rows = sorted(now["labels"], key=lambda name: -now["labels"][name]["rows"])
-    others = [row(name) for name in by_rows if name not in names]
-    rows = sum(other["rows"] for other in others)
-    return {
-        "shown": [row(name) for name in by_rows if name in names],
-        "others": others,
-        "others_rows": rows,
-        "others_share": rows / total,
-    }
+        })  # fmt: skip
+    return table
 
 
-def _legend(now: Mapping[str, Any], names: Sequence[str]) -> list[tuple[int, str]]:
-    known = [(series, label_text(name)) for series, name in enumerate(names)]
-    return known + ([(SHOWN, _OTHERS)] if len(names) < len(now["labels"]) else [])
+def _by_rows(labels: Mapping[str, Any]) -> list[str]:
+    return sorted(labels, key=lambda name: -labels[name]["rows"])
 
 
 def _histograms(
@@ -339,7 +327,7 @@ def _by_date(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | N
         "wide": Markup(wide),  # noqa: S704  # ours
         "narrow": Markup(narrow),  # noqa: S704  # ours
         "table": [
-            {"day": day, "rows": sum(row), "shares": [part / max(1, sum(row)) for part in row]}
+            {"day": day, "rows": sum(row), "shares": _shares(row)}
             for day, row in zip(days, counts.tolist(), strict=True)
         ],
     }
@@ -352,23 +340,21 @@ def _by_category(now: Mapping[str, Any], names: Sequence[str]) -> list[dict[str,
         ranked = sorted(
             values, key=lambda value: (value == OTHER, -sum(values[value].values()), value)
         )
-        shown = ranked[:MANY_VALUES]
-        if len(ranked) == len(shown) and all(value.isdigit() for value in shown):
+        shown, rest = ranked[:MANY_VALUES], ranked[MANY_VALUES:]
+        if not rest and all(value.isdigit() for value in shown):
             shown.sort(key=int)
-        rows = [_category(value or "(empty)", _by_series(values[value], names)) for value in shown]
-        if len(ranked) > MANY_VALUES:
-            rest = np.sum(
-                [_by_series(values[value], names) for value in ranked[MANY_VALUES:]], axis=0
-            )
-            rows.append(_category(f"{len(ranked) - MANY_VALUES} more", rest.tolist()))
+        counts = [(value or "(empty)", _by_series(values[value], names)) for value in shown]
+        if rest:
+            more = np.sum([_by_series(values[value], names) for value in rest], axis=0)
+            counts.append((f"{len(rest)} more", more.tolist()))
+        rows = [{"value": value, "rows": sum(row), "shares": _shares(row)} for value, row in counts]
         if rows:
             columns.append({"column": column, "rows": rows})
     return columns
 
 
-def _category(value: str, counts: Sequence[int]) -> dict[str, Any]:
-    total = max(1, sum(counts))
-    return {"value": value, "rows": sum(counts), "shares": [part / total for part in counts]}
+def _shares(counts: Sequence[int]) -> list[float]:
+    return [count / max(1, sum(counts)) for count in counts]
 
 
 def _by_series(labels: Mapping[str, int], names: Sequence[str]) -> list[int]:
@@ -378,39 +364,13 @@ def _by_series(labels: Mapping[str, int], names: Sequence[str]) -> list[int]:
 
 
 def _examples(now: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
-    if not now["examples"]:
-        return []
-    by_rows = sorted(now["labels"], key=lambda name: -now["labels"][name]["rows"])
-    rows = now["examples"]["rows"]
-    found = [
-        {"name": name, "rows": now["labels"][name]["rows"], **rows[name]}
-        for name in by_rows
-        if name in rows
-    ]
-    if now.get("pictures"):
-        for label in found[:WITH_PICTURES]:
-            label |= {
-                kind: [{**row, "image": _thumbnail(row["text"], source)} for row in label[kind]]
-                for kind in ("least", "most")
-                if kind in label
-            }
+    rows = now["examples"]["rows"] if now["examples"] else {}
+    names = [name for name in _by_rows(now["labels"]) if name in rows]
+    found = [{"name": name, "rows": now["labels"][name]["rows"], **rows[name]} for name in names]
+    for label in found[:WITH_PICTURES] if now.get("pictures") else ():
+        for kind in {"least", "most"} & label.keys():
+            label[kind] = [{**row, "image": _thumbnail(row["text"], source)} for row in label[kind]]
     return found
-
-
-def _stages(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    stages = manifest.get("stages") or {}
-    total, rows = sum(stages.values()), manifest["summary"]["rows"]
-    return [
-        {
-            "name": name,
-            "seconds": seconds,
-            "share": seconds / total,
-            "speed": round(rows / seconds) if seconds else None,
-            "series": series,
-        }
-        for series, (name, seconds) in enumerate(stages.items())
-        if total
-    ]
 
 
 # ---------------------------------------------------------------- words and files
@@ -473,11 +433,8 @@ def _thumbnail(name: str, table: str) -> str | None:
 
 
 def _write(path: Path, text: str) -> None:
-    building = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        building.write_text(text, encoding="utf-8")
-        building.replace(path)
+        with whole_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        with suppress(OSError):
-            building.unlink(missing_ok=True)
         raise MlopsDeployError(f"{path}: {error.strerror or error}") from error

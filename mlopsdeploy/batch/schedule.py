@@ -31,16 +31,6 @@ SLICE = 5.0
 # A clock set back by more than this was wrong, and the next time is found anew; else no time comes
 # twice. It is the bound of Debian's cron.
 SET_BACK = 3 * 3600.0
-_FIELDS = 5
-
-
-def check(expression: str) -> None:
-    """See that `expression` is one of cron's, and that its time ever comes.
-
-    Raises:
-        ConfigError: it is not, or it never does.
-    """
-    _next_after(expression, time.time())
 
 
 def run_on_schedule(
@@ -68,7 +58,7 @@ def run_on_schedule(
         success; 130 after SIGINT and 129 after SIGHUP; 128 and its number after a second signal.
 
     Raises:
-        ConfigError: as `check` does.
+        ConfigError: `expression` is none of cron's, or its time never comes.
     """
     schedule = _Schedule(expression, command, log, now)
     with _signals(schedule.events.put):
@@ -111,7 +101,10 @@ class _Schedule:
             if event is None:
                 self._ended()
             elif self._signal:
-                self._kill()
+                if self._child:  # with all that it started: its process group
+                    with suppress(ProcessLookupError):
+                        os.killpg(self._child.pid, signal.SIGKILL)
+                    self._child.wait()
                 self._say("killed by a second signal")
                 return 128 + event
             else:
@@ -141,19 +134,19 @@ class _Schedule:
         self._started = time.monotonic()
         try:
             # A process group of its own: Ctrl-C reaches it once, through this process.
-            self._child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
+            child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
         except OSError as error:
-            reason = error.strerror or error
-            self._say(
-                f"run {self._run} failed to start: {self._command[0]}: {reason}, {self._next()}"
-            )
+            reason = f"{self._command[0]}: {error.strerror or error}"
+            self._say(f"run {self._run} failed to start: {reason}, {self._next()}")
             return
+        self._child = child
         self._say(f"run {self._run} started{late}")
-        threading.Thread(target=self._watch, args=(self._child,), name="watch", daemon=True).start()
 
-    def _watch(self, child: subprocess.Popen[bytes]) -> None:
-        child.wait()
-        self.events.put(None)
+        def watch() -> None:
+            child.wait()
+            self.events.put(None)
+
+        threading.Thread(target=watch, name="watch", daemon=True).start()
 
     def _ended(self) -> None:
         assert self._child
@@ -173,13 +166,6 @@ class _Schedule:
             hangs_up = number not in (signal.SIGTERM, signal.SIGINT)
             self._child.send_signal(signal.SIGTERM if hangs_up else number)
 
-    def _kill(self) -> None:
-        """With all that it started: its process group."""
-        if self._child:
-            with suppress(ProcessLookupError):
-                os.killpg(self._child.pid, signal.SIGKILL)
-            self._child.wait()
-
     def _next(self) -> str:
         return f"next run {_local(self._due)}"
 
@@ -188,15 +174,13 @@ class _Schedule:
 
 
 @contextmanager
-def _signals(heard: Callable[[int], None]) -> Iterator[None]:
-    """The signals that end a program, told to `heard` while the block lasts."""
-    before = {
-        number: signal.getsignal(number)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    }
+def _signals(handle: Callable[[int], None]) -> Iterator[None]:
+    """The signals that end a program, passed to `handle` while the block lasts."""
+    ends = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in ends}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # as nohup leaves it
-            signal.signal(number, lambda number, _: heard(number))
+            signal.signal(number, lambda number, _: handle(number))
     try:
         yield
     finally:
@@ -205,14 +189,10 @@ def _signals(heard: Callable[[int], None]) -> Iterator[None]:
 
 
 def _next_after(expression: str, moment: float) -> float:
-    """The first time of `expression` after `moment`, both in seconds since 1970.
-
-    Raises:
-        ConfigError: `expression` is none of cron's, or its time never comes.
-    """
+    """The first time of `expression` after `moment`, both in seconds since 1970."""
     reason = "its day never comes"
     try:
-        if (fields := len(expression.split())) != _FIELDS:  # cronsim has one with seconds, too
+        if (fields := len(expression.split())) != 5:  # cronsim has one with seconds, too
             raise CronSimError(f"{fields} field{'s' * (fields != 1)}, not 5")
         for time_ in CronSim(expression, datetime.fromtimestamp(moment, LOCAL)):
             # In the hour that the end of summer time repeats, its first run may be over.
@@ -230,10 +210,10 @@ class _Local(tzinfo):
     """The machine's time zone with its changes; `datetime.astimezone` gives only today's offset."""
 
     def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        return None if moment is None else _here(moment).utcoffset()
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().utcoffset()
 
     def tzname(self, moment: datetime | None) -> str | None:
-        return None if moment is None else _here(moment).tzname()
+        return None if moment is None else moment.replace(tzinfo=None).astimezone().tzname()
 
     def dst(self, moment: datetime | None) -> timedelta | None:  # noqa: ARG002
         return None
@@ -245,10 +225,6 @@ class _Local(tzinfo):
 
 
 LOCAL = _Local()
-
-
-def _here(wall: datetime) -> datetime:
-    return wall.replace(tzinfo=None).astimezone()
 
 
 def _local(moment: float) -> str:

@@ -9,6 +9,7 @@ months, then years, when there are too many.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ LENGTH_EDGES = np.unique(np.rint(2 ** (np.arange(-4, 81) / 4)).astype(np.int64))
 OTHER = "(other)"
 MOST_LABELS = 256
 MOST_VALUES = 200  # per column of categories
+LONGEST_NAME = 80  # characters
 MOST_PERIODS = 400
 PERIODS = ("day", "month", "year")
 
@@ -59,7 +61,7 @@ class Statistics:
         self._pictures = pictures
         self._truncated = 0
         self._lost_tokens = 0
-        self._labels = _Names(MOST_LABELS, labels)
+        self._labels = _Names(labels)
         self._scores = np.zeros((len(labels), SCORE_BINS), np.int64)
         self._sums = np.zeros(len(labels), object)  # Python's integers don't overflow
         self._lengths = _Lengths()
@@ -94,25 +96,6 @@ class Statistics:
         if "lost_tokens" in predictions:
             self._lost_tokens += int(predictions["lost_tokens"].sum())
         texts = columns[text] if text is not None and not self._pictures else None
-        self._add_lengths(scored, predictions, texts)
-        if self._by_date:
-            self._by_date.add(columns[self._by_date.column.name][scored].tolist(), places)
-        for name, category in self._by_category.items():
-            category.add(columns[name][scored].tolist(), places)
-        if self._examples:
-            breakdowns = set(self._by_category)
-            if self._by_date:
-                breakdowns.add(self._by_date.column.name)
-            shown = [text] if text is not None else [n for n in columns if n not in breakdowns]
-            self._examples.add(
-                numbers[scored],
-                places,
-                score,
-                {name: columns[name][scored] for name in shown},
-                text,
-            )
-
-    def _add_lengths(self, scored: Array, predictions: Columns, texts: Array | None) -> None:
         if "tokens" in predictions:
             self._lengths.add("tokens", predictions["tokens"][scored])
         elif predictions["score"].dtype == object:
@@ -121,6 +104,15 @@ class Statistics:
         elif texts is not None:
             lengths = [len(value) for value in texts[scored].tolist()]
             self._lengths.add("characters", np.array(lengths, np.int64))
+        if self._by_date:
+            self._by_date.add(columns[self._by_date.column.name][scored].tolist(), places)
+        for name, category in self._by_category.items():
+            category.add(columns[name][scored].tolist(), places)
+        if self._examples:
+            by_date = self._by_date.column.name if self._by_date else None
+            features = [name for name in columns if name not in {by_date, *self._by_category}]
+            shown = {name: columns[name][scored] for name in (features if text is None else [text])}
+            self._examples.add(numbers[scored], places, score, shown, text)
 
     @property
     def keeps_examples(self) -> bool:
@@ -139,9 +131,8 @@ class Statistics:
         places = self._labels.places(other._labels.names)
         self._scores = _fit(self._scores, len(self._labels.names))
         self._sums = _fit(self._sums, len(self._labels.names))
-        for place, counts, score_sum in zip(places, other._scores, other._sums, strict=True):
-            self._scores[place] += counts
-            self._sums[place] += score_sum
+        np.add.at(self._scores, places, other._scores)
+        np.add.at(self._sums, places, other._sums)
         self._lengths.merge(other._lengths)
         if self._by_date and other._by_date:
             self._by_date.merge(other._by_date, places)
@@ -203,8 +194,7 @@ class Statistics:
         if known["by_date"]:
             made._by_date = _ByDate.from_dict(known["by_date"], names)
         made._by_category = {
-            name: _ByCategory.from_dict(values, names)
-            for name, values in known["by_category"].items()
+            name: _ByCategory().read(values, names) for name, values in known["by_category"].items()
         }
         if known["examples"]:
             made._examples = Examples.from_dict(known["examples"], names)
@@ -212,28 +202,25 @@ class Statistics:
 
 
 class _Names:
-    """Names -> places in a table: the first `limit` that turn up get one each."""
+    """Names -> places in a table: the first `MOST_LABELS` that turn up get one each."""
 
-    def __init__(self, limit: int, names: Sequence[str] = ()) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
-        self._limit = max(limit, len(self.names))
+        self._most = max(MOST_LABELS, len(self.names))
         self._index = {name: place for place, name in enumerate(self.names)}
 
     def places(self, values: Sequence[str | None]) -> Array:
         get = self._index.get
         places = np.fromiter((get(value or "", -1) for value in values), np.intp, len(values))
         for row in np.flatnonzero(places < 0).tolist():
-            places[row] = self._place((values[row] or "")[:80])
-        return places
-
-    def _place(self, name: str) -> int:
-        if name not in self._index:
-            if len(self._index) >= self._limit:
+            name = (values[row] or "")[:LONGEST_NAME]
+            if name not in self._index and len(self.names) >= self._most:
                 name = OTHER
-            self._index.setdefault(name, len(self.names))
-            if self._index[name] == len(self.names):
+            if name not in self._index:
+                self._index[name] = len(self.names)
                 self.names.append(name)
-        return self._index[name]
+            places[row] = self._index[name]
+        return places
 
 
 class _Lengths:
@@ -246,21 +233,21 @@ class _Lengths:
         self._longest = 0
 
     def add(self, unit: str, lengths: Array) -> None:
-        if self._unit not in (None, unit) or not len(lengths):
-            return
-        self._unit = unit
-        bins = np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1
-        self._counts += np.bincount(bins, minlength=len(self._counts))
-        self._sum += int(lengths.sum())
-        self._longest = max(self._longest, int(lengths.max()))
+        if len(lengths):
+            bins = np.searchsorted(LENGTH_EDGES, lengths, side="right") - 1
+            counts = np.bincount(bins, minlength=len(self._counts))
+            self._add(unit, counts, int(lengths.sum()), int(lengths.max()))
 
     def merge(self, other: _Lengths) -> None:
-        if other._unit is None or self._unit not in (None, other._unit):
-            return
-        self._unit = other._unit
-        self._counts += other._counts
-        self._sum += other._sum
-        self._longest = max(self._longest, other._longest)
+        if other._unit is not None:
+            self._add(other._unit, other._counts, other._sum, other._longest)
+
+    def _add(self, unit: str, counts: Array, total: int, longest: int) -> None:
+        if self._unit in (None, unit):
+            self._unit = unit
+            self._counts += counts
+            self._sum += total
+            self._longest = max(self._longest, longest)
 
     def as_dict(self) -> dict[str, Any] | None:
         if self._unit is None:
@@ -280,47 +267,92 @@ class _Lengths:
     def from_dict(cls, known: Mapping[str, Any] | None) -> Self:
         made = cls()
         if known:
-            made._unit, made._sum, made._longest = known["unit"], known["sum"], known["longest"]
-            made._counts = np.array(known["counts"], np.int64)
+            counts = np.array(known["counts"], np.int64)
+            made._add(known["unit"], counts, known["sum"], known["longest"])
         return made
 
 
-class _ByDate:
-    """Labels per day, per month or per year: the finest of which there are not too many."""
+class _ByCategory:
+    """Rows per value of a column and place of a label."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Any, Counter[int]] = {}
+
+    def add(self, values: Sequence[Any], places: Array) -> None:
+        keys = self._keys(values)
+        distinct = list(dict.fromkeys(keys))
+        place_of = {key: place for place, key in enumerate(distinct)}
+        rows = np.fromiter(map(place_of.__getitem__, keys), np.intp, len(keys))
+        table = _tally(np.zeros((0, int(places.max(initial=-1)) + 1), np.int64), rows, places)
+        counted = np.nonzero(table)
+        for row, place, count in zip(*counted, table[counted], strict=True):
+            self._count(distinct[row], int(place), int(count))
+
+    def merge(self, other: _ByCategory, places: Array) -> None:
+        """Add another's, whose label at place i is this one's at places[i]."""
+        for value, rows in zip(self._keys(list(other._rows)), other._rows.values(), strict=True):
+            for place, count in rows.items():
+                self._count(value, int(places[place]), count)
+
+    def _keys(self, values: Sequence[Any]) -> Sequence[Any]:
+        return values
+
+    def _count(self, value: Any, place: int, count: int) -> None:
+        value = (value or "")[:LONGEST_NAME]
+        if value not in self._rows and len(self._rows) >= MOST_VALUES:
+            value = OTHER
+        self._rows.setdefault(value, Counter())[place] += count
+
+    def as_dict(self, labels: Sequence[str]) -> dict[Any, Any]:
+        return {
+            value: {labels[place]: rows[place] for place in sorted(rows)}
+            for value, rows in self._rows.items()
+        }
+
+    def read(self, known: Mapping[Any, Mapping[str, int]], labels: Sequence[str]) -> Self:
+        """Take over what `as_dict` described."""
+        place = {name: number for number, name in enumerate(labels)}
+        for value, rows in known.items():
+            self._rows[value] = Counter({place[name]: rows[name] for name in rows})
+        return self
+
+
+class _ByDate(_ByCategory):
+    """Labels per day, per month or per year: the finest of which there are not too many.
+
+    The values are days since 1970-01-01, the first of each period.
+    """
 
     def __init__(self, column: DateColumn) -> None:
+        super().__init__()
         self.column = column
         self._read = DateReader(column.format)
         self._period = 0  # place in PERIODS
         self._undated = 0
-        self._table: dict[int, Array] = {}  # first day of the period -> rows per label
 
     def add(self, values: Sequence[str | None], places: Array) -> None:
         days = self._read.days(values)
         dated = days != NO_DAY
         self._undated += int(np.count_nonzero(~dated))
-        first, inverse = np.unique(self._firsts(days[dated]), return_inverse=True)
-        table = _tally(np.zeros((len(first), 0), np.int64), inverse, places[dated])
-        self._count(dict(zip(first.tolist(), table, strict=True)))
+        super().add(days[dated], places[dated])
+        self._bound()
 
-    def merge(self, other: _ByDate, places: Array) -> None:
+    def merge(self, other: _ByCategory, places: Array) -> None:
+        assert isinstance(other, _ByDate)
         self._undated += other._undated
         while self._period < other._period:
             self._coarsen()
-        self._count({day: _moved(counts, places) for day, counts in other._table.items()})
+        super().merge(other, places)
+        self._bound()
 
-    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        days = np.array(sorted(self._table), np.int64)
-        written = np.datetime_as_string(days.astype("datetime64[D]")).tolist()
+    def as_dict(self, labels: Sequence[str]) -> dict[Any, Any]:
+        rows = super().as_dict(labels)
         return {
             "column": self.column.name,
             "format": self.column.format,
             "period": PERIODS[self._period],
             "undated": self._undated,
-            "rows": {
-                name: _named(self._table[day], labels)
-                for name, day in zip(written, days.tolist(), strict=True)
-            },
+            "rows": {str(np.datetime64(day, "D")): rows[day] for day in sorted(rows)},
         }
 
     @classmethod
@@ -328,106 +360,39 @@ class _ByDate:
         made = cls(DateColumn(known["column"], known["format"]))
         made._period = PERIODS.index(known["period"])
         made._undated = known["undated"]
-        for name, rows in known["rows"].items():
-            day = int(np.datetime64(name, "D").astype(np.int64))
-            made._table[day] = _unnamed(rows, labels)
-        return made
+        days = {int(np.datetime64(day, "D").astype(np.int64)): day for day in known["rows"]}
+        return made.read({day: known["rows"][name] for day, name in days.items()}, labels)
 
-    def _firsts(self, days: Array) -> Array:
+    def _keys(self, values: Sequence[int] | Array) -> Sequence[int]:
         """The first day of each one's period."""
-        if not self._period:
-            return days
-        unit = "datetime64[M]" if PERIODS[self._period] == "month" else "datetime64[Y]"
-        dates = days.astype("datetime64[D]").astype(unit)
-        return np.asarray(dates.astype("datetime64[D]").astype(np.int64))
+        days = np.asarray(values, np.int64)
+        if self._period:
+            unit = f"datetime64[{PERIODS[self._period][0].upper()}]"
+            days = days.astype("datetime64[D]").astype(unit).astype("datetime64[D]")
+        firsts: list[int] = days.astype(np.int64).tolist()
+        return firsts
 
-    def _count(self, table: Mapping[int, Array]) -> None:
-        firsts = self._firsts(np.array(list(table), np.int64)).tolist()
-        for first, counts in zip(firsts, table.values(), strict=True):
-            known = self._table.get(first)
-            self._table[first] = counts if known is None else _sum(known, counts)
-        while len(self._table) > MOST_PERIODS and self._period < len(PERIODS) - 1:
+    def _count(self, value: int, place: int, count: int) -> None:
+        self._rows.setdefault(value, Counter())[place] += count
+
+    def _bound(self) -> None:
+        while len(self._rows) > MOST_PERIODS and self._period < len(PERIODS) - 1:
             self._coarsen()
 
     def _coarsen(self) -> None:
         self._period += 1
-        table, self._table = self._table, {}
-        self._count(table)
-
-
-class _ByCategory:
-    """Labels per value of a column."""
-
-    def __init__(self) -> None:
-        self._values = _Names(MOST_VALUES)
-        self._table = np.zeros((0, 0), np.int64)  # (values, labels)
-
-    def add(self, values: Sequence[str | None], places: Array) -> None:
-        self._table = _tally(self._table, self._values.places(values), places)
-
-    def merge(self, other: _ByCategory, places: Array) -> None:
-        for value, counts in zip(
-            self._values.places(other._values.names), other._table, strict=True
-        ):
-            self._table = _fit(self._table, len(self._values.names))
-            moved = _moved(counts, places)
-            self._table = _wide(self._table, len(moved))
-            self._table[value, : len(moved)] += moved
-
-    def as_dict(self, labels: Sequence[str]) -> dict[str, Any]:
-        return {
-            value: _named(counts, labels)
-            for value, counts in zip(self._values.names, self._table, strict=True)
-        }
-
-    @classmethod
-    def from_dict(cls, known: Mapping[str, Any], labels: Sequence[str]) -> Self:
-        made = cls()
-        made._values = _Names(MOST_VALUES, list(known))
-        made._table = np.zeros((len(known), len(labels)), np.int64)
-        for row, rows in enumerate(known.values()):
-            made._table[row] = _unnamed(rows, labels)
-        return made
+        before, self._rows = self._rows, {}
+        for first, rows in zip(self._keys(list(before)), before.values(), strict=True):
+            self._rows.setdefault(first, Counter()).update(rows)
 
 
 def _tally(table: Array, rows: Array, columns: Array) -> Array:
-    """The table, made larger where need be, with one more in each of these cells."""
-    if not len(rows):
-        return table
-    height = max(table.shape[0], int(rows.max()) + 1)
-    width = max(table.shape[1], int(columns.max()) + 1)
+    """The table, made higher where need be, with one more in each of these cells."""
+    height, width = max(table.shape[0], int(rows.max(initial=-1)) + 1), table.shape[1]
     counts = np.bincount(rows * width + columns, minlength=height * width)
-    counts = counts.reshape(height, width)
-    counts[: table.shape[0], : table.shape[1]] += table
-    return counts
+    return counts.reshape(height, width) + _fit(table, height)
 
 
 def _fit(table: Array, height: int) -> Array:
     more = np.zeros((height - len(table), *table.shape[1:]), table.dtype)
     return np.concatenate([table, more])
-
-
-def _wide(table: Array, width: int) -> Array:
-    return np.pad(table, ((0, 0), (0, max(0, width - table.shape[1]))))
-
-
-def _sum(one: Array, other: Array) -> Array:
-    longer, shorter = (one, other) if len(one) >= len(other) else (other, one)
-    longer = longer.copy()
-    longer[: len(shorter)] += shorter
-    return longer
-
-
-def _moved(counts: Array, places: Array) -> Array:
-    """Counts per label of another run, in the order of this one's labels."""
-    return np.bincount(places[: len(counts)], counts, int(places.max(initial=-1)) + 1).astype(
-        np.int64
-    )
-
-
-def _named(counts: Array, labels: Sequence[str]) -> dict[str, int]:
-    return {labels[place]: int(counts[place]) for place in np.flatnonzero(counts).tolist()}
-
-
-def _unnamed(rows: Mapping[str, int], labels: Sequence[str]) -> Array:
-    return np.array([rows.get(label, 0) for label in labels], np.int64)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 WORDS = [
@@ -26,6 +26,20 @@ WORDS = [
     *("but", "very", "slow", "quiet", "box", "price", "poison"),
 ]
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+BAG = """
+<ir_version: 8, opset_import: ["" : 17]>
+bag (int64[rows,words] input_ids, int64[rows,words] attention_mask) => (float[rows,2] logits) {
+  each = Gather(table, input_ids)
+  mask = Cast<to = 1>(attention_mask)
+  last = Constant<value = int64[1] {2}>()
+  wide = Unsqueeze(mask, last)
+  masked = Mul(each, wide)
+  words_axis = Constant<value = int64[1] {1}>()
+  sum = ReduceSum<keepdims = 0>(masked, words_axis)
+  count = ReduceSum<keepdims = 0>(wide, words_axis)
+  logits = Div(sum, count)
+}
+"""
 
 
 def _bag(folder: Path, embeddings: int) -> Path:
@@ -58,33 +72,9 @@ def _bag(folder: Path, embeddings: int) -> Path:
     }
     (folder / "config.json").write_text(json.dumps(config), "utf-8")
 
-    def value(name: str, kind: int, shape: list[Any]) -> onnx.ValueInfoProto:
-        return helper.make_tensor_value_info(name, kind, shape)
-
     table = np.random.default_rng(1).normal(size=(embeddings, 2)).astype(np.float32)
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gather", ["table", "input_ids"], ["each"]),
-            helper.make_node("Cast", ["attention_mask"], ["mask"], to=TensorProto.FLOAT),
-            helper.make_node("Unsqueeze", ["mask", "last"], ["wide"]),
-            helper.make_node("Mul", ["each", "wide"], ["masked"]),
-            helper.make_node("ReduceSum", ["masked", "words"], ["sum"], keepdims=0),
-            helper.make_node("ReduceSum", ["wide", "words"], ["count"], keepdims=0),
-            helper.make_node("Div", ["sum", "count"], ["logits"]),
-        ],
-        "bag",
-        [
-            value("input_ids", TensorProto.INT64, ["rows", "words"]),
-            value("attention_mask", TensorProto.INT64, ["rows", "words"]),
-        ],
-        [value("logits", TensorProto.FLOAT, ["rows", 2])],
-        [
-            numpy_helper.from_array(table, "table"),
-            numpy_helper.from_array(np.array([2]), "last"),
-            numpy_helper.from_array(np.array([1]), "words"),
-        ],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    model = onnx.parser.parse_model(BAG)
+    model.graph.initializer.append(numpy_helper.from_array(table, "table"))
     onnx.save(model, str(folder / "onnx" / "model.onnx"))
     return folder
 

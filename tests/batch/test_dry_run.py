@@ -1,6 +1,5 @@
 """What a run would take, asked of real models; what was promised is held against real runs."""
 
-import csv
 import io
 import itertools
 import json
@@ -18,6 +17,8 @@ from rich.console import Console
 from mlopsdeploy.batch import command, dry_run, sampling
 from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
+
+from . import tables
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 
@@ -50,11 +51,7 @@ def look(score, tmp_path, monkeypatch):
 
 
 def write(path, texts):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "review_text"))
-        writer.writerows(enumerate(texts))
-    return path
+    return tables.write(path, enumerate(texts))
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The second night: only rows that are new or changed are computed."""
 
-import csv
 import json
 import shutil
 import signal
@@ -15,6 +14,8 @@ from mlopsdeploy.columns import objects
 from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
 from mlopsdeploy.settings import BatchSettings
+
+from .tables import read, write
 
 
 @pytest.fixture
@@ -36,11 +37,7 @@ def night(bag, tmp_path, computed):
     """`night(texts)`: a run over them; the rows written, the summary, how many were computed."""
 
     def run(texts, **settings):
-        path = tmp_path / "r.csv"
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "text"])
-            writer.writerows(enumerate(texts))
+        path = write(tmp_path / "r.csv", enumerate(texts), ("id", "text"))
         chosen = {
             "model": str(bag),
             "runtime": "onnxruntime",
@@ -50,8 +47,7 @@ def night(bag, tmp_path, computed):
         }
         computed.clear()
         summary = command.run_batch(BatchSettings(input=str(path), **{**chosen, **settings}))
-        with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file)), summary, sum(computed)
+        return read(tmp_path / "o.csv"), summary, sum(computed)
 
     return run
 
@@ -134,8 +130,7 @@ def test_labels_of_another_model_yaml_are_new(churn_onnx, customers, tmp_path, k
         summary = command.run_batch(
             BatchSettings(input=str(customers), output=str(tmp_path / "o.csv"), **settings)
         )
-        with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
-            return [row["label"] for row in csv.DictReader(file)], summary["reused"]
+        return [row["label"] for row in read(tmp_path / "o.csv")], summary["reused"]
 
     first, reused = labels()
     assert (set(first), reused) == ({"0", "1"}, 0)

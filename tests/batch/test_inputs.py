@@ -1,7 +1,5 @@
 """Whole runs from and to databases and object stores, and what they leave when they are killed."""
 
-import csv
-import json
 import re
 import sqlite3
 import uuid
@@ -12,6 +10,8 @@ import pytest
 
 from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+
+from .tables import read
 
 
 @pytest.fixture
@@ -54,13 +54,12 @@ def test_a_table_into_a_table_of_the_same_database(score, shop, bag, here):
 def test_a_query_into_a_file_and_on_into_duckdb(score, shop, bag, here):
     sql = "SELECT id, review_text AS words FROM reviews WHERE id < 50 ORDER BY id"
     score(shop, query=sql, output="o.csv", model=str(bag), text_column="words")
-    with (here / "o.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read(here / "o.csv")
     assert [row["id"] for row in rows] == [str(number) for number in range(50)]
     score("o.csv", output="duckdb:///w.duckdb#lot", model=str(bag), prefix="again_")
     back = score("duckdb:///w.duckdb", query="lot", output="b.jsonl", model=str(bag), prefix="x_")
     assert back["rows"] == 50
-    lines = [json.loads(line) for line in (here / "b.jsonl").read_text("utf-8").splitlines()]
+    lines = read(here / "b.jsonl")
     assert [line["label"] for line in lines] == [row["label"] for row in rows]
     assert [line["x_label"] for line in lines] == [row["label"] for row in rows]
 
@@ -103,10 +102,10 @@ def test_an_unfinished_run_goes_on_with_the_rows_it_fetched(score, shop, fragile
     summary = score(f"{shop}#reviews", **settings)
     assert "going on with the rows fetched at" in capsys.readouterr().err
     assert (summary["rows"], summary["failed"], summary["attempts"]) == (300, 1, 2)
-    lines = [json.loads(line) for line in (here / "o.jsonl").read_text("utf-8").splitlines()]
+    lines = read(here / "o.jsonl")
     assert [line["id"] for line in lines] == [n for n in range(300) if n != 250]
-    (bad,) = (here / "o.jsonl.errors.jsonl").read_text("utf-8").splitlines()
-    assert json.loads(bad)["record"]["id"] == 250
+    (bad,) = read(here / "o.jsonl.errors.jsonl")
+    assert bad["record"]["id"] == 250
     assert score(f"{shop}#reviews", **settings)["rows"] == 200
     assert not (here / "o.jsonl.unfinished").exists()
 

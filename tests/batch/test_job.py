@@ -1,6 +1,5 @@
 """The strategy itself, in this process, on real models."""
 
-import csv
 import json
 import random
 import re
@@ -12,20 +11,8 @@ import pytest
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.job import Summary
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
-from mlopsdeploy.settings import BatchSettings
 
-
-def write(path, rows, header=("id", "review_text")):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(rows)
-    return path
-
-
-def read(path):
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+from .tables import read, write
 
 
 def scored(score, path, **settings):
@@ -37,7 +24,7 @@ def scored(score, path, **settings):
 
 @pytest.fixture
 def file(tmp_path, reviews):
-    return write(tmp_path / "reviews.csv", list(enumerate(reviews(400))))
+    return write(tmp_path / "reviews.csv", enumerate(reviews(400)))
 
 
 def test_labels_and_scores_of_a_real_model(score, file):
@@ -82,7 +69,7 @@ def test_the_same_run_twice_gives_the_same_bytes(score, file, tmp_path):
 
 def test_duplicates_are_computed_once_and_written_each_time(score, tmp_path):
     texts = ["the food is great", "awful service", "the food is great", "the food is great "]
-    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    rows, summary = scored(score, write(tmp_path / "r.csv", enumerate(texts)))
     assert summary["duplicates"] == 1  # the fourth has a blank at its end: another text
     assert rows[0]["label"] == rows[2]["label"]
     assert rows[0]["score"] == rows[2]["score"]
@@ -91,7 +78,7 @@ def test_duplicates_are_computed_once_and_written_each_time(score, tmp_path):
 
 def test_empty_texts_get_no_label(score, tmp_path):
     texts = ["the food is great", "", "   ", "\n", "awful"]
-    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    rows, summary = scored(score, write(tmp_path / "r.csv", enumerate(texts)))
     assert [bool(row["label"]) for row in rows] == [True, False, False, False, True]
     assert [bool(row["score"]) for row in rows] == [True, False, False, False, True]
     assert [row["truncated"] for row in rows] == ["false"] * 5
@@ -102,7 +89,7 @@ def test_empty_texts_get_no_label(score, tmp_path):
 
 def test_a_window_of_nothing_but_empty_texts(score, tmp_path):
     texts = [""] * 20 + ["awful"] + [""] * 20
-    path = write(tmp_path / "r.csv", list(enumerate(texts)))
+    path = write(tmp_path / "r.csv", enumerate(texts))
     rows, summary = scored(score, path, batch_size=1, all_scores=True, text_column="review_text")
     assert [bool(row["score_POSITIVE"]) for row in rows].index(True) == 20
     assert (len(rows), summary["empty"]) == (41, 40)
@@ -175,7 +162,7 @@ def test_multi_label(score, file, multi_label_bert):
 def test_long_texts_are_cut_and_marked(score, tmp_path):
     # 128 tokens, of which two are special
     texts = [" ".join(["great"] * count) for count in (125, 126, 127, 500)]
-    rows, summary = scored(score, write(tmp_path / "r.csv", list(enumerate(texts))))
+    rows, summary = scored(score, write(tmp_path / "r.csv", enumerate(texts)))
     assert [row["truncated"] for row in rows] == ["false", "false", "true", "true"]
     assert rows[2]["score"] == rows[3]["score"] == rows[1]["score"]
     assert summary["truncated"] == 2
@@ -234,11 +221,9 @@ def expected_churn(row):
 
 def test_features_are_found_by_name_in_any_order(score, customers, churn_onnx, tmp_path):
     rows = read(customers)
-    with (tmp_path / "turned.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["spend", "name", "visits", "age"])
-        writer.writeheader()
-        writer.writerows(rows)
-    for path in (customers, tmp_path / "turned.csv"):
+    names = ("spend", "name", "visits", "age")
+    turned = [[row[name] for name in names] for row in rows]
+    for path in (customers, write(tmp_path / "turned.csv", turned, names)):
         got, summary = scored(score, path, model=str(churn_onnx), all_scores=True)
         assert summary["rows"] == 50
         assert len(summary["labels"]) == 2
@@ -395,10 +380,3 @@ def test_progress_adds_up_to_all_rows(score, file, monkeypatch):
     assert sum(rows for rows, _ in told) == pytest.approx(400)
     assert sum(share for _, share in told) == pytest.approx(1, rel=0.01)  # the header is none
     assert len(told) >= 10
-
-
-def test_a_table_that_names_no_pictures(tmp_path):
-    table = tmp_path / "table.csv"
-    table.write_text("number\n1\n", "utf-8")
-    with pytest.raises(InputError, match="no column names pictures"):
-        command.run_batch(BatchSettings(input=str(table), model="detector"))

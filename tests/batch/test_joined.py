@@ -1,8 +1,6 @@
 """A folder or a pattern as one input."""
 
-import csv
 import gzip
-import json
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -11,6 +9,8 @@ import pytest
 from mlopsdeploy.batch import command
 from mlopsdeploy.errors import InputError
 from mlopsdeploy.settings import BatchSettings
+
+from .tables import read
 
 
 @pytest.fixture
@@ -35,10 +35,7 @@ def run(bag, folder):
         summary = command.run_batch(
             BatchSettings(input=str(source or folder), output=str(output), **{**chosen, **settings})
         )
-        if output.suffix != ".csv":
-            return None, summary
-        with output.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file)), summary
+        return read(output), summary
 
     return score
 
@@ -114,10 +111,9 @@ def test_rows_of_errors_are_counted_per_file(run, folder):
         rows, summary = run(batch_size=batch_size)
         assert len(rows) == 7
         assert summary["failed"] == 4
-        errors = (folder.parent / "o.csv.errors.jsonl").read_text("utf-8").splitlines()
         assert [
             (error["file"].rpartition("/")[2], error["row"], error["line"])
-            for error in map(json.loads, errors)
+            for error in read(folder.parent / "o.csv.errors.jsonl")
         ] == [("a.csv", 2, 3), ("c.csv", 1, 4), ("c.csv", 3, 7), ("d.csv", 4, 5)]
 
 
@@ -125,10 +121,9 @@ def test_rows_that_the_model_fails_on_are_counted_per_file(run, folder, fragile)
     fill(folder, a=["good", "bad"], b=["slow", "poison"], c=["poison", "food", "poison"])
     rows, _ = run(model=str(fragile))
     assert ids(rows) == [0, 1, 2, 5]
-    errors = (folder.parent / "o.csv.errors.jsonl").read_text("utf-8").splitlines()
     assert [
         (error["file"].rpartition("/")[2], error["row"], error["record"])
-        for error in map(json.loads, errors)
+        for error in read(folder.parent / "o.csv.errors.jsonl")
     ] == [("b.csv", 2, "3,poison"), ("c.csv", 1, "4,poison"), ("c.csv", 3, "6,poison")]
 
 
@@ -202,9 +197,7 @@ def test_json_keys_may_come_in_any_order_or_not_at_all(run, folder):
     assert ids(rows) == [1, 2, 4]
     assert [row["stars"] for row in rows] == ["3", "", ""]
     assert summary["failed"] == 1, "CSV has no column for `new`"
-    run(output=folder.parent / "o.jsonl")
-    text = (folder.parent / "o.jsonl").read_text("utf-8")
-    lines = [json.loads(line) for line in text.splitlines()]
+    lines, _ = run(output=folder.parent / "o.jsonl")
     assert [line["id"] for line in lines] == [1, 2, 3, 4]
     assert lines[2]["new"] == 1
 
@@ -248,8 +241,7 @@ def test_strange_names(run, folder):
     rows, summary = run(output=folder / "out put\n🙂.csv")
     assert sorted(ids(rows)) == [0, 1, 2, 3]
     assert summary["failed"] == 4
-    errors = (folder / "out put\n🙂.csv.errors.jsonl").read_text("utf-8").splitlines()
-    assert len(errors) == 4
+    assert len(read(folder / "out put\n🙂.csv.errors.jsonl")) == 4
 
 
 def test_going_on_in_a_folder(processes, bag, folder, quick_reviews):

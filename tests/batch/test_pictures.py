@@ -25,6 +25,8 @@ from mlopsdeploy.data.sources import image_files as pictures
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.settings import BatchSettings
 
+from .tables import read
+
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "photos"
 
 COLORS = """
@@ -80,7 +82,7 @@ def run(path, **settings):
 
 
 def lines(path):
-    return [json.loads(line) for line in Path(path).read_text("utf-8").splitlines()]
+    return read(Path(path))
 
 
 def labels(rows):
@@ -407,11 +409,12 @@ def test_killed_it_goes_on_and_notices_what_changed(processes, many):
     assert changed == [1]
 
 
-def test_the_report_counts_objects(photos, monkeypatch):
+def test_the_report_counts_objects(photos):
     (photos / "none.png").write_bytes(cv2.imencode(".png", np.zeros((50, 50, 3)))[1].tobytes())
     summary = run("photos/", report="r.html")
     page = Path("r.html").read_text("utf-8")
-    statistics = json.loads(Path("r.json").read_text("utf-8"))["manifest"]["statistics"]
+    manifest = json.loads(Path("r.json").read_text("utf-8"))["manifest"]
+    statistics = manifest["statistics"]
     assert statistics["lengths"]["unit"] == "objects"
     assert statistics["lengths"]["rows"] == 4
     assert statistics["lengths"]["counts"][:3] == [1, 1, 2]
@@ -425,8 +428,7 @@ def test_the_report_counts_objects(photos, monkeypatch):
     assert "4 pictures scored" in page
     assert page.count('<img src="data:image/jpeg;base64,') == 10  # 3 chairs and 2 cars, twice
     (photos / "chair.jpg").unlink()
-    numbers = json.loads(Path("r.json").read_text("utf-8"))
-    again = render(numbers["manifest"], None, None)
+    again = render(manifest, None, None)
     assert again.count("<img ") == 8
 
 

@@ -1,6 +1,5 @@
 """The same job by a real Ray: two nodes on this machine, with a core each."""
 
-import csv
 import gc
 import json
 import os
@@ -8,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ import pytest
 
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.loading import load_for
-from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError
 from mlopsdeploy.settings import BatchSettings
+
+from . import tables
 
 ray_engine = pytest.importorskip("mlopsdeploy.batch.ray_engine")
 
@@ -30,7 +31,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-ONE, TWO = (ray_engine.Cluster(actors=(count, count)) for count in (1, 2))
 COUNTS = ("rows", "labels", "truncated", "tokens", "lost_tokens", "duplicates", "empty", "failed")
 
 
@@ -53,23 +53,16 @@ def nodes():
 
 
 @pytest.fixture
-def on_ray(nodes, score, bert, monkeypatch):
-    """`on_ray(path, cluster=..., model=...)` is `score`, computed by Ray."""
+def on_ray(nodes, score, monkeypatch):
+    """`on_ray(path, ray_actors="2")` is `score`, computed by Ray."""
 
-    def run(path, cluster=ONE, loaded=None, progress=None, **settings):
-        def by_ray(work, target):
-            chosen = BatchSettings(**{"model": str(bert), **settings})
-            load = ray_engine.loader(chosen, work.model, cluster)
-            if loaded:
-                load = partial(loaded, *load.args)
-            opened = partial(open_source, str(path), output=settings.get("output", ""))
-            if progress:
-                work = replace(work, progress=progress)
-            return ray_engine.run(work, target, opened=opened, load=load, cluster=cluster)
-
+    def run(path, loaded=None, progress=None, **settings):
         with monkeypatch.context() as patch:
-            patch.setattr(command.job, "run", by_ray)
-            return score(path, **settings)
+            if loaded:
+                patch.setattr(ray_engine, "load_for", loaded)
+            if progress:
+                patch.setattr(command, "progress_of", lambda *_: nullcontext(progress))
+            return score(path, engine="ray", **{"ray_actors": "1", **settings})
 
     return run
 
@@ -78,9 +71,9 @@ def on_ray(nodes, score, bert, monkeypatch):
 def both(score, on_ray, tmp_path):
     """`both(path)`: outputs, set-aside rows, manifests of the local engine and of Ray's."""
 
-    def run(path, suffix=".csv", cluster=ONE, **settings):
+    def run(path, suffix=".csv", actors="1", **settings):
         done = []
-        for name, engine in (("local", score), ("ray", partial(on_ray, cluster=cluster))):
+        for name, engine in (("local", score), ("ray", partial(on_ray, ray_actors=actors))):
             output = tmp_path / "out" / f"{name}{suffix}"
             output.parent.mkdir(exist_ok=True)
             summary = engine(path, output=str(output), batch_size=10, **settings)
@@ -106,11 +99,7 @@ def locally(score, tmp_path):
 
 
 def write(path, texts):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("id", "review_text"))
-        writer.writerows(enumerate(texts))
-    return path
+    return tables.write(path, enumerate(texts))
 
 
 def assert_same(local, ray):
@@ -131,7 +120,7 @@ def test_csv_is_the_same_byte_for_byte(both, tmp_path, reviews):
     lines[170] = "just one field"
     path.write_text("\n".join([*lines, ""]), "utf-8")
     report = str(tmp_path / "r.html")
-    local, ray = both(path, max_errors="2", report=report, cluster=TWO)
+    local, ray = both(path, max_errors="2", report=report, actors="2")
     assert_same(local, ray)
     assert [json.loads(line)["line"] for line in ray[1].splitlines()] == [51, 171]
     assert ray[2]["statistics"]["examples"]
@@ -176,8 +165,7 @@ def test_two_calls_at_a_time_in_an_actor_of_two_cores(locally, on_ray, tmp_path,
     wide = nodes.add_node(num_cpus=2, object_store_memory=80 << 20)
     local = locally(path)
     output = tmp_path / "wide.csv"
-    cluster = ray_engine.Cluster(actors=(1, 1), cpus=2)
-    on_ray(path, cluster, output=str(output), batch_size=10)
+    on_ray(path, ray_cpus=2, output=str(output), batch_size=10)
     assert output.read_bytes() == local
     nodes.remove_node(wide)
 
@@ -193,7 +181,7 @@ def test_a_killed_worker_costs_no_row(locally, on_ray, tmp_path, reviews):
             killed.append(found[0])
 
     output = tmp_path / "killed.csv"
-    summary = on_ray(path, TWO, output=str(output), batch_size=10, progress=kill)
+    summary = on_ray(path, ray_actors="2", output=str(output), batch_size=10, progress=kill)
     assert len(killed) == 2
     assert output.read_bytes() == local
     assert summary["rows"] == 1500
@@ -329,32 +317,14 @@ def test_what_no_cluster_has_is_not_waited_for(nodes):
 
 # ---------------------------------------------------------------- in a process, on its own Ray
 
-SCRIPT = """
-import sys
-from functools import partial
-from mlopsdeploy import cli
-from mlopsdeploy.batch import command, ray_engine
-from mlopsdeploy.data.sources import open_source
-from mlopsdeploy.settings import BatchSettings
 
-model, path, address = sys.argv[1:4]
-
-def by_ray(work, target):
-    cluster = ray_engine.Cluster(address=address or None)
-    load = ray_engine.loader(BatchSettings(model=model), work.model, cluster)
-    opened = partial(open_source, path)
-    return ray_engine.run(work, target, opened=opened, load=load, cluster=cluster)
-
-command.job.run = by_ray
-sys.argv[1:] = ["batch", path, "--model", model, "--runtime", "onnxruntime", "--precision",
-                "float32", "--batch-size", "100", "--commit-seconds", "0"]
-cli.main()
-"""
-
-
-def start(folder, bert, path, address=""):
+def start(folder, bert, path, *more):
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(bert), path.name, address],
+        [
+            *(sys.executable, "-m", "mlopsdeploy", "batch", path.name, "--model", str(bert)),
+            *("--runtime", "onnxruntime", "--precision", "float32", "--batch-size", "100"),
+            *("--commit-seconds", "0", "--engine", "ray", *more),
+        ],
         cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -382,8 +352,8 @@ def test_ctrl_c_keeps_what_is_done(bert, tmp_path, reviews):
     others = [line for line in err.splitlines() if not line.startswith(known)]
     (resumed,) = [line for line in others if "rows/s" not in line]
     assert "going on after" in resumed
-    with (tmp_path / "in.predictions.csv").open(encoding="utf-8") as file:
-        assert [row["id"] for row in csv.DictReader(file)] == [str(n) for n in range(10_000)]
+    rows = tables.read(tmp_path / "in.predictions.csv")
+    assert [row["id"] for row in rows] == [str(number) for number in range(10_000)]
 
 
 @pytest.mark.parametrize(
@@ -395,7 +365,7 @@ def test_ctrl_c_keeps_what_is_done(bert, tmp_path, reviews):
 )
 def test_a_cluster_that_is_not_there(bert, tmp_path, reviews, address, code, told):
     path = write(tmp_path / "in.csv", reviews(50))
-    process = start(tmp_path, bert, path, address)
+    process = start(tmp_path, bert, path, "--ray-address", address)
     _, err = process.communicate(timeout=120)
     assert process.returncode == code
     assert told in err

@@ -32,57 +32,39 @@ def zone(monkeypatch):
     time.tzset()
 
 
-def times(expression, after, count):
-    """The next so many times, as the log shows them."""
+@pytest.mark.parametrize(
+    ("place", "expression", "after", "expected"),
+    [
+        ("UTC", "30 6 * * 1", "2026-11-22T12:00Z", ["2026-11-23 06:30 UTC"]),  # as cron has it
+        ("UTC", "30 6 * * MON-FRI", "2026-11-22T12:00Z", ["2026-11-23 06:30 UTC"]),
+        ("UTC", "0 0 * * 0", "2026-11-22T12:00Z", ["2026-11-29 00:00 UTC", "2026-12-06 00:00 UTC"]),
+        ("UTC", "0 0 * * 7", "2026-11-22T12:00Z", ["2026-11-29 00:00 UTC", "2026-12-06 00:00 UTC"]),
+        (  # either day is enough
+            "UTC", "0 0 13 * FRI", "2026-12-01T12:00Z",
+            ["2026-12-04 00:00 UTC", "2026-12-11 00:00 UTC", "2026-12-13 00:00 UTC"],
+        ),
+        (  # summer time leaves out an hour
+            "Europe/Berlin", "30 2 * * *", "2026-03-28T00:00+01:00",
+            ["2026-03-28 02:30 CET", "2026-03-29 03:00 CEST", "2026-03-30 02:30 CEST"],
+        ),
+        (  # winter time repeats one
+            "Europe/Berlin", "30 2 * * *", "2026-10-24T00:00+02:00",
+            ["2026-10-24 02:30 CEST", "2026-10-25 02:30 CEST", "2026-10-26 02:30 CET"],
+        ),
+        ("Europe/Berlin", "50 2 * * *", "2026-10-25T02:45+01:00", ["2026-10-26 02:50 CET"]),
+        (
+            "Europe/Berlin", "30 * * * *", "2026-10-25T01:00+02:00",
+            ["2026-10-25 01:30 CEST", "2026-10-25 02:30 CEST", "2026-10-25 02:30 CET"],
+        ),
+    ],
+)  # fmt: skip
+def test_times(zone, place, expression, after, expected):
+    zone(place)
     moment, found = datetime.fromisoformat(after).timestamp(), []
-    for _ in range(count):
+    for _ in expected:
         moment = schedule._next_after(expression, moment)
         found.append(schedule._local(moment))
-    return found
-
-
-def test_weekdays_are_crons(zone):
-    zone("UTC")
-    monday = ["2026-11-23 06:30 UTC"]
-    assert times("30 6 * * 1", "2026-11-22T12:00Z", 1) == monday
-    assert times("30 6 * * MON-FRI", "2026-11-22T12:00Z", 1) == monday
-    sunday = times("0 0 * * 0", "2026-11-22T12:00Z", 2)
-    assert sunday == times("0 0 * * 7", "2026-11-22T12:00Z", 2)
-    assert sunday[0] == "2026-11-29 00:00 UTC"
-
-
-def test_either_day_is_enough(zone):
-    zone("UTC")
-    assert times("0 0 13 * FRI", "2026-12-01T12:00Z", 3) == [
-        "2026-12-04 00:00 UTC",
-        "2026-12-11 00:00 UTC",
-        "2026-12-13 00:00 UTC",
-    ]
-
-
-def test_the_hour_that_summer_time_leaves_out(zone):
-    zone("Europe/Berlin")
-    assert times("30 2 * * *", "2026-03-28T00:00+01:00", 3) == [
-        "2026-03-28 02:30 CET",
-        "2026-03-29 03:00 CEST",
-        "2026-03-30 02:30 CEST",
-    ]
-
-
-def test_the_hour_that_winter_time_repeats(zone):
-    zone("Europe/Berlin")
-    assert times("30 2 * * *", "2026-10-24T00:00+02:00", 3) == [
-        "2026-10-24 02:30 CEST",
-        "2026-10-25 02:30 CEST",
-        "2026-10-26 02:30 CET",
-    ]
-    within_the_second = "2026-10-25T02:45+01:00"
-    assert times("50 2 * * *", within_the_second, 1) == ["2026-10-26 02:50 CET"]
-    assert times("30 * * * *", "2026-10-25T01:00+02:00", 3) == [
-        "2026-10-25 01:30 CEST",
-        "2026-10-25 02:30 CEST",
-        "2026-10-25 02:30 CET",
-    ]
+    assert found == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +81,7 @@ def test_the_hour_that_winter_time_repeats(zone):
 )
 def test_what_is_no_schedule(expression, reason):
     with pytest.raises(ConfigError) as caught:
-        schedule.check(expression)
+        schedule._next_after(expression, time.time())
     assert str(caught.value).startswith(f"--schedule {expression!r}: {reason}; expected minute,")
     assert "'0 2 * * *' (every night at 2)" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -107,7 +89,7 @@ def test_what_is_no_schedule(expression, reason):
 
 def test_what_is_one():
     for expression in ("0 2 * * *", "*/15 8-18 * * mon-fri", "0 0 29 2 *", "5 4 L * *"):
-        schedule.check(expression)
+        schedule._next_after(expression, time.time())
 
 
 # ---------------------------------------------------------------- runs
@@ -200,22 +182,26 @@ def test_it_runs_on_time_and_ends_clean(follow):
     assert shown(driver, "stopped") == ["stopped"]
 
 
-def test_a_run_that_fails_ends_nothing(follow):
-    driver = follow("import os, sys; sys.exit(3)")
-    driver.until("run 1 failed: exit code 3, ")
-    driver.until("run 2 failed: exit code 3, ")
-    assert driver.end(signal.SIGTERM)[0] == 0
-
-
-def test_a_run_that_is_killed(follow):
-    driver = follow("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
-    driver.until("run 1 failed: killed by SIGKILL, ")
-
-
-def test_a_program_that_is_not_there(follow):
-    driver = follow("", command=["/nowhere/mlopsdeploy", "batch"])
-    driver.until("run 1 failed to start: /nowhere/mlopsdeploy: No such file or directory, next run")
-    driver.until("run 2 failed to start")
+@pytest.mark.parametrize(
+    ("code", "command", "message"),
+    [
+        ("import os, sys; sys.exit(3)", None, "failed: exit code 3, "),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            None,
+            "failed: killed by SIGKILL, ",
+        ),
+        (
+            "",
+            ["/nowhere/mlopsdeploy", "batch"],
+            "failed to start: /nowhere/mlopsdeploy: No such file or directory, next run",
+        ),
+    ],
+)
+def test_a_run_that_fails_ends_nothing(follow, code, command, message):
+    driver = follow(code, command=command)
+    driver.until(f"run 1 {message}")
+    driver.until(f"run 2 {message}")
     assert driver.end(signal.SIGTERM)[0] == 0
 
 
