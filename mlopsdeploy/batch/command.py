@@ -93,8 +93,7 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
         by = settings.partition_by
         if by and writes and by not in source.names:
             raise InputError(f"--partition-by: the input has no column {by!r}")
-        model, columns = _load(settings, inputs, source, log)
-        work = _job(settings, inputs, goal, source, model, columns, log)
+        work = job_for(settings, inputs, source, log, goal)
         if settings.dry_run:
             from mlopsdeploy.batch import dry_run
 
@@ -109,7 +108,7 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
             manifest = _run(work, settings, inputs, goal, source)
     finally:
         inputs.close()
-    console.print(facts(_facts(manifest, model, goal)))
+    console.print(facts(_facts(manifest, work.model, goal)))
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
 
@@ -125,40 +124,28 @@ def _needs(flag: str, extra: str) -> Iterator[None]:
         ) from error
 
 
-def _load(
-    settings: BatchSettings, inputs: Input, source: Source, log: Callable[[str], None]
-) -> tuple[Model, dict[str, str]]:
-    """The model, and its input -> the file's column."""
+def job_for(
+    settings: BatchSettings,
+    inputs: Input,
+    source: Source,
+    log: Callable[[str], None],
+    goal: Destination | None = None,
+) -> Job:
+    """The job of some settings, with its model; by default to standard output.
 
-    def calibration_rows() -> Columns:
-        column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
-        texts: list[Any] = []
-        with closing(inputs.reopen()) as rows:
-            wanted = Wanted({column: "str"}, raw=True)
-            for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
-                texts += rows.parse(chunk, wanted).columns[column].tolist()
-        filled = [text for text in texts if text and text.strip()]
-        return {"text": objects(filled[:: max(len(filled) // CALIBRATION_ROWS, 1)])}
-
-    calibrate = None if inputs.path == "-" else calibration_rows
+    Raises:
+        MlopsDeployError: see `load_model` and `match_columns`.
+    """
+    calibrate = None
+    if inputs.path != "-":
+        calibrate = partial(_calibration_rows, settings, inputs, source)
     model = load_for(settings, calibrate=calibrate, log=log)
     columns = match_columns(
         model, source, text_column=settings.text_column, image_column=settings.image_column
     )
-    if model.task.data == "image":
+    pictures = model.task.data == "image"
+    if pictures:
         inputs.bring_pictures(*columns.values())
-    return model, columns
-
-
-def _job(
-    settings: BatchSettings,
-    inputs: Input,
-    goal: Destination | None,
-    source: Source,
-    model: Model,
-    columns: dict[str, str],
-    log: Callable[[str], None],
-) -> Job:
     path = goal.path if goal else "-"
     format_ = goal.format if goal else output_format("-", source)
     sample = source.sample() if settings.report else {}
@@ -175,7 +162,7 @@ def _job(
             by_date=dates,
             by_category=categories,
             examples=EXAMPLES if settings.report else 0,
-            pictures=model.task.data == "image",
+            pictures=pictures,
         ),
         breakdowns=(*([dates.name] if dates else []), *categories),
         batch_size=settings.batch_size,
@@ -185,6 +172,17 @@ def _job(
         max_errors=MaxErrors.parse(settings.max_errors),
         log=log,
     )
+
+
+def _calibration_rows(settings: BatchSettings, inputs: Input, source: Source) -> Columns:
+    column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
+    texts: list[Any] = []
+    with closing(inputs.reopen()) as rows:
+        wanted = Wanted({column: "str"}, raw=True)
+        for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
+            texts += rows.parse(chunk, wanted).columns[column].tolist()
+    filled = [text for text in texts if text and text.strip()]
+    return {"text": objects(filled[:: max(len(filled) // CALIBRATION_ROWS, 1)])}
 
 
 def _output_columns(work: Job) -> pa.Schema:

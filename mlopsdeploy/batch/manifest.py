@@ -95,8 +95,8 @@ def manifest_of(
 def read_manifest(path: Path) -> dict[str, Any] | None:
     """That of the last run, if it can be read."""
     with suppress(OSError, ValueError):
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        return manifest
+        manifest = json.loads(path.read_bytes())
+        return manifest if isinstance(manifest, dict) else None
     return None
 
 

@@ -11,10 +11,9 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
@@ -22,6 +21,7 @@ from markupsafe import Markup
 from mlopsdeploy import __version__
 from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
+from mlopsdeploy.batch.manifest import read_manifest
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.core import images
 from mlopsdeploy.data.files import whole_file
@@ -40,8 +40,7 @@ WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are wo
 _PAGES = Path(__file__).parent / "pages"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """Something that a person should know first; `where` is the section that says more."""
 
     words: str
@@ -88,16 +87,8 @@ def check_report(path: str, protected: Protected) -> None:
         raise InputError(f"{path}: name an HTML file; the same numbers go beside it as JSON")
     protected.check(page, f"--report {path}")
     numbers = page.with_suffix(".json")
-    protected.check(numbers, f"--report: {numbers}", ours=_is_numbers(numbers))
-
-
-def _is_numbers(path: Path) -> bool:
-    """Whether a file is what goes beside a report."""
-    try:
-        known = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(known, dict) and known.keys() == {"verdict", "findings", "drift", "manifest"}
+    ours = (read_manifest(numbers) or {}).keys() == {"verdict", "findings", "drift", "manifest"}
+    protected.check(numbers, f"--report: {numbers}", ours=ours)
 
 
 def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
@@ -111,9 +102,8 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
         return f"{_some(count, thing)} ({percent(count / whole)})"
 
     if not scored:
-        found.append(
-            Finding("There is nothing to show" if rows else "The input is empty", "errors")
-        )
+        words = "There is nothing to show" if rows else "The input is empty"
+        found.append(Finding(words, "errors"))
     if failed := summary.get("failed", 0):
         found.append(Finding(f"{part(failed, rows)} could not be scored", "errors"))
     if drift and drift.level in ("some", "much"):

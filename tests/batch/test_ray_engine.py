@@ -155,7 +155,7 @@ def test_parquet_keeps_its_types(both, tmp_path, reviews):
 
 
 def test_a_tabular_model(both, customers, churn_onnx):
-    local, ray = both(customers, model=str(churn_onnx))
+    local, ray = both(customers, model=str(churn_onnx), actors="1-2")
     assert_same(local, ray)
     assert ray[3]["rows"] == 50
 
@@ -372,11 +372,7 @@ def test_a_cluster_that_is_not_there(bert, tmp_path, reviews, address, code, tol
     assert len(err.splitlines()) == 1, err
 
 
-def test_by_the_setting(nodes, score, tmp_path, reviews):
-    path = write(tmp_path / "r.csv", reviews(30))
-    score(path, output=str(tmp_path / "local.csv"))
-    score(path, output=str(tmp_path / "ray.csv"), engine="ray", ray_actors="1-2")
-    assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+def test_standard_input_is_read_by_no_task(tmp_path):
     with pytest.raises(ConfigError, match="can't read standard input"):
         command.run_batch(BatchSettings(input="-", output=str(tmp_path / "o.csv"), engine="ray"))
 

@@ -31,9 +31,8 @@ def statistics_of(rows, *, labels=LABELS, negative=0.3, seed=0, text=EVIL, used=
         by_category=["shop"],
         examples=2,
     )
-    shares = [negative] + [(1 - negative) / ((used or len(labels)) - 1)] * (
-        (used or len(labels)) - 1
-    )
+    others = (used or len(labels)) - 1
+    shares = [negative] + [(1 - negative) / others] * others
     places = random.choice(len(shares), rows, p=shares)
     columns = {
         "text": objects([f"{text} Здравствуйте, مرحبا, 好 {row}" for row in range(rows)]),
