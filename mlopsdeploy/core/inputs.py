@@ -8,6 +8,7 @@ what they can do (`columns` and `[name]`), so that pandas, polars and Arrow are 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -108,35 +109,41 @@ def exact(rows: Sequence[Any], field: Field) -> Array:
     """Rows of JSON as an array of a field's type: no value is rounded, or taken for another kind.
 
     Args:
-        rows: of each, a value or a list of lists; numbers may be written as 1 or as 1.0.
-        field: what they are.
+        rows: one value each, or lists nested as the field's shape is; 1 may be written as 1.0.
+        field: their type and shape.
 
     Raises:
-        ValueError: they differ in shape, or have another than the field.
+        ValueError: rows differ in shape, or have another one than the field.
         TypeError: a value is of another kind.
         OverflowError: a number is larger than the type can hold.
     """
     cells: list[Any] = list(rows)
+    array = objects(cells)
     if field.shape:
-        nested = np.array(rows, object)
-        cells = nested.ravel().tolist()
+        try:
+            array = np.array(rows)
+        except ValueError:
+            raise ValueError("rows differ in shape") from None
+        if not fits(array.shape[1:], field.shape):
+            shape = "x".join("n" if side < 0 else str(side) for side in field.shape)
+            raise ValueError(f"each row must be {shape} numbers")
+        for _ in field.shape:
+            cells = [*chain.from_iterable(cells)]
     kinds = set(map(type, cells))
-    if list in kinds:
-        raise ValueError("rows differ in shape")
-    if field.shape and not fits(nested.shape[1:], field.shape):
-        shape = "x".join("n" if side < 0 else str(side) for side in field.shape)
-        raise ValueError(f"each row must be {shape} numbers")
     if not kinds <= _KINDS.get(field.dtype, _NUMBERS):
         raise TypeError(field.dtype)
     if field.dtype == "str":
-        return nested if field.shape else objects(cells)
-    floats = field.dtype.startswith("float")
-    if floats and max(map(abs, cells), default=0) > float(np.finfo(field.dtype).max):
-        raise OverflowError(field.dtype)
-    array = np.array(rows, field.dtype)
-    if not floats and float in kinds and array.ravel().tolist() != cells:
+        return array.astype(object)
+    if field.dtype.startswith("float") and cells:
+        limit = float(np.finfo(field.dtype).max)
+        small, large = (array.min(), array.max()) if field.shape else (min(cells), max(cells))
+        if not -limit <= small <= large <= limit:
+            raise OverflowError(field.dtype)
+        return array.astype(field.dtype)
+    whole = np.array(cells, field.dtype)
+    if float in kinds and whole.tolist() != cells:
         raise TypeError(field.dtype)
-    return array
+    return whole.reshape(array.shape)
 
 
 def fits(shape: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:

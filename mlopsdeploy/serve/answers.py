@@ -25,6 +25,15 @@ SIZE = (Field("width", "int64"), Field("height", "int64"))
 
 Part = Callable[[Columns, int], Any]
 _FLAG = {"type": "boolean"}
+_PIXELS = "x1, y1, x2, y2 in pixels of the picture."
+_FOUR = {"type": "array", "minItems": 4, "maxItems": 4}
+_DETECTION = {
+    "label": {"type": "string"},
+    "score": {"type": "number"},
+    "box": {**_FOUR, "items": {"type": "integer"}, "description": _PIXELS},
+    "relative": {**_FOUR, "items": {"type": "number"}, "description": "The same, 0 to 1."},
+}
+_OBJECT = {"type": "object", "required": list(_DETECTION), "properties": _DETECTION}
 
 
 class Answers:
@@ -78,7 +87,7 @@ class Answers:
                 return lambda columns, row: right in columns["label"][row].tolist(), _FLAG
             return lambda columns, row: columns["label"][row] == right, _FLAG
         if value == "detections" and self._detects:
-            return _detections, _detections_schema()
+            return _detections, {"type": "array", "items": _OBJECT}
         if not equals and left in self._facts:
             fact = self._facts[left]
             kind = ["number", "null"] if left == "threshold" else "string"
@@ -133,20 +142,6 @@ def _detections(predictions: Columns, row: int) -> list[dict[str, Any]]:
     """Each object: label, score, its box in pixels and relative to the picture."""
     width, height = (int(predictions[side][row]) for side in ("width", "height"))
     return [found.as_dict(width, height) for found in detections_of(predictions, row)]
-
-
-def _detections_schema() -> dict[str, Any]:
-    def four(kind: str) -> dict[str, Any]:
-        return {"type": "array", "items": {"type": kind}, "minItems": 4, "maxItems": 4}
-
-    properties = {
-        "label": {"type": "string"},
-        "score": {"type": "number"},
-        "box": {**four("integer"), "description": "x1, y1, x2, y2 in pixels of the picture."},
-        "relative": {**four("number"), "description": "The same, 0 to 1."},
-    }
-    one = {"type": "object", "required": list(properties), "properties": properties}
-    return {"type": "array", "items": one}
 
 
 def _short(value: float | np.floating[Any]) -> float:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +32,6 @@ from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import (
-    Answer,
     Environ,
     Problem,
     flask_response,
@@ -40,12 +40,7 @@ from mlopsdeploy.serve.messages import (
 )
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances
-from mlopsdeploy.settings import (
-    MAX_BODY,
-    MAX_BODY_OF_PICTURES,
-    Route,
-    ServeSettings,
-)
+from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 _ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -97,7 +92,13 @@ class App(Flask):
         endpoint = self.endpoints.get(environ["PATH_INFO"])
         if endpoint is not None and environ["REQUEST_METHOD"] == "POST" and not any(self._hooks):
             answer = endpoint(environ, request_id)
-            start_response(STATUS_LINES[answer.status], _headers(answer, request_id))
+            headers = [
+                ("Content-Type", answer.content_type),
+                ("Content-Length", str(len(answer.body))),
+                ("X-Request-ID", request_id),
+                *answer.headers,
+            ]
+            start_response(STATUS_LINES[answer.status], headers)
             if self._log_requests:
                 _log(environ, answer.status, perf_counter() - started, request_id)
             return [answer.body]
@@ -143,10 +144,14 @@ def create_app(
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
     open_inference.add(app, served, settings.max_body or MAX_BODY)
-    _add_operations(app, metrics, list(served))
-    document = openapi.document(app.endpoints, served)
     pages.add(app, app.endpoints, served)
-    app.add_url_rule("/openapi.json", view_func=lambda: json_response(document))
+    for path, document in {
+        "/healthz": {"status": "ok"},
+        "/readyz": {"status": "ready", "models": list(served)},
+        "/openapi.json": openapi.document(app.endpoints, served),
+    }.items():
+        app.add_url_rule(path, f"own {path}", partial(json_response, document))
+    app.add_url_rule("/metrics", "own metrics", lambda: _exposition(metrics))
     for kind in (HTTPException, Exception):
         app.register_error_handler(kind, _error)
     rules = [rule.rule for rule in app.url_map.iter_rules()]
@@ -176,20 +181,8 @@ def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple
     return [(path, predict), (f"{base}/infer", infer), (at_version, infer)]
 
 
-def _add_operations(app: App, metrics: Metrics, models: list[str]) -> None:
-    """What operators ask for."""
-
-    @app.get("/healthz")
-    def healthz() -> Response:
-        return json_response({"status": "ok"})
-
-    @app.get("/readyz")
-    def readyz() -> Response:
-        return json_response({"status": "ready", "models": models})
-
-    @app.get("/metrics")
-    def metrics_() -> Response:
-        return Response(metrics.text(), content_type=prometheus.CONTENT_TYPE)
+def _exposition(metrics: Metrics) -> Response:
+    return Response(metrics.text(), content_type=prometheus.CONTENT_TYPE)
 
 
 def _request_id() -> str:
@@ -211,28 +204,13 @@ def _error(error: Exception) -> Response:
     return flask_response(problem_answer(error, _request_id(), error=protocol))
 
 
-def _headers(answer: Answer, request_id: str) -> list[tuple[str, str]]:
-    return [
-        ("Content-Type", answer.content_type),
-        ("Content-Length", str(len(answer.body))),
-        ("X-Request-ID", request_id),
-        *answer.headers,
-    ]
-
-
 def _log(environ: Environ, status: int, seconds: float, request_id: str) -> None:
-    path = quote(environ["PATH_INFO"], safe="/:", encoding="latin-1")
-    access_log.info(
-        "%s %s %d",
-        environ["REQUEST_METHOD"],
-        path,
-        status,
-        extra={
-            "method": environ["REQUEST_METHOD"],
-            "path": path,
-            "status": status,
-            "seconds": round(seconds, 6),
-            "request_id": request_id,
-            "remote": environ.get("REMOTE_ADDR", ""),
-        },
-    )
+    request = {
+        "method": environ["REQUEST_METHOD"],
+        "path": quote(environ["PATH_INFO"], safe="/:", encoding="latin-1"),
+        "status": status,
+        "seconds": round(seconds, 6),
+        "request_id": request_id,
+        "remote": environ.get("REMOTE_ADDR", ""),
+    }
+    access_log.info("%(method)s %(path)s %(status)d", request, extra=request)

@@ -20,6 +20,7 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.inputs import exact
 from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit
 
+_misfit = functools.partial(misfit, 422)
 _WORDS = {
     "str": "text", "float": "a number", "int": "a whole number", "bool": "true or false",
     "null": "null", "object": "an object", "array": "a list",
@@ -64,12 +65,12 @@ class Instances:
         try:
             rows = self._decoder.decode(body).rows
         except msgspec.ValidationError as error:
-            raise self._misfit(error) from None
+            raise self._explained(error) from None
         except NOT_JSON as error:
             raise self._malformed(body, error) from None
         single = self._is_single(rows)
         if not rows and not single:
-            raise misfit(422, "empty", self.key, " is empty: send at least one row")
+            raise _misfit("empty", self.key, " is empty: send at least one row")
         listed = [rows] if single else rows
         if self.kind == "numbers":
             return {self.matrix.name: self._numbers(listed, single)}, single  # type: ignore[union-attr]
@@ -126,7 +127,7 @@ class Instances:
                 rows[place] = msgspec.structs.astuple(row)
             elif len(row) != self.width:
                 detail = f" must have {self.width} values, not {len(row)}"
-                raise misfit(422, "wrong-length", self.at(place, single=single), detail)
+                raise _misfit("wrong-length", self.at(place, single=single), detail)
         return rows
 
     def _numbers(self, rows: list[Any], single: bool) -> Array:
@@ -140,7 +141,7 @@ class Instances:
                 for position, value in enumerate(row)
                 if not isinstance(value, int | float)
             )
-            raise misfit(422, "wrong-type", where, " must be a number") from None
+            raise _misfit("wrong-type", where, " must be a number") from None
         except OverflowError:
             detail = f"{self.key} holds a number that is too large for the model"
             raise Problem(422, "out-of-range", detail, self.key) from None
@@ -156,7 +157,7 @@ class Instances:
         return columns
 
     def _wrong_value(self, rows: list[Any], position: int, single: bool) -> Problem:
-        """The first row whose value at a position is not what the field there takes."""
+        """The first row whose value at a position is not of its field's type."""
         field = self.fields[position]
         for place, row in enumerate(rows):
             by_name = isinstance(row, tuple) and len(self.fields) > 1
@@ -165,10 +166,10 @@ class Instances:
             try:
                 exact([row[position]], field)
             except OverflowError:
-                return misfit(422, "out-of-range", where, " is too large for the model")
+                return _misfit("out-of-range", where, " is too large for the model")
             except (TypeError, ValueError):
                 wanted = _WORDS[_json_type(field).__name__]
-                return misfit(422, "wrong-type", where, f" must be {wanted}")
+                return _misfit("wrong-type", where, f" must be {wanted}")
         raise AssertionError("each value alone is as all of them are")
 
     def _arrays(self, rows: list[Any], _single: bool) -> Columns:
@@ -185,12 +186,12 @@ class Instances:
         try:
             return exact(rows, field)
         except ValueError as error:
-            raise misfit(422, "wrong-shape", where, f": {error}") from None
+            raise _misfit("wrong-shape", where, f": {error}") from None
         except TypeError:
             words = _MANY[_json_type(field).__name__]
-            raise misfit(422, "wrong-type", where, f" must hold {words} only") from None
+            raise _misfit("wrong-type", where, f" must hold {words} only") from None
         except OverflowError:
-            raise misfit(422, "out-of-range", where, ": a number is too large") from None
+            raise _misfit("out-of-range", where, ": a number is too large") from None
 
     # -- what is wrong
 
@@ -198,17 +199,17 @@ class Instances:
         """How to point at a row of the body."""
         return self.key if single else f"{self.key}[{place}]"
 
-    def _misfit(self, error: msgspec.ValidationError) -> Problem:
+    def _explained(self, error: msgspec.ValidationError) -> Problem:
         message, where = explained(error)
         if message.startswith("Object missing"):
-            return misfit(422, "missing", where, " is missing")
+            return _misfit("missing", where, " is missing")
         if "out of range" in message or re.match("Expected `(float|int)` [<>]=", message):
-            return misfit(422, "out-of-range", where, " is too large for the model")
+            return _misfit("out-of-range", where, " is too large for the model")
         found = message.rpartition("got `")[2].rstrip("`")
         got = _WORDS.get(found, found)
         if not where:
             return Problem(422, "wrong-type", f"the body must be an object, not {got}")
-        return misfit(422, "wrong-type", where, f" must be {self._wanted(where)}, not {got}")
+        return _misfit("wrong-type", where, f" must be {self._wanted(where)}, not {got}")
 
     def _wanted(self, where: str) -> str:
         """What is expected at a place, in words."""

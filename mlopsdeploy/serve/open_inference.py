@@ -45,6 +45,7 @@ DATATYPES = {
 }  # fmt: skip
 _NUMPY = {datatype: name for name, datatype in DATATYPES.items()}
 _PYTHON: Mapping[str, set[type]] = {"s": {str}, "b": {bool}, "f": {int, float}}
+_misfit = partial(misfit, 400)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 FILES = Field(PICTURE.name, "str")
 """The files of pictures, as a tensor."""
@@ -169,20 +170,16 @@ class Infer(Endpoint):
         for field, as_bytes in wanted:
             values = predictions[field.name]
             datatype = DATATYPES[field.dtype]
-            output: dict[str, Any] = {
-                "name": field.name, "datatype": datatype, "shape": list(values.shape),
-            }  # fmt: skip
+            shape = list(values.shape)
+            output: dict[str, Any] = {"name": field.name, "datatype": datatype, "shape": shape}
             if as_bytes:
                 chunks.append(_to_bytes(values, datatype))
                 output["parameters"] = {"binary_data_size": len(chunks[-1])}
             else:
                 output["data"] = values.ravel().tolist()
             outputs.append(output)
-        document = {
-            "model_name": self.served.name,
-            "model_version": version_of(self.served),
-            "outputs": outputs,
-        }
+        name, version = self.served.name, version_of(self.served)
+        document = {"model_name": name, "model_version": version, "outputs": outputs}
         if asked.id is not None:
             document["id"] = asked.id
         header = msgspec.json.encode(document)
@@ -202,7 +199,7 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
         return one
 
     def model_metadata(name: str, version: str | None = None) -> Response:
-        return json_response(metadata(find(name, version)))
+        return json_response(_metadata(find(name, version)))
 
     def model_ready(name: str, version: str | None = None) -> Response:
         return json_response({"name": find(name, version).name, "ready": True})
@@ -249,11 +246,8 @@ def tensors_of(served: Served) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
     return ((task.matrix,) if task.matrix else task.inputs), outputs
 
 
-def metadata(served: Served) -> dict[str, Any]:
-    """What the protocol calls a model's metadata.
-
-    It has one datatype for a tensor: of pictures, that of files, which all clients can make.
-    """
+def _metadata(served: Served) -> dict[str, Any]:
+    """With one datatype for a tensor: of pictures that of files, which all clients can make."""
     inputs, outputs = tensors_of(served)
     if served.model.task.data == "image":
         inputs = (FILES,)
@@ -278,10 +272,6 @@ def accepted_datatypes(field: Field) -> list[str]:
 
 def _describe(field: Field) -> dict[str, Any]:
     return {"name": field.name, "datatype": DATATYPES[field.dtype], "shape": [-1, *field.shape]}
-
-
-def _misfit(kind: str, where: str, rest: str) -> Problem:
-    return misfit(400, kind, where, rest)
 
 
 def _split(body: bytes, length_header: str | None) -> tuple[bytes, memoryview]:

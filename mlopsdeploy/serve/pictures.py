@@ -8,14 +8,15 @@ takes many times the memory of what was sent, so it is decoded only when it is a
 from __future__ import annotations
 
 import binascii
+import io
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from werkzeug.formparser import MultiPartParser
 from werkzeug.http import parse_options_header
-from werkzeug.sansio.multipart import Data, Epilogue, File, MultipartDecoder, NeedData
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.images import MAX_PIXELS, decode
@@ -107,28 +108,19 @@ def from_form(body: bytes, content_type: str) -> bytes:
         Problem: 400 where it is not such a form, 422 where it holds no file, or several.
     """
     boundary = parse_options_header(content_type)[1].get("boundary", "")
-    files: list[list[bytes]] = []
-    reading = False
+    parser = MultiPartParser(
+        lambda *_, **__: io.BytesIO(), max_form_memory_size=None, max_form_parts=PARTS
+    )
     try:
-        decoder = MultipartDecoder(boundary.encode("latin-1"), max_parts=PARTS)
-        decoder.receive_data(body)
-        decoder.receive_data(None)
-        while not isinstance(event := decoder.next_event(), Epilogue | NeedData):
-            if isinstance(event, Data):
-                if reading:
-                    files[-1].append(event.data)
-            else:
-                reading = isinstance(event, File)
-                if reading:
-                    files.append([])
-        complete = isinstance(event, Epilogue)
+        _, files = parser.parse(io.BytesIO(body), boundary.encode("latin-1"), len(body))
+        contents: list[bytes] | None = [file.read() for _, file in files.items(multi=True)]
     except Exception:  # noqa: BLE001  (it raises many kinds)
-        complete = False
-    if not complete or not boundary:
+        contents = None
+    if contents is None or not boundary:
         raise Problem(400, "not-a-form", "the body is not the form that Content-Type says it is")
-    if len(files) != 1:
-        raise Problem(422, "one-file", f"the form must hold one file, not {len(files)}")
-    return b"".join(files[0])
+    if len(contents) != 1:
+        raise Problem(422, "one-file", f"the form must hold one file, not {len(contents)}")
+    return contents[0]
 
 
 def decode_all(pictures: Iterable[bytes | Array], places: Sequence[str]) -> Columns:

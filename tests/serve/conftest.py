@@ -20,6 +20,7 @@ import pytest
 import yaml
 
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.serve import create_app
 from mlopsdeploy.settings import ServeSettings
@@ -230,13 +231,6 @@ def server(serve: Callable[..., Server], churn_onnx: Path) -> Iterator[Server]:
     assert "nothing was written" not in server.log
     for line in server.log.splitlines():
         assert set(json.loads(line)) >= {"time", "level", "logger", "message"}
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((host, 0))
-        return probe.getsockname()[1]
 
 
 def children(pid: int) -> list[int]:

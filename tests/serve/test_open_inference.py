@@ -60,9 +60,8 @@ def test_triton_health_and_metadata(client_of_triton, tensor):
     }
     index = client_of_triton.get_model_repository_index()
     assert [(one["name"], one["state"]) for one in index] == [
-        ("fraud", "READY"),
-        ("churn", "READY"),
-    ]
+        ("fraud", "READY"), ("churn", "READY"),
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("binary_in", [False, True])
@@ -146,9 +145,8 @@ def test_number_types_that_become_the_models(call, tensor, fraud, datatype, rtol
 
 
 def test_data_may_be_flat_or_nested(call, tensor, scores):
-    for data in (ROWS.tolist(), ROWS.ravel().tolist()):
-        body = {"inputs": [{"name": tensor, "datatype": "FP32", "shape": [4, 30], "data": data}]}
-        answer = call("POST", "/v2/models/fraud/infer", body)
+    for rows in (ROWS, ROWS.ravel()):
+        answer = call("POST", "/v2/models/fraud/infer", asked(tensor, rows, shape=[4, 30]))
         np.testing.assert_allclose(given(answer, "scores"), scores, rtol=1e-5)
 
 
@@ -156,10 +154,7 @@ def test_the_one_matrix_or_a_tensor_per_feature(call):
     whole = call("POST", "/v2/models/churn/infer", asked("features", [[80, 0, 99.0], [1, 9, 0]]))
     for shape in ([2], [2, 1]):
         columns = {"age": [80, 1], "visits": [0, 9], "spend": [99.0, 0]}
-        inputs = [
-            {"name": name, "datatype": "FP32", "shape": shape, "data": data}
-            for name, data in columns.items()
-        ]
+        inputs = [asked(*column, shape=shape)["inputs"][0] for column in columns.items()]
         apart = call("POST", "/v2/models/churn/infer", {"inputs": inputs})
         assert apart.json["outputs"] == whole.json["outputs"]
 
@@ -250,10 +245,8 @@ def test_several_tensors_of_bytes_stand_one_behind_the_other(call):
     ]
     chunks = np.array([1, 3], "<f4").tobytes(), np.array([3, 1], "<i8").tobytes()
     body, headers = packed({"inputs": inputs}, *chunks)
-    assert given(call("POST", "/v2/models/pair/infer", body, headers), "label").tolist() == [
-        "0",
-        "1",
-    ]
+    answer = call("POST", "/v2/models/pair/infer", body, headers)
+    assert given(answer, "label").tolist() == ["0", "1"]
 
 
 # ---------------------------------------------------------------- what is refused
@@ -386,10 +379,7 @@ def test_texts_in_bytes_that_are_cut_or_not_utf8(client, sentiment, chunk, kind)
 
 def test_inputs_that_do_not_belong_together(call):
     def of(**columns):
-        inputs = [
-            {"name": name, "datatype": "FP32", "shape": [len(data)], "data": data}
-            for name, data in columns.items()
-        ]
+        inputs = [asked(*column)["inputs"][0] for column in columns.items()]
         return call("POST", "/v2/models/churn/infer", {"inputs": inputs})
 
     refused(of(age=[1, 2], visits=[1], spend=[1, 2]), "wrong-shape", "inputs", "")

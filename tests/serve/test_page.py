@@ -91,14 +91,8 @@ def page(chromium, server):
 
 
 def test_headers(server):
-    for path in (
-        "/",
-        "/page/page.js",
-        "/page/page.css",
-        "/page/look.css",
-        "/page/icon.svg",
-        "/page/models.json",
-    ):
+    files = ("page.js", "page.css", "look.css", "icon.svg", "models.json")
+    for path in ("/", *(f"/page/{file}" for file in files)):
         got = server.get(path)
         assert got.status == 200, path
         policy = got.headers["content-security-policy"]
@@ -247,9 +241,7 @@ def test_numbers_without_names_are_a_list(page):
     assert shown.predict()[0] == 422
     ((control, said),) = shown.wrong()
     assert "number" in said
-    script = (
-        "const box = arguments[0]; return box.value.slice(box.selectionStart, box.selectionEnd)"
-    )
+    script = "const [box] = arguments; return box.value.slice(box.selectionStart, box.selectionEnd)"
     assert shown.browser.execute_script(script, control) == "two", "what is wrong is selected"
     shown.type(label, "30, 2")
     assert shown.predict()[0] == 422
@@ -400,8 +392,8 @@ def test_a_picture_of_ones_own(page, server, models, example, tmp_path):
     shown.field("Picture").send_keys(str(path))
     shown.until(lambda: "'@my picture.png'" in shown.id("curl").text)
     assert "image/png" in shown.id("curl").text
-    places = [[0.1, 0.1, 0.2, 0.2]]
-    assert shown.browser.execute_script(GREEN, places[0])[:3] == [False] * 3, "boxes are gone"
+    drawn = shown.browser.execute_script(GREEN, [0.1, 0.1, 0.2, 0.2])
+    assert drawn[:3] == [False] * 3, "boxes are gone"
     status, answer = shown.predict()
     assert (status, answer) == (200, by_api(server, models, path.read_bytes(), "image/png").json)
     assert answer["width"] == 400

@@ -57,7 +57,11 @@ def add(app: Flask, endpoints: Mapping[str, Endpoint], served: Mapping[str, Serv
     models = [_about(one, *ways[name]) for name, one in served.items()]
     for about in models:
         if about["kind"] == "pictures" and about["example"] is not None:
-            about["example"] = _add_example(app, about["name"], about["example"])
+            # A picture that came as a data URL (see `models.files`), at an address of its own.
+            head, _, content = about["example"].partition(";base64,")
+            about["example"] = f"page/examples/{about['name']}"
+            kind = head.removeprefix("data:")
+            _add_file(app, f"/{about['example']}", b64decode(content), kind)
     known = {"version": __version__, "models": models}
     _add_file(app, "/page/models.json", msgspec.json.encode(known), JSON)
 
@@ -85,14 +89,6 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
         "threshold": model.task.threshold,
         "answer": endpoint.answers.template,
     }
-
-
-def _add_example(app: Flask, name: str, url: str) -> str:
-    """A picture that came as a data URL (see `models.files`), at an address of its own."""
-    head, _, content = url.partition(";base64,")
-    path = f"page/examples/{name}"
-    _add_file(app, f"/{path}", b64decode(content), head.removeprefix("data:"))
-    return path
 
 
 def _add_file(app: Flask, path: str, content: bytes, kind: str) -> None:
