@@ -109,7 +109,7 @@ class Forks:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", __file__, self.socket], cwd=folder, stderr=log,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         assert self._process.stdout
         assert self._process.stdout.readline() == b"ready\n", self._log.read_text("utf-8")
@@ -123,7 +123,9 @@ class Forks:
         interpreter.
         """
         words = [str(one) for one in arguments]
-        if python or "PYTHONPATH" in (options.get("env") or {}):
+        environment = options.get("env") or os.environ
+        if python or environment.get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
+            assert not prelude
             return subprocess.Popen(
                 [sys.executable, *python, "-m", "mlopsdeploy", *words], **options
             )
@@ -138,7 +140,10 @@ class Forks:
 
 
 def serve(path: str) -> None:
-    """Fork for each connection, and report on it the process's number and how it ended."""
+    """Fork for each connection, and report on it the process's number and how it ended.
+
+    Ends when standard input does, which the tests hold open as long as they live.
+    """
     before = dict(os.environ)
     for name in HEAVY:
         importlib.import_module(name)
@@ -155,7 +160,9 @@ def serve(path: str) -> None:
     running: dict[int, socket.socket] = {}
     print("ready", flush=True)
     while True:
-        ready, _, _ = select.select([listener, ended], [], [])
+        ready, _, _ = select.select([listener, ended, 0], [], [])
+        if 0 in ready:
+            return
         if ended in ready:
             os.read(ended, 4096)
             for pid in list(running):

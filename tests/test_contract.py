@@ -118,7 +118,7 @@ def loaded(monkeypatch):
 
     def use(model):
         if isinstance(model.runtime, plugins.load("runtimes", "tensorflow")):
-            for module in ("batch.command", "edge.loading"):
+            for module in ("batch.loading", "edge.loading"):
                 monkeypatch.setattr(f"mlopsdeploy.{module}.load_model", lambda *_, **__: model)
 
     return use

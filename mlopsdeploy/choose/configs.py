@@ -12,8 +12,7 @@ from mlopsdeploy.choose.decide import Decision
 from mlopsdeploy.choose.factors import FACTORS
 from mlopsdeploy.choose.measurements import Measurements
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.core.images import SUFFIXES
-from mlopsdeploy.data.inputs import PICTURE_TASKS
+from mlopsdeploy.core.images import PICTURE_TASKS, SUFFIXES
 from mlopsdeploy.errors import ConfigError
 
 

@@ -19,9 +19,7 @@ from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
 from mlopsdeploy.core import machine
-from mlopsdeploy.core.images import decode
-from mlopsdeploy.data.inputs import PICTURE_TASKS
-from mlopsdeploy.data.sources import PictureFiles, Wanted, WithPictures, chunks, pictures_of
+from mlopsdeploy.core.images import PICTURE_TASKS, decode
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 SAMPLE = 2000  # rows of it that are taken
@@ -283,6 +281,9 @@ class _Measuring:
 
     def _pictures(self) -> list[tuple[str, bytes]]:
         """Suffix and content of the sample's pictures; frames of a video as JPEG."""
+        # Brings PyArrow, which who has nothing to measure need not have.
+        from mlopsdeploy.data.sources import PictureFiles, Wanted, WithPictures, chunks, pictures_of
+
         found: list[tuple[str, bytes]] = []
         if names := pictures_of(self.sample, among_tables=True):
             source = WithPictures(PictureFiles(self.sample, names), "file")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+from mlopsdeploy.core.images import PICTURE_TASKS
 from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
 from mlopsdeploy.data.files import MANIFEST, beside
 from mlopsdeploy.data.sources import (
@@ -26,8 +27,6 @@ from mlopsdeploy.data.sources import (
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.settings import BatchSettings
-
-PICTURE_TASKS = ("object_detection", "image_classification")
 
 
 class Input:
