@@ -46,7 +46,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    """Before anything of Hugging Face is imported: no network, in this process or a child."""
+    """Before anything of Hugging Face is imported: no network, in this process or a child.
+
+    Nor does any of some hundred processes compile what another has.
+    """
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 

@@ -28,6 +28,7 @@ from typing import Any
 HEAVY = [
     *("cv2", "filelock", "numpy", "onnxruntime", "openvino", "pyarrow.csv", "pyarrow.parquet"),
     *("pydantic", "rich.console", "sqlite3", "tokenizers", "yaml", "ai_edge_litert.interpreter"),
+    *("pandas", "numpy.random", "rich.progress"),  # PyArrow looks for the first
     *("mlopsdeploy.cli", "mlopsdeploy.batch.command", "mlopsdeploy.edge.command"),
     *("mlopsdeploy.runtimes.litert", "mlopsdeploy.runtimes.onnxruntime"),
     *("mlopsdeploy.runtimes.openvino", "mlopsdeploy.tasks.object_detection"),

@@ -1,6 +1,6 @@
 """Rows scored on earlier nights: `--incremental` computes only what is new or changed.
 
-A SQLite file beside the output holds, for the digest of each row's values, what the model said.
+A SQLite file beside the output holds, for the digest of each row's values, what the model answered.
 It is one model's, with one set of settings: another one's rows are dropped at the first commit.
 A crash loses what came after the last commit, which is then computed again.
 """
@@ -29,7 +29,7 @@ _AT_ONCE = 500  # keys in one question; SQLite took no more than 999 for long
 
 
 class ScoreStore:
-    """What one model said of rows, by their digest.
+    """What one model answered for rows, by their digest.
 
     Reading and writing may go on in two threads, each on a connection of its own.
 

@@ -421,12 +421,12 @@ def _connect(address: str) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     size = {"num_cpus": core_count(), "include_dashboard": False} if address == LOCAL else {}
-    said = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    passed = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     try:
         with _silent():
             ray.init(
                 address,
-                runtime_env={"env_vars": said} if said and address != LOCAL else None,
+                runtime_env={"env_vars": passed} if passed and address != LOCAL else None,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 **size,

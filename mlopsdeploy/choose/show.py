@@ -78,7 +78,7 @@ def show(
     _section(console, "Assumed" if found.assumed else "Measured", [*speeds, *found.notes])
     if defaults := shown_defaults(answers):
         lines = [f"{name} {value}: {why}" for name, value, why in defaults]
-        _section(console, "Assumed, as nobody said", lines)
+        _section(console, "Assumed", lines)
     _section(console, "Not counted", NOT_COUNTED)
     _section(console, "The config", ())
     shown = "\n".join(line for line in config.split("\n") if line[:1] != "#")

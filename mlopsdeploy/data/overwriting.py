@@ -93,7 +93,7 @@ class Protected:
         self.check_written(shown, ours)
 
     def check_written(self, shown: str, ours: bool) -> None:
-        """Refuse to replace what is there, unless it is ours or `--overwrite` was said.
+        """Refuse to replace what is there, unless it is ours or `--overwrite` is given.
 
         Raises:
             ConfigError: it is somebody else's.
