@@ -20,6 +20,7 @@ import os
 import pickle
 import signal
 import socket
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,12 @@ def run(
         raise ConfigError(
             "--incremental: only the local engine looks rows up; leave it or --engine ray"
         )
-    with rows_to_do(job, target) as reading, _connected(cluster, job.log):
+    # Ray prints a cluster's warnings to standard output, which is for data.
+    with (
+        contextlib.redirect_stdout(sys.stderr),
+        rows_to_do(job, target) as reading,
+        _connected(cluster, job.log),
+    ):
         return _Collecting(job, target, reading, opened, load, cluster).go()
 
 

@@ -248,6 +248,24 @@ def test_too_many_bad_rows_end_the_run_and_it_goes_on(locally, on_ray, tmp_path,
     assert output.read_bytes() == local
 
 
+def test_what_ray_prints_is_not_on_standard_output(on_ray, tmp_path, reviews, capsys):
+    from ray._private import utils, worker
+
+    path = write(tmp_path / "in.csv", reviews(20))
+    printed = []
+
+    def warn(rows, share):
+        utils.push_error_to_driver(worker.global_worker, "test", "a warning of the cluster's")
+        end = time.monotonic() + 20
+        while not any("a warning" in text for text in printed) and time.monotonic() < end:
+            time.sleep(0.05)
+            printed.extend(capsys.readouterr())
+
+    on_ray(path, progress=warn)
+    assert not any(printed[::2])  # standard output
+    assert "a warning of the cluster's" in "".join(printed[1::2])
+
+
 def test_a_changed_input_starts_over(locally, on_ray, tmp_path, reviews):
     path = write(tmp_path / "in.csv", reviews(400))
     output = tmp_path / "changed.csv"
