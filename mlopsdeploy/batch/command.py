@@ -177,7 +177,7 @@ def job_for(
 def _calibration_rows(settings: BatchSettings, inputs: Input, source: Source) -> Columns:
     column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
     texts: list[Any] = []
-    with closing(inputs.reopen()) as rows:
+    with closing(inputs.elsewhere()()) as rows:  # `source` is read on by the job
         wanted = Wanted({column: "str"}, raw=True)
         for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
             texts += rows.parse(chunk, wanted).columns[column].tolist()

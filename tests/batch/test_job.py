@@ -6,10 +6,12 @@ import re
 from contextlib import contextmanager
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.job import Summary
+from mlopsdeploy.convert import quantize
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 
 from .tables import read, write
@@ -52,6 +54,33 @@ def test_a_row_does_not_depend_on_its_neighbours(score, file, tmp_path):
         before = known[row["review_text"]]
         assert row["label"] == before["label"]
         assert float(row["score"]) == pytest.approx(float(before["score"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "csv.gz", "jsonl", "parquet"])
+def test_int8_is_calibrated_on_a_file_longer_than_a_read(
+    score, tmp_path, reviews, monkeypatch, suffix
+):
+    """Rows to calibrate on have a reader of their own; the job starts at the first one."""
+    texts = reviews(20_000)
+    frame = pd.DataFrame({"id": range(len(texts)), "review_text": texts})
+    path = tmp_path / f"long.{suffix}"
+    if suffix == "parquet":
+        frame.to_parquet(path)
+    elif suffix == "jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        frame.to_csv(path, index=False)
+    calibrated = []
+
+    def int8_model(folder, graph, calibrate, **_):
+        calibrated.extend(calibrate()["text"])  # and no proof: what takes long is tested elsewhere
+
+    monkeypatch.setattr(quantize, "int8_model", int8_model)
+    output = tmp_path / "out.jsonl"
+    summary = score(path, output=str(output), runtime="openvino", precision="int8")
+    assert calibrated == texts[:: len(texts) // command.CALIBRATION_ROWS]
+    assert [row["review_text"] for row in read(output)] == texts
+    assert summary["failed"] == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 50, 1000])
