@@ -20,7 +20,6 @@ import os
 import pickle
 import signal
 import socket
-import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -103,9 +102,11 @@ def run(
         raise ConfigError(
             "--incremental: only the local engine looks rows up; leave it or --engine ray"
         )
-    # Ray prints a cluster's warnings to standard output, which is for data.
+    # Ray prints a cluster's warnings to standard output, which is for data. What ends the run is
+    # raised as well.
     with (
-        contextlib.redirect_stdout(sys.stderr),
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
         rows_to_do(job, target) as reading,
         _connected(cluster, job.log),
     ):
