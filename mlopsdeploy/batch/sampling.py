@@ -22,7 +22,7 @@ from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.job import AHEAD, WINDOW, Job, Summary
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.unfinished import Piped
-from mlopsdeploy.columns import Array, take
+from mlopsdeploy.columns import Array, concat, take
 from mlopsdeploy.core.machine import peak_memory, resident_memory
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows
@@ -363,9 +363,7 @@ def write_nowhere(
     sink = work.make_sink(_Nowhere(), source)
     statistics = copy.deepcopy(work.statistics)
     parts = [part.predictions for part in measured.computed.values() if len(part.rows)]
-    some = (
-        {name: np.concatenate([part[name] for part in parts]) for name in parts[0]} if parts else {}
-    )
+    some = concat(parts) if parts else {}
     clock = Clock()
     for number, planned in enumerate([*sample.planned[:1], *sample.planned]):
         if number == 1:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.columns import Array, Columns, objects, rows_of, take
+from mlopsdeploy.columns import Array, Columns, concat, objects, rows_of, take
 from mlopsdeploy.core import images
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.inputs import missing
@@ -200,10 +200,7 @@ def decoded(model: Model, planned: Planned, batch: Rows) -> tuple[Columns, Rows,
         encoded = model.task.encode({name: objects([image])})
         parts.append({**encoded, SIZE: np.array([image.shape[:2]], np.int64)})
         rows.append(row)
-    columns = {
-        name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())
-    }
-    return columns, np.array(rows, np.intp), failed
+    return concat(parts) if parts else {}, np.array(rows, np.intp), failed
 
 
 def assemble(

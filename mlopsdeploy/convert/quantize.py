@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from mlopsdeploy.columns import Columns, Task, rows_of, take
+from mlopsdeploy.columns import Columns, Task, concat, rows_of, take
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 from mlopsdeploy.model_files.cache import cache_folder, cached, use
@@ -247,7 +247,7 @@ def _among_others(model: Predictor, rows: Columns) -> Columns:
     thirds = [np.arange(start, rows_of(rows), 3) for start in range(3)]
     parts = [model.predict_columns(take(rows, third)) for third in thirds]
     order = np.argsort(np.concatenate(thirds))
-    return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+    return take(concat(parts), order)
 
 
 def compare(expected: Columns, got: Columns) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.bench.speed import made_up_rows, rows_that_fit
-from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.columns import Array, Columns, concat, rows_of, take
 from mlopsdeploy.convert.parity import difference
 from mlopsdeploy.core.model import Model
 
@@ -32,7 +32,7 @@ def answers(model: Model, columns: Columns) -> Columns:
             model.runtime.run(model.task.collate(take(encoded, slice(row, row + 1))))
             for row in range(rows_of(encoded))
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return concat(parts)
     return model.predict_columns(columns)
 
 

@@ -11,7 +11,7 @@ from math import isnan
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, rows_of, take
+from mlopsdeploy.columns import Array, Columns, Field, concat, rows_of, take
 from mlopsdeploy.errors import RowError
 
 _one_at_a_time = threading.Lock()
@@ -96,7 +96,7 @@ def in_steps(run: Callable[[Columns], Columns], tensors: Columns, size: int) -> 
         run(take(tensors, np.minimum(np.arange(start, start + size), rows - 1)))
         for start in range(0, rows, size)
     ]
-    return {name: np.concatenate([part[name] for part in parts])[:rows] for name in parts[0]}
+    return take(concat(parts), slice(rows))
 
 
 @contextmanager
