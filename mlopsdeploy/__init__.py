@@ -45,16 +45,12 @@ def __getattr__(name: str) -> object:
     from importlib import import_module
 
     module = next((module for module, names in _MODULES.items() if name in names), "columns")
-    try:
+    if not module.startswith("batch"):
         return getattr(import_module(f"mlopsdeploy.{module}"), name)
-    except ModuleNotFoundError as error:
-        if not module.startswith("batch") or str(error.name).startswith("mlopsdeploy"):
-            raise
-        from mlopsdeploy.errors import ConfigError
+    from mlopsdeploy.errors import needs
 
-        raise ConfigError(
-            f"{name} needs the package {error.name!r}: pip install 'mlopsdeploy[batch]'"
-        ) from error
+    with needs(name, "batch"):
+        return getattr(import_module(f"mlopsdeploy.{module}"), name)
 
 
 def __dir__() -> list[str]:

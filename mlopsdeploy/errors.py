@@ -11,7 +11,8 @@ stands and exits with `exit_code`. Anything else that is raised is a bug of ours
 traceback.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 
 class MlopsDeployError(Exception):
@@ -70,6 +71,19 @@ def one_line(error: BaseException, *, last: bool = False) -> str:
     """
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if last and lines else " ".join(lines))[:200] or type(error).__name__
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Around imports that `what` needs the packages of an extra for: a missing one is a line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
+            raise  # a mistake of ours
+        raise ConfigError(
+            f"{what} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
+        ) from error
 
 
 def did_you_mean(name: str, known: Collection[str], otherwise: str = "there are") -> str:

@@ -52,7 +52,7 @@ from mlopsdeploy.data.sinks import (
     write_parquet,
 )
 from mlopsdeploy.data.sources import Source, Wanted, chunks
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped, needs
 from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -73,7 +73,7 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
     log = progress_log(console)
     protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
     if settings.report:
-        with _needs("--report", "report"):
+        with needs("--report", "report"):
             from mlopsdeploy.batch import report
         report.check_report(settings.report, protected)
     output = settings.output or default_output(settings.input, pictures=means_pictures(settings))
@@ -111,17 +111,6 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
     console.print(facts(_facts(manifest, work.model, goal)))
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
-
-
-@contextmanager
-def _needs(flag: str, extra: str) -> Iterator[None]:
-    """Says what to install for a flag whose module brings packages that no other run needs."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"{flag} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
-        ) from error
 
 
 def job_for(
@@ -249,7 +238,7 @@ def _compute(
     """The job, done by the engine that the settings name."""
     if settings.engine == "local":
         return job.run(work, target)
-    with _needs("--engine ray", "ray"):
+    with needs("--engine ray", "ray"):
         from mlopsdeploy.batch import ray_engine
     actors = None
     if settings.ray_actors is not None:

@@ -10,9 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from mlopsdeploy.batch.command import run_batch
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, did_you_mean
 from mlopsdeploy.settings import BatchSettings, load
-from mlopsdeploy.settings.checking import did_you_mean
 
 _NOT_HERE = {
     "dry_run": "is for the command line",

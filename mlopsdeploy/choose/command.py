@@ -15,7 +15,7 @@ from mlopsdeploy.choose.questions import interview
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, needs
 
 
 def run_choose(settings: ChooseSettings, *, ask: bool, quiet: bool = False) -> dict[str, Any]:
@@ -69,14 +69,8 @@ def _check(settings: ChooseSettings) -> None:
         # Ours or not: whoever ran it may have changed it.
         check_place(settings.write_config, settings.write_config, protected, ours=False)
     if settings.report:
-        try:
+        with needs("--report", "report"):
             from mlopsdeploy.choose import page  # noqa: F401
-        except ModuleNotFoundError as error:
-            if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
-                raise  # a mistake of ours
-            raise ConfigError(
-                f"--report needs the package {error.name!r}: pip install 'mlopsdeploy[report]'"
-            ) from error
         check_place(settings.report, f"--report {settings.report}", protected)
 
 

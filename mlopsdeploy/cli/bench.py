@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mlopsdeploy.cli.commands import command, group, needs, report
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.cli.commands import command, group, report
+from mlopsdeploy.errors import ConfigError, needs
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
 from mlopsdeploy.settings.declaring import Seconds
 
@@ -50,7 +50,7 @@ class Edge(Json):
 )  # fmt: skip
 def bench_batch(settings: BatchSettings, options: Batch) -> None:
     """Measure 'mlopsdeploy batch' here: the job, the bare model, and where time goes."""
-    with needs("batch"):
+    with needs("batch", "batch"):
         from mlopsdeploy.bench import batch
     found = batch.bench_batch(settings, seconds=options.seconds, precisions=options.precisions)
     report(found, batch.show, options.as_json)
@@ -62,7 +62,7 @@ def bench_batch(settings: BatchSettings, options: Batch) -> None:
 )  # fmt: skip
 def bench_serve(settings: ServeSettings, options: Serve) -> None:
     """Measure 'mlopsdeploy serve' here: a real server under load, and where time goes."""
-    with needs("serve"):
+    with needs("serve", "serve"):
         from mlopsdeploy.bench import serve
     found = serve.bench_serve(settings, row=options.row, seconds=options.seconds)
     report(found, serve.show, options.as_json)
@@ -76,12 +76,12 @@ def bench_edge(settings: EdgeSettings, options: Edge) -> None:
     """Measure 'mlopsdeploy edge' here: bare calls of the model, each stage alone, all together."""
     outputs = ["events"] * options.with_events + ["save"] * options.with_save
     if settings.lines is None:
-        with needs("edge"):
+        with needs("edge", "edge"):
             from mlopsdeploy.bench import edge
         found = edge.bench_edge(settings, outputs=outputs, seconds=options.seconds)
         report(found, edge.show, options.as_json)
         return
-    with needs("edge"):
+    with needs("edge", "edge"):
         from mlopsdeploy.bench import edge_lines
     if outputs:
         raise ConfigError(f"--{outputs[0]} is for a camera; lines are always written")

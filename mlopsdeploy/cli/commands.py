@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import Parameter, Signature
 from typing import Annotated, Any
 
@@ -233,19 +232,6 @@ def _keyword(name: str, kind: Any, how: Any, *, required: bool) -> Parameter:
 
 
 # ---------------------------------------------------------------- what commands print alike
-
-
-@contextmanager
-def needs(extra: str) -> Iterator[None]:
-    """Imports that the packages of an extra are needed for: a missing one is a usage error."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "mlopsdeploy").startswith("mlopsdeploy"):
-            raise  # our own mistake
-        raise ConfigError(
-            f"{extra} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
-        ) from error
 
 
 def missing_extra(error: ModuleNotFoundError) -> ConfigError | None:

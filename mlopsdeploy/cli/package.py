@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from mlopsdeploy.cli.commands import command, group, needs, print_json
+from mlopsdeploy.cli.commands import command, group, print_json
+from mlopsdeploy.errors import needs
 from mlopsdeploy.settings import Options, setting
 
 package = group("package", "Write what an operator needs, and check it.")
@@ -84,7 +85,7 @@ def package_edge(options: Edge) -> None:
 def _package(
     strategy: Literal["serve", "batch", "edge"], options: Serve | Batch | Edge, *, measured: bool
 ) -> None:
-    with needs("package"):
+    with needs("package", "package"):
         from mlopsdeploy.package import command
     found = command.run_package(
         strategy, options.to, output=options.output, overwrite=options.overwrite,

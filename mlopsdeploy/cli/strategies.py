@@ -8,8 +8,8 @@ import typer
 
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import commands
-from mlopsdeploy.cli.commands import group, needs, print_json
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.cli.commands import group, print_json
+from mlopsdeploy.errors import ConfigError, needs
 from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
 
 app = group("", "Put a trained model to work.")
@@ -60,7 +60,7 @@ def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None
         raise ConfigError("--json and --output -: both want standard output; use one of them")
     if settings.schedule and settings.input == "-":
         raise ConfigError("--schedule: standard input can be read only once; name a file")
-    with needs("batch"):
+    with needs("batch", "batch"):
         from mlopsdeploy.batch import command
     try:
         if settings.schedule:
@@ -82,7 +82,7 @@ def serve(settings: ServeSettings) -> None:
     With no model named it serves the built-in fraud model at POST /detect_fraud. A page to try it
     is at /, its description at /openapi.json, numbers at /metrics.
     """
-    with needs("serve"):
+    with needs("serve", "serve"):
         from mlopsdeploy.serve import server
     server.run_serve(settings)
 
@@ -104,7 +104,7 @@ def edge(settings: EdgeSettings, summary: Summary) -> None:
         raise ConfigError("--json: answers go to standard output too; name a file with --events")
     from mlopsdeploy.edge import command
 
-    with needs("edge"):
+    with needs("edge", "edge"):
         command.run_class(settings)
     found, code = command.run_edge(settings)
     if summary.as_json:

@@ -7,7 +7,6 @@ are fetched.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 from mlopsdeploy.columns import Columns, Field
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, did_you_mean
 
 DEFAULT = {"label": "label", "score": "score"}
 DETECTIONS = {"detections": "detections", "width": "width", "height": "height"}
@@ -95,8 +94,7 @@ class Answers:
         column, _, label = left.partition(".")
         if equals or column not in self._outputs or (label and column != "scores"):
             words = (*WORDS, *(("detections",) if self._detects else ()), *self._outputs)
-            near = difflib.get_close_matches(left, words, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(words)}"
+            hint = did_you_mean(left, words)
             raise ConfigError(f"answer: {key}: {value!r} is nothing that the model outputs; {hint}")
         if label:
             place = self._place(key, label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
@@ -20,6 +19,7 @@ from pydantic import (
 from pydantic_core import core_schema
 
 from mlopsdeploy.core.yaml_files import text_of
+from mlopsdeploy.errors import did_you_mean
 from mlopsdeploy.settings import units
 from mlopsdeploy.settings.declaring import Options, Setting, SettingError
 
@@ -69,12 +69,6 @@ def schema(settings: type[Options], handler: Any) -> core_schema.CoreSchema:
     return core_schema.no_info_wrap_validator_function(check, inner)
 
 
-def did_you_mean(name: object, known: Mapping[str, object]) -> str:
-    """A word on a name that nobody declared."""
-    near = difflib.get_close_matches(str(name), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-
-
 def _values(model: BaseModel) -> dict[str, Any]:
     return {**vars(model), "given": frozenset(model.model_fields_set)}
 
@@ -118,7 +112,7 @@ def _unknown(settings: type[Options], path: tuple[int | str, ...]) -> str:
     for place in path[:-1]:
         if isinstance(place, str):
             settings = _settings_in(settings.declared()[place].annotation) or settings
-    return did_you_mean(path[-1], settings.declared())
+    return did_you_mean(str(path[-1]), settings.declared())
 
 
 def _settings_in(annotation: Any) -> type[Options] | None:

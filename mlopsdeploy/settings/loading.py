@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.errors import ConfigError, did_you_mean
 from mlopsdeploy.settings.declaring import PREFIX, Options, SettingError, place
 
 # Variables that are no settings.
@@ -43,9 +43,7 @@ def load(
         values = read_yaml(file, ConfigError)
     for key in values:
         if key not in known:
-            from mlopsdeploy.settings.checking import did_you_mean
-
-            raise ConfigError(f"{file}: unknown key {key!r}; {did_you_mean(key, known)}")
+            raise ConfigError(f"{file}: unknown key {key!r}; {did_you_mean(str(key), known)}")
     origin = dict.fromkeys(values, str(file))
     for name, one in known.items():
         variable = next((variable for variable in one.environment if variable in environment), None)
