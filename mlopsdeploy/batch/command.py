@@ -282,6 +282,7 @@ def _facts(
     summary = manifest["summary"]
     pictures = model.task.data == "image"
     rows = "pictures" if pictures else "rows"
+    yield "read as", ", ".join(_reading(summary["read"]))
     yield rows, f"{summary['rows']:,}"
     attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
     speed = f"{summary['rows_per_second']:,.0f} {rows}/s"
@@ -314,6 +315,13 @@ def _facts(
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     yield "model", f"{name}, {runtime}, {model.runtime.streams} streams"
     yield "written to", goal.shown if goal else "standard output"
+
+
+def _reading(read: Mapping[str, Any]) -> Iterator[str]:
+    """How the input was read, for people: `csv, delimiter ';', encoding 'utf-16'`."""
+    yield read["format"]
+    usual = {"format": read["format"], "encoding": "utf-8"}
+    yield from (f"{name} {value!r}" for name, value in read.items() if usual.get(name) != value)
 
 
 @contextmanager

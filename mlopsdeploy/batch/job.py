@@ -57,6 +57,7 @@ class Summary:
 
     `failed` rows were set aside, `empty` ones lack a value to score, `reused` ones were scored
     by an earlier run. `seconds` are of all attempts together; `stages` are seconds of all threads.
+    `read` is how the input was read, and what of it was left out (see `Source.how_read`).
     Of a detector, labels and scores are those of `objects`; of other models that is None.
     """
 
@@ -76,6 +77,7 @@ class Summary:
     reasons: Counter[str] = field(default_factory=Counter)
     stages: Counter[str] = field(default_factory=Counter)
     attempts: int = 0
+    read: dict[str, Any] = field(default_factory=dict)
 
     @property
     def rows_per_second(self) -> float:
@@ -115,7 +117,7 @@ class Summary:
         """Add what another part of the rows came to."""
         for name, other in vars(part).items():
             mine = getattr(self, name)
-            if isinstance(mine, Counter):
+            if isinstance(mine, dict):  # a counter adds, another one takes over
                 mine.update(other)
             elif mine is None or isinstance(mine, str):
                 setattr(self, name, mine or other)
@@ -333,6 +335,7 @@ class Running:
         try:
             self._score()
         finally:
+            self._summary.read = self._reading.source.how_read()
             self._commit()  # also when interrupted: what is written is done
         self._share = 1.0
         self._check_errors()

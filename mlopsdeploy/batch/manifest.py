@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.data.inputs import read_options
 from mlopsdeploy.settings import BatchSettings
 
 # Where a runtime's package has another name than its module.
@@ -37,8 +39,7 @@ def identity_of(
         "batch size": settings.batch_size,
         "all scores": settings.all_scores,
         "prefix": settings.prefix,
-        "delimiter": settings.delimiter,
-        "encoding": settings.encoding,
+        **asdict(read_options(settings)),
         "format": format_,
         **_versions(model),
     }

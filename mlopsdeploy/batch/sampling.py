@@ -413,6 +413,7 @@ class _Again:
         self.names = source.names
         self.sample = source.sample
         self.parse = source.parse
+        self.how_read = source.how_read
         self._left = iter(kept)
 
     def read(self, rows: int) -> Chunk | None:  # noqa: ARG002  # they are cut already

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from mlopsdeploy.data.sources import (
     SUFFIXES,
     InputFile,
     ParquetSource,
+    ReadOptions,
     Source,
     WithPictures,
     files_of,
@@ -87,8 +89,7 @@ class Input:
         return partial(
             open_source,
             self.path,
-            delimiter=self._settings.delimiter,
-            encoding=self._settings.encoding,
+            read_options(self._settings),
             output=str(self._base or ""),
             pictures=self._of_pictures,
         )
@@ -133,6 +134,13 @@ class Input:
         """Close what nobody has taken."""
         if self._waiting:
             self._waiting.close()
+
+
+def read_options(settings: BatchSettings) -> ReadOptions:
+    """How the settings say that a file is to be read: those that are named as its fields."""
+    return ReadOptions(
+        **{field.name: getattr(settings, field.name) for field in fields(ReadOptions)}
+    )
 
 
 def _open_fetched(rows: Path, called: str) -> Source:

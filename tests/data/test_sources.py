@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.data.sources import Wanted, chunks, format_of, open_source
+from mlopsdeploy.data.sources import ReadOptions, Wanted, chunks, format_of, open_source
 from mlopsdeploy.errors import InputError
 
 
 def opened(tmp_path, content, name="r.csv", **options):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return open_source(str(path), **options)
+    return open_source(str(path), ReadOptions(**options))
 
 
 def windows_of(source, rows, kinds, *, raw=True, limit=None):

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from mlopsdeploy.data.addresses import is_remote, shown
-from mlopsdeploy.data.sources.base import Chunk, Source, Wanted, Window, chunks
+from mlopsdeploy.data.sources.base import Chunk, ReadOptions, Source, Wanted, Window, chunks
 from mlopsdeploy.data.sources.delimited import CsvSource
 from mlopsdeploy.data.sources.image_files import PictureFiles, WithPictures, is_picture
 from mlopsdeploy.data.sources.input_file import HEAD, InputFile, NoRows
@@ -23,8 +23,8 @@ from mlopsdeploy.errors import InputError
 
 __all__ = [
     "SUFFIXES", "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "PictureFiles",
-    "Source", "Wanted", "Window", "WithPictures", "chunks", "files_of", "format_of", "is_picture",
-    "open_source", "pictures_of",
+    "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "chunks", "files_of", "format_of",
+    "is_picture", "open_source", "pictures_of",
 ]  # fmt: skip
 
 _SUFFIXES = {
@@ -40,9 +40,8 @@ _HIDDEN = (".", "_")
 
 def open_source(
     path: str,
+    options: ReadOptions = ReadOptions(),  # noqa: B008  # never changed
     *,
-    delimiter: str = "auto",
-    encoding: str = "auto",
     output: str = "",
     pictures: bool = False,
 ) -> Source:
@@ -50,8 +49,7 @@ def open_source(
 
     Args:
         path: `reviews.csv`, `reviews/`, `reviews/2026-*.csv`, "-"; pictures likewise.
-        delimiter: of CSV; "auto" finds it.
-        encoding: of CSV; "auto" is UTF-8, or what a byte order mark says.
+        options: how to read it.
         output: is not an input, even where the pattern fits it.
         pictures: of a folder with tables and pictures take the pictures.
 
@@ -62,11 +60,11 @@ def open_source(
         return PictureFiles(shown(path), images)
     files = files_of(path, output)
     if not files:
-        return _open_file(path, delimiter, encoding)
+        return _open_file(path, options)
 
     def opened(file: str) -> Source | None:
         try:
-            return _open_file(file, delimiter, encoding)
+            return _open_file(file, options)
         except NoRows:
             return None
 
@@ -153,7 +151,7 @@ def _has_picture_name(path: str) -> bool:
     return is_picture(path) and not path.rpartition("/")[2].startswith(_HIDDEN)
 
 
-def _open_file(path: str, delimiter: str, encoding: str) -> Source:
+def _open_file(path: str, options: ReadOptions) -> Source:
     file = InputFile.open(path)
     try:
         format_ = _format_of_content(file) if path == "-" else format_of(file.path)
@@ -168,7 +166,7 @@ def _open_file(path: str, delimiter: str, encoding: str) -> Source:
             raise InputError(f"{file.name}: this is a {kind} file, not {format_}")
         if format_ == "jsonl":
             return JsonLinesSource(file)
-        return CsvSource(file, delimiter, encoding)
+        return CsvSource(file, options)
     except BaseException:
         file.close()
         raise

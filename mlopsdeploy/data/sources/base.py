@@ -29,6 +29,19 @@ class Digest(Protocol):
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How to read a file, where that can't be seen or is to be read otherwise.
+
+    Attributes:
+        delimiter: between the fields of a CSV file; "auto" finds it.
+        encoding: of a CSV file; "auto" is UTF-8, or what a byte order mark says.
+    """
+
+    delimiter: str = "auto"
+    encoding: str = "auto"
+
+
+@dataclass(frozen=True)
 class Chunk:
     """Some rows of a source as they were read, in its order; `Source.parse` makes sense of them.
 
@@ -165,6 +178,14 @@ class Source(Protocol):
         """The rows of one of its chunks."""
         ...
 
+    def how_read(self) -> dict[str, Any]:
+        """What was found or decided about how to read it, and what was left out; for the summary.
+
+        By the names that a person has for it: `format`, `delimiter`, `encoding`. What is left out
+        is complete when all rows are read.
+        """
+        ...
+
     def close(self) -> None:
         """Close the file."""
         ...
@@ -176,6 +197,8 @@ class FileSource:
     That of another format is a subclass with `format`, `sample`, `read` and `parse`, whose
     constructor raises `NoRows` where the file has none. `sources.open_source` chooses among them.
     """
+
+    format: str
 
     def __init__(self, file: InputFile) -> None:
         self.path = file.path
@@ -194,6 +217,10 @@ class FileSource:
         chunk = Chunk(self._rows_read + 1, rows, content, share, line)
         self._rows_read += rows
         return chunk
+
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        return {"format": self.format}
 
     def close(self) -> None:
         """See `Source`."""

@@ -27,6 +27,7 @@ from mlopsdeploy.data.sources.base import (
     Chunk,
     FileSource,
     Origin,
+    ReadOptions,
     Wanted,
     Window,
     as_text,
@@ -48,9 +49,9 @@ class CsvSource(FileSource):
 
     format = "csv"
 
-    def __init__(self, file: InputFile, delimiter: str = "auto", encoding: str = "auto") -> None:
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
         super().__init__(file)
-        file.decode(encoding)
+        file.decode(options.encoding)
         if not file.transcoded and b"\0" in file.peek(HEAD):
             raise InputError(f"{file.name}: this looks like a binary file, not CSV")
         self.byte_order_mark = file.byte_order_mark
@@ -59,6 +60,7 @@ class CsvSource(FileSource):
         while b"\n" not in self._pending.lstrip(b"\r\n") and (block := file.read(READ_BYTES)):
             self._pending += block
         first_line = self._pending.lstrip(b"\r\n").partition(b"\n")[0].decode("utf-8", "replace")
+        delimiter = options.delimiter
         if delimiter == "auto":
             is_tsv = self.path.lower().endswith(".tsv")
             delimiter = "\t" if is_tsv else guess_delimiter(first_line)
@@ -90,6 +92,10 @@ class CsvSource(FileSource):
         table = self.parse(chunk, Wanted(dict.fromkeys(self.names, "str"), raw=False)).table
         assert table is not None
         return {name: table.column(name).to_pylist() for name in self.names}
+
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        return {**super().how_read(), "delimiter": self.delimiter, "encoding": self._file.encoding}
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""

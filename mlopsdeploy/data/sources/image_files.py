@@ -97,6 +97,10 @@ class PictureFiles:
             table=None if wanted.raw else pa.table({FILE: pa.array(files, pa.large_string())}),
         )
 
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        return {"format": "pictures"}
+
     def close(self) -> None:
         """There is nothing to close."""
 
@@ -179,6 +183,10 @@ class WithPictures:
             bad = [window.bad_row(row, reason) for row, reason in lost.items()]
             windows.append(window.without(bad, dropped))
         return together(windows, chunk.share)
+
+    def how_read(self) -> dict[str, Any]:
+        """As the other source."""
+        return self.rows.how_read()
 
     def close(self) -> None:
         """See `Source`."""

@@ -34,6 +34,7 @@ class InputFile:
         path: as the user wrote it, without secrets.
         name: what messages call it.
         raw: the file as it is stored.
+        encoding: what it is stored in; known after `decode`.
         byte_order_mark: whether it starts with that of UTF-8; known after `decode`.
         transcoded: whether it is stored in something else than UTF-8; known after `decode`.
     """
@@ -42,6 +43,7 @@ class InputFile:
         self.raw, self.path = raw, path
         self.name = "standard input" if path == "-" else path
         self.byte_order_mark = self.transcoded = False
+        self.encoding = "utf-8"
         self._stream: Any = raw
         self._decoder: codecs.IncrementalDecoder | None = None
         self._content = 0
@@ -100,7 +102,7 @@ class InputFile:
                 self._stream.read(len(codecs.BOM_UTF8))
         except LookupError as error:
             raise InputError(f"{self.name}: unknown encoding {encoding!r}") from error
-        self._encoding = encoding
+        self.encoding = encoding
 
     def peek(self, size: int) -> bytes:
         """The first bytes, unpacked and left in place."""
@@ -117,7 +119,7 @@ class InputFile:
         except _BROKEN as error:
             raise self._broken(error) from error
         except UnicodeError as error:
-            raise InputError(f"{self.name}: is not {self._encoding} ({error})") from error
+            raise InputError(f"{self.name}: is not {self.encoding} ({error})") from error
         if stored and not content:  # a part of a character
             return self.read(size)
         return self._noted(content)

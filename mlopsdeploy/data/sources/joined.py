@@ -102,6 +102,10 @@ class JoinedSource:
         ]
         return together(windows, chunk.share)
 
+    def how_read(self) -> dict[str, Any]:
+        """As the first file that has any."""
+        return self.first.how_read()
+
     def close(self) -> None:
         """See `Source`."""
         if self._source:
