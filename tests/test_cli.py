@@ -101,7 +101,6 @@ BAD_FILES = {
         + b"".join(b"what a day %d,it was all so good %d\n" % (i, i) for i in range(9)),
         "which column is the text, 'title' or 'body'?",
     ),
-    "twice.csv": (b"id,review_text,id\n1,good,2\n", "column 'id' is named twice"),
     "binary.csv": (bytes(range(256)) * 20, "looks like a binary file"),
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "looks like a binary file"),
     "excel.csv": (b"PK\x03\x04" + bytes(50), "this is a zip (or Excel) file"),

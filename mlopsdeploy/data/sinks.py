@@ -112,10 +112,12 @@ class _CsvSink:
     def write(self, window: Window, predictions: Written) -> None:
         line_end = self._source.line_end
         if not self._started:
-            names = [self._quoted(name) for name in predictions]
-            header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
             start = "\ufeff" if self._source.byte_order_mark else ""
-            self._file.write(f"{start}{header}{line_end}".encode())
+            self._file.write(start.encode() + self._source.above)
+            if self._source.header is not None:
+                names = [self._quoted(name) for name in predictions]
+                header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
+                self._file.write(f"{header}{line_end}".encode())
             self._started = True
         parts: list[Any] = [window.records]
         for values in predictions.values():

@@ -85,6 +85,21 @@ class BatchSettings(Settings, OfRows):
         "auto", "Between the fields of a CSV file", metavar="CHAR", pattern=r"^(auto|[\t -!#-~])$"
     )
     encoding: str = setting("auto", "Of a CSV file that is neither UTF-8 nor has a BOM")
+    quote: str = setting(
+        "auto", "Around the fields of a CSV file, or none", metavar="CHAR",
+        pattern=r"^(auto|none|[!-/:-@\[-`{-~])$",
+    )  # fmt: skip
+    escape: str = setting(
+        "auto", "Before a quote within a field of a CSV file, or none", metavar="CHAR",
+        pattern=r"^(auto|none|[!-/:-@\[-`{-~])$",
+    )  # fmt: skip
+    header: bool | None = setting(
+        None, "Whether a CSV file's first line names its columns; else they are 1, 2, 3",
+        shown="asked in doubt", off="--no-header",
+    )  # fmt: skip
+    skip_lines: int | None = setting(
+        None, "Lines above the header of a CSV file", shown="asked in doubt", ge=0
+    )
     text_column: str | None = setting(
         None, "Column of the text", group="Columns", shown="the only one that reads like text",
         bench=True,

@@ -7,7 +7,12 @@ import random
 import numpy as np
 import pytest
 
-from mlopsdeploy.data.sources.delimited import guess_delimiter, record_ends
+from mlopsdeploy.data.sources.dialect import guess_delimiter
+from mlopsdeploy.data.sources.records import Dialect, find_records
+
+
+def record_ends(data, delimiter):
+    return find_records(data, Dialect(delimiter))[0]
 
 PIECES = ["a", "Review", "é", "好", " ", "", "5", '"', '""', ",", ";", "\t", "|", "\n", "\r\n", "'"]
 

@@ -18,6 +18,7 @@ from mlopsdeploy.data.sources.input_file import InputFile
 from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
+LONGEST_SHOWN = 1 << 16  # bytes of a bad row that are kept
 
 
 class Digest(Protocol):
@@ -35,10 +36,18 @@ class ReadOptions:
     Attributes:
         delimiter: between the fields of a CSV file; "auto" finds it.
         encoding: of a CSV file; "auto" is UTF-8, or what a byte order mark says.
+        quote: around fields that hold delimiters; "none", or "auto" for `"`.
+        escape: before a quote within a quoted field; "none", or "auto" finds it.
+        header: whether the first line names the columns; None asks where that is in doubt.
+        skip_lines: lines above it.
     """
 
     delimiter: str = "auto"
     encoding: str = "auto"
+    quote: str = "auto"
+    escape: str = "auto"
+    header: bool | None = None
+    skip_lines: int | None = None
 
 
 @dataclass(frozen=True)
@@ -153,7 +162,7 @@ class Window:
     def record(self, place: int) -> str | dict[str, Any]:
         """A row as it stands in the file, or its columns where that is not text."""
         if self.records is not None:
-            return as_text(self.records[place].as_buffer().to_pybytes())
+            return shortened(self.records[place].as_buffer().to_pybytes())
         assert self.table is not None
         row: dict[str, Any] = self.table.slice(place, 1).to_pylist()[0]
         return row
@@ -220,7 +229,7 @@ class FileSource:
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
-        return {"format": self.format}
+        return {"format": self.format, **self._file.left_out()}
 
     def close(self) -> None:
         """See `Source`."""
@@ -288,6 +297,13 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
 def as_text(record: bytes) -> str:
     r"""A row as it stands in the file; bytes that are no UTF-8 as `\xe9`."""
     return record.decode("utf-8", "backslashreplace")
+
+
+def shortened(record: bytes) -> str:
+    """A row for a message or the list of bad rows, which need not hold all of 50 MB."""
+    if len(record) <= LONGEST_SHOWN:
+        return as_text(record)
+    return f"{as_text(record[:LONGEST_SHOWN])}… ({len(record):,} bytes)"
 
 
 def _text(value: Any) -> str | None:

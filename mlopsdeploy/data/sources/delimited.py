@@ -1,17 +1,13 @@
 """CSV: whole rows pass through as bytes, and only the columns a model needs are parsed.
 
 Knowing where a record ends lets a job hand every row on byte for byte and tell a user which line is
-broken. Quotes follow RFC 4180: a field that starts with a quote runs to the closing one, delimiters
-and line ends inside included; two quotes stand for one; a quote within an unquoted field is a
-character like any other (`5" screen`).
+broken: see `records`. How a file is written is found out first: see `dialect`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -30,18 +26,23 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
-    as_text,
+    shortened,
     with_columns,
 )
-from mlopsdeploy.data.sources.input_file import HEAD, InputFile, NoRows
+from mlopsdeploy.data.sources.dialect import find_layout
+from mlopsdeploy.data.sources.input_file import InputFile, NoRows
+from mlopsdeploy.data.sources.records import (
+    LONGEST_RECORD,
+    OPENED,
+    Dialect,
+    fields_of,
+    find_records,
+    value_of,
+)
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
-_QUOTE, _NEWLINE, _RETURN = b'"\n\r'
-LONGEST_RECORD = 64 << 20  # beyond this a quote was left open, not a long review written
-# Closes a quote that nobody closed, and marks its row as one that can't be read: no text has it.
-OPENED = b'"\0'
-NEVER_CLOSED = 'a quote (") is opened and never closed'
+_NOT_TOLD = "a quote is opened and never closed, or text follows it,"
 
 
 class CsvSource(FileSource):
@@ -52,38 +53,60 @@ class CsvSource(FileSource):
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
         super().__init__(file)
         file.decode(options.encoding)
-        if not file.transcoded and b"\0" in file.peek(HEAD):
-            raise InputError(f"{file.name}: this looks like a binary file, not CSV")
         self.byte_order_mark = file.byte_order_mark
-        self._pending = b""
-        self._line = 1
-        while b"\n" not in self._pending.lstrip(b"\r\n") and (block := file.read(READ_BYTES)):
+        self._pending = file.read(READ_BYTES)
+        while not _has_line(self._pending) and (block := file.read(READ_BYTES)):
             self._pending += block
-        first_line = self._pending.lstrip(b"\r\n").partition(b"\n")[0].decode("utf-8", "replace")
-        delimiter = options.delimiter
-        if delimiter == "auto":
-            is_tsv = self.path.lower().endswith(".tsv")
-            delimiter = "\t" if is_tsv else guess_delimiter(first_line)
-        self.delimiter = delimiter
-        self._read_header()
+        if not self._pending.strip(b"\r\n\0"):
+            raise NoRows(f"{file.name}: the file is empty")
+        self._layout = find_layout(self._pending, options, file.name, self.path)
+        self.dialect = self._layout.dialect
+        self.delimiter = self.dialect.delimiter
+        self._newline = self.dialect.newline.encode()
+        self.above = self._layout.kept  # what the output has above its header, too
+        self._nuls = 0
+        above, self._pending = self._split(self._layout.start)
+        self._line = 1 + above.count(self._newline)
+        self.header: bytes | None = None
+        if self._layout.header:
+            self._read_header()
+        else:
+            self._without_header()
         if not len(self._look(1)[1]):
             raise NoRows(f"{file.name}: has a header but no rows")
 
+    def _split(self, place: int) -> tuple[bytes, bytes]:
+        return self._pending[:place], self._pending[place:]
+
     def _read_header(self) -> None:
-        header = b""
-        while not header.strip():  # blank lines above the header
-            header, ends = self._take(1)
-            if not len(ends):
-                raise NoRows(f"{self._file.name}: the file is empty")
-        if OPENED in header:
-            raise InputError(f"{self._file.name}: line {self._line - 1}: {NEVER_CLOSED}")
-        self.line_end = "\r\n" if header.endswith(b"\r\n") else "\n"
+        line = self._line
+        header, ends = self._take(1)
+        if not len(ends):
+            raise NoRows(f"{self._file.name}: the file is empty")
+        if find_records(header, self.dialect, last=True)[1]:
+            raise InputError(f"{self._file.name}: line {line}: {_NOT_TOLD} in the header")
         self.header = header.rstrip(b"\r\n")
+        self.line_end = header[len(self.header) :].decode()
         try:
-            table = _parse_csv(header, self.delimiter)
-        except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-            raise InputError(f"{self._file.name}: line 1: the header can't be read") from error
-        self._name_columns(table.column_names)
+            self.header.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(
+                f"{self._file.name}: line {line}: the header is not UTF-8 (byte "
+                f"0x{self.header[error.start]:02x}); name its encoding: --encoding cp1252"
+            ) from error
+        cells = [value_of(one, self.dialect) for one in fields_of(self.header, self.dialect)]
+        if self._layout.extra:  # so that new columns stand below their names
+            self.header += self.delimiter.encode()
+            cells.append("")
+        self._name_columns(_told_apart(cells))
+
+    def _without_header(self) -> None:
+        record, ends = self._look(1)
+        if not len(ends):
+            raise NoRows(f"{self._file.name}: the file is empty")
+        self.line_end = record[len(record.rstrip(b"\r\n")) :].decode()
+        fields = fields_of(record.rstrip(b"\r\n"), self.dialect)
+        self._name_columns([str(place + 1) for place in range(len(fields))])
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows as text, without moving on."""
@@ -94,8 +117,23 @@ class CsvSource(FileSource):
         return {name: table.column(name).to_pylist() for name in self.names}
 
     def how_read(self) -> dict[str, Any]:
-        """See `Source`."""
-        return {**super().how_read(), "delimiter": self.delimiter, "encoding": self._file.encoding}
+        """See `Source`; what is as usual is left out, but for delimiter and encoding."""
+        told = super().how_read()
+        dialect, layout = self.dialect, self._layout
+        said = {"delimiter": dialect.delimiter, "encoding": self._file.encoding}
+        unusual = {
+            "quote": (dialect.quote or "none", '"'),
+            "escape": (dialect.escape, ""),
+            "spaces before fields": ("left out" if dialect.spaces else "", ""),
+            "header": ("none" if not layout.header else "", ""),
+            "delimiter at row ends": ("header completed" if layout.extra else "", ""),
+            "sep= line": ("kept" if layout.kept else "", ""),
+            "lines skipped": (layout.skipped, 0),
+            "line end": ("CR" if dialect.newline == "\r" else "", ""),
+            "NUL bytes dropped": (self._nuls, 0),
+        }
+        said |= {name: value for name, (value, usual) in unusual.items() if value != usual}
+        return {"format": told.pop("format"), **said, **told}
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
@@ -110,22 +148,29 @@ class CsvSource(FileSource):
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`."""
         data = chunk.content
-        records, starts = _slices(data, record_ends(data, self.delimiter))
+        ends, kinds_wrong = find_records(data, self.dialect, self._layout.shape, last=True)
+        records, starts, places_of = _slices(data, ends)
         # Where a table goes on, all of it is text as it stands: one type in every window.
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
-        if opened := _opened(records) if OPENED in data else []:
-            table, reasons = self._parse_parts([records], kinds, opened)
-            reasons |= dict.fromkeys(opened, NEVER_CLOSED)
+        if kinds_wrong:
+            wrong = {int(places_of[place]): kind for place, kind in kinds_wrong.items()}
+            table, reasons = self._parse_parts([records], kinds, wrong)
+            for place, kind in wrong.items():
+                reasons[place] = self._not_told(kind, records, place)
         else:
             table, reasons = self._parse(data, records, kinds)
 
         def line(place: int) -> int:
-            return chunk.line + int(data.count(b"\n", 0, int(starts[place])))
+            return chunk.line + int(data.count(self._newline, 0, int(starts[place])))
 
         def bad_row(place: int) -> BadRow:
-            record = _content(records, place).removesuffix(OPENED).removesuffix(b"\r")
-            number = chunk.first + place
-            return BadRow(number, reasons[place], as_text(record), self.path, line(place))
+            record, first = _content(records, place), line(place)
+            reason = reasons[place]
+            if within := record.count(self._newline):
+                reason = f"lines {first} to {first + within}: {reason}"
+                if self.dialect.quote and "field" in reason:
+                    reason += "; --quote none if quotes are part of the text"
+            return BadRow(chunk.first + place, reason, shortened(record), self.path, first)
 
         places = np.arange(len(records))
         if reasons:
@@ -142,6 +187,17 @@ class CsvSource(FileSource):
         window = with_columns(window, table, wanted, lambda row: line(places[row]))
         return window if wanted.raw else replace(window, records=None)
 
+    def _not_told(self, kind: int, records: pa.Array, place: int) -> str:
+        """Why a record can't be told."""
+        quote = self.dialect.quote
+        if kind == OPENED:
+            said = f"a quote ({quote}) is opened and never closed"
+        else:
+            said = f"text follows a closing quote ({quote})"
+        if not self.dialect.escape and f"\\{quote}".encode() in _content(records, place):
+            return f"{said}; --escape '\\' if a backslash stands before quotes in the text"
+        return f"{said}; --quote none if quotes are part of the text"
+
     def _parse(
         self, data: bytes, records: pa.Array, kinds: Mapping[str, str]
     ) -> tuple[pa.Table, dict[int, str]]:
@@ -155,7 +211,7 @@ class CsvSource(FileSource):
             return "skip"
 
         try:
-            table = _parse_csv(data, self.delimiter, self.names, kinds, note)
+            table = _parse_csv(data, self.dialect, self.names, kinds, note)
         except pa.ArrowInvalid as error:
             if any(kind != "str" for kind in kinds.values()):
                 # Perhaps a word where a number should be: read as text, and judge value by value.
@@ -164,10 +220,9 @@ class CsvSource(FileSource):
         else:
             if table.num_rows + len(wrong) == len(records):
                 return table, wrong
-            lone = b"\r" in _content(records, 0)
-            reason = (
-                "holds a carriage return outside of quotes" if lone else "its quotes don't pair up"
-            )
+            reason = "holds a carriage return outside of quotes"
+            if b"\r" not in _content(records, 0):
+                reason = "its quotes don't pair up"
         if len(records) == 1:
             return _no_rows(kinds), {0: reason}
         # One of them is wrong, or where it ends is: halve until it is alone.
@@ -184,7 +239,7 @@ class CsvSource(FileSource):
         start = 0
         for part in parts:
             places = [place for place in range(len(part)) if start + place not in left_out]
-            content = b"".join(_content(part, place) + b"\n" for place in places)
+            content = b"".join(_content(part, place) + self._newline for place in places)
             if places:
                 table, reasons = self._parse(content, part.take(pa.array(places)), kinds)
                 tables.append(table)
@@ -194,19 +249,22 @@ class CsvSource(FileSource):
 
     def _look(self, rows: int) -> tuple[bytes, Array]:
         """Up to `rows` complete records, and where each ends; they stay."""
-        ends = record_ends(self._pending, self.delimiter)
-        while len(ends) < rows:
+        last = False
+        while True:
+            ends, _ = find_records(self._pending, self.dialect, self._layout.shape, last=last)
+            if len(ends) >= rows or last:
+                break
             open_since = int(ends[-1]) if len(ends) else 0
-            too_long = len(self._pending) - open_since > LONGEST_RECORD
-            if too_long and self._pending.find(b"\n", open_since) >= 0:
-                self._pending = _closed(self._pending, open_since)
-                ends = record_ends(self._pending, self.delimiter)
-                continue
+            if len(self._pending) - open_since > LONGEST_RECORD:
+                line = self._pending.find(self._newline, open_since)
+                if line >= 0:  # `find_records` takes it for a record, too: nothing can close it
+                    ends = np.append(ends, line + 1)
+                    break
             if block := self._file.read(max(READ_BYTES, len(self._pending))):
                 self._pending += block
-            elif not self._end_of_file(open_since):
-                break
-            ends = record_ends(self._pending, self.delimiter)
+            else:
+                self._end_of_file(open_since)
+                last = True
         ends = ends[:rows]
         return self._pending[: int(ends[-1]) if len(ends) else 0], ends
 
@@ -214,32 +272,34 @@ class CsvSource(FileSource):
         """As `_look`, and move past them."""
         data, ends = self._look(rows)
         self._pending = self._pending[len(data) :]
-        self._line += data.count(b"\n")
+        self._line += data.count(self._newline)
         return data, ends
 
-    def _end_of_file(self, start: int) -> bool:
-        """Complete the record that the file ends in; whether there was one."""
-        if not self._pending[start:].strip(b"\r\n"):
-            return False
-        if not self._pending.endswith(b"\n"):
-            self._pending += b"\n"
-        if not len(record_ends(self._pending[start:], self.delimiter)):
-            self._pending = _closed(self._pending, start)
-        return True
+    def _end_of_file(self, start: int) -> None:
+        """Complete the record that the file ends in, or leave it out if it is being written."""
+        rest = self._pending[start:]
+        if not rest.strip(b"\r\n\0"):
+            self._nuls += rest.count(0)
+            self._pending = self._pending[:start]
+        elif not rest.endswith(self._newline):
+            line = rest.rfind(self._newline) + 1
+            if self._file.is_growing():
+                self._file.held_back += 1
+                self._pending = self._pending[: start + line]
+            else:
+                self._pending += self._newline
 
 
 def _parse_csv(
     data: bytes,
-    delimiter: str,
-    names: list[str] | None = None,
-    kinds: Mapping[str, str] | None = None,
-    wrong: Callable[[Any], str] | None = None,
+    dialect: Dialect,
+    names: list[str],
+    kinds: Mapping[str, str],
+    wrong: Callable[[Any], str],
 ) -> pa.Table:
-    """Parse whole records, the first of them a header if no names are given.
-
-    On one thread, so that a bad row knows its number.
-    """
-    kinds = kinds or {}
+    """Parse whole records. On one thread, so that a bad row knows its number."""
+    if dialect.spaces:
+        data = _without_spaces(data, dialect)
     return pyarrow.csv.read_csv(
         pa.BufferReader(data),
         read_options=pyarrow.csv.ReadOptions(
@@ -248,7 +308,11 @@ def _parse_csv(
             block_size=max(len(data) + 1, 1024),
         ),
         parse_options=pyarrow.csv.ParseOptions(
-            delimiter=delimiter, newlines_in_values=b'"' in data, invalid_row_handler=wrong
+            delimiter=dialect.delimiter,
+            quote_char=dialect.quote or False,
+            escape_char=dialect.escape or False,
+            newlines_in_values=bool(dialect.quote) and dialect.quote.encode() in data,
+            invalid_row_handler=wrong,
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             column_types={
@@ -260,13 +324,6 @@ def _parse_csv(
             strings_can_be_null=False,
         ),
     )
-
-
-def _opened(records: pa.Array) -> list[int]:
-    """The places of those whose quote nobody closed."""
-    ends = pc.ends_with(records, OPENED.decode()).to_numpy(zero_copy_only=False)
-    places: list[int] = np.flatnonzero(ends).tolist()
-    return places
 
 
 def _content(records: pa.Array, place: int) -> bytes:
@@ -290,71 +347,45 @@ def _reason(error: pa.ArrowInvalid, records: pa.Array) -> str:
     return str(error).splitlines()[0][:160]
 
 
-def _closed(data: bytes, start: int) -> bytes:
-    """With the quote from `start` on closed at its line's end; the lines after it are rows."""
-    end = data.index(b"\n", start)
-    return data[:end] + OPENED + data[end:]
+def _slices(data: bytes, ends: Array) -> tuple[pa.Array, Array, Array]:
+    """Each record without its line end, and where it starts; not blank lines, which hold no row.
 
-
-def _slices(data: bytes, ends: Array) -> tuple[pa.Array, Array]:
-    """Each record without its line end, and where it starts; not blank lines, which hold no row."""
+    Returns:
+        Records, their starts, and for each of the ends the place of its record.
+    """
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     whole = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(data))
     records, starts = pc.ascii_rtrim(whole, characters="\r\n"), offsets[:-1]
     filled = pc.binary_length(records).to_numpy() > 0
     if not filled.all():
         records, starts = records.filter(pa.array(filled)), starts[filled]
-    return records, starts
+    return records, starts, np.cumsum(filled) - 1
 
 
-def record_ends(data: bytes, delimiter: str) -> Array:
-    """Positions just past the line end of every complete record in `data`.
-
-    `data` starts at the start of a record. What follows the last position is an incomplete one.
-    """
-    buffer = np.frombuffer(data, np.uint8)
-    newlines = np.flatnonzero(buffer == _NEWLINE)
-    if b'"' not in data:
-        return np.asarray(newlines + 1, np.int64)
-    quotes = np.flatnonzero(buffer == _QUOTE)
-    if not _is_regular(buffer, quotes, ord(delimiter)):
-        return _scan(data, delimiter)
-    outside = np.searchsorted(quotes, newlines) % 2 == 0
-    return np.asarray(newlines[outside] + 1, np.int64)
+def _without_spaces(data: bytes, dialect: Dialect) -> bytes:
+    """Records less the spaces before their fields."""
+    ends, _ = find_records(data, dialect, last=True)
+    delimiter, start, lines = dialect.delimiter.encode(), 0, []
+    for end in ends.tolist():
+        fields = fields_of(data[start:end].rstrip(b"\r\n"), dialect)
+        lines.append(delimiter.join(one.lstrip(b" ") for one in fields))
+        start = end
+    return dialect.newline.encode().join([*lines, b""])
 
 
-def _is_regular(buffer: Array, quotes: Array, delimiter: int) -> bool:
-    """Whether counting quotes tells inside from outside.
-
-    It does if each odd quote stands where a field may open and each even one where it may close:
-    next to a delimiter, a line end, the edge of the data, or the other half of a doubled quote.
-    """
-    edges = np.array([delimiter, _NEWLINE, _RETURN, _QUOTE], np.uint8)
-    opening, closing = quotes[0::2], quotes[1::2]
-    before = buffer[opening[opening > 0] - 1]
-    after = buffer[closing[closing < len(buffer) - 1] + 1]
-    return bool(np.isin(before, edges).all() and np.isin(after, edges).all())
+def _has_line(data: bytes) -> bool:
+    content = data.lstrip(b"\r\n")
+    return b"\n" in content or b"\r" in content.rstrip(b"\r")
 
 
-def _scan(data: bytes, delimiter: str) -> Array:
-    """Record by record: slower, and right for stray quotes."""
-    ends = []
-    position = 0
-    pattern = _record_pattern(delimiter)
-    while match := pattern.match(data, position):
-        position = match.end()
-        ends.append(position)
-    return np.array(ends, np.int64)
-
-
-@lru_cache
-def _record_pattern(delimiter: str) -> re.Pattern[bytes]:
-    mark = re.escape(delimiter.encode())
-    field = rb'(?:"(?:[^"]++|"")*+"[^%b\n]*+|[^"%b\n][^%b\n]*+)?+' % (mark, mark, mark)
-    return re.compile(rb"%b(?:%b%b)*+\n" % (field, mark, field))
-
-
-def guess_delimiter(header: str) -> str:
-    """The one of `, ; tab |` that a header line has most of, outside quotes; else a comma."""
-    bare = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=bare.count)
+def _told_apart(cells: Sequence[str]) -> list[str]:
+    """Names for columns: `column 3` for one without, `date.2` for the second `date`."""
+    names: list[str] = []
+    for place, cell in enumerate(cells, 1):
+        name, number = cell or f"column {place}", 1
+        base = name
+        while name in names or (number > 1 and name in cells):
+            number += 1
+            name = f"{base}.{number}"
+        names.append(name)
+    return names

@@ -6,6 +6,8 @@ import codecs
 import gzip
 import io
 import os
+import signal
+import stat
 import sys
 import zlib
 from pathlib import Path
@@ -15,6 +17,7 @@ from mlopsdeploy.data.addresses import is_remote, shown
 from mlopsdeploy.errors import InputError
 
 HEAD = 4096  # bytes from which a format is told
+_BUFFER = 1 << 17
 _BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
@@ -27,8 +30,66 @@ class NoRows(InputError):  # noqa: N818  # what it says is an error
     """A file holds nothing to score."""
 
 
+class _AsOpened(io.RawIOBase):
+    """A file up to the end that it had when it was opened, whatever is written to it since."""
+
+    def __init__(self, file: io.FileIO) -> None:
+        self._file = file
+        self._end = os.fstat(file.fileno()).st_size
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = max(self._end - self._file.tell(), 0)
+        return self._file.readinto(memoryview(buffer)[:left]) if left else 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            offset, whence = self._end + offset, io.SEEK_SET
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def _opened(path: Path) -> IO[bytes]:
+    file = path.open("rb", buffering=0)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return io.BufferedReader(file)
+    return io.BufferedReader(_AsOpened(file), _BUFFER)
+
+
+def _is_open_to_write(file: int) -> bool:
+    """Whether any process of this machine may still write to a file; False where nobody knows."""
+    import fcntl  # not on every system
+
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return False
+    try:
+        # Who opens it in the moment that we hold the lease makes a signal: one that does no harm.
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 class InputFile:
-    """A file that is read from its start to its end.
+    """A file that is read from its start to its end: the end that it has when it is opened.
 
     Attributes:
         path: as the user wrote it, without secrets.
@@ -37,6 +98,7 @@ class InputFile:
         encoding: what it is stored in; known after `decode`.
         byte_order_mark: whether it starts with that of UTF-8; known after `decode`.
         transcoded: whether it is stored in something else than UTF-8; known after `decode`.
+        held_back: lines at its end that weren't read, because somebody is still writing them.
     """
 
     def __init__(self, raw: IO[bytes], path: str) -> None:
@@ -48,6 +110,7 @@ class InputFile:
         self._decoder: codecs.IncrementalDecoder | None = None
         self._content = 0
         self._size = 0
+        self.held_back = 0
         if raw.seekable():
             here = raw.tell()
             self._size = raw.seek(0, io.SEEK_END)
@@ -67,7 +130,7 @@ class InputFile:
 
             return cls(object_stores.open_remote(path), shown(path))
         try:
-            return cls(Path(path).open("rb"), shown(path))
+            return cls(_opened(Path(path)), shown(path))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise InputError(f"{path}: no such file") from error
         except OSError as error:
@@ -82,7 +145,8 @@ class InputFile:
         """Read it as UTF-8 without a byte order mark, whatever it is stored in.
 
         Args:
-            encoding: its own; "auto" is UTF-8, or what a byte order mark says.
+            encoding: its own; "auto" is what a byte order mark says, UTF-16 where every other byte
+                is NUL, else UTF-8.
 
         Raises:
             InputError: there is no such encoding.
@@ -91,7 +155,7 @@ class InputFile:
         self.byte_order_mark = head.startswith(codecs.BOM_UTF8)
         if encoding == "auto":
             marks = (mark for mark in _BYTE_ORDER_MARKS if head.startswith(mark))
-            encoding = _BYTE_ORDER_MARKS.get(next(marks, b""), "utf-8")
+            encoding = _BYTE_ORDER_MARKS.get(next(marks, b""), _unmarked(head))
         try:
             "".encode(encoding)  # of a text, and not base64
             encoding = codecs.lookup(encoding).name  # UTF-8, utf8 and utf_8 are one
@@ -119,17 +183,36 @@ class InputFile:
         except _BROKEN as error:
             raise self._broken(error) from error
         except UnicodeError as error:
-            raise InputError(f"{self.name}: is not {self.encoding} ({error})") from error
+            raise InputError(
+                f"{self.name}: is not {self.encoding}; name its encoding: --encoding cp1252"
+            ) from error
         if stored and not content:  # a part of a character
             return self.read(size)
         return self._noted(content)
 
     def read_line(self) -> bytes:
-        """The next line of a file in UTF-8; b"" at the end."""
+        """The next line of a file in UTF-8; b"" at the end, also of what is not yet written."""
         try:
-            return self._noted(self._stream.readline())
+            line = self._noted(self._stream.readline())
         except _BROKEN as error:
             raise self._broken(error) from error
+        if line and not line.endswith(b"\n") and self.is_growing():
+            self.held_back += 1
+            return b""
+        return bytes(line)
+
+    def is_growing(self) -> bool:
+        """Whether it has grown since it was opened, or somebody has it open to write to it."""
+        try:
+            now = os.fstat(self.raw.fileno())
+            regular = stat.S_ISREG(now.st_mode)
+            return regular and (now.st_size > self._size or _is_open_to_write(self.raw.fileno()))
+        except (OSError, ValueError, ImportError):  # no file of the system's, or closed
+            return False
+
+    def left_out(self) -> dict[str, Any]:
+        """What of it was not read, for the summary."""
+        return {"lines held back": self.held_back} if self.held_back else {}
 
     def _noted(self, content: bytes) -> bytes:
         if not content:
@@ -163,3 +246,11 @@ class InputFile:
         """Close it, but not standard input: it isn't ours, and its reader may sit in a read."""
         if self.raw is not sys.stdin.buffer:
             self.raw.close()
+
+
+def _unmarked(head: bytes) -> str:
+    """The encoding of a file without a byte order mark: UTF-16 has NULs at every other place."""
+    nuls = [head[start::2].count(0) for start in (0, 1)]
+    if not any(nuls) or all(nuls) or max(nuls) < 0.4 * len(head) / 2:
+        return "utf-8"
+    return "utf-16-le" if nuls[1] else "utf-16-be"

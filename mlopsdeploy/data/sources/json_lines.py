@@ -17,8 +17,8 @@ from mlopsdeploy.data.sources.base import (
     Origin,
     Wanted,
     Window,
-    as_text,
     scalar,
+    shortened,
     with_columns,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
@@ -78,7 +78,7 @@ class JsonLinesSource(FileSource):
                 continue
             row = self._checked(_parse(line), wanted)
             if isinstance(row, str):
-                bad.append(BadRow(number, row, as_text(line.strip()), self.path, place))
+                bad.append(BadRow(number, row, shortened(line.strip()), self.path, place))
             else:
                 numbers.append(number)
                 places.append(place)
@@ -125,6 +125,8 @@ def _parse(line: bytes) -> dict[str, Any] | str:
         row = json.loads(line.decode())
         if b"\\ud" in line.lower():  # half an emoji, cut off by whoever wrote it: no character
             row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
+    except UnicodeDecodeError as error:
+        return f"not JSON (byte 0x{line[error.start]:02x} is not UTF-8)"
     except (ValueError, RecursionError) as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else "not a JSON object"

@@ -1,0 +1,328 @@
+"""How a file of delimited text is written, found out by looking at its first bytes.
+
+What is unmistakable is taken, and told in the summary; what could be meant otherwise is a question
+that names the setting which answers it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from mlopsdeploy.data.sources.base import ReadOptions
+from mlopsdeploy.data.sources.records import (
+    Dialect,
+    Shape,
+    fields_of,
+    find_records,
+    is_number,
+    value_of,
+)
+from mlopsdeploy.errors import InputError
+
+LOOKED_AT = 1 << 18  # bytes
+_ROWS = 1000
+_ABOVE = 20  # lines that may stand above a header
+_CANDIDATES = ",;\t|"
+_MOST = 0.9  # of the rows: the others may be mistakes
+_MANY = 0.02  # of the rows: so many that can't be told are not a few mistakes
+_CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
+_SEP = re.compile(rb'"?sep=(.)"?\r*[\n\r]', re.IGNORECASE)
+_DATA = re.compile(
+    r"(https?://\S+|[^@\s]+@\S+\.\w+|\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([ T][\d:.+Z-]+)?"
+    r"|\w{3} \w{3} \d\d? [\d:]+ .*|[\d:]+:\d\d)"
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the rows of a file begin, and how they are written.
+
+    Attributes:
+        dialect: how.
+        start: bytes above the header, or above the first row where there is none.
+        kept: those of them that a copy of the file has, too: `sep=;`.
+        skipped: lines of them that it hasn't.
+        header: whether the first record names the columns.
+        extra: whether rows have a delimiter at their end and the header hasn't.
+        shape: what rows look like.
+    """
+
+    dialect: Dialect
+    start: int = 0
+    kept: bytes = b""
+    skipped: int = 0
+    header: bool = True
+    extra: bool = False
+    shape: Shape = field(default_factory=lambda: Shape(1))
+
+
+def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layout:
+    """Look at the first bytes of a file.
+
+    Args:
+        head: these, as UTF-8.
+        options: what is said of it, and need not be found.
+        name: what messages call it.
+        path: its name may say what the delimiter is.
+
+    Raises:
+        InputError: it is no text, or what is meant can't be known.
+    """
+    head = head[:LOOKED_AT]
+    if len(head) == LOOKED_AT and b"\n" in head:
+        head = head[: head.rindex(b"\n") + 1]  # whole lines
+    if _is_binary(head):
+        raise InputError(
+            f"{name}: this looks like a binary file, not CSV; if it is text, name its encoding: "
+            "--encoding utf-16-le"
+        )
+    newline = "\r" if b"\n" not in head and b"\r" in head.rstrip(b"\r") else "\n"
+    layout = _above(head, options, newline)
+    body = head[layout.start :]
+    if not body.endswith((b"\n", b"\r")):
+        body += newline.encode()
+    delimiter = layout.dialect.delimiter or _delimiter(body, newline, path, name)
+    dialect = _quoting(body, Dialect(delimiter, newline=newline), options, name)
+    rows = _rows(body, dialect)
+    if options.skip_lines is None and not layout.kept:
+        _check_above(rows, name)
+    header = options.header
+    if header is None:
+        header = not _is_data(rows)
+        if not header:
+            raise InputError(
+                f"{name}: its first line looks like a row ({_brief(rows[0])}), not like the names "
+                "of columns; say --no-header, or --header if these are names"
+            )
+    extra = header and _ends_in_delimiter(rows)
+    shape = _shape(rows[1:] if header else rows, len(rows[0]) + extra if rows else 1)
+    return replace(layout, dialect=dialect, header=header, extra=extra, shape=shape)
+
+
+def _is_binary(head: bytes) -> bool:
+    """Whether it has NUL bytes in its first line, or other control characters all over."""
+    head = head.rstrip(b"\0")  # what a crash leaves
+    first = head.lstrip(b"\r\n").partition(b"\n")[0]
+    return b"\0" in first or len(_CONTROL.findall(head)) > max(len(head) * 0.02, 8)
+
+
+def _above(head: bytes, options: ReadOptions, newline: str) -> Layout:
+    """What stands above the header."""
+    end = newline.encode()
+    start = len(head) - len(head.lstrip(b"\r\n"))
+    delimiter = "" if options.delimiter == "auto" else options.delimiter
+    kept = b""
+    if (match := _SEP.match(head, start)) and match[1].isascii():
+        kept, start = match[0], match.end()
+        start += len(head[start:]) - len(head[start:].lstrip(b"\n"))
+        kept = head[match.start() : start]
+        delimiter = delimiter or match[1].decode()
+    elif options.skip_lines:
+        start = 0
+    for _ in range(options.skip_lines or 0):
+        start = head.find(end, start) + 1 or len(head)
+    start += len(head[start:]) - len(head[start:].lstrip(b"\r\n"))
+    dialect = Dialect(delimiter, newline=newline)
+    return Layout(dialect, start, kept, options.skip_lines or 0)
+
+
+def _records(body: bytes, dialect: Dialect) -> tuple[list[bytes], int]:
+    """The first records, less blank ones, and how many of them can't be told."""
+    ends, wrong = find_records(body, dialect)
+    ends = ends[:_ROWS]
+    starts = [0, *ends[:-1].tolist()]
+    records = [
+        body[start:end].rstrip(b"\r\n") for start, end in zip(starts, ends.tolist(), strict=False)
+    ]
+    return [one for one in records if one], sum(place < len(ends) for place in wrong)
+
+
+def _rows(body: bytes, dialect: Dialect) -> list[list[str]]:
+    records, _ = _records(body, dialect)
+    return [[value_of(one, dialect) for one in fields_of(record, dialect)] for record in records]
+
+
+def _delimiter(body: bytes, newline: str, path: str, name: str) -> str:
+    """The delimiter that cuts most rows into as many fields as the first of them.
+
+    Where none does, the one that the first line has most of; else a comma.
+
+    Raises:
+        InputError: two of them do it equally well.
+    """
+    is_tsv = path.lower().removesuffix(".gz").endswith((".tsv", ".tab"))
+    few = body[: 1 << 16]
+    body = few if newline.encode() in few else body
+    found: dict[str, tuple[bool, int, float]] = {}
+    titled: dict[str, tuple[bool, int, float]] = {}  # as `_check_above` will ask about
+    for delimiter in _CANDIDATES:
+        dialect = Dialect(delimiter, newline=newline, spaces=b' "' in body)
+        records, _ = _records(body, dialect)
+        counts = [len(fields_of(record, dialect)) for record in records[:100]]
+        usual = Counter(counts).most_common(1)[0][0] if counts else 1
+        if counts and counts[0] > 1:
+            share = counts.count(counts[0]) / len(counts)
+            found[delimiter] = (share > _MOST, counts[0], share)
+        elif usual > 1 and _title_above(records, counts, usual, dialect):
+            titled[delimiter] = (True, usual, 1.0)
+    best = found or titled
+    if is_tsv and ("\t" in best or not best):
+        return "\t"
+    if not any(most for most, _, _ in best.values()):
+        return guess_delimiter(body.partition(newline.encode())[0].decode("utf-8", "replace"))
+    first, *others = sorted(best, key=best.__getitem__, reverse=True)
+    if others and best[others[0]] == best[first]:
+        raise InputError(
+            f"{name}: its fields could be separated by {first!r} or by {others[0]!r}; "
+            "say --delimiter"
+        )
+    return first
+
+
+def _title_above(records: list[bytes], counts: list[int], usual: int, dialect: Dialect) -> bool:
+    """Whether the first line with as many fields as the rows reads like names."""
+    place = counts.index(usual)
+    names = [value_of(one, dialect) for one in fields_of(records[place], dialect)]
+    most = counts[place:].count(usual) > _MOST * len(counts[place:])
+    return 0 < place <= _ABOVE and most and _are_names(names)
+
+
+def guess_delimiter(header: str) -> str:
+    """The one of `, ; tab |` that a header line has most of, outside quotes; else a comma."""
+    bare = re.sub(r'"[^"]*"', "", header)
+    return max(",;\t|", key=bare.count)
+
+
+def _quoting(body: bytes, plain: Dialect, options: ReadOptions, name: str) -> Dialect:
+    """With the quote and the escape character, and with spaces before quotes."""
+    quote = {"auto": '"', "none": ""}.get(options.quote, options.quote)
+    escape = "" if options.escape in ("auto", "none") else options.escape
+    dialect = replace(plain, quote=quote, escape=escape)
+    mark = quote.encode()
+    if not quote or mark not in body:
+        return dialect
+    spaced = re.search(re.escape(plain.delimiter.encode()) + b" +" + mark, body)
+    if spaced and plain.delimiter != " ":
+        other = replace(dialect, spaces=True)
+        if _regularity(body, other) > _regularity(body, dialect):
+            dialect = other
+    records, wrong = _records(body, dialect)
+    if not wrong:
+        return dialect
+    if options.escape == "auto" and b"\\" + mark in body:
+        other = replace(dialect, escape="\\")
+        others = re.sub(rb"\\\\|\\" + mark, b"", body)
+        if _regularity(body, other) == 1 and b"\\" not in others:
+            return other
+        if _records(body, other)[1] < wrong:
+            raise InputError(
+                f"{name}: has backslashes before quotes, and elsewhere: say --escape '\\' if they "
+                "belong to the file's spelling, or --escape none if they are text"
+            )
+    if options.quote == "auto" and wrong >= 3 and wrong > _MANY * len(records):
+        raise InputError(
+            f"{name}: in {wrong} of its first {len(records):,} rows text follows a closing quote; "
+            "say --quote none if quotes are part of the text, or --quote '\"' to set such rows aside"
+        )
+    return dialect
+
+
+def _regularity(body: bytes, dialect: Dialect) -> float:
+    """The share of records that have as many fields as the first one, all of them told."""
+    records, wrong = _records(body, dialect)
+    if not records:
+        return 0
+    counts = [len(fields_of(record, dialect)) for record in records]
+    return (counts.count(counts[0]) - wrong) / len(counts)
+
+
+def _check_above(rows: Sequence[Sequence[str]], name: str) -> None:
+    """Ask about lines above the header: they have fewer fields than it and nearly all that follow.
+
+    Raises:
+        InputError: there are some.
+    """
+    if len(rows) < 3:
+        return
+    usual = Counter(map(len, rows)).most_common(1)[0][0]
+    place = next(place for place, row in enumerate(rows) if len(row) == usual)
+    below = [len(row) for row in rows[place:]]
+    if not 0 < place <= _ABOVE or len(below) < 2 or below.count(usual) < _MOST * len(below):
+        return
+    if all(len(row) < usual for row in rows[:place]) and _are_names(rows[place]):
+        raise InputError(
+            f"{name}: its first lines have fewer fields than those that follow, and the names of "
+            f"its columns look like {_brief(rows[place])}; say --skip-lines with the number of "
+            "lines above these, or --skip-lines 0"
+        )
+
+
+def _are_names(row: Sequence[str]) -> bool:
+    """Whether values could be names of columns: short words, each another one."""
+    named = [one.strip() for one in row if one.strip()]
+    return (
+        len(named) > len(row) / 2
+        and len(set(named)) == len(named)
+        and not any(_is_value(one) or len(one.split()) > 4 for one in named)
+    )
+
+
+def _is_value(text: str) -> bool:
+    text = text.strip()
+    return bool(is_number(text.encode()) or _DATA.fullmatch(text))
+
+
+def _is_data(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first row is one of data.
+
+    It is if it holds a number, a date or an address where the rows below do, too (but not if its
+    numbers count up: 0, 1, 2 or 2019, 2020, 2021 are names that programs give); and in a file of one
+    column if it reads like a sentence, or is there again.
+    """
+    if len(rows) < 2:
+        return False
+    first = [one.strip() for one in rows[0]]
+    below = [row for row in rows[1:] if len(row) == len(first) and [*row] != rows[0]]
+    if len(first) == 1:
+        words = len(first[0].split())
+        sentence = words >= 4 and not first[0].endswith(("?", ":"))
+        return sentence or first[0].endswith((".", "!")) or [first[0]] in below or (
+            _is_value(first[0]) and all(_is_value(row[0]) for row in below)
+        )  # fmt: skip
+    numbers = [int(one) for one in first if re.fullmatch(r"\d{1,9}", one)]
+    if len(numbers) > 1 and all(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False)):
+        return False
+    return any(
+        _is_value(one)
+        and (values := [row[place] for row in below if row[place].strip()])
+        and all(map(_is_value, values))
+        for place, one in enumerate(first)
+    )
+
+
+def _ends_in_delimiter(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether rows have one more field than the header, which is empty in all of them."""
+    return len(rows) > 1 and all(
+        len(row) == len(rows[0]) + 1 and not row[-1].strip() for row in rows[1:]
+    )
+
+
+def _shape(rows: Sequence[Sequence[str]], width: int) -> Shape:
+    """Of rows that can be told."""
+    rows = [row for row in rows if len(row) == width and "\n" not in "".join(row)][:200]
+    numbers = tuple(
+        place
+        for place in range(width)
+        if len(rows) > 1
+        and all(not row[place] or is_number(row[place].strip().encode()) for row in rows)
+        and sum(bool(row[place]) for row in rows) > len(rows) / 2
+    )
+    return Shape(width, numbers)
+
+
+def _brief(row: Sequence[str]) -> str:
+    text = ", ".join(" ".join(one.split())[:30] for one in row[:6])
+    return repr(text[:80])
