@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import numpy as np
@@ -247,7 +248,7 @@ def rows_to_do(job: Job, target: Run) -> Iterator[Reading]:
                 f"{source.path}: already has a column {taken[0]!r}; give the new ones other names, "
                 "for instance --prefix predicted_"
             )
-        reading = Reading(source, job.batch_size, job.limit)
+        reading = Reading(source, job.batch_size, job.limit, target.rows)
         if target.rows and not reading.skip(target.rows, target.done["input_digest"]):
             source.close()
             job.log(
@@ -265,12 +266,18 @@ def rows_to_do(job: Job, target: Run) -> Iterator[Reading]:
 class Reading:
     """The chunks of a source, a window's rows each, with the digest of all rows so far."""
 
-    def __init__(self, source: Source, batch_size: int, limit: int | None) -> None:
+    def __init__(self, source: Source, batch_size: int, limit: int | None, done: int = 0) -> None:
         self.source = source
         self.share = 0.0  # of the input, skipped
         # What the columns are called is not among the rows, but decides what they mean.
         self._digest = hashlib.sha256(json.dumps(source.names).encode())
-        self._chunks = chunks(source, batch_size * WINDOW, limit=limit)
+        # A chunk ends where the rows that are done do, though the file may have grown since.
+        left = None if limit is None else max(limit - done, 0)
+        size = batch_size * WINDOW
+        self._chunks = chain(
+            chunks(source, size, limit=done if limit is None else min(done, limit)),
+            chunks(source, size, limit=left),
+        )
 
     def __iter__(self) -> Iterator[tuple[Chunk, str]]:
         for chunk in self._chunks:
@@ -321,6 +328,7 @@ class Running:
         self._writing = False  # a window, which is then there in part only
         self._digest = target.done.get("input_digest", "") if state else ""
         self._share: float | None = reading.share
+        self._how_read: dict[str, Any] = {}  # by another process, where that reads
         self._sink = job.make_sink(target.file, reading.source)
 
     def go(self) -> tuple[Summary, Statistics, str]:
@@ -335,7 +343,7 @@ class Running:
         try:
             self._score()
         finally:
-            self._summary.read = self._reading.source.how_read()
+            self._summary.read = self._how_read or self._reading.source.how_read()
             self._commit()  # also when interrupted: what is written is done
         self._share = 1.0
         self._check_errors()

@@ -165,6 +165,9 @@ class _Collecting(Running):
     def _score(self) -> None:
         try:
             for scored in self._scored:
+                if isinstance(scored, _HowRead):
+                    self._how_read = scored.told
+                    continue
                 with self._clock.stage("write"):
                     self._write(scored.window, scored.columns)
                 self._summary.merge(scored.summary)
@@ -187,6 +190,13 @@ class _Read:
     window: Window
     digest: str
     seconds: Counter[str]
+
+
+@dataclass(frozen=True)
+class _HowRead:
+    """How the input was read, known when all of it is; see `Source.how_read`."""
+
+    told: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -214,19 +224,19 @@ class _Reader:
     def __call__(self) -> Iterator[pa.Table]:
         with contextlib.chdir(self.folder):
             try:
-                for read in self._windows():
-                    yield _packed(read)
+                yield from map(_packed, self._windows())
             except MlopsDeployError as error:
                 yield _packed(error)
 
-    def _windows(self) -> Iterator[_Read]:
+    def _windows(self) -> Iterator[_Read | _HowRead]:
         with contextlib.closing(self.opened()) as source:
-            reading = Reading(source, self.batch_size, self.limit)
+            reading = Reading(source, self.batch_size, self.limit, self.done)
             clock = Clock()
             for chunk, window, digest in reading.windows(self.wanted, clock, self.done):
                 last = chunk.first + chunk.rows - 1
                 yield _Read(chunk.first, last, window, digest, clock.seconds)
                 clock.seconds = Counter()
+            yield _HowRead(source.how_read())
 
 
 @dataclass(frozen=True)
@@ -293,7 +303,7 @@ class _Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         read = _unpacked(batch)
-        if read is None or isinstance(read, MlopsDeployError):
+        if read is None or isinstance(read, MlopsDeployError | _HowRead):
             return batch
         try:
             return _packed(self._error or self._score(read))
@@ -511,7 +521,7 @@ def _check_same(kind: Mapping[str, str], model: Model) -> None:
             )
 
 
-def _packed(item: _Read | _Scored | MlopsDeployError) -> pa.Table:
+def _packed(item: _Read | _HowRead | _Scored | MlopsDeployError) -> pa.Table:
     """A block of one row; Ray's own columns can't hold what a window is."""
     return pa.table({"item": pa.array([pickle.dumps(item, 5)], pa.large_binary())})
 

@@ -14,6 +14,7 @@ from mlopsdeploy.data.sources.records import Dialect, find_records
 def record_ends(data, delimiter):
     return find_records(data, Dialect(delimiter))[0]
 
+
 PIECES = ["a", "Review", "é", "好", " ", "", "5", '"', '""', ",", ";", "\t", "|", "\n", "\r\n", "'"]
 
 

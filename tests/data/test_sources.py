@@ -326,3 +326,110 @@ def test_what_is_not_a_file(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(InputError, match=r"no \.csv, \.jsonl or \.parquet file there"):
         open_source(str(tmp_path / "folder.csv"))
+
+
+# ---------------------------------------------------------------- how delimited text is written
+
+REVIEW = "it broke on day two"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "names", "found", "told"),
+    [
+        ('id,text\n1,"he said \\"fine, really\\" to me"\n',
+         {}, "id text", 'he said "fine, really" to me', {"escape": "\\"}),
+        ('id,text\n1,"5"" screen"\n', {"escape": "\\"}, "id text", '5" screen', {"escape": "\\"}),
+        ('id,text\n1,"a" b\n', {"quote": "none"}, "id text", '"a" b', {"quote": "none"}),
+        ("id,text\n1,'a, b'\n", {"quote": "'"}, "id text", "a, b", {"quote": "'"}),
+        ("1,so good\n2,bad\n", {"header": False}, "1 2", "so good", {"header": "none"}),
+        ("export\nof May\n\nid,text\n1,a\n2,b\n",
+         {"skip_lines": 3}, "id text", "a", {"lines skipped": 3}),
+        ("sep=;\r\nid;text\r\n1;a,b\r\n", {}, "id text", "a,b", {"sep= line": "kept"}),
+        ("id,text,,\n1,a,,\n", {}, "id text column·3 column·4", "a", {}),
+        ("id,text\n1,a,\n2,b,\n",
+         {}, "id text column·3", "a", {"delimiter at row ends": "header completed"}),
+        ("x,text,date,date,date.2\n1,a,2,3,4\n", {}, "x text date date.3 date.2", "a", {}),
+        ('id, text, n\n1, "a, b", 2\n',
+         {}, "id text n", "a, b", {"spaces before fields": "left out"}),
+        ("id,text\r1,a\r2,b\r", {}, "id text", "a", {"line end": "CR"}),
+        ("id,text\r\r\n1,a\r\r\n", {}, "id text", "a", {}),
+        ("id,text\n1,a\0b\n", {}, "id text", "a\0b", {}),
+        ("id,text\n1,a\n" + "\0" * 9, {}, "id text", "a", {"NUL bytes dropped": 9}),
+        ("id\ttext\n1\tgood one\n".encode("utf-16-le"),
+         {}, "id text", "good one", {"encoding": "utf-16-le"}),
+        ("a, b;text;c, d\n1;so;2,5\n3;no;4,5\n", {}, "a,·b text c,·d", "so", {"delimiter": ";"}),
+    ],
+)  # fmt: skip
+def test_how_delimited_text_is_written(tmp_path, content, options, names, found, told):
+    source = opened(tmp_path, content, **options)
+    assert source.names == [name.replace("·", " ") for name in names.split()]
+    assert texts(source, column=source.names[1])[0] == found
+    assert told.items() <= source.how_read().items()
+
+
+@pytest.mark.parametrize(
+    ("content", "flag"),
+    [
+        ("export\nof May\n\nid,text\n1,a\n2,b\n", "--skip-lines 3"),
+        ("2,so good\n1,very bad\n3,fine\n", "--no-header"),
+        ("I love this phone so much\nIt broke on day two\n", "--no-header"),
+        ("id,text\n" + '1,"Love" is all\n' * 9, "--quote none"),
+        ('id,text\n1,"5\\" and C:\\x"\n', "--escape"),
+        (b"id,text\n" + b"1,caf\xe9\n" * 9, "--encoding cp1252"),
+        (b"id,caf\xe9\n1,a\n", "--encoding cp1252"),
+        ("a;b,c\n1;2,3\n", "--delimiter"),
+    ],
+)
+def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
+    with pytest.raises(InputError, match=flag) as raised:
+        opened(tmp_path, content)
+    assert "\n" not in str(raised.value)
+    assert "codec" not in str(raised.value)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+@pytest.mark.parametrize(
+    ("row", "closing", "reasons"),
+    [
+        ('20,"open,1', "90,plain,0", ["is opened and never closed"]),
+        ('20,"open,1', '90,"open too,1', ["is opened and never closed"] * 2),
+        ('20,"open,1', '90,a "good" one,1', ["is opened and never closed"]),
+        ('20,"open,1', '90,screen of 5",1', ["is opened and never closed"]),
+        ('20,"a" b,1', "90,plain,0", ["text follows a closing quote"]),
+        ('20,"a\nb" c,1', "90,plain,0", ["lines 21 to 22: text follows a closing quote"]),
+    ],
+)
+def test_a_quote_that_takes_in_rows_costs_only_its_own_line(tmp_path, rows, row, closing, reasons):
+    lines = [f"{place},{REVIEW},{place % 5}" for place in range(1, 100)]
+    lines[19], lines[89] = row, closing
+    content = "\n".join(["id,text,n", *lines]) + "\n"
+    found = bad_rows(opened(tmp_path, content), rows=rows)
+    assert len(found) == len(reasons)
+    assert all(part in reason for part, (_, reason) in zip(reasons, found, strict=True))
+    assert len(texts(opened(tmp_path, content), rows=rows)) == 99 - len(reasons)
+
+
+@pytest.mark.parametrize("header", ["id,text", "text,n", "title,text", "id,text,n"])
+def test_reviews_of_many_lines_are_read_as_they_stand(tmp_path, header):
+    review = "Great phone, works\nNice one, really, 5 of 5\n1. good, 2. cheap\n\n3, or 4, times"
+    row = {"id": "7", "n": "3", "title": "t"}
+    cells = [row.get(name, f'"{review}"') for name in header.split(",")]
+    content = header + "\n" + (",".join(cells) + "\n") * 20
+    assert texts(opened(tmp_path, content)) == [review] * 20
+
+
+@pytest.mark.parametrize(("name", "first"), [("r.csv", "id,text\n"), ("r.jsonl", "")])
+def test_a_line_that_is_being_written_is_held_back(tmp_path, name, first):
+    row = '{"text": "a"}' if "json" in name else "1,a"
+    path = tmp_path / name
+    with path.open("w") as file:
+        file.write(f"{first}{row}\n{row[:-1]}")
+        file.flush()
+        source = open_source(str(path))
+        file.write(row[-1] + "\n")
+        file.flush()
+        assert texts(source) == ["a"]
+    assert source.how_read()["lines held back"] == 1
+    assert texts(open_source(str(path))) == ["a", "a"]
+    path.write_text(first + row)
+    assert texts(open_source(str(path))) == ["a"]

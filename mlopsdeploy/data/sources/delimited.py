@@ -120,8 +120,8 @@ class CsvSource(FileSource):
         """See `Source`; what is as usual is left out, but for delimiter and encoding."""
         told = super().how_read()
         dialect, layout = self.dialect, self._layout
-        said = {"delimiter": dialect.delimiter, "encoding": self._file.encoding}
-        unusual = {
+        said: dict[str, Any] = {"delimiter": dialect.delimiter, "encoding": self._file.encoding}
+        unusual: dict[str, tuple[Any, Any]] = {
             "quote": (dialect.quote or "none", '"'),
             "escape": (dialect.escape, ""),
             "spaces before fields": ("left out" if dialect.spaces else "", ""),

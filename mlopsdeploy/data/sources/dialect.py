@@ -79,6 +79,8 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
             f"{name}: this looks like a binary file, not CSV; if it is text, name its encoding: "
             "--encoding utf-16-le"
         )
+    if options.encoding == "auto":
+        _check_encoding(head, name)
     newline = "\r" if b"\n" not in head and b"\r" in head.rstrip(b"\r") else "\n"
     layout = _above(head, options, newline)
     body = head[layout.start :]
@@ -88,7 +90,7 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
     dialect = _quoting(body, Dialect(delimiter, newline=newline), options, name)
     rows = _rows(body, dialect)
     if options.skip_lines is None and not layout.kept:
-        _check_above(rows, name)
+        _check_above(rows, head, layout.start, dialect, name)
     header = options.header
     if header is None:
         header = not _is_data(rows)
@@ -107,6 +109,31 @@ def _is_binary(head: bytes) -> bool:
     head = head.rstrip(b"\0")  # what a crash leaves
     first = head.lstrip(b"\r\n").partition(b"\n")[0]
     return b"\0" in first or len(_CONTROL.findall(head)) > max(len(head) * 0.02, 8)
+
+
+def _check_encoding(head: bytes, name: str) -> None:
+    """Ask if it isn't UTF-8.
+
+    Raises:
+        InputError: many of its lines are not.
+    """
+    if _is_utf8(head):
+        return
+    lines = head.splitlines()[:_ROWS]
+    wrong = sum(not _is_utf8(one) for one in lines)
+    if wrong >= 3 and wrong > _MANY * len(lines):
+        raise InputError(
+            f"{name}: {wrong} of its first {len(lines):,} lines are not UTF-8; name its encoding: "
+            "--encoding cp1252; or --encoding utf-8 to set them aside"
+        )
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _above(head: bytes, options: ReadOptions, newline: str) -> Layout:
@@ -239,7 +266,9 @@ def _regularity(body: bytes, dialect: Dialect) -> float:
     return (counts.count(counts[0]) - wrong) / len(counts)
 
 
-def _check_above(rows: Sequence[Sequence[str]], name: str) -> None:
+def _check_above(
+    rows: Sequence[Sequence[str]], head: bytes, start: int, dialect: Dialect, name: str
+) -> None:
     """Ask about lines above the header: they have fewer fields than it and nearly all that follow.
 
     Raises:
@@ -253,10 +282,13 @@ def _check_above(rows: Sequence[Sequence[str]], name: str) -> None:
     if not 0 < place <= _ABOVE or len(below) < 2 or below.count(usual) < _MOST * len(below):
         return
     if all(len(row) < usual for row in rows[:place]) and _are_names(rows[place]):
+        ends, _ = find_records(head[start:], dialect)
+        starts = zip([0, *ends.tolist()], ends.tolist(), strict=False)
+        filled = [at for at, end in starts if head[start + at : start + end].strip(b"\r\n")]
+        lines = head.count(dialect.newline.encode(), 0, start + filled[place])
         raise InputError(
-            f"{name}: its first lines have fewer fields than those that follow, and the names of "
-            f"its columns look like {_brief(rows[place])}; say --skip-lines with the number of "
-            "lines above these, or --skip-lines 0"
+            f"{name}: its first lines have fewer fields than those that follow; are the names of "
+            f"its columns {_brief(rows[place])}? Say --skip-lines {lines}, or --skip-lines 0"
         )
 
 

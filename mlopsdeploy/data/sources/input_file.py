@@ -193,13 +193,18 @@ class InputFile:
     def read_line(self) -> bytes:
         """The next line of a file in UTF-8; b"" at the end, also of what is not yet written."""
         try:
-            line = self._noted(self._stream.readline())
+            line: bytes = self._stream.readline()
         except _BROKEN as error:
             raise self._broken(error) from error
-        if line and not line.endswith(b"\n") and self.is_growing():
+        self._content += len(line)
+        if line.endswith(b"\n"):
+            return line
+        if not line:
+            self._check_end()
+        elif self.is_growing():
             self.held_back += 1
             return b""
-        return bytes(line)
+        return line
 
     def is_growing(self) -> bool:
         """Whether it has grown since it was opened, or somebody has it open to write to it."""

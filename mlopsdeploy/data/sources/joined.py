@@ -35,6 +35,7 @@ class JoinedSource:
         self._shares = {file: size / total for file, size in files.items()}
         self._rows_read = 0  # of all files
         self._before = 0  # of the files before the open one
+        self._told: list[dict[str, Any]] = []  # of the files that are read
         self._source = self._next()
         if self._source is None:
             raise InputError(f"{path}: none of its {len(files)} files has rows")
@@ -64,6 +65,7 @@ class JoinedSource:
                 count += chunk.rows
                 continue
             self._before = self._rows_read + count
+            self._told.append(self._source.how_read())
             self._source.close()
             self._source = self._next()
             if self._source:
@@ -103,8 +105,10 @@ class JoinedSource:
         return together(windows, chunk.share)
 
     def how_read(self) -> dict[str, Any]:
-        """As the first file that has any."""
-        return self.first.how_read()
+        """Of all files so far: counts add up, and where they differ each way is told."""
+        told = [*self._told, *([self._source.how_read()] if self._source else [])]
+        names = dict.fromkeys(name for one in told for name in one)
+        return {name: _joined([one.get(name) for one in told]) for name in names}
 
     def close(self) -> None:
         """See `Source`."""
@@ -152,6 +156,14 @@ def together(windows: Sequence[Window], share: float | None) -> Window:
         bad=tuple(row for window in windows for row in window.bad),
         pictures=np.concatenate(pictures) if pictures else None,
     )
+
+
+def _joined(values: list[Any]) -> Any:
+    """A count of all files, the one thing that is said of them, or each that is."""
+    if any(isinstance(value, int) for value in values):
+        return sum(value or 0 for value in values)
+    distinct = list(dict.fromkeys(values))
+    return distinct[0] if len(distinct) == 1 else " / ".join(str(one or "none") for one in distinct)
 
 
 def _some(names: Sequence[str]) -> str:

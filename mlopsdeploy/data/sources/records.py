@@ -77,13 +77,19 @@ def find_records(
         return np.asarray(newlines + 1, np.int64), {}
     escaped = dialect.escape and dialect.escape.encode() in data
     quotes = np.flatnonzero(buffer == ord(dialect.quote))
+    wrong: dict[int, int] = {}
     if not (escaped or dialect.spaces) and _is_regular(buffer, quotes, dialect):
         outside = np.searchsorted(quotes, newlines) % 2 == 0
         ends = np.asarray(newlines[outside] + 1, np.int64)
-        complete = not last or (len(ends) > 0 and ends[-1] == len(data))
-        if complete and not _takes_in_rows(data, ends, newlines[~outside], dialect, shape):
-            return ends, {}
-    return _scan(data, dialect, shape, last=last)
+    else:
+        ends, wrong = _scan(data, dialect)
+    complete = not last or not len(data) or (len(ends) > 0 and ends[-1] == len(data))
+    too_long = (
+        len(data) > LONGEST_RECORD and np.diff(ends, prepend=0).max(initial=0) > LONGEST_RECORD
+    )
+    if complete and not too_long and not _takes_in_rows(data, newlines, ends, dialect, shape):
+        return ends, wrong
+    return _scan_lines(data, dialect, shape, last=last)
 
 
 def _is_regular(buffer: Array, quotes: Array, dialect: Dialect) -> bool:
@@ -100,22 +106,34 @@ def _is_regular(buffer: Array, quotes: Array, dialect: Dialect) -> bool:
 
 
 def _takes_in_rows(
-    data: bytes, ends: Array, inside: Array, dialect: Dialect, shape: Shape | None
+    data: bytes, newlines: Array, ends: Array, dialect: Dialect, shape: Shape | None
 ) -> bool:
     """Whether a record of several lines holds lines that look like rows.
 
     Args:
         data: all records.
-        ends: of them.
-        inside: the line ends within quotes.
+        newlines: where there are some.
+        ends: of the records.
         dialect: how they are written.
         shape: see `find_records`.
     """
-    if shape is None or not len(inside) or not len(ends):
+    if shape is None or not len(ends):
         return False
-    of = np.searchsorted(ends, inside, side="right")
-    of, first = np.unique(of[of < len(ends)], return_index=True)
-    pairs = zip(inside[first].tolist(), ends[of].tolist(), strict=True)
+    newlines = newlines[: np.searchsorted(newlines, ends[-1])]
+    if len(newlines) == len(ends):  # each line a record
+        return False
+    firsts = np.concatenate([[0], np.searchsorted(newlines, ends)])  # line numbers of records
+    several = np.flatnonzero(np.diff(firsts) > 1)
+    first = firsts[several]  # places among `newlines` of the ends of their first lines
+    buffer = np.frombuffer(data, np.uint8)
+    delimiters = np.flatnonzero(buffer == ord(dialect.delimiter))
+    before = np.searchsorted(delimiters, newlines[first])
+    found = np.searchsorted(delimiters, newlines[first + 1]) - before
+    likely = found >= shape.width - 1
+    if 0 in shape.numbers:
+        starts = np.frombuffer(b"0123456789+-., " + dialect.delimiter.encode(), np.uint8)
+        likely &= np.isin(buffer[newlines[first] + 1], starts)
+    pairs = zip(newlines[first[likely]].tolist(), ends[several[likely]].tolist(), strict=True)
     return any(_look_like_rows(data, line + 1, end, dialect, shape) for line, end in pairs)
 
 
@@ -152,10 +170,24 @@ def is_number(text: bytes) -> bool:
     return re.fullmatch(rb"[-+]?(\d[\d.,]*|[.,]\d+)([eE][-+]?\d+)?%?", text) is not None
 
 
-def _scan(
+def _scan(data: bytes, dialect: Dialect) -> tuple[Array, dict[int, int]]:
+    """Record by record: slower, and right for stray quotes."""
+    ends: list[int] = []
+    wrong: dict[int, int] = {}
+    position = 0
+    pattern = _record_pattern(dialect)
+    while match := pattern.match(data, position):
+        position = match.end()
+        if match.lastindex:
+            wrong[len(ends)] = STRAY
+        ends.append(position)
+    return np.array(ends, np.int64), wrong
+
+
+def _scan_lines(
     data: bytes, dialect: Dialect, shape: Shape | None, *, last: bool
 ) -> tuple[Array, dict[int, int]]:
-    """Record by record: slower, and right for stray quotes."""
+    """As `_scan`, where records may have to be split."""
     ends: list[int] = []
     wrong: dict[int, int] = {}
     position = 0
@@ -166,11 +198,10 @@ def _scan(
             break
         line = data.find(newline, position) + 1 or len(data)
         end = match.end() if match else line
-        if match is None:
-            wrong[len(ends)] = OPENED
-        elif line < end and (
-            end - position > LONGEST_RECORD
-            or (shape and _look_like_rows(data, line, end, dialect, shape))
+        too_long = end - position > LONGEST_RECORD
+        if match is None or (
+            line < end
+            and (too_long or (shape and _look_like_rows(data, line, end, dialect, shape)))
         ):
             wrong[len(ends)], end = OPENED, line
         elif match.lastindex:
