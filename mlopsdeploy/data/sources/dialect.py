@@ -6,6 +6,7 @@ that names the setting which answers it.
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -252,7 +253,7 @@ def _quoting(body: bytes, plain: Dialect, options: ReadOptions, name: str) -> Di
     if options.quote == "auto" and wrong >= 3 and wrong > _MANY * len(records):
         raise InputError(
             f"{name}: in {wrong} of its first {len(records):,} rows text follows a closing quote; "
-            "say --quote none if quotes are part of the text, or --quote '\"' to set such rows aside"
+            "say --quote none if quotes are text, or --quote '\"' to set such rows aside"
         )
     return dialect
 
@@ -311,7 +312,7 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row is one of data.
 
     It is if it holds a number, a date or an address where the rows below do, too (but not if its
-    numbers count up: 0, 1, 2 or 2019, 2020, 2021 are names that programs give); and in a file of one
+    numbers count up: 0, 1, 2 or 2019, 2020 are names that programs give); and in a file of one
     column if it reads like a sentence, or is there again.
     """
     if len(rows) < 2:
@@ -325,7 +326,7 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
             _is_value(first[0]) and all(_is_value(row[0]) for row in below)
         )  # fmt: skip
     numbers = [int(one) for one in first if re.fullmatch(r"\d{1,9}", one)]
-    if len(numbers) > 1 and all(b - a == 1 for a, b in zip(numbers, numbers[1:], strict=False)):
+    if len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers)):
         return False
     return any(
         _is_value(one)
