@@ -218,7 +218,8 @@ def _field(dialect: Dialect) -> bytes:
     if not dialect.quote:
         return b"[^%b%b]*+" % (mark, end)
     # Blanks behind a closing quote do no harm.
-    blank = b"".join(re.escape(one.encode()) for one in " \r" if one not in (dialect.newline, dialect.delimiter))  # fmt: skip
+    taken = (dialect.newline, dialect.delimiter)
+    blank = b"".join(re.escape(one.encode()) for one in " \r" if one not in taken)
     escaped = b"|%b." % escape if escape else b""
     before = b" *+" if dialect.spaces else b""
     return b"(?:%b%b(?:[^%b%b]++|%b%b%b)*+%b[%b]*+([^%b%b]++)?+|[^%b%b%b][^%b%b]*+)?+" % (
