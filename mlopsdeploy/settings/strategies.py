@@ -85,6 +85,9 @@ class BatchSettings(Settings, OfRows):
         "auto", "Between the fields of a CSV file", metavar="CHAR", pattern=r"^(auto|[\t -!#-~])$"
     )
     encoding: str = setting("auto", "Of a CSV file that is neither UTF-8 nor has a BOM")
+    sheet: str | None = setting(
+        None, "Of a workbook its sheet, of a zip its file, of JSON its list", metavar="NAME"
+    )
     text_column: str | None = setting(
         None, "Column of the text", group="Columns", shown="the only one that reads like text",
         bench=True,
