@@ -224,7 +224,7 @@ def _format_of_content(head: bytes) -> str | None:
     """What the first bytes tell, unpacked; None for text that may be anything."""
     if head.startswith(b"PAR1"):
         return "parquet"
-    if head.startswith((packing.ZIP, _OLD_EXCEL)):
+    if head.startswith((*packing.ZIP, _OLD_EXCEL)):
         return "excel"
     return "jsonl" if is_json(head) else None
 

@@ -37,8 +37,9 @@ Row = list[str | None]
 class ExcelSource(FileSource):
     """The rows of a sheet below its header, as text; rows without a value are left out.
 
-    The header is the first row with several values, or the first with any where none has; what is
-    above it is a title. A column without a name is called by its place, "column 3".
+    The header is the first row that is not empty; rows of a single value above one of several
+    texts are titles, and that one is the header. A column without a name is called by its place,
+    "column 3".
     """
 
     format = "excel"
@@ -55,14 +56,14 @@ class ExcelSource(FileSource):
         first = list(islice(rows, SAMPLE_ROWS))
         if not first:
             raise NoRows(f"{file.name}: sheet {self.sheet!r} has no rows")
-        above = next((at for at, (_, row) in enumerate(first) if _filled(row) > 1), 0)
-        self.header_row, header = first[above]
+        above = _titles(first)
+        self.header_row, header, _ = first[above]
         self._has_title = above > 0
         self._name_columns(
             [(name or "").strip() or f"column {at}" for at, name in enumerate(header, 1)]
         )
         self._total = max(sheet.end[0] + 1 - self.header_row, 1)  # type: ignore[index]
-        self._rows = (row for _, row in chain(first[above + 1 :], rows))
+        self._rows = (row for _, row, _ in chain(first[above + 1 :], rows))
         self._ahead = list(islice(self._rows, SAMPLE_ROWS))
         if not self._ahead:
             raise NoRows(f"{file.name}: sheet {self.sheet!r} has a header but no rows")
@@ -123,12 +124,20 @@ def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")
 
 
-def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row]]:
-    """The rows that hold something, with their numbers in the sheet."""
+def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row, bool]]:
+    """The rows that hold something: their numbers in the sheet, and whether all of it is text."""
     for number, cells in enumerate(sheet.iter_rows(), 1):
         row = [_spelled(cell) for cell in cells]
         if _filled(row):
-            yield number, row
+            yield number, row, all(isinstance(cell, str) for cell in cells)
+
+
+def _titles(rows: list[tuple[int, Row, bool]]) -> int:
+    """How many rows are above the header: of one text each, before the first one of several."""
+    for place, (_, row, is_text) in enumerate(rows):
+        if _filled(row) > 1:
+            return place if is_text else 0
+    return 0
 
 
 def _filled(row: Row) -> int:

@@ -20,9 +20,10 @@ from mlopsdeploy.errors import InputError
 READ_BYTES = 1 << 20
 LONGEST = 64 << 20  # of one object of a list
 LARGEST = 128 << 20  # of a document that has to be searched for its list
+_LONGEST_WORD = 16  # -Infinity, or an emoji of two escapes
 _BLANK = re.compile(r"\s*")
 _BETWEEN = re.compile(r"[\s,]*")
-_LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
+_LINE_ENDS = re.compile(r"[\r\n]\s*")
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -163,32 +164,41 @@ class JsonDocumentSource(JsonLinesSource):
         return self._object()
 
     def _object(self) -> str:
+        """The text of the object that starts here; also that of a line that holds none."""
         while True:
             try:
                 _, end = _decode(self._text, self._at)
             except (ValueError, RecursionError) as error:
-                if self._is_wrong(error) or len(self._text) - self._at > LONGEST:
-                    if self._in_list:
-                        raise self._wrong(f"not JSON ({error})") from error
-                    end = self._text.find("\n", self._at)  # one line is bad; the others are rows
-                    end = len(self._text) if end < 0 else end
-                elif self._more():
+                too_long = len(self._text) - self._at > LONGEST
+                if not too_long and not self._is_wrong(error) and self._more():
                     continue
-                else:
-                    raise self._wrong("the file ends within a row; was it cut off?") from error
+                end = self._end_of_line(error)
             else:
                 if end == len(self._text) and self._more():  # a number may go on
                     continue
             found, self._at = self._text[self._at : end], end
             return found
 
+    def _end_of_line(self, error: Exception) -> int:
+        """Where the line ends that is no JSON, if the next one may be a row again.
+
+        Raises:
+            InputError: what is wrong is in a list, or in an object of several lines.
+        """
+        place = self._text.find("\n", self._at)
+        end = len(self._text) if place < 0 else place
+        wrong_at = getattr(error, "pos", self._at)
+        if self._in_list or wrong_at > end or not self._text[self._at : end].strip("{[ \r\t"):
+            reason = getattr(error, "msg", error)
+            raise self._wrong(f"not JSON, or cut off ({reason})") from error
+        return end
+
     def _is_wrong(self, error: Exception) -> bool:
-        """Whether reading on won't help: a line ends where no value may."""
+        """Whether reading on won't help: more follows than a word that was read half."""
         if not isinstance(error, json.JSONDecodeError):
             return True
-        after = self._text[error.pos :]
-        within = error.msg.startswith(("Unterminated", "Invalid"))
-        return "\n" in after if within else bool(after.strip())
+        after = error.doc[error.pos :].strip()
+        return len(after) > _LONGEST_WORD and not error.msg.startswith("Unterminated")
 
     def _wrong(self, what: str) -> InputError:
         return InputError(f"{self._file.name}: after row {self._given_rows:,}: {what}")
@@ -199,7 +209,8 @@ class JsonDocumentSource(JsonLinesSource):
             if (found := self._next()) is None:
                 self._ended = True
                 break
-            lines.append(_LINE_ENDS.sub(" ", found).encode("utf-8", "surrogateescape") + b"\n")
+            line = _LINE_ENDS.sub(" ", found) if "\n" in found or "\r" in found else found
+            lines.append(line.encode("utf-8", "surrogateescape") + b"\n")
             self._given += len(lines[-1])
             self._given_rows += 1
         return lines
