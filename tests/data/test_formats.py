@@ -1,20 +1,31 @@
 """What a file is, by its content; documents, workbooks, zips, and values within values."""
 
+import bz2
 import datetime as dt
 import gzip
 import io
 import json
 import random
 import sys
+import uuid
 import zipfile
 from contextlib import closing
 
+import fsspec
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.data.sources import ReadOptions, Wanted, chunks, json_document, open_source
+from mlopsdeploy.data import object_stores
+from mlopsdeploy.data.sources import (
+    JoinedSource,
+    ReadOptions,
+    Wanted,
+    chunks,
+    json_document,
+    open_source,
+)
 from mlopsdeploy.errors import InputError
 
 ROWS = [{"id": place, "text": f"some words {place}"} for place in range(5)]
@@ -81,10 +92,9 @@ def test_documents_are_read_as_the_standard_library_reads_them(tmp_path, monkeyp
             "\r\n".join(json.dumps(row, indent=indent) for row in [*rows, *rows]),
         ):
             path.write_text(document, "utf-8", newline="")
-            found, read_as = read(path, sheet="data.rows" if '"data"' in document else None)
+            found, _ = read(path, sheet="data.rows" if '"data"' in document else None)
             assert json.dumps(found) == json.dumps((rows * 2)[: len(found)])
             assert len(found) in (4, 8)
-            assert read_as["format"] == "jsonl" if found is rows else read_as["format"]
 
 
 @pytest.mark.parametrize("pretty", [None, 1])
@@ -377,3 +387,55 @@ def test_standard_input_by_its_content(tmp_path, monkeypatch, kind):
 
     monkeypatch.setattr(sys, "stdin", Standard())
     assert [row["text"] for row in read("-", raw=False)[0]] == [row["text"] for row in ROWS]
+
+
+# ---------------------------------------------------------------- object stores
+
+
+@pytest.mark.parametrize(
+    "name", ["r.json.gz", "r.xlsx", "r.zip", "r.parquet.gz", "day=1/r.csv.bz2"]
+)
+def test_objects_by_their_content(tmp_path, name):
+    bucket = f"memory:///{uuid.uuid4().hex[:8]}"
+    lines = "id,text\n" + "".join(f"{row['id']},{row['text']}\n" for row in ROWS)
+    content = {
+        "r.json.gz": lambda: gzip.compress(json.dumps(ROWS).encode()),
+        "r.xlsx": lambda: workbook(
+            tmp_path / "r.xlsx", {"A": [["id", "text"], *map(list, map(dict.values, ROWS))]}
+        ).read_bytes(),
+        "r.zip": lambda: archive(tmp_path / "r.zip", "a.csv").read_bytes(),
+        "r.parquet.gz": lambda: gzip.compress(parquet_of(ROWS)),
+        "day=1/r.csv.bz2": lambda: bz2.compress(lines.encode()),
+    }[name]()
+    with fsspec.open(f"{bucket}/in/{name}", "wb") as file:
+        file.write(content)
+    expected = ["a.csv"] if name == "r.zip" else [row["text"] for row in ROWS]
+    places = [f"{bucket}/in/{name}"] + [f"{bucket}/in"] * (name != "r.zip")
+    for place in places:  # what a folder's zips hold, their names have to say
+        found, _ = read(place, raw=False)
+        assert [row["text"] for row in found] == expected
+    assert ("day" in found[0]) is name.startswith("day")
+
+
+def test_a_folder_far_away_is_listed_once(monkeypatch):
+    bucket = f"memory:///{uuid.uuid4().hex[:8]}"
+    for name in ("a", "b"):
+        with fsspec.open(f"{bucket}/in/{name}.csv", "w") as file:
+            file.write("id,text\n1,x\n")
+    listed = []
+    expand = object_stores.expand
+    monkeypatch.setattr(object_stores, "expand", lambda url: listed.append(url) or expand(url))
+    assert len(read(f"{bucket}/in", raw=False)[0]) == 2
+    assert listed == [f"{bucket}/in"]
+
+
+def test_files_that_are_called_otherwise_in_messages(tmp_path):
+    """The share of a file is found by its own address, and not by the one without its password."""
+    (tmp_path / "a.csv").write_text("id,text\n1,x\n", "utf-8")
+
+    def opened(_):
+        return open_source(str(tmp_path / "a.csv"))
+
+    files = {f"sftp://me:secret@host/{name}.csv": 1 for name in "ab"}
+    with closing(JoinedSource("sftp://me:***@host", files, opened)) as source:
+        assert sum(chunk.share for chunk in chunks(source, 1)) == pytest.approx(1 / 3)
