@@ -76,7 +76,9 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
         with needs("--report", "report"):
             from mlopsdeploy.batch import report
         report.check_report(settings.report, protected)
-    output = settings.output or default_output(settings.input, pictures=means_pictures(settings))
+    output = settings.output or default_output(
+        settings.input, pictures=means_pictures(settings), sheet=settings.sheet
+    )
     goal = None
     if settings.engine == "ray" and settings.input == "-":
         raise ConfigError("--engine ray: can't read standard input; name a file")

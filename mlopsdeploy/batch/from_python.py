@@ -56,7 +56,7 @@ def score_file(
     Nothing is printed, and neither the environment nor a YAML file is read for settings.
 
     Args:
-        input: a CSV, TSV, JSON Lines or Parquet file, a folder, or an address: as the command's.
+        input: a CSV, JSON, Parquet or Excel file, a folder, or an address: as the command's.
         output: where predictions go; by default next to the input, `INPUT.predictions.csv`.
         model: as `load_model`'s reference.
         settings: the command's flags by name, such as `text_column="review"` or `limit=100`.

@@ -203,7 +203,8 @@ class Job:
             for field in self.model.task.inputs
         }
         extra = {name: "str" for name in self.breakdowns if name not in kinds}
-        return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns))
+        texts = tuple(name for name, kind in kinds.items() if kind == "str")
+        return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns), texts)
 
     @property
     def new_columns(self) -> list[str]:

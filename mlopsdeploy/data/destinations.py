@@ -14,6 +14,7 @@ import pyarrow as pa
 from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
 from mlopsdeploy.data.files import ERRORS, PUBLISHING, beside, copy_whole, note_of, whole_file
 from mlopsdeploy.data.overwriting import Protected, state_of, written
+from mlopsdeploy.data.packing import split_packing
 from mlopsdeploy.data.sinks import tables, write_parquet
 from mlopsdeploy.data.sources import format_of
 from mlopsdeploy.errors import ConfigError, InputError
@@ -114,7 +115,7 @@ class _Elsewhere(Destination):
     """What is on no disk of this machine. Its own files are in the folder of the run."""
 
     def __init__(self, output: str, name: str, format_: str) -> None:
-        stem = Path(name.removesuffix(".gz")).stem
+        stem = Path(split_packing(name)[0]).stem
         mark = hashlib.sha256(shown(output).encode()).hexdigest()[:8]  # others have that name, too
         super().__init__(output, format_, Path(f"{stem}-{mark}{name.removeprefix(stem)}"))
         self._name = self.shown

@@ -14,14 +14,17 @@ from pathlib import Path
 from mlopsdeploy.core.images import PICTURE_TASKS
 from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
 from mlopsdeploy.data.files import MANIFEST, beside
+from mlopsdeploy.data.packing import compressor, split_packing
 from mlopsdeploy.data.sources import (
-    SUFFIXES,
     InputFile,
     ParquetSource,
     ReadOptions,
     Source,
     WithPictures,
     files_of,
+    format_of,
+    format_read,
+    has_data_name,
     is_picture,
     open_source,
     pictures_of,
@@ -168,19 +171,25 @@ def means_pictures(settings: BatchSettings) -> bool:
     return task in PICTURE_TASKS or (not task and len(pictures) > len(files_of(path)))
 
 
-def default_output(path: str, *, pictures: bool = False) -> str:
+# What the output of another format is called.
+_WRITTEN = {"csv": ".csv", "jsonl": ".jsonl", "parquet": ".parquet", "excel": ".csv"}
+
+
+def default_output(path: str, *, pictures: bool = False, sheet: str | None = None) -> str:
     """Where the rows go if nobody says.
 
-    `reviews.csv.gz` -> `reviews.predictions.csv.gz` beside it; `photos/` or `photo.jpg` ->
-    `photos.predictions.jsonl`; standard input -> standard output; what is not on this machine ->
-    a file in the folder that the command is given in.
+    `reviews.csv.gz` -> `reviews.predictions.csv.gz` beside it; `reviews.json` ->
+    `reviews.predictions.jsonl`; `reviews.xlsx` -> `reviews.predictions.csv`; `photos/` or
+    `photo.jpg` -> `photos.predictions.jsonl`; standard input -> standard output; what is not on
+    this machine -> a file in the folder that the command is given in.
 
     Args:
         path: the input.
         pictures: see `means_pictures`.
+        sheet: see `ReadOptions`.
 
     Raises:
-        InputError: the input has no name of its own.
+        InputError: the input can't be read or has no name of its own.
     """
     if path == "-":
         return "-"
@@ -191,7 +200,7 @@ def default_output(path: str, *, pictures: bool = False) -> str:
         return f"{table}.predictions.parquet"
     file = Path(path)
     several = InputError(f"{path}: is several files; name the one to write with --output")
-    known = is_remote(path) and path.lower().removesuffix(".gz").endswith(SUFFIXES)
+    known = is_remote(path) and has_data_name(path.partition("?")[0])
     images = [] if known else pictures_of(path, among_tables=pictures)
     if images or is_picture(path):
         if images not in ([], [path]) and not file.is_dir() and path[-1] != "/":
@@ -200,13 +209,26 @@ def default_output(path: str, *, pictures: bool = False) -> str:
         return str(file.with_name(f"{file.name if file.is_dir() else file.stem}.predictions.jsonl"))
     if not (is_remote(path) or file.suffix or file.exists()):
         raise InputError(f"{path}: no such file or folder")
-    if is_remote(path):
-        file = Path(path.rpartition("/")[2])
-    elif files := files_of(path):
-        if not file.is_dir():
+    if files := [] if known else files_of(path):
+        if not file.is_dir() and path[-1] != "/":
             raise several
-        name = Path(files[0]).name.lower()
-        suffix = next(suffix for suffix in SUFFIXES if name.removesuffix(".gz").endswith(suffix))
-        return f"{str(file).rstrip('/')}.predictions{suffix}"
-    suffixes = "".join(file.suffixes[-2:]) if file.suffix == ".gz" else file.suffix
-    return str(file.with_name(f"{file.name.removesuffix(suffixes)}.predictions{suffixes}"))
+        name = Path(path).name if is_remote(path) else str(file).rstrip("/")
+        return f"{name}.predictions{''.join(_suffixes(files[0], None)[:1]).lower()}"
+    name = path.partition("?")[0].rpartition("/")[2] if is_remote(path) else file.name
+    output = f"{Path(split_packing(name)[0]).stem}.predictions{''.join(_suffixes(path, sheet))}"
+    return output if is_remote(path) else str(file.with_name(output))
+
+
+def _suffixes(path: str, sheet: str | None) -> tuple[str, str]:
+    """What the name of a file's output ends in: its format, and how it is packed.
+
+    As the input's, where these can be written; JSON goes to JSON Lines, a workbook to CSV.
+    """
+    name = path.partition("?")[0] if is_remote(path) else path
+    stem, packed = split_packing(name)
+    try:
+        format_, suffix = format_of(stem), Path(stem).suffix
+    except InputError:
+        format_ = format_read(path, sheet)
+        suffix = _WRITTEN[format_]
+    return suffix, packed if compressor(name) and format_ != "parquet" else ""

@@ -26,15 +26,18 @@ except ModuleNotFoundError as missing:
 _WEB = {"http", "https"}
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
 _BLOCK = 4 << 20
-# Parquet is read here and there, the rest from its start to its end.
-_PARQUET = {"cache_type": "blockcache", "cache_options": {"maxblocks": 16}}
+# Parquet and zips are read here and there, the rest from its start to its end.
+_HERE_AND_THERE = {"cache_type": "blockcache", "cache_options": {"maxblocks": 16}}
 _STREAM = {"cache_type": "readahead"}
 _TYPES = {
+    ".bz2": "application/x-bzip2",
     ".csv": "text/csv",
     ".gz": "application/gzip",
     ".jsonl": "application/jsonl",
     ".parquet": "application/vnd.apache.parquet",
     ".tsv": "text/tab-separated-values",
+    ".xz": "application/x-xz",
+    ".zst": "application/zstd",
 }
 _TYPE_ARGUMENT = {"s3": "ContentType", "s3a": "ContentType", "gs": "content_type"}
 _SHOWS_HALF = {"ftp", "hdfs", "sftp", "webhdfs"}  # a file is seen there while it is written
@@ -51,7 +54,8 @@ def open_remote(url: str) -> IO[bytes]:
         ConfigError: a package is missing.
     """
     with _store(url) as (files, path):
-        how = _PARQUET if path.lower().endswith((".parquet", ".pq")) else _STREAM
+        jumps = path.lower().endswith((".parquet", ".pq", ".zip"))
+        how = _HERE_AND_THERE if jumps else _STREAM
         opened = files.open(path, "rb", block_size=_BLOCK, **how)
     return io.BufferedReader(_Remote(opened, url), 1 << 20)
 

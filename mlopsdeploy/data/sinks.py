@@ -9,9 +9,9 @@ on. Parquet's index comes last, so its rows are kept as Arrow's own stream until
 
 from __future__ import annotations
 
-import gzip
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import IO, Any, Protocol
@@ -22,15 +22,17 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from mlopsdeploy.data.packing import compressor
 from mlopsdeploy.data.sources import (
     CsvSource,
     JoinedSource,
+    Partitioned,
     Source,
     Window,
     WithPictures,
     format_of,
 )
-from mlopsdeploy.errors import InputError
+from mlopsdeploy.data.sources.base import as_text, values_of
 
 DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 ROW_GROUP = 65_536
@@ -48,13 +50,21 @@ class Sink(Protocol):
 
 
 def output_format(path: str, source: Source) -> str:
-    """The format of an output: by its name, or the input's for "-"."""
-    return source.format if path == "-" else format_of(path)
+    """The format of an output: by its name, or for "-" the input's; CSV for a workbook."""
+    if path == "-":
+        return "csv" if source.format == "excel" else source.format
+    return format_of(path)
 
 
 def passes_records(format_: str, source: Source) -> bool:
     """Whether rows go from the input to an output of this format as they stand."""
-    return format_ == source.format != "parquet"
+    return format_ == source.format != "parquet" and not isinstance(_file_of(source), Partitioned)
+
+
+def _file_of(source: Source) -> Source:
+    """The file that an input is, or the first one of it."""
+    rows = source.rows if isinstance(source, WithPictures) else source
+    return rows.first if isinstance(rows, JoinedSource) else rows
 
 
 def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
@@ -62,40 +72,44 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
 
     Args:
         format_: "csv", "jsonl", or "parquet" (see `tables`).
-        path: the output; a name that ends in .gz is packed.
+        path: the output; a name that ends in .gz, .bz2, .xz or .zst is packed.
         file: where to; what it holds already was written by such a sink.
         source: the rows' own.
     """
     started = file.tell() > 0 if file.seekable() else False
     if format_ == "parquet":
         return _TableSink(file)
-    if path.lower().endswith(".gz"):
-        return _Packed(file, lambda part: _text_sink(format_, path, part, source, started))
+    if pack := compressor(path):
+        return _Packed(file, pack, lambda part: _text_sink(format_, path, part, source, started))
     return _text_sink(format_, path, file, source, started)
 
 
 def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
     if format_ == "jsonl":
         return _JsonLinesSink(file)
-    rows = source.rows if isinstance(source, WithPictures) else source
-    first = rows.first if isinstance(rows, JoinedSource) else rows
+    first = _file_of(source)
     if isinstance(first, CsvSource):
         return _CsvSink(file, first, started=started)
     return _TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
 
 
 class _Packed:
-    """Each window as a gzip member of its own: a file can be cut off between two of them."""
+    """Each window packed on its own: a file can be cut off between two of them."""
 
-    def __init__(self, file: IO[bytes], sink: Callable[[IO[bytes]], Sink]) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        pack: Callable[[bytes], bytes],
+        sink: Callable[[IO[bytes]], Sink],
+    ) -> None:
         self._file = file
+        self._pack = pack
         self._window = io.BytesIO()
         self._sink = sink(self._window)
 
     def write(self, window: Window, predictions: Written) -> None:
         self._sink.write(window, predictions)
-        # No name and no time in it: the same rows make the same bytes.
-        self._file.write(gzip.compress(self._window.getvalue(), 6, mtime=0))
+        self._file.write(self._pack(self._window.getvalue()))
         self._window.seek(0)
         self._window.truncate()
 
@@ -140,9 +154,10 @@ class _JsonLinesSink:
         records = window.records
         if records is None:
             assert window.table is not None
-            rows = _without_nan(window.table).to_pylist()
-            lines = [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
-            records = pa.array(lines, pa.large_string())
+            table = _without_nan(window.table)
+            values = zip(*map(values_of, table.columns), strict=True)
+            rows = (dict(zip(table.column_names, row, strict=True)) for row in values)
+            records = pa.array(map(_json_of, rows), pa.large_string())
         opened = pc.ascii_rtrim(pc.utf8_slice_codeunits(records, 0, -1), characters=" \t")
         comma = pc.if_else(pc.ends_with(opened, "{"), "", ",").cast(pa.large_string())
         parts: list[Any] = [opened, comma]
@@ -165,18 +180,11 @@ class _TableCsvSink:
             include_header=not self._started, delimiter=self._delimiter
         )
         self._started = True
-        flat = {
-            name: _as_json(values)
-            if isinstance(values, pa.Array) and pa.types.is_nested(values.type)
-            else values
-            for name, values in predictions.items()
-        }
-        try:
-            pyarrow.csv.write_csv(with_predictions(window, flat), self._file, options)
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise InputError(
-                f"a column of this input can't be written as CSV ({error}); use .parquet or .jsonl"
-            ) from error
+        table = with_predictions(window, predictions)
+        for place, field in enumerate(table.schema):
+            if not _is_plain(field.type):
+                table = table.set_column(place, field.name, _spelled(table.column(place)))
+        pyarrow.csv.write_csv(table, self._file, options)
 
 
 class _TableSink:
@@ -251,7 +259,7 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
     """One string per value; `missing` for no label and for NaN. Lists are JSON."""
     if isinstance(values, pa.Array):
         if pa.types.is_nested(values.type):
-            values = _as_json(values)
+            values = _spelled(values)
             if quoted is not _json_text:
                 values = pa.array([text and quoted(text) for text in values.to_pylist()])
         return pc.fill_null(values.cast(pa.large_string()), missing)
@@ -264,13 +272,46 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
     return pc.fill_null(column, missing)
 
 
-def _as_json(values: pa.Array) -> pa.Array:
-    """Lists and structs as JSON text, one string per value."""
+def _is_plain(type_: pa.DataType) -> bool:
+    """Whether Arrow's CSV writer spells values of a type as people do."""
+    if pa.types.is_dictionary(type_):
+        return _is_plain(type_.value_type)
+    kinds = (
+        pa.types.is_boolean, pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal,
+        pa.types.is_string, pa.types.is_large_string, pa.types.is_date, pa.types.is_time,
+        pa.types.is_timestamp, pa.types.is_null,
+    )  # fmt: skip
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _spelled(values: Any) -> pa.Array:
+    """Values as text: lists and structs as JSON, bytes as UTF-8, a duration as 1 day, 0:00:00."""
+    nested = pa.types.is_nested(values.type)
     texts = [
-        None if value is None else json.dumps(value, ensure_ascii=False)
-        for value in values.to_pylist()
+        None if value is None else _json_of(value) if nested else str(value)
+        for value in values_of(values)
     ]
     return pa.array(texts, pa.large_string())
+
+
+def _json_of(value: Any) -> str:
+    """As JSON: bytes as UTF-8, dates and decimals as text, NaN, which it has not, as null."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=_json_default, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan_inside(value), ensure_ascii=False, default=_json_default)
+
+
+def _json_default(value: Any) -> str:
+    return as_text(value) if isinstance(value, bytes) else str(value)
+
+
+def _without_nan_inside(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan_inside(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan_inside(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _rounded(values: Any) -> Any:

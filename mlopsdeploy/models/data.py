@@ -43,7 +43,7 @@ def read_rows(
     label_column: str | None = None,
     limit: int | None = None,
 ) -> Rows:
-    """The rows of a CSV, JSON Lines or Parquet file; pictures that one names, or of a folder.
+    """The rows of a file, such as CSV, JSON or Parquet; pictures that one names, or of a folder.
 
     Raises:
         InputError: the file can't be read, lacks a column, or has no row to score.

@@ -100,6 +100,9 @@ class BatchSettings(Settings, OfRows):
     skip_lines: int | None = setting(
         None, "Lines above the header of a CSV file", shown="asked in doubt", ge=0
     )
+    sheet: str | None = setting(
+        None, "Of a workbook its sheet, of a zip its file, of JSON its list", metavar="NAME"
+    )
     text_column: str | None = setting(
         None, "Column of the text", group="Columns", shown="the only one that reads like text",
         bench=True,

@@ -5,13 +5,12 @@ import gzip
 import io
 import json
 import random
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-
-from mlopsdeploy.errors import InputError
 
 NEW = ("label", "score", "truncated")
 
@@ -212,14 +211,49 @@ def test_missing_values_across_formats(score, tmp_path):
         assert [row["n"] for row in csv.DictReader(file)] == ["1.5", ""]
 
 
-def test_a_nested_column_cannot_become_csv(score, tmp_path, leftovers):
-    table = pa.table({"text": ["good", "bad"], "tags": [["a"], ["b"]]})
+# A column of each type that Parquet has beside text and numbers: its values, and how the last one
+# is spelled in CSV and in JSON Lines. Python has no year 11476, and no nanoseconds.
+YEAR_11476 = 3 * 10**17
+OTHER_TYPES = {
+    "ns": (pa.array([1, 10**18 + 1], pa.timestamp("ns")), "2001-09-09 01:46:40.000000001", None),
+    "zone": (
+        pa.array([1, 0], pa.timestamp("ms", "UTC")),
+        "1970-01-01 00:00:00.000Z", "1970-01-01 00:00:00+00:00",
+    ),
+    "far": (pa.array([1, YEAR_11476], pa.timestamp("us")), "11476-08-15 05:20:00.000000", None),
+    "day": (pa.array([1, 10**7], pa.date32()), "29349-01-26", None),
+    "time": (pa.array([1, 36_000], pa.time32("s")), "10:00:00.000", "10:00:00"),
+    "took": (pa.array([1, 90], pa.duration("s")), "0:01:30", None),
+    "forever": (pa.array([1, 10**15], pa.duration("s")), "1000000000000000 s", None),
+    "money": (pa.array([Decimal("0.10"), Decimal("1.50")]), "1.50", None),
+    "kind": (pa.array(["a", "b"]).dictionary_encode(), "b", None),
+    "bytes": (pa.array([b"a", "é".encode()]), "é", None),
+    "fixed": (pa.array([b"ab", b"a\xff"], pa.binary(2)), "a\\xff", None),
+    "map": (pa.array([[], [("a", 1)]], pa.map_("str", "int8")), '[["a", 1]]', [["a", 1]]),
+    "list": (pa.array([[1.5], [1.5, float("nan")]]), "[1.5, null]", [1.5, None]),
+    "struct": (pa.array([{"a": None}, {"a": {"b": b"x"}}]), '{"a": {"b": "x"}}', {"a": {"b": "x"}}),
+    "nothing": (pa.nulls(2), "", ""),
+}  # fmt: skip
+
+
+def test_columns_of_every_type_go_through(score, tmp_path):
+    columns = {name: values for name, (values, _, _) in OTHER_TYPES.items()}
+    table = pa.table({"text": ["good", "bad"], **columns})
     pyarrow.parquet.write_table(table, tmp_path / "r.parquet")
-    with pytest.raises(InputError, match=r"can't be written as CSV.*use \.parquet or \.jsonl"):
-        score(
-            tmp_path / "r.parquet", output=str(tmp_path / "o.predictions.csv"), text_column="text"
-        )
-    assert leftovers() == []
+    table = pyarrow.parquet.read_table(tmp_path / "r.parquet")  # as Parquet keeps them
+    for output in ("o.csv", "o.jsonl", "o.parquet"):
+        score(tmp_path / "r.parquet", output=str(tmp_path / output), text_column="text")
+    written = pyarrow.parquet.read_table(tmp_path / "o.parquet").select(table.column_names)
+    assert str(written) == str(table)  # types and values; NaN equals NaN
+    with (tmp_path / "o.csv").open(newline="", encoding="utf-8") as file:
+        *_, row = csv.DictReader(file)
+    assert {name: row[name] for name in columns} == {
+        n: said for n, (_, said, _) in OTHER_TYPES.items()
+    }
+    row = json.loads((tmp_path / "o.jsonl").read_text("utf-8").splitlines()[-1])
+    assert {name: row[name] or "" for name in columns} == {
+        name: csv_ if json_ is None else json_ for name, (_, csv_, json_) in OTHER_TYPES.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.tsv"])

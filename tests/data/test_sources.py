@@ -162,8 +162,8 @@ def parquet(**columns):
         ("r.csv", b"id,text\n", "r.csv: has a header but no rows"),
         ("r.csv", b"id,text", "r.csv: has a header but no rows"),
         ("r.csv", b"\x7fELF\x00\x01\x02", "r.csv: this looks like a binary file"),
-        ("r.csv", b"PAR1....", "r.csv: this is a Parquet file, not csv"),
-        ("r.csv", b"PK\x03\x04....", r"r.csv: this is a zip \(or Excel\) file, not csv"),
+        ("r.csv", b"PAR1....", "r.csv: not a Parquet file"),
+        ("r.csv", b"PK\x03\x04....", r"r.csv: can't be read \(File is not a zip file\)"),
         ("r.jsonl", b"", "the file is empty"),
         ("r.jsonl", b"\n \n", "has no rows"),
         ("r.jsonl", b'{"text": "caf\xe9"}\n', r"r\.jsonl: line 1: not JSON"),
@@ -171,7 +171,7 @@ def parquet(**columns):
         ("r.parquet", b"", "not a Parquet file"),
         ("r.parquet", parquet(text=["a"] * 1000)[:-30], "not a Parquet file"),
         ("r.parquet", parquet(text=pa.array([], "str")), "has no rows"),
-        ("r.xlsx", b"PK", "can't tell its format"),
+        ("r.foo", b"PK", "can't tell its format"),
     ],
 )
 def test_what_is_wrong_with_a_file(tmp_path, name, content, message):

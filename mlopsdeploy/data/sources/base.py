@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.core.inputs import NOT_A_NUMBER
@@ -40,6 +41,7 @@ class ReadOptions:
         escape: before a quote within a quoted field; "none", or "auto" finds it.
         header: whether the first line names the columns; None asks where that is in doubt.
         skip_lines: lines above it.
+        sheet: of a workbook its sheet, of a zip its file, of a JSON document the path of its list.
     """
 
     delimiter: str = "auto"
@@ -48,6 +50,7 @@ class ReadOptions:
     escape: str = "auto"
     header: bool | None = None
     skip_lines: int | None = None
+    sheet: str | None = None
 
 
 @dataclass(frozen=True)
@@ -91,12 +94,13 @@ class Wanted:
 
     `columns` maps a column's name to "str" or a NumPy number type. `raw` asks for `records`
     rather than a `table` (see `Window`). `new` are the columns that will be added: a row that
-    already has one is a bad row.
+    already has one is a bad row. So is one with a list or an object in one of the columns `texts`.
     """
 
     columns: Mapping[str, str]
     raw: bool
     new: Collection[str] = ()
+    texts: Collection[str] = ()
 
 
 @dataclass(frozen=True)
@@ -164,8 +168,8 @@ class Window:
         if self.records is not None:
             return shortened(self.records[place].as_buffer().to_pybytes())
         assert self.table is not None
-        row: dict[str, Any] = self.table.slice(place, 1).to_pylist()[0]
-        return row
+        table = self.table.slice(place, 1)
+        return {name: values_of(table.column(name))[0] for name in table.column_names}
 
 
 class Source(Protocol):
@@ -229,7 +233,8 @@ class FileSource:
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
-        return {"format": self.format, **self._file.left_out()}
+        within = {"file": self._file.member} if self._file.member else {}
+        return {"format": self.format, **within, **self._file.left_out()}
 
     def close(self) -> None:
         """See `Source`."""
@@ -262,17 +267,45 @@ def with_columns(
     bad: list[BadRow] = []
     dropped = np.zeros(rows.rows, bool)
     for name, kind in wanted.columns.items():
-        column = table.column(name)
+        column = column_at(table, name)
         if kind == "str":
-            columns[name] = objects([_text(value) for value in column.to_pylist()])
-            continue
-        columns[name], wrong = _numbers(column)
+            values = values_of(column)
+            columns[name] = objects([_text(value) for value in values])
+            if name not in wanted.texts:
+                continue
+            wrong, missing = _no_texts(column), "text"
+        else:
+            columns[name], wrong = _numbers(column)
+            missing = "number"
         bad += [
-            rows.bad_row(place, f"column {name!r} holds no number", line(place))
+            rows.bad_row(place, f"column {name!r} holds no {missing}", line(place))
             for place in np.flatnonzero(wrong & ~dropped).tolist()
         ]
         dropped |= wrong
     return replace(rows, columns=columns).without(bad, dropped)
+
+
+def _no_texts(column: pa.ChunkedArray) -> Array:
+    """Where there is a value that is no text: a list, a struct, bytes that are not UTF-8."""
+    if pa.types.is_nested(column.type):
+        return np.asarray(pc.is_valid(column))
+    wrong = np.zeros(len(column), bool)
+    if _is_bytes(column.type):
+        wrong[:] = [value is not None and not _is_utf8(value) for value in column.to_pylist()]
+    return wrong
+
+
+def _is_bytes(type_: pa.DataType) -> bool:
+    kinds = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary
+    return any(is_kind(type_) for is_kind in kinds)
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
@@ -284,7 +317,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
         pass
     values = np.full(len(column), np.nan)
     bad = np.zeros(len(column), bool)
-    for row, value in enumerate(column.to_pylist()):
+    for row, value in enumerate(values_of(column)):
         if value is None or str(value).strip() in NOT_A_NUMBER:
             continue
         try:
@@ -315,3 +348,72 @@ def scalar(value: Any) -> str | None:
     if value is None or isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def with_paths(sample: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    """The first values of each column, and behind one of objects those of each key in them.
+
+    What is within is called by its path: `review.text`.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, values in sample.items():
+        found[name] = values
+        filled = [value for value in values if isinstance(value, dict)]
+        keys = dict.fromkeys(str(key) for value in filled for key in value)
+        within = {
+            f"{name}.{key}": [
+                value.get(key) if isinstance(value, dict) else None for value in values
+            ]
+            for key in keys
+        }
+        found |= {path: inner for path, inner in with_paths(within).items() if path not in sample}
+    return found
+
+
+def at_path(row: Mapping[str, Any], path: str) -> Any:
+    """A row's value by its name, or within objects by its path; None where it has none."""
+    if path in row or "." not in path:
+        return row.get(path)
+    before, _, last = path.rpartition(".")
+    within = at_path(row, before)
+    return within.get(last) if isinstance(within, dict) else None
+
+
+def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
+    """A column by its name, or within structs by its path.
+
+    Raises:
+        KeyError: there is none.
+    """
+    if path in table.column_names or "." not in path:
+        return table.column(path)
+    before, _, last = path.rpartition(".")
+    return pc.struct_field(column_at(table, before), last)
+
+
+def values_of(column: pa.ChunkedArray) -> list[Any]:
+    """Python's values, and text where Python has none: a date of the year 20000, nanoseconds.
+
+    Bytes are text where they are UTF-8, as the strings of some writers are, which don't say so.
+    """
+    values: list[Any]
+    try:
+        values = column.to_pylist()
+    except (ValueError, OverflowError, pa.ArrowException):
+        values = [_value_of(value) for value in column]
+    if _is_bytes(column.type):
+        values = [as_text(value) if isinstance(value, bytes) else value for value in values]
+    return values
+
+
+def _value_of(value: pa.Scalar) -> Any:
+    try:
+        return value.as_py()
+    except (ValueError, OverflowError, pa.ArrowException):
+        pass
+    if pa.types.is_duration(value.type):
+        return f"{value.value} {value.type.unit}"
+    try:
+        return value.cast(pa.string()).as_py()
+    except (ValueError, pa.ArrowException):
+        return str(value)

@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 import codecs
-import gzip
 import io
 import os
+import shutil
 import signal
 import stat
 import sys
-import zlib
+import tempfile
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+from mlopsdeploy.data import packing
 from mlopsdeploy.data.addresses import is_remote, shown
+from mlopsdeploy.data.packing import BROKEN
 from mlopsdeploy.errors import InputError
 
 HEAD = 4096  # bytes from which a format is told
 _BUFFER = 1 << 17
-_BROKEN = (OSError, EOFError, zlib.error)  # what reading a cut off or damaged .gz raises
+_LAYERS = 3  # that a file is packed in: a server may pack a .gz once more
 _BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+
+
+# The file that tells a workbook, of Excel or of OpenDocument, from any other zip.
+_WORKBOOK = {"xl/workbook.xml", "xl/workbook.bin", "content.xml"}
+
+
+def split_name(path: str) -> str:
+    """A name without what it says of packing and, of an address, without a signature."""
+    return packing.split_packing(path.partition("?")[0] if is_remote(path) else path)[0]
 
 
 class NoRows(InputError):  # noqa: N818  # what it says is an error
@@ -95,6 +108,9 @@ class InputFile:
         path: as the user wrote it, without secrets.
         name: what messages call it.
         raw: the file as it is stored.
+        inner: the name of what is packed in it, by which its format is told.
+        member: the file of a zip that is read; "" where there is no zip.
+        content: how many bytes were read, unpacked.
         encoding: what it is stored in; known after `decode`.
         byte_order_mark: whether it starts with that of UTF-8; known after `decode`.
         transcoded: whether it is stored in something else than UTF-8; known after `decode`.
@@ -104,17 +120,17 @@ class InputFile:
     def __init__(self, raw: IO[bytes], path: str) -> None:
         self.raw, self.path = raw, path
         self.name = "standard input" if path == "-" else path
+        self.inner, self.member = split_name(path), ""
         self.byte_order_mark = self.transcoded = False
         self.encoding = "utf-8"
         self._stream: Any = raw
         self._decoder: codecs.IncrementalDecoder | None = None
-        self._content = 0
-        self._size = 0
-        self.held_back = 0
+        self.content = self.held_back = 0
+        self._size = self._start = 0
         if raw.seekable():
-            here = raw.tell()
+            self._start = raw.tell()
             self._size = raw.seek(0, io.SEEK_END)
-            raw.seek(here)
+            raw.seek(self._start)
 
     @classmethod
     def open(cls, path: str) -> InputFile:
@@ -136,10 +152,77 @@ class InputFile:
         except OSError as error:
             raise InputError(f"{path}: can't be opened ({error.strerror})") from error
 
-    def unpack(self) -> None:
-        """Read what is packed in it, if it is a gzip file."""
-        if self.peek(2) == b"\x1f\x8b":
-            self._stream = gzip.GzipFile(fileobj=self.raw)
+    def unpack(self, part: str | None, is_data: Callable[[str], bool]) -> None:
+        """Read what is packed in it, which its first bytes tell: gzip, bzip2, xz, zstd or zip.
+
+        A workbook, which is a zip too, stays as it is.
+
+        Args:
+            part: of a zip with several files, the one to read.
+            is_data: whether a file of a zip is one to read by its name.
+
+        Raises:
+            InputError: it is damaged, or a zip of several files.
+        """
+        for _ in range(_LAYERS):
+            head = self.peek(HEAD)
+            if head.startswith(packing.ZIP):
+                if not self._unzip(part, is_data):
+                    return
+            elif opened := packing.opener(head):
+                self._stream = opened(self._stream)
+            else:
+                return
+
+    def _unzip(self, part: str | None, is_data: Callable[[str], bool]) -> bool:
+        """Read a file of a zip; False for a workbook."""
+        try:
+            archive = zipfile.ZipFile(self.seekable())
+            found = packing.members(archive)
+            if _WORKBOOK.intersection(found):
+                self.seekable()  # from its start again
+                return False
+            self.member = self._chosen(found, part, is_data)
+            self._stream = archive.open(self.member)
+        except BROKEN as error:
+            raise self._broken(error) from error
+        except RuntimeError as error:
+            raise InputError(f"{self.name}: {self.member} in it needs a password") from error
+        self.inner = split_name(self.member)
+        return True
+
+    def _chosen(self, found: list[str], part: str | None, is_data: Callable[[str], bool]) -> str:
+        """The only file of a zip, or the only one with data, or the one that is asked for."""
+        if not found:
+            raise NoRows(f"{self.name}: a zip with no file in it")
+        if part in found:
+            return part
+        data = found if len(found) == 1 else list(filter(is_data, found))
+        if len(data) != 1:
+            names = ", ".join((data or found)[:6]) + (" …" if len(data or found) > 6 else "")
+            raise InputError(f"{self.name}: a zip of {names}: which one? say --sheet NAME")
+        return data[0]
+
+    def seekable(self) -> IO[bytes]:
+        """What is in it, unpacked, at its start, as a file that can be read here and there.
+
+        A pipe, or what is packed, is copied to a temporary file first.
+        """
+        packed = self._stream is not self.raw
+        if self.raw.seekable() and not packed:
+            self.raw.seek(self._start)
+            return self.raw
+        kept: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
+        try:
+            shutil.copyfileobj(self._stream, kept, 1 << 20)
+        except BROKEN as error:
+            kept.close()
+            raise self._broken(error) from error
+        kept.seek(0)
+        self.close()
+        self._stream = self.raw = kept
+        self._size, self._start = os.fstat(kept.fileno()).st_size, 0
+        return kept
 
     def decode(self, encoding: str) -> None:
         """Read it as UTF-8 without a byte order mark, whatever it is stored in.
@@ -172,7 +255,7 @@ class InputFile:
         """The first bytes, unpacked and left in place."""
         try:
             return bytes(self._stream.peek(size)[:size])
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._broken(error) from error
 
     def read(self, size: int) -> bytes:
@@ -180,7 +263,7 @@ class InputFile:
         try:
             stored = self._stream.read(size)
             content = self._decoder.decode(stored, not stored).encode() if self._decoder else stored
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._broken(error) from error
         except UnicodeError as error:
             raise InputError(
@@ -194,9 +277,9 @@ class InputFile:
         """The next line of a file in UTF-8; b"" at the end, also of what is not yet written."""
         try:
             line: bytes = self._stream.readline()
-        except _BROKEN as error:
+        except BROKEN as error:
             raise self._broken(error) from error
-        self._content += len(line)
+        self.content += len(line)
         if line.endswith(b"\n"):
             return line
         if not line:
@@ -222,7 +305,7 @@ class InputFile:
     def _noted(self, content: bytes) -> bytes:
         if not content:
             self._check_end()
-        self._content += len(content)
+        self.content += len(content)
         return content
 
     def _check_end(self) -> None:
@@ -237,15 +320,15 @@ class InputFile:
     def _broken(self, error: Exception) -> InputError:
         return InputError(f"{self.name}: can't be read ({error})")
 
-    def share(self, size: int) -> float | None:
+    def share(self, size: float) -> float | None:
         """The part of the whole that so many bytes of content are, also where it is packed.
 
         Content read and bytes taken from the file are compared as they come, so no size of the
         unpacked content is needed.
         """
-        if not self._size or not self._content:
+        if not self._size or not self.content:
             return None
-        return size / self._content * self.raw.tell() / self._size
+        return size / self.content * self.raw.tell() / self._size
 
     def close(self) -> None:
         """Close it, but not standard input: it isn't ours, and its reader may sit in a read."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,23 +11,35 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window, total_share
+from mlopsdeploy.data.sources.partitions import Partitioned
 from mlopsdeploy.errors import InputError
+
+AT_ONCE = 8  # files far away that are looked at side by side
 
 
 class JoinedSource:
     """Files one after the other; one is open at a time.
 
+    All of them are looked at before the first row is read, as far as their headers or footers: one
+    that doesn't fit is found then, and not after a night's work.
+
     Args:
         path: what they are called together: the folder or the pattern.
         files: their paths, in order, and their sizes in bytes.
         opened: opens one of them; None if it has no rows.
+        far: they are not on this machine.
 
     Raises:
-        InputError: none has rows.
+        InputError: none has rows, or one differs from the others.
     """
 
     def __init__(
-        self, path: str, files: Mapping[str, int], opened: Callable[[str], Source | None]
+        self,
+        path: str,
+        files: Mapping[str, int],
+        opened: Callable[[str], Source | None],
+        *,
+        far: bool = False,
     ) -> None:
         self.path = path
         self._opened = opened
@@ -36,17 +49,47 @@ class JoinedSource:
         self._rows_read = 0  # of all files
         self._before = 0  # of the files before the open one
         self._told: list[dict[str, Any]] = []  # of the files that are read
+        self._share = 1.0  # of the open file
         self._source = self._next()
         if self._source is None:
             raise InputError(f"{path}: none of its {len(files)} files has rows")
         self.first = self._source  # its format, columns and dialect are those of all
         self.format = self.first.format
         self.names = self.first.names
+        try:
+            for problem in self._problems(list(self._left), far=far):
+                if problem:
+                    raise problem
+        except BaseException:
+            self.close()
+            raise
 
     def _next(self) -> Source | None:
         while self._left:
-            if source := self._opened(self._left.pop(0)):
+            file = self._left.pop(0)
+            if source := self._opened(file):
+                self._share = self._shares[file]
                 return source
+        return None
+
+    def _problems(self, files: list[str], *, far: bool) -> Iterator[InputError | None]:
+        """What is wrong with each of these files, in their order."""
+        if not far:
+            yield from map(self._problem, files)
+            return
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                yield from pool.map(self._problem, files)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _problem(self, file: str) -> InputError | None:
+        try:
+            if source := self._opened(file):
+                source.close()
+                self._check(source)
+        except InputError as error:
+            return error
         return None
 
     def sample(self) -> Mapping[str, list[Any]]:
@@ -60,7 +103,7 @@ class JoinedSource:
         while self._source and count < rows:
             if chunk := self._source.read(rows - count):
                 if chunk.share is not None:
-                    chunk = replace(chunk, share=chunk.share * self._shares[self._source.path])
+                    chunk = replace(chunk, share=chunk.share * self._share)
                 parts.append(_Part(self._source, chunk, self._before))
                 count += chunk.rows
                 continue
@@ -78,19 +121,33 @@ class JoinedSource:
         return joined
 
     def _check(self, source: Source) -> None:
-        first = self.first
-        if source.format == "jsonl" and not set(first.names).isdisjoint(source.names):
-            source.names = first.names  # a key may be missing, and their order says nothing
+        """Let a file be read as the first one.
+
+        Raises:
+            InputError: it is another kind of file.
+        """
+        first, rows, first_rows = self.first, _rows(source), _rows(self.first)
+        if source.format != first.format:
+            raise InputError(
+                f"{source.path}: is {source.format}, {first.path} is {first.format}; "
+                "name files of one format"
+            )
+        if rows.format == "jsonl" and not set(first_rows.names).isdisjoint(rows.names):
+            # A key may be missing, and their order says nothing.
+            rows.names, source.names = first_rows.names, first.names
         if source.names != first.names:
             raise InputError(
                 f"{source.path}: its columns are {_some(source.names)}, those of {first.path} "
                 f"{_some(first.names)}; files that are read as one need the same columns"
             )
-        if getattr(source, "schema", None) != getattr(first, "schema", None):
-            raise InputError(
-                f"{source.path}: its columns have other types than those of {first.path}"
-            )
-        delimiters = [getattr(item, "delimiter", "") for item in (source, first)]
+        schemas = (getattr(item, "schema", ()) for item in (rows, first_rows))
+        for field, wanted in zip(*schemas, strict=True):
+            if field != wanted:
+                raise InputError(
+                    f"{source.path}: column {field.name!r} is {field.type}, that of {first.path} "
+                    f"{wanted.type}"
+                )
+        delimiters = [getattr(item, "delimiter", "") for item in (rows, first_rows)]
         if len(set(delimiters)) > 1:
             raise InputError(
                 f"{source.path}: its fields are separated by {delimiters[0]!r}, those of "
@@ -164,6 +221,11 @@ def _joined(values: list[Any]) -> Any:
         return sum(value or 0 for value in values)
     distinct = list(dict.fromkeys(values))
     return distinct[0] if len(distinct) == 1 else " / ".join(str(one or "none") for one in distinct)
+
+
+def _rows(source: Source) -> Source:
+    """The file itself."""
+    return source.rows if isinstance(source, Partitioned) else source
 
 
 def _some(names: Sequence[str]) -> str:

@@ -17,29 +17,35 @@ from mlopsdeploy.data.sources.base import (
     Origin,
     Wanted,
     Window,
+    at_path,
     scalar,
     shortened,
     with_columns,
+    with_paths,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.errors import InputError
 
 
 class JsonLinesSource(FileSource):
-    """One JSON object a line; columns are the keys of the first rows."""
+    """One JSON object a line; columns are the keys of the first rows.
+
+    What is within an object in a row is asked for by its path, `review.text`.
+    """
 
     format = "jsonl"
+    has_lines = True  # of its own, which a bad row may be named by
 
     def __init__(self, file: InputFile) -> None:
         super().__init__(file)
-        file.decode("utf-8")
         self._line = 1
         self._ahead = self._read_lines(SAMPLE_ROWS)
         if not self._ahead:
             raise NoRows(f"{file.name}: has no rows")
         self._sample = [row for line in self._ahead if isinstance(row := _parse(line), dict)]
         if not self._sample:
-            raise InputError(f"{file.name}: line 1: {_parse(self._ahead[0])}")
+            first = "line 1" if self.has_lines else "row 1"
+            raise InputError(f"{file.name}: {first}: {_parse(self._ahead[0])}")
         self.names = list(dict.fromkeys(key for row in self._sample for key in row))
 
     def _read_lines(self, count: int) -> list[bytes]:
@@ -56,7 +62,7 @@ class JsonLinesSource(FileSource):
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows, without moving on."""
-        return {name: [row.get(name) for row in self._sample] for name in self.names}
+        return with_paths({name: [row.get(name) for row in self._sample] for name in self.names})
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
@@ -65,17 +71,23 @@ class JsonLinesSource(FileSource):
         if not lines:
             return None
         content = b"".join(lines)
-        chunk = self._chunk(len(lines), content, self._file.share(len(content)), self._line)
+        chunk = self._chunk(len(lines), content, self._share(content), self._line)
         self._line += content.count(b"\n")
         return chunk
 
+    def _share(self, content: bytes) -> float | None:
+        return self._file.share(len(content))
+
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`."""
-        numbers, places, lines, rows, bad = [], [], [], [], []
+        numbers: list[int] = []
+        places: list[int | None] = []
+        lines, rows, bad = [], [], []
         number = chunk.first
-        for place, line in enumerate(chunk.content.split(b"\n"), chunk.line):
+        for at, line in enumerate(chunk.content.split(b"\n"), chunk.line):
             if not line.strip():
                 continue
+            place = at if self.has_lines else None
             row = self._checked(_parse(line), wanted)
             if isinstance(row, str):
                 bad.append(BadRow(number, row, shortened(line.strip()), self.path, place))
@@ -102,6 +114,9 @@ class JsonLinesSource(FileSource):
             return row
         if taken := next((name for name in wanted.new if name in row), None):
             return f"already has a key {taken!r}; --prefix gives the new ones other names"
+        for name in wanted.texts:
+            if isinstance(at_path(row, name), list | dict):
+                return f"column {name!r} holds no text"
         if wanted.raw:
             return row
         if unknown := next((name for name in row if name not in self.names), None):
@@ -113,7 +128,7 @@ def _table(rows: list[dict[str, Any]], names: Iterable[str]) -> pa.Table:
     """Some columns; nested values and mixed types as JSON text, so that windows agree."""
     return pa.table(
         {
-            name: pa.array([scalar(row.get(name)) for row in rows], pa.large_string())
+            name: pa.array([scalar(at_path(row, name)) for row in rows], pa.large_string())
             for name in names
         }
     )

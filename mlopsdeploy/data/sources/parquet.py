@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,9 @@ from mlopsdeploy.data.sources.base import (
     Origin,
     Wanted,
     Window,
+    values_of,
     with_columns,
+    with_paths,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.errors import InputError
@@ -32,12 +33,9 @@ class ParquetSource(FileSource):
 
     def __init__(self, file: InputFile) -> None:
         super().__init__(file)
-        if file.path == "-":  # its index is at the end: a pipe has to be kept first
-            kept = tempfile.TemporaryFile()  # noqa: SIM115  # closed by `close`
-            kept.write(file.raw.read())
-            file.raw = kept
+        stored = file.seekable()  # its index is at the end
         try:
-            self._parquet = pyarrow.parquet.ParquetFile(file.raw)
+            self._parquet = pyarrow.parquet.ParquetFile(stored)
         except (pa.ArrowInvalid, OSError) as error:
             raise InputError(f"{file.name}: not a Parquet file ({_reason(error)})") from error
         self.schema: pa.Schema = self._parquet.schema_arrow
@@ -50,8 +48,8 @@ class ParquetSource(FileSource):
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows."""
         batch = next(self._parquet.iter_batches(batch_size=SAMPLE_ROWS))
-        sample: dict[str, list[Any]] = batch.to_pydict()
-        return sample
+        table = pa.Table.from_batches([batch])
+        return with_paths({name: values_of(table.column(name)) for name in self.names})
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""

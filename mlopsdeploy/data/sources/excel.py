@@ -1,0 +1,161 @@
+"""Workbooks (.xlsx, .xlsm, .xlsb, .xls, .ods), through calamine: one sheet, its cells as text.
+
+A cell is spelled as its sheet means it: 3 and not 3.0, 2026-01-02 and not 46024; a formula is its
+value. A sheet is in memory as a whole, a million rows at most.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from collections.abc import Iterator, Mapping
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetVisibleEnum
+
+from mlopsdeploy.data.sources.base import (
+    SAMPLE_ROWS,
+    Chunk,
+    FileSource,
+    Origin,
+    ReadOptions,
+    Wanted,
+    Window,
+    with_columns,
+)
+from mlopsdeploy.data.sources.input_file import InputFile, NoRows
+from mlopsdeploy.errors import InputError, one_line
+
+_DIGITS = 15  # that Excel keeps of a number
+
+Row = list[str | None]
+
+
+class ExcelSource(FileSource):
+    """The rows of a sheet below its header, as text; rows without a value are left out.
+
+    The header is the first row that is not empty; rows of a single value above one of several
+    texts are titles, and that one is the header. A column without a name is called by its place,
+    "column 3".
+    """
+
+    format = "excel"
+
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
+        super().__init__(file)
+        part = None if options.sheet == file.member else options.sheet
+        try:
+            book = CalamineWorkbook.from_filelike(io.BytesIO(file.seekable().read()))
+            self.sheet, sheet = _choose(book, part, file.name)
+        except CalamineError as error:
+            raise InputError(f"{file.name}: can't be read ({one_line(error)})") from error
+        rows = _rows(sheet)
+        first = list(islice(rows, SAMPLE_ROWS))
+        if not first:
+            raise NoRows(f"{file.name}: sheet {self.sheet!r} has no rows")
+        above = _titles(first)
+        self.header_row, header, _ = first[above]
+        self._has_title = above > 0
+        self._name_columns(
+            [(name or "").strip() or f"column {at}" for at, name in enumerate(header, 1)]
+        )
+        self._total = max(sheet.end[0] + 1 - self.header_row, 1)  # type: ignore[index]
+        self._rows = (row for _, row, _ in chain(first[above + 1 :], rows))
+        self._ahead = list(islice(self._rows, SAMPLE_ROWS))
+        if not self._ahead:
+            raise NoRows(f"{file.name}: sheet {self.sheet!r} has a header but no rows")
+
+    def sample(self) -> Mapping[str, list[Any]]:
+        """The first rows, without moving on."""
+        return self._table(self._ahead[:SAMPLE_ROWS]).to_pydict()  # type: ignore[no-any-return]
+
+    def read(self, rows: int) -> Chunk | None:
+        """See `Source`."""
+        self._ahead += islice(self._rows, max(rows - len(self._ahead), 0))
+        taken, self._ahead = self._ahead[:rows], self._ahead[rows:]
+        if not taken:
+            return None
+        return self._chunk(len(taken), self._table(taken), len(taken) / self._total)
+
+    def _table(self, rows: list[Row]) -> pa.Table:
+        columns = zip(*rows, strict=True)
+        return pa.table(
+            [pa.array(column, pa.large_string()) for column in columns], names=self.names
+        )
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`; a row has no bytes of its own."""
+        table = chunk.content
+        numbers = np.arange(chunk.first, chunk.first + table.num_rows)
+        window = Window(numbers, {}, chunk.share, (Origin(self.path),), table=table)
+        return with_columns(window, table, wanted)
+
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        title = {"header": f"row {self.header_row}"} if self._has_title else {}
+        return {**super().how_read(), "sheet": self.sheet, **title}
+
+
+def _choose(book: CalamineWorkbook, asked: str | None, name: str) -> tuple[str, CalamineSheet]:
+    """The sheet that is asked for, or else the only one in sight that holds something."""
+    if asked is not None:
+        if asked not in book.sheet_names:
+            raise InputError(f"{name}: no sheet {asked!r}; there are: {_listed(book.sheet_names)}")
+        seen = [asked]
+    else:
+        seen = [one.name for one in book.sheets_metadata if one.visible == SheetVisibleEnum.Visible]
+    filled = {}
+    for sheet_name in seen:
+        if (sheet := book.get_sheet_by_name(sheet_name)).height:
+            filled[sheet_name] = sheet
+    if not filled:
+        raise NoRows(f"{name}: has no rows")
+    if len(filled) > 1:
+        raise InputError(
+            f"{name}: has data in the sheets {_listed(list(filled))}: which one? say --sheet NAME"
+        )
+    return next(iter(filled.items()))
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")
+
+
+def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row, bool]]:
+    """The rows that hold something: their numbers in the sheet, and whether all of it is text."""
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        row = [_spelled(cell) for cell in cells]
+        if _filled(row):
+            yield number, row, all(isinstance(cell, str) for cell in cells)
+
+
+def _titles(rows: list[tuple[int, Row, bool]]) -> int:
+    """How many rows are above the header: of one text each, before the first one of several."""
+    for place, (_, row, is_text) in enumerate(rows):
+        if _filled(row) > 1:
+            return place if is_text else 0
+    return 0
+
+
+def _filled(row: Row) -> int:
+    return sum(cell is not None for cell in row)
+
+
+def _spelled(cell: Any) -> str | None:
+    """A cell as text; None for an empty one."""
+    if isinstance(cell, str):
+        return cell or None
+    if isinstance(cell, bool):
+        return str(cell).upper()
+    if isinstance(cell, float):
+        whole = cell.is_integer() and abs(cell) < 10**_DIGITS
+        return str(int(cell)) if whole else f"{cell:.{_DIGITS}g}"
+    if isinstance(cell, dt.datetime):
+        return cell.isoformat(" ")
+    if isinstance(cell, dt.timedelta):  # of more than a day in hours, as [h]:mm:ss
+        seconds = round(cell.total_seconds())
+        return f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return cell.isoformat() if isinstance(cell, dt.date | dt.time) else str(cell)
