@@ -232,8 +232,11 @@ def _seconds(
     compute = cost / model.rate if model.rate else 0.0
     busy = min(model.cpu / model.seconds, cores) if model.seconds else 0.0
     taken = max(others - (cores - busy) * compute, 0) / cores
-    first_and_last = (reader + writer) / max(survey.windows * read, 1)
-    return model.start + max(compute + taken, reader, writer) + first_and_last, cpu
+    overlapped = max(compute + taken, reader, writer)
+    # The first window is read before any is computed, and the last one written after all are.
+    alone = min(1 / max(survey.windows * read, 1), 1.0)
+    work = overlapped * (1 - alone) + (reader + compute + writer) * alone
+    return model.start + work, cpu
 
 
 def _compared(model: Measured, exact: Measured) -> dict[str, int]:

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import openvino
 import pyarrow as pa
 import pyarrow.parquet
@@ -269,6 +270,22 @@ def test_no_comparison_takes_longer_than_the_run(look, file, monkeypatch, rate, 
     assert sum(asked.values()) + 3 * 1.5 < chosen["seconds"]
     assert other["seconds"] == chosen["seconds"], "to start takes each as long"
     assert lacking["skipped"] == "this CPU lacks it"
+
+
+@pytest.mark.parametrize(
+    ("windows", "reading", "seconds"),
+    [(1, 40.0, 1 + 40 + 2), (1, 0.0, 1 + 2), (1000, 40.0, 40 + 3 / 1000)],
+)
+def test_what_one_window_takes_is_not_counted_twice(monkeypatch, windows, reading, seconds):
+    """A text of 50 MB, which takes long to tokenize, is one window."""
+    monkeypatch.setattr(dry_run, "core_count", lambda: 2)
+    sample = SimpleNamespace(
+        counts=SimpleNamespace(rows=10), costs=np.array([100]), cpu=reading, seconds=reading
+    )
+    survey = sampling.Survey([], rows=10, windows=windows)
+    model = sampling.Measured(seconds=1.0, cpu=1.0, cost=100.0, rate=100.0)
+    got, _ = dry_run._seconds(model, survey, sample, (2.0, 0.0))
+    assert got == pytest.approx(seconds, rel=1e-3)
 
 
 def test_each_batch_is_computed_once_and_none_for_hours(look, tmp_path, monkeypatch, reviews):
