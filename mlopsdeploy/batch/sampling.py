@@ -190,7 +190,8 @@ def take_sample(work: Job, source: Source, survey: Survey) -> Sample:
     for number, place in enumerate(spread_out(len(survey.chunks))):
         chunk = survey.chunks[place]
         planned = prepare(chunk)
-        if not number and clock.seconds < WARM_UP_SECONDS:  # what is slow only once counts for much
+        # What is slow only once counts for much, but of one window it does in the run, too.
+        if not number and len(survey.chunks) > 1 and clock.seconds < WARM_UP_SECONDS:
             clock = Clock()
             planned = prepare(chunk)
         sample.add(planned, chunk.rows)
@@ -419,8 +420,9 @@ def write_nowhere(
     parts = [part.predictions for part in measured.computed.values() if len(part.rows)]
     some = concat(parts) if parts else {}
     clock = Clock()
-    for number, planned in enumerate([*sample.planned[:1], *sample.planned]):
-        if number == 1:
+    warming = sample.planned[: len(sample.planned) > 1]
+    for number, planned in enumerate([*warming, *sample.planned]):
+        if number == len(warming):
             clock = Clock()  # the first one was to warm up
         rows = np.arange(len(planned.cost))
         if len(rows) and not parts:
