@@ -62,13 +62,18 @@ EXAMPLES = 5  # most and least certain rows of each label in a report
 _NOT_IN_SUMMARY = ("mlopsdeploy", "settings", "statistics", "summary", "errors")
 
 
-def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[str, Any]:
+def run_batch(
+    settings: BatchSettings, console: Console | None = None, *, born: float | None = None
+) -> dict[str, Any]:
     """Score `settings.input`; returns the summary, and shows it on a console or standard error.
+
+    `born` is when the command was started, as `time.time` has it: now if None.
 
     Raises:
         MlopsDeployError: see `open_source`, `load_model`, `UnfinishedRun` and `job.run`.
     """
     assert settings.input is not None
+    born = born or time.time()
     console = console or Console(stderr=True, highlight=False)
     log = progress_log(console)
     protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
@@ -100,7 +105,8 @@ def run_batch(settings: BatchSettings, console: Console | None = None) -> dict[s
             from mlopsdeploy.batch import dry_run
 
             price = settings.price_per_hour
-            found = dry_run.estimate(work, partial(load_for, settings), price_per_hour=price)
+            load = partial(load_for, settings)
+            found = dry_run.estimate(work, load, price_per_hour=price, born=born)
             dry_run.show(found, console)
             return found
         if goal:

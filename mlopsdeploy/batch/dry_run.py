@@ -2,23 +2,29 @@
 
 The windows of the sample lie spread over the input, since files are often sorted. They are
 parsed, encoded and planned as the run would do it; of the planned batches some, from the shortest
-rows to the longest, are computed on all streams at once. That is done once for each precision, in
-a process of its own, so that memory is that of a run, and the alternatives don't mix.
+rows to the longest, are computed on all streams at once, with the model as it is loaded.
+
+Where the run takes longer than that, precisions are compared: each computes the same batches in a
+process of its own, for the same time, so that memory is that of a run, and they don't mix. Nothing
+is measured that would make a dry run longer than the run.
 """
 
 from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from rich.console import Console
 
+from mlopsdeploy.batch import sampling
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.sampling import (
     IN_FLIGHT,
+    Clock,
     Load,
     Measured,
     Sample,
@@ -27,11 +33,12 @@ from mlopsdeploy.batch.sampling import (
     run_whole,
     take_sample,
     take_survey,
+    timed,
     write_nowhere,
 )
 from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.console import facts, plain_table
-from mlopsdeploy.core.machine import core_count
+from mlopsdeploy.core.machine import core_count, peak_memory, resident_memory
 from mlopsdeploy.core.model import Model, Predicted
 
 # How far two runs of the same thing are apart on an idle machine, as a share of their time.
@@ -42,13 +49,22 @@ MOST_MEMORY = 1.4
 WORTHWHILE = 1.1  # times as fast as float32
 
 
-def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> dict[str, Any]:
+def estimate(
+    work: Job,
+    load: Load,
+    *,
+    price_per_hour: float | None = None,
+    born: float | None = None,
+    thorough: bool = False,
+) -> dict[str, Any]:
     """What running a job would take. Reads the input once, writes nothing.
 
     Args:
         work: the job; its model is loaded, which says what is chosen.
         load: loads the same model in any precision; can be sent to another process.
         price_per_hour: of the machine, in any currency.
+        born: when the command was started, as `time.time` has it; now if None.
+        thorough: compare all precisions, though that may take longer than the run.
 
     Returns:
         `rows` of the input and whether they were counted (`counted`) or follow from the `share`
@@ -61,26 +77,59 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
         InputError: the input is broken.
         MlopsDeployError: the model can't be loaded or run as chosen.
     """
+    clock = Clock()
+    start = time.time() - born if born else None
     work.log("dry run: counting rows")
     load_before = os.getloadavg()[0]
     source = work.open_source()
     try:
+        before = resident_memory()
         survey = take_survey(work, source)
         sample = take_sample(work, source, survey)
-        measured: dict[str, Measured | str] = {}
-        for name in _names(work.model):
-            work.log(f"dry run: measuring {name}")
-            measured[name] = measure(work, load, name, sample)
-        chosen = measured[work.model.runtime.precision]
-        assert isinstance(chosen, Measured)
-        for part in chosen.computed.values():  # what only the model, or a decoder, can't take
-            sample.counts.failed += len(part.failed)
-            sample.counts.reasons.update(part.failed.values())
+        held = max(resident_memory() - before, 0) // max(len(sample.planned), 1)
+        name, *others = _names(work.model)
+        work.log(f"dry run: measuring {name}")
+        probing = sampling.PROBE_SECONDS if others else sampling.MODEL_SECONDS
+        chosen = timed(work.model, sample.planned, probing)
+        chosen.start, chosen.window, chosen.memory = start or 0.0, held, peak_memory()
         writing = write_nowhere(work, source, sample, chosen)
-        if len(chosen.computed) == len(sample.costs) and work.store is None:
+
+        def left() -> tuple[float, float]:
+            """Until this has taken as much as the run would: seconds, and those of all cores."""
+            run, cpu = _seconds(chosen, survey, sample, writing)
+            return run - chosen.start - clock.both[0], cpu - clock.both[1]
+
+        measured: dict[str, Measured | str] = {name: chosen}
+        each = _for_each(chosen, *left(), processes=1 + len(others))
+        if others and (thorough or each >= sampling.LEAST_SECONDS):
+            seconds = sampling.MODEL_SECONDS if thorough else min(each, sampling.MODEL_SECONDS)
+            for other in (name, *others):
+                work.log(f"dry run: comparing {other}")
+                measured[other] = measure(work, load, other, sample, seconds)
+            found = measured[name]
+            assert isinstance(found, Measured)
+            chosen = found
+        else:
+            run, _ = _seconds(chosen, survey, sample, writing)
+            why = f"not compared: that would take longer than the run, about {_range(run, run)}"
+            measured |= dict.fromkeys(others, why)
+        compared = [model for model in measured.values() if isinstance(model, Measured)]
+        for model in compared:  # the first load of another one may have compiled it
+            model.start = chosen.start if start is None else start
+        everything = len(chosen.computed) == len(sample.costs)
+        whole = sample.seconds + chosen.seconds + writing[0]
+        if everything and work.store is None and (thorough or left()[0] >= whole):
             chosen.whole = run_whole(work, source, survey)
+            cost = float(sample.costs.sum())
+            for model in compared:  # the others' neighbours get in their way as much
+                if model is not chosen and model.rate and chosen.rate:
+                    compute = cost / model.rate
+                    model.whole = max(chosen.whole - cost / chosen.rate, 0.0) + compute
     finally:
         source.close()
+    for part in chosen.computed.values():  # what only the model, or a decoder, can't take
+        sample.counts.failed += len(part.failed)
+        sample.counts.reasons.update(part.failed.values())
     rows = [
         _row(work, name, measured, survey, sample, writing, price_per_hour) for name in measured
     ]
@@ -98,6 +147,16 @@ def estimate(work: Job, load: Load, *, price_per_hour: float | None = None) -> d
         "verdict": _verdict(rows),
         "notes": _notes(work, survey, sample, load_before),
     }
+
+
+def _for_each(chosen: Measured, seconds: float, cpu: float, *, processes: int) -> float:
+    """How long each of some processes may compute, so that all take no more than is left.
+
+    By the clock, and by the work of the cores: on a busy machine these take long to start.
+    """
+    busy = chosen.cpu / chosen.seconds if chosen.cpu else 1.0
+    by_clock = seconds / processes - chosen.start
+    return min(by_clock, (cpu / processes - chosen.start) / busy)
 
 
 def _names(model: Model) -> list[str]:
@@ -173,8 +232,11 @@ def _seconds(
     compute = cost / model.rate if model.rate else 0.0
     busy = min(model.cpu / model.seconds, cores) if model.seconds else 0.0
     taken = max(others - (cores - busy) * compute, 0) / cores
-    first_and_last = (reader + writer) / max(survey.windows * read, 1)
-    return model.start + max(compute + taken, reader, writer) + first_and_last, cpu
+    overlapped = max(compute + taken, reader, writer)
+    # The first window is read before any is computed, and the last one written after all are.
+    alone = min(1 / max(survey.windows * read, 1), 1.0)
+    work = overlapped * (1 - alone) + (reader + compute + writer) * alone
+    return model.start + work, cpu
 
 
 def _compared(model: Measured, exact: Measured) -> dict[str, int]:
@@ -203,6 +265,8 @@ def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
     by_name = {row["precision"]: row for row in rows if "skipped" not in row}
     name = next(row["precision"] for row in rows if row["chosen"])
     exact = by_name.get("float32")
+    if any("not compared" in row.get("skipped", "") for row in rows):
+        return f"{name}, as chosen: just run it, that is quicker than comparing precisions"
     if exact is None or len(by_name) == 1:
         return f"{name}: the only one that can be measured here"
     # By the work of the cores: what else runs on the machine changes from one to the next.

@@ -32,7 +32,7 @@ import numpy as np
 from mlopsdeploy.batch import scoring
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.scoring import Planned
-from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.batch.statistics import OTHER, Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core.model import Model, Predicted
@@ -45,6 +45,9 @@ from mlopsdeploy.errors import InputError, MlopsDeployError
 
 WINDOW = 8  # batches of reading; 8 × 1,000 rows give over 95 % of the speed of a full sort
 AHEAD = 2  # windows read and planned before they are needed
+# A reason may quote the row, which is of any length, and there may be as many as rows.
+MOST_REASONS = 100
+LONGEST_REASON = 300  # characters
 
 T = TypeVar("T")
 Progress = Callable[[float, float | None], None]
@@ -148,9 +151,13 @@ class Summary:
     def count_bad(self, bad: Sequence[BadRow]) -> None:
         """Add rows that are set aside."""
         self.failed += len(bad)
-        self.reasons.update(row.reason for row in bad)
+        for row in bad:
+            reason = row.reason[:LONGEST_REASON]
+            if reason not in self.reasons and len(self.reasons) >= MOST_REASONS:
+                reason = OTHER
+            self.reasons[reason] += 1
         if bad and not self.first_failed:
-            self.first_failed = f"{bad[0].path}: {bad[0].place}: {bad[0].reason}"
+            self.first_failed = f"{bad[0].path}: {bad[0].place}: {bad[0].reason[:LONGEST_REASON]}"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""What a dry run measures: how many rows there are, windows of them, and what these take.
-
-The model runs in a process of its own, the rest in this one.
-"""
+"""What a dry run measures: how many rows there are, windows of them, and what these take."""
 
 from __future__ import annotations
 
@@ -34,6 +31,8 @@ from mlopsdeploy.errors import MlopsDeployError
 READ_SECONDS = 5.0  # to count rows; beyond that their number follows from the share read
 ENCODE_SECONDS = 3.0  # to parse, encode and plan the sample
 MODEL_SECONDS = 6.0  # to compute, for each precision
+LEAST_SECONDS = 1.0  # less than that shows nothing
+PROBE_SECONDS = 2.0  # to see whether there is time to compare precisions
 SAMPLE_ROWS = 200_000
 MOST_WINDOWS = 512
 PICTURE_WINDOWS = 16  # they hold the pictures' files
@@ -191,7 +190,8 @@ def take_sample(work: Job, source: Source, survey: Survey) -> Sample:
     for number, place in enumerate(spread_out(len(survey.chunks))):
         chunk = survey.chunks[place]
         planned = prepare(chunk)
-        if not number and clock.seconds < WARM_UP_SECONDS:  # what is slow only once counts for much
+        # What is slow only once counts for much, but of one window it does in the run, too.
+        if not number and len(survey.chunks) > 1 and clock.seconds < WARM_UP_SECONDS:
             clock = Clock()
             planned = prepare(chunk)
         sample.add(planned, chunk.rows)
@@ -236,8 +236,8 @@ class Measured:
     computed: dict[tuple[int, int], Predicted] = field(default_factory=dict)
 
 
-def measure(work: Job, load: Load, name: str, sample: Sample) -> Measured | str:
-    """One precision, in a process of its own; why not, if not."""
+def measure(work: Job, load: Load, name: str, sample: Sample, seconds: float) -> Measured | str:
+    """One precision, so many seconds in a process of its own; why not, if not."""
     chosen = name == work.model.runtime.precision
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -249,6 +249,7 @@ def measure(work: Job, load: Load, name: str, sample: Sample) -> Measured | str:
     try:
         answer = ours.recv()
         if answer is None:
+            ours.send(seconds)
             ours.send(len(sample.planned))
             for planned in sample.planned:
                 ours.send(planned)
@@ -282,10 +283,11 @@ def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
             model.float32()  # which a run needs too, at its first close call
         start = time.time() - born
         pipe.send(None)
+        seconds = pipe.recv()
         before = resident_memory()
         planned = [pipe.recv() for _ in range(pipe.recv())]
         held = (resident_memory() - before) // max(len(planned), 1)
-        measured = _timed(model, planned, MODEL_SECONDS)
+        measured = timed(model, planned, seconds)
         measured.start = start
         measured.window = max(held, 0)
         measured.memory = peak_memory()
@@ -294,59 +296,112 @@ def _child(pipe: Any, load: Load, precision: str | None, born: float) -> None:
         pipe.send(error)
 
 
-def _timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured:
-    """Compute batches on all streams, for so many seconds or until all are done."""
-    batches = {
-        (window, number): (item, rows)
-        for window, item in enumerate(planned)
-        for number, rows in enumerate(item.batches)
-    }
-    lengths = {place: int(item.cost[rows].max()) for place, (item, rows) in batches.items()}
-    places = sorted(batches, key=lengths.__getitem__)
-    order = [places[number] for number in spread_out(len(places))]
-    measured = Measured()
-    if not order:
-        return measured
-    taken: dict[tuple[int, int], float] = {}
-    streams = model.runtime.streams
+Place = tuple[int, int]
+"""Of a batch: the number of its window, and its own there."""
 
-    def predict(place: tuple[int, int]) -> Predicted:
-        return scoring.predict(model, *batches[place])
 
-    with ThreadPoolExecutor(streams) as pool:
-        # The longest rows first, twice each: they show the peak of memory, and warm all up.
-        first = [*places[-2 * streams :], *order[: 2 * streams]]
-        list(pool.map(predict, first))
-        memory = peak_memory()
-        waiting = iter(order)
-        clock = Clock()
+def timed(model: Model, planned: Sequence[Planned], seconds: float) -> Measured:
+    """Compute batches on all streams, each once, for so many seconds or until all are done."""
+    return _Timed(model, planned, seconds).measured()
+
+
+class _Timed:
+    """What `timed` does."""
+
+    def __init__(self, model: Model, planned: Sequence[Planned], seconds: float) -> None:
+        self._model = model
+        self._seconds = seconds
+        self._batches = {
+            (window, number): (item, rows)
+            for window, item in enumerate(planned)
+            for number, rows in enumerate(item.batches)
+        }
+        self._costs = {place: float(_cost(*batch)) for place, batch in self._batches.items()}
+        self._shapes = {
+            place: (len(rows), int(item.cost[rows].max()))
+            for place, (item, rows) in self._batches.items()
+        }
+        self._computed: dict[Place, Predicted] = {}
+        self._taken: dict[Place, float] = {}
+        self._clock = Clock()
+
+    def measured(self) -> Measured:
+        """Compute, and say what it took."""
+        places = sorted(self._batches, key=lambda place: self._shapes[place][1])
+        order = [places[number] for number in spread_out(len(places))]
+        if not order:
+            return Measured()
+        # To warm up some of all, of each length, and the longest, which show the peak of memory.
+        streams = self._model.runtime.streams
+        warming = dict.fromkeys([*order[: 2 * streams], *places[-2 * streams :]])
+        self._compute(list(warming)[: len(order) // 4], self._seconds / 2)
+        first, memory = self._clock.both, peak_memory()
+        warm, self._taken = self._taken, {}
+        self._compute([place for place in order if place not in warm], self._seconds)
+        if not self._computed:
+            self._predict(order[0])
+        everything = len(self._computed) == len(order)
+        if everything or not self._taken:  # a run has to warm up too
+            self._taken |= warm
+            first = 0.0, 0.0
+        wall, cpu = np.subtract(self._clock.both, first).tolist()
+        cost = sum(map(self._costs.__getitem__, self._taken))
+        shown = {self._shapes[place] for place in warm}
+        more = {self._shapes[place] for place in self._taken} - shown
+        return Measured(
+            seconds=wall,
+            cpu=cpu,
+            cost=cost,
+            rate=cost / wall if everything else self._rate() * streams,
+            error=0.0 if everything else self._error(),
+            shape=(peak_memory() - memory) / len(more) if more else 0.0,
+            shapes=len(set(self._shapes.values()) - shown - more),
+            computed=self._computed,
+        )
+
+    def _compute(self, places: Sequence[Place], until: float) -> None:
+        waiting = iter(places)
 
         def work() -> None:
-            while clock.seconds < seconds and (place := next(waiting, None)):
-                started = time.perf_counter()
-                measured.computed[place] = predict(place)
-                taken[place] = time.perf_counter() - started
+            while self._clock.seconds < until and (place := next(waiting, None)):
+                if self._fits(place):
+                    self._predict(place)
 
-        for future in [pool.submit(work) for _ in range(streams)]:
-            future.result()
-        measured.seconds, measured.cpu = clock.both
-    shapes = {place: (len(rows), lengths[place]) for place, (_, rows) in batches.items()}
-    before = {shapes[place] for place in first}
-    after = before | {shapes[place] for place in taken}
-    if after - before:
-        measured.shape = (peak_memory() - memory) / len(after - before)
-    measured.shapes = len(set(shapes.values()) - after)
-    times = np.array(list(taken.values()))
-    costs = np.array([float(_cost(*batches[place])) for place in taken])
-    measured.rate = float(costs.sum() / times.sum()) * streams
-    measured.cost = float(costs.sum())
-    count = len(taken)
-    if count > 1:
+        streams = self._model.runtime.streams
+        with ThreadPoolExecutor(streams) as pool:
+            for future in [pool.submit(work) for _ in range(streams)]:
+                future.result()
+
+    def _predict(self, place: Place) -> None:
+        started = time.perf_counter()
+        self._computed[place] = scoring.predict(self._model, *self._batches[place])
+        self._taken[place] = time.perf_counter() - started
+
+    def _fits(self, place: Place) -> bool:
+        """Whether a batch is done in time: one, of a text of many windows, may take hours."""
+        budget = self._model.task.batch_cost * self._model.runtime.batch_scale
+        if self._costs[place] <= budget:
+            return True
+        left = self._seconds - self._clock.seconds
+        return bool(self._taken) and self._costs[place] <= self._rate() * left
+
+    def _rate(self) -> float:
+        """Padded cost per second of one stream."""
+        taken = dict(self._taken)  # others add to it
+        seconds = sum(taken.values())
+        return sum(map(self._costs.__getitem__, taken)) / seconds if seconds else 0.0
+
+    def _error(self) -> float:
+        """Of the rate, as a share of it: how much batches differ, as far as they are known."""
+        count = len(self._taken)
+        if count < 2:
+            return 0.0
+        times = np.array(list(self._taken.values()))
+        costs = np.array([self._costs[place] for place in self._taken])
         off = times - costs * (times.sum() / costs.sum())
-        left = 1 - count / len(order)  # none is left to guess when all were computed
+        left = 1 - count / len(self._batches)
         variance = left * (off**2).sum() / (count * (count - 1))
-        measured.error = float(math.sqrt(variance) / times.mean())
-    return measured
+        return float(math.sqrt(variance) / times.mean())
 
 
 # ---------------------------------------------------------------- all else
@@ -365,8 +420,9 @@ def write_nowhere(
     parts = [part.predictions for part in measured.computed.values() if len(part.rows)]
     some = concat(parts) if parts else {}
     clock = Clock()
-    for number, planned in enumerate([*sample.planned[:1], *sample.planned]):
-        if number == 1:
+    warming = sample.planned[: len(sample.planned) > 1]
+    for number, planned in enumerate([*warming, *sample.planned]):
+        if number == len(warming):
             clock = Clock()  # the first one was to warm up
         rows = np.arange(len(planned.cost))
         if len(rows) and not parts:

@@ -84,7 +84,8 @@ def bench_batch(
     bare.run(seconds / 3)  # before and after, as the machine may have become busy
     others = []
     if precisions and len(work.model.runtime.precisions) > 1:
-        others = dry_run.estimate(work, partial(load_for, settings))["precisions"]
+        load = partial(load_for, settings)
+        others = dry_run.estimate(work, load, thorough=True)["precisions"]
     return bench.report(settings, ran, bare, others)
 
 

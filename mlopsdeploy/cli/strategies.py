@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import typer
 
@@ -62,10 +63,11 @@ def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None
         raise ConfigError("--schedule: standard input can be read only once; name a file")
     with needs("batch", "batch"):
         from mlopsdeploy.batch import command
+        from mlopsdeploy.core import machine
     try:
         if settings.schedule:
             sys.exit(command.run_again_and_again(settings.schedule, sys.argv[1:]))
-        found = command.run_batch(settings)
+        found = command.run_batch(settings, born=time.time() - machine.process_age())
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)
     if summary.as_json:

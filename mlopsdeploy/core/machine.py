@@ -113,6 +113,15 @@ def processor_seconds(pid: int) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def process_age() -> float:
+    """Seconds since this process was started."""
+    fields = _text(Path("/proc/self/stat")).rpartition(")")[2].split()
+    uptime = _text(Path("/proc/uptime")).split()
+    if not fields or not uptime:
+        return 0.0
+    return max(float(uptime[0]) - int(fields[19]) / os.sysconf("SC_CLK_TCK"), 0.0)
+
+
 def _kilobytes(pid: int | str, file: str, field: str) -> int:
     """A field of a file about a process, in bytes."""
     for line in _text(Path(f"/proc/{pid}/{file}")).splitlines():

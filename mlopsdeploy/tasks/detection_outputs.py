@@ -15,9 +15,6 @@ from mlopsdeploy.columns import Array, Columns
 from mlopsdeploy.tasks.scores import sigmoid
 from mlopsdeploy.tasks.ssd import Found, Ssd, grid_centres, non_max_suppression
 
-CANDIDATES = 300
-"""Boxes that go into non-maximum suppression at most: the surest."""
-
 IOU = 0.45
 POINTED_IOU = 0.3
 LIMIT = 100
@@ -262,12 +259,8 @@ class EndToEnd:
 
 
 def surest(scores: Array, threshold: float, *, logits: bool = False) -> Array:
-    """Indices of the scores from the threshold on, `CANDIDATES` at most."""
-    least = np.log(threshold / (1 - threshold)) if logits else threshold
-    sure = np.flatnonzero(scores >= least)
-    if len(sure) > CANDIDATES:
-        sure = sure[np.argpartition(scores[sure], -CANDIDATES)[-CANDIDATES:]]
-    return sure
+    """Indices of the scores from the threshold on."""
+    return np.flatnonzero(scores >= (np.log(threshold / (1 - threshold)) if logits else threshold))
 
 
 def suppressed(boxes: Array, scores: Array, classes: Array, iou: float = IOU) -> Found:

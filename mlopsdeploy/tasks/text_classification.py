@@ -6,9 +6,10 @@ Works with any sequence classifier that a `tokenizer.json` feeds: one softmax ov
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -26,11 +27,13 @@ from mlopsdeploy.columns import (
 )
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
+from mlopsdeploy.tasks.text_pieces import Cutter
 
 LONG_TEXT = ("head", "head-tail", "chunks")
 
 # The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
-# done. This many characters a call bound that to some 30 MB, and keep every core busy.
+# done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
+# text a sixteenth of that at a time.
 _CHARACTERS = 2**18
 
 
@@ -137,12 +140,11 @@ class TextClassification(Task):
         """
         ids, lengths = [], []
         for texts in _parts(columns["text"].tolist()):
-            for encoding in self._tokenizer.encode_batch_fast(texts):
-                row = np.array(encoding.ids, np.int64)
-                lengths.append(len(row))
-                fits = len(row) - self._special <= self._room
-                ids.append(row if fits else self._fit(row, encoding))
-        tokens = np.array(lengths, np.int64) - self._special
+            long = len(texts) == 1 and len(texts[0]) > _CHARACTERS
+            for row, length in self._long(texts[0]) if long else self._together(texts):
+                ids.append(row)
+                lengths.append(length)
+        tokens = np.array(lengths, np.int64)
         whole = self._long_text == "chunks"
         return {
             "input_ids": objects(ids),
@@ -151,20 +153,58 @@ class TextClassification(Task):
             "lost_tokens": np.zeros_like(tokens) if whole else np.maximum(tokens - self._room, 0),
         }
 
-    def _fit(self, row: Array, encoding: Any) -> Array:
-        """The ids of a text that is too long, as ids that the model takes."""
-        before = encoding.special_tokens_mask.index(0)  # [CLS]; some tokenizers add only at the end
-        after = len(row) - (self._special - before)
+    def _together(self, texts: list[str]) -> Iterator[tuple[Array, int]]:
+        """The ids of each text, as the model takes them, and how many tokens it has."""
+        for encoding in self._tokenizer.encode_batch_fast(texts):
+            row = np.array(encoding.ids, np.int64)
+            tokens = len(row) - self._special
+            if tokens > self._room:
+                before = encoding.special_tokens_mask.index(0)  # [CLS]; some add only at the end
+                row = self._fit(*np.split(row, [before, before + tokens]))
+            yield row, tokens
+
+    def _long(self, text: str) -> list[tuple[Array, int]]:
+        """The same of one text, piece by piece, so that it may be of any length."""
+        pieces = self._cutter.pieces(text, _CHARACTERS // 16)
+        first = next(pieces)
+        if first == text:
+            return list(self._together([text]))
+        encoding = self._tokenizer.encode_batch_fast([first])[0]
+        special = encoding.special_tokens_mask
+        if 0 not in special:  # no token shows where special ones go
+            return list(self._together([text]))
+        before = special.index(0)
+        start, ids, end = np.split(
+            np.array(encoding.ids, np.int64), [before, before + len(special) - self._special]
+        )
+        tokens = len(ids)
+        found = [ids]
+        for part in _parts(pieces):
+            more = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
+            found += [np.array(piece.ids, np.int32) for piece in more]
+            tokens += sum(map(len, more))
+            if self._long_text != "chunks":  # what lies between is in no window
+                ids = np.concatenate(found)
+                found = [ids[: self._room], ids[self._room :][-self._room :]]
+        ids = np.concatenate(found, dtype=np.int64)
+        row = (
+            self._fit(start, ids, end) if tokens > self._room else np.concatenate([start, ids, end])
+        )
+        return [(row, tokens)]
+
+    @cached_property
+    def _cutter(self) -> Cutter:
+        return Cutter(self._tokenizer)
+
+    def _fit(self, start: Array, ids: Array, end: Array) -> Array:
+        """The ids of a text that is too long, between special ones, as ids that the model takes."""
         if self._long_text == "head":
-            return np.concatenate([row[: before + self._room], row[after:]])
+            return np.concatenate([start, ids[: self._room], end])
         if self._long_text == "head-tail":
             head = -(-self._room // 4)
-            return np.concatenate([row[: before + head], row[after - (self._room - head) :]])
-        windows = -(-(after - before) // self._room)
-        pieces = np.array_split(row[before:after], windows)
-        return np.concatenate(
-            [ids for piece in pieces for ids in (row[:before], piece, row[after:])]
-        )
+            return np.concatenate([start, ids[:head], ids[len(ids) - (self._room - head) :], end])
+        windows = np.array_split(ids, -(-len(ids) // self._room))
+        return np.concatenate([part for window in windows for part in (start, window, end)])
 
     def cost(self, encoded: Columns) -> Array:
         """Tokens per text, each of its windows padded to the longest of them."""
@@ -256,7 +296,7 @@ def _lengths(rows: Sequence[Array] | Array) -> Array:
     return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
 
 
-def _parts(texts: list[str]) -> Iterator[list[str]]:
+def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
     """The texts in turn, as many at a time as have `_CHARACTERS` together; a longer one alone."""
     part: list[str] = []
     characters = 0

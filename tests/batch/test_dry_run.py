@@ -6,8 +6,11 @@ import json
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import openvino
 import pyarrow as pa
 import pyarrow.parquet
@@ -32,15 +35,17 @@ def short(monkeypatch):
 def look(score, tmp_path, monkeypatch):
     """`look(path, limit=3)` is a dry run in this process."""
     estimate = dry_run.estimate
+    thorough = []
 
     def checked(work, *arguments, **options):
-        found = estimate(work, *arguments, **options)
+        found = estimate(work, *arguments, **options, thorough=thorough[-1])
         assert work.statistics.rows == 0
         return found
 
     monkeypatch.setattr(dry_run, "estimate", checked)
 
-    def run(path, **settings):
+    def run(path, compare=False, **settings):
+        thorough.append(compare)
         before = sorted(tmp_path.rglob("*"))
         found = score(path, dry_run=True, **settings)
         assert sorted(tmp_path.rglob("*")) == before, "nothing is to be written"
@@ -89,7 +94,7 @@ def test_what_is_said_of_a_small_file_is_what_a_run_finds(look, score, tmp_path,
 def test_precisions_are_compared_with_float32(look, file):
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
-    found = look(file, runtime="openvino", precision="bfloat16")
+    found = look(file, compare=True, runtime="openvino", precision="bfloat16")
     names = [row["precision"] for row in found["precisions"]]
     assert names == ["bfloat16", "float32", "int8"]
     chosen, exact, int8 = found["precisions"]
@@ -126,7 +131,6 @@ def test_nothing_to_score(look, tmp_path):
     found = look(write(tmp_path / "r.csv", ["", "  "]), text_column="review_text")
     assert found["sample"]["empty"] == 2
     assert found["precisions"][0]["scored"] == 0
-    assert found["precisions"][0]["seconds"] > 0
     shown(found)
 
 
@@ -229,6 +233,81 @@ def test_places_are_spread_out(count):
     assert max(gaps, default=0) <= 4
 
 
+@pytest.mark.parametrize(
+    ("rate", "cores", "least", "most"),
+    [(1e9, 1, 0, 0), (2e3, 2, 0, 0), (4e2, 1, 2, 5), (4e2, 0.1, 0, 0), (40, 1.9, 6, 6)],
+)
+def test_no_comparison_takes_longer_than_the_run(look, file, monkeypatch, rate, cores, least, most):
+    asked = {}
+
+    def model(_, planned, seconds):
+        cost = float(sum(item.cost.sum() for item in planned))
+        seconds = cost / rate
+        return sampling.Measured(seconds=seconds, cost=cost, cpu=cores * seconds, rate=rate)
+
+    def measure(work, load, name, sample, seconds):
+        asked[name] = seconds
+        made = model(None, sample.planned, seconds)
+        made.start = 100.0 if name == "int8" else 0.1  # which was compiled, and which was not
+        return made if name != "bfloat16" else "this CPU lacks it"
+
+    names = ["float32", "int8", "bfloat16"]
+    monkeypatch.setattr(sampling, "MODEL_SECONDS", 6.0)
+    monkeypatch.setattr(dry_run, "timed", model)
+    monkeypatch.setattr(dry_run, "measure", measure)
+    monkeypatch.setattr(dry_run, "_names", lambda _: names)
+    monkeypatch.setattr(dry_run, "time", SimpleNamespace(time=lambda: time.time() + 1.5))
+    found = look(file)
+    chosen, other, lacking = found["precisions"]
+    if not most:
+        assert not asked
+        assert lacking["skipped"] == other["skipped"]
+        assert other["skipped"].startswith("not compared: that would take longer than the run")
+        assert found["verdict"].startswith("float32, as chosen: just run it")
+        return
+    assert list(asked) == names
+    assert all(least <= seconds <= most for seconds in asked.values())
+    assert sum(asked.values()) + 3 * 1.5 < chosen["seconds"]
+    assert other["seconds"] == chosen["seconds"], "to start takes each as long"
+    assert lacking["skipped"] == "this CPU lacks it"
+
+
+@pytest.mark.parametrize(
+    ("windows", "reading", "seconds"),
+    [(1, 40.0, 1 + 40 + 2), (1, 0.0, 1 + 2), (1000, 40.0, 40 + 3 / 1000)],
+)
+def test_what_one_window_takes_is_not_counted_twice(monkeypatch, windows, reading, seconds):
+    """A text of 50 MB, which takes long to tokenize, is one window."""
+    monkeypatch.setattr(dry_run, "core_count", lambda: 2)
+    sample = SimpleNamespace(
+        counts=SimpleNamespace(rows=10), costs=np.array([100]), cpu=reading, seconds=reading
+    )
+    survey = sampling.Survey([], rows=10, windows=windows)
+    model = sampling.Measured(seconds=1.0, cpu=1.0, cost=100.0, rate=100.0)
+    got, _ = dry_run._seconds(model, survey, sample, (2.0, 0.0))
+    assert got == pytest.approx(seconds, rel=1e-3)
+
+
+def test_each_batch_is_computed_once_and_none_for_hours(look, tmp_path, monkeypatch, reviews):
+    asked = []
+    predict = sampling.scoring.predict
+
+    def counted(model, planned, batch):
+        asked.append(len(batch))
+        return predict(model, planned, batch)
+
+    monkeypatch.setattr(sampling.scoring, "predict", counted)
+    texts = reviews(900)
+    found = look(write(tmp_path / "r.csv", texts))
+    assert sum(asked) == found["precisions"][0]["scored"] == len(set(texts))
+    asked.clear()
+    monkeypatch.setattr(sampling, "MODEL_SECONDS", 0.01)
+    texts = [*reviews(300), " ".join(reviews(60_000))]
+    found = look(write(tmp_path / "l.csv", texts), long_text="chunks")
+    assert found["precisions"][0]["scored"] <= len(set(texts[:-1]))
+    assert found["precisions"][0]["seconds"] > 0.5
+
+
 class Once:
     """Loads here, fails in another process."""
 
@@ -259,8 +338,9 @@ def killed():
 def test_a_model_that_fails_in_its_process(look, file, monkeypatch, fail, error, message):
     monkeypatch.syspath_prepend(REPOSITORY)  # the process finds `Once` by this module's name
     monkeypatch.setattr(command, "load_for", Once(fail))
+    monkeypatch.setattr(dry_run, "_names", lambda _: ["float32", "int8"])
     with pytest.raises(error, match=message):
-        look(file)
+        look(file, compare=True)
 
 
 @pytest.mark.parametrize(

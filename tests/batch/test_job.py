@@ -12,6 +12,7 @@ import pytest
 from mlopsdeploy.batch import command
 from mlopsdeploy.batch.job import Summary
 from mlopsdeploy.convert import quantize
+from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.errors import ConfigError, InputError, ModelError
 
 from .tables import read, write
@@ -395,6 +396,16 @@ def test_a_summary_of_nothing():
     empty = Summary()
     assert empty.rows_per_second == 0
     assert empty.as_dict()["mean_score"] is None
+
+
+def test_reasons_are_bounded_however_many_and_long_they_are():
+    summary = Summary()
+    rows = [BadRow(row, f"key {row % 150:03}" + "x" * 5000, "", "r.jsonl") for row in range(300)]
+    summary.count_bad(rows)
+    assert summary.failed == sum(summary.reasons.values()) == 300
+    assert (len(summary.reasons), summary.reasons["(other)"]) == (101, 100)
+    assert max(map(len, summary.reasons)) == 300
+    assert len(summary.first_failed) < 330
 
 
 def test_progress_adds_up_to_all_rows(score, file, monkeypatch):

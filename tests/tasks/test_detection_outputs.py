@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.tasks.detection_outputs import (
-    CANDIDATES,
     Coordinates,
     EndToEnd,
     Listed,
@@ -153,12 +152,22 @@ def test_boxes_with_scores_of_all_classes_or_of_the_best():
     assert (found.classes.tolist(), found.scores.tolist()) == ([0, 0], pytest.approx([0.8, 0.6]))
 
 
-def test_no_more_candidates_than_a_device_can_compare():
-    scores = np.linspace(0, 1, 5000, dtype=np.float32)
-    sure = surest(scores, 0.5)
-    assert len(sure) == CANDIDATES
-    assert sure.min() == 4700
-    assert surest(scores, 0.5, logits=True).tolist() == surest(scores, 1 / 2, logits=True).tolist()
+def test_a_small_object_among_many_boxes_of_a_surer_one():
+    """The 300 surest boxes were all that counted; here they are of one object."""
+    boxes = np.tile(np.float32([0.1, 0.1, 0.2, 0.2]), (1, 900, 1))
+    boxes[0, 850] = [0.7, 0.7, 0.8, 0.8]
+    scores = np.linspace(0.99, 0.6, 900, dtype=np.float32)[None]
+    reader = Scored("b", "s", None, Coordinates("xyxy", SIZE, pixels=False), logits=False)
+    found = reader({"b": boxes, "s": scores}, 0, 0.5)
+    np.testing.assert_allclose(found.scores, scores[0, [0, 850]])
+    np.testing.assert_allclose(found.boxes, boxes[0, [0, 850]])
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_the_surest_from_the_threshold_on(logits):
+    scores = np.float32([0.2, 0.5, 0.9, 0.7])
+    given = np.log(scores / (1 - scores)) if logits else scores
+    assert surest(given, 0.7 - 1e-6, logits=logits).tolist() == [2, 3]
 
 
 def test_grids_of_yolo():

@@ -1,8 +1,10 @@
 """Anchors, boxes and non-maximum suppression of SSD detectors."""
 
+import cv2
 import numpy as np
 import pytest
 
+from mlopsdeploy.tasks import ssd
 from mlopsdeploy.tasks.scores import sigmoid
 from mlopsdeploy.tasks.ssd import Ssd, decode_boxes, non_max_suppression
 
@@ -67,7 +69,8 @@ def test_offsets_move_the_centre_and_stretch_the_size():
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_suppression_is_the_greedy_one(seed):
+def test_suppression_is_the_greedy_one(seed, monkeypatch):
+    monkeypatch.setattr(ssd, "AT_ONCE", (1000, 30)[seed % 2])
     generator = np.random.default_rng(seed)
     boxes = random_boxes(generator, 200)
     scores = np.round(generator.random(200, np.float32), 2)  # with ties
@@ -86,6 +89,33 @@ def test_a_box_that_fell_suppresses_none():
     boxes = np.array([[0, 0, 1, 1], [0, 0.3, 1, 1.3], [0, 0.6, 1, 1.6]], np.float32)
     scores = np.array([0.9, 0.8, 0.7], np.float32)
     assert non_max_suppression(boxes, scores, np.zeros(3, np.intp), iou=0.5).tolist() == [0, 2]
+
+
+def test_a_model_gone_mad_is_compared_with_what_is_kept_only(monkeypatch):
+    generator = np.random.default_rng(0)
+    corners = generator.random((40_000, 2), np.float32)
+    apart = np.concatenate([corners, corners + 1e-4], 1)
+    scores = generator.random(40_000, np.float32)
+    sizes = []
+    once = cv2.dnn.NMSBoxesBatched
+
+    def counted(boxes, *arguments):
+        sizes.append(len(boxes))
+        return once(boxes, *arguments)
+
+    monkeypatch.setattr(cv2.dnn, "NMSBoxesBatched", counted)
+    classes = np.zeros(40_000, np.intp)
+    kept = non_max_suppression(apart, scores, classes)
+    assert kept.tolist() == np.argsort(-scores, kind="stable")[:100].tolist()
+    assert sizes == [1000]
+    # All but one lie on the surest; that one counts if it is among the 30,000 surest.
+    same = np.tile(np.float32([0, 0, 1, 1]), (40_000, 1))
+    order = np.argsort(-scores, kind="stable")
+    for place, found in ((29_999, [order[0], order[29_999]]), (30_000, order[:1])):
+        boxes = same.copy()
+        boxes[order[place]] += 5
+        assert non_max_suppression(boxes, scores, classes).tolist() == list(found)
+    assert max(sizes) == 1001
 
 
 def test_nothing_to_suppress():

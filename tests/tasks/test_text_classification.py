@@ -248,16 +248,19 @@ def test_a_text_of_many_windows_runs_in_slices(bert, reviews, runtime):
     np.testing.assert_allclose(alone["scores"], whole["scores"][:1], atol=1e-5)
 
 
-def test_texts_are_encoded_the_same_many_or_few_at_a_time(tokenizer, reviews, monkeypatch):
-    texts = ["", *reviews(50), "", " ".join(reviews(50))]
-    task = TextClassification(tokenizer, ("A", "B"))
-    together = encoded(task, *texts)
+@pytest.mark.parametrize("long_text", ["head", "head-tail", "chunks"])
+def test_texts_are_encoded_the_same_whole_or_in_pieces(
+    any_tokenizer, reviews, monkeypatch, long_text
+):
+    texts = ["", *reviews(50), "", " ".join(reviews(50)), " " * 200, "[SEP]" * 40 + " good"]
+    texts += [" ".join(["good"] * words) for words in range(25, 35)]
+    task = TextClassification(any_tokenizer, ("A", "B"), max_length=30, long_text=long_text)
+    whole = encoded(task, *texts)
     monkeypatch.setattr(text_classification, "_CHARACTERS", 100)
-    apart = encoded(task, *texts)
-    assert [row.tolist() for row in apart["input_ids"]] == [
-        row.tolist() for row in together["input_ids"]
-    ]
-    assert apart["tokens"].tolist() == together["tokens"].tolist()
+    pieces = encoded(task, *texts)
+    for name, values in whole.items():
+        assert list(map(np.array_equal, values, pieces[name])) == [True] * len(texts), name
+    assert pieces["input_ids"][-1].dtype == np.int64
     assert encoded(task)["tokens"].shape == (0,)
 
 
