@@ -60,7 +60,7 @@ class ScoreStore:
             yield
         except sqlite3.Error as error:
             raise MlopsDeployError(
-                f"{self._path}: can't be used ({error}); delete it to start anew"
+                f"{self._path}: can't be used ({error}){_advice(error)}"
             ) from error
 
     def _connect(self) -> sqlite3.Connection:
@@ -104,6 +104,16 @@ class ScoreStore:
         """Close the file; what was not committed is dropped."""
         self._reading.close()
         self._writing.close()
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """What to do, in words. Deleting it costs all its scores: advised only where it is broken."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without the details
+    if code == sqlite3.SQLITE_FULL:
+        return "; free some space, and run the same command again: what it holds is kept"
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return "; it is broken: delete it to start anew"
+    return ""
 
 
 def _plain(values: Array) -> list[Any]:

@@ -273,3 +273,16 @@ def test_words_among_numbers_are_known_by_both():
     keys = scoring._keys(columns)
     assert len(set(keys)) == 4
     assert scoring._keys({name: values[1:2] for name, values in columns.items()}) == keys[1:2]
+
+
+def test_a_full_disk_costs_no_scores(tmp_path):
+    """Nobody is told to delete what took nights to compute."""
+    store = ScoreStore(tmp_path / "s.sqlite", "me")
+    store._writing.execute("PRAGMA max_page_count = 4")
+    keys = [number.to_bytes(16, "big") for number in range(2000)]
+    with pytest.raises(MlopsDeployError) as raised:
+        store.add(keys, predictions(*["x"] * 2000))
+    store.close()
+    said = str(raised.value)
+    assert "is full); free some space" in said
+    assert "delete" not in said
