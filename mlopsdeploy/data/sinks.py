@@ -28,6 +28,7 @@ from mlopsdeploy.data.sources import (
     Source,
     Window,
     WithPictures,
+    WithText,
     format_of,
 )
 from mlopsdeploy.errors import InputError
@@ -77,7 +78,7 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
 def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
     if format_ == "jsonl":
         return _JsonLinesSink(file)
-    rows = source.rows if isinstance(source, WithPictures) else source
+    rows = source.rows if isinstance(source, WithPictures | WithText) else source
     first = rows.first if isinstance(rows, JoinedSource) else rows
     if isinstance(first, CsvSource):
         return _CsvSink(file, first, started=started)
