@@ -97,16 +97,19 @@ BAD_FILES = {
     "header.csv": (b"id,review_text\n", "has a header but no rows"),
     "numbers.csv": (b"id,stars\n1,5\n2,4\n", "no column reads like text"),
     "two.csv": (
-        b"title,body\n"
+        b"title,summary\n"
         + b"".join(b"what a day %d,it was all so good %d\n" % (i, i) for i in range(9)),
-        "which column is the text, 'title' or 'body'?",
+        "which column is the text, 'title' or 'summary'?",
     ),
     "binary.csv": (bytes(range(256)) * 20, "looks like a binary file"),
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "looks like a binary file"),
     "excel.csv": (b"PK\x03\x04" + bytes(50), "this is a zip (or Excel) file"),
     "cut.csv.gz": (gzip.compress(GOOD * 2000, mtime=0)[:-30], "cut.csv.gz: can't be read"),
     "r.parquet": (b"PAR1 but not really PAR1", "not a Parquet file"),
-    "labelled.csv": (b"label,review_text\n1,good\n", "already has a column 'label'"),
+    "labelled.csv": (
+        b"label,review_text\n1,good\n",
+        "already has 'label', as the new columns are called; say --prefix predicted_",
+    ),
     "r.xlsx": (b"PK\x03\x04", "can't tell its format"),
 }
 

@@ -41,7 +41,7 @@ from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.data.destinations import Destination, destination
 from mlopsdeploy.data.files import ERRORS, beside, note_of
 from mlopsdeploy.data.inputs import Input, default_output, means_pictures
-from mlopsdeploy.data.matching import choose_text_column, match_columns
+from mlopsdeploy.data.matching import choose_text_column, listed, match_columns, reading, scored
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.data.sinks import (
     make_sink,
@@ -51,7 +51,7 @@ from mlopsdeploy.data.sinks import (
     with_predictions,
     write_parquet,
 )
-from mlopsdeploy.data.sources import Source, Wanted, chunks
+from mlopsdeploy.data.sources import Source, Wanted, chunks, with_content
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped, needs
 from mlopsdeploy.settings import BatchSettings
 
@@ -137,12 +137,9 @@ def job_for(
     if inputs.path != "-":
         calibrate = partial(_calibration_rows, settings, inputs, source)
     model = load_for(settings, calibrate=calibrate, log=log)
-    columns = match_columns(
-        model, source, text_column=settings.text_column, image_column=settings.image_column
-    )
+    columns = _columns(settings, model, source)
     pictures = model.task.data == "image"
-    if pictures:
-        inputs.bring_pictures(*columns.values())
+    inputs.bring(columns, pictures=pictures)
     path = goal.path if goal else "-"
     format_ = goal.format if goal else output_format("-", source)
     sample = source.sample() if settings.report else {}
@@ -171,10 +168,32 @@ def job_for(
     )
 
 
+def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str, str]:
+    """The model's input -> the source's column; all that is to be asked about, asked at once."""
+    questions: list[str] = []
+    columns: dict[str, str] = {}
+    try:
+        columns = match_columns(
+            model, source, text_column=settings.text_column, image_column=settings.image_column
+        )
+    except InputError as error:
+        questions.append(str(error).removeprefix(f"{source.path}: "))
+    new = scoring.new_columns(model, all_scores=settings.all_scores)
+    if taken := [name for name in new if settings.prefix + name in source.names]:
+        questions.append(
+            f"already has {listed([settings.prefix + name for name in taken])}, as the new columns "
+            f"are called; say --prefix {settings.prefix}predicted_"
+        )
+    if questions:
+        raise InputError(f"{source.path}: {'; and it '.join(questions)}")
+    return columns
+
+
 def _calibration_rows(settings: BatchSettings, inputs: Input, source: Source) -> Columns:
     column = choose_text_column(source.sample(), settings.text_column, inputs.shown)
     texts: list[Any] = []
-    with closing(inputs.elsewhere()()) as rows:  # `source` is read on by the job
+    opened = inputs.elsewhere()()  # `source` is read on by the job
+    with closing(with_content(opened, {"text": column}, pictures=False)) as rows:
         wanted = Wanted({column: "str"}, raw=True)
         for chunk in chunks(rows, 1000, limit=CALIBRATION_RANGE):
             texts += rows.parse(chunk, wanted).columns[column].tolist()
@@ -290,7 +309,8 @@ def _facts(
     summary = manifest["summary"]
     pictures = model.task.data == "image"
     rows = "pictures" if pictures else "rows"
-    yield "read as", ", ".join(_reading(summary["read"]))
+    yield "scored", scored(manifest["columns"])
+    yield "read as", ", ".join(reading(summary["read"]))
     yield rows, f"{summary['rows']:,}"
     attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
     speed = f"{summary['rows_per_second']:,.0f} {rows}/s"
@@ -323,13 +343,6 @@ def _facts(
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     yield "model", f"{name}, {runtime}, {model.runtime.streams} streams"
     yield "written to", goal.shown if goal else "standard output"
-
-
-def _reading(read: Mapping[str, Any]) -> Iterator[str]:
-    """How the input was read, for people: `csv, delimiter ';', encoding 'utf-16'`."""
-    yield read["format"]
-    usual = {"format": read["format"], "encoding": "utf-8"}
-    yield from (f"{name} {value!r}" for name, value in read.items() if usual.get(name) != value)
 
 
 @contextmanager

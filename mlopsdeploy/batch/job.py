@@ -41,7 +41,7 @@ from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Sink, Written
 from mlopsdeploy.data.sources import Chunk, Source, Wanted, Window, chunks
-from mlopsdeploy.errors import InputError, MlopsDeployError
+from mlopsdeploy.errors import MlopsDeployError
 
 WINDOW = 8  # batches of reading; 8 × 1,000 rows give over 95 % of the speed of a full sort
 AHEAD = 2  # windows read and planned before they are needed
@@ -238,7 +238,7 @@ def run(job: Job, target: Run) -> tuple[Summary, Statistics, str]:
 
     Raises:
         ConfigError: all scores of a model that does not name its labels.
-        InputError: the input is broken, or already has a column of a new one's name.
+        InputError: the input is broken.
         MlopsDeployError: the model or the disk fails, or too many rows are bad.
     """
     with rows_to_do(job, target) as reading:
@@ -250,12 +250,6 @@ def rows_to_do(job: Job, target: Run) -> Iterator[Reading]:
     """The input behind the rows that are done; from its start, if these have changed."""
     source = job.open_source()
     try:
-        taken = [name for name in job.new_columns if name in source.names]
-        if taken:
-            raise InputError(
-                f"{source.path}: already has a column {taken[0]!r}; give the new ones other names, "
-                "for instance --prefix predicted_"
-            )
         reading = Reading(source, job.batch_size, job.limit, target.rows)
         if target.rows and not reading.skip(target.rows, target.done["input_digest"]):
             source.close()

@@ -25,6 +25,7 @@ from mlopsdeploy.batch.manifest import read_manifest
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.core import images
 from mlopsdeploy.data.files import whole_file
+from mlopsdeploy.data.matching import reading, scored
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 from mlopsdeploy.page_look import report_environment
@@ -181,6 +182,8 @@ def render(
         summary=manifest["summary"],
         statistics=now,
         thing=_thing(now),
+        scored=scored(manifest["columns"]),
+        read=", ".join(reading(manifest["summary"]["read"])),
         counted="object" if counts_objects(now) else _thing(now),
         headline=headline(manifest, found),
         findings=found,

@@ -100,8 +100,7 @@ def _job(settings: BatchSettings, log: Callable[[str], None]) -> Job:
         columns = match_columns(
             model, source, text_column=settings.text_column, image_column=settings.image_column
         )
-        if model.task.data == "image":
-            inputs.bring_pictures(*columns.values())
+        inputs.bring(columns, pictures=model.task.data == "image")
         format_ = output_format("-", source)
         raw = passes_records(format_, source)
     finally:

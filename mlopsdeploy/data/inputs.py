@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, datetime
@@ -20,7 +20,6 @@ from mlopsdeploy.data.sources import (
     ParquetSource,
     ReadOptions,
     Source,
-    WithPictures,
     files_of,
     format_of,
     format_read,
@@ -28,6 +27,7 @@ from mlopsdeploy.data.sources import (
     is_picture,
     open_source,
     pictures_of,
+    with_content,
 )
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.model_files import find_model
@@ -59,7 +59,8 @@ class Input:
         self._say = log
         self._waiting: Source | None = None
         self._opened = False
-        self._pictures: str | None = None
+        self._columns: Mapping[str, str] = {}
+        self._looked_at = False
         self._of_pictures = means_pictures(settings)
         if settings.query and not is_database(self.path):
             raise ConfigError(f"--query: is asked of a database; {self.shown} is none")
@@ -69,9 +70,9 @@ class Input:
         self._waiting = self._open()
         return self._waiting
 
-    def bring_pictures(self, column: str) -> None:
-        """From now on the pictures that a column names are part of the rows."""
-        self._pictures = column
+    def bring(self, columns: Mapping[str, str], *, pictures: bool) -> None:
+        """From now on what a model's columns stand for is part of the rows; see `with_content`."""
+        self._columns, self._looked_at = columns, pictures
 
     def reopen(self) -> Source:
         """The source at its start.
@@ -80,11 +81,13 @@ class Input:
             InputError: it is standard input, which has been read.
         """
         source, self._waiting = self._waiting, None
-        return _with_pictures(lambda: source or self._open(), self._pictures)
+        return with_content(source or self._open(), self._columns, pictures=self._looked_at)
 
     def elsewhere(self) -> Callable[[], Source]:
         """Opens the input in another process of this machine; not for standard input."""
-        return partial(_with_pictures, self._opener(), self._pictures)
+        return partial(
+            _opened_with_content, self._opener(), self._columns, pictures=self._looked_at
+        )
 
     def _opener(self) -> Callable[[], Source]:
         if is_database(self.path):
@@ -150,9 +153,10 @@ def _open_fetched(rows: Path, called: str) -> Source:
     return ParquetSource(InputFile(rows.open("rb"), called))
 
 
-def _with_pictures(opened: Callable[[], Source], column: str | None) -> Source:
-    source = opened()
-    return source if column is None else WithPictures(source, column)
+def _opened_with_content(
+    opened: Callable[[], Source], columns: Mapping[str, str], *, pictures: bool
+) -> Source:
+    return with_content(opened(), columns, pictures=pictures)
 
 
 def means_pictures(settings: BatchSettings) -> bool:

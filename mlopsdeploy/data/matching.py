@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlopsdeploy.core.inputs import some
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.data.sources import PictureFiles, Source, is_picture
+from mlopsdeploy.data.sources import PictureFiles, Source, is_picture, parts_of
 from mlopsdeploy.errors import InputError, ModelError
 
 TEXT_NAME = "review_text"
+# What people call a column of texts: one of these words, and maybe others of these beside it.
+_TEXT_WORDS = """
+    review reviews text texts content comment comments body message messages feedback tweet tweets
+    bewertung rezension kommentar opinion comentario reseña avis commentaire recensione commento
+    avaliação comentário отзыв комментарий 评论 评价 内容 留言 評論 內容 レビュー コメント 리뷰 댓글
+""".split()  # noqa: SIM905  # one a line would be a page
+_BESIDE = ["user", "customer", "full", "my", "the"]
 IMAGE_NAMES = ("file", "path", "image", "image_path", "filename")
 _MARKUP = re.compile(
     r"^(https?://\S+|[\d\s.,:/+-]+([ap]m)?|\d{1,2}[-\s]\w{3}[-\s]\d{2,4})$", re.IGNORECASE
@@ -21,6 +28,19 @@ _MARKUP = re.compile(
 def content_column(columns: Mapping[str, str]) -> str | None:
     """The column that tells a person what a row is: its text, or the name of its picture."""
     return columns.get("text", columns.get("image"))
+
+
+def scored(columns: Mapping[str, str]) -> str:
+    """What is scored, for people: the columns that a model is given."""
+    names = list(columns.values())
+    return names[0] if len(names) == 1 else f"{len(names)} columns: {some(names)}"
+
+
+def reading(read: Mapping[str, Any]) -> Iterator[str]:
+    """How the input was read, for people: `csv, delimiter ';', encoding 'utf-16'`."""
+    yield read["format"]
+    usual = {"format": read["format"], "encoding": "utf-8"}
+    yield from (f"{name} {value!r}" for name, value in read.items() if usual.get(name) != value)
 
 
 def match_columns(
@@ -76,21 +96,25 @@ def match_columns(
 
 
 def choose_text_column(sample: Mapping[str, Sequence[Any]], asked: str | None, path: str) -> str:
-    """The name of the column to score.
+    """The name of the column to score, or the names of several with commas between.
 
-    The one asked for; else `review_text` (in any spelling: "Review Text"); else the only one whose
-    values read like text: several words, and not the same few values over and over.
+    The one asked for; else `review_text` (in any spelling: "reviewText"); else the only one that
+    is called like a text (`review`, `content`, `user comment`) and holds words, however few; else
+    the only one whose values read like text: several words, and not the same few over and over.
 
     Raises:
         InputError: there is no such column, or several could be meant; the message names them.
     """
     if asked is not None:
-        return _there(asked, sample, path)
+        for name in parts_of(asked, sample):
+            _there(name, sample, path)
+        return asked
     names = list(sample)
     if named := next((name for name in names if _plain(name) == TEXT_NAME), None):
         return named
-    text_like = [name for name in names if _is_text(sample[name])]
-    if not text_like and len(names) == 1 and _texts(sample[names[0]]):
+    called = [name for name in names if _called_text(name) and _prose(sample[name])]
+    text_like = called or [name for name in names if _is_text(sample[name])]
+    if not text_like and len(names) == 1 and _prose(sample[names[0]]):
         return names[0]
     if len(text_like) == 1:
         return text_like[0]
@@ -99,7 +123,13 @@ def choose_text_column(sample: Mapping[str, Sequence[Any]], asked: str | None, p
         if text_like
         else f"no column reads like text; there are: {listed(names)};"
     )
-    raise InputError(f"{path}: {problem} say --text-column NAME")
+    several = f", or --text-column {','.join(text_like[:2])} for both" if text_like else ""
+    raise InputError(f"{path}: {problem} say --text-column NAME{several}")
+
+
+def _called_text(name: str) -> bool:
+    words = set(_plain(name).split("_"))
+    return not words.isdisjoint(_TEXT_WORDS) and words <= {*_TEXT_WORDS, *_BESIDE}
 
 
 def _there(asked: str, sample: Mapping[str, Sequence[Any]], path: str) -> str:
@@ -113,10 +143,16 @@ def _texts(values: Sequence[Any]) -> list[str]:
     return [value.strip() for value in values if isinstance(value, str) and value.strip()]
 
 
-def _is_text(values: Sequence[Any]) -> bool:
+def _prose(values: Sequence[Any]) -> list[str]:
+    """The texts that are no numbers, dates or addresses; none if these are the most."""
     texts = _texts(values)
     prose = [text for text in texts if not _MARKUP.match(text)]
-    if not prose or len(prose) < len(texts) / 2:
+    return prose if len(prose) >= len(texts) / 2 else []
+
+
+def _is_text(values: Sequence[Any]) -> bool:
+    prose = _prose(values)
+    if not prose:
         return False
     words = sum(_words(text) for text in prose) / len(prose)
     distinct = len(set(prose)) / len(prose)
@@ -164,6 +200,8 @@ def choose_image_column(sample: Mapping[str, Sequence[Any]], asked: str | None, 
 
 
 def _plain(name: str) -> str:
+    """`reviewText`, "Review Text" and `REVIEW-TEXT` as `review_text`."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)
     return re.sub(r"[\s_-]+", "_", name.strip().lower())
 
 

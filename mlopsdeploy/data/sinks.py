@@ -30,6 +30,7 @@ from mlopsdeploy.data.sources import (
     Source,
     Window,
     WithPictures,
+    WithText,
     format_of,
 )
 from mlopsdeploy.data.sources.base import as_text, values_of
@@ -63,7 +64,7 @@ def passes_records(format_: str, source: Source) -> bool:
 
 def _file_of(source: Source) -> Source:
     """The file that an input is, or the first one of it."""
-    rows = source.rows if isinstance(source, WithPictures) else source
+    rows = source.rows if isinstance(source, WithPictures | WithText) else source
     return rows.first if isinstance(rows, JoinedSource) else rows
 
 

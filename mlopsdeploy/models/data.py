@@ -11,7 +11,7 @@ from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.matching import match_columns
-from mlopsdeploy.data.sources import Wanted, WithPictures, chunks, open_source
+from mlopsdeploy.data.sources import Wanted, chunks, open_source, with_content
 from mlopsdeploy.errors import InputError
 
 STARS = range(1, 6)
@@ -58,8 +58,9 @@ def read_rows(
                 known = ", ".join(map(repr, source.names[:12]))
                 raise InputError(f"{path}: no column {label_column!r}; there are: {known}")
             kinds = {**kinds, label_column: "str"}
-        if pictures := model.task.data == "image":
-            source = WithPictures(source, names["image"])
+        pictures = model.task.data == "image"
+        source = with_content(source, names, pictures=pictures)
+        if pictures:
             kinds[names["image"]] = "str"
         raw = source.format != "parquet"
         windows = [

@@ -32,6 +32,14 @@ TITLES = [f"Not worth {number} euros at all" for number in range(40)]
         ),
         ({"review_text": TEXTS, "title": TITLES}, "title", "title"),
         ({"x": ["great", "awful", ""]}, None, "x"),  # the only one, even of single words
+        ({"content": ["ok", "Bad", ""], "replyContent": TEXTS}, None, "content"),
+        ({"product_name": TITLES, "review": ["ok", "Bad"]}, None, "review"),
+        ({"reviewText": ["ok"], "reviewTitle": TITLES}, None, "reviewText"),
+        ({"title": TITLES, "body": TEXTS}, None, "body"),
+        ({"标题": TITLES, "评论": ["很好", "差"]}, None, "评论"),
+        ({"summary": TEXTS, "comments": RATINGS}, None, "summary"),  # how many there are
+        ({"title": TITLES, "body": TEXTS}, "title,body", "title,body"),
+        ({"title,body": TITLES, "text": TEXTS}, "title,body", "title,body"),
         ({"id": IDS, "comment": MOSTLY_EMPTY}, None, "comment"),
         ({"id": IDS, "comment": [*TEXTS[:35], *["https://shop.example/1"] * 5]}, None, "comment"),
     ],
@@ -49,10 +57,12 @@ def test_the_column_of_texts(columns, asked, chosen):
             r"^r\.csv: no column 'txt'; there are: 'id' and 'body'$",
         ),
         (
-            {"id": IDS, "title": TITLES, "body": TEXTS},
+            {"id": IDS, "title": TITLES, "summary": TEXTS},
             None,
-            r"'title' or 'body'\? say --text-column NAME",
+            r"'title' or 'summary'\? say --text-column NAME, or --text-column title,summary for",
         ),
+        ({"review": TITLES, "comment": TEXTS}, None, r"'review' or 'comment'\?"),
+        ({"title": TITLES, "body": TEXTS}, "title,boddy", r"no column 'boddy'"),
         (
             {"id": IDS, "rating": RATINGS},
             None,
@@ -60,6 +70,7 @@ def test_the_column_of_texts(columns, asked, chosen):
         ),
         ({"x": ["", "  ", None]}, None, "no column reads like text"),
         ({"x": [1, 2]}, None, "no column reads like text"),
+        ({"price": ["1.5", "2,50"]}, None, "no column reads like text"),
     ],
 )
 def test_where_no_column_or_several_could_be_meant_it_asks(columns, asked, message):

@@ -10,7 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from mlopsdeploy.data.sources import ReadOptions, Wanted, chunks, format_of, open_source
+from mlopsdeploy.data.sources import (
+    ReadOptions,
+    Wanted,
+    chunks,
+    format_of,
+    open_source,
+    with_content,
+)
 from mlopsdeploy.errors import InputError
 
 
@@ -433,3 +440,13 @@ def test_a_line_that_is_being_written_is_held_back(tmp_path, name, first):
     assert texts(open_source(str(path))) == ["a", "a"]
     path.write_text(first + row)
     assert texts(open_source(str(path))) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_several_columns_of_text_as_one(tmp_path, name):
+    rows = [("Fine", "works"), ("", "broke"), ("", ""), ("Bad", "")]
+    content = "id,title,body\n" + "".join(f"{a},{a},{b}\n" for a, b in rows)
+    if name == "r.jsonl":
+        content = "".join(json.dumps({"id": a, "title": a, "body": b}) + "\n" for a, b in rows)
+    source = with_content(opened(tmp_path, content, name), {"text": "title,body"}, pictures=False)
+    assert texts(source, "title,body") == ["Fine\nworks", "broke", None, "Bad"]

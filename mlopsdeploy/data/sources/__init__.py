@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlopsdeploy.data import packing
@@ -23,13 +23,14 @@ from mlopsdeploy.data.sources.joined import JoinedSource
 from mlopsdeploy.data.sources.json_document import is_json, open_json
 from mlopsdeploy.data.sources.parquet import ParquetSource
 from mlopsdeploy.data.sources.partitions import Partitioned, is_partition, partitions
+from mlopsdeploy.data.sources.texts import WithText, parts_of
 from mlopsdeploy.errors import InputError, needs
 
 __all__ = [
     "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "Partitioned",
-    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "chunks",
-    "files_of", "format_of", "format_read", "has_data_name", "is_picture", "open_source",
-    "pictures_of",
+    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "WithText",
+    "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture", "open_source",
+    "parts_of", "pictures_of", "with_content",
 ]  # fmt: skip
 
 _SUFFIXES = {
@@ -86,6 +87,22 @@ def open_source(
     # How much of the whole an object is, is not asked: each counts the same.
     sizes = {file: 1 if is_remote(file) else Path(file).stat().st_size for file in files}
     return JoinedSource(shown(path), sizes, opened, far=is_remote(path))
+
+
+def with_content(source: Source, columns: Mapping[str, str], *, pictures: bool) -> Source:
+    """The rows with what their columns stand for: the pictures they name, the texts they make up.
+
+    Args:
+        source: the rows.
+        columns: the model's input -> the source's column; "title,body" is two of texts.
+        pictures: whether the model looks at pictures.
+    """
+    if pictures:
+        return WithPictures(source, *columns.values())
+    text = columns.get("text")
+    if text is None or (parts := parts_of(text, source.names)) == [text]:
+        return source
+    return WithText(source, text, parts)
 
 
 def files_of(path: str, output: str = "") -> list[str]:
