@@ -103,14 +103,14 @@ BAD_FILES = {
     ),
     "binary.csv": (bytes(range(256)) * 20, "looks like a binary file"),
     "image.csv": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, "looks like a binary file"),
-    "excel.csv": (b"PK\x03\x04" + bytes(50), "this is a zip (or Excel) file"),
+    "excel.csv": (b"PK\x03\x04" + bytes(50), "excel.csv: can't be read"),
     "cut.csv.gz": (gzip.compress(GOOD * 2000, mtime=0)[:-30], "cut.csv.gz: can't be read"),
     "r.parquet": (b"PAR1 but not really PAR1", "not a Parquet file"),
     "labelled.csv": (
         b"label,review_text\n1,good\n",
         "already has 'label', as the new columns are called; say --prefix predicted_",
     ),
-    "r.xlsx": (b"PK\x03\x04", "can't tell its format"),
+    "r.xlsx": (b"PK\x03\x04", "r.xlsx: can't be read"),
 }
 
 

@@ -40,6 +40,7 @@ from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.machine import core_count, peak_memory, resident_memory
 from mlopsdeploy.core.model import Model, Predicted
+from mlopsdeploy.data.matching import scored
 
 # How far two runs of the same thing are apart on an idle machine, as a share of their time.
 NOISE = 0.04
@@ -136,6 +137,7 @@ def estimate(
     return {
         "dry_run": True,
         "input": source.path,
+        "columns": dict(work.columns),
         "model": work.model.name,
         "runtime": type(work.model.runtime).__name__.lower(),
         "rows": survey.total,
@@ -369,6 +371,7 @@ def _input_facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             lines.append(("bad rows" if name == "failed" else name, share))
     if sample["failed"]:
         lines.append(("", f"the first: {sample['first_failed']}"))
+    lines.append(("scored", scored(found["columns"])))
     return [*lines, ("model", f"{found['model']}, {found['runtime']}")]
 
 

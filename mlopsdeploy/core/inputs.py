@@ -7,6 +7,7 @@ what they can do (`columns` and `[name]`), so that pandas, polars and Arrow are 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from os import PathLike
@@ -19,6 +20,9 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core import images
 from mlopsdeploy.errors import InputError, RowError
 
+# What Python takes besides (`1_000`, `inf`, digits of other scripts) is somebody's mistake.
+_NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_TRUTH = {"true": 1.0, "false": 0.0}
 NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
 """Words that stand for a missing number."""
 _KINDS: Mapping[str, set[type]] = {"str": {str}, "bool": {bool}}
@@ -282,6 +286,23 @@ def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
     return objects(texts)
 
 
+def number_of(value: Any) -> float:
+    """A number from its value, or as people write it: `-1.5`, `2e3`; true and false are 1 and 0.
+
+    Raises:
+        ValueError: it is something else, or beyond the range of a float64.
+    """
+    if isinstance(value, str):
+        if (truth := _TRUTH.get(value.strip().lower())) is not None:
+            return truth
+        if not _NUMBER.fullmatch(value):
+            raise ValueError(value)
+    number = float(value)
+    if np.isinf(number):
+        raise ValueError(value)
+    return number
+
+
 def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
     """Values as float64, NaN where there is none."""
     if isinstance(values, (list, tuple)):
@@ -303,7 +324,7 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
         try:
             if array.dtype.kind in "mMc":
                 raise TypeError
-            made[place] = float(value)
+            made[place] = number_of(value)
         except (TypeError, ValueError):
             row = place // max(array.size // len(array), 1)
             shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}…"

@@ -86,8 +86,8 @@ def test_a_row_of_csv(run, row, reason, place, batch_size):
         (b'{"text": "good"', "not JSON"),
         (b"[1, 2]", "not a JSON object"),
         (b"null", "not a JSON object"),
-        (b'{"text": "caf\xe9"}', "not JSON ('utf-8' codec can't decode byte 0xe9"),
-        (b'\xff\xfe{\x00}\x00"\x00', "not JSON ('utf-8' codec"),
+        (b'{"text": "caf\xe9"}', "not JSON (byte 0xe9 is not UTF-8)"),
+        (b'\xff\xfe{\x00}\x00"\x00', "not JSON (byte 0xff is not UTF-8)"),
         (b'{"a":' * 100_000, "not JSON"),
     ],
 )
@@ -98,7 +98,8 @@ def test_a_line_of_json(run, line, reason, output):
     assert [row["text"] for row in rows] == ["good", "awful"]
     [error] = errors
     assert reason in error["reason"]
-    assert placed(errors) == [(2, 3, line.decode("utf-8", "backslashreplace"))]
+    record = line.decode("utf-8", "backslashreplace")
+    assert placed(errors) == [(2, 3, record[:65_536] + "… (500,000 bytes)" * (len(line) > 65_536))]
 
 
 @pytest.mark.parametrize(
@@ -126,11 +127,26 @@ def test_a_key_of_a_later_row(run, key, reason, is_bad_in):
 
 def test_a_file_in_utf_16_is_no_traceback(run):
     content = '{"text": "good"}\n{"text": "awful"}\n'.encode("utf-16")
-    with pytest.raises(InputError, match="line 1: not JSON"):
-        run("r.jsonl", content, output="o.jsonl")
+    rows, _, _ = run("r.jsonl", content, output="o.jsonl")
+    assert [row["text"] for row in rows] == ["good", "awful"]
 
 
-@pytest.mark.parametrize("value", [b"word", b'"1,5"', b"0x10", b"\xff", b"1 2", b"--"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"word",
+        b'"1,5"',
+        b"0x10",
+        b"\xff",
+        b"1 2",
+        b"--",
+        b"1_000",
+        b"inf",
+        b"-Infinity",
+        b"1e400",
+        "١٢".encode(),
+    ],
+)
 @pytest.mark.parametrize("column", [0, 1])
 def test_a_word_where_a_number_should_be(run, per_feature_onnx, value, column):
     fields = [value, b"2"] if column == 0 else [b"2", value]
@@ -166,7 +182,7 @@ def test_an_open_quote_in_a_long_file_takes_one_row(run):
     rows, errors, _ = run("r.csv", b"id,text\n" + b"\n".join(lines) + b"\n")
     assert [row["id"] for row in rows] == [str(number) for number in range(count) if number != 7]
     assert placed(errors) == [(8, 9, '7,"good ""food')]
-    assert errors[0]["reason"] == 'a quote (") is opened and never closed'
+    assert errors[0]["reason"].startswith('a quote (") is opened and never closed')
 
 
 def test_open_quotes_at_the_end_with_quoted_rows_before(run):

@@ -369,8 +369,8 @@ def test_ctrl_c_keeps_what_is_done(bert, tmp_path, reviews):
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert out == ""
-    known = ("rows ", "time ", "labels ", " ", "mean ", "truncated ", "duplicates ", "empty ")
-    known += ("bad rows ", "model ", "written to ")
+    known = ("scored ", "read as ", "rows ", "time ", "labels ", " ", "mean ", "truncated ")
+    known += ("duplicates ", "empty ", "bad rows ", "model ", "written to ")
     others = [line for line in err.splitlines() if not line.startswith(known)]
     (resumed,) = [line for line in others if "rows/s" not in line]
     assert "going on after" in resumed

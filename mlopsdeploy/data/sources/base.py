@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlopsdeploy.columns import Array, Columns, objects
-from mlopsdeploy.core.inputs import NOT_A_NUMBER
+from mlopsdeploy.core.inputs import NOT_A_NUMBER, number_of
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.input_file import InputFile
 from mlopsdeploy.errors import InputError
@@ -312,7 +312,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
     """Values as float64, NaN where there is none; and where there was something else."""
     try:
         values = column.cast(pa.float64()).to_numpy()
-        return values, np.zeros(len(values), bool)
+        return values, np.isinf(values)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
         pass
     values = np.full(len(column), np.nan)
@@ -321,7 +321,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
         if value is None or str(value).strip() in NOT_A_NUMBER:
             continue
         try:
-            values[row] = float(value)
+            values[row] = number_of(value)
         except (TypeError, ValueError):
             bad[row] = True
     return values, bad

@@ -219,8 +219,9 @@ def _joined(values: list[Any]) -> Any:
     """A count of all files, the one thing that is said of them, or each that is."""
     if any(isinstance(value, int) for value in values):
         return sum(value or 0 for value in values)
-    distinct = list(dict.fromkeys(values))
-    return distinct[0] if len(distinct) == 1 else " / ".join(str(one or "none") for one in distinct)
+    if all(value == values[0] for value in values):
+        return values[0]
+    return " / ".join(dict.fromkeys(str(value or "none") for value in values))
 
 
 def _rows(source: Source) -> Source:
