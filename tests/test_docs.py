@@ -266,6 +266,13 @@ def test_files_that_docs_link_to_exist(page):
         assert is_there(page, target), target
 
 
+def test_the_table_of_files_is_what_runs_on_them_give(pytestconfig):
+    if not pytestconfig.getoption("--all"):
+        pytest.skip("takes twenty seconds; make test-all has it")
+    made = runpy.run_path(str(REPOSITORY / "docs" / "files.py"))
+    assert made["PAGE"].read_text("utf-8") == made["page"](), "run python docs/files.py"
+
+
 def test_the_reference_is_as_it_would_be_written():
     for name, page in runpy.run_path(str(REPOSITORY / "docs" / "reference.py"))["PAGES"].items():
         written = (REPOSITORY / "docs" / "reference" / name).read_text("utf-8")

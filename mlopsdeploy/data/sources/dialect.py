@@ -82,7 +82,7 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
         )
     if options.encoding == "auto":
         _check_encoding(head, name)
-    newline = "\r" if b"\n" not in head and b"\r" in head.rstrip(b"\r") else "\n"
+    newline = "\r" if b"\n" not in head.rstrip(b"\r\n") and b"\r" in head.rstrip(b"\r\n") else "\n"
     layout = _above(head, options, newline)
     body = head[layout.start :]
     if not body.endswith((b"\n", b"\r")):
