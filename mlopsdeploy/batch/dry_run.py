@@ -102,7 +102,8 @@ def estimate(
 
         measured: dict[str, Measured | str] = {name: chosen}
         each = _for_each(chosen, *left(), processes=1 + len(others))
-        if others and (thorough or each >= sampling.LEAST_SECONDS):
+        comparing = bool(others) and (thorough or each >= sampling.LEAST_SECONDS)
+        if comparing:
             seconds = sampling.MODEL_SECONDS if thorough else min(each, sampling.MODEL_SECONDS)
             for other in (name, *others):
                 work.log(f"dry run: comparing {other}")
@@ -146,7 +147,7 @@ def estimate(
         "sample": sample.as_dict(),
         "precisions": rows,
         "price_per_hour": price_per_hour,
-        "verdict": _verdict(rows),
+        "verdict": _verdict(rows, too_short=bool(others) and not comparing),
         "notes": _notes(work, survey, sample, load_before),
     }
 
@@ -262,12 +263,12 @@ def _labels(computed: Predicted) -> dict[int, Any]:
     return dict(zip(computed.rows.tolist(), labels, strict=True))
 
 
-def _verdict(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Which precision to take, and why."""
+def _verdict(rows: Sequence[Mapping[str, Any]], *, too_short: bool) -> str:
+    """Which precision to take, and why; `too_short` is a run that no comparison pays for."""
     by_name = {row["precision"]: row for row in rows if "skipped" not in row}
     name = next(row["precision"] for row in rows if row["chosen"])
     exact = by_name.get("float32")
-    if any("not compared" in row.get("skipped", "") for row in rows):
+    if too_short:
         return f"{name}, as chosen: just run it, that is quicker than comparing precisions"
     if exact is None or len(by_name) == 1:
         return f"{name}: the only one that can be measured here"

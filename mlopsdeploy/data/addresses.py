@@ -53,6 +53,11 @@ def split_table(reference: str) -> tuple[str, str | None]:
     return url, table or None
 
 
+def file_part(path: str) -> str:
+    """A path as it is; an address without the signature that may follow its name."""
+    return path.partition("?")[0] if is_remote(path) else path
+
+
 def shown(reference: str) -> str:
     """As a message, a log or a manifest may show it: without passwords, keys and tokens."""
     return _SECRET.sub(r"\1***", _PASSWORD.sub(r"\1***@", reference))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from mlopsdeploy.core.images import PICTURE_TASKS
-from mlopsdeploy.data.addresses import is_database, is_remote, shown, split_table
+from mlopsdeploy.data.addresses import file_part, is_database, is_remote, shown, split_table
 from mlopsdeploy.data.files import MANIFEST, beside
 from mlopsdeploy.data.packing import compressor, split_packing
 from mlopsdeploy.data.sources import (
@@ -204,7 +204,7 @@ def default_output(path: str, *, pictures: bool = False, sheet: str | None = Non
         return f"{table}.predictions.parquet"
     file = Path(path)
     several = InputError(f"{path}: is several files; name the one to write with --output")
-    known = is_remote(path) and has_data_name(path.partition("?")[0])
+    known = is_remote(path) and has_data_name(file_part(path))
     images = [] if known else pictures_of(path, among_tables=pictures)
     if images or is_picture(path):
         if images not in ([], [path]) and not file.is_dir() and path[-1] != "/":
@@ -218,7 +218,7 @@ def default_output(path: str, *, pictures: bool = False, sheet: str | None = Non
             raise several
         name = Path(path).name if is_remote(path) else str(file).rstrip("/")
         return f"{name}.predictions{''.join(_suffixes(files[0], None)[:1]).lower()}"
-    name = path.partition("?")[0].rpartition("/")[2] if is_remote(path) else file.name
+    name = file_part(path).rpartition("/")[2] if is_remote(path) else file.name
     output = f"{Path(split_packing(name)[0]).stem}.predictions{''.join(_suffixes(path, sheet))}"
     return output if is_remote(path) else str(file.with_name(output))
 
@@ -228,11 +228,10 @@ def _suffixes(path: str, sheet: str | None) -> tuple[str, str]:
 
     As the input's, where these can be written; JSON goes to JSON Lines, a workbook to CSV.
     """
-    name = path.partition("?")[0] if is_remote(path) else path
-    stem, packed = split_packing(name)
+    stem, packed = split_packing(file_part(path))
     try:
         format_, suffix = format_of(stem), Path(stem).suffix
     except InputError:
         format_ = format_read(path, sheet)
         suffix = _WRITTEN[format_]
-    return suffix, packed if compressor(name) and format_ != "parquet" else ""
+    return suffix, packed if compressor(packed) and format_ != "parquet" else ""

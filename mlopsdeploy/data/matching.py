@@ -12,7 +12,7 @@ from mlopsdeploy.data.sources import PictureFiles, Source, is_picture, parts_of
 from mlopsdeploy.errors import InputError, ModelError
 
 TEXT_NAME = "review_text"
-# What people call a column of texts: one of these words, and maybe others of these beside it.
+# What people call a column of texts: one of these words, and perhaps others of these with it.
 _TEXT_WORDS = """
     review reviews text texts content comment comments body message messages feedback tweet tweets
     bewertung rezension kommentar opinion comentario reseña avis commentaire recensione commento

@@ -52,11 +52,11 @@ class Cutter:
     """Cuts texts for one tokenizer; reads what it is made of, which may take a second, once."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        said = json.loads(tokenizer.to_str())
-        normalizers = _steps(said["normalizer"], "normalizers")
-        splitters = _steps(said["pre_tokenizer"], "pretokenizers")
-        self._cut = _cut(tokenizer, said, normalizers, splitters)
-        self._shortens = _unknown_beyond(said, normalizers, splitters)
+        spec = json.loads(tokenizer.to_str())
+        normalizers = _steps(spec["normalizer"], "normalizers")
+        splitters = _steps(spec["pre_tokenizer"], "pretokenizers")
+        self._cut = _cut(tokenizer, spec, normalizers, splitters)
+        self._shortens = _unknown_beyond(spec, normalizers, splitters)
 
     def pieces(self, text: str, size: int) -> Iterator[str]:
         """A text in pieces of `size` characters, each up to the next place where it may be cut.
@@ -75,16 +75,16 @@ class Cutter:
             start = found.end() if found else len(text)
 
 
-def _steps(said: Step | None, parts: str) -> list[Step]:
-    if said is None:
+def _steps(spec: Step | None, parts: str) -> list[Step]:
+    if spec is None:
         return []
-    if said["type"] == "Sequence":
-        return [step for part in said[parts] for step in _steps(part, parts)]
-    return [said]
+    if spec["type"] == "Sequence":
+        return [step for part in spec[parts] for step in _steps(part, parts)]
+    return [spec]
 
 
 def _cut(
-    tokenizer: Tokenizer, said: Step, normalizers: list[Step], splitters: list[Step]
+    tokenizer: Tokenizer, spec: Step, normalizers: list[Step], splitters: list[Step]
 ) -> re.Pattern[str] | None:
     """What lies between two pieces and is in neither, mostly nothing."""
     normalize = tokenizer.normalizer.normalize_str if tokenizer.normalizer else str
@@ -101,13 +101,13 @@ def _cut(
     prepended = any(step["type"] == "Prepend" for step in normalizers)
     if not marked and not prepended and passed & split:
         right = "|".join(_RIGHT[place] for place in sorted(passed & split))
-    elif "space" in passed and _words_stay_apart(said["model"], splitters, marked=marked):
+    elif "space" in passed and _words_stay_apart(spec["model"], splitters, marked=marked):
         # What is prepended to each piece stands in place of its space.
         right = f" (?=[{_SOLID}])" if prepended else _RIGHT["space"]
     else:
         return None
     cut = re.compile(f"(?<=[{_SOLID}])(?:{right})")
-    tokens = said["added_tokens"]
+    tokens = spec["added_tokens"]
     return (
         None if any(_crosses(cut, token, normalize, dropped=prepended) for token in tokens) else cut
     )
@@ -209,9 +209,9 @@ def _crosses(
     return False
 
 
-def _unknown_beyond(said: Step, normalizers: list[Step], splitters: list[Step]) -> bool:
+def _unknown_beyond(spec: Step, normalizers: list[Step], splitters: list[Step]) -> bool:
     """Whether all words of more than 1000 letters are the same token, however many they have."""
-    model = said["model"]
+    model = spec["model"]
     plain = {"BertNormalizer", "Lowercase", "StripAccents", "NFC", "NFD", "NFKC", "NFKD"}
     return (
         model["type"] == "WordPiece"
@@ -219,5 +219,5 @@ def _unknown_beyond(said: Step, normalizers: list[Step], splitters: list[Step]) 
         and {step["type"] for step in normalizers} <= plain
         and {step["type"] for step in splitters}
         <= {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-        and not any(re.search("^[0-9A-Za-z]+$", token["content"]) for token in said["added_tokens"])
+        and not any(re.search("^[0-9A-Za-z]+$", token["content"]) for token in spec["added_tokens"])
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mlopsdeploy.data import packing
-from mlopsdeploy.data.addresses import is_remote, shown
+from mlopsdeploy.data.addresses import file_part, is_remote, shown
 from mlopsdeploy.data.sources.base import Chunk, ReadOptions, Source, Wanted, Window, chunks
 from mlopsdeploy.data.sources.delimited import CsvSource
 from mlopsdeploy.data.sources.image_files import PictureFiles, WithPictures, is_picture
@@ -247,12 +247,13 @@ def _format_of_content(head: bytes) -> str | None:
 
 
 def _format_by_name(path: str) -> str | None:
-    name = split_name(path).lower()
-    for formats in (_SUFFIXES, _READ_ONLY):
-        for format_, suffixes in formats.items():
-            if name.endswith(suffixes):
-                return format_
-    return None
+    name = split_name(path)
+    return _by_suffix(name, _SUFFIXES) or _by_suffix(name, _READ_ONLY)
+
+
+def _by_suffix(name: str, formats: Mapping[str, tuple[str, ...]]) -> str | None:
+    named = (form for form, suffixes in formats.items() if name.lower().endswith(suffixes))
+    return next(named, None)
 
 
 def format_read(path: str, sheet: str | None = None) -> str:
@@ -287,10 +288,9 @@ def format_of(path: str) -> str:
     Raises:
         InputError: the name says none of them.
     """
-    name, packed = packing.split_packing(path.partition("?")[0] if is_remote(path) else path)
-    for format_, suffixes in _SUFFIXES.items():
-        if name.lower().endswith(suffixes) and packed != ".zip":
-            return format_
+    name, packed = packing.split_packing(file_part(path))
+    if packed != ".zip" and (format_ := _by_suffix(name, _SUFFIXES)):
+        return format_
     raise InputError(
         f"{path}: can't tell its format by its name; use .csv, .tsv, .txt, .jsonl, .ndjson or "
         ".parquet (.gz, .bz2, .xz or .zst may follow)"

@@ -241,6 +241,38 @@ class FileSource:
         self._file.close()
 
 
+class SourceOver:
+    """What sources have in common that change the rows of another one; by itself it changes none.
+
+    Attributes:
+        rows: the other source.
+    """
+
+    def __init__(self, rows: Source) -> None:
+        self.rows = rows
+        self.format, self.path, self.names = rows.format, rows.path, rows.names
+
+    def sample(self) -> Mapping[str, list[Any]]:
+        """See `Source`."""
+        return self.rows.sample()
+
+    def read(self, rows: int) -> Chunk | None:
+        """See `Source`."""
+        return self.rows.read(rows)
+
+    def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
+        """See `Source`."""
+        return self.rows.parse(chunk, wanted)
+
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        return self.rows.how_read()
+
+    def close(self) -> None:
+        """See `Source`."""
+        self.rows.close()
+
+
 def chunks(source: Source, rows: int, *, limit: int | None = None) -> Iterator[Chunk]:
     """All rows of a source, `rows` at a time, up to `limit` in all."""
     left = sys.maxsize if limit is None else limit
@@ -291,7 +323,7 @@ def _no_texts(column: pa.ChunkedArray) -> Array:
         return np.asarray(pc.is_valid(column))
     wrong = np.zeros(len(column), bool)
     if _is_bytes(column.type):
-        wrong[:] = [value is not None and not _is_utf8(value) for value in column.to_pylist()]
+        wrong[:] = [value is not None and not is_utf8(value) for value in column.to_pylist()]
     return wrong
 
 
@@ -300,7 +332,8 @@ def _is_bytes(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-def _is_utf8(value: bytes) -> bool:
+def is_utf8(value: bytes) -> bool:
+    """Whether bytes are text in UTF-8."""
     try:
         value.decode()
     except UnicodeDecodeError:

@@ -118,9 +118,9 @@ class CsvSource(FileSource):
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`; what is as usual is left out, but for delimiter and encoding."""
-        told = super().how_read()
+        found = super().how_read()
         dialect, layout = self.dialect, self._layout
-        said: dict[str, Any] = {"delimiter": dialect.delimiter, "encoding": self._file.encoding}
+        usual: dict[str, Any] = {"delimiter": dialect.delimiter, "encoding": self._file.encoding}
         unusual: dict[str, tuple[Any, Any]] = {
             "quote": (dialect.quote or "none", '"'),
             "escape": (dialect.escape, ""),
@@ -132,8 +132,8 @@ class CsvSource(FileSource):
             "line end": ("CR" if dialect.newline == "\r" else "", ""),
             "NUL bytes dropped": (self._nuls, 0),
         }
-        said |= {name: value for name, (value, usual) in unusual.items() if value != usual}
-        return {"format": told.pop("format"), **said, **told}
+        usual |= {name: value for name, (value, default) in unusual.items() if value != default}
+        return {"format": found.pop("format"), **usual, **found}
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
@@ -191,12 +191,12 @@ class CsvSource(FileSource):
         """Why a record can't be told."""
         quote = self.dialect.quote
         if kind == OPENED:
-            said = f"a quote ({quote}) is opened and never closed"
+            reason = f"a quote ({quote}) is opened and never closed"
         else:
-            said = f"text follows a closing quote ({quote})"
+            reason = f"text follows a closing quote ({quote})"
         if not self.dialect.escape and f"\\{quote}".encode() in _content(records, place):
-            return f"{said}; --escape '\\' if a backslash stands before quotes in the text"
-        return f"{said}; --quote none if quotes are part of the text"
+            return f"{reason}; --escape '\\' if a backslash stands before quotes in the text"
+        return f"{reason}; --quote none if quotes are part of the text"
 
     def _parse(
         self, data: bytes, records: pa.Array, kinds: Mapping[str, str]

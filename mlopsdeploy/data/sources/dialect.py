@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mlopsdeploy.data.sources.base import ReadOptions
+from mlopsdeploy.data.sources.base import ReadOptions, is_utf8
 from mlopsdeploy.data.sources.records import (
     Dialect,
     Shape,
@@ -65,7 +65,7 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
 
     Args:
         head: these, as UTF-8.
-        options: what is said of it, and need not be found.
+        options: what is known of it, and need not be found.
         name: what messages call it.
         path: its name may say what the delimiter is.
 
@@ -118,10 +118,10 @@ def _check_encoding(head: bytes, name: str) -> None:
     Raises:
         InputError: many of its lines are not.
     """
-    if _is_utf8(head):
+    if is_utf8(head):
         return
     lines = head.splitlines()[:_ROWS]
-    wrong = sum(not _is_utf8(one) for one in lines)
+    wrong = sum(not is_utf8(one) for one in lines)
     if wrong >= 3 and wrong > _MANY * len(lines):
         raise InputError(
             f"{name}: {wrong} of its first {len(lines):,} lines are not UTF-8; name its encoding: "
@@ -129,32 +129,28 @@ def _check_encoding(head: bytes, name: str) -> None:
         )
 
 
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
 def _above(head: bytes, options: ReadOptions, newline: str) -> Layout:
     """What stands above the header."""
     end = newline.encode()
-    start = len(head) - len(head.lstrip(b"\r\n"))
+    start = _past(head, 0, b"\r\n")
     delimiter = "" if options.delimiter == "auto" else options.delimiter
     kept = b""
     if (match := _SEP.match(head, start)) and match[1].isascii():
-        kept, start = match[0], match.end()
-        start += len(head[start:]) - len(head[start:].lstrip(b"\n"))
+        start = _past(head, match.end(), b"\n")
         kept = head[match.start() : start]
         delimiter = delimiter or match[1].decode()
     elif options.skip_lines:
         start = 0
     for _ in range(options.skip_lines or 0):
         start = head.find(end, start) + 1 or len(head)
-    start += len(head[start:]) - len(head[start:].lstrip(b"\r\n"))
+    start = _past(head, start, b"\r\n")
     dialect = Dialect(delimiter, newline=newline)
     return Layout(dialect, start, kept, options.skip_lines or 0)
+
+
+def _past(head: bytes, start: int, blank: bytes) -> int:
+    """The place behind bytes that are blank."""
+    return len(head) - len(head[start:].lstrip(blank))
 
 
 def _records(body: bytes, dialect: Dialect) -> tuple[list[bytes], int]:
@@ -187,6 +183,8 @@ def _delimiter(body: bytes, newline: str, path: str, name: str) -> str:
     found: dict[str, tuple[bool, int, float]] = {}
     titled: dict[str, tuple[bool, int, float]] = {}  # as `_check_above` will ask about
     for delimiter in _CANDIDATES:
+        if delimiter.encode() not in body:
+            continue
         dialect = Dialect(delimiter, newline=newline, spaces=b' "' in body)
         records, _ = _records(body, dialect)
         counts = [len(fields_of(record, dialect)) for record in records[:100]]
@@ -221,7 +219,7 @@ def _title_above(records: list[bytes], counts: list[int], usual: int, dialect: D
 def guess_delimiter(header: str) -> str:
     """The one of `, ; tab |` that a header line has most of, outside quotes; else a comma."""
     bare = re.sub(r'"[^"]*"', "", header)
-    return max(",;\t|", key=bare.count)
+    return max(_CANDIDATES, key=bare.count)
 
 
 def _quoting(body: bytes, plain: Dialect, options: ReadOptions, name: str) -> Dialect:

@@ -27,6 +27,7 @@ from mlopsdeploy.data.sources.base import (
     Digest,
     Origin,
     Source,
+    SourceOver,
     Wanted,
     Window,
     total_share,
@@ -114,7 +115,7 @@ def _text(file: str) -> str:
     return file.encode("utf-8", "backslashreplace").decode()
 
 
-class WithPictures:
+class WithPictures(SourceOver):
     """Rows of another source, with the pictures that one of its columns names.
 
     A row whose picture is not there, or can't be read, is a bad row; one that names none has none.
@@ -126,15 +127,8 @@ class WithPictures:
     """
 
     def __init__(self, rows: Source, column: str) -> None:
-        self.rows = rows
-        self.format = rows.format
-        self.path = rows.path
-        self.names = rows.names
+        super().__init__(rows)
         self._column = column
-
-    def sample(self) -> Mapping[str, list[Any]]:
-        """See `Source`."""
-        return self.rows.sample()
 
     def read(self, rows: int) -> Chunk | None:
         """The next rows, up to so many, and not more than a small window holds."""
@@ -183,14 +177,6 @@ class WithPictures:
             bad = [window.bad_row(row, reason) for row, reason in lost.items()]
             windows.append(window.without(bad, dropped))
         return together(windows, chunk.share)
-
-    def how_read(self) -> dict[str, Any]:
-        """As the other source."""
-        return self.rows.how_read()
-
-    def close(self) -> None:
-        """See `Source`."""
-        self.rows.close()
 
 
 @dataclass(frozen=True)

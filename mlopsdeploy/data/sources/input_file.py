@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mlopsdeploy.data import packing
-from mlopsdeploy.data.addresses import is_remote, shown
+from mlopsdeploy.data.addresses import file_part, is_remote, shown
 from mlopsdeploy.data.packing import BROKEN
 from mlopsdeploy.errors import InputError
 
@@ -36,7 +36,7 @@ _WORKBOOK = {"xl/workbook.xml", "xl/workbook.bin", "content.xml"}
 
 def split_name(path: str) -> str:
     """A name without what it says of packing and, of an address, without a signature."""
-    return packing.split_packing(path.partition("?")[0] if is_remote(path) else path)[0]
+    return packing.split_packing(file_part(path))[0]
 
 
 class NoRows(InputError):  # noqa: N818  # what it says is an error
@@ -276,15 +276,10 @@ class InputFile:
     def read_line(self) -> bytes:
         """The next line of a file in UTF-8; b"" at the end, also of what is not yet written."""
         try:
-            line: bytes = self._stream.readline()
+            line = self._noted(self._stream.readline())
         except BROKEN as error:
             raise self._broken(error) from error
-        self.content += len(line)
-        if line.endswith(b"\n"):
-            return line
-        if not line:
-            self._check_end()
-        elif self.is_growing():
+        if line and not line.endswith(b"\n") and self.is_growing():
             self.held_back += 1
             return b""
         return line

@@ -216,7 +216,7 @@ def together(windows: Sequence[Window], share: float | None) -> Window:
 
 
 def _joined(values: list[Any]) -> Any:
-    """A count of all files, the one thing that is said of them, or each that is."""
+    """A count of all files, what is true of all of them, or of each."""
     if any(isinstance(value, int) for value in values):
         return sum(value or 0 for value in values)
     if all(value == values[0] for value in values):

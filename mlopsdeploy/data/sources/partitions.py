@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.columns import objects
+from mlopsdeploy.core.inputs import number_of
 from mlopsdeploy.data.addresses import shown
-from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window
+from mlopsdeploy.data.sources.base import Chunk, Digest, Source, SourceOver, Wanted, Window
 from mlopsdeploy.errors import InputError
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -71,7 +72,7 @@ class _Placed:
         self.chunk.add_to(digest)
 
 
-class Partitioned:
+class Partitioned(SourceOver):
     """The rows of a file with columns of one value, which its folders say.
 
     A column that the file has itself stays its own. Rows have no bytes of their own: the output
@@ -79,8 +80,7 @@ class Partitioned:
     """
 
     def __init__(self, rows: Source, values: Values) -> None:
-        self.rows = rows
-        self.format, self.path = rows.format, rows.path
+        super().__init__(rows)
         self._values = {name: value for name, value in values.items() if name not in rows.names}
         self.names = [*rows.names, *self._values]
 
@@ -114,14 +114,10 @@ class Partitioned:
         if kind == "str":
             return objects([value] * rows)
         try:
-            return np.full(rows, np.nan if value is None else float(value))
+            return np.full(rows, np.nan if value is None else number_of(value))
         except ValueError as error:
             raise InputError(f"{self.path}: column {name!r} holds no number") from error
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
         return {**self.rows.how_read(), "columns of folders": list(self._values)}
-
-    def close(self) -> None:
-        """See `Source`."""
-        self.rows.close()

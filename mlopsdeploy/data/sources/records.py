@@ -242,6 +242,8 @@ def _field_pattern(dialect: Dialect) -> re.Pattern[bytes]:
 
 def fields_of(record: bytes, dialect: Dialect) -> list[bytes]:
     """The fields of a record as they stand in it, quotes and all."""
+    if not dialect.quote or dialect.quote.encode() not in record:
+        return record.split(dialect.delimiter.encode())
     pattern, fields, position = _field_pattern(dialect), [], 0
     while True:
         match = pattern.match(record, position)

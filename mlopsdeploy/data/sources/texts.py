@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Any
 
 from mlopsdeploy.columns import Array, objects
-from mlopsdeploy.data.sources.base import Chunk, Source, Wanted, Window
+from mlopsdeploy.data.sources.base import Chunk, Source, SourceOver, Wanted, Window
 
 
 def parts_of(column: str, names: Collection[str]) -> list[str]:
@@ -15,7 +14,7 @@ def parts_of(column: str, names: Collection[str]) -> list[str]:
     return [column] if column in names else [name.strip() for name in column.split(",")]
 
 
-class WithText:
+class WithText(SourceOver):
     """Rows of another source, with one more column for the model: the texts of several.
 
     They stand below each other, a line's end between two; what is empty is left out. A row where
@@ -28,20 +27,9 @@ class WithText:
     """
 
     def __init__(self, rows: Source, column: str, parts: Sequence[str]) -> None:
-        self.rows = rows
-        self.format = rows.format
-        self.path = rows.path
-        self.names = rows.names
+        super().__init__(rows)
         self._column = column
         self._parts = parts
-
-    def sample(self) -> Mapping[str, list[Any]]:
-        """See `Source`."""
-        return self.rows.sample()
-
-    def read(self, rows: int) -> Chunk | None:
-        """See `Source`."""
-        return self.rows.read(rows)
 
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`."""
@@ -52,14 +40,6 @@ class WithText:
         columns = {name: window.columns[name] for name in kinds}
         texts = _together([window.columns[name] for name in self._parts])
         return replace(window, columns={self._column: texts, **columns})
-
-    def how_read(self) -> dict[str, Any]:
-        """As the other source."""
-        return self.rows.how_read()
-
-    def close(self) -> None:
-        """See `Source`."""
-        self.rows.close()
 
 
 def _together(columns: Sequence[Array]) -> Array:
