@@ -233,9 +233,17 @@ def _run(
             return run(work, Piped(file, sys.stderr.buffer))
     previous = read_manifest(note_of(goal.base))
     with UnfinishedRun(
-        goal.base, goal.shown, identity, every=settings.commit_seconds, fresh=settings.fresh
+        goal.base,
+        goal.shown,
+        identity,
+        every=settings.commit_seconds,
+        fresh=settings.fresh or (inputs.path == "-" and settings.unfinished == "discard"),
+        changed=settings.unfinished or "refuse",
     ) as target:
         try:
+            if target.discarded:
+                work.log(target.discarded)
+                inputs.fetch_anew()
             with _store(settings, goal, identity) as store:
                 manifest = run(replace(work, store=store), target)
             target.finish(goal, manifest)
@@ -247,7 +255,7 @@ def _run(
                 f"{error}; see {target.folder / ERRORS}; a higher --max-errors goes on from there"
             ) from error
         except MlopsDeployError as error:
-            if not target.rows:
+            if not target.kept_rows:
                 raise
             raise type(error)(f"{error}; {target.kept}") from error
     if settings.report:

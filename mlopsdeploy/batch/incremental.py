@@ -51,6 +51,9 @@ class ScoreStore:
                 "CREATE TABLE IF NOT EXISTS scored "
                 "(identity TEXT, key BLOB, value TEXT, PRIMARY KEY (identity, key)) WITHOUT ROWID"
             )
+            self._writing.execute(
+                "CREATE TABLE IF NOT EXISTS added (key BLOB PRIMARY KEY) WITHOUT ROWID"
+            )
             self._writing.commit()
             self._reading = self._connect()
 
@@ -68,8 +71,18 @@ class ScoreStore:
         connection.execute("PRAGMA synchronous = NORMAL")  # in WAL mode no crash breaks the file
         return connection
 
+    def begin(self) -> None:
+        """A run begins that goes on with no other: what was added until now is known to it."""
+        with self._errors_named():
+            self._writing.execute("DELETE FROM added")
+            self._writing.commit()
+
     def find(self, keys: Sequence[bytes]) -> tuple[Array, Columns]:
-        """Which of these keys are known, bool, and the predictions of those that are."""
+        """Which of these keys are known, bool, and the predictions of those that are.
+
+        What this run has added is not: else what it computes, and with what beside it, would depend
+        on when it commits.
+        """
         values: dict[bytes, str] = {}
         with self._errors_named():
             for start in range(0, len(keys), _AT_ONCE):
@@ -77,7 +90,8 @@ class ScoreStore:
                 marks = ",".join("?" * len(part))
                 question = (
                     "SELECT key, value FROM scored "  # noqa: S608  # nothing but question marks
-                    f"WHERE identity = ? AND key IN ({marks})"
+                    f"WHERE identity = ? AND key IN ({marks}) "
+                    "AND key NOT IN (SELECT key FROM added)"
                 )
                 values.update(self._reading.execute(question, [self._identity, *part]))
         known = np.fromiter((key in values for key in keys), bool, len(keys))
@@ -93,6 +107,8 @@ class ScoreStore:
         ]
         with self._errors_named():
             self._writing.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?)", rows)
+            added = [(key,) for key in keys]
+            self._writing.executemany("INSERT OR IGNORE INTO added VALUES (?)", added)
 
     def commit(self) -> None:
         """Make what was added last."""

@@ -4,10 +4,11 @@ What is done so far is in a folder beside the output, `OUTPUT.unfinished/`:
 
     rows            what has been written of the output; only ever grows
     errors.jsonl    the rows set aside; only ever grows
+    computed-*.npz  batches of windows that are not written yet: see `computed`
     manifest.json   how much of both is certain, and what it was made from
     lock            held while a run is on
 
-A commit brings both files to the disk, then renames a new manifest into place. What a crash left
+A commit brings all of them to the disk, then renames a new manifest into place. What a crash left
 behind the certain length is cut off by the next run, which reads the input from its start, checks
 that the rows done are still the same ones, and computes the rest. When all is done, the files
 are renamed to their final names.
@@ -21,13 +22,15 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Literal, Self
 
 from filelock import FileLock, Timeout
 
+from mlopsdeploy.batch.computed import NAME, OfWindow, SavedBatches
+from mlopsdeploy.core.model import Predicted
 from mlopsdeploy.data.destinations import Destination
 from mlopsdeploy.data.files import (
     ERRORS,
@@ -43,8 +46,10 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError
 ROWS, LOCK = "rows", "lock"
 _OURS = re.compile(  # what a run, or its crash, leaves in its folder
     rf"{ROWS}|{ERRORS}|{MANIFEST}|{LOCK}|{PUBLISHING}|rows\.parquet|input-.*\.parquet|\..*"
+    rf"|{NAME.pattern}"
 )
 RACES = 20  # tries to lock a folder that others remove at the same time
+Changed = Literal["refuse", "discard"]
 _KEYS = {"rows", "input_digest", "rows_bytes", "errors_bytes", "identity", "state"}
 
 
@@ -58,11 +63,19 @@ class UnfinishedRun:
         identity: what shapes the output: model, settings, versions, by name.
         every: seconds between commits.
         fresh: forget what an earlier run has done.
+        changed: what becomes of an earlier run that was made with another model or other settings:
+            "refuse", or "discard" to start over.
+
+    Attributes:
+        discarded: a line about the earlier run, if it was.
 
     Raises:
         ConfigError: the earlier run was made with another model or other settings.
         MlopsDeployError: another run is on, or the folder can't be written.
     """
+
+    file: IO[bytes]
+    errors: IO[bytes]
 
     def __init__(
         self,
@@ -72,6 +85,7 @@ class UnfinishedRun:
         *,
         every: float = 5.0,
         fresh: bool = False,
+        changed: Changed = "refuse",
     ) -> None:
         self._base = base
         self.folder = folder = beside(base, "unfinished")
@@ -79,13 +93,14 @@ class UnfinishedRun:
         self._identity = json.loads(json.dumps(identity, default=str))
         self._every = every
         self._lock = FileLock(folder / LOCK)
+        self._saved = SavedBatches(folder)
         self._begin(RACES)
         try:
             self._check_ours()
             if fresh:
                 self._forget()
-            self.done = self._read()
-            self._check()
+            self._begin_with(self._read())
+            self.discarded = self._discard(changed)
             self._open()
         except BaseException:
             self._lock.release()
@@ -104,7 +119,7 @@ class UnfinishedRun:
         for file in (self.file, self.errors):
             with contextlib.suppress(OSError):  # what is not committed may be lost
                 file.close()
-        if not self.rows and not (self.folder / PUBLISHING).exists():  # nothing to go on with
+        if not self.kept_rows and not (self.folder / PUBLISHING).exists():  # nothing to go on with
             with contextlib.suppress(OSError):
                 self._forget()  # the lock goes last: until then nobody else begins
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -115,22 +130,41 @@ class UnfinishedRun:
         """Rows of the input that are done for good."""
         return int(self.done.get("rows", 0))
 
-    def is_due(self) -> bool:
-        """Whether the last commit is long enough ago."""
-        return time.monotonic() - self._last_commit >= self._every
+    @property
+    def kept_rows(self) -> int:
+        """Rows that are done, or at least computed, for good."""
+        return self.rows + self._saved.rows
 
-    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
+    def due_in(self) -> float:
+        """Seconds until the next commit."""
+        return max(self._every - (time.monotonic() - self._last_commit), 0.0)
+
+    def computed(self, first: int, key: str) -> dict[int, Predicted]:
+        """What an earlier run has computed of a window; see `SavedBatches.of`."""
+        return self._saved.of(first, key)
+
+    def commit(
+        self,
+        rows: int,
+        input_digest: str,
+        state: Mapping[str, Any],
+        computed: Sequence[OfWindow] = (),
+    ) -> None:
         """Commit: fsync everything written so far.
 
         Args:
             rows: of the input, from its start, that this is.
             input_digest: of all these rows.
             state: what else a run needs to go on; JSON.
+            computed: batches of windows behind these rows, which were not given before.
 
         Raises:
             MlopsDeployError: the disk is full, or gone.
         """
         try:
+            for window in computed:
+                with contextlib.suppress(OSError):  # a run that has room for its rows goes on
+                    self._saved.save(window)
             for file in (self.file, self.errors):
                 file.flush()
                 os.fsync(file.fileno())
@@ -144,6 +178,7 @@ class UnfinishedRun:
             }
             with whole_file(self.folder / MANIFEST) as file:
                 file.write(json.dumps(done).encode())
+            self._saved.drop(rows)
         except OSError as error:
             raise self._failed(error) from error
         self.done = done
@@ -153,7 +188,7 @@ class UnfinishedRun:
         """Drop what an earlier run has done: its input is no more."""
         self._close()
         self._forget()
-        self.done = {}
+        self._begin_with({})
         self._open()
 
     def finish(self, destination: Destination, manifest: Mapping[str, Any]) -> None:
@@ -211,20 +246,36 @@ class UnfinishedRun:
             return {}
         return done if whole and done.keys() >= _KEYS else {}
 
-    def _check(self) -> None:
+    def _begin_with(self, done: dict[str, Any]) -> None:
+        self.done = done
+        if done:
+            self._saved.open()
+        else:
+            self._saved.drop()
+
+    def _discard(self, changed: Changed) -> str:
+        """Forget an earlier run that differs from this one, or refuse to; what is to be said."""
         before, now = self.done.get("identity", self._identity), self._identity
-        changed = ", ".join(
+        differs = ", ".join(
             [
                 f"{name} was {_brief(before.get(name))} and is now {_brief(now[name])}"
                 for name in now
                 if before.get(name) != now[name]
             ][:3]
         )
-        if changed:
+        if not differs:
+            return ""
+        holds = (
+            f"{self.folder}: holds an unfinished run, {self.kept_rows:,} rows done, but {differs}"
+        )
+        if changed == "refuse":
             raise ConfigError(
-                f"{self.folder}: holds an unfinished run, {self.rows:,} rows done, but {changed}; "
-                "go on with what it was, or start over with --fresh"
+                f"{holds}; go on with what it was, or start over with --fresh or --unfinished "
+                "discard"
             )
+        self._forget()
+        self._begin_with({})
+        return f"{holds}: starting over"
 
     def _open(self) -> None:
         try:
@@ -240,6 +291,7 @@ class UnfinishedRun:
     def _forget(self) -> None:
         for name in (MANIFEST, ROWS, ERRORS):  # in this order: no manifest without its rows
             (self.folder / name).unlink(missing_ok=True)
+        self._saved.drop()
 
     def _check_ours(self) -> None:
         """Refuse a folder of that name that holds something else: it is removed at the end."""
@@ -260,13 +312,13 @@ class UnfinishedRun:
         """What an interrupted run leaves, in words."""
         if not (self.folder / MANIFEST).exists():
             return "nothing was written"
-        return f"{self.rows:,} rows are kept: the same command goes on with the rest"
+        return f"{self.kept_rows:,} rows are kept: the same command goes on with the rest"
 
 
 class Piped:
     """The same for standard output, which can't be taken back: nothing is kept."""
 
-    rows = 0
+    rows = kept_rows = 0
     done: Mapping[str, Any] = {}
     kept = "nothing is kept"
 
@@ -274,11 +326,20 @@ class Piped:
         self.file = file
         self.errors = errors
 
-    def is_due(self) -> bool:
+    def due_in(self) -> None:
         """Never."""
-        return False
 
-    def commit(self, rows: int, input_digest: str, state: Mapping[str, Any]) -> None:
+    def computed(self, first: int, key: str) -> dict[int, Predicted]:  # noqa: ARG002
+        """Nothing."""
+        return {}
+
+    def commit(
+        self,
+        rows: int,
+        input_digest: str,
+        state: Mapping[str, Any],
+        computed: Sequence[OfWindow] = (),
+    ) -> None:
         """Nothing to do."""
 
     def start_over(self) -> None:

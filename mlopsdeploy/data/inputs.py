@@ -10,6 +10,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mlopsdeploy.core.images import PICTURE_TASKS
 from mlopsdeploy.data.addresses import file_part, is_database, is_remote, shown, split_table
@@ -29,6 +30,7 @@ from mlopsdeploy.data.sources import (
     pictures_of,
     with_content,
 )
+from mlopsdeploy.data.sources.base import SourceOver
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.settings import BatchSettings
@@ -58,6 +60,7 @@ class Input:
         self._base = base
         self._say = log
         self._waiting: Source | None = None
+        self._names: list[str] = []
         self._opened = False
         self._columns: Mapping[str, str] = {}
         self._looked_at = False
@@ -68,6 +71,7 @@ class Input:
     def open(self) -> Source:
         """The source at its start, to look at it; `reopen` gives the same one."""
         self._waiting = self._open()
+        self._names = self._waiting.names
         return self._waiting
 
     def bring(self, columns: Mapping[str, str], *, pictures: bool) -> None:
@@ -91,7 +95,7 @@ class Input:
 
     def _opener(self) -> Callable[[], Source]:
         if is_database(self.path):
-            return partial(_open_fetched, self._fetched().resolve(), self.shown)
+            return partial(_Fetched, self._fetched().resolve(), self.shown)
         return partial(
             open_source,
             self.path,
@@ -121,8 +125,9 @@ class Input:
         unfinished = (folder / MANIFEST).exists() and not settings.fresh
         if rows.exists() and (self._opened or unfinished):
             if not self._opened:
-                then = datetime.fromtimestamp(rows.stat().st_mtime, UTC)
-                self._say(f"going on with the rows fetched at {then:%Y-%m-%d %H:%M} UTC")
+                self._say(
+                    f"going on with the rows fetched at {_time_of(rows)}; --fresh fetches them anew"
+                )
             return rows
         from mlopsdeploy.data.databases import Query
 
@@ -135,6 +140,20 @@ class Input:
                 with suppress(OSError):  # there is something in it, as there should be
                     folder.rmdir()
         return rows
+
+    def fetch_anew(self) -> None:
+        """Ask a database again, if its rows are those that a run fetched which is discarded.
+
+        Raises:
+            InputError: it gives other columns now.
+        """
+        if not is_database(self.path):
+            return
+        self.close()
+        self._fetched().unlink()
+        before, self._waiting = self._names, None
+        if self.open().names != before:
+            raise InputError(f"{self.shown}: gives other columns now; run the same command again")
 
     def close(self) -> None:
         """Close what nobody has taken."""
@@ -149,8 +168,20 @@ def read_options(settings: BatchSettings) -> ReadOptions:
     )
 
 
-def _open_fetched(rows: Path, called: str) -> Source:
-    return ParquetSource(InputFile(rows.open("rb"), called))
+class _Fetched(SourceOver):
+    """The rows of a database, as they were at some time."""
+
+    def __init__(self, rows: Path, called: str) -> None:
+        super().__init__(ParquetSource(InputFile(rows.open("rb"), called)))
+        self._time = _time_of(rows)
+
+    def how_read(self) -> dict[str, Any]:
+        """See `Source`."""
+        return {**self.rows.how_read(), "format": "database", "fetched": self._time}
+
+
+def _time_of(rows: Path) -> str:
+    return f"{datetime.fromtimestamp(rows.stat().st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _opened_with_content(

@@ -115,6 +115,10 @@ class BatchSettings(Settings, OfRows):
     max_errors: str = setting("1%", "Bad rows allowed: a number, a share, none", metavar="ROWS")
     commit_seconds: Seconds = setting(5.0, "Between commits: what a crash loses at most", ge=0)
     fresh: bool = setting(False, "Start over, also if a run is unfinished")
+    unfinished: Literal["refuse", "discard"] | None = setting(
+        None, "What becomes of an unfinished run that was made with another model or settings",
+        shown="refuse; on a schedule discard",
+    )  # fmt: skip
     incremental: bool = setting(False, "Compute only rows that no earlier run has scored")
     dry_run: bool = setting(False, "Score a sample, and forecast time, memory and cost of it all")
     price_per_hour: float | None = setting(

@@ -189,6 +189,20 @@ class Processes:
         return Ended(process.returncode, out, said, seconds)
 
     @staticmethod
+    def rows_done(output: Path) -> int:
+        """How many rows an interrupted run has written for certain."""
+        try:
+            manifest = (output.parent / f"{output.name}.unfinished" / "manifest.json").read_bytes()
+            return int(json.loads(manifest)["rows"])
+        except (OSError, ValueError):
+            return 0
+
+    @classmethod
+    def has_rows(cls, output: Path, more_than: int = 0) -> Callable[[], bool]:
+        """Whether that is more than so many, to be asked when to kill it."""
+        return lambda: cls.rows_done(output) > more_than
+
+    @staticmethod
     def _kill(
         pid: int, when: float | Callable[[], bool] | None, number: int, done: threading.Event
     ) -> None:

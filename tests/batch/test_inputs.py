@@ -85,28 +85,44 @@ def test_a_password_is_shown_nowhere(score, here, bag, capsys):
     assert list(here.iterdir()) == []
 
 
+def change(sql):
+    connection = sqlite3.connect("shop.db")
+    with connection:
+        connection.execute(sql)
+    connection.close()
+
+
 def test_an_unfinished_run_goes_on_with_the_rows_it_fetched(score, shop, fragile, here, capsys):
     """Rows that are new in the table do not make what is done worthless; --fresh reads them."""
-
-    def change(sql):
-        connection = sqlite3.connect("shop.db")
-        with connection:
-            connection.execute(sql)
-        connection.close()
-
     change("UPDATE reviews SET review_text = 'poison' WHERE id = 250")
     settings = {"output": "o.jsonl", "model": str(fragile), "batch_size": 5, "commit_seconds": 0}
     with pytest.raises(InputError, match="1 of 280 rows are bad"):
         score(f"{shop}#reviews", max_errors="0", **settings)
     change("DELETE FROM reviews WHERE id >= 200")
     summary = score(f"{shop}#reviews", **settings)
-    assert "going on with the rows fetched at" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    fetched = re.search(r"going on with the rows fetched at (.* UTC); --fresh fetches", said)[1]
     assert (summary["rows"], summary["failed"], summary["attempts"]) == (300, 1, 2)
     lines = read(here / "o.jsonl")
     assert [line["id"] for line in lines] == [n for n in range(300) if n != 250]
     (bad,) = read(here / "o.jsonl.errors.jsonl")
     assert bad["record"]["id"] == 250
+    assert summary["read"]["fetched"] == fetched
     assert score(f"{shop}#reviews", **settings)["rows"] == 200
+    assert not (here / "o.jsonl.unfinished").exists()
+
+
+@pytest.mark.parametrize("how", [{"fresh": True}, {"unfinished": "discard", "prefix": "new_"}])
+def test_a_run_that_starts_over_fetches_the_rows_anew(score, shop, fragile, here, how):
+    settings = {"output": "o.jsonl", "model": str(fragile), "batch_size": 5, "commit_seconds": 0}
+    change("UPDATE reviews SET review_text = 'poison' WHERE id = 250")
+    with pytest.raises(InputError, match="1 of 280 rows are bad"):
+        score(f"{shop}#reviews", max_errors="0", **settings)
+    change("DELETE FROM reviews WHERE id >= 200")
+    summary = score(f"{shop}#reviews", **settings, **how)
+    assert (summary["rows"], summary["attempts"]) == (200, 1)
+    assert summary["read"]["format"] == "database"
+    assert len(read(here / "o.jsonl")) == 200
     assert not (here / "o.jsonl.unfinished").exists()
 
 

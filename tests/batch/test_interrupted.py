@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -19,6 +20,8 @@ import pytest
 from mlopsdeploy.batch.unfinished import UnfinishedRun
 from mlopsdeploy.data.sources import open_source
 from mlopsdeploy.errors import InputError
+
+from .conftest import Processes
 
 ROWS = 2000
 NAMES = ["o.csv", "o.csv.gz", "o.jsonl", "o.parquet"]
@@ -89,11 +92,6 @@ def rows_written(folder, name):
     return lambda: rows.exists() and rows.stat().st_size > 0
 
 
-def committed(folder, name):
-    """Whether a run has rows that are certain."""
-    return (folder / f"{name}.unfinished" / "manifest.json").exists
-
-
 # ---------------------------------------------------------------- killed
 
 
@@ -151,6 +149,106 @@ def test_what_is_done_is_not_done_again(batch, tmp_path):
     summary = json.loads(ended.out)
     assert summary["attempts"] == 2
     assert summary["rows"] == sum(summary["labels"].values()) + summary["empty"] + summary["failed"]
+
+
+def test_killed_within_a_window(processes, bert, tmp_path, quick_reviews):
+    """A slow model's window takes long: what is computed of it is kept, whoever kills the run."""
+    texts = [f"{text} {number}" for number, text in enumerate(quick_reviews(3000))]
+    (tmp_path / "r.csv").write_text("review_text\n" + "\n".join(texts) + "\n", "utf-8")
+
+    def batch(name, *more, **how):
+        return processes.run(
+            tmp_path, "r.csv", "-o", name, "--model", bert, "--runtime", "onnxruntime",
+            "--batch-size", "400", "--json", *more, **how,
+        )  # fmt: skip
+
+    assert batch("clean.csv", commit=5).code == 0
+    folder = tmp_path / "o.csv.unfinished"
+    for more in ([], ["--incremental"]):
+        for number in (signal.SIGKILL, signal.SIGINT):
+            before = {*folder.glob("computed-*")}
+            ended = batch(
+                "o.csv", *more, number=number,
+                kill=lambda: (folder / "manifest.json").exists()
+                and {*folder.glob("computed-*")} - before,  # noqa: B023
+            )  # fmt: skip
+            assert ended.code in (-signal.SIGKILL, 130), ended.said
+        found = int(re.search(r"(\d+) of the rows from 1 on are computed already", ended.said)[1])
+        kept = int(re.search(r"interrupted; (\d+) rows are kept", ended.said)[1])
+        assert 0 < found < kept
+        ended = batch("o.csv", *more, commit=5)
+        assert ended.code == 0, ended.said
+        assert f"{kept} of the rows from 1 on are computed already" in ended.said
+        assert (tmp_path / "o.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
+        summary = json.loads(ended.out)
+        assert (summary["rows"], summary["attempts"]) == (3000, 3)
+        assert not folder.exists()
+
+
+def test_what_is_computed_of_other_rows_is_not_taken(processes, bert, tmp_path, quick_reviews):
+    """The rows of the window that was on its way have changed since."""
+    texts = [f"{text} {number}" for number, text in enumerate(quick_reviews(600))]
+
+    def batch(name, **how):
+        (tmp_path / "r.csv").write_text("review_text\n" + "\n".join(texts) + "\n", "utf-8")
+        return processes.run(
+            tmp_path, "r.csv", "-o", name, "--model", bert, "--runtime", "onnxruntime", **how
+        )
+
+    folder = tmp_path / "o.csv.unfinished"
+    assert batch("o.csv", kill=lambda: [*folder.glob("computed-*")] != []).code == -signal.SIGKILL
+    texts[0], texts[1] = texts[1], texts[0]
+    ended = batch("o.csv")
+    assert ended.code == 0
+    assert "computed already" not in ended.said
+    assert batch("clean.csv").code == 0
+    assert (tmp_path / "o.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
+
+
+def test_killed_from_a_database_to_a_database(batch, tmp_path, some, quick_reviews):
+    """At steps and moments; the rows are those that the first attempt fetched."""
+    texts = [f"{text} {number}" for number, text in enumerate(quick_reviews(1500))]
+    with closing(sqlite3.connect(tmp_path / "r.db")) as shop, shop:
+        shop.execute("CREATE TABLE reviews (id INTEGER PRIMARY KEY, review_text TEXT)")
+        shop.executemany("INSERT INTO reviews VALUES (?, ?)", enumerate(texts))
+
+    def score(name, **how):
+        return batch(f"sqlite:///{name}.db#scored", source="sqlite:///r.db#reviews", **how)
+
+    def rows(name):
+        with closing(sqlite3.connect(tmp_path / f"{name}.db")) as made:
+            return made.execute("SELECT * FROM scored").fetchall()
+
+    assert score("clean").code == 0
+    assert len(rows("clean")) == 1500
+    for step in (*range(3, 40, some(9, 1)), 1000):
+        kill = None if step < 1000 else 0.5
+        assert score("r.o", step=step if step < 1000 else 0, kill=kill).code in (0, -signal.SIGKILL)
+        ended = score("r.o")
+        assert ended.code == 0, ended.said
+        assert rows("r.o") == rows("clean"), f"killed at step {step}"
+        assert not [path for path in tmp_path.iterdir() if path.name.endswith(".unfinished")]
+
+
+def test_killed_while_the_input_grows(batch, tmp_path, content):
+    """Each attempt reads what is there when it begins, and half a line at the end belongs to the
+    next one."""
+    whole = content.replace(b'"', b"") * 2
+    whole = whole.replace(b"\nid,review_text\n", b"\n")
+    before = 0
+    for part in (0.3, 0.55, 0.8):
+        (tmp_path / "r.csv").write_bytes(whole[: int(len(whole) * part)])
+        ended = batch("o.csv", kill=Processes.has_rows(tmp_path / "o.csv", before))
+        assert ended.code == -signal.SIGKILL, ended.said
+        before = Processes.rows_done(tmp_path / "o.csv")
+    (tmp_path / "r.csv").write_bytes(whole)
+    ended = batch("o.csv")
+    assert ended.code == 0, ended.said
+    assert "going on after" in ended.said
+    made = result(tmp_path, "o.csv")
+    clear(tmp_path, "o.csv")
+    assert batch("o.csv").code == 0
+    assert result(tmp_path, "o.csv") == made
 
 
 def test_the_output_of_last_night_stays_until_the_new_one_is_whole(batch, undisturbed, tmp_path):
@@ -231,7 +329,7 @@ def test_signals_while_a_pipe_is_silent(tmp_path, bag, number, code):
 
 def stop_early(batch, folder, *more, **how):
     """A run that is killed with some rows done."""
-    ended = batch("o.csv", *more, kill=committed(folder, "o.csv"), **how)
+    ended = batch("o.csv", *more, kill=Processes.has_rows(folder / "o.csv"), **how)
     assert ended.code == -signal.SIGKILL, ended.said
 
 
@@ -338,6 +436,35 @@ def test_a_model_that_has_changed_is_refused(batch, undisturbed, bag, tmp_path, 
     assert result(tmp_path, "o.csv") == expected
 
 
+def test_another_setting_may_discard_what_is_done(batch, undisturbed, tmp_path):
+    expected, _ = undisturbed("o.csv", "--threshold", "0.9")
+    stop_early(batch, tmp_path)
+    for unfinished, code in (("refuse", 2), ("discard", 0)):
+        ended = batch("o.csv", "--threshold", "0.9", "--unfinished", unfinished)
+        assert ended.code == code, ended.said
+        assert "rows done, but threshold was not set and is now 0.9" in ended.said
+    assert ": starting over" in ended.said
+    assert result(tmp_path, "o.csv") == expected
+
+
+def test_what_can_be_gone_on_with_is_not_discarded(batch, tmp_path):
+    stop_early(batch, tmp_path)
+    ended = batch("o.csv", "--unfinished", "discard")
+    assert ended.code == 0
+    assert "going on after" in ended.said
+
+
+def test_standard_input_that_differs_may_discard_what_is_done(batch, tmp_path, content):
+    stop_early(batch, tmp_path, source="-", stdin=tmp_path / "r.csv")
+    (tmp_path / "r.other.csv").write_bytes(content.replace(b"\n3,", b"\n3,awful "))
+    other = {"source": "-", "stdin": tmp_path / "r.other.csv"}
+    assert batch("o.csv", "--unfinished", "discard", **other).code == 0
+    made = result(tmp_path, "o.csv")
+    assert b"\n3,awful " in made[0]
+    assert batch("o.csv", "--overwrite", **other).code == 0
+    assert result(tmp_path, "o.csv") == made
+
+
 def test_fresh_starts_over(batch, tmp_path):
     stop_early(batch, tmp_path)
     ended = batch("o.csv", "--prefix", "my_", "--fresh")
@@ -388,7 +515,7 @@ def test_inputs_of_other_formats_go_on(batch, undisturbed, tmp_path, content, na
     assert batch("o.jsonl", source=name).code == 0
     expected = made()
     clear(tmp_path, "o.jsonl")
-    ended = batch("o.jsonl", source=name, kill=committed(tmp_path, "o.jsonl"))
+    ended = batch("o.jsonl", source=name, kill=Processes.has_rows(tmp_path / "o.jsonl"))
     assert ended.code == -signal.SIGKILL
     ended = batch("o.jsonl", source=name)
     assert ended.code == 0, ended.said
