@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.batch import dry_run, job, scoring
+from mlopsdeploy.batch.command import job_for
 from mlopsdeploy.batch.job import WINDOW, Job
 from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.scoring import Planned
@@ -26,8 +27,6 @@ from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.console import facts, plain_table, progress_log
 from mlopsdeploy.data.bad_rows import MaxErrors
 from mlopsdeploy.data.inputs import Input
-from mlopsdeploy.data.matching import match_columns
-from mlopsdeploy.data.sinks import make_sink, output_format, passes_records
 from mlopsdeploy.data.sources import chunks
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import BatchSettings
@@ -94,32 +93,11 @@ def _job(settings: BatchSettings, log: Callable[[str], None]) -> Job:
     if settings.input is None or settings.input == "-":
         raise ConfigError("bench batch: reads its input more than once; name a file")
     inputs = Input(settings, None, log)
-    source = inputs.reopen()
     try:
-        model = load_for(settings, log=log)
-        columns = match_columns(
-            model, source, text_column=settings.text_column, image_column=settings.image_column
-        )
-        inputs.bring(columns, pictures=model.task.data == "image")
-        format_ = output_format("-", source)
-        raw = passes_records(format_, source)
+        work = job_for(settings, inputs, inputs.open(), log)
     finally:
-        source.close()
-    return Job(
-        model=model,
-        columns=columns,
-        open_source=inputs.reopen,
-        make_sink=lambda file, source: make_sink(format_, "-", file, source),
-        raw=raw,
-        shown="a temporary file",
-        statistics=Statistics(model.task.labels),
-        batch_size=settings.batch_size,
-        limit=settings.limit,
-        all_scores=settings.all_scores,
-        prefix=settings.prefix,
-        max_errors=MaxErrors(),
-        log=log,
-    )
+        inputs.close()
+    return replace(work, shown="a temporary file", max_errors=MaxErrors())
 
 
 @dataclass

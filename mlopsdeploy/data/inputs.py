@@ -151,7 +151,7 @@ class Input:
             return
         self.close()
         self._fetched().unlink()
-        before, self._waiting = self._names, None
+        before = self._names
         if self.open().names != before:
             raise InputError(f"{self.shown}: gives other columns now; run the same command again")
 
@@ -159,6 +159,7 @@ class Input:
         """Close what nobody has taken."""
         if self._waiting:
             self._waiting.close()
+            self._waiting = None
 
 
 def read_options(settings: BatchSettings) -> ReadOptions:
