@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlopsdeploy.columns import Array, Columns, objects
-from mlopsdeploy.core.inputs import NOT_A_NUMBER, number_of
+from mlopsdeploy.core.inputs import number_of
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.input_file import InputFile
 from mlopsdeploy.errors import InputError
@@ -351,7 +351,7 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
     values = np.full(len(column), np.nan)
     bad = np.zeros(len(column), bool)
     for row, value in enumerate(values_of(column)):
-        if value is None or str(value).strip() in NOT_A_NUMBER:
+        if value is None:
             continue
         try:
             values[row] = number_of(value)
