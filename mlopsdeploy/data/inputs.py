@@ -91,7 +91,8 @@ class Input:
 
     def _opener(self) -> Callable[[], Source]:
         if is_database(self.path):
-            return partial(_open_fetched, self._fetched().resolve(), self.shown)
+            options = read_options(self._settings)
+            return partial(_open_fetched, self._fetched().resolve(), self.shown, options)
         return partial(
             open_source,
             self.path,
@@ -149,8 +150,8 @@ def read_options(settings: BatchSettings) -> ReadOptions:
     )
 
 
-def _open_fetched(rows: Path, called: str) -> Source:
-    return ParquetSource(InputFile(rows.open("rb"), called))
+def _open_fetched(rows: Path, called: str, options: ReadOptions) -> Source:
+    return ParquetSource(InputFile(rows.open("rb"), called), options)
 
 
 def _opened_with_content(

@@ -39,6 +39,7 @@ from mlopsdeploy.data.sources.records import (
     find_records,
     value_of,
 )
+from mlopsdeploy.data.sources.spelling import is_plain
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class CsvSource(FileSource):
     format = "csv"
 
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
-        super().__init__(file)
+        super().__init__(file, options)
         file.decode(options.encoding)
         self.byte_order_mark = file.byte_order_mark
         self._pending = file.read(READ_BYTES)
@@ -151,6 +152,8 @@ class CsvSource(FileSource):
         records, starts, places_of = _slices(data, ends)
         # Where a table goes on, all of it is text as it stands: one type in every window.
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
+        if not is_plain(self.numbers):
+            kinds = dict.fromkeys(kinds, "str")
         if kinds_wrong:
             wrong = {int(places_of[place]): kind for place, kind in kinds_wrong.items()}
             table, reasons = self._parse_parts([records], kinds, wrong)
@@ -183,7 +186,7 @@ class CsvSource(FileSource):
             table=None if wanted.raw else table.select(self.names),
             bad=tuple(map(bad_row, sorted(reasons))),
         )
-        window = with_columns(window, table, wanted, lambda row: line(places[row]))
+        window = with_columns(window, table, wanted, self.numbers, lambda row: line(places[row]))
         return window if wanted.raw else replace(window, records=None)
 
     def _not_told(self, kind: int, records: pa.Array, place: int) -> str:
