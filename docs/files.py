@@ -50,6 +50,10 @@ def lines(head: str, row: str, *, end: str = "\n", rows: int = 40) -> str:
 
 
 PLAIN = lines("id,review", '{n},"{text}"')
+COMMAS = lines(
+    "Time;" + ";".join(f"V{at}" for at in range(1, 29)) + ";Amount",
+    "{n};" + "-0,5;1,25;" * 14 + "1.003,{n}",
+)
 OBJECTS = [
     {"reviewerID": f"A{n}", "reviewText": text, "overall": 5.0} for n, text in enumerate(TEXTS)
 ]
@@ -285,6 +289,27 @@ def kinds() -> Iterator[tuple[str, list[Kind]]]:
                 "scored.csv",
                 lines("label,score,notes,more", '5,4,"{text}","{text} again"'),
                 "`scored.csv: which column is the text, 'notes' or 'more'? say --text-column NAME`",
+            ),
+            Kind(
+                "decimal commas in a model's numbers",
+                "commas.csv",
+                COMMAS,
+                "`40 of 40 rows are bad, more than --max-errors allows; the first: commas.csv: line 2: column 'V1' holds no number`",
+                {"model": "fraud"},
+            ),
+            Kind(
+                "the same, said",
+                "commas.csv",
+                COMMAS,
+                "no such setting",
+                {"model": "fraud", "numbers": "1.234,56"},
+            ),
+            Kind(
+                "numbers that are written in two ways",
+                "marks.csv",
+                COMMAS.replace("1.003,", "1,003."),
+                "`40 of 40 rows are bad, more than --max-errors allows; the first: marks.csv: line 2: column 'V1' holds no number`",
+                {"model": "fraud"},
             ),
             Kind(
                 "a column of numbers alone",

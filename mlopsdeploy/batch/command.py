@@ -52,6 +52,7 @@ from mlopsdeploy.data.sinks import (
     write_parquet,
 )
 from mlopsdeploy.data.sources import Source, Wanted, chunks, with_content
+from mlopsdeploy.data.spelled_numbers import question_of_numbers
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped, needs
 from mlopsdeploy.settings import BatchSettings
 
@@ -184,6 +185,10 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
             f"already has {listed([settings.prefix + name for name in taken])}, as the new columns "
             f"are called; say --prefix {settings.prefix}predicted_"
         )
+    if settings.numbers == "auto" and columns and model.task.data == "table":
+        sample, fields = source.sample(), model.task.inputs
+        names = [columns[field.name] for field in fields if field.dtype != "str"]
+        questions += filter(None, [question_of_numbers({name: sample[name] for name in names})])
     if questions:
         raise InputError(f"{source.path}: {'; and it '.join(questions)}")
     return columns

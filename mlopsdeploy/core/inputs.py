@@ -23,8 +23,15 @@ from mlopsdeploy.errors import InputError, RowError
 # What Python takes besides (`1_000`, `inf`, digits of other scripts) is somebody's mistake.
 _NUMBER = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
 _TRUTH = {"true": 1.0, "false": 0.0}
-NOT_A_NUMBER = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"]
-"""Words that stand for a missing number."""
+# What stands for a missing number, in any case: as pandas, spreadsheets and C's printf write it.
+_MISSING = re.compile(
+    r"-?|#?n/?a|#n/a n/a|<na>|null|none|[+-]?nan(\(\w*\))?|-?1\.#(ind|qnan)",
+    re.ASCII | re.IGNORECASE,
+)
+_CASES = (str.lower, str.upper, str.capitalize)
+_WORDS = ["NA", "N/A", "#N/A", "<NA>", "nan", "-nan", "null", "none"]
+NOT_A_NUMBER = ["", "-", "NaN", *sorted({way(word) for word in _WORDS for way in _CASES})]
+"""Those that files have most, for a parser that takes a list; `number_of` knows all."""
 _KINDS: Mapping[str, set[type]] = {"str": {str}, "bool": {bool}}
 _NUMBERS: set[type] = {int, float}
 
@@ -289,10 +296,14 @@ def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
 def number_of(value: Any) -> float:
     """A number from its value, or as people write it: `-1.5`, `2e3`; true and false are 1 and 0.
 
+    NaN for what says that there is none: "", `NA`, `null`, `-nan` and the like, in any case.
+
     Raises:
         ValueError: it is something else, or beyond the range of a float64.
     """
     if isinstance(value, str):
+        if _MISSING.fullmatch(value.strip()):
+            return np.nan
         if (truth := _TRUTH.get(value.strip().lower())) is not None:
             return truth
         if not _NUMBER.fullmatch(value):
@@ -307,8 +318,10 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
     """Values as float64, NaN where there is none."""
     if isinstance(values, (list, tuple)):
         try:
-            array = np.array(values, np.float64)
-        except (TypeError, ValueError):
+            array = np.array(values)
+        except ValueError:
+            array = objects(list(values))
+        if array.dtype.kind not in "biuf":  # among texts, NumPy makes texts of numbers
             array = objects(list(values)) if flat else np.array(values, object)
     else:
         array = np.asarray(values)
@@ -319,7 +332,7 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
     made = np.full(array.size, np.nan)
     flattened: list[Any] = array.reshape(-1).tolist()
     for place, value in enumerate(flattened):
-        if _is_missing(value) or str(value).strip() in NOT_A_NUMBER:
+        if _is_missing(value):
             continue
         try:
             if array.dtype.kind in "mMc":

@@ -95,7 +95,8 @@ class Input:
 
     def _opener(self) -> Callable[[], Source]:
         if is_database(self.path):
-            return partial(_Fetched, self._fetched().resolve(), self.shown)
+            options = read_options(self._settings)
+            return partial(_Fetched, self._fetched().resolve(), self.shown, options)
         return partial(
             open_source,
             self.path,
@@ -172,8 +173,8 @@ def read_options(settings: BatchSettings) -> ReadOptions:
 class _Fetched(SourceOver):
     """The rows of a database, as they were at some time."""
 
-    def __init__(self, rows: Path, called: str) -> None:
-        super().__init__(ParquetSource(InputFile(rows.open("rb"), called)))
+    def __init__(self, rows: Path, called: str, options: ReadOptions) -> None:
+        super().__init__(ParquetSource(InputFile(rows.open("rb"), called), options))
         self._time = _time_of(rows)
 
     def how_read(self) -> dict[str, Any]:

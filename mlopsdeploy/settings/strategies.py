@@ -72,6 +72,15 @@ def _on_or_off(value: str | None, _: object) -> str | None:
     return None if value == "off" else value
 
 
+def _example_of_numbers(value: str, _: object) -> str:
+    """With a space and an apostrophe of the keyboard, of which there are others."""
+    example = re.sub("[\u00a0\u2009\u202f]", " ", value.strip()).replace("’", "'")
+    known = r"auto|1234[.,]56|1,234\.56|1\.234,56|1[ ']234[.,]56"
+    if not re.fullmatch(known, example):
+        raise ValueError("expected auto, 1234.56, 1234,56, 1,234.56, 1.234,56, 1 234,56, 1'234.56")
+    return example
+
+
 class BatchSettings(Settings, OfRows):
     """`mlopsdeploy batch`."""
 
@@ -103,6 +112,10 @@ class BatchSettings(Settings, OfRows):
     sheet: str | None = setting(
         None, "Of a workbook its sheet, of a zip its file, of JSON its list", metavar="NAME"
     )
+    numbers: str = setting(
+        "auto", "How texts write numbers, by an example: 1.234,56", metavar="EXAMPLE",
+        shown="1234.56; asked in doubt", check=_example_of_numbers,
+    )  # fmt: skip
     text_column: str | None = setting(
         None, "Column of the text", group="Columns", shown="the only one that reads like text",
         bench=True,

@@ -1,6 +1,7 @@
 """Rows that can't be read or scored: set aside with their number and reason, and never in the way
 of others."""
 
+import csv
 import json
 
 import pytest
@@ -168,6 +169,29 @@ def test_a_number_that_is_missing_is_not_bad(run, per_feature_onnx, value):
     assert (rows[1]["label"], rows[1]["score"]) == ("", "")
     assert errors == []
     assert summary["empty"] == 1
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl"])
+def test_decimal_commas_are_a_question_and_then_read(run, per_feature_onnx, name, tmp_path):
+    values = [*["1,5"] * 9, "-0,5", "1.003,5", "1.23,5"]
+    rows = [{"age": value, "visits": 1, "label": "a"} for value in values]
+    lines = ["age|visits|label", *("|".join(map(str, row.values())) for row in rows)]
+    if name == "r.jsonl":
+        lines = list(map(json.dumps, rows))
+    content = "".join(f"{line}\n" for line in lines).encode()
+    settings = {"model": str(per_feature_onnx), "text_column": None, "output": f"o{name[1:]}"}
+    with pytest.raises(InputError, match=r"already has 'label'.*; and it holds .* '1,5' in col"):
+        run(name, content, **settings, max_errors="100%")
+    settings |= {"prefix": "p_", "numbers": "1.234,56"}
+    _, errors, summary = run(name, content, **settings)
+    assert [(row["row"], row["reason"]) for row in errors] == [(12, "column 'age' holds no number")]
+    assert summary["read"]["numbers"] == "1.234,56"
+    written = (tmp_path / settings["output"]).read_text("utf-8").splitlines()
+    kept = [line.rstrip("}") for line in lines[:-1]]
+    assert [line[: len(start)] for line, start in zip(written, kept, strict=True)] == kept
+    done = csv.DictReader(written, delimiter="|") if name == "r.csv" else map(json.loads, written)
+    scores = [float(row["p_score"]) for row in done]  # of the label 1, or of 0 if that is likelier
+    assert scores == pytest.approx([0.622459] * 9 + [0.817574, 1], abs=1e-6)
 
 
 # ---------------------------------------------------------------- open quotes

@@ -77,7 +77,7 @@ def open_source(
             source = _open_file(file, options)
         except NoRows:
             return None
-        return Partitioned(source, folders[file]) if folders[file] else source
+        return Partitioned(source, folders[file], options) if folders[file] else source
 
     formats = {format_ for file in files if (format_ := _format_by_name(file))}
     if len(formats) > 1:
@@ -221,7 +221,7 @@ def _source_of(file: InputFile, options: ReadOptions) -> Source:
     if format_ is None:
         raise _unknown(file.name)
     if format_ == "parquet":
-        return ParquetSource(file)
+        return ParquetSource(file, options)
     if not head:
         raise NoRows(f"{file.name}: the file is empty")
     if format_ == "excel" and not told:

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlopsdeploy.columns import Array, Columns, objects
-from mlopsdeploy.core.inputs import NOT_A_NUMBER, number_of
+from mlopsdeploy.core.inputs import number_of
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.input_file import InputFile
+from mlopsdeploy.data.sources.spelling import is_plain, plain
 from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
@@ -42,6 +43,7 @@ class ReadOptions:
         header: whether the first line names the columns; None asks where that is in doubt.
         skip_lines: lines above it.
         sheet: of a workbook its sheet, of a zip its file, of a JSON document the path of its list.
+        numbers: how texts write them, by an example of `spelling.SPELLINGS`; "auto" is 1234.56.
     """
 
     delimiter: str = "auto"
@@ -51,6 +53,7 @@ class ReadOptions:
     header: bool | None = None
     skip_lines: int | None = None
     sheet: str | None = None
+    numbers: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -213,8 +216,9 @@ class FileSource:
 
     format: str
 
-    def __init__(self, file: InputFile) -> None:
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
         self.path = file.path
+        self.numbers = options.numbers
         self.names: list[str] = []
         self._file = file
         self._rows_read = 0
@@ -234,7 +238,8 @@ class FileSource:
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
         within = {"file": self._file.member} if self._file.member else {}
-        return {"format": self.format, **within, **self._file.left_out()}
+        numbers = {} if is_plain(self.numbers) else {"numbers": self.numbers}
+        return {"format": self.format, **within, **numbers, **self._file.left_out()}
 
     def close(self) -> None:
         """See `Source`."""
@@ -285,6 +290,7 @@ def with_columns(
     rows: Window,
     table: pa.Table,
     wanted: Wanted,
+    numbers: str = "auto",
     line: Callable[[int], int | None] = lambda _: None,
 ) -> Window:
     """The rows with the columns asked for, less those with no number where one should be.
@@ -293,6 +299,7 @@ def with_columns(
         rows: without columns yet.
         table: their values.
         wanted: says which columns.
+        numbers: how texts write them; see `ReadOptions`.
         line: the line of a row, by its place among `rows`.
     """
     columns: Columns = {}
@@ -307,7 +314,7 @@ def with_columns(
                 continue
             wrong, missing = _no_texts(column), "text"
         else:
-            columns[name], wrong = _numbers(column)
+            columns[name], wrong = numbers_in(column, numbers)
             missing = "number"
         bad += [
             rows.bad_row(place, f"column {name!r} holds no {missing}", line(place))
@@ -341,8 +348,10 @@ def is_utf8(value: bytes) -> bool:
     return True
 
 
-def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
+def numbers_in(column: pa.ChunkedArray, spelled: str = "auto") -> tuple[Array, Array]:
     """Values as float64, NaN where there is none; and where there was something else."""
+    if not is_plain(spelled):
+        column = _plain(column, spelled)
     try:
         values = column.cast(pa.float64()).to_numpy()
         return values, np.isinf(values)
@@ -351,13 +360,23 @@ def _numbers(column: pa.ChunkedArray) -> tuple[Array, Array]:
     values = np.full(len(column), np.nan)
     bad = np.zeros(len(column), bool)
     for row, value in enumerate(values_of(column)):
-        if value is None or str(value).strip() in NOT_A_NUMBER:
+        if value is None:
             continue
         try:
             values[row] = number_of(value)
         except (TypeError, ValueError):
             bad[row] = True
     return values, bad
+
+
+def _plain(column: pa.ChunkedArray, spelled: str) -> pa.ChunkedArray:
+    """A column's texts as plain numbers; what is no text stays as it is."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_bytes(column.type):
+        column = pa.chunked_array([values_of(column)], pa.large_string())
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    return plain(column, spelled) if is_text else column
 
 
 def as_text(record: bytes) -> str:

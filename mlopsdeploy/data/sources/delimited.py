@@ -39,6 +39,7 @@ from mlopsdeploy.data.sources.records import (
     find_records,
     value_of,
 )
+from mlopsdeploy.data.sources.spelling import is_plain
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
@@ -51,7 +52,7 @@ class CsvSource(FileSource):
     format = "csv"
 
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
-        super().__init__(file)
+        super().__init__(file, options)
         file.decode(options.encoding)
         self.byte_order_mark = file.byte_order_mark
         self._pending = file.read(READ_BYTES)
@@ -65,8 +66,10 @@ class CsvSource(FileSource):
         self._newline = self.dialect.newline.encode()
         self.above = self._layout.kept  # what the output has above its header, too
         self._nuls = 0
-        above, self._pending = self._split(self._layout.start)
-        self._line = 1 + above.count(self._newline)
+        self._at = self._layout.start  # where the next record starts in what is pending
+        self._ends = np.zeros(0, np.int64)  # of records there, as far as it was looked at
+        self._looked_at = self._ended = False
+        self._line = 1 + self._pending.count(self._newline, 0, self._at)
         self.header: bytes | None = None
         if self._layout.header:
             self._read_header()
@@ -74,9 +77,6 @@ class CsvSource(FileSource):
             self._without_header()
         if not len(self._look(1)[1]):
             raise NoRows(f"{file.name}: has a header but no rows")
-
-    def _split(self, place: int) -> tuple[bytes, bytes]:
-        return self._pending[:place], self._pending[place:]
 
     def _read_header(self) -> None:
         line = self._line
@@ -152,6 +152,8 @@ class CsvSource(FileSource):
         records, starts, places_of = _slices(data, ends)
         # Where a table goes on, all of it is text as it stands: one type in every window.
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
+        if not is_plain(self.numbers):
+            kinds = dict.fromkeys(kinds, "str")
         if kinds_wrong:
             wrong = {int(places_of[place]): kind for place, kind in kinds_wrong.items()}
             table, reasons = self._parse_parts([records], kinds, wrong)
@@ -184,7 +186,7 @@ class CsvSource(FileSource):
             table=None if wanted.raw else table.select(self.names),
             bad=tuple(map(bad_row, sorted(reasons))),
         )
-        window = with_columns(window, table, wanted, lambda row: line(places[row]))
+        window = with_columns(window, table, wanted, self.numbers, lambda row: line(places[row]))
         return window if wanted.raw else replace(window, records=None)
 
     def _not_told(self, kind: int, records: pa.Array, place: int) -> str:
@@ -249,29 +251,47 @@ class CsvSource(FileSource):
 
     def _look(self, rows: int) -> tuple[bytes, Array]:
         """Up to `rows` complete records, and where each ends; they stay."""
-        last = False
         while True:
-            ends, _ = find_records(self._pending, self.dialect, self._layout.shape, last=last)
-            if len(ends) >= rows or last:
+            self._find_ends()
+            ends = self._ends[:rows]
+            if len(ends) == rows or self._ended:
                 break
-            open_since = int(ends[-1]) if len(ends) else 0
+            open_since = int(ends[-1]) if len(ends) else self._at
             if len(self._pending) - open_since > LONGEST_RECORD:
                 line = self._pending.find(self._newline, open_since)
                 if line >= 0:  # `find_records` takes it for a record, too: nothing can close it
-                    ends = np.append(ends, line + 1)
+                    ends, self._looked_at = np.append(ends, line + 1), False
                     break
-            if block := self._file.read(max(READ_BYTES, len(self._pending))):
-                self._pending += block
-            else:
-                self._end_of_file(open_since)
-                last = True
-        ends = ends[:rows]
-        return self._pending[: int(ends[-1]) if len(ends) else 0], ends
+            self._read_on(open_since)
+        end = int(ends[-1]) if len(ends) else self._at
+        return self._pending[self._at : end], ends - self._at
+
+    def _find_ends(self) -> None:
+        """Find where records end in what was read since that was done last."""
+        if self._looked_at:
+            return
+        start = int(self._ends[-1]) if len(self._ends) else self._at
+        data, shape = self._pending[start:], self._layout.shape
+        ends, _ = find_records(data, self.dialect, shape, last=self._ended)
+        self._ends = np.concatenate([self._ends, ends + start])
+        self._looked_at = True
+
+    def _read_on(self, open_since: int) -> None:
+        """Read a block, and let go of what was taken."""
+        block = self._file.read(max(READ_BYTES, len(self._pending) - self._at))
+        if block:
+            self._pending = self._pending[self._at :] + block
+            self._ends, self._at = self._ends - self._at, 0
+        else:
+            self._end_of_file(open_since)
+            self._ended = True
+        self._looked_at = False
 
     def _take(self, rows: int) -> tuple[bytes, Array]:
         """As `_look`, and move past them."""
         data, ends = self._look(rows)
-        self._pending = self._pending[len(data) :]
+        self._ends = self._ends[len(ends) :]
+        self._at += len(data)
         self._line += data.count(self._newline)
         return data, ends
 

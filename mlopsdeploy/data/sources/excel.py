@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import io
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
 
@@ -19,6 +20,7 @@ from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, Shee
 from mlopsdeploy.data.sources.base import (
     SAMPLE_ROWS,
     Chunk,
+    Digest,
     FileSource,
     Origin,
     ReadOptions,
@@ -27,11 +29,29 @@ from mlopsdeploy.data.sources.base import (
     with_columns,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
+from mlopsdeploy.data.sources.spelling import respelled
 from mlopsdeploy.errors import InputError, one_line
 
 _DIGITS = 15  # that Excel keeps of a number
 
 Row = list[str | None]
+
+
+class _Number(str):
+    """A cell that is no text but a number, spelled as one."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Rows of a sheet, and the same with its numbers spelled as its texts spell theirs."""
+
+    table: pa.Table
+    respelled: pa.Table
+
+    def add_to(self, digest: Digest) -> None:
+        Chunk(0, self.table.num_rows, self.table, None).add_to(digest)
 
 
 class ExcelSource(FileSource):
@@ -45,7 +65,7 @@ class ExcelSource(FileSource):
     format = "excel"
 
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
-        super().__init__(file)
+        super().__init__(file, options)
         part = None if options.sheet == file.member else options.sheet
         try:
             book = CalamineWorkbook.from_filelike(io.BytesIO(file.seekable().read()))
@@ -70,7 +90,8 @@ class ExcelSource(FileSource):
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows, without moving on."""
-        return self._table(self._ahead[:SAMPLE_ROWS]).to_pydict()  # type: ignore[no-any-return]
+        columns = zip(*self._ahead[:SAMPLE_ROWS], strict=True)
+        return dict(zip(self.names, map(list, columns), strict=True))
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
@@ -78,7 +99,13 @@ class ExcelSource(FileSource):
         taken, self._ahead = self._ahead[:rows], self._ahead[rows:]
         if not taken:
             return None
-        return self._chunk(len(taken), self._table(taken), len(taken) / self._total)
+        cells = _Cells(self._table(taken), self._table(list(map(self._respelled, taken))))
+        return self._chunk(len(taken), [cells], len(taken) / self._total)
+
+    def _respelled(self, row: Row) -> Row:
+        return [
+            respelled(cell, self.numbers) if isinstance(cell, _Number) else cell for cell in row
+        ]
 
     def _table(self, rows: list[Row]) -> pa.Table:
         columns = zip(*rows, strict=True)
@@ -88,10 +115,15 @@ class ExcelSource(FileSource):
 
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`; a row has no bytes of its own."""
-        table = chunk.content
+        (cells,) = chunk.content
+        table = cells.table
         numbers = np.arange(chunk.first, chunk.first + table.num_rows)
         window = Window(numbers, {}, chunk.share, (Origin(self.path),), table=table)
-        return with_columns(window, table, wanted)
+        values = {
+            name: (table if kind == "str" else cells.respelled).column(name)
+            for name, kind in wanted.columns.items()
+        }
+        return with_columns(window, pa.table(values), wanted, self.numbers)
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
@@ -152,7 +184,7 @@ def _spelled(cell: Any) -> str | None:
         return str(cell).upper()
     if isinstance(cell, float):
         whole = cell.is_integer() and abs(cell) < 10**_DIGITS
-        return str(int(cell)) if whole else f"{cell:.{_DIGITS}g}"
+        return _Number(int(cell) if whole else f"{cell:.{_DIGITS}g}")
     if isinstance(cell, dt.datetime):
         return cell.isoformat(" ")
     if isinstance(cell, dt.timedelta):  # of more than a day in hours, as [h]:mm:ss

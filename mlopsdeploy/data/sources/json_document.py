@@ -44,8 +44,8 @@ def open_json(file: InputFile, options: ReadOptions) -> JsonLinesSource:
     head = file.peek(HEAD).lstrip()
     named_lines = file.inner.lower().endswith((".jsonl", ".ndjson"))
     if file.transcoded or not _has_lines(head, named=named_lines):
-        return JsonDocumentSource(file, options.sheet, named_lines=named_lines)
-    return JsonLinesSource(file)
+        return JsonDocumentSource(file, options, named_lines=named_lines)
+    return JsonLinesSource(file, options)
 
 
 def _has_lines(head: bytes, *, named: bool) -> bool:
@@ -65,7 +65,7 @@ class JsonDocumentSource(JsonLinesSource):
 
     Args:
         file: decoded already.
-        part: the path of the list, as `data.reviews`, where a document has several.
+        options: its `sheet` is the path of the list, as `data.reviews`, where there are several.
         named_lines: it is called `.jsonl`: a single object is a row, and no document.
 
     Raises:
@@ -75,7 +75,7 @@ class JsonDocumentSource(JsonLinesSource):
 
     has_lines = False
 
-    def __init__(self, file: InputFile, part: str | None, *, named_lines: bool = False) -> None:
+    def __init__(self, file: InputFile, options: ReadOptions, *, named_lines: bool = False) -> None:
         self._to_text = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         self._text, self._at = "", 0  # what was read, and where the next row is in it
         self._read = 0  # characters of the file
@@ -84,8 +84,8 @@ class JsonDocumentSource(JsonLinesSource):
         self._in_list = self._ended = False
         self._list = ""
         self._file = file
-        self._find_first(part, named_lines=named_lines)
-        super().__init__(file)
+        self._find_first(options.sheet, named_lines=named_lines)
+        super().__init__(file, options)
 
     def _find_first(self, part: str | None, *, named_lines: bool) -> None:
         if self._skip(_BLANK) == "[":

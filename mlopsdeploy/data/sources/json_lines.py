@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mlopsdeploy.data.sources.base import (
     Chunk,
     FileSource,
     Origin,
+    ReadOptions,
     Wanted,
     Window,
     at_path,
@@ -24,6 +25,7 @@ from mlopsdeploy.data.sources.base import (
     with_paths,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
+from mlopsdeploy.data.sources.spelling import respelled
 from mlopsdeploy.errors import InputError
 
 
@@ -36,8 +38,8 @@ class JsonLinesSource(FileSource):
     format = "jsonl"
     has_lines = True  # of its own, which a bad row may be named by
 
-    def __init__(self, file: InputFile) -> None:
-        super().__init__(file)
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
+        super().__init__(file, options)
         self._line = 1
         self._ahead = self._read_lines(SAMPLE_ROWS)
         if not self._ahead:
@@ -103,10 +105,11 @@ class JsonLinesSource(FileSource):
             chunk.share,
             (Origin(self.path),),
             records=pa.array(lines, pa.large_string()) if wanted.raw else None,
-            table=None if wanted.raw else _table(rows, self.names),
+            table=None if wanted.raw else _table(rows, dict.fromkeys(self.names, "str")),
             bad=tuple(bad),
         )
-        return with_columns(window, _table(rows, wanted.columns), wanted, places.__getitem__)
+        table = _table(rows, wanted.columns, self.numbers)
+        return with_columns(window, table, wanted, self.numbers, places.__getitem__)
 
     def _checked(self, row: dict[str, Any] | str, wanted: Wanted) -> dict[str, Any] | str:
         """The row, or why it can't go on to the output."""
@@ -124,12 +127,22 @@ class JsonLinesSource(FileSource):
         return row
 
 
-def _table(rows: list[dict[str, Any]], names: Iterable[str]) -> pa.Table:
-    """Some columns; nested values and mixed types as JSON text, so that windows agree."""
+def _table(rows: list[dict[str, Any]], kinds: Mapping[str, str], numbers: str = "auto") -> pa.Table:
+    """Some columns; nested values and mixed types as JSON text, so that windows agree.
+
+    In a column of numbers, those that are no text are written as `numbers` says that texts are.
+    """
+
+    def cell(row: dict[str, Any], name: str, kind: str) -> str | None:
+        value = at_path(row, name)
+        if isinstance(value, float) and kind != "str":
+            return respelled(json.dumps(value), numbers)
+        return scalar(value)
+
     return pa.table(
         {
-            name: pa.array([scalar(at_path(row, name)) for row in rows], pa.large_string())
-            for name in names
+            name: pa.array([cell(row, name, kind) for row in rows], pa.large_string())
+            for name, kind in kinds.items()
         }
     )
 

@@ -14,6 +14,7 @@ from mlopsdeploy.data.sources.base import (
     Chunk,
     FileSource,
     Origin,
+    ReadOptions,
     Wanted,
     Window,
     values_of,
@@ -31,8 +32,8 @@ class ParquetSource(FileSource):
 
     format = "parquet"
 
-    def __init__(self, file: InputFile) -> None:
-        super().__init__(file)
+    def __init__(self, file: InputFile, options: ReadOptions) -> None:
+        super().__init__(file, options)
         stored = file.seekable()  # its index is at the end
         try:
             self._parquet = pyarrow.parquet.ParquetFile(stored)
@@ -73,7 +74,7 @@ class ParquetSource(FileSource):
         table = chunk.content
         numbers = np.arange(chunk.first, chunk.first + table.num_rows)
         window = Window(numbers, {}, chunk.share, (Origin(self.path),), table=table)
-        return with_columns(window, table, wanted)
+        return with_columns(window, table, wanted, self.numbers)
 
 
 def _reason(error: Exception) -> str:

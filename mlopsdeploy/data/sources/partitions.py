@@ -13,9 +13,17 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.columns import objects
-from mlopsdeploy.core.inputs import number_of
 from mlopsdeploy.data.addresses import shown
-from mlopsdeploy.data.sources.base import Chunk, Digest, Source, SourceOver, Wanted, Window
+from mlopsdeploy.data.sources.base import (
+    Chunk,
+    Digest,
+    ReadOptions,
+    Source,
+    SourceOver,
+    Wanted,
+    Window,
+    numbers_in,
+)
 from mlopsdeploy.errors import InputError
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -79,8 +87,9 @@ class Partitioned(SourceOver):
     has a column more than they.
     """
 
-    def __init__(self, rows: Source, values: Values) -> None:
+    def __init__(self, rows: Source, values: Values, options: ReadOptions) -> None:
         super().__init__(rows)
+        self._numbers = options.numbers
         self._values = {name: value for name, value in values.items() if name not in rows.names}
         self.names = [*rows.names, *self._values]
 
@@ -113,10 +122,10 @@ class Partitioned(SourceOver):
         value = self._values[name]
         if kind == "str":
             return objects([value] * rows)
-        try:
-            return np.full(rows, np.nan if value is None else number_of(value))
-        except ValueError as error:
-            raise InputError(f"{self.path}: column {name!r} holds no number") from error
+        number, wrong = numbers_in(pa.chunked_array([[value]], pa.large_string()), self._numbers)
+        if wrong.any():
+            raise InputError(f"{self.path}: column {name!r} holds no number")
+        return np.full(rows, number)
 
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
