@@ -147,6 +147,16 @@ def test_yes_is_yes_where_yes_or_no_is_asked(tmp_path, word):
     assert load(EdgeSettings, str(file), {}, {}).follow is True
 
 
+def test_no_columns_are_not_all_of_them(tmp_path):
+    """An empty list is given, wherever it comes from; what is left out is None."""
+    file = tmp_path / "b.yaml"
+    file.write_text("columns: []\n", "utf-8")
+    assert load(BatchSettings, None, {}, {}).columns is None
+    for place in ((str(file), {}, {}), (None, {"columns": ""}, {}), (None, {"columns": ()}, {})):
+        assert load(BatchSettings, *place).columns == ()
+    assert load(BatchSettings, None, {}, {"MLOPSDEPLOY_COLUMNS": ""}).columns == ()
+
+
 SPELLINGS = [
     (BatchSettings, "max_flips", "2%", 0.02),
     (BatchSettings, "max_flips", "0.02", 0.02),
@@ -154,6 +164,8 @@ SPELLINGS = [
     (BatchSettings, "commit_seconds", "500ms", 0.5),
     (BatchSettings, "threads", "auto", None),
     (BatchSettings, "features", "a, b", ("a", "b")),
+    (BatchSettings, "columns", "a, b", ("a", "b")),
+    (BatchSettings, "columns", "", ()),
     (ServeSettings, "threads", "auto", None),
     (ServeSettings, "max_body", "2MB", 2_000_000),
     (ServeSettings, "max_body", "1 MiB", 1 << 20),

@@ -41,9 +41,17 @@ from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.data.destinations import Destination, destination
 from mlopsdeploy.data.files import ERRORS, beside, note_of
 from mlopsdeploy.data.inputs import Input, default_output, means_pictures
-from mlopsdeploy.data.matching import choose_text_column, listed, match_columns, reading, scored
+from mlopsdeploy.data.matching import (
+    check_kept,
+    choose_text_column,
+    listed,
+    match_columns,
+    reading,
+    scored,
+)
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.data.sinks import (
+    delimiter_for,
     make_sink,
     output_format,
     passes_records,
@@ -98,9 +106,8 @@ def run_batch(
         goal.protect(protected)  # before a database's rows are fetched, which may take hours
     source = inputs.open()
     try:
-        by = settings.partition_by
-        if by and writes and by not in source.names:
-            raise InputError(f"--partition-by: the input has no column {by!r}")
+        if writes:
+            _check_partition(settings, source)
         work = job_for(settings, inputs, source, log, goal)
         if settings.dry_run:
             from mlopsdeploy.batch import dry_run
@@ -134,6 +141,9 @@ def job_for(
     Raises:
         MlopsDeployError: see `load_model` and `match_columns`.
     """
+    kept = settings.columns
+    if kept is not None:
+        check_kept(kept, source.sample(), source.path)
     calibrate = None
     if inputs.path != "-":
         calibrate = partial(_calibration_rows, settings, inputs, source)
@@ -149,7 +159,7 @@ def job_for(
         model=model,
         columns=columns,
         open_source=inputs.reopen,
-        make_sink=lambda file, source: make_sink(format_, path, file, source),
+        make_sink=lambda file, source: make_sink(format_, path, file, source, kept),
         raw=passes_records(format_, source),
         shown=goal.shown if goal else "standard output",
         statistics=Statistics(
@@ -159,6 +169,8 @@ def job_for(
             examples=EXAMPLES if settings.report else 0,
             pictures=pictures,
         ),
+        kept=kept,
+        delimiter=delimiter_for(path, source),
         breakdowns=(*([dates.name] if dates else []), *categories),
         batch_size=settings.batch_size,
         limit=settings.limit,
@@ -167,6 +179,16 @@ def job_for(
         max_errors=MaxErrors.parse(settings.max_errors),
         log=log,
     )
+
+
+def _check_partition(settings: BatchSettings, source: Source) -> None:
+    by, kept = settings.partition_by, settings.columns
+    if by is None or by in (source.names if kept is None else kept):
+        return
+    if by not in source.names:
+        raise InputError(f"--partition-by: the input has no column {by!r}")
+    more = ",".join([*(kept or ()), by])
+    raise ConfigError(f"--partition-by: column {by!r} is not written; say --columns {more}")
 
 
 def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str, str]:
@@ -180,7 +202,8 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
     except InputError as error:
         questions.append(str(error).removeprefix(f"{source.path}: "))
     new = scoring.new_columns(model, all_scores=settings.all_scores)
-    if taken := [name for name in new if settings.prefix + name in source.names]:
+    there = source.names if settings.columns is None else settings.columns
+    if taken := [name for name in new if settings.prefix + name in there]:
         questions.append(
             f"already has {listed([settings.prefix + name for name in taken])}, as the new columns "
             f"are called; say --prefix {settings.prefix}predicted_"
@@ -215,7 +238,7 @@ def _output_columns(work: Job) -> pa.Schema:
     planned = scoring.prepare(work.model, window, work.columns)
     computed = [scoring.predict(work.model, planned, batch) for batch in planned.batches]
     window, _, columns = work.assemble(planned, computed)
-    return with_predictions(window, columns).schema
+    return with_predictions(window, columns, work.kept).schema
 
 
 def _run(

@@ -179,6 +179,8 @@ class Job:
         all_scores: write every label's score, as `score_<label>`.
         prefix: goes before the names of the new columns.
         max_errors: how many rows may be set aside.
+        kept: the input's columns that are written, by name or path; None is all of them.
+        delimiter: between the fields of CSV, where that is another than the input's.
         breakdowns: columns that the statistics want, beside the model's.
         statistics: an empty one, to fill.
         store: rows scored by earlier runs.
@@ -199,6 +201,8 @@ class Job:
     all_scores: bool = False
     prefix: str = ""
     max_errors: MaxErrors = MaxErrors(share=0.01)  # noqa: RUF009  # never changed
+    kept: tuple[str, ...] | None = None
+    delimiter: str = ""
     breakdowns: tuple[str, ...] = ()
     store: ScoreStore | None = None
     progress: Progress = lambda *_: None
@@ -214,7 +218,8 @@ class Job:
         }
         extra = {name: "str" for name in self.breakdowns if name not in kinds}
         texts = tuple(name for name, kind in kinds.items() if kind == "str")
-        return Wanted({**kinds, **extra}, self.raw, tuple(self.new_columns), texts)
+        new = tuple(self.new_columns) if self.kept is None else ()
+        return Wanted({**kinds, **extra}, self.raw, new, texts, self.kept, self.delimiter)
 
     @property
     def new_columns(self) -> list[str]:

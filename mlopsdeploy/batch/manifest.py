@@ -39,6 +39,7 @@ def identity_of(
         "batch size": settings.batch_size,
         "all scores": settings.all_scores,
         "prefix": settings.prefix,
+        "columns kept": None if settings.columns is None else list(settings.columns) or "none",
         **asdict(read_options(settings)),
         "format": format_,
         **_versions(model),

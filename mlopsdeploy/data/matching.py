@@ -127,6 +127,18 @@ def choose_text_column(sample: Mapping[str, Sequence[Any]], asked: str | None, p
     raise InputError(f"{path}: {problem} say --text-column NAME{several}")
 
 
+def check_kept(names: Sequence[str], sample: Mapping[str, Sequence[Any]], path: str) -> None:
+    """Refuse columns to keep that the input has not.
+
+    Raises:
+        InputError: one is not there, or named twice.
+    """
+    for name in names:
+        _there(name, sample, path)
+        if names.count(name) > 1:
+            raise InputError(f"--columns: {name!r} is named twice")
+
+
 def _called_text(name: str) -> bool:
     words = set(_plain(name).split("_"))
     return not words.isdisjoint(_TEXT_WORDS) and words <= {*_TEXT_WORDS, *_BESIDE}

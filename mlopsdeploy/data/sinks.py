@@ -1,7 +1,8 @@
 """Rows and their predictions to a file.
 
 Where input and output have the same format, a row is written as it was read, byte for byte, with
-its predictions behind it. Elsewhere its columns are written anew.
+its predictions behind it; of some columns, each as it is spelled. Elsewhere columns are written
+anew.
 
 A sink writes a window at a time to a file that only grows, so that a run can be interrupted and go
 on. Parquet's index comes last, so its rows are kept as Arrow's own stream until all are there.
@@ -13,7 +14,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 import numpy as np
@@ -22,7 +23,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
-from mlopsdeploy.data.packing import compressor
+from mlopsdeploy.data.addresses import file_part
+from mlopsdeploy.data.packing import compressor, split_packing
 from mlopsdeploy.data.sources import (
     CsvSource,
     JoinedSource,
@@ -33,7 +35,8 @@ from mlopsdeploy.data.sources import (
     WithText,
     format_of,
 )
-from mlopsdeploy.data.sources.base import as_text, values_of
+from mlopsdeploy.data.sources.base import as_text, column_at, values_of
+from mlopsdeploy.data.sources.records import quoted
 
 DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 ROW_GROUP = 65_536
@@ -62,13 +65,27 @@ def passes_records(format_: str, source: Source) -> bool:
     return format_ == source.format != "parquet" and not isinstance(_file_of(source), Partitioned)
 
 
+def delimiter_for(path: str, source: Source) -> str:
+    """Between the fields of CSV at a path: tabs by the name `.tsv`, else as in the input."""
+    if split_packing(file_part(path))[0].lower().endswith(".tsv"):
+        return "\t"
+    first = _file_of(source)
+    return first.delimiter if isinstance(first, CsvSource) else ","
+
+
 def _file_of(source: Source) -> Source:
     """The file that an input is, or the first one of it."""
     rows = source.rows if isinstance(source, WithPictures | WithText) else source
     return rows.first if isinstance(rows, JoinedSource) else rows
 
 
-def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
+def make_sink(
+    format_: str,
+    path: str,
+    file: IO[bytes],
+    source: Source,
+    columns: Sequence[str] | None = None,
+) -> Sink:
     """What writes the windows of a source.
 
     Args:
@@ -76,22 +93,24 @@ def make_sink(format_: str, path: str, file: IO[bytes], source: Source) -> Sink:
         path: the output; a name that ends in .gz, .bz2, .xz or .zst is packed.
         file: where to; what it holds already was written by such a sink.
         source: the rows' own.
+        columns: those of the input that are written, in this order, by name or by path; None is
+            all of them. What is asked of the source has to say so, too: see `Wanted.kept`.
     """
     started = file.tell() > 0 if file.seekable() else False
     if format_ == "parquet":
-        return _TableSink(file)
+        return _TableSink(file, columns)
+
+    def text_sink(file: Any) -> Sink:
+        if format_ == "jsonl":
+            return _JsonLinesSink(file, columns)
+        first, delimiter = _file_of(source), delimiter_for(path, source)
+        if isinstance(first, CsvSource):
+            return _CsvSink(file, first, delimiter, columns, started=started)
+        return _TableCsvSink(file, delimiter, columns, started=started)
+
     if pack := compressor(path):
-        return _Packed(file, pack, lambda part: _text_sink(format_, path, part, source, started))
-    return _text_sink(format_, path, file, source, started)
-
-
-def _text_sink(format_: str, path: str, file: Any, source: Source, started: bool) -> Sink:
-    if format_ == "jsonl":
-        return _JsonLinesSink(file)
-    first = _file_of(source)
-    if isinstance(first, CsvSource):
-        return _CsvSink(file, first, started=started)
-    return _TableCsvSink(file, "\t" if ".tsv" in path.lower() else ",", started=started)
+        return _Packed(file, pack, text_sink)
+    return text_sink(file)
 
 
 class _Packed:
@@ -116,48 +135,68 @@ class _Packed:
 
 
 class _CsvSink:
-    """CSV to CSV: the row's own bytes, the input's delimiter and line ends."""
+    """CSV to CSV: the row's own bytes, or some of its fields, and the input's line ends."""
 
-    def __init__(self, file: IO[bytes], source: CsvSource, *, started: bool) -> None:
+    def __init__(
+        self,
+        file: IO[bytes],
+        source: CsvSource,
+        delimiter: str,
+        columns: Sequence[str] | None,
+        *,
+        started: bool,
+    ) -> None:
         self._file = file
         self._source = source
-        self._delimiter = source.delimiter
+        self._delimiter = delimiter
+        self._columns = columns
+        self._none = columns is not None and not columns
         self._started = started
 
     def write(self, window: Window, predictions: Written) -> None:
-        line_end = self._source.line_end
         if not self._started:
-            start = "\ufeff" if self._source.byte_order_mark else ""
-            self._file.write(start.encode() + self._source.above)
-            if self._source.header is not None:
-                names = [self._quoted(name) for name in predictions]
-                header = self._delimiter.join([self._source.header.decode("utf-8"), *names])
-                self._file.write(f"{header}{line_end}".encode())
+            self._start(predictions)
             self._started = True
-        parts: list[Any] = [window.records]
+        parts: list[Any] = [] if self._none else [window.passed, self._delimiter]
         for values in predictions.values():
-            parts += [self._delimiter, _as_text(values, self._quoted)]
-        _write_joined(self._file, [*parts, line_end])
+            parts += [_as_text(values, self._quoted), self._delimiter]
+        _write_joined(self._file, [*parts[:-1], self._source.line_end])
+
+    def _start(self, predictions: Written) -> None:
+        """Write what stands above the rows."""
+        source, same = self._source, self._delimiter == self._source.delimiter
+        start = "\ufeff" if source.byte_order_mark else ""
+        self._file.write(start.encode() + (source.above if same else b""))  # it says which
+        if source.header is None:
+            return
+        names = [self._quoted(name) for name in predictions]
+        if not self._none:
+            kept = source.header
+            if not same or self._columns is not None:
+                kept = source.cutter(self._columns, self._delimiter)(kept)
+            names = [kept.decode("utf-8"), *names]
+        self._file.write(f"{self._delimiter.join(names)}{source.line_end}".encode())
 
     def _quoted(self, text: str) -> str:
-        if any(mark in text for mark in (self._delimiter, '"', "\n", "\r")):
-            return '"' + text.replace('"', '""') + '"'
-        return text
+        return quoted(text, self._delimiter)
 
 
 class _JsonLinesSink:
     """JSON Lines: the row's own object with keys added, or an object of its columns."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Sequence[str] | None) -> None:
         self._file = file
+        self._columns = columns
 
     def write(self, window: Window, predictions: Written) -> None:
-        records = window.records
+        records = window.passed
         if records is None:
-            assert window.table is not None
-            table = _without_nan(window.table)
-            values = zip(*map(values_of, table.columns), strict=True)
-            rows = (dict(zip(table.column_names, row, strict=True)) for row in values)
+            table = _without_nan(_kept(window, self._columns))
+            columns = {name: values_of(table.column(name)) for name in table.column_names}
+            rows = (
+                {name: values[row] for name, values in columns.items()}
+                for row in range(window.rows)
+            )
             records = pa.array(map(_json_of, rows), pa.large_string())
         opened = pc.ascii_rtrim(pc.utf8_slice_codeunits(records, 0, -1), characters=" \t")
         comma = pc.if_else(pc.ends_with(opened, "{"), "", ",").cast(pa.large_string())
@@ -171,9 +210,12 @@ class _JsonLinesSink:
 class _TableCsvSink:
     """Another format to CSV."""
 
-    def __init__(self, file: IO[bytes], delimiter: str, *, started: bool) -> None:
+    def __init__(
+        self, file: IO[bytes], delimiter: str, columns: Sequence[str] | None, *, started: bool
+    ) -> None:
         self._file = file
         self._delimiter = delimiter
+        self._columns = columns
         self._started = started
 
     def write(self, window: Window, predictions: Written) -> None:
@@ -181,7 +223,7 @@ class _TableCsvSink:
             include_header=not self._started, delimiter=self._delimiter
         )
         self._started = True
-        table = with_predictions(window, predictions)
+        table = with_predictions(window, predictions, self._columns)
         for place, field in enumerate(table.schema):
             if not _is_plain(field.type):
                 table = table.set_column(place, field.name, _spelled(table.column(place)))
@@ -191,11 +233,12 @@ class _TableCsvSink:
 class _TableSink:
     """Columns with their types, as a sequence of Arrow streams; see `tables`."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], columns: Sequence[str] | None) -> None:
         self._file = file
+        self._columns = columns
 
     def write(self, window: Window, predictions: Written) -> None:
-        table = with_predictions(window, predictions)
+        table = with_predictions(window, predictions, self._columns)
         with pa.ipc.new_stream(pa.PythonFile(self._file, "w"), table.schema) as stream:
             stream.write_table(table)
 
@@ -241,10 +284,11 @@ def _without_nan(table: pa.Table) -> pa.Table:
     return table
 
 
-def with_predictions(window: Window, predictions: Written) -> pa.Table:
-    """The table of a window with the columns of predictions behind its own."""
-    table = window.table
-    assert table is not None
+def with_predictions(
+    window: Window, predictions: Written, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """The table of a window, or some of its columns, with those of predictions behind them."""
+    table = _kept(window, columns)
     for name, values in predictions.items():
         if isinstance(values, pa.Array):
             column = values
@@ -254,6 +298,16 @@ def with_predictions(window: Window, predictions: Written) -> pa.Table:
             column = pa.array(_rounded(values), from_pandas=True)
         table = table.append_column(name, column)
     return table
+
+
+def _kept(window: Window, columns: Sequence[str] | None) -> pa.Table:
+    """The table of a window, or of its columns those of some names or paths."""
+    table = window.table
+    assert table is not None
+    for path in columns or ():
+        if path not in table.column_names:
+            table = table.append_column(path, column_at(table, path))
+    return table if columns is None else table.select(list(columns))
 
 
 def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa.Array:

@@ -49,8 +49,9 @@ def load(
         variable = next((variable for variable in one.environment if variable in environment), None)
         if variable is not None:
             values[name], origin[name] = environment[variable], variable
-        if flags.get(name) not in (None, ()):
-            values[name], origin[name] = flags[name], one.spelled
+        flag = flags.get(name)
+        if flag is not None and not (one.several and not flag):
+            values[name], origin[name] = flag, one.spelled
     try:
         return settings(**values)
     except SettingError as error:

@@ -164,6 +164,10 @@ class BatchSettings(Settings, OfRows):
     )
     all_scores: bool = setting(False, "Also write every label's score")
     prefix: str = setting("", "Put before the names of the new columns")
+    columns: Names | None = setting(
+        None, "Of the input's columns write only these; '' for the predictions alone",
+        shown="all of them",
+    )  # fmt: skip
     report: str | None = setting(
         None, "Write a page about the result, and drift, to this .html", metavar="FILE"
     )

@@ -60,8 +60,10 @@ def amount(value: Any) -> Any:
 
 
 def names(value: Any) -> Any:
-    """`a,b,c`, as on the command line and in the environment."""
-    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+    """`a,b,c`, as on the command line and in the environment; nothing is none of them."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part.strip() for part in value.split(",")) if value.strip() else ()
 
 
 def auto(value: Any) -> Any:

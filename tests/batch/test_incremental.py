@@ -57,6 +57,12 @@ def texts(quick_reviews):
     return [f"{text} {number}" for number, text in enumerate(quick_reviews(500))]
 
 
+def test_other_columns_of_known_rows(night, texts):
+    night(texts)
+    rows, summary, computed = night(texts, columns=[])
+    assert (computed, summary["reused"], list(rows[0])) == (0, 500, ["label", "score", "truncated"])
+
+
 def test_the_second_night_computes_what_is_new_or_changed(night, texts):
     first, summary, count = night(texts)
     assert count == 500

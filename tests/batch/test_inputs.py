@@ -56,6 +56,10 @@ def test_a_query_into_a_file_and_on_into_duckdb(score, shop, bag, here):
     score(shop, query=sql, output="o.csv", model=str(bag), text_column="words")
     rows = read(here / "o.csv")
     assert [row["id"] for row in rows] == [str(number) for number in range(50)]
+    score(
+        shop, query=sql, output="few.parquet", model=str(bag), columns=["id"], text_column="words"
+    )
+    assert pyarrow.parquet.read_table("few.parquet").column_names[:2] == ["id", "label"]
     score("o.csv", output="duckdb:///w.duckdb#lot", model=str(bag), prefix="again_")
     back = score("duckdb:///w.duckdb", query="lot", output="b.jsonl", model=str(bag), prefix="x_")
     assert back["rows"] == 50
@@ -204,3 +208,11 @@ def test_a_folder_of_parquet_by_a_column(score, here, bag):
         score("r.csv", output="scored/", partition_by="size", model=str(bag))
     with pytest.raises(ConfigError, match="is for a folder of Parquet files"):
         score("r.csv", output="o.csv", partition_by="kind", model=str(bag))
+    (here / "r.csv").write_text("text,kind,id\ngood food,a,1\nbad room,b,2\n", "utf-8")
+    some = {"output": "some/", "partition_by": "kind", "model": str(bag)}
+    with pytest.raises(ConfigError, match="column 'kind' is not written; say --columns id,kind"):
+        score("r.csv", columns=["id"], **some)
+    score("r.csv", columns=["id", "kind"], **some)
+    table = pyarrow.parquet.read_table(here / "some")
+    assert set(table.column_names) == {"id", "kind", "label", "score", "truncated"}
+    assert table.column("id").to_pylist() == ["1", "2"]

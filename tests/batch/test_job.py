@@ -221,6 +221,79 @@ def test_a_column_of_a_new_ones_name_is_refused(score, tmp_path, leftovers, colu
     assert read(tmp_path / "r.predictions.csv")[0][column] == "kept"
 
 
+def test_only_columns_that_are_kept_are_in_the_way_of_new_ones(score, tmp_path):
+    path = write(tmp_path / "r.csv", [(5, "great food", 1)], ("score", "review_text", "id"))
+    score(path, columns=["id"])
+    (row,) = read(tmp_path / "r.predictions.csv")
+    assert list(row) == ["id", "label", "score", "truncated"]
+    assert 0.5 <= float(row["score"]) <= 1
+    with pytest.raises(InputError, match="already has 'score'.*--prefix"):
+        score(path, columns=["id", "score"])
+    late = [json.dumps({"id": number, "review_text": "good"}) for number in range(201)]
+    late.append('{"id": 201, "review_text": "bad", "score": 1, "new": 2}')
+    (tmp_path / "r.jsonl").write_text("\n".join(late), "utf-8")
+    for output in ("o.jsonl", "o.csv"):
+        summary = score(tmp_path / "r.jsonl", columns=["id"], output=str(tmp_path / output))
+        assert summary["failed"] == 0
+        assert len(read(tmp_path / output)) == 202
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        (["id", "dat"], r"r\.csv: no column 'dat'; there are: 'id' and 'review_text'$"),
+        (["id", "id"], r"--columns: 'id' is named twice"),
+        (["label"], r"no column 'label'"),
+    ],
+)
+def test_columns_that_can_not_be_kept_are_refused(score, tmp_path, leftovers, columns, said):
+    path = write(tmp_path / "r.csv", [(1, "great food")])
+    with pytest.raises(InputError, match=said):
+        score(path, columns=columns, model="no model is looked for")
+    assert leftovers() == []
+
+
+def test_columns_of_an_unfinished_run_are_those_it_began_with(score, tmp_path, bag):
+    rows = [(number, "good food") for number in range(40)]
+    path = write(tmp_path / "r.csv", [*rows, ("a", "b", "c")])
+    settings = {"batch_size": 1, "commit_seconds": 0, "model": str(bag)}
+    with pytest.raises(InputError, match="1 of 41 rows are bad"):
+        score(path, columns=["id"], max_errors="0", **settings)
+    for columns, now in ((None, "not set"), ([], "none"), (["review_text"], r"\['review_text'\]")):
+        with pytest.raises(ConfigError, match=rf"columns kept was \['id'\] and is now {now}"):
+            score(path, columns=columns, **settings)
+    summary = score(path, columns=["id"], max_errors="none", **settings)
+    assert (summary["rows"], summary["attempts"]) == (41, 2)
+    assert [row["id"] for row in read(tmp_path / "r.predictions.csv")] == [str(n) for n, _ in rows]
+    errors = tmp_path / "r.predictions.csv.errors.jsonl"
+    assert json.loads(errors.read_text("utf-8"))["record"] == "a,b,c"
+
+
+def test_a_report_breaks_down_by_columns_that_are_not_kept(score, tmp_path, reviews):
+    rows = [(text, f"shop {number % 3}") for number, text in enumerate(reviews(60))]
+    path = write(tmp_path / "r.csv", rows, ("review_text", "branch"))
+    score(path, columns=[], report=str(tmp_path / "r.html"))
+    report = (tmp_path / "r.html").read_text("utf-8")
+    assert "branch" in report
+    assert "shop 2" in report
+
+
+def test_rows_that_fail_are_set_aside_whole(score, tmp_path, fragile):
+    texts = ["good", "poison", "bad"]
+    rows = [{"id": number, "review_text": text, "x": "y"} for number, text in enumerate(texts)]
+    pd.DataFrame(rows).to_parquet(tmp_path / "r.parquet")
+    pd.DataFrame(rows).to_csv(tmp_path / "r.csv", index=False)
+    pd.DataFrame(rows).to_json(tmp_path / "r.jsonl", orient="records", lines=True)
+    for name in ("r.csv", "r.jsonl", "r.parquet"):
+        for output in ("o.csv", "o.jsonl", "o.parquet"):
+            columns, to = ["id"], tmp_path / f"{name}.{output}"
+            score(tmp_path / name, columns=columns, output=str(to), model=str(fragile),
+                  max_errors="1", text_column="review_text")  # fmt: skip
+            (line,) = to.with_name(f"{to.name}.errors.jsonl").read_text("utf-8").splitlines()
+            assert "poison" in str(json.loads(line)["record"])
+            assert "y" in str(json.loads(line)["record"])
+
+
 def test_a_model_with_another_number_of_outputs_than_labels(score, file, bert, tmp_path, leftovers):
     folder = tmp_path / "odd"
     (folder / "onnx").mkdir(parents=True)

@@ -128,6 +128,12 @@ def test_every_output_says_the_same(photos):
     assert pyarrow.parquet.read_table("found.parquet").to_pylist() == expected
     run("photos/", output="found/")
     assert pyarrow.parquet.read_table("found").to_pylist() == expected
+    for output in ("some.jsonl", "some.parquet"):
+        run("photos/", output=output, columns=[])
+        rows = lines(output) if "json" in output else pyarrow.parquet.read_table(output).to_pylist()
+        assert rows == [{key: row[key] for key in ("objects", "detections")} for row in expected]
+    run("photos/", output="all.jsonl", columns=["file"])
+    assert lines("all.jsonl") == expected
     run("photos/", output="found.csv")
     with Path("found.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

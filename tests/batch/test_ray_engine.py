@@ -142,6 +142,11 @@ def test_several_files_of_json_are_one_input(both, tmp_path, reviews):
     local, ray = both(folder, suffix=".jsonl", max_errors="10")
     assert_same(local, ray)
     assert ray[3]["failed"] == 3
+    local, ray = both(folder, suffix=".jsonl", max_errors="10", columns=["n"], fresh=True)
+    assert_same(local, ray)
+    assert json.loads(ray[0].read_bytes().partition(b"\n")[0]).keys() - {"label", "score"} == {
+        "n", "truncated",
+    }  # fmt: skip
 
 
 def test_parquet_keeps_its_types(both, tmp_path, reviews):

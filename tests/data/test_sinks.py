@@ -256,6 +256,148 @@ def test_columns_of_every_type_go_through(score, tmp_path):
     }
 
 
+# ---------------------------------------------------------------- some columns
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_fields_of_some_columns_are_as_they_stand(score, tmp_path, end):
+    rows = [row.replace("\n", end).split(",", 1) for row in ["kind,text", *TRICKY]]
+    path = tmp_path / "r.csv"
+    path.write_bytes(end.join(map(",".join, rows)).encode())
+    for columns in (["text"], ["text", "kind"]):
+        output = tmp_path / f"{len(columns)}.csv"
+        score(path, text_column="text", columns=columns, output=str(output))
+        kept = [",".join([text, kind][: len(columns)]) for kind, text in rows]
+        assert strip_predictions(output.read_bytes()).decode() == end.join([*kept, ""])
+
+
+@pytest.mark.parametrize("columns", [["other", "id"], ["text"], []])
+@pytest.mark.parametrize("output", ["csv", "jsonl", "parquet"])
+@pytest.mark.parametrize("input_", ["csv", "jsonl", "parquet"])
+def test_some_columns_of_every_format_into_every_format(score, tmp_path, input_, output, columns):
+    path, written = tmp_path / f"r.{input_}", tmp_path / f"out.{output}"
+    write_table(path)
+    score(path, text_column="text", output=str(written), batch_size=1, columns=columns)
+    rows = read_table(written)
+    assert list(rows[0]) == [*columns, *NEW]
+    assert {name: [row[name] for row in rows] for name in columns} == {
+        name: VALUES[name] for name in columns
+    }
+    assert [row["label"] is None for row in rows] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize("output", ["csv", "jsonl", "parquet", "tsv"])
+@pytest.mark.parametrize("input_", ["jsonl", "parquet"])
+def test_what_is_within_a_column_is_kept_by_its_path(score, tmp_path, input_, output):
+    rows = [
+        {"review": {"id": 7, "more": {"x": "a\tb"}, "text": "good"}, "a.b": "dotted"},
+        {"review": {"id": None, "more": None, "text": "bad"}, "a.b": None},
+    ]
+    path, written = tmp_path / f"r.{input_}", tmp_path / f"out.{output}"
+    if input_ == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    else:
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), path)
+    columns = ["review.more.x", "review.id", "a.b"]
+    score(path, text_column="review.text", output=str(written), columns=columns)
+    if output == "tsv":
+        with written.open(encoding="utf-8", newline="") as file:
+            found = list(csv.DictReader(file, delimiter="\t"))
+    else:
+        found = read_table(written)
+    assert list(found[0]) == [*columns, *NEW]
+    values = [[str(row[name] or "") for name in columns] for row in found]
+    assert values == [["a\tb", "7", "dotted"], ["", "", ""]]
+
+
+def test_json_values_of_some_columns_keep_their_spelling(score, tmp_path):
+    lines = [
+        '{"n": 2.50, "text": "good \\u00e9", "s": "\\u00e9\\ud83d", "o": {"a": [1e5, {}], "n": 1}}',
+        '{"text":"bad","o" : {"n" :-0},"n":12345678901234567890123,"s":"}, {"}',
+        '{"text": "bad", "n": 1, "n": true, "later": 1}',
+    ]
+    (tmp_path / "r.jsonl").write_text("\n".join(lines), "utf-8")
+    score(tmp_path / "r.jsonl", text_column="text", columns=["s", "n", "o", "o.n", "o.a"])
+    written = (tmp_path / "r.predictions.jsonl").read_text("utf-8").splitlines()
+    assert [line.partition(', "label"')[0] for line in written] == [
+        r'{"s": "\u00e9\ud83d", "n": 2.50, '
+        '"o": {"a": [1e5, {}], "n": 1}, "o.n": 1, "o.a": [1e5, {}]',
+        '{"s": "}, {", "n": 12345678901234567890123, "o": {"n" :-0}, "o.n": -0, "o.a": null',
+        '{"s": null, "n": true, "o": null, "o.n": null, "o.a": null',
+    ]
+
+
+def test_some_columns_of_files_that_are_written_differently(score, tmp_path):
+    """Each file's own quotes and escapes say where its fields end."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.csv").write_text('id,text,x\n1,"good, really","C:\\"\n2,"bad ""x""",y\n', "utf-8")
+    escaped = '3,"bad \\"one\\", really","y"\n' * 5
+    (folder / "b.csv").write_text(f"id,text,x\n{escaped}", "utf-8")
+    columns = ["x", "id"]
+    score(folder, text_column="text", columns=columns, output=str(tmp_path / "o.csv"))
+    written = strip_predictions((tmp_path / "o.csv").read_bytes())
+    assert written.decode() == 'x,id\n"C:\\",1\ny,2\n' + '"y",3\n' * 5
+
+
+def test_some_columns_of_a_file_without_header_and_of_folders(score, tmp_path):
+    (tmp_path / "r.csv").write_text("1,good food,x\n2,bad food,y\n", "utf-8")
+    how = {"header": False, "text_column": "2"}
+    score(tmp_path / "r.csv", columns=["3", "1"], **how)
+    written = (tmp_path / "r.predictions.csv").read_bytes()
+    assert strip_predictions(written) == b"x,1\ny,2\n"
+    folder = tmp_path / "in" / "day=monday"
+    folder.mkdir(parents=True)
+    (folder / "a.jsonl").write_text('{"id": 1, "text": "good"}\n', "utf-8")
+    for columns in (["day", "id"], ["day"]):
+        output = tmp_path / f"{len(columns)}.jsonl"
+        score(tmp_path / "in", text_column="text", columns=columns, output=str(output))
+        (row,) = read_table(output)
+        assert [row[name] for name in columns] == ["monday", "1"][: len(columns)]
+        assert list(row) == [*columns, *NEW]
+
+
+# ---------------------------------------------------------------- tabs by the name
+
+
+@pytest.mark.parametrize("name", ["o.tsv", "O.TSV", "o.tsv.gz"])
+@pytest.mark.parametrize("columns", [None, ["x", "id"]])
+def test_a_name_that_ends_in_tsv_means_tabs(score, tmp_path, name, columns):
+    rows = [["id", "x", "text"], ["1", "a;\tb", 'say "good"'], ["2", "plain", "two\nlines, bad"]]
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=";", lineterminator="\r\n").writerows(rows)
+    path = tmp_path / "r.csv"
+    path.write_bytes(b"\xef\xbb\xbfsep=;\r\n" + text.getvalue().encode() + b'3;\xe9;"good"\r\n')
+    score(path, text_column="text", output=str(tmp_path / name), columns=columns)
+    written = (tmp_path / name).read_bytes()
+    content = gzip.decompress(written) if name.endswith(".gz") else written
+    assert b"3\t\xe9" in content or b"\xe9\t3" in content  # what is not UTF-8, as it stands
+    found = list(
+        csv.reader(io.StringIO(content.decode("utf-8-sig", "replace"), newline=""), delimiter="\t")
+    )
+    kept = [rows[0].index(column) for column in columns or rows[0]]
+    assert [row[:-3] for row in found[:3]] == [[row[place] for place in kept] for row in rows]
+    assert content.count(b"\r\n") == 4
+    assert b'"plain"' not in content
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_a_folder_that_is_called_tsv_says_nothing(score, tmp_path, suffix):
+    folder = tmp_path / "my.tsv.d"
+    folder.mkdir()
+    write_table(tmp_path / f"r{suffix}")
+    score(tmp_path / f"r{suffix}", text_column="text", output=str(folder / "x.csv"))
+    assert [row["id"] for row in read_table(folder / "x.csv")] == VALUES["id"]
+
+
+def test_what_is_read_with_another_delimiter_keeps_it_in_csv(score, tmp_path):
+    (tmp_path / "r.tsv").write_text("id\ttext\n1\tgood, really\n", "utf-8")
+    score(tmp_path / "r.tsv", text_column="text", output=str(tmp_path / "o.csv"))
+    assert (tmp_path / "o.csv").read_bytes().startswith(b"id\ttext\tlabel\tscore")
+    score(tmp_path / "r.tsv", text_column="text")
+    assert (tmp_path / "r.predictions.tsv").read_bytes() == (tmp_path / "o.csv").read_bytes()
+
+
 @pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.tsv"])
 def test_gzip_in_and_out(score, tmp_path, name):
     rows = {"r.csv": "id,text\n1,good\n", "r.jsonl": '{"id": 1, "text": "good"}\n',

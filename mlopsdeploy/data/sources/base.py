@@ -98,12 +98,16 @@ class Wanted:
     `columns` maps a column's name to "str" or a NumPy number type. `raw` asks for `records`
     rather than a `table` (see `Window`). `new` are the columns that will be added: a row that
     already has one is a bad row. So is one with a list or an object in one of the columns `texts`.
+    `kept` are the columns that go on to the output, by name or path; None is all of them.
+    `delimiter` is what CSV goes on with between its fields; "" is the file's own.
     """
 
     columns: Mapping[str, str]
     raw: bool
     new: Collection[str] = ()
     texts: Collection[str] = ()
+    kept: Collection[str] | None = None
+    delimiter: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,8 @@ class Window:
     `numbers` are the rows' numbers in the whole input, counted from 1; `origins` are its files.
     `columns` holds the columns asked for: text as str (None where missing), numbers as float64
     (NaN where missing). `records` holds each row as it stands in the file, without its line end,
-    `table` all its columns; which of the two, `Wanted.raw` says. `pictures` holds the file of each
+    `table` all its columns; which of the two, `Wanted.raw` says. `kept` holds what of each record
+    goes on to the output, where that is not the record. `pictures` holds the file of each
     row's picture as bytes, None where a row has none; see `WithPictures`.
     """
 
@@ -133,11 +138,17 @@ class Window:
     table: pa.Table | None = None
     bad: tuple[BadRow, ...] = ()
     pictures: Array | None = None
+    kept: pa.Array | None = None
 
     @property
     def rows(self) -> int:
         """How many there are, without the bad ones."""
         return len(self.numbers)
+
+    @property
+    def passed(self) -> pa.Array | None:
+        """What goes on to the output of each row, where that is text of its own."""
+        return self.records if self.kept is None else self.kept
 
     def without(self, bad: Sequence[BadRow], dropped: Array) -> Window:
         """Less the rows where `dropped` is true; `bad` says why."""
@@ -153,6 +164,7 @@ class Window:
             table=None if self.table is None else self.table.filter(mask),
             bad=tuple(sorted([*self.bad, *bad], key=lambda row: (row.path, row.number))),
             pictures=None if self.pictures is None else self.pictures[kept],
+            kept=None if self.kept is None else self.kept.filter(mask),
         )
 
     def origin(self, number: int) -> Origin:

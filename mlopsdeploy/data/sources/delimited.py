@@ -35,6 +35,7 @@ from mlopsdeploy.data.sources.records import (
     LONGEST_RECORD,
     OPENED,
     Dialect,
+    cutter,
     fields_of,
     find_records,
     value_of,
@@ -177,17 +178,32 @@ class CsvSource(FileSource):
         places = np.arange(len(records))
         if reasons:
             places = np.setdiff1d(places, list(reasons), assume_unique=True)
+        passed = records.take(pa.array(places)) if reasons else records
         window = Window(
             chunk.first + places,
             {},
             chunk.share,
             (Origin(self.path),),
-            records=records.take(pa.array(places)) if reasons else records,
+            records=passed,
             table=None if wanted.raw else table.select(self.names),
             bad=tuple(map(bad_row, sorted(reasons))),
+            kept=self._kept(passed, wanted) if wanted.raw else None,
         )
         window = with_columns(window, table, wanted, self.numbers, lambda row: line(places[row]))
         return window if wanted.raw else replace(window, records=None)
+
+    def cutter(self, names: Collection[str] | None, delimiter: str) -> Callable[[bytes], bytes]:
+        """What gives these columns of a record, all of them for None; see `records.cutter`."""
+        kept = self.names if names is None else names
+        return cutter(self.dialect, [self.names.index(name) for name in kept], delimiter)
+
+    def _kept(self, records: pa.Array, wanted: Wanted) -> pa.Array | None:
+        delimiter = wanted.delimiter or self.delimiter
+        if wanted.kept is None and delimiter == self.delimiter:
+            return None
+        cut = self.cutter(wanted.kept, delimiter)
+        found = map(cut, records.view(pa.large_binary()).to_pylist())
+        return pa.array(found, pa.large_binary()).view(pa.large_string())
 
     def _not_told(self, kind: int, records: pa.Array, place: int) -> str:
         """Why a record can't be told."""

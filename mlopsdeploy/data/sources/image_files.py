@@ -33,6 +33,7 @@ from mlopsdeploy.data.sources.base import (
     total_share,
 )
 from mlopsdeploy.data.sources.joined import together
+from mlopsdeploy.data.sources.json_lines import members
 from mlopsdeploy.errors import InputError
 
 FILE = "file"
@@ -89,6 +90,7 @@ class PictureFiles:
         """See `Source`; each picture is a file of one row."""
         files = [_text(file) for file in self.paths(chunk).values()]
         records = [json.dumps({FILE: file}, ensure_ascii=False) for file in files]
+        kept = wanted.kept if wanted.raw else None
         return Window(
             np.array(_numbers(chunk)),
             {name: objects(files) for name in wanted.columns},
@@ -96,6 +98,7 @@ class PictureFiles:
             tuple(map(Origin, files, _numbers(chunk))),
             records=pa.array(records, pa.large_string()) if wanted.raw else None,
             table=None if wanted.raw else pa.table({FILE: pa.array(files, pa.large_string())}),
+            kept=None if kept is None else members(records, kept),
         )
 
     def how_read(self) -> dict[str, Any]:

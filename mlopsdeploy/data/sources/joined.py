@@ -200,6 +200,7 @@ def together(windows: Sequence[Window], share: float | None) -> Window:
     records = [window.records for window in windows if window.records is not None]
     tables = [window.table for window in windows if window.table is not None]
     pictures = [window.pictures for window in windows if window.pictures is not None]
+    kept = [window.kept for window in windows if window.kept is not None]
     return Window(
         np.concatenate([window.numbers for window in windows]),
         {
@@ -212,6 +213,7 @@ def together(windows: Sequence[Window], share: float | None) -> Window:
         table=pa.concat_tables(tables) if tables else None,
         bad=tuple(row for window in windows for row in window.bad),
         pictures=np.concatenate(pictures) if pictures else None,
+        kept=pa.concat_arrays(kept) if kept else None,
     )
 
 

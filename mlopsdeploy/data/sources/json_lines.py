@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ from mlopsdeploy.data.sources.base import (
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.data.sources.spelling import respelled
 from mlopsdeploy.errors import InputError
+
+_BETWEEN = re.compile(r"[\s,:]*")
+_decode = json.JSONDecoder().raw_decode
 
 
 class JsonLinesSource(FileSource):
@@ -99,14 +103,18 @@ class JsonLinesSource(FileSource):
                 lines.append(line.strip().decode())
                 rows.append(row)
             number += 1
+        kept = wanted.kept
         window = Window(
             np.array(numbers, np.int64),
             {},
             chunk.share,
             (Origin(self.path),),
             records=pa.array(lines, pa.large_string()) if wanted.raw else None,
-            table=None if wanted.raw else _table(rows, dict.fromkeys(self.names, "str")),
+            table=None
+            if wanted.raw
+            else _table(rows, dict.fromkeys([*self.names, *(kept or ())], "str")),
             bad=tuple(bad),
+            kept=None if kept is None or not wanted.raw else members(lines, kept),
         )
         table = _table(rows, wanted.columns, self.numbers)
         return with_columns(window, table, wanted, self.numbers, places.__getitem__)
@@ -120,7 +128,7 @@ class JsonLinesSource(FileSource):
         for name in wanted.texts:
             if isinstance(at_path(row, name), list | dict):
                 return f"column {name!r} holds no text"
-        if wanted.raw:
+        if wanted.raw or wanted.kept is not None:
             return row
         if unknown := next((name for name in row if name not in self.names), None):
             return f"has a key {unknown!r}, which none of the first rows has"
@@ -145,6 +153,45 @@ def _table(rows: list[dict[str, Any]], kinds: Mapping[str, str], numbers: str = 
             for name, kind in kinds.items()
         }
     )
+
+
+def members(objects: Iterable[str], paths: Collection[str]) -> pa.Array:
+    """Objects of some values of others, each as it is spelled there; null where there is none."""
+    keys = {path: json.dumps(path, ensure_ascii=False) for path in paths}
+    texts = []
+    for text in objects:
+        found = _spelled(text)
+        texts.append(", ".join(f"{key}: {_spelled_at(found, path)}" for path, key in keys.items()))
+    return pa.array([f"{{{text}}}" for text in texts], pa.large_string())
+
+
+def _spelled(text: str) -> dict[str, str]:
+    """The values of an object by their keys, as they are spelled."""
+    found: dict[str, str] = {}
+    place = _after(text, 1)
+    while text[place] != "}":
+        key, place = _decode(text, place)
+        start = _after(text, place)
+        place = _decode(text, start)[1]
+        found[key] = text[start:place]
+        place = _after(text, place)
+    return found
+
+
+def _spelled_at(found: Mapping[str, str], path: str) -> str:
+    """As `at_path`."""
+    if path in found or "." not in path:
+        return found.get(path, "null")
+    before, _, last = path.rpartition(".")
+    within = _spelled_at(found, before)
+    return _spelled(within).get(last, "null") if within.startswith("{") else "null"
+
+
+def _after(text: str, place: int) -> int:
+    """Past blanks and what stands between keys and values."""
+    found = _BETWEEN.match(text, place)
+    assert found
+    return found.end()
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:

@@ -107,8 +107,9 @@ class Partitioned(SourceOver):
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`."""
         own = {name: kind for name, kind in wanted.columns.items() if name not in self._values}
+        kept = wanted.kept and [name for name in wanted.kept if name not in self._values]
         (placed,) = chunk.content
-        window = self.rows.parse(placed.chunk, replace(wanted, columns=own))
+        window = self.rows.parse(placed.chunk, replace(wanted, columns=own, kept=kept))
         columns, table = dict(window.columns), window.table
         for name, value in self._values.items():
             if name in wanted.columns:
