@@ -2,7 +2,7 @@
 
 Each run is a process of its own, so that one night's crash or leak is not the next one's. There is
 one at a time: a time that comes while a run is on is skipped. A time missed because the machine
-slept is made up for once, however many there were.
+slept is made up for once, however many there were. None comes twice, also where the clock is set.
 
 The rhythm is read by cronsim, which keeps to Debian's cron: Sunday is 0 and 7, either of day of
 month and day of week is enough when both are given, and a time that the change to summer time
@@ -29,7 +29,7 @@ from mlopsdeploy.errors import ConfigError
 # machine slept, which no timer counts.
 SLICE = 5.0
 # A clock set back by more than this was wrong, and the next time is found anew; else no time comes
-# twice. It is the bound of Debian's cron.
+# twice: runs wait until the clock is where it was. It is the bound of Debian's cron.
 SET_BACK = 3 * 3600.0
 
 
@@ -82,7 +82,8 @@ class _Schedule:
         self._command = list(command)
         self._tell = log
         self._now = now
-        self._due = _next_after(expression, now())
+        self._latest = now()  # that the clock has shown
+        self._due = _next_after(expression, self._latest)
         self._child: subprocess.Popen[bytes] | None = None
         self._run = 0
         self._started = 0.0  # of the run, on the monotonic clock
@@ -95,8 +96,7 @@ class _Schedule:
             try:
                 event = self.events.get(timeout=self._pause())
             except Empty:
-                if not self._signal and self._now() >= self._due:
-                    self._come()
+                self._start_what_is_due()
                 continue
             if event is None:
                 self._ended()
@@ -114,18 +114,25 @@ class _Schedule:
 
     def _pause(self) -> float:
         """Seconds until the next look at the clock, at the latest."""
-        now = self._now()
-        if self._due - now > SET_BACK:
-            again = _next_after(self._expression, now)
-            if self._due - again > SET_BACK:
-                self._due = again
-                self._say(f"the clock was set back, {self._next()}")
+        now = self._look()
         return SLICE if self._signal else min(SLICE, max(self._due - now, 0.0))
 
-    def _come(self) -> None:
+    def _look(self) -> float:
+        """The clock; the next time is found anew where it was set back from a wrong one."""
+        now = self._now()
+        if self._latest - now > SET_BACK:
+            self._latest, self._due = now, _next_after(self._expression, now)
+            self._say(f"the clock was set back, {self._next()}")
+        self._latest = max(self._latest, now)
+        return now
+
+    def _start_what_is_due(self) -> None:
+        if not self._signal and (now := self._look()) >= self._due:
+            self._come(now)
+
+    def _come(self, now: float) -> None:
         """The time has come: start a run, or skip it."""
-        came, now = self._due, self._now()
-        self._due = _next_after(self._expression, max(came, now))
+        came, self._due = self._due, _next_after(self._expression, now)
         if self._child:
             self._say(f"skipped {_local(came)}: run {self._run} is still on, {self._next()}")
             return
