@@ -419,7 +419,8 @@ class _Meter:
 
 def run_again_and_again(expression: str, arguments: Sequence[str]) -> int:
     """The same command on cron's rhythm, each time in a process of its own; the exit code."""
-    from mlopsdeploy.batch.schedule import run_on_schedule
+    from mlopsdeploy.batch import schedule
 
-    command = [sys.executable, "-m", "mlopsdeploy", *arguments, "--schedule", "off"]
-    return run_on_schedule(expression, command, lambda line: print(line, file=sys.stderr))
+    run = [sys.executable, "-m", schedule.__name__, str(os.getpid()), *arguments]
+    log = partial(print, file=sys.stderr)
+    return schedule.run_on_schedule(expression, [*run, "--schedule", "off"], log)

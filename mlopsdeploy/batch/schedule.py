@@ -4,6 +4,10 @@ Each run is a process of its own, so that one night's crash or leak is not the n
 one at a time: a time that comes while a run is on is skipped. A time missed because the machine
 slept is made up for once, however many there were. None comes twice, also where the clock is set.
 
+As a program, `python -m mlopsdeploy.batch.schedule PARENT ARGUMENTS`, it is one run: the command of
+these arguments, which on Linux is sent SIGTERM when its parent ends, even by `kill -9`. So no run is
+left behind that holds the output when the schedule begins again.
+
 The rhythm is read by cronsim, which keeps to Debian's cron: Sunday is 0 and 7, either of day of
 month and day of week is enough when both are given, and a time that the change to summer time
 leaves out comes right after it. (APScheduler counts weekdays from Monday and wants both.)
@@ -12,8 +16,10 @@ leaves out comes right after it. (APScheduler counts weekdays from Monday and wa
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +29,7 @@ from queue import Empty, SimpleQueue
 
 from cronsim import CronSim, CronSimError
 
+from mlopsdeploy.convert.child import end_with
 from mlopsdeploy.errors import ConfigError
 
 # Seconds between two looks at the clock: how late a run may be after the clock was set or the
@@ -244,3 +251,8 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+if __name__ == "__main__":
+    end_with(int(sys.argv.pop(1)), signal.SIGTERM)
+    runpy.run_module("mlopsdeploy", run_name="__main__", alter_sys=True)
