@@ -233,11 +233,16 @@ def test_signals_while_a_pipe_is_silent(tmp_path, bag, number, code):
 FAST = """
 import time
 from mlopsdeploy.batch import schedule
+
+looks = []
+
+def now():
+    looks.append(time.monotonic())
+    return 1795228790 + (looks[-1] - looks[0]) * 120
+
 time.tzset()
-schedule.SLICE, began = 0.05, time.monotonic()
-schedule.run_on_schedule.__kwdefaults__["now"] = (
-    lambda: 1795228790 + (time.monotonic() - began) * 120
-)
+schedule.SLICE = 0.05
+schedule.run_on_schedule.__kwdefaults__["now"] = now
 """
 
 
@@ -296,6 +301,19 @@ def said_until(process, text):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
     return "".join(lines)
+
+
+def test_a_run_of_a_schedule_is_killed_and_tried_again(scheduled, undisturbed, tmp_path):
+    expected, _ = undisturbed("o.csv")
+    parent = scheduled("40 2 * * *")
+    wait_for(committed(tmp_path, "o.csv"))
+    os.kill(the_run_of(parent), signal.SIGKILL)
+    said = said_until(parent, " run 1 done")
+    assert "run 1 failed: killed by SIGKILL, " in said
+    assert "going on after" in said.partition("run 1 started again, retry 1 of 3")[2]
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert result(tmp_path, "o.csv") == expected
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")

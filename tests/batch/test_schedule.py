@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def now():
     past = (time.monotonic() - began) * 120
     return 1795228790 + past + sum(jump for when, jump in jumps if past >= when)  # 02:39:50 UTC
 say = lambda line: print(line, file=sys.stderr, flush=True)
-sys.exit(schedule.run_on_schedule(expression, command, say, now=now))
+sys.exit(schedule.run_on_schedule(expression, command, say, retries=3, now=now))
 """
 
 
@@ -336,11 +337,13 @@ class Clock:
 def follow_clock(zone, monkeypatch):
     """`follow_clock("30 2 * * *", start, end, ...)`: the clock after a schedule was followed."""
 
-    def follow(expression, *times, place="UTC", command=("true",), **how):
+    def follow(expression, *times, place="UTC", shell="true", jumps=(), retries=0):
         zone(place)
         monkeypatch.setattr(schedule, "SLICE", 0.0)
-        clock = Clock(*times, **how)
-        ended = schedule.run_on_schedule(expression, command, clock.log, now=clock.now)
+        clock, command = Clock(*times, jumps), ["sh", "-c", shell]
+        ended = schedule.run_on_schedule(
+            expression, command, clock.log, retries=retries, now=clock.now
+        )
         assert ended == 0, clock.lines
         return clock
 
@@ -406,3 +409,82 @@ def test_a_schedule_that_begins_at_its_time_waits_for_the_next(follow_clock):
     """So that one started again within the minute runs nothing twice."""
     clock = follow_clock("0 2 * * *", "2026-11-21T01:59:50Z", "2026-11-22T12:00Z")
     assert clock.started == ["22 02:00"]
+
+
+# ---------------------------------------------------------------- retries
+
+NIGHT = ("2026-11-21T01:50Z", "2026-11-22T02:00:30Z")
+DAY = ["21 02:00", "21 02:01", "21 02:03", "21 02:07", "22 02:00"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"),
+    [
+        ("exit 1", DAY),
+        ("exit 137", DAY),
+        ("kill -9 $$", DAY),
+        ("kill -40 $$", DAY),
+        ("exit 2", ["21 02:00", "22 02:00"]),  # asked wrongly
+        ("test -e tried || { touch tried; exit 1; }", ["21 02:00", "21 02:01", "22 02:00"]),
+    ],
+)
+def test_a_run_that_fails_is_tried_again(follow_clock, tmp_path, monkeypatch, shell, expected):
+    monkeypatch.chdir(tmp_path)
+    assert follow_clock("0 2 * * *", *NIGHT, shell=shell, retries=3).started == expected
+
+
+def test_a_run_that_cannot_start_is_tried_again(follow_clock, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    clock = follow_clock("0 2 * * *", *NIGHT, retries=1)
+    assert [line[24:] for line in clock.lines if "failed to start: sh: " in line] == [
+        "run 1 failed to start: sh: No such file or directory, retry 1 of 1 at 02:01 UTC",
+        "run 1 failed to start: sh: No such file or directory, next run 2026-11-22 02:00 UTC",
+        "run 2 failed to start: sh: No such file or directory, retry 1 of 1 at 02:01 UTC",
+    ]
+
+
+def test_the_log_says_when(follow_clock):
+    clock = follow_clock("0 2 * * *", *NIGHT, shell="exit 7", retries=2)
+    said = [re.sub(r"[0-9.]+ s,", "0 s,", line[24:]) for line in clock.lines if " run 1 " in line]
+    assert said == [
+        "run 1 started",
+        "run 1 failed: exit code 7, 0 s, retry 1 of 2 at 02:01 UTC",
+        "run 1 started again, retry 1 of 2",
+        "run 1 failed: exit code 7, 0 s, retry 2 of 2 at 02:03 UTC",
+        "run 1 started again, retry 2 of 2",
+        "run 1 failed: exit code 7, 0 s, next run 2026-11-22 02:00 UTC",
+    ]
+
+
+def test_a_retry_never_comes_at_or_after_the_next_time(follow_clock):
+    """What is left of the three is left to that, which has three of its own."""
+    clock = follow_clock(
+        "*/3 * * * *", "2026-11-21T01:59Z", "2026-11-21T02:06:30Z", shell="exit 1", retries=3
+    )
+    assert clock.started == ["21 02:00", "21 02:01", "21 02:03", "21 02:04", "21 02:06"]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (-5, ["21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (-90 * 60, ["21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (-86400, ["21 02:00", "20 02:00", "21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (60 * 60, ["21 02:00", "21 03:00", "22 02:00", "22 02:01"]),
+        (86400, ["21 02:00", "22 02:00", "22 02:01"]),  # the run of that time, not a retry
+    ],
+)
+def test_the_clock_is_set_before_a_retry(follow_clock, by, expected):
+    clock = follow_clock(
+        "0 2 * * *", NIGHT[0], "2026-11-22T03:00Z", shell="exit 1", retries=1,
+        jumps=[("2026-11-21T02:00:30Z", by)],
+    )  # fmt: skip
+    assert clock.started == expected
+
+
+def test_a_signal_before_a_retry_ends_at_once(follow):
+    driver = follow("import sys; sys.exit(1)", expression="40 2 * * *")
+    driver.until("retry 1 of 3")
+    assert driver.end(signal.SIGTERM)[0] == 0
+    assert shown(driver, "run 1 started") == ["run 1 started"]
+    assert shown(driver, "stopped") == ["stopped"]
