@@ -453,9 +453,13 @@ class _Meter:
         print(f"{self.rows:,.0f} rows, {self.rate:,.0f} rows/s{done}", file=sys.stderr)
 
 
-def run_again_and_again(expression: str, arguments: Sequence[str]) -> int:
+def run_again_and_again(settings: BatchSettings, arguments: Sequence[str]) -> int:
     """The same command on cron's rhythm, each time in a process of its own; the exit code."""
-    from mlopsdeploy.batch.schedule import run_on_schedule
+    assert settings.schedule is not None
+    from mlopsdeploy.batch import schedule
 
-    command = [sys.executable, "-m", "mlopsdeploy", *arguments, "--schedule", "off"]
-    return run_on_schedule(expression, command, lambda line: print(line, file=sys.stderr))
+    run = [sys.executable, "-m", schedule.__name__, str(os.getpid()), *arguments]
+    log = partial(print, file=sys.stderr)
+    return schedule.run_on_schedule(
+        settings.schedule, [*run, "--schedule", "off"], log, retries=settings.retries
+    )

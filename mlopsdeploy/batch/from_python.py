@@ -16,6 +16,7 @@ from mlopsdeploy.settings import BatchSettings, load
 _NOT_HERE = {
     "dry_run": "is for the command line",
     "schedule": "is for the command line; call score_file from your scheduler",
+    "retries": "is for a schedule of the command line; call score_file again",
 }
 
 

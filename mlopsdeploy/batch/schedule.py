@@ -2,7 +2,12 @@
 
 Each run is a process of its own, so that one night's crash or leak is not the next one's. There is
 one at a time: a time that comes while a run is on is skipped. A time missed because the machine
-slept is made up for once, however many there were.
+slept is made up for once, however many there were. None comes twice, also where the clock is set.
+A run that fails is tried again before the next time comes, and goes on where it was.
+
+As a program, `python -m mlopsdeploy.batch.schedule PARENT ARGUMENTS`, it is one run: the command
+of these arguments, which on Linux is sent SIGTERM when its parent ends, even by `kill -9`. So no
+run is left behind that holds the output when the schedule begins again.
 
 The rhythm is read by cronsim, which keeps to Debian's cron: Sunday is 0 and 7, either of day of
 month and day of week is enough when both are given, and a time that the change to summer time
@@ -12,8 +17,10 @@ leaves out comes right after it. (APScheduler counts weekdays from Monday and wa
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,14 +30,18 @@ from queue import Empty, SimpleQueue
 
 from cronsim import CronSim, CronSimError
 
+from mlopsdeploy.convert.child import end_with
 from mlopsdeploy.errors import ConfigError
 
 # Seconds between two looks at the clock: how late a run may be after the clock was set or the
 # machine slept, which no timer counts.
 SLICE = 5.0
 # A clock set back by more than this was wrong, and the next time is found anew; else no time comes
-# twice. It is the bound of Debian's cron.
+# twice: runs wait until the clock is where it was. It is the bound of Debian's cron.
 SET_BACK = 3 * 3600.0
+# Seconds from a failure to the first retry, doubled for each that follows, and the most of them.
+BACK_OFF, LONGEST_BACK_OFF = 60.0, 3600.0
+ASKED_WRONGLY = ConfigError.exit_code
 
 
 def run_on_schedule(
@@ -38,19 +49,22 @@ def run_on_schedule(
     command: Sequence[str],
     log: Callable[[str], None],
     *,
+    retries: int = 0,
     now: Callable[[], float] = time.time,
 ) -> int:
     """Run `command` whenever `expression` says, until a signal ends it.
 
     SIGTERM and SIGINT are passed to a run that is on, and waited for: it commits its work, and the
-    next run goes on from there. A second signal kills it. A run that fails ends nothing. Call it
-    in the main thread, which alone gets signals.
+    next run goes on from there. A second signal kills it. A run that fails is tried again after 1,
+    2, 4 … minutes, if that is before the next time; one that ends with exit code 2 was asked
+    wrongly, and would be again. Call it in the main thread, which alone gets signals.
 
     Args:
         expression: minute, hour, day of month, month, day of week; in the machine's local time.
         command: the program and its arguments. It gets an empty standard input; what it writes
             goes where this process's output goes.
         log: called with a line about each start, end and skipped time.
+        retries: how often a run is tried again.
         now: the wall clock, in seconds since 1970.
 
     Returns:
@@ -60,7 +74,7 @@ def run_on_schedule(
     Raises:
         ConfigError: `expression` is none of cron's, or its time never comes.
     """
-    schedule = _Schedule(expression, command, log, now)
+    schedule = _Schedule(expression, command, log, retries, now)
     with _signals(schedule.events.put):
         return schedule.follow()
 
@@ -73,6 +87,7 @@ class _Schedule:
         expression: str,
         command: Sequence[str],
         log: Callable[[str], None],
+        retries: int,
         now: Callable[[], float],
     ) -> None:
         # A signal's number, or None when the run ends. Its `put` may interrupt itself, as a
@@ -81,10 +96,13 @@ class _Schedule:
         self._expression = expression
         self._command = list(command)
         self._tell = log
+        self._retries = retries
         self._now = now
-        self._due = _next_after(expression, now())
+        self._latest = now()  # that the clock has shown
+        self._due = _next_after(expression, self._latest)
         self._child: subprocess.Popen[bytes] | None = None
-        self._run = 0
+        self._run = self._tries = 0  # tries of that run
+        self._retry: float | None = None  # when it is tried again
         self._started = 0.0  # of the run, on the monotonic clock
         self._signal = 0  # the first one
 
@@ -95,8 +113,7 @@ class _Schedule:
             try:
                 event = self.events.get(timeout=self._pause())
             except Empty:
-                if not self._signal and self._now() >= self._due:
-                    self._come()
+                self._start_what_is_due()
                 continue
             if event is None:
                 self._ended()
@@ -114,33 +131,53 @@ class _Schedule:
 
     def _pause(self) -> float:
         """Seconds until the next look at the clock, at the latest."""
-        now = self._now()
-        if self._due - now > SET_BACK:
-            again = _next_after(self._expression, now)
-            if self._due - again > SET_BACK:
-                self._due = again
-                self._say(f"the clock was set back, {self._next()}")
-        return SLICE if self._signal else min(SLICE, max(self._due - now, 0.0))
+        now = self._look()
+        left = min(self._due, self._retry or self._due) - now
+        return SLICE if self._signal else min(SLICE, max(left, 0.0))
 
-    def _come(self) -> None:
+    def _look(self) -> float:
+        """The clock; the next time is found anew where it was set back from a wrong one."""
+        now = self._now()
+        if self._latest - now > SET_BACK:
+            self._latest, self._due = now, _next_after(self._expression, now)
+            if self._retry:
+                self._retry = now
+            self._say(f"the clock was set back, {self._next()}")
+        self._latest = max(self._latest, now)
+        return now
+
+    def _start_what_is_due(self) -> None:
+        if self._signal:
+            return
+        if (now := self._look()) >= self._due:
+            self._come(now)
+        elif self._retry and now >= self._retry:
+            self._start(f" again, retry {self._tries} of {self._retries}")
+
+    def _come(self, now: float) -> None:
         """The time has come: start a run, or skip it."""
-        came, now = self._due, self._now()
-        self._due = _next_after(self._expression, max(came, now))
+        came, self._due = self._due, _next_after(self._expression, now)
         if self._child:
             self._say(f"skipped {_local(came)}: run {self._run} is still on, {self._next()}")
             return
         late = f", {_duration(now - came)} late" if now - came > 60 else ""
         self._run += 1
+        self._tries = 0
+        self._start(late)
+
+    def _start(self, how: str) -> None:
+        self._tries += 1
+        self._retry = None
         self._started = time.monotonic()
         try:
             # A process group of its own: Ctrl-C reaches it once, through this process.
             child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
         except OSError as error:
             reason = f"{self._command[0]}: {error.strerror or error}"
-            self._say(f"run {self._run} failed to start: {reason}, {self._next()}")
+            self._say(f"run {self._run} failed to start: {reason}, {self._after_failure()}")
             return
         self._child = child
-        self._say(f"run {self._run} started{late}")
+        self._say(f"run {self._run} started{how}")
 
         def watch() -> None:
             child.wait()
@@ -152,11 +189,21 @@ class _Schedule:
         assert self._child
         code = self._child.returncode
         self._child = None
-        how = f"exit code {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"
-        word = "failed" if code else "done"
-        then = "" if self._signal else f", {self._next()}"
         took = _duration(time.monotonic() - self._started)
-        self._say(f"run {self._run} {word}: {how}, {took}{then}")
+        then = self._next() if code in (0, ASKED_WRONGLY) else self._after_failure()
+        then = "" if self._signal else f", {then}"
+        word = "failed" if code else "done"
+        self._say(f"run {self._run} {word}: {_how(code)}, {took}{then}")
+
+    def _after_failure(self) -> str:
+        """What follows, in words: a retry, unless the next run comes first."""
+        back_off = min(BACK_OFF * 2 ** (self._tries - 1), LONGEST_BACK_OFF)
+        retry = self._now() + back_off
+        if self._tries > self._retries or retry >= self._due:
+            return self._next()
+        self._retry = retry
+        at = f"{datetime.fromtimestamp(retry, LOCAL):%H:%M %Z}"
+        return f"retry {self._tries} of {self._retries} at {at}"
 
     def _stop(self, number: int) -> None:
         self._signal = number
@@ -227,6 +274,14 @@ class _Local(tzinfo):
 LOCAL = _Local()
 
 
+def _how(code: int) -> str:
+    """How a process ended, by `Popen.returncode`."""
+    if code >= 0:
+        return f"exit code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    return f"killed by {known.get(-code, f'signal {-code}')}"
+
+
 def _local(moment: float) -> str:
     return f"{datetime.fromtimestamp(moment, LOCAL):%Y-%m-%d %H:%M %Z}"
 
@@ -237,3 +292,8 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest:.0f} s" if minutes else f"{rest:.1f} s"
+
+
+if __name__ == "__main__":
+    end_with(int(sys.argv.pop(1)), signal.SIGTERM)
+    runpy.run_module("mlopsdeploy", run_name="__main__", alter_sys=True)

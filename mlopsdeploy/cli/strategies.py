@@ -66,7 +66,7 @@ def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None
         from mlopsdeploy.core import machine
     try:
         if settings.schedule:
-            sys.exit(command.run_again_and_again(settings.schedule, sys.argv[1:]))
+            sys.exit(command.run_again_and_again(settings, sys.argv[1:]))
         found = command.run_batch(settings, born=time.time() - machine.process_age())
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)

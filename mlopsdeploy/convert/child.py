@@ -57,15 +57,15 @@ def installed(package: str) -> bool:
         return False
 
 
-def _end_with(parent: int) -> None:
-    """End this process when `parent` ends."""
+def end_with(parent: int, number: int = signal.SIGKILL) -> None:
+    """End this process, by the signal `number`, when `parent` ends. On Linux alone."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:  # it has ended already
             sys.exit("its parent has ended")
 
 
 if __name__ == "__main__":
-    _end_with(int(sys.argv[1]))
+    end_with(int(sys.argv[1]))
     sys.argv = sys.argv[2:]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -141,6 +141,10 @@ class BatchSettings(Settings, OfRows):
         None, "Run again and again, as cron would: '0 2 * * *'; off: once", metavar="CRON",
         check=_on_or_off,
     )  # fmt: skip
+    retries: int = setting(
+        3, "Of a scheduled run that fails: after 1, 2, 4 … minutes, before its next time",
+        ge=0, le=100,
+    )  # fmt: skip
     engine: Literal["local", "ray"] = setting("local", "Where to compute", group="Ray")
     ray_address: str | None = setting(
         None, "The cluster: auto or host:port", shown="a Ray of its own, on this machine"

@@ -45,6 +45,7 @@ def test_bad_rows_are_counted(churn_onnx, tmp_path):
         (ConfigError, {"batch_size": 0}, "batch-size"),
         (ConfigError, {"dry_run": True}, "score_file: dry_run is for the command line"),
         (ConfigError, {"schedule": "* * * * *"}, "call score_file from your scheduler"),
+        (ConfigError, {"retries": 3}, "retries is for a schedule of the command line"),
         (ConfigError, {"output": "-"}, "not '-'"),
         (ModelError, {"model": "nowhere.onnx"}, "nowhere.onnx"),
         (InputError, {"text_column": "nothing"}, "nothing"),

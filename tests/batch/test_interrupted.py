@@ -1,5 +1,6 @@
 """Whatever ends a run, the same command goes on, and its output is that of an undisturbed run."""
 
+import contextlib
 import gzip
 import json
 import os
@@ -322,6 +323,112 @@ def test_signals_while_a_pipe_is_silent(tmp_path, bag, number, code):
     finally:
         process.kill()
         process.communicate()
+
+
+# ---------------------------------------------------------------- on time
+
+# From 02:39:50 UTC on, a minute goes by in half a second.
+FAST = """
+import time
+from mlopsdeploy.batch import schedule
+
+looks = []
+
+def now():
+    looks.append(time.monotonic())
+    return 1795228790 + (looks[-1] - looks[0]) * 120
+
+time.tzset()
+schedule.SLICE = 0.05
+schedule.run_on_schedule.__kwdefaults__["now"] = now
+"""
+
+
+@pytest.fixture
+def scheduled(batch, forks, bag, tmp_path, content):
+    """`scheduled("* * * * *")`: the same over more rows, again and again."""
+    header, rows = content.split(b"\n", 1)
+    (tmp_path / "r.csv").write_bytes(header + b"\n" + rows * 8)
+    started = []
+
+    def start(expression):
+        process = forks.popen(
+            "batch", "r.csv", "-o", "o.csv", "--model", bag, "--runtime", "onnxruntime",
+            "--batch-size", "20", "--max-errors", "none", "--schedule", expression,
+            prelude=FAST, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "MLOPSDEPLOY_COMMIT_SECONDS": "0", "TZ": "UTC"},
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def the_run_of(parent):
+    """The process that a schedule has started."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if path.read_text("utf-8").rpartition(")")[2].split()[1] == str(parent.pid):
+                return int(path.parent.name)
+    return None
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(true, seconds=60):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def said_until(process, text):
+    """Its log up to a line with `text`."""
+    lines = []
+    while text not in "".join(lines[-1:]):
+        lines.append(process.stderr.readline())
+        assert lines[-1], lines
+    return "".join(lines)
+
+
+def test_a_run_of_a_schedule_is_killed_and_tried_again(scheduled, undisturbed, tmp_path):
+    expected, _ = undisturbed("o.csv")
+    parent = scheduled("40 2 * * *")
+    wait_for(committed(tmp_path, "o.csv"))
+    os.kill(the_run_of(parent), signal.SIGKILL)
+    said = said_until(parent, " run 1 done")
+    assert "run 1 failed: killed by SIGKILL, " in said
+    assert "going on after" in said.partition("run 1 started again, retry 1 of 3")[2]
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert result(tmp_path, "o.csv") == expected
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_a_schedule_is_killed_and_begins_again(scheduled, undisturbed, tmp_path):
+    """Its run ends with it, and leaves the output to the next one."""
+    expected, _ = undisturbed("o.csv")
+    parent = scheduled("* * * * *")
+    wait_for(committed(tmp_path, "o.csv"))
+    run = the_run_of(parent)
+    parent.kill()
+    wait_for(lambda: not is_running(run), 10)
+    assert not (tmp_path / "o.csv").exists()
+    parent = scheduled("* * * * *")
+    assert "going on after" in said_until(parent, " run 1 done")
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert result(tmp_path, "o.csv") == expected
 
 
 # ---------------------------------------------------------------- the input is another one

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,7 @@ def now():
     past = (time.monotonic() - began) * 120
     return 1795228790 + past + sum(jump for when, jump in jumps if past >= when)  # 02:39:50 UTC
 say = lambda line: print(line, file=sys.stderr, flush=True)
-sys.exit(schedule.run_on_schedule(expression, command, say, now=now))
+sys.exit(schedule.run_on_schedule(expression, command, say, retries=3, now=now))
 """
 
 
@@ -295,16 +296,195 @@ def test_times_missed_in_sleep_are_made_up_for_once(follow):
     assert "next run 2026-11-21 08:00 UTC" in shown(driver, "run 1 done")[0]
 
 
-def test_a_clock_set_back_a_little_repeats_nothing(follow):
-    driver = follow("pass", expression="40,42 2 * * *", jumps=[(30, -60)])
-    driver.until("run 2 done")
-    assert driver.end(signal.SIGTERM)[0] == 0
-    first, second = [line[11:16] for line in driver.lines if "started" in line][:2]
-    assert "02:40" <= first < "02:42" <= second
+# ---------------------------------------------------------------- the clock
 
 
-def test_a_clock_that_was_wrong_by_days(follow):
-    driver = follow("pass", expression="40 2 * * *", jumps=[(30, -2 * 86400)])
-    driver.until("run 1 done")
-    driver.until("the clock was set back, next run 2026-11-20 02:40 UTC")
+class Clock:
+    """A wall clock that goes on by 10 s at each look, but stands still while a run is on.
+
+    Args:
+        start, end: ISO 8601; at `end` it sends this process SIGTERM.
+        jumps: when it is set, by its own account, and by how many seconds.
+    """
+
+    def __init__(self, start, end, jumps=()):
+        self.time, self.end = (
+            datetime.fromisoformat(moment).timestamp() for moment in (start, end)
+        )
+        self.jumps = [(datetime.fromisoformat(when).timestamp(), by) for when, by in jumps]
+        self.lines, self.is_on = [], False
+
+    def now(self):
+        self.time += 0 if self.is_on else 10
+        if self.jumps and self.time >= self.jumps[0][0]:
+            self.time += self.jumps.pop(0)[1]
+        if self.time >= self.end and not self.jumps:
+            self.end = float("inf")
+            signal.raise_signal(signal.SIGTERM)
+        return self.time
+
+    def log(self, line):
+        self.lines.append(line)
+        self.is_on = " started" in line or (self.is_on and " run " not in line)
+
+    @property
+    def started(self):
+        """When each run began: day, hour, minute."""
+        return [line[8:16] for line in self.lines if " started" in line]
+
+
+@pytest.fixture
+def follow_clock(zone, monkeypatch):
+    """`follow_clock("30 2 * * *", start, end, ...)`: the clock after a schedule was followed."""
+
+    def follow(expression, *times, place="UTC", shell="true", jumps=(), retries=0):
+        zone(place)
+        monkeypatch.setattr(schedule, "SLICE", 0.0)
+        clock, command = Clock(*times, jumps), ["sh", "-c", shell]
+        ended = schedule.run_on_schedule(
+            expression, command, clock.log, retries=retries, now=clock.now
+        )
+        assert ended == 0, clock.lines
+        return clock
+
+    return follow
+
+
+@pytest.mark.parametrize(
+    ("when", "by", "expected"),
+    [
+        ("2026-11-21T02:00:30Z", -5, ["21 02:00", "22 02:00", "23 02:00"]),
+        ("2026-11-21T02:00:30Z", -90 * 60, ["21 02:00", "22 02:00", "23 02:00"]),
+        ("2026-11-21T04:30:00Z", -175 * 60, ["21 02:00", "22 02:00", "23 02:00"]),
+        # Over the bound, it was wrong before.
+        ("2026-11-21T04:30:00Z", -185 * 60, ["21 02:00", "21 02:00", "22 02:00", "23 02:00"]),
+        ("2026-11-21T02:00:30Z", -86400, ["21 02:00", "21 02:00", "22 02:00", "23 02:00"]),
+        ("2026-11-21T01:59:00Z", 90, ["21 02:00", "22 02:00", "23 02:00"]),
+        ("2026-11-21T03:00:00Z", 86400, ["21 02:00", "22 03:00", "23 02:00"]),
+    ],
+)
+def test_a_clock_that_is_set_makes_no_run_come_twice(follow_clock, when, by, expected):
+    """Every night, though the time after is a day away; a time left out is made up for."""
+    clock = follow_clock("0 2 * * *", "2026-11-21T01:00Z", "2026-11-23T12:00Z", jumps=[(when, by)])
+    assert clock.started == expected
+    assert any("the clock was set back" in line for line in clock.lines) == (len(expected) > 3)
+
+
+def test_runs_wait_for_a_clock_that_was_set_back(follow_clock):
+    """Those of an hour that comes again are over."""
+    clock = follow_clock(
+        "*/30 * * * *", "2026-11-21T01:50Z", "2026-11-21T04:10Z",
+        jumps=[("2026-11-21T02:40Z", -90 * 60)],
+    )  # fmt: skip
+    assert clock.started == ["21 02:00", "21 02:30", "21 03:00", "21 03:30", "21 04:00"]
+
+
+def test_a_wrong_clock_that_is_put_right_again(follow_clock):
+    jumps = [("2026-11-21T03:00Z", 10 * 86400), ("2026-12-01T04:00Z", -10 * 86400)]
+    clock = follow_clock("0 2 * * *", "2026-11-21T01:00Z", "2026-11-23T12:00Z", jumps=jumps)
+    assert clock.started == ["21 02:00", "01 03:00", "22 02:00", "23 02:00"]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2026-03-28T00:00Z", "2026-03-30T12:00Z", ["28 02:30", "29 03:00", "30 02:30"]),
+        ("2026-10-24T00:00Z", "2026-10-26T12:00Z", ["24 02:30", "25 02:30", "26 02:30"]),
+    ],
+)
+def test_summer_time_neither_skips_nor_doubles_a_night(follow_clock, start, end, expected):
+    clock = follow_clock("30 2 * * *", start, end, place="Europe/Berlin")
+    assert clock.started == expected
+
+
+def test_a_clock_set_back_within_the_hour_that_comes_twice(follow_clock):
+    clock = follow_clock(
+        "30 2 * * *", "2026-10-25T00:00+02:00", "2026-10-26T00:00+01:00", place="Europe/Berlin",
+        jumps=[("2026-10-25T02:40+01:00", -75 * 60)],
+    )  # fmt: skip
+    assert clock.started == ["25 02:30"]
+
+
+def test_a_schedule_that_begins_at_its_time_waits_for_the_next(follow_clock):
+    """So that one started again within the minute runs nothing twice."""
+    clock = follow_clock("0 2 * * *", "2026-11-21T01:59:50Z", "2026-11-22T12:00Z")
+    assert clock.started == ["22 02:00"]
+
+
+# ---------------------------------------------------------------- retries
+
+NIGHT = ("2026-11-21T01:50Z", "2026-11-22T02:00:30Z")
+DAY = ["21 02:00", "21 02:01", "21 02:03", "21 02:07", "22 02:00"]
+
+
+@pytest.mark.parametrize(
+    ("shell", "expected"),
+    [
+        ("exit 1", DAY),
+        ("exit 137", DAY),
+        ("kill -9 $$", DAY),
+        ("kill -40 $$", DAY),
+        ("exit 2", ["21 02:00", "22 02:00"]),  # asked wrongly
+        ("test -e tried || { touch tried; exit 1; }", ["21 02:00", "21 02:01", "22 02:00"]),
+    ],
+)
+def test_a_run_that_fails_is_tried_again(follow_clock, tmp_path, monkeypatch, shell, expected):
+    monkeypatch.chdir(tmp_path)
+    assert follow_clock("0 2 * * *", *NIGHT, shell=shell, retries=3).started == expected
+
+
+def test_a_run_that_cannot_start_is_tried_again(follow_clock, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    clock = follow_clock("0 2 * * *", *NIGHT, retries=1)
+    assert [line[24:] for line in clock.lines if "failed to start: sh: " in line] == [
+        "run 1 failed to start: sh: No such file or directory, retry 1 of 1 at 02:01 UTC",
+        "run 1 failed to start: sh: No such file or directory, next run 2026-11-22 02:00 UTC",
+        "run 2 failed to start: sh: No such file or directory, retry 1 of 1 at 02:01 UTC",
+    ]
+
+
+def test_the_log_says_when(follow_clock):
+    clock = follow_clock("0 2 * * *", *NIGHT, shell="exit 7", retries=2)
+    said = [re.sub(r"[0-9.]+ s,", "0 s,", line[24:]) for line in clock.lines if " run 1 " in line]
+    assert said == [
+        "run 1 started",
+        "run 1 failed: exit code 7, 0 s, retry 1 of 2 at 02:01 UTC",
+        "run 1 started again, retry 1 of 2",
+        "run 1 failed: exit code 7, 0 s, retry 2 of 2 at 02:03 UTC",
+        "run 1 started again, retry 2 of 2",
+        "run 1 failed: exit code 7, 0 s, next run 2026-11-22 02:00 UTC",
+    ]
+
+
+def test_a_retry_never_comes_at_or_after_the_next_time(follow_clock):
+    """What is left of the three is left to that, which has three of its own."""
+    clock = follow_clock(
+        "*/3 * * * *", "2026-11-21T01:59Z", "2026-11-21T02:06:30Z", shell="exit 1", retries=3
+    )
+    assert clock.started == ["21 02:00", "21 02:01", "21 02:03", "21 02:04", "21 02:06"]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        (-5, ["21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (-90 * 60, ["21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (-86400, ["21 02:00", "20 02:00", "21 02:00", "21 02:01", "22 02:00", "22 02:01"]),
+        (60 * 60, ["21 02:00", "21 03:00", "22 02:00", "22 02:01"]),
+        (86400, ["21 02:00", "22 02:00", "22 02:01"]),  # the run of that time, not a retry
+    ],
+)
+def test_the_clock_is_set_before_a_retry(follow_clock, by, expected):
+    clock = follow_clock(
+        "0 2 * * *", NIGHT[0], "2026-11-22T03:00Z", shell="exit 1", retries=1,
+        jumps=[("2026-11-21T02:00:30Z", by)],
+    )  # fmt: skip
+    assert clock.started == expected
+
+
+def test_a_signal_before_a_retry_ends_at_once(follow):
+    driver = follow("import sys; sys.exit(1)", expression="40 2 * * *")
+    driver.until("retry 1 of 3")
     assert driver.end(signal.SIGTERM)[0] == 0
+    assert shown(driver, "run 1 started") == ["run 1 started"]
+    assert shown(driver, "stopped") == ["stopped"]
