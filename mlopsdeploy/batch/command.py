@@ -459,7 +459,8 @@ def run_again_and_again(settings: BatchSettings, arguments: Sequence[str]) -> in
     from mlopsdeploy.batch import schedule
 
     run = [sys.executable, "-m", schedule.__name__, str(os.getpid()), *arguments]
+    run += ["--schedule", "off"]
+    if settings.unfinished is None:  # nobody is there to ask
+        run += ["--unfinished", "discard"]
     log = partial(print, file=sys.stderr)
-    return schedule.run_on_schedule(
-        settings.schedule, [*run, "--schedule", "off"], log, retries=settings.retries
-    )
+    return schedule.run_on_schedule(settings.schedule, run, log, retries=settings.retries)

@@ -404,7 +404,7 @@ def said_until(process, text):
 def test_a_run_of_a_schedule_is_killed_and_tried_again(scheduled, undisturbed, tmp_path):
     expected, _ = undisturbed("o.csv")
     parent = scheduled("40 2 * * *")
-    wait_for(committed(tmp_path, "o.csv"))
+    wait_for(Processes.has_rows(tmp_path / "o.csv"))
     os.kill(the_run_of(parent), signal.SIGKILL)
     said = said_until(parent, " run 1 done")
     assert "run 1 failed: killed by SIGKILL, " in said
@@ -419,13 +419,25 @@ def test_a_schedule_is_killed_and_begins_again(scheduled, undisturbed, tmp_path)
     """Its run ends with it, and leaves the output to the next one."""
     expected, _ = undisturbed("o.csv")
     parent = scheduled("* * * * *")
-    wait_for(committed(tmp_path, "o.csv"))
+    wait_for(Processes.has_rows(tmp_path / "o.csv"))
     run = the_run_of(parent)
     parent.kill()
     wait_for(lambda: not is_running(run), 10)
     assert not (tmp_path / "o.csv").exists()
     parent = scheduled("* * * * *")
     assert "going on after" in said_until(parent, " run 1 done")
+    parent.send_signal(signal.SIGTERM)
+    assert parent.wait(30) == 0
+    assert result(tmp_path, "o.csv") == expected
+
+
+def test_a_run_of_another_night_does_not_block_a_schedule(scheduled, batch, undisturbed, tmp_path):
+    """Nobody is there to say what becomes of it."""
+    expected, _ = undisturbed("o.csv")
+    stop_early(batch, tmp_path, "--threshold", "0.9")
+    parent = scheduled("* * * * *")
+    said = said_until(parent, " run 1 done")
+    assert "threshold was 0.9 and is now not set: starting over" in said
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(30) == 0
     assert result(tmp_path, "o.csv") == expected
