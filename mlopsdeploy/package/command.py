@@ -235,6 +235,8 @@ def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, 
         notes.append(f"'{one}' is for trying out and was left out of the YAML.")
     if plan.target == "ray":
         packaged["engine"] = "ray"
+    else:
+        packaged.setdefault("unfinished", "discard")  # nobody is there to ask
     if not plan.on_machine:
         if plan.target != "ray":  # as a server's workers
             packaged.setdefault("threads", 2)
