@@ -139,6 +139,13 @@ def kinds() -> Iterator[tuple[str, list[Kind]]]:
                 "`10 of 39 rows are bad, more than --max-errors allows; the first: reviews.txt: line 3: has 1 field, the header has 2`",
             ),
             Kind(
+                "the same, said",
+                "reviews.txt",
+                lines("", "{text}"),
+                "no such setting",
+                {"delimiter": "|", "header": False},
+            ),
+            Kind(
                 "lines above the header, totals below",
                 "preamble.csv",
                 "Review export\nPeriod: January\n\n"

@@ -14,6 +14,7 @@ from mlopsdeploy.data.sources import (
     ReadOptions,
     Wanted,
     chunks,
+    delimited,
     format_of,
     open_source,
     with_content,
@@ -90,6 +91,24 @@ def test_windows_hold_so_many_rows_and_number_them(tmp_path, rows):
         b"|".join(record.encode() for window in windows for record in window.records.to_pylist())
         == b'1,"a\nb"|2,b|3,"c ""x"""|4,d|5,e'
     )
+
+
+def test_small_windows_are_not_found_anew(tmp_path, monkeypatch):
+    """Each byte is searched for ends of records when it is read, and not once a window."""
+    searched = []
+    find = delimited.find_records
+    monkeypatch.setattr(
+        delimited,
+        "find_records",
+        lambda data, *a, **k: searched.append(len(data)) or find(data, *a, **k),
+    )
+    content = "id,text\n" + "".join(f'{n},"a\nb"\n' for n in range(1000))
+    source = opened(tmp_path, content)
+    with closing(source):
+        parts = [chunk.content for chunk in chunks(source, 1)]
+    assert len(parts) == 1000
+    assert b"".join(parts) == content.encode()[8:]
+    assert sum(searched) < 4 * len(content)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
@@ -338,6 +357,7 @@ def test_what_is_not_a_file(tmp_path):
 # ---------------------------------------------------------------- how delimited text is written
 
 REVIEW = "it broke on day two"
+A_LINE_EACH = "I love it, it works just as well\nIt broke on day two\n" * 4
 
 
 @pytest.mark.parametrize(
@@ -386,6 +406,9 @@ def test_how_delimited_text_is_written(tmp_path, content, options, names, found,
         (b"id,text\n" + b"1,caf\xe9\n" * 9, "--encoding cp1252"),
         (b"id,caf\xe9\n1,a\n", "--encoding cp1252"),
         ("a;b,c\n1;2,3\n", "--delimiter"),
+        (A_LINE_EACH, r"4 of its first 8 .*--delimiter '\|' --no-header if .*--delimiter ','"),
+        (f"review\n{A_LINE_EACH}".replace("a", "|"), "4 of its first 9 .*--delimiter ';' if"),
+        ("id,name,text\n" + "1,a,b\n" * 5 + "2,a,b,c\n" * 8, r"--delimiter '\|' if each"),
     ],
 )
 def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
@@ -393,6 +416,24 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
         opened(tmp_path, content)
     assert "\n" not in str(raised.value)
     assert "codec" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "id,name,text\n" + "1,a,b\n" * 9 + "2,a,b,c\n" * 8,  # ragged, below names
+        "It is so good, I think\n" + "so, so\n" * 40 + "bad\n" * 4,  # a few
+        "id,text\n1,a,\n2,b,\n3,c,\n",
+        "id,text\n1,a,b\n2,c,d\n",  # too few to tell
+    ],
+)
+def test_rows_of_other_lengths_are_bad_rows(tmp_path, content):
+    assert opened(tmp_path, content).delimiter == ","
+
+
+def test_a_text_a_line(tmp_path):
+    source = opened(tmp_path, A_LINE_EACH, delimiter="|", header=False)
+    assert texts(source, "1")[:2] == ["I love it, it works just as well", "It broke on day two"]
 
 
 @pytest.mark.parametrize("rows", [1, 7, 1000])

@@ -92,6 +92,8 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
     rows = _rows(body, dialect)
     if options.skip_lines is None and not layout.kept:
         _check_above(rows, head, layout.start, dialect, name)
+    if not layout.dialect.delimiter:
+        _check_widths(rows, body, dialect, options.header, name)
     header = options.header
     if header is None:
         header = not _is_data(rows)
@@ -289,6 +291,30 @@ def _check_above(
             f"{name}: its first lines have fewer fields than those that follow; are the names of "
             f"its columns {_brief(rows[place])}? Say --skip-lines {lines}, or --skip-lines 0"
         )
+
+
+def _check_widths(
+    rows: Sequence[Sequence[str]], body: bytes, dialect: Dialect, header: bool | None, name: str
+) -> None:
+    """Ask where commas in lines of text may have been taken for delimiters.
+
+    Raises:
+        InputError: many rows have other fields than the first one, which doesn't look like names;
+            or even more, whatever that looks like.
+    """
+    others = sum(len(row) != len(rows[0]) for row in rows)
+    named = len(rows[0]) > 1 and _are_names(rows[0]) if rows else True
+    least = 0.5 if named else 1 - _MOST
+    if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
+        return
+    lines = [[line] for line in body.decode("utf-8", "replace").splitlines() if line][:_ROWS]
+    absent = next((mark for mark in "|;~^" if mark.encode() not in body), "|")
+    no_header = " --no-header" if header is None and _is_data(lines) else ""
+    raise InputError(
+        f"{name}: {others} of its first {len(rows):,} rows don't have as many fields as the first; "
+        f"say --delimiter '{absent}'{no_header} if each line is one text, or --delimiter "
+        f"{dialect.delimiter!r} to set such rows aside"
+    )
 
 
 def _are_names(row: Sequence[str]) -> bool:

@@ -46,9 +46,12 @@ def plain(texts: pa.ChunkedArray, example: str) -> pa.ChunkedArray:
     if thousands:
         numbers = pc.replace_substring_regex(numbers, f"[{thousands}]", "")
     numbers = pc.replace_substring(numbers, decimal, ".")
+    fit = pc.match_substring_regex(texts, _pattern(example))
+    if pc.all(fit).as_py():
+        return numbers
     words = pc.if_else(pc.match_substring_regex(texts, _pattern(PLAIN)), "no number", texts)
     words = pc.if_else(pc.is_in(texts, pa.array(NOT_A_NUMBER, texts.type)), None, words)
-    return pc.if_else(pc.match_substring_regex(texts, _pattern(example)), numbers, words)
+    return pc.if_else(fit, numbers, words)
 
 
 @lru_cache
