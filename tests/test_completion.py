@@ -135,5 +135,5 @@ def test_words_are_those_that_there_are():
         assert offered(f"package {strategy}", "to") == set(targets)
     assert offered("models compile", "to") == set(compiling.TARGETS)
     assert offered("batch", "runtime") == {"auto", *plugins.names("runtimes")}
-    assert offered("batch", "if_exists") == {"replace", "append", "fail"}
+    assert offered("batch", "if_exists") == {"replace", "append", "upsert", "fail"}
     assert set(built_in()) <= offered("batch", "model")

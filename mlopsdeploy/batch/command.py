@@ -38,7 +38,7 @@ from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core.console import facts, progress_log
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
-from mlopsdeploy.data.destinations import Destination, destination
+from mlopsdeploy.data.destinations import Destination, check_key, destination
 from mlopsdeploy.data.files import ERRORS, beside, note_of
 from mlopsdeploy.data.inputs import Input, default_output, means_pictures
 from mlopsdeploy.data.matching import (
@@ -98,8 +98,10 @@ def run_batch(
         raise ConfigError("--engine ray: can't read standard input; name a file")
     if output == "-" and settings.incremental:
         raise ConfigError("--incremental: keeps its scores beside a file; name an --output")
+    how: dict[str, Any] = {"if_exists": settings.if_exists, "key": settings.key}
+    check_key(output, **how)
     if output != "-":
-        goal = destination(output, if_exists=settings.if_exists, partition_by=settings.partition_by)
+        goal = destination(output, partition_by=settings.partition_by, **how)
     inputs = Input(settings, goal.base if goal else None, log)
     writes = goal is not None and not settings.dry_run
     if goal and writes:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -19,7 +19,7 @@ from mlopsdeploy.data.sinks import tables, write_parquet
 from mlopsdeploy.data.sources import format_of
 from mlopsdeploy.errors import ConfigError, InputError
 
-IfExists = Literal["replace", "append", "fail"]
+IfExists = Literal["replace", "append", "upsert", "fail"]
 
 
 class Destination:
@@ -136,7 +136,7 @@ class _Elsewhere(Destination):
 class _Table(_Elsewhere):
     """A table of a database, loaded in one transaction."""
 
-    def __init__(self, output: str, if_exists: IfExists) -> None:
+    def __init__(self, output: str, if_exists: IfExists, key: Sequence[str]) -> None:
         self._url, table = split_table(output)
         if table is None:
             raise ConfigError(
@@ -146,7 +146,8 @@ class _Table(_Elsewhere):
 
         self._databases = databases
         self._table = table
-        self._if_exists = if_exists
+        self._how: dict[str, Any] = {"if_exists": if_exists, "key": key}
+        self._of_others = False
         self._adds = if_exists != "replace"
         super().__init__(output, table.replace('"', "").replace("/", "_"), "parquet")
 
@@ -154,17 +155,23 @@ class _Table(_Elsewhere):
         return self._databases.is_read_by(self._url, self._table, path, query)
 
     def check_columns(self, columns: Callable[[], pa.Schema]) -> None:
-        self._databases.check_table(
-            self._url, self._table, schema=columns(), if_exists=self._if_exists
-        )
+        self._databases.check_table(self._url, self._table, schema=columns(), **self._how)
 
     def publish(self, rows: Path) -> None:
+        there = self._adds and self.state()
+        self._of_others = bool(there) and written(note_of(self.base)).get(self.shown) != there
         parts = _tables(rows)
         first = next(parts)
         batches = (batch for part in chain([first], parts) for batch in part.to_batches())
         self._databases.load_table(
-            self._url, self._table, batches, schema=first.schema, if_exists=self._if_exists
+            self._url, self._table, batches, schema=first.schema, **self._how
         )
+
+    @property
+    def written(self) -> dict[str, str]:
+        """As of all; a table of others that was added to does not become ours."""
+        left = super().written
+        return {**left, self.shown: ""} if self._of_others else left
 
     def state(self) -> str:
         return self._databases.columns_of(self._url, self._table)
@@ -199,7 +206,11 @@ class _Object(_Elsewhere):
 
 
 def destination(
-    output: str, *, if_exists: IfExists = "replace", partition_by: str | None = None
+    output: str,
+    *,
+    if_exists: IfExists = "replace",
+    key: Sequence[str] = (),
+    partition_by: str | None = None,
 ) -> Destination:
     """Where `--output` says: a file, a folder of Parquet (`scored/`), a table, an object.
 
@@ -215,9 +226,21 @@ def destination(
     if folder:
         return _Folder(output, partition_by)
     if is_database(output):
-        return _Table(output, if_exists)
+        return _Table(output, if_exists, key)
     format_ = format_of(output)
     return _Object(output, format_) if is_remote(output) else Destination(output, format_)
+
+
+def check_key(output: str, if_exists: IfExists, key: Sequence[str]) -> None:
+    """Refuse a key without what it is for, and the other way round.
+
+    Raises:
+        ConfigError: `--key` and `--if-exists upsert` do not go with each other or the output.
+    """
+    if bool(key) != (if_exists == "upsert"):
+        raise ConfigError("--if-exists upsert and --key COLUMNS go together; give both, or neither")
+    if key and not is_database(output):
+        raise ConfigError(f"--key: is for a database's table; {shown(output)} is none")
 
 
 def _parquet(rows: Path, target: Path) -> None:

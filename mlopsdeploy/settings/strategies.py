@@ -160,9 +160,10 @@ class BatchSettings(Settings, OfRows):
         short="-o", shown="INPUT.predictions.SUFFIX",
     )  # fmt: skip
     overwrite: bool = setting(False, "Replace an output that exists, whoever wrote it")
-    if_exists: Literal["replace", "append", "fail"] = setting(
+    if_exists: Literal["replace", "append", "upsert", "fail"] = setting(
         "replace", "What becomes of a database's table that exists"
     )
+    key: Names = setting((), "Columns that tell a table's rows apart, for --if-exists upsert")
     partition_by: str | None = setting(
         None, "Folders of Parquet: a folder for each value of this column", metavar="COLUMN"
     )

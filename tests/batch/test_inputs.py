@@ -80,6 +80,64 @@ def test_an_output_that_cannot_be_is_refused_before_the_work(score, shop, bag, h
     assert ask("shop.db", "SELECT count(*) FROM scored") == [(600,)]
 
 
+def change(sql):
+    connection = sqlite3.connect("shop.db")
+    with connection:
+        connection.executescript(sql)
+    connection.close()
+
+
+def test_rows_of_a_table_are_updated_by_their_key(score, shop, bag):
+    how = {"output": f"{shop}#known", "model": str(bag), "columns": ["id"]}
+    how |= {"if_exists": "upsert", "key": ["id"]}
+    score(shop, query="SELECT * FROM reviews WHERE id < 200", **how)
+    change("UPDATE known SET label = 'by hand' WHERE id IN (0, 150)")
+    score(shop, query="SELECT * FROM reviews WHERE id >= 100", **how)
+    rows = ask("shop.db", "SELECT id, label FROM known ORDER BY id")
+    assert [row[0] for row in rows] == list(range(300))
+    assert [row[0] for row in rows if row[1] == "by hand"] == [0]
+    twice = "SELECT * FROM reviews UNION ALL SELECT * FROM reviews WHERE id = 7"
+    with pytest.raises(InputError, match="2 rows have the same key, id 7; .*301 rows are kept"):
+        score(shop, query=twice, **how)
+    assert ask("shop.db", "SELECT id, label FROM known ORDER BY id") == rows
+
+
+@pytest.mark.parametrize("how", [{"if_exists": "append"}, {"if_exists": "upsert", "key": ["id"]}])
+def test_a_table_of_others_does_not_become_ours(score, shop, bag, how):
+    """What was added to is not replaced another night, unless somebody says so."""
+    made = "CREATE TABLE theirs (id INTEGER UNIQUE, note TEXT, label, score, truncated)"
+    change(f"{made}; INSERT INTO theirs (id, note) VALUES (-1, 'mine')")
+    settings = {"output": f"{shop}#theirs", "model": str(bag), "columns": ["id"]}
+    score(f"{shop}#reviews", **settings, **how)
+    assert ask("shop.db", "SELECT count(*), max(note) FROM theirs") == [(301, "mine")]
+    with pytest.raises(ConfigError, match="theirs: is there already, and not as mlopsdeploy"):
+        score(f"{shop}#reviews", **settings)
+    score(f"{shop}#reviews", **settings, overwrite=True)
+    assert ask("shop.db", "SELECT count(*) FROM theirs") == [(300,)]
+    score(f"{shop}#reviews", **settings)  # now it is
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"key": ["id"]}, "--if-exists upsert and --key COLUMNS go together"),
+        ({"if_exists": "upsert"}, "--if-exists upsert and --key COLUMNS go together"),
+        ({"key": ["id"], "if_exists": "append"}, "go together"),
+        ({"key": ["id"], "if_exists": "upsert", "output": "o.csv"}, "o.csv is none"),
+        ({"key": ["id"], "if_exists": "upsert", "output": "-"}, "--key: is for a database's table"),
+        (
+            {"key": ["id"], "if_exists": "upsert", "columns": ["note"]},
+            "no column 'id' is written; there are: note, label, score, truncated",
+        ),
+    ],
+)
+def test_a_key_that_can_not_be(score, shop, bag, here, settings, said):
+    with pytest.raises(ConfigError, match=said):
+        score(f"{shop}#reviews", **{"output": f"{shop}#scored", "model": str(bag), **settings})
+    assert not list(here.glob("*.unfinished/rows"))
+    assert ask("shop.db", "SELECT name FROM sqlite_master") == [("reviews",)]
+
+
 def test_a_password_is_shown_nowhere(score, here, bag, capsys):
     url = "postgresql://me:s3cret@127.0.0.1:1/shop#reviews"
     with pytest.raises(MlopsDeployError) as raised:

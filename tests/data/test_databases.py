@@ -10,6 +10,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ pytest.importorskip("sqlalchemy")
 import sqlalchemy as sa
 
 from mlopsdeploy.data.databases import Query, check_table, load_table
+from mlopsdeploy.data.databases import table as tables
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
 PASSWORD = "s3cret pw"
@@ -332,6 +334,151 @@ def test_replacing_keeps_views_and_indexes(url):
     assert _ids(url, "seen") == [2, 3]
 
 
+# --- rows by their key ---
+
+
+def _labels(**labels):
+    """`_labels(n1="good")`: a row with the id 1 and that label."""
+    ids = [int(name[1:]) for name in labels]
+    return pa.table({"id": pa.array(ids, pa.int64()), "label": list(labels.values())})
+
+
+def _upsert(url, rows, *key, **options):
+    _load(url, rows, if_exists="upsert", key=key or ("id",), **options)
+
+
+def _rows(url, columns="*", table="scored"):
+    with _connected(url) as connection:
+        found = connection.execute(sa.text(f"SELECT {columns} FROM {table}"))
+        return sorted(tuple(row) for row in found)
+
+
+def test_upsert_makes_a_table_and_is_the_same_twice(url):
+    for _ in range(2):
+        _upsert(url, _labels(n1="a", n2="b", n3="c"))
+        assert _rows(url) == [(1, "a"), (2, "b"), (3, "c")]
+    _upsert(url, _labels(n2="B", n4="d"))
+    assert _rows(url) == [(1, "a"), (2, "B"), (3, "c"), (4, "d")]
+    assert _tables(url) == {"scored"}
+    with pytest.raises(MlopsDeployError, match=r"(?i)unique|duplicate"):
+        _load(url, _labels(n1="again"), if_exists="append")  # it has a primary key
+
+
+def test_upsert_leaves_what_it_does_not_write(url):
+    """Also a column that can't be NULL and has no default, which only a new row needs."""
+    _run(
+        url,
+        "CREATE TABLE scored (note TEXT NOT NULL, label TEXT, id BIGINT PRIMARY KEY)",
+        "INSERT INTO scored VALUES ('mine', 'old', 1), ('yours', 'kept', 2)",
+    )
+    _upsert(url, _labels(n1="new"))
+    assert _rows(url) == [("mine", "new", 1), ("yours", "kept", 2)]
+    with pytest.raises(MlopsDeployError, match=r"(?i)not[ -]null.*note|note.*not[ -]null"):
+        _upsert(url, _labels(n2="lost", n3="lost"))
+    assert _rows(url) == [("mine", "new", 1), ("yours", "kept", 2)]
+
+
+def test_upsert_by_several_columns_of_any_name(url):
+    rows = pa.table({"Order By": ["a", "a", "b"], "50% off": [1, 2, 1], "label": ["x", "y", "z"]})
+    _upsert(url, rows, "50% off", "Order By")
+    _upsert(url, rows.slice(1, 1).set_column(2, "label", [["Y"]]), "Order By", "50% off")
+    assert _rows(url) == [("a", 1, "x"), ("a", 2, "Y"), ("b", 1, "z")]
+    if not url.startswith("sqlite"):
+        _run(url, "CREATE SCHEMA mart")
+        for label in ("x", "y"):
+            _upsert(url, _labels(n1=label), table="mart.scored")
+        assert _rows(url, table="mart.scored") == [(1, "y")]
+    _upsert(url, rows.select([0]).slice(1), "Order By", table="keys_only")
+    _upsert(url, rows.select([0]).slice(1), "Order By", table="keys_only")
+    assert _rows(url, table="keys_only") == [("a",), ("b",)]
+
+
+def test_upsert_takes_the_types_of_the_table(url):
+    """An id out of a CSV file is text; what it means, the table says."""
+    _run(url, "CREATE TABLE scored (id INTEGER, label TEXT)")
+    _run(url, "CREATE UNIQUE INDEX by_id ON scored (id)", "INSERT INTO scored VALUES (7, 'old')")
+    _upsert(url, pa.table({"id": ["7", "08"], "label": ["new", "other"]}))
+    assert _rows(url) == [(7, "new"), (8, "other")]
+    with pytest.raises(InputError, match="2 rows have the same key, id 9; nothing was written"):
+        _upsert(url, pa.table({"id": ["9", "09"], "label": ["x", "y"]}))
+
+
+@pytest.mark.parametrize(
+    ("rows", "key", "said"),
+    [
+        (_labels(n3="x"), ["nr"], "--key: no column 'nr' is written; there are: id, label"),
+        (
+            _labels(n3="x"),
+            ["label"],
+            "has no primary key or unique index of --key label; make one: CREATE",
+        ),
+        (_labels(n3="x"), ["id", "label"], "no primary key or unique index of --key id,label"),
+        (pa.table({"id": [3], "new": ["x"]}), ["id"], "the table has no column 'new'"),
+    ],
+)
+def test_upsert_is_refused_before_the_work(url, rows, key, said):
+    _upsert(url, _labels(n1="a"))
+    for load in (check_table, partial(load_table, batches=rows.to_batches())):
+        with pytest.raises(ConfigError, match=said) as caught:
+            load(url, "scored", schema=rows.schema, if_exists="upsert", key=key)
+        _is_one_safe_line(caught.value)
+    assert _rows(url) == [(1, "a")]
+    check_table(url, "scored", schema=_labels().schema, if_exists="upsert", key=["id"])
+    check_table(url, "other", schema=_labels().schema, if_exists="upsert", key=["id"])
+    assert _tables(url) == {"scored"}
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [
+        ([5, 1, 5, 2], "2 rows have the same key, id 5, shop 's'; nothing was written"),
+        ([5, None, None], "rows without id or shop, which is their --key: 2; nothing was written"),
+    ],
+)
+def test_rows_that_a_key_does_not_tell_apart(url, ids, said, there):
+    rows = pa.table(
+        {"id": pa.array(ids, pa.int64()), "shop": ["s"] * len(ids), "label": ["x"] * len(ids)}
+    )
+    if there:
+        _upsert(url, rows.slice(1, 0), "id", "shop")
+    with pytest.raises(InputError, match=said):
+        _upsert(url, rows, "id", "shop")
+    assert _tables(url) == ({"scored"} if there else set())
+    assert not there or _rows(url) == []
+
+
+def test_keys_are_the_same_if_the_table_says_so(tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+    _run(url, "CREATE TABLE scored (id TEXT COLLATE NOCASE PRIMARY KEY, label TEXT)")
+    _upsert(url, pa.table({"id": ["Ulm"], "label": ["old"]}))
+    with pytest.raises(InputError, match="2 rows have the same key, id 'Ulm'; nothing was written"):
+        _upsert(url, pa.table({"id": ["ULM", "ulm"], "label": ["x", "y"]}))
+    _upsert(url, pa.table({"id": ["ULM"], "label": ["new"]}))
+    assert _rows(url) == [("Ulm", "new")]
+
+
+def test_upserts_side_by_side(postgresql):
+    """Of the same keys, in any order: one waits for the other, and no key is there twice."""
+    _run(postgresql, "DROP TABLE IF EXISTS scored")
+    _upsert(postgresql, _labels(n0="old"))
+    labels = {f"n{number}": "x" for number in range(500)}
+    forth = _labels(**labels)
+    back = forth.take(list(range(499, -1, -1))).set_column(1, "label", [["y"] * 500])
+    with ThreadPoolExecutor(2) as jobs:
+        for done in [jobs.submit(_upsert, postgresql, rows) for rows in [forth, back] * 3]:
+            done.result()
+    assert [row[0] for row in _rows(postgresql)] == list(range(500))
+    assert len({row[1] for row in _rows(postgresql)}) == 1
+
+
+def test_upsert_into_other_databases_is_refused(monkeypatch):
+    mysql = sa.create_mock_engine("mysql+pymysql://", print)
+    monkeypatch.setattr(tables, "connect_to", lambda _: mysql)  # its driver is not here
+    with pytest.raises(ConfigError, match="upsert is for SQLite, PostgreSQL and DuckDB"):
+        _upsert("mysql://h/shop", _labels(n1="x"))
+
+
 def test_no_rows_make_an_empty_table(url):
     load_table(url, "scored", [], schema=_small().schema)
     assert _tables(url) == {"scored"}
@@ -399,13 +546,15 @@ def batches():
 
 EXTRA = {"new": pa.array(["x"] * 10_000)} if sys.argv[2] == "other" else {}
 schema = pa.schema([("id", pa.int64())] + [("new", pa.string())] * len(EXTRA))
-load_table(sys.argv[1], "scored", batches(), schema=schema)
+how = {"if_exists": "upsert", "key": ["id"]} if sys.argv[2] == "upsert" else {}
+load_table(sys.argv[1], "scored", batches(), schema=schema, **how)
 """
 
 
-@pytest.mark.parametrize("columns", ["same", "other"])
+@pytest.mark.parametrize("columns", ["same", "other", "upsert"])
 def test_kill_9_in_the_middle_leaves_the_old_table(url, columns):
-    _load(url, _small(1, 2, 3))
+    how = {"if_exists": "upsert", "key": ["id"]} if columns == "upsert" else {}
+    _load(url, _small(1, 2, 3), **how)
     child = subprocess.Popen([sys.executable, "-c", KILLED, url, columns], stdout=subprocess.PIPE)
     with child:
         assert child.stdout.readline() == b"in the middle\n"
