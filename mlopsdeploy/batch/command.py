@@ -68,6 +68,7 @@ CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the 
 CALIBRATION_RANGE = 40_000
 PLAIN_SECONDS = 10.0  # between lines of progress where there is no terminal
 EXAMPLES = 5  # most and least certain rows of each label in a report
+_OF_SCHEDULES = {"schedule", "notify_success", "notify_failure"}
 _NOT_IN_SUMMARY = ("mlopsdeploy", "settings", "statistics", "summary", "errors")
 
 
@@ -455,14 +456,49 @@ class _Meter:
         print(f"{self.rows:,.0f} rows, {self.rate:,.0f} rows/s{done}", file=sys.stderr)
 
 
+def told(settings: BatchSettings) -> AbstractContextManager[None]:
+    """Around a run of whose end somebody is to be told."""
+    if settings.dry_run or not (settings.notify_success or settings.notify_failure):
+        return nullcontext()
+    from mlopsdeploy.batch import notify
+
+    return notify.told(settings, lambda line: print(f"mlopsdeploy: {line}", file=sys.stderr))
+
+
 def run_again_and_again(settings: BatchSettings, arguments: Sequence[str]) -> int:
     """The same command on cron's rhythm, each time in a process of its own; the exit code."""
-    assert settings.schedule is not None
     from mlopsdeploy.batch import schedule
+    from mlopsdeploy.batch.notify import Notifier
 
-    run = [sys.executable, "-m", schedule.__name__, str(os.getpid()), *arguments]
-    run += ["--schedule", "off"]
-    if settings.unfinished is None:  # nobody is there to ask
-        run += ["--unfinished", "discard"]
-    log = partial(print, file=sys.stderr)
-    return schedule.run_on_schedule(settings.schedule, run, log, retries=settings.retries)
+    assert settings.schedule is not None
+    changed = [] if settings.unfinished else ["--unfinished", "discard"]  # nobody is there to ask
+    once = _once(arguments, changed)
+    run = [sys.executable, "-m", schedule.__name__, str(os.getpid()), *once]
+    notifier = Notifier(settings)
+    code = schedule.run_on_schedule(
+        settings.schedule, run, partial(print, file=sys.stderr),
+        retries=settings.retries, notify=notifier.tell,
+    )  # fmt: skip
+    notifier.wait()
+    return code
+
+
+def _once(arguments: Sequence[str], more: Sequence[str]) -> list[str]:
+    """The same command for one run, of which the schedule tells: no address is there for `ps`.
+
+    Args:
+        arguments: of the command.
+        more: flags that are not among them.
+    """
+    flags = [one.spelled for one in BatchSettings.declared().values() if one.name in _OF_SCHEDULES]
+    words, kept = iter(arguments), []
+    for word in words:
+        flag, equals, _ = word.partition("=")
+        if word == "--":
+            kept += [word, *words]
+        elif flag not in flags:
+            kept.append(word)
+        elif not equals:
+            next(words, None)
+    off = [word for flag in flags for word in (flag, "off")]
+    return [kept[0], *off, *more, *kept[1:]]

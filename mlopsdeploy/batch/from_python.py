@@ -16,6 +16,8 @@ from mlopsdeploy.settings import BatchSettings, load
 _NOT_HERE = {
     "dry_run": "is for the command line",
     "schedule": "is for the command line; call score_file from your scheduler",
+    "notify_success": "is for the command line; it returns when the run is done",
+    "notify_failure": "is for the command line; it raises when the run fails",
     "retries": "is for a schedule of the command line; call score_file again",
 }
 

@@ -16,6 +16,7 @@ leaves out comes right after it. (APScheduler counts weekdays from Monday and wa
 
 from __future__ import annotations
 
+import math
 import os
 import runpy
 import signal
@@ -30,6 +31,7 @@ from queue import Empty, SimpleQueue
 
 from cronsim import CronSim, CronSimError
 
+from mlopsdeploy.batch.notify import Ended
 from mlopsdeploy.convert.child import end_with
 from mlopsdeploy.errors import ConfigError
 
@@ -42,6 +44,7 @@ SET_BACK = 3 * 3600.0
 # Seconds from a failure to the first retry, doubled for each that follows, and the most of them.
 BACK_OFF, LONGEST_BACK_OFF = 60.0, 3600.0
 ASKED_WRONGLY = ConfigError.exit_code
+Notify = Callable[[Ended, Callable[[str], None]], None]
 
 
 def run_on_schedule(
@@ -50,6 +53,7 @@ def run_on_schedule(
     log: Callable[[str], None],
     *,
     retries: int = 0,
+    notify: Notify = lambda *_: None,
     now: Callable[[], float] = time.time,
 ) -> int:
     """Run `command` whenever `expression` says, until a signal ends it.
@@ -65,6 +69,8 @@ def run_on_schedule(
             goes where this process's output goes.
         log: called with a line about each start, end and skipped time.
         retries: how often a run is tried again.
+        notify: called with the end of each run that is not tried again, and with what logs a line;
+            not with that of a run which failed because a signal ended it here.
         now: the wall clock, in seconds since 1970.
 
     Returns:
@@ -74,7 +80,7 @@ def run_on_schedule(
     Raises:
         ConfigError: `expression` is none of cron's, or its time never comes.
     """
-    schedule = _Schedule(expression, command, log, retries, now)
+    schedule = _Schedule(expression, command, log, retries, notify, now)
     with _signals(schedule.events.put):
         return schedule.follow()
 
@@ -88,6 +94,7 @@ class _Schedule:
         command: Sequence[str],
         log: Callable[[str], None],
         retries: int,
+        notify: Notify,
         now: Callable[[], float],
     ) -> None:
         # A signal's number, or None when the run ends. Its `put` may interrupt itself, as a
@@ -97,12 +104,14 @@ class _Schedule:
         self._command = list(command)
         self._tell = log
         self._retries = retries
+        self._notify = notify
         self._now = now
         self._latest = now()  # that the clock has shown
         self._due = _next_after(expression, self._latest)
         self._child: subprocess.Popen[bytes] | None = None
         self._run = self._tries = 0  # tries of that run
-        self._retry: float | None = None  # when it is tried again
+        self._failure: Ended | None = None  # after which it is tried again …
+        self._retry = math.inf  # … then
         self._started = 0.0  # of the run, on the monotonic clock
         self._signal = 0  # the first one
 
@@ -126,13 +135,14 @@ class _Schedule:
                 return 128 + event
             else:
                 self._stop(event)
+        self._give_up()
         self._say("stopped")
         return 0 if self._signal == signal.SIGTERM else 128 + self._signal
 
     def _pause(self) -> float:
         """Seconds until the next look at the clock, at the latest."""
         now = self._look()
-        left = min(self._due, self._retry or self._due) - now
+        left = min(self._due, self._retry) - now
         return SLICE if self._signal else min(SLICE, max(left, 0.0))
 
     def _look(self) -> float:
@@ -140,7 +150,7 @@ class _Schedule:
         now = self._now()
         if self._latest - now > SET_BACK:
             self._latest, self._due = now, _next_after(self._expression, now)
-            if self._retry:
+            if self._failure:
                 self._retry = now
             self._say(f"the clock was set back, {self._next()}")
         self._latest = max(self._latest, now)
@@ -151,7 +161,7 @@ class _Schedule:
             return
         if (now := self._look()) >= self._due:
             self._come(now)
-        elif self._retry and now >= self._retry:
+        elif now >= self._retry:
             self._start(f" again, retry {self._tries} of {self._retries}")
 
     def _come(self, now: float) -> None:
@@ -161,20 +171,21 @@ class _Schedule:
             self._say(f"skipped {_local(came)}: run {self._run} is still on, {self._next()}")
             return
         late = f", {_duration(now - came)} late" if now - came > 60 else ""
+        self._give_up()
         self._run += 1
         self._tries = 0
         self._start(late)
 
     def _start(self, how: str) -> None:
         self._tries += 1
-        self._retry = None
+        self._failure, self._retry = None, math.inf
         self._started = time.monotonic()
         try:
             # A process group of its own: Ctrl-C reaches it once, through this process.
             child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, process_group=0)
         except OSError as error:
-            reason = f"{self._command[0]}: {error.strerror or error}"
-            self._say(f"run {self._run} failed to start: {reason}, {self._after_failure()}")
+            how = f"failed to start: {self._command[0]}: {error.strerror or error}"
+            self._say(f"run {self._run} {how}{self._after(None, how)}")
             return
         self._child = child
         self._say(f"run {self._run} started{how}")
@@ -190,20 +201,28 @@ class _Schedule:
         code = self._child.returncode
         self._child = None
         took = _duration(time.monotonic() - self._started)
-        then = self._next() if code in (0, ASKED_WRONGLY) else self._after_failure()
-        then = "" if self._signal else f", {then}"
-        word = "failed" if code else "done"
-        self._say(f"run {self._run} {word}: {_how(code)}, {took}{then}")
+        how = f"{'failed' if code else 'done'}: {_how(code)}, {took}"
+        then = self._after(code if code >= 0 else 128 - code, how)
+        self._say(f"run {self._run} {how}{then}")
 
-    def _after_failure(self) -> str:
-        """What follows, in words: a retry, unless the next run comes first."""
-        back_off = min(BACK_OFF * 2 ** (self._tries - 1), LONGEST_BACK_OFF)
-        retry = self._now() + back_off
-        if self._tries > self._retries or retry >= self._due:
-            return self._next()
-        self._retry = retry
+    def _after(self, code: int | None, how: str) -> str:
+        """What follows a run's end, in words: a retry, or the next run; the end is told of."""
+        seconds = time.monotonic() - self._started
+        ended = Ended(code, how, seconds, self._run, self._tries)
+        retry = self._now() + min(BACK_OFF * 2 ** (self._tries - 1), LONGEST_BACK_OFF)
+        if self._signal and code != 0:
+            return ""
+        if code in (0, ASKED_WRONGLY) or self._tries > self._retries or retry >= self._due:
+            self._notify(ended, self._say)
+            return "" if self._signal else f", {self._next()}"
+        self._failure, self._retry = ended, retry
         at = f"{datetime.fromtimestamp(retry, LOCAL):%H:%M %Z}"
-        return f"retry {self._tries} of {self._retries} at {at}"
+        return f", retry {self._tries} of {self._retries} at {at}"
+
+    def _give_up(self) -> None:
+        """No retry comes: the failure before it was the run's end."""
+        if self._failure:
+            self._notify(self._failure, self._say)
 
     def _stop(self, number: int) -> None:
         self._signal = number

@@ -67,7 +67,8 @@ def batch(ctx: typer.Context, settings: BatchSettings, summary: Summary) -> None
     try:
         if settings.schedule:
             sys.exit(command.run_again_and_again(settings, sys.argv[1:]))
-        found = command.run_batch(settings, born=time.time() - machine.process_age())
+        with command.told(settings):
+            found = command.run_batch(settings, born=time.time() - machine.process_age())
     except BrokenPipeError:  # the reader of our output went away, as `head` does
         sys.exit(141)
     if summary.as_json:

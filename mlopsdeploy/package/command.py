@@ -230,6 +230,9 @@ def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[
 def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
     for one in ("schedule", "retries"):  # the target has them
         packaged.pop(one, None)
+    for one in sorted(packaged.keys() & {"notify_failure", "notify_success"}):
+        del packaged[one]
+        notes.append(f"'{one}' is a secret and was left out; {plan.target} has alerts of its own.")
     for one in sorted(packaged.keys() & {"dry_run", "limit", "fresh"}):
         del packaged[one]
         notes.append(f"'{one}' is for trying out and was left out of the YAML.")

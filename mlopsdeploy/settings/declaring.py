@@ -72,6 +72,7 @@ class Setting:
         offers: what the shell completes: model, runtime or config.
         bench: `mlopsdeploy bench` has its flag as well.
         required: it has no default.
+        secret: no message shows its value.
         bounds: of the value, as pydantic's `Field` takes them.
         name, annotation: from its class.
     """
@@ -90,6 +91,7 @@ class Setting:
     offers: str | None = None
     bench: bool = False
     required: bool = False
+    secret: bool = False
     bounds: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     annotation: Any = None

@@ -61,7 +61,9 @@ def load(
         what = path.replace(name, where, 1) if where.startswith("--") else f"{where}: {path}"
         if error.unknown:
             raise ConfigError(f"{what}: unknown key {error.value!r}; {error.problem}") from error
-        raise ConfigError(f"{what}: {_quoted(error.value)}: {error.problem}") from error
+        is_secret = name in known and known[name].secret
+        value = "" if is_secret else f"{_quoted(error.value)}: "
+        raise ConfigError(f"{what}: {value}{error.problem}") from error
 
 
 def unknown_variables(

@@ -15,6 +15,10 @@ MAX_BODY_OF_PICTURES = 16 << 20
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 _MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
+_ADDRESS = re.compile(  # of a web server; as http.client takes it
+    r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?([/?#][!-~]*)?",
+    re.IGNORECASE,
+)
 A_MODEL = "Built-in name, folder, file, or hub id org/name[@revision]"
 
 
@@ -68,7 +72,7 @@ class OfRows(Declared):
 
 
 def _on_or_off(value: str | None, _: object) -> str | None:
-    """`off` on the command line overrides a schedule in the YAML."""
+    """`off` on the command line overrides what is in the YAML."""
     return None if value == "off" else value
 
 
@@ -79,6 +83,14 @@ def _example_of_numbers(value: str, _: object) -> str:
     if not re.fullmatch(known, example):
         raise ValueError("expected auto, 1234.56, 1234,56, 1,234.56, 1.234,56, 1 234,56, 1'234.56")
     return example
+
+
+def _address_or_off(value: str | None, others: object) -> str | None:
+    address = _on_or_off(value, others)
+    found = _ADDRESS.fullmatch(address or "")
+    if address is not None and (found is None or int(found["port"] or 0) > 65535):
+        raise ValueError("expected http:// or https://, a host and its path, and no user or blank")
+    return address
 
 
 class BatchSettings(Settings, OfRows):
@@ -144,6 +156,14 @@ class BatchSettings(Settings, OfRows):
     retries: int = setting(
         3, "Of a scheduled run that fails: after 1, 2, 4 … minutes, before its next time",
         ge=0, le=100,
+    )  # fmt: skip
+    notify_success: str | None = setting(
+        None, "POST to it when a run is done: http(s)://…; off: nowhere", metavar="URL",
+        check=_address_or_off, secret=True,
+    )  # fmt: skip
+    notify_failure: str | None = setting(
+        None, "POST to it when a run has failed, and so have its retries", metavar="URL",
+        check=_address_or_off, secret=True,
     )  # fmt: skip
     engine: Literal["local", "ray"] = setting("local", "Where to compute", group="Ray")
     ray_address: str | None = setting(

@@ -10,8 +10,9 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,58 @@ class Processes:
 def processes(forks: Any) -> Processes:
     """Real processes to kill."""
     return Processes(forks)
+
+
+# ---------------------------------------------------------------- who is told
+
+
+class Listener:
+    """A web server that is told how runs end.
+
+    Attributes:
+        url: its address.
+        calls: path and JSON of each POST.
+        status: what it answers; with 302, that it is at /elsewhere.
+        answers: it waits for this before it does.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.status = 200
+        self.answers = threading.Event()
+        self.answers.set()
+        listener = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.headers["Content-Type"] == "application/json"
+                listener.calls.append((self.path, json.loads(body)))
+                listener.answers.wait(30)
+                with contextlib.suppress(ConnectionError):
+                    self.send_response(listener.status)
+                    self.send_header("Location", "/elsewhere")
+                    self.end_headers()
+
+            def do_GET(self) -> None:
+                listener.calls.append((self.path, {}))
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self.answers.set()
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    """A real server on a port of its own."""
+    made = Listener()
+    yield made
+    made.close()

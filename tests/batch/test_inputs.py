@@ -147,13 +147,6 @@ def test_a_password_is_shown_nowhere(score, here, bag, capsys):
     assert list(here.iterdir()) == []
 
 
-def change(sql):
-    connection = sqlite3.connect("shop.db")
-    with connection:
-        connection.execute(sql)
-    connection.close()
-
-
 def test_an_unfinished_run_goes_on_with_the_rows_it_fetched(score, shop, fragile, here, capsys):
     """Rows that are new in the table do not make what is done worthless; --fresh reads them."""
     change("UPDATE reviews SET review_text = 'poison' WHERE id = 250")

@@ -351,10 +351,10 @@ def scheduled(batch, forks, bag, tmp_path, content):
     (tmp_path / "r.csv").write_bytes(header + b"\n" + rows * 8)
     started = []
 
-    def start(expression):
+    def start(expression, *more):
         process = forks.popen(
             "batch", "r.csv", "-o", "o.csv", "--model", bag, "--runtime", "onnxruntime",
-            "--batch-size", "20", "--max-errors", "none", "--schedule", expression,
+            "--batch-size", "20", "--max-errors", "none", "--schedule", expression, *more,
             prelude=FAST, cwd=tmp_path, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             env={**os.environ, "MLOPSDEPLOY_COMMIT_SECONDS": "0", "TZ": "UTC"},
         )  # fmt: skip
@@ -401,16 +401,20 @@ def said_until(process, text):
     return "".join(lines)
 
 
-def test_a_run_of_a_schedule_is_killed_and_tried_again(scheduled, undisturbed, tmp_path):
+def test_a_run_of_a_schedule_is_killed_and_tried_again(scheduled, undisturbed, listener, tmp_path):
     expected, _ = undisturbed("o.csv")
-    parent = scheduled("40 2 * * *")
+    told = ("--notify-success", f"{listener.url}/done", f"--notify-failure={listener.url}/failed")
+    parent = scheduled("40 2 * * *", *told)
     wait_for(Processes.has_rows(tmp_path / "o.csv"))
-    os.kill(the_run_of(parent), signal.SIGKILL)
+    run = the_run_of(parent)
+    assert listener.url.encode() not in Path(f"/proc/{run}/cmdline").read_bytes()
+    os.kill(run, signal.SIGKILL)
     said = said_until(parent, " run 1 done")
     assert "run 1 failed: killed by SIGKILL, " in said
     assert "going on after" in said.partition("run 1 started again, retry 1 of 3")[2]
     parent.send_signal(signal.SIGTERM)
     assert parent.wait(30) == 0
+    assert [(path, message["tries"]) for path, message in listener.calls] == [("/done", 2)]
     assert result(tmp_path, "o.csv") == expected
 
 

@@ -312,7 +312,7 @@ class Clock:
             datetime.fromisoformat(moment).timestamp() for moment in (start, end)
         )
         self.jumps = [(datetime.fromisoformat(when).timestamp(), by) for when, by in jumps]
-        self.lines, self.is_on = [], False
+        self.lines, self.is_on, self.told = [], False, []
 
     def now(self):
         self.time += 0 if self.is_on else 10
@@ -326,6 +326,9 @@ class Clock:
     def log(self, line):
         self.lines.append(line)
         self.is_on = " started" in line or (self.is_on and " run " not in line)
+
+    def notify(self, ended, log):
+        self.told.append((ended.run, ended.code, ended.tries))
 
     @property
     def started(self):
@@ -342,7 +345,7 @@ def follow_clock(zone, monkeypatch):
         monkeypatch.setattr(schedule, "SLICE", 0.0)
         clock, command = Clock(*times, jumps), ["sh", "-c", shell]
         ended = schedule.run_on_schedule(
-            expression, command, clock.log, retries=retries, now=clock.now
+            expression, command, clock.log, retries=retries, notify=clock.notify, now=clock.now
         )
         assert ended == 0, clock.lines
         return clock
@@ -488,3 +491,46 @@ def test_a_signal_before_a_retry_ends_at_once(follow):
     assert driver.end(signal.SIGTERM)[0] == 0
     assert shown(driver, "run 1 started") == ["run 1 started"]
     assert shown(driver, "stopped") == ["stopped"]
+
+
+# ---------------------------------------------------------------- told
+
+
+@pytest.mark.parametrize(
+    ("shell", "retries", "expected"),
+    [
+        ("true", 3, [(1, 0, 1), (2, 0, 1)]),
+        ("exit 1", 3, [(1, 1, 4), (2, 1, 1)]),  # the last as it ends before its retry
+        ("exit 1", 0, [(1, 1, 1), (2, 1, 1)]),
+        ("kill -9 $$", 0, [(1, 137, 1), (2, 137, 1)]),
+        ("exit 2", 3, [(1, 2, 1), (2, 2, 1)]),
+        ("test -e tried || { touch tried; exit 1; }", 3, [(1, 0, 2), (2, 0, 1)]),
+    ],
+)
+def test_the_end_of_each_run_is_told_once(
+    follow_clock, tmp_path, monkeypatch, shell, retries, expected
+):
+    monkeypatch.chdir(tmp_path)
+    assert follow_clock("0 2 * * *", *NIGHT, shell=shell, retries=retries).told == expected
+
+
+def test_a_failure_is_told_when_the_machine_slept_through_its_retry(follow_clock):
+    clock = follow_clock(
+        "0 2 * * *", *NIGHT, shell="test -e /nowhere", retries=3,
+        jumps=[("2026-11-21T02:00:30Z", 86400 - 15)],
+    )  # fmt: skip
+    assert clock.told == [(1, 1, 1), (2, 1, 1)]
+
+
+def test_a_run_that_was_ended_here_is_not_told(monkeypatch):
+    told = []
+
+    def log(line):
+        if " started" in line:
+            signal.raise_signal(signal.SIGTERM)
+
+    ended = schedule.run_on_schedule(
+        "* * * * *", ["sleep", "60"], log, notify=lambda *how: told.append(how),
+        now=iter(range(1795228790, 1795328790, 30)).__next__,
+    )  # fmt: skip
+    assert (ended, told) == (0, [])

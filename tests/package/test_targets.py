@@ -168,6 +168,19 @@ def test_a_password_is_not_spread(packaged):
     assert "EnvironmentFile=-/etc/detector-edge.env" in unit
 
 
+def test_whom_to_tell_is_left_out(packaged):
+    """Its address is a secret; when to run and to try again is the target's own."""
+    address, times = "https://a.example/s3cr3t", {"schedule": "0 3 * * *", "retries": 5}
+    folder = packaged("batch", "cron", input="/data/r.csv", notify_failure=address, **times)
+    texts = [path.read_bytes() for path in folder.iterdir() if path.suffix != ".whl"]
+    assert not [text for text in texts if b"s3cr3t" in text]
+    settings = yaml.safe_load((folder / "batch.yaml").read_text("utf-8"))
+    assert not settings.keys() & {"notify_failure", *times}
+    assert "'notify_failure' is a secret and was left out" in (folder / "README.md").read_text(
+        "utf-8"
+    )
+
+
 def test_packaged_again_it_takes_its_own_place_and_no_other(packaged, tmp_path):
     (tmp_path / "mine.txt").write_text("mine", "utf-8")
     with pytest.raises(ConfigError, match="is there already, and not as mlopsdeploy"):
