@@ -482,9 +482,7 @@ def test_rows_have_changed(batch, tmp_path, content, change, message):
     assert result(tmp_path, "o.csv") == done
 
 
-@pytest.mark.parametrize(
-    "header", [b"review_text,id", b"id,review_text2,review_text", b"ID,review_text"]
-)
+@pytest.mark.parametrize("header", [b"review_text,id", b"ID,review_text"])
 def test_columns_have_changed(batch, tmp_path, content, header):
     stop_early(batch, tmp_path)
     (tmp_path / "r.csv").write_bytes(header + content[content.index(b"\n") :])

@@ -431,6 +431,20 @@ def test_rows_of_other_lengths_are_bad_rows(tmp_path, content):
     assert opened(tmp_path, content).delimiter == ","
 
 
+def test_a_name_is_missing(tmp_path):
+    """As R writes the names of rows, which have none themselves."""
+    rows = "".join(f"{n},{n}.5,Fair,good\n" for n in range(50))
+    with pytest.raises(InputError) as raised:
+        opened(tmp_path, f"carat,cut,review\n{rows}")
+    assert str(raised.value).endswith(
+        "its header has 3 fields and its rows have 4; say --skip-lines 1 --no-header to call the "
+        "columns 1 to 4, or --delimiter ',' to set the rows aside"
+    )
+    source = opened(tmp_path, f"carat,cut,review\n{rows}", skip_lines=1, header=False)
+    assert source.names == ["1", "2", "3", "4"]
+    assert texts(source, "4") == ["good"] * 50
+
+
 def test_a_text_a_line(tmp_path):
     source = opened(tmp_path, A_LINE_EACH, delimiter="|", header=False)
     assert texts(source, "1")[:2] == ["I love it, it works just as well", "It broke on day two"]

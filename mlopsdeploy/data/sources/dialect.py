@@ -93,7 +93,7 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
     if options.skip_lines is None and not layout.kept:
         _check_above(rows, head, layout.start, dialect, name)
     if not layout.dialect.delimiter:
-        _check_widths(rows, body, dialect, options.header, name)
+        _check_widths(rows, body, dialect, options, name)
     header = options.header
     if header is None:
         header = not _is_data(rows)
@@ -294,9 +294,9 @@ def _check_above(
 
 
 def _check_widths(
-    rows: Sequence[Sequence[str]], body: bytes, dialect: Dialect, header: bool | None, name: str
+    rows: Sequence[Sequence[str]], body: bytes, dialect: Dialect, options: ReadOptions, name: str
 ) -> None:
-    """Ask where commas in lines of text may have been taken for delimiters.
+    """Ask where commas in lines of text may have been taken for delimiters, or a name is missing.
 
     Raises:
         InputError: many rows have other fields than the first one, which doesn't look like names;
@@ -307,9 +307,16 @@ def _check_widths(
     least = 0.5 if named else 1 - _MOST
     if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
         return
+    usual, count = Counter(map(len, rows[1:])).most_common(1)[0]
+    if named and usual > 1 and count > _MOST * (len(rows) - 1):
+        raise InputError(
+            f"{name}: its header has {len(rows[0])} fields and its rows have {usual}; say "
+            f"--skip-lines {(options.skip_lines or 0) + 1} --no-header to call the columns 1 to "
+            f"{usual}, or --delimiter {dialect.delimiter!r} to set the rows aside"
+        )
     lines = [[line] for line in body.decode("utf-8", "replace").splitlines() if line][:_ROWS]
     absent = next((mark for mark in "|;~^" if mark.encode() not in body), "|")
-    no_header = " --no-header" if header is None and _is_data(lines) else ""
+    no_header = " --no-header" if options.header is None and _is_data(lines) else ""
     raise InputError(
         f"{name}: {others} of its first {len(rows):,} rows don't have as many fields as the first; "
         f"say --delimiter '{absent}'{no_header} if each line is one text, or --delimiter "
