@@ -28,7 +28,8 @@ from mlopsdeploy.data.addresses import shown
 from mlopsdeploy.errors import MlopsDeployError, Stopped, one_line
 from mlopsdeploy.settings import BatchSettings
 
-TIMEOUT = 5.0  # seconds to connect, and to be answered; and those that an end of all waits
+TIMEOUT = 5.0  # seconds to connect, and to be answered
+WAIT = TIMEOUT + 1  # that a program waits for calls at its end
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Notifier:
 
     def __init__(self, settings: BatchSettings) -> None:
         self._settings = settings
-        self._calls: list[threading.Thread] = []
+        self._calls: list[_Call] = []
 
     def tell(self, ended: Ended, log: Callable[[str], None]) -> None:
         """Call the address for such an end, if there is one; `log` is told if that fails."""
@@ -63,17 +64,17 @@ class Notifier:
         address = settings.notify_success if ended.code == 0 else settings.notify_failure
         if address is None:
             return
-        call = threading.Thread(
-            target=_call, args=(address, self._message(ended), log), name="notify", daemon=True
-        )
+        call = _Call(address, self._message(ended), log)
         call.start()
         self._calls = [one for one in self._calls if one.is_alive()] + [call]
 
     def wait(self) -> None:
-        """Until all calls are over, or `TIMEOUT` is."""
-        end = time.monotonic() + TIMEOUT
+        """Until all calls are over, or have taken too long."""
+        end = time.monotonic() + WAIT
         for call in self._calls:
             call.join(max(end - time.monotonic(), 0.0))
+            if call.is_alive():  # looking up the host's name, which nothing limits
+                call.failed("it takes too long")
 
     def _message(self, ended: Ended) -> dict[str, Any]:
         what, host = shown(str(self._settings.input)), socket.gethostname()
@@ -122,19 +123,28 @@ class _NoRedirects(HTTPRedirectHandler):
         """Raise the answer as an error."""
 
 
-def _call(address: str, message: dict[str, Any], log: Callable[[str], None]) -> None:
-    headers = {"Content-Type": "application/json", "User-Agent": f"mlopsdeploy/{__version__}"}
-    request = Request(address, json.dumps(message).encode(), headers)  # noqa: S310  # http, https
-    try:
-        build_opener(_NoRedirects).open(request, timeout=TIMEOUT).close()
-    except HTTPError as error:
-        error.close()
-        reason = f"it answered with status {error.code}"
-    except OSError as error:
-        cause = getattr(error, "reason", error)
-        reason = getattr(cause, "strerror", None) or one_line(cause)
-    except (HTTPException, ValueError) as error:
-        reason = type(error).__name__  # its text may have the address
-    else:
-        return
-    log(f"could not notify {urlsplit(address).hostname}: {reason}")
+class _Call(threading.Thread):
+    """One call. It logs a line if it fails."""
+
+    def __init__(self, address: str, message: dict[str, Any], log: Callable[[str], None]) -> None:
+        super().__init__(name="notify", daemon=True)
+        self._address, self._message, self._log = address, message, log
+
+    def run(self) -> None:
+        headers = {"Content-Type": "application/json", "User-Agent": f"mlopsdeploy/{__version__}"}
+        message = json.dumps(self._message).encode()
+        request = Request(self._address, message, headers)  # noqa: S310  # the setting sees to it
+        try:
+            build_opener(_NoRedirects).open(request, timeout=TIMEOUT).close()
+        except HTTPError as error:
+            error.close()
+            self.failed(f"it answered with status {error.code}")
+        except OSError as error:
+            cause = getattr(error, "reason", error)
+            self.failed(getattr(cause, "strerror", None) or one_line(cause))
+        except (HTTPException, ValueError) as error:
+            self.failed(type(error).__name__)  # its text may have the address
+
+    def failed(self, reason: str) -> None:
+        """Log that nobody was told."""
+        self._log(f"could not notify {urlsplit(self._address).hostname}: {reason}")

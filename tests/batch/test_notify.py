@@ -106,9 +106,17 @@ def test_who_does_not_answer_is_not_waited_for(listener, tell, monkeypatch):
     notifier = Notifier(BatchSettings(notify_success=listener.url))
     notifier.tell(DONE, lines.append)
     assert not lines, "it goes on at once"
-    for call in notifier._calls:
-        call.join(20)
+    notifier.wait()
     assert lines == ["could not notify 127.0.0.1: timed out"]
+
+
+def test_a_host_whose_name_is_looked_up_for_long_is_not_waited_for(tell, monkeypatch):
+    """Whoever looks names up is played: none can be made slow here."""
+    monkeypatch.setattr(notify, "WAIT", 0.2)
+    found = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found.wait(20) and [])
+    assert tell("http://slow.example", DONE) == ["could not notify slow.example: it takes too long"]
+    found.set()
 
 
 # ---------------------------------------------------------------- a single run

@@ -400,6 +400,15 @@ def test_summer_time_neither_skips_nor_doubles_a_night(follow_clock, start, end,
     assert clock.started == expected
 
 
+def test_retries_within_the_hour_that_comes_twice(follow_clock):
+    clock = follow_clock(
+        "30 2 * * *", "2026-10-25T00:00Z", "2026-10-25T12:00Z", place="Europe/Berlin",
+        shell="exit 1", retries=5,
+    )  # fmt: skip
+    assert clock.started[:-1] == [f"25 02:{minute}" for minute in (30, 31, 33, 37, 45)]
+    assert clock.started[-1] == "25 02:02"  # in winter time, an hour and some minutes on
+
+
 def test_a_clock_set_back_within_the_hour_that_comes_twice(follow_clock):
     clock = follow_clock(
         "30 2 * * *", "2026-10-25T00:00+02:00", "2026-10-26T00:00+01:00", place="Europe/Berlin",
