@@ -127,8 +127,10 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
         model=reference,
         runtime=kind["runtime"] if settings.runtime == "auto" else settings.runtime,
         threads=cluster.cpus,
-        input=None,  # these two may hold a password, which no other node needs
+        input=None,  # these may hold a password, which no other node needs
         output=None,
+        notify_success=None,
+        notify_failure=None,
     )
     return partial(load_for, there, kind["precision"])
 

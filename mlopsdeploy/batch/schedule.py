@@ -43,7 +43,6 @@ SLICE = 5.0
 SET_BACK = 3 * 3600.0
 # Seconds from a failure to the first retry, doubled for each that follows, and the most of them.
 BACK_OFF, LONGEST_BACK_OFF = 60.0, 3600.0
-ASKED_WRONGLY = ConfigError.exit_code
 Notify = Callable[[Ended, Callable[[str], None]], None]
 
 
@@ -59,9 +58,9 @@ def run_on_schedule(
     """Run `command` whenever `expression` says, until a signal ends it.
 
     SIGTERM and SIGINT are passed to a run that is on, and waited for: it commits its work, and the
-    next run goes on from there. A second signal kills it. A run that fails is tried again after 1,
-    2, 4 … minutes, if that is before the next time; one that ends with exit code 2 was asked
-    wrongly, and would be again. Call it in the main thread, which alone gets signals.
+    next run goes on from there. A second signal kills it. A run that fails, also as
+    its input is not there yet, is tried again after 1, 2, 4 … minutes, if that is before the next
+    time. Call it in the main thread, which alone gets signals.
 
     Args:
         expression: minute, hour, day of month, month, day of week; in the machine's local time.
@@ -212,7 +211,7 @@ class _Schedule:
         retry = self._now() + min(BACK_OFF * 2 ** (self._tries - 1), LONGEST_BACK_OFF)
         if self._signal and code != 0:
             return ""
-        if code in (0, ASKED_WRONGLY) or self._tries > self._retries or retry >= self._due:
+        if code == 0 or self._tries > self._retries or retry >= self._due:
             self._notify(ended, self._say)
             return "" if self._signal else f", {self._next()}"
         self._failure, self._retry = ended, retry
