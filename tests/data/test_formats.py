@@ -28,6 +28,8 @@ from mlopsdeploy.data.sources import (
 )
 from mlopsdeploy.errors import InputError
 
+from . import workbooks
+
 ROWS = [{"id": place, "text": f"some words {place}"} for place in range(5)]
 
 
@@ -181,6 +183,18 @@ def test_cells_are_spelled_as_the_sheet_means_them(tmp_path):
     assert first == {name: text for name, (_, text) in cells.items()}
     assert second == {**dict.fromkeys(cells), "int": "1"}
     assert read_as == {"format": "excel", "sheet": "S"}
+
+
+@pytest.mark.parametrize("name", ["r.xls", "r.xlsb", "r.ods"])
+def test_workbooks_of_other_programs(tmp_path, name):
+    path = workbooks.write(tmp_path / name, [["id", "x", "text"], [1, 2.5, "a b"], [2, "1,5", "ü"]])
+    found, read_as = read(path, raw=False, numbers="1234,56")
+    rows = [{"id": "1", "x": "2.5", "text": "a b"}, {"id": "2", "x": "1,5", "text": "ü"}]
+    assert found == rows
+    assert read_as == {"format": "excel", "sheet": workbooks.SHEET, "numbers": "1234,56"}
+    with closing(open_source(str(path), ReadOptions(numbers="1234,56"))) as source:
+        window = source.parse(source.read(9), Wanted({"x": "float32", "id": "float32"}, raw=False))
+    assert [column.tolist() for column in window.columns.values()] == [[2.5, 1.5], [1, 2]]
 
 
 TABLE = [["id", "text"], [1, "a b"]]
