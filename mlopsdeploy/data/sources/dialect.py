@@ -299,13 +299,16 @@ def _check_widths(
     """Ask where commas in lines of text may have been taken for delimiters, or a name is missing.
 
     Raises:
-        InputError: many rows have other fields than the first one, which doesn't look like names;
-            or even more, whatever that looks like.
+        InputError: many rows have other fields than the first one, which doesn't look like names,
+            or more than half, whatever that looks like; and they don't agree on how many.
     """
-    others = sum(len(row) != len(rows[0]) for row in rows)
-    named = len(rows[0]) > 1 and _are_names(rows[0]) if rows else True
-    least = 0.5 if named else 1 - _MOST
-    if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
+    counts = Counter(len(row) for row in rows if len(row) != len(rows[0]))
+    others = counts.total()
+    named = bool(rows) and len(rows[0]) > 1 and _are_names(rows[0])
+    if others < 3 or others <= (0.5 if named else 1 - _MOST) * len(rows):
+        return
+    fields, usual = counts.most_common(1)[0]
+    if fields > 1 and usual > _MOST * (len(rows) - 1):
         return
     usual, count = Counter(map(len, rows[1:])).most_common(1)[0]
     if named and usual > 1 and count > _MOST * (len(rows) - 1):
