@@ -425,7 +425,6 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
         "It is so good, I think\n" + "so, so\n" * 40 + "bad\n" * 4,  # a few
         "id,text\n1,a,\n2,b,\n3,c,\n",
         "id,text\n1,a,b\n2,c,d\n",  # too few to tell
-        "id,text\n" + "1,2,3\n" * 20,  # all of another length
     ],
 )
 def test_rows_of_other_lengths_are_bad_rows(tmp_path, content):

@@ -300,22 +300,20 @@ def _check_widths(
 
     Raises:
         InputError: many rows have other fields than the first one, which doesn't look like names,
-            or more than half, whatever that looks like; and they don't agree on how many.
+            or more than half, whatever that looks like.
     """
     counts = Counter(len(row) for row in rows if len(row) != len(rows[0]))
     others = counts.total()
     named = bool(rows) and len(rows[0]) > 1 and _are_names(rows[0])
-    if others < 3 or others <= (0.5 if named else 1 - _MOST) * len(rows):
+    least = 0.5 if named else 1 - _MOST
+    if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
         return
     fields, usual = counts.most_common(1)[0]
     if fields > 1 and usual > _MOST * (len(rows) - 1):
-        return
-    usual, count = Counter(map(len, rows[1:])).most_common(1)[0]
-    if named and usual > 1 and count > _MOST * (len(rows) - 1):
         raise InputError(
-            f"{name}: its header has {len(rows[0])} fields and its rows have {usual}; say "
+            f"{name}: its header has {len(rows[0])} fields and its rows have {fields}; say "
             f"--skip-lines {(options.skip_lines or 0) + 1} --no-header to call the columns 1 to "
-            f"{usual}, or --delimiter {dialect.delimiter!r} to set the rows aside"
+            f"{fields}, or --delimiter {dialect.delimiter!r} to set the rows aside"
         )
     lines = [[line] for line in body.decode("utf-8", "replace").splitlines() if line][:_ROWS]
     absent = next((mark for mark in "|;~^" if mark.encode() not in body), "|")
