@@ -119,15 +119,18 @@ def test_all_spellings_can_be_set():
 
 def test_what_is_no_text_has_no_spelling(tmp_path):
     """Numbers of JSON, Parquet and of a workbook's cells are what they are."""
-    rows = [{"x": 1.234}, {"x": "1.234"}, {"x": 5}, {"x": "2,5"}, {"x": 1.5e-7}]
+    rows = [{"x": 1.234}, {"x": "1.234"}, {"x": 5}, {"x": 1.5e-7}, *[{"x": "2,5"}] * 3]
     (tmp_path / "r.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     book = openpyxl.Workbook()
     for value in ("x", *(row["x"] for row in rows)):
         book.active.append([value])
     book.save(tmp_path / "r.xlsx")
     for name in ("r.jsonl", "r.xlsx"):
+        with closing(open_source(str(tmp_path / name))) as source:
+            asked = question_of_numbers(source.sample())
+        assert "'2,5' in column 'x'; say --numbers 1.234,56 if that is 2.5 and '1.234'" in asked
         found = numbers(tmp_path / name, numbers="1.234,56")
-        np.testing.assert_allclose(found, [1.234, 1234, 5, 2.5, 1.5e-7])
+        np.testing.assert_allclose(found, [1.234, 1234, 5, 1.5e-7, *[2.5] * 3])
     pyarrow.parquet.write_table(pa.table({"x": [1.234, 5]}), tmp_path / "r.parquet")
     assert numbers(tmp_path / "r.parquet", numbers="1.234,56") == [1.234, 5]
     for column in (pa.array(["1.234"]).dictionary_encode(), pa.array([b"1.234"])):

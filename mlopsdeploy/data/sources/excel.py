@@ -29,7 +29,7 @@ from mlopsdeploy.data.sources.base import (
     with_columns,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
-from mlopsdeploy.data.sources.spelling import respelled
+from mlopsdeploy.data.sources.spelling import is_plain, respelled
 from mlopsdeploy.errors import InputError, one_line
 
 _DIGITS = 15  # that Excel keeps of a number
@@ -99,13 +99,13 @@ class ExcelSource(FileSource):
         taken, self._ahead = self._ahead[:rows], self._ahead[rows:]
         if not taken:
             return None
-        cells = _Cells(self._table(taken), self._table(list(map(self._respelled, taken))))
-        return self._chunk(len(taken), [cells], len(taken) / self._total)
+        table = other = self._table(taken)
+        if not is_plain(self.numbers):
+            other = self._table([list(map(self._respelled, row)) for row in taken])
+        return self._chunk(len(taken), [_Cells(table, other)], len(taken) / self._total)
 
-    def _respelled(self, row: Row) -> Row:
-        return [
-            respelled(cell, self.numbers) if isinstance(cell, _Number) else cell for cell in row
-        ]
+    def _respelled(self, cell: str | None) -> str | None:
+        return respelled(cell, self.numbers) if isinstance(cell, _Number) else cell
 
     def _table(self, rows: list[Row]) -> pa.Table:
         columns = zip(*rows, strict=True)
