@@ -105,18 +105,32 @@ UNPACK = {
 }  # fmt: skip
 
 
-def labels(output):
-    """The label of each row of an output, by its id."""
+def written(output):
+    """The rows of an output."""
     path = Path(output)
     if path.suffix == ".parquet":
-        found = pyarrow.parquet.read_table(path).to_pylist()
-    else:
-        if unpack := UNPACK.get(path.suffix):
-            content = unpack(path.read_bytes())
-            path = path.with_suffix("")
-            path.write_bytes(content)
-        found = read(path)
-    return {str(row["id"]): row["label"] for row in found}
+        return pyarrow.parquet.read_table(path).to_pylist()
+    if unpack := UNPACK.get(path.suffix):
+        content = unpack(path.read_bytes())
+        path = path.with_suffix("")
+        path.write_bytes(content)
+    return read(path)
+
+
+def labels(output):
+    """The label of each row of an output, by its id."""
+    return {str(row["id"]): row["label"] for row in written(output)}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_some_columns_of_every_format(tmp_path, bag, rows, name):
+    (tmp_path / name).write_bytes(FORMATS[name](rows))
+    done = score_file(
+        tmp_path / name, model=bag, columns=["id"], text_column=TEXT, runtime="onnxruntime"
+    )
+    found = written(done.output)
+    assert [str(row["id"]) for row in found] == [str(row["id"]) for row in rows]
+    assert {*found[0]} == {"id", "label", "score", "truncated"}
 
 
 @pytest.mark.parametrize("name", FORMATS)

@@ -29,7 +29,8 @@ from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.data.sources.spelling import respelled
 from mlopsdeploy.errors import InputError
 
-_BETWEEN = re.compile(r"[\s,:]*")
+_STRING = r'"(?:[^"\\]++|\\.)*+"'
+_MEMBER = re.compile(rf"[{{,\s]*+({_STRING})\s*+:\s*+({_STRING}|[^\s,}}\[{{]++)?+")
 _decode = json.JSONDecoder().raw_decode
 
 
@@ -168,13 +169,14 @@ def members(objects: Iterable[str], paths: Collection[str]) -> pa.Array:
 def _spelled(text: str) -> dict[str, str]:
     """The values of an object by their keys, as they are spelled."""
     found: dict[str, str] = {}
-    place = _after(text, 1)
-    while text[place] != "}":
-        key, place = _decode(text, place)
-        start = _after(text, place)
-        place = _decode(text, start)[1]
-        found[key] = text[start:place]
-        place = _after(text, place)
+    place = 0
+    while member := _MEMBER.match(text, place):
+        key, value = member.groups()
+        place = member.end()
+        if value is None:  # a list or an object
+            start, place = place, _decode(text, place)[1]
+            value = text[start:place]
+        found[json.loads(key) if "\\" in key else key[1:-1]] = value
     return found
 
 
@@ -185,13 +187,6 @@ def _spelled_at(found: Mapping[str, str], path: str) -> str:
     before, _, last = path.rpartition(".")
     within = _spelled_at(found, before)
     return _spelled(within).get(last, "null") if within.startswith("{") else "null"
-
-
-def _after(text: str, place: int) -> int:
-    """Past blanks and what stands between keys and values."""
-    found = _BETWEEN.match(text, place)
-    assert found
-    return found.end()
 
 
 def _parse(line: bytes) -> dict[str, Any] | str:
