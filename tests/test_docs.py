@@ -62,7 +62,7 @@ def clone(tmp_path_factory, forks):
         shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "examples" / "reviews.csv", folder)
     (folder / "bin").mkdir()
-    (folder / "bin" / "mlopsdeploy").symlink_to(forks.program)
+    (folder / "bin" / "mlopsdeploy").symlink_to(forks.program())
     return folder
 
 
