@@ -45,15 +45,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="every seed, size and moment of a kill")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before anything of Hugging Face is imported: no network, in this process or a child.
 
     Nor does any of some hundred processes compile what another has.
     """
+    config.addinivalue_line("markers", "with_all: only with --all; its like has run without")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `--all` what is marked so."""
+    if not config.getoption("all"):
+        left = [item for item in items if item.get_closest_marker("with_all")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.fixture(scope="session")

@@ -44,6 +44,7 @@ KINDS = {  # and what has been imported there
     "torch": [
         *("onnx", "onnxruntime", "torch", "transformers", "transformers.modeling_utils"),
         *(f"transformers.models.{name}" for name in ("auto.modeling_auto", "bert.modeling_bert")),
+        *("pandas", "transformers.trainer"),  # of the guides
     ],
     "tensorflow": [
         *("ai_edge_litert.interpreter", "flatbuffers", "h5py", "keras", "onnx", "tensorflow"),
@@ -51,16 +52,13 @@ KINDS = {  # and what has been imported there
     ],
     "nncf": ["nncf", "openvino", "mlopsdeploy.runtimes.openvino_graph"],
 }
-SCRIPTS = {  # and what each is forked from; another is a new interpreter
-    "export_onnx.py": "torch",
-    "quantize_openvino.py": "nncf",
-    **dict.fromkeys(
-        (
-            *("export_litert.py", "keras_models.py", "tflite_models.py", "tiny_models.py"),
-            *("composition_models.py", "contract_models.py"),
-        ),
-        "tensorflow",
+SCRIPTS = {  # that are forked from these; another is a new interpreter
+    "torch": ("export_onnx.py", "guide-hugging-face.py", "guide-pytorch.py"),
+    "tensorflow": (
+        *("composition_models.py", "contract_models.py", "export_litert.py", "guide-keras.py"),
+        *("guide-tflite.py", "keras_models.py", "tflite_models.py", "tiny_models.py"),
     ),
+    "nncf": ("quantize_openvino.py",),
 }
 
 
@@ -186,10 +184,10 @@ class Forks:
         if words[:3] == [sys.executable, "-P", child.__file__]:
             words[2:4] = []  # of the forked one, this is not the parent
         script = words[2] if words[:2] == [sys.executable, "-P"] else ""
-        kind = SCRIPTS.get(Path(script).name)
-        if not (kind and self._may_fork(options)):
+        kinds = [kind for kind, names in SCRIPTS.items() if Path(script).name in names]
+        if not (kinds and self._may_fork(options)):
             return subprocess.Popen(command, **options)
-        path = self._socket(kind, options.get("env") or os.environ)
+        path = self._socket(kinds[0], options.get("env") or os.environ)
         return Popen(path, script, words[3:], "", **options)
 
     def run(self, command: Sequence[object], **options: Any) -> subprocess.CompletedProcess[str]:
