@@ -56,7 +56,8 @@ SCRIPTS = {  # that are forked from these; another is a new interpreter
     "torch": ("export_onnx.py", "guide-hugging-face.py", "guide-pytorch.py"),
     "tensorflow": (
         *("composition_models.py", "contract_models.py", "export_litert.py", "guide-keras.py"),
-        *("guide-tflite.py", "keras_models.py", "tflite_models.py", "tiny_models.py"),
+        *("guide-tflite.py", "in_keras.py", "keras_models.py", "tflite_models.py"),
+        "tiny_models.py",
     ),
     "nncf": ("quantize_openvino.py",),
 }
