@@ -45,15 +45,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="every seed, size and moment of a kill")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Before anything of Hugging Face is imported: no network, in this process or a child.
 
     Nor does any of some hundred processes compile what another has.
     """
+    config.addinivalue_line("markers", "with_all: only with --all; its like has run without")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to `--all` what is marked so."""
+    if not config.getoption("all"):
+        left = [item for item in items if item.get_closest_marker("with_all")]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.fixture(scope="session")
@@ -79,15 +88,14 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def once_by(once: Callable[..., Path]) -> Callable[[Path], Path]:
+def once_by(once: Callable[..., Path], forks: Forks) -> Callable[[Path], Path]:
     """`once_by(script)`: what `python script FOLDER` leaves there, once for all test processes."""
 
     def filled(script: Path) -> Path:
         def make(folder: Path) -> None:
-            done = subprocess.run(
-                [sys.executable, "-P", script, folder], capture_output=True, text=True, check=False,
+            done = forks.run(
+                [sys.executable, "-P", script, folder], text=True,
                 env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"},
-                timeout=240,
             )  # fmt: skip
             assert done.returncode == 0, done.stderr[-2000:]
 
@@ -129,12 +137,13 @@ class Result:
         return f"exit code {self.code}\n--- stdout\n{self.out!r}\n--- stderr\n{self.err}"
 
 
-@pytest.fixture(scope="session")
-def forks(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Real processes without the second that each would need for its imports."""
-    made = Forks(tmp_path_factory.mktemp("forks"))
-    yield made
-    made.close()
+@pytest.fixture(scope="session", autouse=True)
+def forks(cache: Path, once: Callable[..., Path]) -> Iterator[Forks]:
+    """Real processes without the seconds that each would need for its imports."""
+    together = "PYTEST_XDIST_WORKER" in os.environ
+    made = Forks(once("forks"), os.getppid() if together else os.getpid())
+    with made.instead():
+        yield made
 
 
 @pytest.fixture

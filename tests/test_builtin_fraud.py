@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -127,19 +126,16 @@ print(json.dumps({
 """
 
 
-def test_both_files_are_one_model(transactions, score, tmp_path):
-    """In a process of its own: TensorFlow takes ten seconds, and keeps its threads."""
+def test_both_files_are_one_model(forks, transactions, score, tmp_path):
+    """In a process of its own: TensorFlow keeps its threads."""
     wild = np.random.default_rng(1).normal(0, 1e3, (200, 30))
     absurd = np.array([[1e30] * 30, [-1e30] * 30, [0] * 30])
     rows = np.concatenate([transactions, wild, absurd]).astype(np.float32)
     np.save(tmp_path / "rows.npy", rows)
-    done = subprocess.run(
-        [sys.executable, "-c", IN_KERAS, FOLDER / "model.keras", tmp_path / "rows.npy"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+    script = tmp_path / "in_keras.py"
+    script.write_text(IN_KERAS, "utf-8")
+    words = [script, FOLDER / "model.keras", tmp_path / "rows.npy"]
+    done = forks.run([sys.executable, "-P", *words], text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
     np.testing.assert_allclose(score(rows), found["scores"], atol=1e-6, rtol=0)

@@ -62,7 +62,7 @@ def clone(tmp_path_factory, forks):
         shutil.copytree(REPOSITORY / name, folder / name)
     shutil.copy(REPOSITORY / "examples" / "reviews.csv", folder)
     (folder / "bin").mkdir()
-    (folder / "bin" / "mlopsdeploy").symlink_to(forks.program)
+    (folder / "bin" / "mlopsdeploy").symlink_to(forks.program())
     return folder
 
 
@@ -130,7 +130,10 @@ def test_the_chinese_readme_has_the_same_commands():
     assert bare([CHINESE]) == bare(PAGES[:1])
 
 
-@pytest.mark.parametrize("line", list(dict.fromkeys(RUN)))
+# Nor need `bench` measure for long.
+@pytest.mark.parametrize(
+    "line", list(dict.fromkeys(re.sub(r"--seconds [\d.]+", "--seconds 0.2", line) for line in RUN))
+)
 def test_a_command_of_the_docs(clone, line):
     done = shell(clone, line)
     assert done.returncode == 0, f"{line}\n{done.stderr}"
@@ -266,9 +269,8 @@ def test_files_that_docs_link_to_exist(page):
         assert is_there(page, target), target
 
 
-def test_the_table_of_files_is_what_runs_on_them_give(pytestconfig):
-    if not pytestconfig.getoption("--all"):
-        pytest.skip("takes twenty seconds; make test-all has it")
+@pytest.mark.with_all  # takes twenty seconds
+def test_the_table_of_files_is_what_runs_on_them_give():
     made = runpy.run_path(str(REPOSITORY / "docs" / "files.py"))
     assert made["PAGE"].read_text("utf-8") == made["page"](), "run python docs/files.py"
 

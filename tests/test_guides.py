@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,7 +116,7 @@ def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-def run_script(folder, guide):
+def run_script(forks, folder, guide):
     """The page's Python blocks as one script, which also writes what the framework predicts."""
     wanted = [*guide.scored.values(), *guide.asked]
     keep = "\n".join([
@@ -125,10 +124,11 @@ def run_script(folder, guide):
         *(f"_kept.append(_np.asarray({wish}, float).tolist())" for wish in wanted),
         "open('framework.json', 'w').write(_json.dumps(_kept))",
     ])  # fmt: skip
-    (folder / "guide.py").write_text("\n".join(blocks(guide.page, "python")) + keep, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "guide.py"], cwd=folder, capture_output=True, text=True, check=False,
-        timeout=200, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"},
+    script = folder / f"guide-{guide.page}.py"  # no name that can be imported
+    script.write_text("\n".join(blocks(guide.page, "python")) + keep, "utf-8")
+    done = forks.run(
+        [sys.executable, "-P", script], cwd=folder, text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     kept = json.loads((folder / "framework.json").read_text("utf-8"))
@@ -179,12 +179,12 @@ def given(own, guide):
 
 
 @pytest.mark.parametrize("guide", PAGES, ids=lambda guide: guide.page)
-def test_a_guide_answers_as_its_framework_does(guide, clone, tmp_path, monkeypatch):
+def test_a_guide_answers_as_its_framework_does(guide, forks, clone, tmp_path, monkeypatch):
     (tmp_path / "bin").symlink_to(clone / "bin")
     for line in "".join(blocks(guide.page, "bash")).splitlines():
         if line.startswith("export "):  # for the script, too
             monkeypatch.setenv(*line.removeprefix("export ").split("=", 1))
-    predicted, of_the_asked = run_script(tmp_path, guide)
+    predicted, of_the_asked = run_script(forks, tmp_path, guide)
     answers, inspected = run_commands(tmp_path, guide, monkeypatch)
     assert inspected == guide.labels
     for name, own in zip(guide.scored, predicted, strict=True):

@@ -11,6 +11,11 @@ from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings
 TIMES = [0.005, 0.05, 0.09, 0.3, 1, 30, 65, 300, 4000, 40_000, 86_400, 100_000]
 
 
+def seeds(few, many):
+    more = [pytest.param(seed, marks=pytest.mark.with_all) for seed in range(few, many)]
+    return pytest.mark.parametrize("seed", [*range(few), *more])
+
+
 def random_answers(seed):
     draw = random.Random(seed)
     requests = 10 ** draw.uniform(1, 7)
@@ -64,7 +69,7 @@ def breaks(strategy, answers, found):
     return answers.response_time <= 63
 
 
-@pytest.mark.parametrize("seed", range(100))
+@seeds(25, 100)
 def test_what_is_recommended_breaks_no_hard_constraint(found, seed):
     answers = random_answers(seed)
     decision = choose(answers, found)
@@ -73,7 +78,7 @@ def test_what_is_recommended_breaks_no_hard_constraint(found, seed):
     assert (decision.recommended in left) if left else decision.recommended is None
 
 
-@pytest.mark.parametrize("seed", range(100))
+@seeds(25, 100)
 def test_what_is_recommended_costs_the_least_but_for_ties(found, seed):
     decision = choose(random_answers(seed), found)
     left = [option for option in decision.options if not option.broken]
@@ -88,7 +93,7 @@ def test_what_is_recommended_costs_the_least_but_for_ties(found, seed):
         assert "differ by less than 10%" in decision.reasons[-1]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@seeds(10, 40)
 def test_more_time_never_takes_a_choice_away_nor_makes_one_dearer(found, seed):
     answers, before = random_answers(seed), {}
     for seconds in TIMES:
@@ -99,7 +104,7 @@ def test_more_time_never_takes_a_choice_away_nor_makes_one_dearer(found, seed):
         before = now
 
 
-@pytest.mark.parametrize("seed", range(40))
+@seeds(10, 40)
 def test_each_stated_change_changes_the_decision_and_a_little_less_does_not(found, seed):
     answers = random_answers(seed)
     decision = decide(answers, found)

@@ -191,6 +191,7 @@ def registry(tmp_path_factory, unnamed_onnx):
     url = f"http://127.0.0.1:{port}"
     env = {
         **os.environ, "MLFLOW_TRACKING_URI": url, "MLFLOW_DISABLE_TELEMETRY": "true",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
         "MLOPSDEPLOY_CACHE": str(folder / "cache"),
     }  # fmt: skip
     server = subprocess.Popen(

@@ -150,6 +150,7 @@ def test_a_killed_pod_is_followed_by_one_that_goes_on(batch_image, customers, vo
         assert sum(1 for _ in file) == 1_000_001
 
 
+@pytest.mark.with_all  # a third image takes twenty seconds; what is in it, test_targets.py knows
 def test_a_device_watches_without_a_window_or_a_network(built, volume):
     image = built("edge", "docker", camera="street.mp4", events="events.jsonl", limit=20)
     shutil.copyfile(REPOSITORY / "examples" / "street.mp4", volume / "street.mp4")

@@ -144,24 +144,28 @@ def test_a_schema_follows_the_models_fields(document):
     assert row("/v1/models/sentiment:predict", "instances")["anyOf"][0] == {"type": "string"}
 
 
-def test_schemathesis_finds_nothing(serve, churn_onnx, per_feature_onnx, tmp_path):
+def test_schemathesis_finds_nothing(serve, churn_onnx, per_feature_onnx, tmp_path, some):
     """Thousands of good and bad requests to a real server: no answer that is not described."""
     models = ["fraud", f"churn={churn_onnx}", f"pair={per_feature_onnx}", "sentiment", "detector"]
     server = serve("--workers", "1", models=models, runtime="auto", max_body=100_000)
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG, "utf-8")
+    # Thirty tensors are wrong in thousands of ways; those of the other tables are fewer.
+    left_out = some("^/v2/models/fraud/.*infer$", "^none$")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "schemathesis.cli"),
             *("--config-file", str(config), "run", f"{server.url}/openapi.json"),
-            *("--phases", "examples,coverage,fuzzing", "--max-examples", "5"),
+            *("--phases", "examples,coverage,fuzzing", "--max-examples", str(some(1, 5))),
+            *("--exclude-path-regex", left_out),
         ],
         check=False, capture_output=True, text=True, timeout=200, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     tested = re.search(r"Tested: (\d+)", done.stdout)
     paths = server.get("/openapi.json").json["paths"]
-    but_itself = sum(len(item) for item in paths.values()) - 1
+    asked = [item for path, item in paths.items() if not re.search(left_out, path)]
+    but_itself = sum(map(len, asked)) - 1
     assert int(tested[1]) == but_itself, done.stdout
     assert int(re.search(r"(\d+) generated", done.stdout)[1]) > 1000
     assert not [one for one in map(json.loads, server.log.splitlines()) if one["level"] != "info"]
