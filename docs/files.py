@@ -146,6 +146,19 @@ def kinds() -> Iterator[tuple[str, list[Kind]]]:
                 {"delimiter": "|", "header": False},
             ),
             Kind(
+                "rows with names that have none, as R writes them",
+                "rownames.csv",
+                lines("id,review", '"{n}",{n},"{text}"'),
+                "`rownames.csv: no column reads like text; there are: 'id' and 'review'; say --text-column NAME`",
+            ),
+            Kind(
+                "the same, said",
+                "rownames.csv",
+                lines("id,review", '"{n}",{n},"{text}"'),
+                "no such setting",
+                {"skip_lines": 1, "header": False},
+            ),
+            Kind(
                 "lines above the header, totals below",
                 "preamble.csv",
                 "Review export\nPeriod: January\n\n"
