@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.data.sources.dialect import guess_delimiter
-from mlopsdeploy.data.sources.records import Dialect, find_records
+from mlopsdeploy.data.sources.records import (
+    Dialect,
+    cutter,
+    fields_of,
+    find_records,
+    value_of,
+)
 
 
 def record_ends(data, delimiter):
@@ -119,3 +125,29 @@ def test_the_delimiter_decides_where_a_quoted_field_may_open():
 )
 def test_guess_delimiter(header, delimiter):
     assert guess_delimiter(header) == delimiter
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_some_fields_of_a_record(seed):
+    """As they stand with the same delimiter; with another one Python reads the same out of them."""
+    generator = random.Random(seed)
+    old, new = generator.sample(",;\t|", 2)
+    rows = [
+        ["".join(generator.choices(PIECES, k=generator.randint(0, 5))) for _ in range(4)]
+        for _ in range(20)
+    ]
+    places = generator.sample(range(4), generator.randint(2, 4))
+    same, other = (cutter(Dialect(old), places, one) for one in (old, new))
+    for row in rows:
+        text = io.StringIO(newline="")
+        csv.writer(text, delimiter=old, lineterminator="\n").writerow(row)
+        record = text.getvalue().encode()[:-1]
+        kept = [row[place] for place in places]
+        (read,) = csv.reader(io.StringIO(other(record).decode(), newline=""), delimiter=new)
+        assert read == kept
+        fields = [value_of(one, Dialect(old)) for one in fields_of(same(record), Dialect(old))]
+        assert fields == kept
+        if len(places) == 4:
+            assert sorted(fields_of(same(record), Dialect(old))) == sorted(
+                fields_of(record, Dialect(old))
+            )

@@ -283,7 +283,8 @@ def cutter(dialect: Dialect, places: Sequence[int], delimiter: str) -> Callable[
         places: of the fields.
         delimiter: between them; with one that is not the dialect's, they are written anew.
     """
-    between = delimiter.encode()
+    between, same = delimiter.encode(), delimiter == dialect.delimiter
+    marks = [mark.encode() for mark in ("\n", "\r", '"', dialect.quote, delimiter) if mark]
 
     def anew(field: bytes) -> bytes:
         value = value_of(field, dialect, "surrogateescape")
@@ -292,6 +293,7 @@ def cutter(dialect: Dialect, places: Sequence[int], delimiter: str) -> Callable[
     def cut(record: bytes) -> bytes:
         fields = fields_of(record, dialect)
         kept = [fields[place] for place in places]
-        return between.join(kept if delimiter == dialect.delimiter else map(anew, kept))
+        as_is = same or not (dialect.spaces or any(mark in record for mark in marks))
+        return between.join(kept if as_is else map(anew, kept))
 
     return cut
