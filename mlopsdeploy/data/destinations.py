@@ -20,6 +20,7 @@ from mlopsdeploy.data.sources import format_of
 from mlopsdeploy.errors import ConfigError, InputError
 
 IfExists = Literal["replace", "append", "upsert", "fail"]
+_TO_OTHERS = "rows are added to a table of others"  # in the mark of a run that publishes
 
 
 class Destination:
@@ -160,12 +161,20 @@ class _Table(_Elsewhere):
     def publish(self, rows: Path) -> None:
         there = self._adds and self.state()
         self._of_others = bool(there) and written(note_of(self.base)).get(self.shown) != there
+        if self._of_others:
+            rows.with_name(PUBLISHING).write_text(_TO_OTHERS, "utf-8")
         parts = _tables(rows)
         first = next(parts)
         batches = (batch for part in chain([first], parts) for batch in part.to_batches())
         self._databases.load_table(
             self._url, self._table, batches, schema=first.schema, **self._how
         )
+
+    def _is_ours(self, name: str, state: str) -> bool:
+        mark = beside(self.base, "unfinished") / PUBLISHING
+        if name == self.shown and mark.exists() and mark.read_text("utf-8") == _TO_OTHERS:
+            return False
+        return super()._is_ours(name, state)
 
     @property
     def written(self) -> dict[str, str]:

@@ -3,11 +3,13 @@
 import re
 import sqlite3
 import uuid
+from unittest.mock import Mock
 
 import fsspec
 import pyarrow.parquet
 import pytest
 
+from mlopsdeploy.batch import unfinished
 from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
@@ -103,12 +105,18 @@ def test_rows_of_a_table_are_updated_by_their_key(score, shop, bag):
 
 
 @pytest.mark.parametrize("how", [{"if_exists": "append"}, {"if_exists": "upsert", "key": ["id"]}])
-def test_a_table_of_others_does_not_become_ours(score, shop, bag, how):
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_table_of_others_does_not_become_ours(score, shop, bag, how, killed, monkeypatch):
     """What was added to is not replaced another night, unless somebody says so."""
     made = "CREATE TABLE theirs (id INTEGER UNIQUE, note TEXT, label, score, truncated)"
     change(f"{made}; INSERT INTO theirs (id, note) VALUES (-1, 'mine')")
     settings = {"output": f"{shop}#theirs", "model": str(bag), "columns": ["id"]}
-    score(f"{shop}#reviews", **settings, **how)
+    if killed:  # between the load and the run's own note
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(unfinished, "note_of", Mock(side_effect=KeyboardInterrupt))
+            score(f"{shop}#reviews", **settings, **how)
+    else:
+        score(f"{shop}#reviews", **settings, **how)
     assert ask("shop.db", "SELECT count(*), max(note) FROM theirs") == [(301, "mine")]
     with pytest.raises(ConfigError, match="theirs: is there already, and not as mlopsdeploy"):
         score(f"{shop}#reviews", **settings)
