@@ -167,7 +167,7 @@ def test_other_columns_are_refused_by_the_file_s_name(run, folder):
     fill(folder, a=["good"], b=["bad"])
     (folder / "c.csv").write_text("id,review,stars\n1,good,3\n", "utf-8")
     with pytest.raises(
-        InputError, match=r"c.csv: its columns are id, review, stars, those of .*a.csv"
+        InputError, match=r"c.csv: its columns are 'id', 'review', 'stars', those of .*a.csv"
     ):
         run()
 

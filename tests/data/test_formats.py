@@ -350,7 +350,7 @@ def test_a_folder_with_json_notes_beside_its_data(tmp_path):
     ("other", "message"),
     [
         ({"b.csv": "id;text\n1;x\n"}, r"b\.csv: .*its columns|b\.csv: its fields are separated"),
-        ({"b.csv": "id,words\n1,x\n"}, r"b\.csv: its columns are id, words, those of .*a\.csv"),
+        ({"b.csv": "id,words\n1,x\n"}, r"b\.csv: its columns are 'id', 'words', those of .*a\.csv"),
         ({"b.csv": '{"id": 1}\n'}, r"b\.csv: is jsonl, .*a\.csv is csv"),
         ({"b.csv.gz": b"\x1f\x8bnot"}, r"b\.csv\.gz: can't be read"),
         ({"date=1/b.csv": "id,text\n1,x\n"}, r"b\.csv: its folders give the columns \['date'\]"),

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
+from mlopsdeploy.core.inputs import some
 from mlopsdeploy.data.sources.base import (
     SAMPLE_ROWS,
     Chunk,
@@ -135,7 +136,7 @@ def _choose(book: CalamineWorkbook, asked: str | None, name: str) -> tuple[str, 
     """The sheet that is asked for, or else the only one in sight that holds something."""
     if asked is not None:
         if asked not in book.sheet_names:
-            raise InputError(f"{name}: no sheet {asked!r}; there are: {_listed(book.sheet_names)}")
+            raise InputError(f"{name}: no sheet {asked!r}; there are: {some(book.sheet_names)}")
         seen = [asked]
     else:
         seen = [one.name for one in book.sheets_metadata if one.visible == SheetVisibleEnum.Visible]
@@ -147,13 +148,9 @@ def _choose(book: CalamineWorkbook, asked: str | None, name: str) -> tuple[str, 
         raise NoRows(f"{name}: has no rows")
     if len(filled) > 1:
         raise InputError(
-            f"{name}: has data in the sheets {_listed(list(filled))}: which one? say --sheet NAME"
+            f"{name}: has data in the sheets {some(list(filled))}: which one? say --sheet NAME"
         )
     return next(iter(filled.items()))
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(map(repr, names[:8])) + (" …" if len(names) > 8 else "")
 
 
 def _rows(sheet: CalamineSheet) -> Iterator[tuple[int, Row, bool]]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from mlopsdeploy.core.inputs import some
 from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window, total_share
 from mlopsdeploy.data.sources.partitions import Partitioned
 from mlopsdeploy.errors import InputError
@@ -137,8 +138,8 @@ class JoinedSource:
             rows.names, source.names = first_rows.names, first.names
         if source.names != first.names:
             raise InputError(
-                f"{source.path}: its columns are {_some(source.names)}, those of {first.path} "
-                f"{_some(first.names)}; files that are read as one need the same columns"
+                f"{source.path}: its columns are {some(source.names)}, those of {first.path} "
+                f"{some(first.names)}; files that are read as one need the same columns"
             )
         schemas = (getattr(item, "schema", ()) for item in (rows, first_rows))
         for field, wanted in zip(*schemas, strict=True):
@@ -229,7 +230,3 @@ def _joined(values: list[Any]) -> Any:
 def _rows(source: Source) -> Source:
     """The file itself."""
     return source.rows if isinstance(source, Partitioned) else source
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
