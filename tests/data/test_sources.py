@@ -7,6 +7,7 @@ from contextlib import closing
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -506,3 +507,41 @@ def test_several_columns_of_text_as_one(tmp_path, name):
         content = "".join(json.dumps({"id": a, "title": a, "body": b}) + "\n" for a, b in rows)
     source = with_content(opened(tmp_path, content, name), {"text": "title,body"}, pictures=False)
     assert texts(source, "title,body") == ["Fine\nworks", "broke", None, "Bad"]
+
+
+@pytest.mark.parametrize("name", ["r.csv", "r.jsonl", "r.json", "r.parquet", "folder"])
+def test_long_rows_come_in_small_chunks(tmp_path, monkeypatch, name):
+    """Which rows are together depends on these alone: a run that goes on has the same chunks."""
+    rows = [(number, "x" * (number % 7 * 100)) for number in range(1000)]
+    for module in ("delimited", "json_lines", "parquet", "joined"):
+        monkeypatch.setattr(f"mlopsdeploy.data.sources.{module}.MOST_BYTES", 5000)
+    table = pa.table({"id": [row[0] for row in rows], "text": [row[1] for row in rows]})
+    if name == "folder":
+        for day in range(2):
+            (tmp_path / name / f"day={day}").mkdir(parents=True)
+            part = table[day * 500 : day * 500 + 500]
+            pyarrow.csv.write_csv(part, tmp_path / name / f"day={day}" / "r.csv")
+    elif name.endswith("csv"):
+        pyarrow.csv.write_csv(table, tmp_path / name)
+    elif name.endswith("parquet"):
+        pyarrow.parquet.write_table(table, tmp_path / name)
+    else:
+        lines = [json.dumps(row) for row in table.to_pylist()]
+        text = "\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]"
+        (tmp_path / name).write_text(text, "utf-8")
+    path = str(tmp_path / name)
+
+    def numbers(source, chunk):
+        return source.parse(chunk, Wanted({"id": "float64"}, raw=False)).columns["id"].tolist()
+
+    with closing(open_source(path)) as source:
+        found = [(chunk.rows, numbers(source, chunk)) for chunk in chunks(source, 80)]
+    assert [number for _, part in found for number in part] == [row[0] for row in rows]
+    counts = [count for count, _ in found]
+    long = [sum(len(rows[int(number)][1]) for number in part) for _, part in found]
+    assert max(long) < (10_000 if name == "folder" else 5000 + 64 * 300)  # Parquet: 64 rows more
+    assert min(long[:-1]) > 4000
+    with closing(open_source(path)) as source:
+        again = [chunk.rows for chunk in chunks(source, 80, limit=sum(counts[:5]))]
+        again += [chunk.rows for chunk in chunks(source, 80)]
+    assert again == counts

@@ -21,6 +21,9 @@ from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
 LONGEST_SHOWN = 1 << 16  # bytes of a bad row that are kept
+# Of a chunk, but for its last row: thousands of long documents would be gigabytes with all that is
+# made of them. By the rows alone, so that a run which goes on has the same chunks.
+MOST_BYTES = 32 << 20
 
 
 class Digest(Protocol):
@@ -61,7 +64,7 @@ class Chunk:
     """Some rows of a source as they were read, in its order; `Source.parse` makes sense of them.
 
     `first` is the number of the first row, counted from 1, `line` its line (0 where there are
-    none). `content` is bytes, a table, or parts that have an `add_to` of their own. `share` is how
+    none). `content` is bytes, a table, or parts that have an `add_to` and a `size`. `share` is how
     much of the whole input this is, from 0 to 1, and None where that can't be known.
     """
 
@@ -70,6 +73,15 @@ class Chunk:
     content: Any
     share: float | None
     line: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the rows as they were read."""
+        if isinstance(self.content, bytes):
+            return len(self.content)
+        if isinstance(self.content, pa.Table):
+            return int(self.content.nbytes)
+        return sum(part.size for part in self.content)
 
     def add_to(self, digest: Digest) -> None:
         """Feed a digest with all that the rows hold."""
@@ -199,7 +211,7 @@ class Source(Protocol):
         ...
 
     def read(self, rows: int) -> Chunk | None:
-        """The next rows, `rows` of them or what is left; None at the end."""
+        """The next rows, up to `rows` of them and about `MOST_BYTES`; None at the end."""
         ...
 
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:

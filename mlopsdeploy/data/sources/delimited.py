@@ -19,6 +19,7 @@ from mlopsdeploy.columns import Array
 from mlopsdeploy.core.inputs import NOT_A_NUMBER
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.base import (
+    MOST_BYTES,
     SAMPLE_ROWS,
     Chunk,
     FileSource,
@@ -266,11 +267,12 @@ class CsvSource(FileSource):
         return pa.concat_tables(tables), wrong
 
     def _look(self, rows: int) -> tuple[bytes, Array]:
-        """Up to `rows` complete records, and where each ends; they stay."""
+        """Up to `rows` complete records and `MOST_BYTES`, and where each ends; they stay."""
         while True:
             self._find_ends()
             ends = self._ends[:rows]
-            if len(ends) == rows or self._ended:
+            ends = ends[: np.searchsorted(ends - self._at, MOST_BYTES) + 1]
+            if len(ends) == rows or len(ends) < len(self._ends) or self._ended:
                 break
             open_since = int(ends[-1]) if len(ends) else self._at
             if len(self._pending) - open_since > LONGEST_RECORD:

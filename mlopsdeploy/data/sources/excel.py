@@ -51,6 +51,10 @@ class _Cells:
     table: pa.Table
     respelled: pa.Table
 
+    @property
+    def size(self) -> int:
+        return int(self.table.nbytes)
+
     def add_to(self, digest: Digest) -> None:
         Chunk(0, self.table.num_rows, self.table, None).add_to(digest)
 

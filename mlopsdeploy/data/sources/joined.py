@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.core.inputs import some
-from mlopsdeploy.data.sources.base import Chunk, Digest, Source, Wanted, Window, total_share
+from mlopsdeploy.data.sources.base import (
+    MOST_BYTES,
+    Chunk,
+    Digest,
+    Source,
+    Wanted,
+    Window,
+    total_share,
+)
 from mlopsdeploy.data.sources.partitions import Partitioned
 from mlopsdeploy.errors import InputError
 
@@ -100,13 +108,14 @@ class JoinedSource:
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
         parts: list[_Part] = []
-        count = 0
-        while self._source and count < rows:
+        count = size = 0
+        while self._source and count < rows and size < MOST_BYTES:
             if chunk := self._source.read(rows - count):
                 if chunk.share is not None:
                     chunk = replace(chunk, share=chunk.share * self._share)
                 parts.append(_Part(self._source, chunk, self._before))
                 count += chunk.rows
+                size += chunk.size
                 continue
             self._before = self._rows_read + count
             self._told.append(self._source.how_read())

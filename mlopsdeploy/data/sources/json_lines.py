@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.base import (
+    MOST_BYTES,
     SAMPLE_ROWS,
     Chunk,
     FileSource,
@@ -32,6 +33,7 @@ from mlopsdeploy.errors import InputError
 _STRING = r'"(?:[^"\\]++|\\.)*+"'
 _MEMBER = re.compile(rf"[{{,\s]*+({_STRING})\s*+:\s*+({_STRING}|[^\s,}}\[{{]++)?+")
 _decode = json.JSONDecoder().raw_decode
+AT_ONCE = 1000  # lines read before their size is looked at
 
 
 class JsonLinesSource(FileSource):
@@ -73,10 +75,15 @@ class JsonLinesSource(FileSource):
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
-        self._ahead += self._read_lines(rows - len(self._ahead))
-        lines, self._ahead = self._ahead[:rows], self._ahead[rows:]
-        if not lines:
+        while sum(map(len, self._ahead)) < MOST_BYTES and len(self._ahead) < rows:
+            if not (more := self._read_lines(min(rows - len(self._ahead), AT_ONCE))):
+                break
+            self._ahead += more
+        if not self._ahead:
             return None
+        sizes = np.cumsum([len(line) for line in self._ahead[:rows]])
+        count = int(np.searchsorted(sizes, MOST_BYTES)) + 1
+        lines, self._ahead = self._ahead[: min(count, rows)], self._ahead[min(count, rows) :]
         content = b"".join(lines)
         chunk = self._chunk(len(lines), content, self._share(content), self._line)
         self._line += content.count(b"\n")

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from mlopsdeploy.data.sources.base import (
+    MOST_BYTES,
     SAMPLE_ROWS,
     Chunk,
     FileSource,
@@ -25,6 +26,7 @@ from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.errors import InputError
 
 BATCH_ROWS = 8192
+STEP = 64  # rows, by which a chunk of large ones is cut
 
 
 class ParquetSource(FileSource):
@@ -65,6 +67,7 @@ class ParquetSource(FileSource):
         if not waiting:
             return None
         table = pa.Table.from_batches(self._ahead)
+        rows = _within(table[:rows])
         self._ahead = table[rows:].to_batches()
         table = table[:rows]
         return self._chunk(table.num_rows, table, table.num_rows / self._parquet.metadata.num_rows)
@@ -75,6 +78,14 @@ class ParquetSource(FileSource):
         numbers = np.arange(chunk.first, chunk.first + table.num_rows)
         window = Window(numbers, {}, chunk.share, (Origin(self.path),), table=table)
         return with_columns(window, table, wanted, self.numbers)
+
+
+def _within(table: pa.Table) -> int:
+    """How many of its first rows are a chunk."""
+    if table.nbytes <= MOST_BYTES:
+        return int(table.num_rows)
+    ends = range(STEP, table.num_rows, STEP)
+    return next((end for end in ends if table[:end].nbytes > MOST_BYTES), table.num_rows)
 
 
 def _reason(error: Exception) -> str:

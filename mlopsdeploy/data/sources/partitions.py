@@ -75,6 +75,10 @@ class _Placed:
     chunk: Chunk
     values: Values
 
+    @property
+    def size(self) -> int:
+        return self.chunk.size
+
     def add_to(self, digest: Digest) -> None:
         digest.update(json.dumps(self.values).encode())
         self.chunk.add_to(digest)
