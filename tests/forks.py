@@ -98,6 +98,7 @@ class Popen(subprocess.Popen):
             "folder": str(cwd or Path.cwd()),
             "environment": dict(os.environ if env is None else env),
             "session": rest[14],
+            "cores": [*os.sched_getaffinity(0)],
         }
         inherited = zip((p2cread, c2pwrite, errwrite), (0, 1, 2), strict=True)
         streams = [place if stream == -1 else stream for stream, place in inherited]
@@ -298,6 +299,7 @@ def become(request: dict[str, Any], added: dict[str, str]) -> None:
         os.environ.update({**added, **request["environment"]})
         # The other ones remember what their files could do.
         sys.stdin, sys.stdout = os.fdopen(0), os.fdopen(1, "w")
+        os.sched_setaffinity(0, request["cores"])
         if request["session"]:
             os.setsid()
         sys.argv = [request["script"] or "mlopsdeploy", *request["arguments"]]
@@ -332,6 +334,7 @@ def relay(folder: str, arguments: list[str]) -> int:
         "environment": dict(os.environ),
         "prelude": "",
         "session": False,
+        "cores": [*os.sched_getaffinity(0)],
     }
     connection, pid = connect(f"{folder}/mlopsdeploy", request, [0, 1, 2])
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -31,7 +31,7 @@ def shop(tmp_path):
 
 
 @pytest.fixture
-def tab(shop):
+def tab(mlopsdeploy, shop):
     """`tab("batch --mo")`: what bash offers there; `shell="zsh"` gives the answer as it is."""
 
     def press(line, shell="bash", python=()):
@@ -43,14 +43,12 @@ def tab(shop):
             "_TYPER_COMPLETE_ARGS": words,
             "_TYPER_COMPLETE_FISH_ACTION": "get-args",
         }
-        done = subprocess.run(
-            [sys.executable, *python, str(PROGRAM)], cwd=shop, env={**os.environ, **asked},
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert done.returncode == 0, done
-        if not python:
-            assert done.stderr == ""
-        return done if python or shell != "bash" else done.stdout.split()
+        done = mlopsdeploy(python=python, cwd=shop, env=asked)
+        assert done.code == 0, done
+        if python:
+            return done.err
+        assert done.err == ""
+        return done.out.decode() if shell != "bash" else done.out.decode().split()
 
     return press
 
@@ -83,14 +81,14 @@ def test_bash(tab, line, offered):
 
 
 def test_zsh_and_fish_show_help_as_well(tab):
-    assert '"quantise":"Make a text classifier int8' in tab("models qu", "zsh").stdout
-    assert "quantise\tMake a text classifier int8" in tab("models qu", "fish").stdout
-    assert tab("batch ", "zsh").stdout.strip() == "_files"
+    assert '"quantise":"Make a text classifier int8' in tab("models qu", "zsh")
+    assert "quantise\tMake a text classifier int8" in tab("models qu", "fish")
+    assert tab("batch ", "zsh").strip() == "_files"
 
 
 @pytest.mark.parametrize("line", ["batch --model s", "edge --runtime ", "package serve --to "])
 def test_it_loads_nothing_heavy(tab, line):
-    imported = tab(line, python=("-X", "importtime")).stderr
+    imported = tab(line, python=("-X", "importtime"))
     loaded = {row.rpartition("|")[2].strip().partition(".")[0] for row in imported.splitlines()}
     assert "typer" in loaded
     assert not loaded & {"numpy", "yaml", "rich", "pandas", "flask", "onnx", "openvino"}

@@ -166,7 +166,7 @@ def test_without_a_display_it_says_so_once_and_goes_on(
     edge, make_clip, tmp_path, environment, flags, line
 ):
     # Long enough for the display that is tried in another process.
-    clip = make_clip(tmp_path / "c.mp4", frames=24, fps=3 if environment else 20)
+    clip = make_clip(tmp_path / "c.mp4", frames=24, fps=6 if environment else 20)
     code, _, err = edge("--camera", clip, "--realtime", *flags, env=environment)
     assert code == 0, err
     assert err.count("no window") == (line is not None)

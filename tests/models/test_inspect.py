@@ -24,9 +24,8 @@ def test_inspect_says_what_was_understood_and_why(mlopsdeploy, tflite_models):
 
 
 def test_inspect_as_json(tflite_models):
-    result = CliRunner().invoke(
-        app, ["models", "inspect", str(tflite_models / "described.tflite"), "--json"]
-    )
+    file = str(tflite_models / "described.tflite")
+    result = CliRunner().invoke(app, ["models", "inspect", file, "--json", "--no-speed"])
     report = json.loads(result.stdout)
     assert report["task"] == "image_classification"
     assert report["labels"] == ["red", "green", "blue"]
