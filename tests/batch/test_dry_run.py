@@ -137,7 +137,7 @@ def test_nothing_to_score(look, tmp_path):
 def test_all_rows_are_bad(look, tmp_path):
     path = tmp_path / "r.csv"
     path.write_text("id,review_text\n" + "1,2,3\n" * 20, "utf-8")
-    found = look(path, text_column="review_text")
+    found = look(path, text_column="review_text", delimiter=",")
     assert found["sample"]["failed"] == 20
     assert found["notes"][-1:] == [
         "about 20 rows are bad, more than --max-errors allows: it would stop"
