@@ -17,9 +17,9 @@ from mlopsdeploy.core.console import facts
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import USED, cache_folder, delete, note_of
+from mlopsdeploy.model_files.folder import home_of, proof_file, proof_in, weight_files
 from mlopsdeploy.model_files.resolve import built_in
-from mlopsdeploy.models.folder import home_of, weight_files
-from mlopsdeploy.models.tables import ago, bytes_of, proof_file, proof_in, proof_line, size
+from mlopsdeploy.models.tables import ago, bytes_of, proof_line, size
 
 KINDS = ("onnx", "litert", "tensorflow", "checkpoint", "int8")
 # Of a proof, versions of what made the model.

@@ -14,9 +14,9 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.folder import weight_files
 from mlopsdeploy.models.comparison import verdict
 from mlopsdeploy.models.data import Rows, as_labels, read_rows
-from mlopsdeploy.models.folder import weight_files
 from mlopsdeploy.models.significance import f1_interval, mcnemar, share
 from mlopsdeploy.models.tables import bytes_of, runtime_name
 

@@ -22,15 +22,8 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
-from mlopsdeploy.models.folder import weight_files
-from mlopsdeploy.models.tables import (
-    bytes_of,
-    proof_in,
-    proof_line,
-    runtime_name,
-    size,
-    task_name,
-)
+from mlopsdeploy.model_files.folder import proof_in, weight_files
+from mlopsdeploy.models.tables import bytes_of, proof_line, runtime_name, size, task_name
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
