@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.convert import child
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line
 from mlopsdeploy.model_files.cache import cache_folder, cached, use
 from mlopsdeploy.model_files.folder import proof_in
 
@@ -220,14 +220,10 @@ def _readable(source: Path) -> Iterator[None]:
         yield
     except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise ModelError(
-            f"{source}: damaged or cut off ({_line(error)}); fetch it again"
+            f"{source}: damaged or cut off ({one_line(error)}); fetch it again"
         ) from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{source}: its config is not a model's ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:150]
+        raise ModelError(f"{source}: its config is not a model's ({one_line(error)})") from error
 
 
 def _refusals(config: Any) -> Iterator[str]:

@@ -19,7 +19,7 @@ from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.convert import quantize
 from mlopsdeploy.convert.to_openvino import to_openvino
-from mlopsdeploy.core.loading import load_model, prepare_model
+from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
@@ -57,7 +57,8 @@ def pack(
         ModelError: it can't be loaded, or would answer differently from its package.
     """
     files = find_model(reference)
-    original = _load(reference, running, features, log)
+    more = {"features": features, "threads": 1, "digest": None, "log": log}
+    original = load_as_set(running, reference, **more)
     runtime = type(original.runtime).__module__.rpartition(".")[2]
     if runtime in FRAMEWORKS:
         raise ConfigError(
@@ -72,21 +73,11 @@ def pack(
         _write(files, original, graph, folder, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
         pinned = running.replace(runtime=runtime)
-        _compare(original, _load(str(folder), pinned, features, log), reference)
+        _compare(original, load_as_set(pinned, str(folder), **more), reference)
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(
         name, original.version, digest, source=reference, built_in=reference in built_in(),
         runtime=runtime, task=_task(original), bytes=size,
-    )  # fmt: skip
-
-
-def _load(
-    reference: str, running: Running, features: tuple[str, ...], log: Callable[[str], None]
-) -> Model:
-    return load_model(
-        reference, runtime=running.runtime, precision=running.precision, threads=1,
-        threshold=running.threshold, long_text=getattr(running, "long_text", "head"),
-        features=features, trust_model=running.trust_model, log=log,
     )  # fmt: skip
 
 
