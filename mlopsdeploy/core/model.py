@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -59,9 +60,19 @@ class Model:
 
     def __repr__(self) -> str:
         version = f" {self.version}" if self.version else ""
-        runs = f"{type(self.runtime).__name__.lower()} {self.runtime.precision}"
+        runs = f"{self.runtime_name} {self.runtime.precision}"
         task = type(self.task).__name__
         return f"<Model {self.name}{version}: {task}, {runs}, digest {self.digest[:12]}>"
+
+    @property
+    def runtime_name(self) -> str:
+        """What `--runtime` calls it."""
+        return type(self.runtime).__name__.lower()
+
+    @property
+    def task_name(self) -> str:
+        """What `model.yaml` calls it."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self.task).__name__).lower()
 
     def predict(self, rows: Any) -> Columns:
         """Predictions for rows as you have them: as many, in the same order.

@@ -21,7 +21,7 @@ from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.folder import weight_files
 from mlopsdeploy.models.data import Rows, as_labels, read_rows
 from mlopsdeploy.models.significance import f1_interval, mcnemar, share
-from mlopsdeploy.models.tables import bytes_of, runtime_name, size
+from mlopsdeploy.models.tables import bytes_of, size
 
 LIMIT = 5000  # rows, unless told otherwise
 STEP = 500  # rows after which the other model has its turn, so that both meet the same machine
@@ -204,7 +204,7 @@ def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
-        "runtime": runtime_name(model),
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         "bytes": bytes_of(weight_files(find_model(reference))),
         "rows_per_second": round(speed, 1),

@@ -25,7 +25,7 @@ from mlopsdeploy.errors import ConfigError, ModelError, one_line
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.folder import origin, proof_in, write_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
-from mlopsdeploy.models.tables import bytes_of, proof_line, size, task_name
+from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 TARGETS = ("onnx", "litert", "openvino")
 _FORMS = {"onnx": "onnx", "litert": "tflite", "openvino": "openvino"}
@@ -181,7 +181,7 @@ def _named(files: ModelFiles, model: Model) -> ModelFiles:
         return files
     names = tuple(field.name for field in model.task.inputs if not field.shape)
     features = files.features or (names if len(model.runtime.inputs) == 1 else ())
-    return replace(files, task=files.task or task_name(model), features=features)
+    return replace(files, task=files.task or model.task_name, features=features)
 
 
 def show_compiled(found: dict[str, Any], console: Console) -> None:

@@ -1,23 +1,10 @@
-"""What reports of models share: names, amounts, proofs."""
+"""What reports of models share: amounts, proofs."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from mlopsdeploy.core.model import Model
-
-
-def runtime_name(model: Model) -> str:
-    """What `--runtime` calls it."""
-    return type(model.runtime).__name__.lower()
-
-
-def task_name(model: Model) -> str:
-    """What `model.yaml` calls it."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(model.task).__name__).lower()
 
 
 def bytes_of(files: Iterable[Path]) -> int:

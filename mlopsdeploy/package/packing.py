@@ -59,7 +59,7 @@ def pack(
     files = find_model(reference)
     more = {"features": features, "threads": 1, "digest": None, "log": log}
     original = load_as_set(running, reference, **more)
-    runtime = type(original.runtime).__module__.rpartition(".")[2]
+    runtime = original.runtime_name
     if runtime in FRAMEWORKS:
         raise ConfigError(
             f"{reference}: runs in {runtime}, a training framework, and a package has none; "
@@ -77,7 +77,7 @@ def pack(
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(
         name, original.version, digest, source=reference, built_in=reference in built_in(),
-        runtime=runtime, task=_task(original), bytes=size,
+        runtime=runtime, task=original.task_name, bytes=size,
     )  # fmt: skip
 
 
@@ -100,10 +100,6 @@ def _calibrated(
     return None
 
 
-def _task(model: Model) -> str:
-    return type(model.task).__module__.rpartition(".")[2]
-
-
 def _write(
     files: ModelFiles,
     model: Model,
@@ -120,7 +116,7 @@ def _write(
             f"{graph}: keeps its weights in a second file; call it model.onnx, in a folder of "
             "its own with a model.yaml, and package that folder"
         )
-    files = replace(files, task=files.task or _task(model))
+    files = replace(files, task=files.task or model.task_name)
     keys = {"precision": files.precision, "proof": proof_in(graph.parent)}
     with tempfile.TemporaryDirectory() as apart:
         floating = files.float32
