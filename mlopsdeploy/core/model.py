@@ -13,7 +13,7 @@ from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of
 from mlopsdeploy.core.inputs import missing, picture, read_rows
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
-from mlopsdeploy.errors import ConfigError, RowError
+from mlopsdeploy.errors import ConfigError, RowError, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,12 +145,8 @@ class Model:
             >>> model.predict_frame(reviews)["label"].to_dict()
             {7: 'POSITIVE'}
         """
-        try:
+        with needs("predict_frame", "pandas"):
             import pandas as pd  # only who calls this needs it
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "predict_frame needs the package 'pandas': pip install 'mlopsdeploy[pandas]'"
-            ) from error
         if all_scores and (self.task.finds_objects or not self.task.labels):
             raise ConfigError(f"all_scores: {self.name} does not have one score for each label")
         predictions = self.predict(rows)

@@ -31,7 +31,7 @@ from rich.console import Console
 
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.console import facts
+from mlopsdeploy.core.console import counted, facts
 from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
@@ -101,7 +101,7 @@ def _show(settings: ServeSettings, names: list[str]) -> None:
             ("models", ", ".join(names)),
             ("try it", f"{base}/"),
             ("API", f"{base}/openapi.json"),
-            ("server", f"{settings.server}, {workers} worker{'s' if workers > 1 else ''}"),
+            ("server", f"{settings.server}, {counted(workers, 'worker')}"),
         ]
         Console(stderr=True, highlight=False).print(facts(lines))
     else:
