@@ -26,7 +26,7 @@ from mlopsdeploy.bench import processes, speed
 from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.columns import Columns
 from mlopsdeploy.core import machine
-from mlopsdeploy.core.console import plain_table, print_line, progress_log
+from mlopsdeploy.core.console import counted, plain_table, print_line, progress_log
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.serve import server
@@ -383,7 +383,7 @@ def verdict(report: Mapping[str, Any]) -> str:
     most, parts, part = report["most"], report["parts_us"], report["bottleneck"]
     share = parts[part] / (sum(parts.values()) or 1.0)
     rate = f"{most['requests_per_second']:,.0f} requests/s with "
-    rate += _count(most["connections"], "connection")
+    rate += counted(most["connections"], "connection")
     half = f"at half of that {report['open']['p99_ms']:.1f} ms is the 99th percentile"
     took = f"each takes {report['request_us']:,.0f} µs, and {report['empty_us']:.0f} µs with an "
     took += "empty application"
@@ -415,7 +415,7 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     )
     best = figures["most"]["connections"]
     loads = [
-        (f"{_count(closed['connections'], 'connection')}, each waits for its answer", closed)
+        (f"{counted(closed['connections'], 'connection')}, each waits for its answer", closed)
         for closed in figures["closed"]
     ]
     for name, found in (*loads, ("at random moments, half of the most", figures["open"])):
@@ -435,10 +435,10 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     if cores["shared"]:
         place = "server and client share the cores, so figures are lower than they could be"
     else:
-        place = f"server on {_count(cores['server'], 'core')}, client on another one"
+        place = f"server on {counted(cores['server'], 'core')}, client on another one"
     memory = [f"{size / 1e6:.0f} MB" for size in figures["memory"]]
     line = f"{figures['model']} on {figures['runtime']} {figures['precision']}, "
-    line += f"{_count(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}"
+    line += f"{counted(figures['workers'], 'worker')} of {' and '.join(sorted(set(memory)))}"
     print_line(console, f"{line}; {place}", "dim")
     text = ""
     if figures["client_busy"] >= CLIENT_BUSY:
@@ -449,7 +449,3 @@ def show(figures: Mapping[str, Any], console: Console) -> None:
     if text:
         print_line(console, text, "yellow")
     print_line(console, figures["verdict"])
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"

@@ -56,7 +56,7 @@ def made_up_rows(model: Model, rows: int) -> Columns:
 
     Texts are the words of the model's example, or plain ones, in natural lengths; numbers are the
     example's, each moved by up to a tenth; what has no example is drawn from a normal
-    distribution, pictures from all values.
+    distribution, whole numbers from 0 and 1, pictures from all values.
     """
     draw = np.random.default_rng(SEED)
     example = model.yaml.example
@@ -95,6 +95,8 @@ def _numbers(column: Field, example: Any, rows: int, draw: np.random.Generator) 
         return draw.integers(0, 256, (rows, *shape), np.uint8)
     if isinstance(example, int | float):
         values = example * draw.uniform(0.9, 1.1, (rows, *shape))
+    elif kind.kind in "iu":  # a place in a table, however small
+        values = draw.integers(0, 2, (rows, *shape)).astype(float)
     else:
         values = draw.normal(size=(rows, *shape))
     return values.astype(kind)
@@ -223,7 +225,7 @@ def about(model: Model) -> dict[str, Any]:
     """The part of a report that says what was measured on what."""
     return {
         "model": model.name,
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         "cores": core_count(),
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import mlopsdeploy
@@ -18,15 +18,14 @@ _MODELS = (".h5", ".hdf5", ".keras", ".onnx", ".tflite", ".xml")
 _CONFIGS = (".yaml", ".yml")
 # What no shell wants quoted. A name with anything else in it is left to the shell, which quotes.
 _PLAIN = re.compile(r"[\w./+@%,-]*")
-Offer = Callable[[str], list[str]]
+Offer = Callable[..., list[str]]  # of which Typer leaves out what begins otherwise
 
 
 def of(setting: Setting) -> Offer | None:
     """What is offered for a setting: its words, models, runtimes; None: the shell's files."""
     if setting.choices:
-        choices = setting.choices
-        return lambda incomplete: _beginning(incomplete, choices)
-    offers = {"model": _model, "runtime": _runtime, "config": config}
+        return lambda: list(setting.choices)
+    offers: dict[str, Offer] = {"model": _model, "runtime": _runtime, "config": config}
     return offers.get(setting.offers or "")
 
 
@@ -34,7 +33,7 @@ def _model(incomplete: str) -> list[str]:
     """Built-in names, folders, and files of a kind that holds a model."""
     folder = Path(mlopsdeploy.__file__).parent / "builtin"
     names = sorted(path.parent.name for path in folder.glob("*/model.yaml"))
-    return [*_beginning(incomplete, names), *_paths(incomplete, _MODELS)]
+    return [*names, *_paths(incomplete, _MODELS)]
 
 
 def config(incomplete: str) -> list[str]:
@@ -42,15 +41,11 @@ def config(incomplete: str) -> list[str]:
     return _paths(incomplete, _CONFIGS)
 
 
-def _runtime(incomplete: str) -> list[str]:
+def _runtime() -> list[str]:
     """Runtimes, those of other packages too."""
     from mlopsdeploy.core import plugins
 
-    return _beginning(incomplete, ["auto", *plugins.names("runtimes")])
-
-
-def _beginning(start: str, words: Iterable[str]) -> list[str]:
-    return [word for word in words if word.startswith(start)]
+    return ["auto", *plugins.names("runtimes")]
 
 
 def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:

@@ -179,14 +179,14 @@ def models_quantise(options: Quantise) -> None:
 )  # fmt: skip
 def models_compare(options: Compare) -> None:
     """Run two models on the same rows: where they differ, and who is right."""
-    from mlopsdeploy.models import compare, comparison
+    from mlopsdeploy.models import compare
 
     found = compare.compare_models(
         options.first, options.second, data=options.data, text_column=options.text_column,
         label_column=options.label_column, limit=options.limit, runtime=options.runtime,
         precision=options.precision, log=log,
     )  # fmt: skip
-    report(found, comparison.show_comparison, options.as_json)
+    report(found, compare.show_comparison, options.as_json)
 
 
 @command(models, "verify", Verify, examples="mlopsdeploy models verify sentiment")

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.convert import child
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line
 from mlopsdeploy.model_files.cache import cache_folder, cached, use
+from mlopsdeploy.model_files.folder import proof_in
 
 # The packages that hold `import tensorflow`.
 _TENSORFLOWS = (
@@ -97,12 +98,12 @@ def compile_model(
             what = "LiteRT" if kind == "litert" else "a SavedModel"
             log(f"compiling {source.name} to {what}, once")
             _build(source, building, form, kind, trusted=trust_model)
-            log(_agreement(_proof(building)))
+            log(_agreement(proof_in(building)))
 
         cached(folder, build, log)
     if (folder / "model.tflite").exists():
         return folder / "model.tflite"
-    reason = _proof(folder).get("not_litert")
+    reason = proof_in(folder).get("not_litert")
     if target == "tflite":
         raise ModelError(f"{source}: LiteRT can't take it ({reason}); --runtime tensorflow can")
     if reason and target == "auto":
@@ -141,11 +142,6 @@ def _build(source: Path, folder: Path, form: str, kind: str, *, trusted: bool) -
         code, reason = child.run("export_litert.py", *arguments, "tensorflow", crash, env=env)
     if code:
         raise ModelError(f"{source}: {reason}")
-
-
-def _proof(folder: Path) -> dict[str, Any]:
-    proof: dict[str, Any] = json.loads((folder / "parity.json").read_text("utf-8"))
-    return proof
 
 
 def _agreement(proof: Mapping[str, Any]) -> str:
@@ -224,14 +220,10 @@ def _readable(source: Path) -> Iterator[None]:
         yield
     except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
         raise ModelError(
-            f"{source}: damaged or cut off ({_line(error)}); fetch it again"
+            f"{source}: damaged or cut off ({one_line(error)}); fetch it again"
         ) from error
     except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{source}: its config is not a model's ({_line(error)})") from error
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:150]
+        raise ModelError(f"{source}: its config is not a model's ({one_line(error)})") from error
 
 
 def _refusals(config: Any) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlopsdeploy.convert import child
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line
 
 
 def to_openvino(graph: Path, file: Path, *, half: bool = False) -> Path:
@@ -26,6 +26,6 @@ def to_openvino(graph: Path, file: Path, *, half: bool = False) -> Path:
     try:
         ov.save_model(ov.Core().read_model(str(graph)), str(file), compress_to_fp16=half)
     except RuntimeError as error:  # OpenVINO raises nothing finer
-        reason = str(error).strip().splitlines()[-1]
+        reason = one_line(error, last=True)
         raise ModelError(f"{graph}: OpenVINO can't read it ({reason})") from error
     return file

@@ -24,6 +24,11 @@ def print_line(console: Console, text: str, style: str = "") -> None:
     console.print(text, style=style, soft_wrap=not console.is_terminal, markup=False)
 
 
+def counted(count: int, what: str) -> str:
+    """`1 core`, `2 cores`."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def plain_table(*headings: str, right: Iterable[str] = ()) -> Table:
     """A table without rules, nor headings if all are empty; `right` are those of right columns."""
     table = Table(

@@ -17,6 +17,7 @@ from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
+from mlopsdeploy.settings import Running
 
 Log = Callable[[str], None]
 
@@ -118,6 +119,13 @@ def load_model(
             return replace(model, digest=digest, proof=quantized.proof)
     log(f"int8 is not proven for {files.name}: compare labels with --precision float32 first")
     return assemble(graph, precision)
+
+
+def load_as_set(running: Running, reference: str, **more: Any) -> Model:
+    """As `load_model`, with what settings say of how it runs; `more` wins over them."""
+    names = ("runtime", "precision", "threshold", "features", "long_text", "digest", "trust_model")
+    options = {name: getattr(running, name) for name in names if hasattr(running, name)}
+    return load_model(reference, **{**options, **more})
 
 
 def prepare_model(

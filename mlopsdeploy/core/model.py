@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of
 from mlopsdeploy.core.inputs import missing, picture, read_rows
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
-from mlopsdeploy.errors import ConfigError, RowError
+from mlopsdeploy.errors import ConfigError, RowError, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,9 +60,19 @@ class Model:
 
     def __repr__(self) -> str:
         version = f" {self.version}" if self.version else ""
-        runs = f"{type(self.runtime).__name__.lower()} {self.runtime.precision}"
+        runs = f"{self.runtime_name} {self.runtime.precision}"
         task = type(self.task).__name__
         return f"<Model {self.name}{version}: {task}, {runs}, digest {self.digest[:12]}>"
+
+    @property
+    def runtime_name(self) -> str:
+        """What `--runtime` calls it."""
+        return type(self.runtime).__name__.lower()
+
+    @property
+    def task_name(self) -> str:
+        """What `model.yaml` calls it."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", type(self.task).__name__).lower()
 
     def predict(self, rows: Any) -> Columns:
         """Predictions for rows as you have them: as many, in the same order.
@@ -134,12 +145,8 @@ class Model:
             >>> model.predict_frame(reviews)["label"].to_dict()
             {7: 'POSITIVE'}
         """
-        try:
+        with needs("predict_frame", "pandas"):
             import pandas as pd  # only who calls this needs it
-        except ModuleNotFoundError as error:
-            raise ConfigError(
-                "predict_frame needs the package 'pandas': pip install 'mlopsdeploy[pandas]'"
-            ) from error
         if all_scores and (self.task.finds_objects or not self.task.labels):
             raise ConfigError(f"all_scores: {self.name} does not have one score for each label")
         predictions = self.predict(rows)

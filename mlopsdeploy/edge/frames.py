@@ -17,13 +17,13 @@ from pathlib import Path
 import cv2
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report, Source
 from mlopsdeploy.errors import InputError
 
 Image = Array  # uint8, shape (height, width, 3), BGR
 Timing = Callable[[float], None]
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 @dataclass(frozen=True)

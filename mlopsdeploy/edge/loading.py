@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
+from mlopsdeploy.bench.speed import seconds_of
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.loading import load_as_set
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.overwriting import Protected
@@ -16,7 +16,7 @@ from mlopsdeploy.edge.events import Log
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
-BUDGET = 0.12  # seconds of calls for each number of threads; at least two calls
+BUDGET = 0.12  # seconds of calls for each number of threads; at least three calls
 BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
 CLEARLY = 0.95  # more threads have to be this much faster, as they take cores from the other stages
 FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
@@ -77,29 +77,13 @@ def load_edge(
     Raises:
         MlopsDeployError: see `load_model`.
     """
-
-    def with_threads(threads: int) -> Model:
-        return load_model(
-            settings.model,
-            runtime=settings.runtime,
-            precision=settings.precision,
-            threads=threads,
-            threshold=settings.threshold,
-            features=settings.features,
-            long_text=settings.long_text,
-            streams=1,
-            digest=settings.digest,
-            trust_model=settings.trust_model,
-            log=log,
-        )
-
     cores = core_count()
     # All numbers up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of twelve.
     counts = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
     counts = [settings.threads] if settings.threads else counts
     best, chosen, threads, measured = float("inf"), None, 0, []
     for count in counts:
-        model = with_threads(count)
+        model = load_as_set(settings, settings.model, threads=count, streams=1, log=log)
         row = sample(model)
         seconds = _seconds_of_a_call(model, row) if len(counts) > 1 else 0.0
         measured.append(f"{count}: {seconds * 1000:.1f} ms")
@@ -119,9 +103,4 @@ def _seconds_of_a_call(model: Model, row: Columns) -> float:
     """The median."""
     tensors = model.task.collate(model.task.encode(row))
     model.runtime.run(tensors)  # the first call sets up
-    times: list[float] = []
-    while len(times) < 2 or (sum(times) < BUDGET and len(times) < 20):
-        start = time.perf_counter()
-        model.runtime.run(tensors)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+    return statistics.median(seconds_of(model.runtime.run, [tensors], BUDGET))

@@ -13,13 +13,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from mlopsdeploy.core.console import facts
+from mlopsdeploy.core.console import counted, facts
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import USED, cache_folder, delete, note_of
+from mlopsdeploy.model_files.folder import home_of, proof_file, proof_in, weight_files
 from mlopsdeploy.model_files.resolve import built_in
-from mlopsdeploy.models.folder import home_of, weight_files
-from mlopsdeploy.models.tables import ago, bytes_of, proof_file, proof_in, proof_line, size
+from mlopsdeploy.models.tables import ago, bytes_of, proof_line, size
 
 KINDS = ("onnx", "litert", "tensorflow", "checkpoint", "int8")
 # Of a proof, versions of what made the model.
@@ -253,6 +253,5 @@ def show_prune(found: dict[str, Any], console: Console) -> None:
     for entry in found["kept"]:
         console.print(f"{entry['kind']}/{entry['key']}  kept: in use, or may not be deleted")
     word = "would be deleted" if found["pretend"] else "deleted"
-    count = len(found["deleted"])
-    many = "1 compiled model" if count == 1 else f"{count} compiled models"
+    many = counted(len(found["deleted"]), "compiled model")
     console.print(f"{many}, {size(found['bytes'])}, {word}")

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
 from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.core.console import facts, plain_table, print_line
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.models.comparison import verdict
+from mlopsdeploy.model_files.folder import weight_files
 from mlopsdeploy.models.data import Rows, as_labels, read_rows
-from mlopsdeploy.models.folder import weight_files
 from mlopsdeploy.models.significance import f1_interval, mcnemar, share
-from mlopsdeploy.models.tables import bytes_of, runtime_name
+from mlopsdeploy.models.tables import bytes_of, size
 
 LIMIT = 5000  # rows, unless told otherwise
 STEP = 500  # rows after which the other model has its turn, so that both meet the same machine
 BINS = (0.0, 0.001, 0.01, 0.05, 0.1, 0.2, 0.5, 1.0)
 SHOWN = 5
+MANY, PAIRS = 5, 10  # labels that still make a square table; pairs of them that are shown else
+NEAR = 1.15  # times as fast; below it is no difference on a machine with other work
 
 
 def compare_models(
@@ -199,7 +204,7 @@ def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
-        "runtime": runtime_name(model),
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         "bytes": bytes_of(weight_files(find_model(reference))),
         "rows_per_second": round(speed, 1),
@@ -265,3 +270,111 @@ def _judged(
         "truth": {"rows": len(truth), "without": int((~known).sum()), "how": how},
         "mcnemar": {"only_a_right": only_a, "only_b_right": only_b, "p": mcnemar(only_a, only_b)},
     }
+
+
+# ---------------------------------------------------------------- as people read it
+
+
+def verdict(found: Mapping[str, Any]) -> str:
+    """What a comparison comes to, in one sentence."""
+    first, second = found["models"]
+    speeds = [model["rows_per_second"] for model in (first, second)]
+    ratio = max(speeds) / max(min(speeds), 1e-9)
+    quick = "B" if speeds[1] > speeds[0] else "A"
+    speed = f"{quick} is {ratio:.1f} times as fast" if ratio >= NEAR else "they are equally fast"
+    if "mcnemar" not in found:
+        same = found["agreement"]["value"]
+        return f"A and B give the same label to {same:.1%} of {found['rows']:,} rows; {speed}."
+    test = found["mcnemar"]
+    gap = second["accuracy"]["value"] - first["accuracy"]["value"]
+    if test["p"] < 0.05:
+        better = "B" if gap > 0 else "A"
+        quality = f"{better} is right more often, by {abs(gap):.1%} (p = {test['p']:.2g})"
+    else:
+        decided = test["only_a_right"] + test["only_b_right"]
+        quality = f"{found['truth']['rows']:,} rows show no difference in accuracy "
+        quality += f"(p = {test['p']:.2g}; exactly one is right on {decided:,})"
+    return f"{quality}; {speed}."
+
+
+def show_comparison(found: dict[str, Any], console: Console) -> None:
+    """What `compare_models` found."""
+    console.print(_models_table(found))
+    console.print()
+    same, change, left_out = found["agreement"], found["score_change"], found["left_out"]
+    without = f", {left_out:,} left out: no value to score" if left_out else ""
+    interval = f"95 %: {same['low']:.1%} to {same['high']:.1%}"
+    lines = [
+        ("rows", f"{found['rows']:,}{without}"),
+        ("labels", ", ".join(f"A's {a} is B's {b}" for a, b in found["matched_by_place"].items())),
+        ("same label", f"{found['same_labels']:,} ({same['value']:.2%}; {interval})"),
+        ("scores", f"differ by {change['mean']:.4f} on average, {change['largest']:.4f} at most"),
+    ]
+    if "mcnemar" in found:
+        test, truth = found["mcnemar"], found["truth"]
+        none = f"; {truth['without']:,} rows have none" if truth["without"] else ""
+        right = f"A {test['only_a_right']:,}, B {test['only_b_right']:,}; McNemar's exact test: "
+        lines += [
+            ("truth", f"{truth['how']}{none}"),
+            ("only one right", f"{right}p = {test['p']:.3g}"),
+        ]
+    console.print(facts(lines))
+    console.print()
+    console.print(_histogram_table(change["histogram"], found["rows"]))
+    if found["same_labels"] < found["rows"]:
+        console.print()
+        console.print(_confusion_table(found))
+        console.print()
+        for row in found["most_different"]:
+            if row["labels"][0] != row["labels"][1]:
+                both = zip("AB", row["labels"], row["scores"], strict=True)
+                line = (f"{name} {label or 'none'} {score:.3f}" for name, label, score in both)
+                console.print(", ".join(line), style="dim", markup=False)
+                console.print(f"  {row['row']}", markup=False)
+    console.print()
+    print_line(console, found["verdict"])
+
+
+def _models_table(found: dict[str, Any]) -> Table:
+    judged = ("accuracy", "f1") if "mcnemar" in found else ()
+    right = ("size", "rows/s", *(("accuracy", "F1") if judged else ()))
+    table = plain_table("", "model", "runs on", *right, right=right)
+    for name, model in zip("AB", found["models"], strict=True):
+        table.add_row(
+            name, model["name"], f"{model['runtime']} {model['precision']}", size(model["bytes"]),
+            f"{model['rows_per_second']:,.0f}", *(f"{model[key]['value']:.3f}" for key in judged),
+        )  # fmt: skip
+        if judged:
+            bounds = (f"{model[key]['low']:.3f}–{model[key]['high']:.3f}" for key in judged)
+            table.add_row(*[""] * 5, *bounds, style="dim")
+    return table
+
+
+def _histogram_table(bins: list[dict[str, float]], rows: int) -> Table:
+    table = plain_table("score differs by", "rows", "", right=("rows",))
+    for bin_ in bins:
+        bar = "█" * math.ceil(30 * bin_["rows"] / max(rows, 1))
+        table.add_row(f"{bin_['from']:g} to {bin_['to']:g}", f"{bin_['rows']:,.0f}", bar)
+    return table
+
+
+def _confusion_table(found: dict[str, Any]) -> Table:
+    """All labels by all; of more than fit, the pairs that are most often confused."""
+    labels = found["labels"]
+    rows = list(zip(labels, found["confusion"], strict=True))
+    if len(labels) <= MANY:
+        right = [f"B: {label}" for label in labels]
+        table = plain_table("A says", *right, right=right)
+        for label, counts in rows:
+            table.add_row(label, *(f"{count:,}" for count in counts))
+        return table
+    table = plain_table("A says", "B says", "rows", right=("rows",))
+    pairs = [
+        (count, a, b)
+        for a, counts in rows
+        for b, count in zip(labels, counts, strict=True)
+        if a != b and count
+    ]
+    for count, a, b in sorted(pairs, key=lambda pair: -pair[0])[:PAIRS]:
+        table.add_row(a, b, f"{count:,}")
+    return table

@@ -20,11 +20,12 @@ from mlopsdeploy.convert.to_openvino import to_openvino
 from mlopsdeploy.core.console import facts
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.data.overwriting import Protected
+from mlopsdeploy.errors import ConfigError, ModelError, one_line
 from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files.folder import origin, proof_in, write_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
-from mlopsdeploy.models.folder import checked_output, origin, write_folder
-from mlopsdeploy.models.tables import bytes_of, proof_in, proof_line, size, task_name
+from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 TARGETS = ("onnx", "litert", "openvino")
 _FORMS = {"onnx": "onnx", "litert": "tflite", "openvino": "openvino"}
@@ -102,6 +103,37 @@ def compile_model(
     }
 
 
+def checked_output(
+    path: str | None, files: ModelFiles, suffix: str, reference: str, *, overwrite: bool
+) -> Path:
+    """The folder to write, by default `NAME-SUFFIX`; refused, before the work, where it can't be.
+
+    Raises:
+        ConfigError: the folder holds something, the model among it, or is a mount point, or the
+            one above it does not exist or can't be written.
+    """
+    output = Path(path or f"{files.name.rpartition('/')[2]}-{suffix}")
+    shown = f"--output {output}"
+    try:
+        place = output.resolve()
+        if place.is_symlink():  # to itself; before Python 3.13 that is a RuntimeError above
+            place.stat()
+        empty = output.is_dir() and not any(output.iterdir())
+        protected = Protected(models=(reference,), overwrite=overwrite)
+        protected.check(output, shown, ours=empty, folder=True)
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(f"{shown}: can't be looked into ({one_line(error)})") from error
+    if not place.parent.is_dir():
+        raise ConfigError(f"{shown}: the folder {place.parent} does not exist")
+    try:
+        Path(tempfile.mkdtemp(prefix=".building-", dir=place.parent)).rmdir()
+    except OSError as error:
+        raise ConfigError(
+            f"{shown}: {place.parent} can't be written ({error.strerror}); name another"
+        ) from error
+    return output
+
+
 def _load(reference: str, runtime: str) -> Model:
     """In float32, to compare; a `.tflite` runs in what it was made in."""
     precision = "auto" if runtime == "litert" else "float32"
@@ -149,7 +181,7 @@ def _named(files: ModelFiles, model: Model) -> ModelFiles:
         return files
     names = tuple(field.name for field in model.task.inputs if not field.shape)
     features = files.features or (names if len(model.runtime.inputs) == 1 else ())
-    return replace(files, task=files.task or task_name(model), features=features)
+    return replace(files, task=files.task or model.task_name, features=features)
 
 
 def show_compiled(found: dict[str, Any], console: Console) -> None:

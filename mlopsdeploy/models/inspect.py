@@ -22,15 +22,8 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
-from mlopsdeploy.models.folder import weight_files
-from mlopsdeploy.models.tables import (
-    bytes_of,
-    proof_in,
-    proof_line,
-    runtime_name,
-    size,
-    task_name,
-)
+from mlopsdeploy.model_files.folder import proof_in, weight_files
+from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
@@ -77,8 +70,8 @@ def inspect_model(
         "version": model.version,
         "digest": model.digest,
         "digest_covers": dict(files.digest_covers),
-        "task": task_name(model),
-        "runtime": runtime_name(model),
+        "task": model.task_name,
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
         "loaded_in_seconds": round(time.perf_counter() - started, 3),
@@ -110,7 +103,7 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     memory = resident_memory()
     alone = load_model(reference, runtime=runtime, threads=1)
     return {
-        "runtime": runtime_name(model),
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         "cores": core_count(),
         "rows_per_second": round(rate, 1),
@@ -140,7 +133,7 @@ def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
 
 def _choice(files: ModelFiles, model: Model, graph: Path, asked: str) -> dict[str, Any]:
     """What runs, its proof if it was compiled here, and why on that runtime in that precision."""
-    name = runtime_name(model)
+    name = model.runtime_name
     compiled = graph.is_relative_to(cache_folder())
     proof = proof_in(graph.parent) if compiled else {}
     source = next(iter(files.graphs))

@@ -18,8 +18,9 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import parts_of
+from mlopsdeploy.model_files.folder import origin, weight_files, write_folder
+from mlopsdeploy.models.convert import checked_output
 from mlopsdeploy.models.data import read_rows
-from mlopsdeploy.models.folder import checked_output, origin, weight_files, write_folder
 from mlopsdeploy.models.tables import bytes_of, size
 from mlopsdeploy.settings import BatchSettings
 

@@ -1,26 +1,10 @@
-"""What reports of models share: names, amounts, files, proofs."""
+"""What reports of models share: amounts, proofs."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-
-from mlopsdeploy.core.model import Model
-
-PROOFS = ("proof.json", "parity.json")
-
-
-def runtime_name(model: Model) -> str:
-    """What `--runtime` calls it."""
-    return type(model.runtime).__name__.lower()
-
-
-def task_name(model: Model) -> str:
-    """What `model.yaml` calls it."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(model.task).__name__).lower()
 
 
 def bytes_of(files: Iterable[Path]) -> int:
@@ -61,18 +45,3 @@ def proof_line(proof: Mapping[str, Any]) -> str:
         f"on {proof['rows']} rows: largest difference {proof['largest_difference']:.1e}, "
         f"labels changed {proof['label_flips']}"
     )
-
-
-def proof_file(folder: Path) -> Path | None:
-    """Where a compiler has written its proof into a folder."""
-    return next((path for name in PROOFS if (path := folder / name).is_file()), None)
-
-
-def proof_in(folder: Path) -> dict[str, Any]:
-    """That proof; empty where there is none, or it is cut off."""
-    file = proof_file(folder)
-    try:
-        proof = json.loads(file.read_text("utf-8")) if file else {}
-    except (OSError, ValueError):  # the model is compiled again when it is used
-        return {}
-    return proof if isinstance(proof, dict) else {}

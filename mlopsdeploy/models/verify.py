@@ -22,7 +22,7 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import ChecksumError
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
-from mlopsdeploy.models.tables import proof_line, runtime_name
+from mlopsdeploy.models.tables import proof_line
 
 # Where a model comes from one of these, running it there again is the proof.
 _FRAMEWORKS = {"torch": {"checkpoint"}, "tensorflow": {"keras", "saved_model"}}
@@ -75,7 +75,7 @@ def verify_model(
     except MlopsDeployError as error:
         note("loads", FAILED, str(error))
     else:
-        note("loads", OK, f"on {runtime_name(chosen)}, {chosen.runtime.precision}")
+        note("loads", OK, f"on {chosen.runtime_name}, {chosen.runtime.precision}")
         rows = rows_for(chosen)
         _check_example(chosen, note)
         _check_close_calls(chosen, files, rows, note)
@@ -94,7 +94,7 @@ def _check_runtimes(
     chosen: Model, runtimes: Sequence[str], rows: Columns, load: Callable[..., Model], note: Note
 ) -> None:
     """The first of the runtimes answers as all others do, in float32 where there is a choice."""
-    first, precision = runtime_name(chosen), chosen.runtime.precision
+    first, precision = chosen.runtime_name, chosen.runtime.precision
     baseline: tuple[str, Columns] | None = None
     for runtime in runtimes:
         try:
@@ -189,7 +189,7 @@ def _check_proof(files: ModelFiles, chosen: Model, note: Note) -> None:
 
 def _runtimes(files: ModelFiles, chosen: Model, everything: bool) -> list[str]:
     """Installed ones, the chosen one first; frameworks only if the model comes from them."""
-    first, formats = runtime_name(chosen), set(files.graphs)
+    first, formats = chosen.runtime_name, set(files.graphs)
     found = [
         name
         for name in plugins.names("runtimes")

@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from cronsim import CronSim
 
+from mlopsdeploy.core.console import counted
 from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.package.plan import SETTINGS, Strategy
 from mlopsdeploy.settings import load
@@ -69,7 +70,7 @@ def _kubernetes(folder: Path) -> Iterator[Check]:
     try:
         import kubernetes_validate
     except ModuleNotFoundError:
-        yield Check(_many(len(files), "manifest"), "pip install kubernetes-validate", done=False)
+        yield Check(counted(len(files), "manifest"), "pip install kubernetes-validate", done=False)
         return
     version = kubernetes_validate.latest_version()
     known, foreign = 0, {}
@@ -84,7 +85,7 @@ def _kubernetes(folder: Path) -> Iterator[Check]:
                     _validate(pod, version, path)
     if known:
         yield Check(
-            _many(known, "manifest"), f"Kubernetes {version}'s schemas, by kubernetes-validate"
+            counted(known, "manifest"), f"Kubernetes {version}'s schemas, by kubernetes-validate"
         )
     for kind, pods in foreign.items():
         if pods:
@@ -192,7 +193,3 @@ def _by(command: Sequence[str], paths: Sequence[Path], install: str, *, named: s
     if done.returncode or (complaints and command[0] == "systemd-analyze"):
         raise MlopsDeployError(f"{what}: {command[0]} says: {complaints[:500]}")
     return Check(what, named or command[0])
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'s' if count != 1 else ''}"

@@ -28,7 +28,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mlopsdeploy.core import plugins
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, needs
 
 # glibc of the base image, and older: Debian 12 has 2.36.
 PLATFORMS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
@@ -322,12 +322,8 @@ def _installed(requirements: Sequence[str]) -> tuple[Package, ...]:
 
 
 def _uv(*arguments: str) -> subprocess.CompletedProcess[str]:
-    try:
+    with needs("package", "package"):
         from uv import find_uv_bin
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            "package needs the package 'uv': pip install 'mlopsdeploy[package]'"
-        ) from error
     return subprocess.run(
         [find_uv_bin(), *arguments, "--python", sys.executable],
         capture_output=True,

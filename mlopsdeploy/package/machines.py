@@ -60,9 +60,7 @@ def airflow(plan: Plan) -> dict[str, str]:
     """The DAG, for Airflow 3, and the script that installs what it runs on each worker."""
     return {
         f"dags/{plan.name.replace('-', '_')}.py": render(
-            "dag.py.j2",
-            plan,
-            gap=shortest_gap(plan.schedule),
+            "dag.py.j2", plan, gap=shortest_gap(plan.schedule)
         ),
         "install.sh": install_script(
             plan,

@@ -170,8 +170,8 @@ def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str
 
 
 def _facts(name: str, model: Model) -> list[str]:
-    runtime = type(model.runtime).__name__.lower()
-    return [name, model.version, model.digest[:12], runtime, model.runtime.precision]
+    digest, precision = model.digest[:12], model.runtime.precision
+    return [name, model.version, digest, model.runtime_name, precision]
 
 
 def _gauge(

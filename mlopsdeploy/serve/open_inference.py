@@ -254,7 +254,7 @@ def _metadata(served: Served) -> dict[str, Any]:
     return {
         "name": served.name,
         "versions": [version_of(served)],
-        "platform": type(served.model.runtime).__name__.lower(),
+        "platform": served.model.runtime_name,
         "inputs": [_describe(field) for field in inputs],
         "outputs": [_describe(field) for field in outputs],
     }

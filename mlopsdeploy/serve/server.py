@@ -28,11 +28,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.loading import load_model, prepare_model
+from mlopsdeploy.core.console import counted, facts
+from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
@@ -97,13 +97,13 @@ def _show(settings: ServeSettings, names: list[str]) -> None:
     base = f"http://{_host(settings)}:{settings.port}"
     workers = worker_count(settings)
     if logs.as_text(settings.log_format):
-        table = Table.grid(padding=(0, 2, 0, 0))
-        table.add_column(style="dim")
-        table.add_row("models", ", ".join(names))
-        table.add_row("try it", f"{base}/")
-        table.add_row("API", f"{base}/openapi.json")
-        table.add_row("server", f"{settings.server}, {workers} worker{'s' if workers > 1 else ''}")
-        Console(stderr=True, highlight=False).print(table)
+        lines = [
+            ("models", ", ".join(names)),
+            ("try it", f"{base}/"),
+            ("API", f"{base}/openapi.json"),
+            ("server", f"{settings.server}, {counted(workers, 'worker')}"),
+        ]
+        Console(stderr=True, highlight=False).print(facts(lines))
     else:
         log.info("serving", extra={"url": base, "models": names, "workers": workers})
     if not is_loopback(settings.host):
@@ -142,17 +142,10 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
     models = {}
     for served in settings.models:
         running = settings.running(served)
-        models[served.called] = load_model(
-            served.model,
-            runtime=running.runtime,
-            precision=running.precision,
-            threads=running.threads or share,
-            threshold=running.threshold,
-            features=served.features,
-            digest=served.digest,
-            trust_model=running.trust_model,
-            log=log.info,
-        )
+        models[served.called] = load_as_set(
+            running, served.model, threads=running.threads or share, features=served.features,
+            digest=served.digest, log=log.info,
+        )  # fmt: skip
     return models
 
 

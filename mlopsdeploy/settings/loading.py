@@ -66,16 +66,9 @@ def load(
         raise ConfigError(f"{what}: {value}{error.problem}") from error
 
 
-def unknown_variables(
-    known: set[str], environment: Mapping[str, str] = os.environ
-) -> Iterator[str]:
-    """A line on each variable that looks like a setting and is none.
-
-    Args:
-        known: the variables of all commands' settings.
-        environment: where they are looked up.
-    """
-    for name in sorted(environment):
+def unknown_variables(known: set[str]) -> Iterator[str]:
+    """A line on each variable that looks like a setting and is none of the `known`."""
+    for name in sorted(os.environ):
         if not name.startswith(PREFIX) or name in known | _OTHERS or _OF_KUBERNETES.match(name):
             continue
         from difflib import get_close_matches

@@ -9,9 +9,8 @@ import pytest
 from onnx import numpy_helper
 
 from mlopsdeploy.errors import ConfigError, InputError
-from mlopsdeploy.models import comparison
-from mlopsdeploy.models.compare import compare_models
-from mlopsdeploy.models.comparison import show_comparison, verdict
+from mlopsdeploy.models import compare
+from mlopsdeploy.models.compare import compare_models, show_comparison, verdict
 from mlopsdeploy.models.data import as_labels
 from mlopsdeploy.models.significance import f1_interval, mcnemar, wilson
 
@@ -131,7 +130,7 @@ def test_of_many_labels_the_pairs_that_are_confused_are_shown(shown):
     counts[3, 5], counts[7, 2] = 4, 6
     lines = [
         line.split("  ") for line in shown(
-            lambda found, console: console.print(comparison._confusion_table(found)),
+            lambda found, console: console.print(compare._confusion_table(found)),
             {"labels": labels, "confusion": counts.tolist()},
         ).splitlines()
     ]  # fmt: skip

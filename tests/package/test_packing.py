@@ -1,6 +1,5 @@
 """Models as packages carry them."""
 
-import json
 import shutil
 from importlib import resources
 
@@ -70,8 +69,9 @@ def test_a_keras_file_becomes_litert_with_its_proof(tmp_path):
     model, folder = packed(source, tmp_path)
     assert model.runtime == "litert"
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["model.tflite", "model.yaml", "parity.json"]
-    assert json.loads((folder / "parity.json").read_text("utf-8"))["label_flips"] == 0
+    assert names == ["model.tflite", "model.yaml"]
+    written = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
+    assert written["proof"]["label_flips"] == 0
 
 
 def test_int8_that_was_calibrated_here_goes_with_its_proof(bert, reviews, tmp_path, monkeypatch):
@@ -93,7 +93,9 @@ def test_int8_that_was_calibrated_here_goes_with_its_proof(bert, reviews, tmp_pa
     ours, theirs = (one.predict(rows) for one in (here, there))
     assert (ours["label"] == theirs["label"]).all()
     np.testing.assert_allclose(ours["scores"], theirs["scores"], atol=1e-6)
+    (folder / "LICENSE").write_text("MIT", "utf-8")
     again, second = packed(folder, tmp_path / "again")
+    assert (second / "LICENSE").read_text("utf-8") == "MIT"
     assert (again.digest, again.runtime) == (model.digest, "openvino")
     assert (second / "float32.bin").read_bytes() == (folder / "float32.bin").read_bytes()
 

@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Columns, Field, objects, take
+from mlopsdeploy.core.inputs import number_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
-
-# In a column of numbers: there is none. As batch reads them.
-MISSING = frozenset({"", "NA", "N/A", "NaN", "nan", "null", "NULL", "None", "-"})
 
 
 @dataclass
@@ -232,11 +230,11 @@ def _reader(dtype: str) -> Callable[[Any], Any]:
 
 
 def _number(value: Any) -> float:
-    if value is None or (isinstance(value, str) and value.strip() in MISSING):
+    if value is None:
         return float("nan")
     try:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
-            return float(value)
+            return number_of(value)
     except (ValueError, OverflowError):  # which would repeat the value
         pass
     raise ValueError("is not a number")

@@ -72,7 +72,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
     return {
         "name": served.name,
         "version": model.version,
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": model.runtime_name,
         "precision": model.runtime.precision,
         "route": route,
         "key": instances.key,

@@ -75,8 +75,8 @@ def test_what_is_wrong_is_said_and_the_rest_goes_on(parse, line, problem):
 
 
 def test_missing_numbers_are_left_to_the_model(parse):
-    parsed = parse(["NA,3,100", ",3,100", "[null, 3, 100]"])
-    assert parsed.rows == [0, 1, 2]
+    parsed = parse(["NA,3,100", ",3,100", "[null, 3, 100]", "#n/a,3,100"])
+    assert parsed.rows == [0, 1, 2, 3]
     assert np.isnan(parsed.columns["x"][:, 0]).all()
 
 

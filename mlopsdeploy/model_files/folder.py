@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,6 @@ from typing import Any
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
-from mlopsdeploy.data.overwriting import Protected
-from mlopsdeploy.errors import ConfigError, one_line
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
 
@@ -22,6 +20,7 @@ BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PAPERS = ("MODEL_CARD.md", "README.md", "LICENSE", "LICENSE.txt", "NOTICE")
 # Of a model.yaml, what is not true of a model that is made of that one.
 _MADE_ANEW = ("sha256", "precision", "float32")
+PROOFS = ("proof.json", "parity.json")
 NAMES = {"onnx": "model.onnx", "tflite": "model.tflite", "openvino": "openvino_model.xml"}
 
 
@@ -47,37 +46,6 @@ def origin(files: ModelFiles) -> dict[str, str]:
     return {"name": files.name, "version": files.version, "digest": files.digest}
 
 
-def checked_output(
-    path: str | None, files: ModelFiles, suffix: str, reference: str, *, overwrite: bool
-) -> Path:
-    """The folder to write, by default `NAME-SUFFIX`; refused, before the work, where it can't be.
-
-    Raises:
-        ConfigError: the folder holds something, the model among it, or is a mount point, or the
-            one above it does not exist or can't be written.
-    """
-    output = Path(path or f"{files.name.rpartition('/')[2]}-{suffix}")
-    shown = f"--output {output}"
-    try:
-        place = output.resolve()
-        if place.is_symlink():  # to itself; before Python 3.13 that is a RuntimeError above
-            place.stat()
-        empty = output.is_dir() and not any(output.iterdir())
-        protected = Protected(models=(reference,), overwrite=overwrite)
-        protected.check(output, shown, ours=empty, folder=True)
-    except (OSError, RuntimeError) as error:
-        raise ConfigError(f"{shown}: can't be looked into ({one_line(error)})") from error
-    if not place.parent.is_dir():
-        raise ConfigError(f"{shown}: the folder {place.parent} does not exist")
-    try:
-        Path(tempfile.mkdtemp(prefix=".building-", dir=place.parent)).rmdir()
-    except OSError as error:
-        raise ConfigError(
-            f"{shown}: {place.parent} can't be written ({error.strerror}); name another"
-        ) from error
-    return output
-
-
 def write_folder(
     output: Path,
     files: ModelFiles,
@@ -91,7 +59,7 @@ def write_folder(
     """Write a model so that `--model OUTPUT` runs it; whole or not at all.
 
     Args:
-        output: a folder; one that is there is replaced, see `check_output`.
+        output: a folder; one that is there is replaced, see `checked_output`.
         files: the model that it was made from: labels, features and tokenizer are its.
         form: "onnx", "tflite" or "openvino".
         graph: the file to run.
@@ -121,7 +89,7 @@ def write_folder(
         sums = {path.name: sha256(path) for path in made}
         document = {**_facts(files), **keys, "sha256": sums}
         (building / "model.yaml").write_text(
-            "# Written by mlopsdeploy models; the folder is what --model takes.\n"
+            "# Written by mlopsdeploy; the folder is what --model takes.\n"
             + yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100),
             "utf-8",
         )
@@ -144,3 +112,18 @@ def _facts(files: ModelFiles) -> dict[str, Any]:
         known["threshold"] = files.threshold
     kept = {key: value for key, value in files.yaml.written().items() if key not in _MADE_ANEW}
     return {**known, **kept, **{key: known[key] for key in ("labels",) if key in known}}
+
+
+def proof_file(folder: Path) -> Path | None:
+    """Where a compiler has written its proof into a folder."""
+    return next((path for name in PROOFS if (path := folder / name).is_file()), None)
+
+
+def proof_in(folder: Path) -> dict[str, Any]:
+    """That proof; empty where there is none, or it is cut off."""
+    file = proof_file(folder)
+    try:
+        proof = json.loads(file.read_text("utf-8")) if file else {}
+    except (OSError, ValueError):  # the model is compiled again when it is used
+        return {}
+    return proof if isinstance(proof, dict) else {}
