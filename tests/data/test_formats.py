@@ -233,6 +233,20 @@ def test_questions_about_a_workbook(tmp_path, sheets, options, message):
         read(path, **options)
 
 
+def test_a_workbook_that_is_damaged_or_locked(tmp_path):
+    path = workbooks.write(tmp_path / "r.xlsb", TABLE)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content[: len(content) // 2] if "sheet" in name else content)
+    (tmp_path / "locked.xlsx").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(999))
+    with pytest.raises(InputError, match=r"r\.xlsb: can't be read \([^)]*\)$"):
+        read(path)
+    with pytest.raises(InputError, match=r"can't be read .*; if it has a password, save it witho"):
+        read(tmp_path / "locked.xlsx")
+
+
 def test_a_workbook_needs_a_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     monkeypatch.delitem(sys.modules, "mlopsdeploy.data.sources.excel", raising=False)

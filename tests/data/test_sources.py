@@ -217,6 +217,7 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
         (b"\n\nid,text\n1,a\n2,b,c\n", [(5, "has 3 fields, the header has 2")], ["a"]),
         (b"id,text\n1,caf\xe9\n2,b\n", [(2, "byte 0xe9 is not UTF-8")], ["b"]),
         (b'id,text\n1,"a\nb"\n2,caf\xe9\n', [(4, "byte 0xe9 is not UTF-8")], ["a\nb"]),
+        (b"id,text\n1,a\n2,caf\xe9,c\n3,d\n", [(3, "byte 0xe9 is not UTF-8")], ["a", "d"]),
     ],
 )
 def test_rows_that_are_set_aside(tmp_path, content, bad, good, raw):
@@ -334,6 +335,26 @@ def test_parquet_keeps_its_types(tmp_path):
     assert [list(window.columns["text"]) for window in windows] == [["a", None], ["NA"]]
     assert pa.concat_tables(window.table for window in windows).schema == table.schema
     assert [list(window.numbers) for window in windows] == [[1, 2], [3]]
+
+
+def test_parquet_with_damaged_rows(tmp_path):
+    content = bytearray(parquet(text=[f"text {n}" for n in range(1000)]))
+    content[8:200] = bytes(192)
+    source = opened(tmp_path, bytes(content), "r.parquet")
+    for read in (source.sample, lambda: source.read(9)):
+        with pytest.raises(InputError, match=r"r\.parquet: after row 0: can't be read") as raised:
+            read()
+        assert "\n" not in str(raised.value)
+
+
+def test_times_within_values_that_python_has_not(tmp_path):
+    late = pa.array([10**17], pa.timestamp("ms"))
+    within = pa.StructArray.from_arrays([late, pa.array(["a"])], ["at", "text"])
+    rows = pa.ListArray.from_arrays([0, 1], within)
+    source = opened(tmp_path, parquet(one=within, several=rows), "r.parquet")
+    assert source.sample()["one.text"] == ["a"]
+    (row,) = source.sample()["several"]
+    assert row == [{"at": source.sample()["one.at"][0], "text": "a"}]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])

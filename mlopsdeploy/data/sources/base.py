@@ -475,6 +475,10 @@ def _value_of(value: pa.Scalar) -> Any:
         return value.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
         pass
+    if pa.types.is_struct(value.type):
+        return {name: _value_of(one) for name, one in value.items()}
+    if isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
+        return [_value_of(one) for one in value.values]
     if pa.types.is_duration(value.type):
         return f"{value.value} {value.type.unit}"
     try:

@@ -26,6 +26,7 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
+    is_utf8,
     shortened,
     with_columns,
 )
@@ -155,11 +156,14 @@ class CsvSource(FileSource):
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
         if not is_plain(self.numbers):
             kinds = dict.fromkeys(kinds, "str")
-        if kinds_wrong:
-            wrong = {int(places_of[place]): kind for place, kind in kinds_wrong.items()}
+        wrong = {
+            int(places_of[at]): self._not_told(kind, records, int(places_of[at]))
+            for at, kind in kinds_wrong.items()
+        }
+        wrong |= self._ragged_bytes(data, records, wrong)
+        if wrong:
             table, reasons = self._parse_parts([records], kinds, wrong)
-            for place, kind in wrong.items():
-                reasons[place] = self._not_told(kind, records, place)
+            reasons |= wrong
         else:
             table, reasons = self._parse(data, records, kinds)
 
@@ -215,6 +219,23 @@ class CsvSource(FileSource):
         if not self.dialect.escape and f"\\{quote}".encode() in _content(records, place):
             return f"{reason}; --escape '\\' if a backslash stands before quotes in the text"
         return f"{reason}; --quote none if quotes are part of the text"
+
+    def _ragged_bytes(
+        self, data: bytes, records: pa.Array, left_out: Collection[int]
+    ) -> dict[int, str]:
+        """Rows of other lengths that are not UTF-8: pyarrow can't hand these to `note` as text."""
+        if is_utf8(data):
+            return {}
+        found = {
+            place: record
+            for place in range(len(records))
+            if place not in left_out and not is_utf8(record := _content(records, place))
+        }
+        return {
+            place: _not_utf8(record)
+            for place, record in found.items()
+            if len(fields_of(record, self.dialect)) != len(self.names)
+        }
 
     def _parse(
         self, data: bytes, records: pa.Array, kinds: Mapping[str, str]
@@ -372,15 +393,19 @@ def _no_rows(kinds: Mapping[str, str]) -> pa.Table:
 
 
 def _reason(error: pa.ArrowInvalid, records: pa.Array) -> str:
-    data = _content(records, 0)
+    return _not_utf8(_content(records, 0)) or str(error).splitlines()[0][:160]
+
+
+def _not_utf8(record: bytes) -> str:
+    """Why a record is no text; "" for one that is."""
     try:
-        data.decode("utf-8")
+        record.decode("utf-8")
     except UnicodeDecodeError as bad:
         return (
-            f"byte 0x{data[bad.start]:02x} is not UTF-8; if the file is not, name its encoding: "
+            f"byte 0x{record[bad.start]:02x} is not UTF-8; if the file is not, name its encoding: "
             "--encoding cp1252"
         )
-    return str(error).splitlines()[0][:160]
+    return ""
 
 
 def _slices(data: bytes, ends: Array) -> tuple[pa.Array, Array, Array]:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
+from mlopsdeploy.data.packing import ZIP
 from mlopsdeploy.data.sources.base import (
     SAMPLE_ROWS,
     Chunk,
@@ -67,11 +68,13 @@ class ExcelSource(FileSource):
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
         super().__init__(file, options)
         part = None if options.sheet == file.member else options.sheet
+        content = file.seekable().read()
         try:
-            book = CalamineWorkbook.from_filelike(io.BytesIO(file.seekable().read()))
+            book = CalamineWorkbook.from_filelike(io.BytesIO(content))
             self.sheet, sheet = _choose(book, part, file.name)
-        except CalamineError as error:
-            raise InputError(f"{file.name}: can't be read ({one_line(error)})") from error
+        except (CalamineError, OSError) as error:
+            locked = "" if content.startswith(ZIP) else "; if it has a password, save it without"
+            raise InputError(f"{file.name}: can't be read ({one_line(error)}){locked}") from error
         rows = _rows(sheet)
         first = list(islice(rows, SAMPLE_ROWS))
         if not first:
