@@ -351,6 +351,19 @@ def _is_bytes(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
+def told_apart(cells: Sequence[str]) -> list[str]:
+    """Names for columns: `column 3` for one without, `date.2` for the second `date`."""
+    names: list[str] = []
+    for place, cell in enumerate(cells, 1):
+        name, number = cell or f"column {place}", 1
+        base = name
+        while name in names or (number > 1 and name in cells):
+            number += 1
+            name = f"{base}.{number}"
+        names.append(name)
+    return names
+
+
 def is_utf8(value: bytes) -> bool:
     """Whether bytes are text in UTF-8."""
     try:

@@ -28,6 +28,7 @@ from mlopsdeploy.data.sources.base import (
     Window,
     is_utf8,
     shortened,
+    told_apart,
     with_columns,
 )
 from mlopsdeploy.data.sources.dialect import find_layout
@@ -100,7 +101,7 @@ class CsvSource(FileSource):
         if self._layout.extra:  # so that new columns stand below their names
             self.header += self.delimiter.encode()
             cells.append("")
-        self._name_columns(_told_apart(cells))
+        self._name_columns(told_apart(cells))
 
     def _without_header(self) -> None:
         record, ends = self._look(1)
@@ -437,16 +438,3 @@ def _without_spaces(data: bytes, dialect: Dialect) -> bytes:
 def _has_line(data: bytes) -> bool:
     content = data.lstrip(b"\r\n")
     return b"\n" in content or b"\r" in content.rstrip(b"\r")
-
-
-def _told_apart(cells: Sequence[str]) -> list[str]:
-    """Names for columns: `column 3` for one without, `date.2` for the second `date`."""
-    names: list[str] = []
-    for place, cell in enumerate(cells, 1):
-        name, number = cell or f"column {place}", 1
-        base = name
-        while name in names or (number > 1 and name in cells):
-            number += 1
-            name = f"{base}.{number}"
-        names.append(name)
-    return names

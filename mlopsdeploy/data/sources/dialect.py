@@ -94,17 +94,24 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
         _check_above(rows, head, layout.start, dialect, name)
     if not layout.dialect.delimiter:
         _check_widths(rows, body, dialect, options, name)
-    header = options.header
-    if header is None:
-        header = not _is_data(rows)
-        if not header:
-            raise InputError(
-                f"{name}: its first line looks like a row ({_brief(rows[0])}), not like the names "
-                "of columns; say --no-header, or --header if these are names"
-            )
+    header = has_header(rows, options, name)
     extra = header and _ends_in_delimiter(rows)
     shape = _shape(rows[1:] if header else rows, len(rows[0]) + extra if rows else 1)
     return replace(layout, dialect=dialect, header=header, extra=extra, shape=shape)
+
+
+def has_header(rows: Sequence[Sequence[str]], options: ReadOptions, name: str) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        InputError: it looks like a row of data, and nothing is said.
+    """
+    if options.header is None and _is_data(rows):
+        raise InputError(
+            f"{name}: its first line looks like a row ({_brief(rows[0])}), not like the names "
+            "of columns; say --no-header, or --header if these are names"
+        )
+    return options.header is not False
 
 
 def _is_binary(head: bytes) -> bool:
