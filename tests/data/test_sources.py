@@ -378,6 +378,7 @@ def test_what_is_not_a_file(tmp_path):
 # ---------------------------------------------------------------- how delimited text is written
 
 REVIEW = "it broke on day two"
+A_TEXT = "I love this phone so much that I bought two more"
 A_LINE_EACH = "I love it, it works just as well\nIt broke on day two\n" * 4
 
 
@@ -422,6 +423,8 @@ def test_how_delimited_text_is_written(tmp_path, content, options, names, found,
         ("export\nof May\n\nid,text\n1,a\n2,b\n", "--skip-lines 3"),
         ("2,so good\n1,very bad\n3,fine\n", "--no-header"),
         ("I love this phone so much\nIt broke on day two\n", "--no-header"),
+        ("ham\tOk lar\nspam\tFree entry\n" + "ham\tSo good\n" * 3, "--no-header"),
+        (f"tom;{A_TEXT}\nann;{A_TEXT} too\n", "--no-header"),
         ("id,text\n" + '1,"Love" is all\n' * 9, "--quote none"),
         ('id,text\n1,"5\\" and C:\\x"\n', "--escape"),
         (b"id,text\n" + b"1,caf\xe9\n" * 9, "--encoding cp1252"),
@@ -450,6 +453,19 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
 )
 def test_rows_of_other_lengths_are_bad_rows(tmp_path, content):
     assert opened(tmp_path, content).delimiter == ","
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "left,sales\n1,sales\n0,it\n" + "1,sales\n" * 9,  # a name above numbers
+        "who,Comedy\na,Comedy\nb,\n" + "c,Comedy\n" * 9,  # boxes to tick
+        f"who;What did you like best of all? Say it in one sentence.\na;{A_TEXT}\n",
+        "who,type\na,name\nb,name\nc,type\n",  # as a list of columns has
+    ],
+)
+def test_names_that_look_like_content(tmp_path, content):
+    assert opened(tmp_path, content).how_read().get("header") is None
 
 
 def test_a_name_is_missing(tmp_path):

@@ -28,6 +28,7 @@ _ROWS = 1000
 _ABOVE = 20  # lines that may stand above a header
 _CANDIDATES = ",;\t|"
 _MOST = 0.9  # of the rows: the others may be mistakes
+_LONG = 40  # characters: more than a name has
 _MANY = 0.02  # of the rows: so many that can't be told are not a few mistakes
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _SEP = re.compile(rb'"?sep=(.)"?\r*[\n\r]', re.IGNORECASE)
@@ -351,7 +352,8 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row is one of data.
 
     It is if it holds a number, a date or an address where the rows below do, too (but not if its
-    numbers count up: 0, 1, 2 or 2019, 2020 are names that programs give); and in a file of one
+    numbers count up: 0, 1, 2 or 2019, 2020 are names that programs give). Where no name stands
+    above numbers, it is if it holds a label or a text as the rows below do; and in a file of one
     column if it reads like a sentence, or is there again.
     """
     if len(rows) < 2:
@@ -367,12 +369,26 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
     numbers = [int(one) for one in first if re.fullmatch(r"\d{1,9}", one)]
     if len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers)):
         return False
-    return any(
-        _is_value(one)
-        and (values := [row[place] for row in below if row[place].strip()])
-        and all(map(_is_value, values))
-        for place, one in enumerate(first)
-    )
+    columns = [[row[place].strip() for row in below] for place in range(len(first))]
+    filled = [
+        (one, values)
+        for one, cells in zip(first, columns, strict=True)
+        if one and (values := [cell for cell in cells if cell])
+    ]
+    alike = {_is_value(one) for one, values in filled if all(map(_is_value, values))}
+    return any(alike) or (not alike and any(_is_content(*column) for column in filled))
+
+
+def _is_content(first: str, below: Sequence[str]) -> bool:
+    """Whether the first value of a column is one of its labels, or a text like those below.
+
+    A column of one value alone is a box to tick, called by what it says; and a text with a question
+    mark is a survey's question.
+    """
+    if len(set(below)) > 1 and below.count(first) >= max(3, 0.05 * len(below)):
+        return True
+    long = len(first) >= _LONG and "?" not in first and not first.endswith(":")
+    return long and sum(map(len, below)) >= _LONG / 2 * len(below)
 
 
 def _ends_in_delimiter(rows: Sequence[Sequence[str]]) -> bool:
