@@ -264,6 +264,8 @@ def test_a_gzip_file_with_damaged_bytes(tmp_path, name, place):
 
 
 def test_an_encoding_that_the_file_does_not_have(tmp_path):
+    with pytest.raises(InputError, match="is not cp1252; .*--encoding latin-1"):
+        texts(opened(tmp_path, b"id,text\n1,\x81", encoding="cp1252"))
     with pytest.raises(InputError, match="is not utf-16"):
         texts(opened(tmp_path, b"id,text\n1,ab", encoding="utf-16"))
     for name in ("utf-99", "base64"):
@@ -440,6 +442,24 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
         opened(tmp_path, content)
     assert "\n" not in str(raised.value)
     assert "codec" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Größe paßt, très bien"),
+        ("cp1251", "очень хороший телефон"),
+        ("cp1253", "Χάλασε τη δεύτερη μέρα"),
+        ("gb18030", "这个手机非常好用"),
+        ("shift_jis", "二日目に壊れました"),
+        ("cp949", "이 전화기는 정말 좋아요"),
+    ],
+)
+def test_an_encoding_is_asked_for_by_what_it_may_be(tmp_path, encoding, text):
+    content = ("id;review\n" + f"1;{text}\n" * 3).encode(encoding)
+    with pytest.raises(InputError, match=rf"name its encoding: --encoding .*\b{encoding}\b"):
+        opened(tmp_path, content)
+    assert texts(opened(tmp_path, content, encoding=encoding), "review") == [text] * 3
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ from mlopsdeploy.data.sources.spelling import is_plain
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
-_NOT_TOLD = "a quote is opened and never closed, or text follows it,"
+_NOT_TOLD = "a quote is opened and never closed, or text follows a closing one,"
 
 
 class CsvSource(FileSource):
@@ -87,7 +87,10 @@ class CsvSource(FileSource):
         if not len(ends):
             raise NoRows(f"{self._file.name}: the file is empty")
         if find_records(header, self.dialect, last=True)[1]:
-            raise InputError(f"{self._file.name}: line {line}: {_NOT_TOLD} in the header")
+            raise InputError(
+                f"{self._file.name}: line {line}: {_NOT_TOLD} in the header; "
+                "--quote none if quotes are part of the names or texts"
+            )
         self.header = header.rstrip(b"\r\n")
         self.line_end = header[len(self.header) :].decode()
         try:

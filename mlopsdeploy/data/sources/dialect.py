@@ -30,6 +30,10 @@ _CANDIDATES = ",;\t|"
 _MOST = 0.9  # of the rows: the others may be mistakes
 _LONG = 40  # characters: more than a name has
 _MANY = 0.02  # of the rows: so many that can't be told are not a few mistakes
+_ENCODINGS = {
+    "cp1251": "Cyrillic", "cp1253": "Greek", "cp1256": "Arabic", "gb18030": "Chinese",
+    "big5": "traditional Chinese", "shift_jis": "Japanese", "euc_jp": "Japanese", "cp949": "Korean",
+}  # fmt: skip
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _SEP = re.compile(rb'"?sep=(.)"?\r*[\n\r]', re.IGNORECASE)
 _DATA = re.compile(
@@ -130,13 +134,32 @@ def _check_encoding(head: bytes, name: str) -> None:
     """
     if is_utf8(head):
         return
-    lines = head.splitlines()[:_ROWS]
-    wrong = sum(not is_utf8(one) for one in lines)
-    if wrong >= 3 and wrong > _MANY * len(lines):
+    lines = head.split(b"\n")[:_ROWS]
+    wrong = [one for one in lines if not is_utf8(one)]
+    if len(wrong) >= 3 and len(wrong) > _MANY * len(lines):
         raise InputError(
-            f"{name}: {wrong} of its first {len(lines):,} lines are not UTF-8; name its encoding: "
-            "--encoding cp1252; or --encoding utf-8 to set them aside"
+            f"{name}: {len(wrong)} of its first {len(lines):,} lines are not UTF-8; name its "
+            f"encoding: --encoding {_likely(wrong)}; or --encoding utf-8 to set them aside"
         )
+
+
+def _likely(lines: Sequence[bytes]) -> str:
+    """The encodings that lines may be in: a letter here and there is Western, words are not."""
+    text = b"\n".join(lines)
+    words = re.findall(rb"[\x80-\xff]+", text)
+    if sum(map(len, words)) < 2 * len(words):
+        return "cp1252"
+    found = [f"{one} ({what})" for one, what in _ENCODINGS.items() if _has_words(text, one)]
+    return ", ".join(found) or "cp1252"
+
+
+def _has_words(text: bytes, encoding: str) -> bool:
+    """Whether it can be read so, and what is not ASCII is mostly letters then."""
+    try:
+        marks = [one for one in text.decode(encoding) if not one.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return sum(map(str.isalpha, marks)) > 0.8 * len(marks)
 
 
 def _above(head: bytes, options: ReadOptions, newline: str) -> Layout:
