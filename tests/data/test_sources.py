@@ -213,6 +213,7 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
         (b'id,text\n1,a\n2,"b\n3,c\n', [(3, 'a quote (") is opened and never closed')], ["a", "c"]),
         (b"id,text\n1,a\n2\n", [(3, "has 1 field, the header has 2")], ["a"]),
         (b"id,text\n1,a,b\n", [(2, "has 3 fields, the header has 2")], []),
+        (b"text\na\nb, c\n", [(3, "has 2 fields, the header has 1; --delimiter '|' if")], ["a"]),
         (b'id,text\n1,"a\nb"\n\n3,c,d\n', [(5, "has 3 fields, the header has 2")], ["a\nb"]),
         (b"\n\nid,text\n1,a\n2,b,c\n", [(5, "has 3 fields, the header has 2")], ["a"]),
         (b"id,text\n1,caf\xe9\n2,b\n", [(2, "byte 0xe9 is not UTF-8")], ["b"]),
@@ -381,6 +382,12 @@ def test_what_is_not_a_file(tmp_path):
 
 REVIEW = "it broke on day two"
 A_TEXT = "I love this phone so much that I bought two more"
+SINGLE_QUOTES = """web;'so, so; I think; or not'
+sport;'one, two, three; four'
+web;'plain'
+web;'a; b; c; d, e'
+sport;'it''s, well, well; ok, "fine", yes'
+"""
 A_LINE_EACH = "I love it, it works just as well\nIt broke on day two\n" * 4
 
 
@@ -429,6 +436,7 @@ def test_how_delimited_text_is_written(tmp_path, content, options, names, found,
         (f"tom;{A_TEXT}\nann;{A_TEXT} too\n", "--no-header"),
         ("id,text\n" + '1,"Love" is all\n' * 9, "--quote none"),
         ('id,text\n1,"5\\" and C:\\x"\n', "--escape"),
+        (SINGLE_QUOTES, "--delimiter ';' --quote \"'\""),
         (b"id,text\n" + b"1,caf\xe9\n" * 9, "--encoding cp1252"),
         (b"id,caf\xe9\n1,a\n", "--encoding cp1252"),
         ("a;b,c\n1;2,3\n", "--delimiter"),

@@ -246,11 +246,13 @@ class CsvSource(FileSource):
     ) -> tuple[pa.Table, dict[int, str]]:
         """The readable rows, and why the others are not; these by their place among `records`."""
         wrong: dict[int, str] = {}
+        first = "header" if self._layout.header else "first row"
+        one_text = "; --delimiter '|' if each line is one text" if len(self.names) == 1 else ""
 
         def note(row: Any) -> str:
             fields = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
             place = 0 if row.number is None else row.number - 1
-            wrong[place] = f"has {fields}, the header has {row.expected_columns}"
+            wrong[place] = f"has {fields}, the {first} has {row.expected_columns}{one_text}"
             return "skip"
 
         try:

@@ -339,6 +339,11 @@ def _check_widths(
     least = 0.5 if named else 1 - _MOST
     if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
         return
+    if options.quote == "auto" and (mark := _single_quoted(body, dialect)):
+        raise InputError(
+            f"{name}: {others} of its first {len(rows):,} rows don't have as many fields as the "
+            f'first; its quotes seem to be single ones: say --delimiter {mark!r} --quote "\'"'
+        )
     fields, usual = counts.most_common(1)[0]
     if fields > 1 and usual > _MOST * (len(rows) - 1):
         raise InputError(
@@ -354,6 +359,15 @@ def _check_widths(
         f"say --delimiter '{absent}'{no_header} if each line is one text, or --delimiter "
         f"{dialect.delimiter!r} to set such rows aside"
     )
+
+
+def _single_quoted(body: bytes, dialect: Dialect) -> str:
+    """The delimiter that makes rows alike if single quotes are quotes; "" if none does."""
+    for mark in _CANDIDATES:
+        single = replace(dialect, delimiter=mark, quote="'")
+        if f"{mark}'".encode() in body and _regularity(body, single) > _MOST:
+            return mark
+    return ""
 
 
 def _are_names(row: Sequence[str]) -> bool:
