@@ -219,6 +219,7 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
         (b"id,text\n1,caf\xe9\n2,b\n", [(2, "byte 0xe9 is not UTF-8")], ["b"]),
         (b'id,text\n1,"a\nb"\n2,caf\xe9\n', [(4, "byte 0xe9 is not UTF-8")], ["a\nb"]),
         (b"id,text\n1,a\n2,caf\xe9,c\n3,d\n", [(3, "byte 0xe9 is not UTF-8")], ["a", "d"]),
+        (b"id,text\n1,a\n2,caf\xe9\rc\n3,d\n", [(3, "byte 0xe9 is not UTF-8")], ["a", "d"]),
     ],
 )
 def test_rows_that_are_set_aside(tmp_path, content, bad, good, raw):

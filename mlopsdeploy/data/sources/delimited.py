@@ -238,7 +238,7 @@ class CsvSource(FileSource):
         return {
             place: _not_utf8(record)
             for place, record in found.items()
-            if len(fields_of(record, self.dialect)) != len(self.names)
+            if b"\r" in record or len(fields_of(record, self.dialect)) != len(self.names)
         }
 
     def _parse(
