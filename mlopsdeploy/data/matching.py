@@ -17,6 +17,9 @@ _TEXT_WORDS = """
     review reviews text texts content comment comments body message messages feedback tweet tweets
     bewertung rezension kommentar opinion comentario reseña avis commentaire recensione commento
     avaliação comentário отзыв комментарий 评论 评价 内容 留言 評論 內容 レビュー コメント 리뷰 댓글
+    bewertungen kommentare nachricht comentarios reseñas texto mensaje mensagem comentários
+    commentaires texte recensioni commenti testo tekst отзывы комментарии текст сообщение
+    avaliações 文本 本文 텍스트
 """.split()  # noqa: SIM905  # one a line would be a page
 _BESIDE = ["user", "customer", "full", "my", "the"]
 IMAGE_NAMES = ("file", "path", "image", "image_path", "filename")

@@ -115,11 +115,11 @@ class BatchSettings(Settings, OfRows):
         pattern=r"^(auto|none|[!-/:-@\[-`{-~])$",
     )  # fmt: skip
     header: bool | None = setting(
-        None, "Whether a CSV file's first line names its columns; else they are 1, 2, 3",
+        None, "Whether the first line or row of a sheet names the columns, else 1, 2, 3",
         shown="asked in doubt", off="--no-header",
     )  # fmt: skip
     skip_lines: int | None = setting(
-        None, "Lines above the header of a CSV file", shown="asked in doubt", ge=0
+        None, "Lines above the header, also of a sheet", shown="asked in doubt", ge=0
     )
     sheet: str | None = setting(
         None, "Of a workbook its sheet, of a zip its file, of JSON its list", metavar="NAME"

@@ -211,6 +211,16 @@ TABLE = [["id", "text"], [1, "a b"]]
             [{"id": "1", "text": "a b"}], {"sheet": "A", "header": "row 3"},
         ),
         ({"A": [["id"], [1, 2]]}, {}, [{"id": "1", "column 2": "2"}], {"sheet": "A"}),
+        ({"A": [["id", "id"], [1, 2]]}, {}, [{"id": "1", "id.2": "2"}], {"sheet": "A"}),
+        (
+            {"A": [[1, "a"], [2, "b"]]}, {"header": False},
+            [{"1": "1", "2": "a"}, {"1": "2", "2": "b"}], {"sheet": "A", "header": "none"},
+        ),
+        ({"A": [[1, 9], [2, 8]]}, {"header": True}, [{"1": "2", "9": "8"}], {"sheet": "A"}),
+        (
+            {"A": [["so", "it", "is"], [], *TABLE]}, {"skip_lines": 2},
+            [{"id": "1", "text": "a b", "column 3": None}], {"sheet": "A", "header": "row 3"},
+        ),
     ],
 )  # fmt: skip
 def test_which_sheet_and_which_header(tmp_path, sheets, options, rows, read_as):
@@ -225,12 +235,27 @@ def test_which_sheet_and_which_header(tmp_path, sheets, options, rows, read_as):
         ({"A": TABLE}, {"sheet": "a"}, "no sheet 'a'; there are: 'A'"),
         ({"A": []}, {}, "has no rows"),
         ({"A": TABLE[:1]}, {}, "sheet 'A' has a header but no rows"),
+        ({"A": [[4, "so good"], [2, "bad"]]}, {}, "like a row .*say --no-header, or --header"),
     ],
 )
 def test_questions_about_a_workbook(tmp_path, sheets, options, message):
     path = workbook(tmp_path / "r.xlsx", sheets)
     with pytest.raises(InputError, match=message):
         read(path, **options)
+
+
+def test_a_workbook_that_is_damaged_or_locked(tmp_path):
+    path = workbooks.write(tmp_path / "r.xlsb", TABLE)
+    with zipfile.ZipFile(path) as file:
+        parts = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(path, "w") as file:
+        for name, content in parts.items():
+            file.writestr(name, content[: len(content) // 2] if "sheet" in name else content)
+    (tmp_path / "locked.xlsx").write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(999))
+    with pytest.raises(InputError, match=r"r\.xlsb: can't be read \([^)]*\)$"):
+        read(path)
+    with pytest.raises(InputError, match=r"can't be read .*; if it has a password, save it witho"):
+        read(tmp_path / "locked.xlsx")
 
 
 def test_a_workbook_needs_a_package(tmp_path, monkeypatch):

@@ -37,6 +37,7 @@ TITLES = [f"Not worth {number} euros at all" for number in range(40)]
         ({"reviewText": ["ok"], "reviewTitle": TITLES}, None, "reviewText"),
         ({"title": TITLES, "body": TEXTS}, None, "body"),
         ({"标题": TITLES, "评论": ["很好", "差"]}, None, "评论"),
+        ({"titulo": TITLES, "texto": ["muy bien", "mal"]}, None, "texto"),
         ({"summary": TEXTS, "comments": RATINGS}, None, "summary"),  # how many there are
         ({"title": TITLES, "body": TEXTS}, "title,body", "title,body"),
         ({"title,body": TITLES, "text": TEXTS}, "title,body", "title,body"),

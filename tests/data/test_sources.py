@@ -214,10 +214,13 @@ def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
         (b'id,text\n1,a\n2,"b\n3,c\n', [(3, 'a quote (") is opened and never closed')], ["a", "c"]),
         (b"id,text\n1,a\n2\n", [(3, "has 1 field, the header has 2")], ["a"]),
         (b"id,text\n1,a,b\n", [(2, "has 3 fields, the header has 2")], []),
+        (b"text\na\nb, c\n", [(3, "has 2 fields, the header has 1; --delimiter '|' if")], ["a"]),
         (b'id,text\n1,"a\nb"\n\n3,c,d\n', [(5, "has 3 fields, the header has 2")], ["a\nb"]),
         (b"\n\nid,text\n1,a\n2,b,c\n", [(5, "has 3 fields, the header has 2")], ["a"]),
         (b"id,text\n1,caf\xe9\n2,b\n", [(2, "byte 0xe9 is not UTF-8")], ["b"]),
         (b'id,text\n1,"a\nb"\n2,caf\xe9\n', [(4, "byte 0xe9 is not UTF-8")], ["a\nb"]),
+        (b"id,text\n1,a\n2,caf\xe9,c\n3,d\n", [(3, "byte 0xe9 is not UTF-8")], ["a", "d"]),
+        (b"id,text\n1,a\n2,caf\xe9\rc\n3,d\n", [(3, "byte 0xe9 is not UTF-8")], ["a", "d"]),
     ],
 )
 def test_rows_that_are_set_aside(tmp_path, content, bad, good, raw):
@@ -264,6 +267,8 @@ def test_a_gzip_file_with_damaged_bytes(tmp_path, name, place):
 
 
 def test_an_encoding_that_the_file_does_not_have(tmp_path):
+    with pytest.raises(InputError, match="is not cp1252; .*--encoding latin-1"):
+        texts(opened(tmp_path, b"id,text\n1,\x81", encoding="cp1252"))
     with pytest.raises(InputError, match="is not utf-16"):
         texts(opened(tmp_path, b"id,text\n1,ab", encoding="utf-16"))
     for name in ("utf-99", "base64"):
@@ -337,6 +342,26 @@ def test_parquet_keeps_its_types(tmp_path):
     assert [list(window.numbers) for window in windows] == [[1, 2], [3]]
 
 
+def test_parquet_with_damaged_rows(tmp_path):
+    content = bytearray(parquet(text=[f"text {n}" for n in range(1000)]))
+    content[8:200] = bytes(192)
+    source = opened(tmp_path, bytes(content), "r.parquet")
+    for read in (source.sample, lambda: source.read(9)):
+        with pytest.raises(InputError, match=r"r\.parquet: after row 0: can't be read") as raised:
+            read()
+        assert "\n" not in str(raised.value)
+
+
+def test_times_within_values_that_python_has_not(tmp_path):
+    late = pa.array([10**17], pa.timestamp("ms"))
+    within = pa.StructArray.from_arrays([late, pa.array(["a"])], ["at", "text"])
+    rows = pa.ListArray.from_arrays([0, 1], within)
+    source = opened(tmp_path, parquet(one=within, several=rows), "r.parquet")
+    assert source.sample()["one.text"] == ["a"]
+    (row,) = source.sample()["several"]
+    assert row == [{"at": source.sample()["one.at"][0], "text": "a"}]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 3, 4])
 def test_limit_of_parquet(tmp_path, limit):
     source = opened(tmp_path, parquet(text=["a", "b", "c"]), "r.parquet")
@@ -358,6 +383,13 @@ def test_what_is_not_a_file(tmp_path):
 # ---------------------------------------------------------------- how delimited text is written
 
 REVIEW = "it broke on day two"
+A_TEXT = "I love this phone so much that I bought two more"
+SINGLE_QUOTES = """web;'so, so; I think; or not'
+sport;'one, two, three; four'
+web;'plain'
+web;'a; b; c; d, e'
+sport;'it''s, well, well; ok, "fine", yes'
+"""
 A_LINE_EACH = "I love it, it works just as well\nIt broke on day two\n" * 4
 
 
@@ -402,8 +434,11 @@ def test_how_delimited_text_is_written(tmp_path, content, options, names, found,
         ("export\nof May\n\nid,text\n1,a\n2,b\n", "--skip-lines 3"),
         ("2,so good\n1,very bad\n3,fine\n", "--no-header"),
         ("I love this phone so much\nIt broke on day two\n", "--no-header"),
+        ("ham\tOk lar\nspam\tFree entry\n" + "ham\tSo good\n" * 3, "--no-header"),
+        (f"tom;{A_TEXT}\nann;{A_TEXT} too\n", "--no-header"),
         ("id,text\n" + '1,"Love" is all\n' * 9, "--quote none"),
         ('id,text\n1,"5\\" and C:\\x"\n', "--escape"),
+        (SINGLE_QUOTES, "--delimiter ';' --quote \"'\""),
         (b"id,text\n" + b"1,caf\xe9\n" * 9, "--encoding cp1252"),
         (b"id,caf\xe9\n1,a\n", "--encoding cp1252"),
         ("a;b,c\n1;2,3\n", "--delimiter"),
@@ -420,6 +455,24 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "Größe paßt, très bien"),
+        ("cp1251", "очень хороший телефон"),
+        ("cp1253", "Χάλασε τη δεύτερη μέρα"),
+        ("gb18030", "这个手机非常好用"),
+        ("shift_jis", "二日目に壊れました"),
+        ("cp949", "이 전화기는 정말 좋아요"),
+    ],
+)
+def test_an_encoding_is_asked_for_by_what_it_may_be(tmp_path, encoding, text):
+    content = ("id;review\n" + f"1;{text}\n" * 3).encode(encoding)
+    with pytest.raises(InputError, match=rf"name its encoding: --encoding .*\b{encoding}\b"):
+        opened(tmp_path, content)
+    assert texts(opened(tmp_path, content, encoding=encoding), "review") == [text] * 3
+
+
+@pytest.mark.parametrize(
     "content",
     [
         "id,name,text\n" + "1,a,b\n" * 9 + "2,a,b,c\n" * 8,  # ragged, below names
@@ -430,6 +483,19 @@ def test_what_could_be_meant_otherwise_is_asked(tmp_path, content, flag):
 )
 def test_rows_of_other_lengths_are_bad_rows(tmp_path, content):
     assert opened(tmp_path, content).delimiter == ","
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "left,sales\n1,sales\n0,it\n" + "1,sales\n" * 9,  # a name above numbers
+        "who,Comedy\na,Comedy\nb,\n" + "c,Comedy\n" * 9,  # boxes to tick
+        f"who;What did you like best of all? Say it in one sentence.\na;{A_TEXT}\n",
+        "who,type\na,name\nb,name\nc,type\n",  # as a list of columns has
+    ],
+)
+def test_names_that_look_like_content(tmp_path, content):
+    assert opened(tmp_path, content).how_read().get("header") is None
 
 
 def test_a_name_is_missing(tmp_path):

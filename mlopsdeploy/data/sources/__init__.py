@@ -39,7 +39,11 @@ _SUFFIXES = {
     "parquet": (".parquet", ".pq"),
 }
 # What is read only; a folder's .json files are its data where it has no others.
-_READ_ONLY = {"jsonl": (".json",), "excel": (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")}
+_READ_ONLY = {
+    "csv": (".tab", ".psv"),
+    "jsonl": (".json",),
+    "excel": (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+}
 _OLD_EXCEL = b"\xd0\xcf\x11\xe0"
 # What a run writes beside its output, and what others put beside data.
 _NOT_DATA = (".errors.jsonl", ".manifest.json", ".part", ".crc")

@@ -363,6 +363,19 @@ def _is_bytes(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
+def told_apart(cells: Sequence[str]) -> list[str]:
+    """Names for columns: `column 3` for one without, `date.2` for the second `date`."""
+    names: list[str] = []
+    for place, cell in enumerate(cells, 1):
+        name, number = cell or f"column {place}", 1
+        base = name
+        while name in names or (number > 1 and name in cells):
+            number += 1
+            name = f"{base}.{number}"
+        names.append(name)
+    return names
+
+
 def is_utf8(value: bytes) -> bool:
     """Whether bytes are text in UTF-8."""
     try:
@@ -487,6 +500,10 @@ def _value_of(value: pa.Scalar) -> Any:
         return value.as_py()
     except (ValueError, OverflowError, pa.ArrowException):
         pass
+    if pa.types.is_struct(value.type):
+        return {name: _value_of(one) for name, one in value.items()}
+    if isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
+        return [_value_of(one) for one in value.values]
     if pa.types.is_duration(value.type):
         return f"{value.value} {value.type.unit}"
     try:

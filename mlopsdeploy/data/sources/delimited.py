@@ -27,7 +27,9 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
+    is_utf8,
     shortened,
+    told_apart,
     with_columns,
 )
 from mlopsdeploy.data.sources.dialect import find_layout
@@ -45,7 +47,7 @@ from mlopsdeploy.data.sources.spelling import is_plain
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
-_NOT_TOLD = "a quote is opened and never closed, or text follows it,"
+_NOT_TOLD = "a quote is opened and never closed, or text follows a closing one,"
 
 
 class CsvSource(FileSource):
@@ -86,7 +88,10 @@ class CsvSource(FileSource):
         if not len(ends):
             raise NoRows(f"{self._file.name}: the file is empty")
         if find_records(header, self.dialect, last=True)[1]:
-            raise InputError(f"{self._file.name}: line {line}: {_NOT_TOLD} in the header")
+            raise InputError(
+                f"{self._file.name}: line {line}: {_NOT_TOLD} in the header; "
+                "--quote none if quotes are part of the names or texts"
+            )
         self.header = header.rstrip(b"\r\n")
         self.line_end = header[len(self.header) :].decode()
         try:
@@ -100,7 +105,7 @@ class CsvSource(FileSource):
         if self._layout.extra:  # so that new columns stand below their names
             self.header += self.delimiter.encode()
             cells.append("")
-        self._name_columns(_told_apart(cells))
+        self._name_columns(told_apart(cells))
 
     def _without_header(self) -> None:
         record, ends = self._look(1)
@@ -156,11 +161,14 @@ class CsvSource(FileSource):
         kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
         if not is_plain(self.numbers):
             kinds = dict.fromkeys(kinds, "str")
-        if kinds_wrong:
-            wrong = {int(places_of[place]): kind for place, kind in kinds_wrong.items()}
+        wrong = {
+            int(places_of[at]): self._not_told(kind, records, int(places_of[at]))
+            for at, kind in kinds_wrong.items()
+        }
+        wrong |= self._ragged_bytes(data, records, wrong)
+        if wrong:
             table, reasons = self._parse_parts([records], kinds, wrong)
-            for place, kind in wrong.items():
-                reasons[place] = self._not_told(kind, records, place)
+            reasons |= wrong
         else:
             table, reasons = self._parse(data, records, kinds)
 
@@ -217,16 +225,35 @@ class CsvSource(FileSource):
             return f"{reason}; --escape '\\' if a backslash stands before quotes in the text"
         return f"{reason}; --quote none if quotes are part of the text"
 
+    def _ragged_bytes(
+        self, data: bytes, records: pa.Array, left_out: Collection[int]
+    ) -> dict[int, str]:
+        """Rows of other lengths that are not UTF-8: pyarrow can't hand these to `note` as text."""
+        if is_utf8(data):
+            return {}
+        found = {
+            place: record
+            for place in range(len(records))
+            if place not in left_out and not is_utf8(record := _content(records, place))
+        }
+        return {
+            place: _not_utf8(record)
+            for place, record in found.items()
+            if b"\r" in record or len(fields_of(record, self.dialect)) != len(self.names)
+        }
+
     def _parse(
         self, data: bytes, records: pa.Array, kinds: Mapping[str, str]
     ) -> tuple[pa.Table, dict[int, str]]:
         """The readable rows, and why the others are not; these by their place among `records`."""
         wrong: dict[int, str] = {}
+        first = "header" if self._layout.header else "first row"
+        one_text = "; --delimiter '|' if each line is one text" if len(self.names) == 1 else ""
 
         def note(row: Any) -> str:
             fields = f"{row.actual_columns} field{'s' * (row.actual_columns != 1)}"
             place = 0 if row.number is None else row.number - 1
-            wrong[place] = f"has {fields}, the header has {row.expected_columns}"
+            wrong[place] = f"has {fields}, the {first} has {row.expected_columns}{one_text}"
             return "skip"
 
         try:
@@ -374,15 +401,19 @@ def _no_rows(kinds: Mapping[str, str]) -> pa.Table:
 
 
 def _reason(error: pa.ArrowInvalid, records: pa.Array) -> str:
-    data = _content(records, 0)
+    return _not_utf8(_content(records, 0)) or str(error).splitlines()[0][:160]
+
+
+def _not_utf8(record: bytes) -> str:
+    """Why a record is no text; "" for one that is."""
     try:
-        data.decode("utf-8")
+        record.decode("utf-8")
     except UnicodeDecodeError as bad:
         return (
-            f"byte 0x{data[bad.start]:02x} is not UTF-8; if the file is not, name its encoding: "
+            f"byte 0x{record[bad.start]:02x} is not UTF-8; if the file is not, name its encoding: "
             "--encoding cp1252"
         )
-    return str(error).splitlines()[0][:160]
+    return ""
 
 
 def _slices(data: bytes, ends: Array) -> tuple[pa.Array, Array, Array]:
@@ -414,16 +445,3 @@ def _without_spaces(data: bytes, dialect: Dialect) -> bytes:
 def _has_line(data: bytes) -> bool:
     content = data.lstrip(b"\r\n")
     return b"\n" in content or b"\r" in content.rstrip(b"\r")
-
-
-def _told_apart(cells: Sequence[str]) -> list[str]:
-    """Names for columns: `column 3` for one without, `date.2` for the second `date`."""
-    names: list[str] = []
-    for place, cell in enumerate(cells, 1):
-        name, number = cell or f"column {place}", 1
-        base = name
-        while name in names or (number > 1 and name in cells):
-            number += 1
-            name = f"{base}.{number}"
-        names.append(name)
-    return names

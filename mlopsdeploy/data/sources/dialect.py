@@ -28,7 +28,13 @@ _ROWS = 1000
 _ABOVE = 20  # lines that may stand above a header
 _CANDIDATES = ",;\t|"
 _MOST = 0.9  # of the rows: the others may be mistakes
+_LONG = 40  # characters: more than a name has
 _MANY = 0.02  # of the rows: so many that can't be told are not a few mistakes
+_ENCODINGS = {
+    "cp1251": "Cyrillic", "cp1253": "Greek", "cp1256": "Arabic", "gb18030": "Chinese",
+    "big5": "traditional Chinese", "shift_jis": "Japanese", "euc_jp": "Japanese", "cp949": "Korean",
+    "cp1252": "Western",
+}  # fmt: skip
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _SEP = re.compile(rb'"?sep=(.)"?\r*[\n\r]', re.IGNORECASE)
 _DATA = re.compile(
@@ -94,17 +100,24 @@ def find_layout(head: bytes, options: ReadOptions, name: str, path: str) -> Layo
         _check_above(rows, head, layout.start, dialect, name)
     if not layout.dialect.delimiter:
         _check_widths(rows, body, dialect, options, name)
-    header = options.header
-    if header is None:
-        header = not _is_data(rows)
-        if not header:
-            raise InputError(
-                f"{name}: its first line looks like a row ({_brief(rows[0])}), not like the names "
-                "of columns; say --no-header, or --header if these are names"
-            )
+    header = has_header(rows, options, name)
     extra = header and _ends_in_delimiter(rows)
     shape = _shape(rows[1:] if header else rows, len(rows[0]) + extra if rows else 1)
     return replace(layout, dialect=dialect, header=header, extra=extra, shape=shape)
+
+
+def has_header(rows: Sequence[Sequence[str]], options: ReadOptions, name: str) -> bool:
+    """Whether the first row names the columns.
+
+    Raises:
+        InputError: it looks like a row of data, and nothing is said.
+    """
+    if options.header is None and _is_data(rows):
+        raise InputError(
+            f"{name}: its first line looks like a row ({_brief(rows[0])}), not like the names "
+            "of columns; say --no-header, or --header if these are names"
+        )
+    return options.header is not False
 
 
 def _is_binary(head: bytes) -> bool:
@@ -122,13 +135,32 @@ def _check_encoding(head: bytes, name: str) -> None:
     """
     if is_utf8(head):
         return
-    lines = head.splitlines()[:_ROWS]
-    wrong = sum(not is_utf8(one) for one in lines)
-    if wrong >= 3 and wrong > _MANY * len(lines):
+    lines = head.split(b"\n")[:_ROWS]
+    wrong = [one for one in lines if not is_utf8(one)]
+    if len(wrong) >= 3 and len(wrong) > _MANY * len(lines):
         raise InputError(
-            f"{name}: {wrong} of its first {len(lines):,} lines are not UTF-8; name its encoding: "
-            "--encoding cp1252; or --encoding utf-8 to set them aside"
+            f"{name}: {len(wrong)} of its first {len(lines):,} lines are not UTF-8; name its "
+            f"encoding: --encoding {_likely(wrong)}; or --encoding utf-8 to set them aside"
         )
+
+
+def _likely(lines: Sequence[bytes]) -> str:
+    """The encodings that lines may be in: a letter here and there is Western, words are not."""
+    text = b"\n".join(lines)
+    words = re.findall(rb"[\x80-\xff]+", text)
+    if sum(map(len, words)) < 2 * len(words):
+        return "cp1252"
+    found = [f"{one} ({what})" for one, what in _ENCODINGS.items() if _has_words(text, one)]
+    return ", ".join(found) or "cp1252"
+
+
+def _has_words(text: bytes, encoding: str) -> bool:
+    """Whether it can be read so, and what is not ASCII is mostly letters then."""
+    try:
+        marks = [one for one in text.decode(encoding) if not one.isascii()]
+    except UnicodeDecodeError:
+        return False
+    return sum(map(str.isalpha, marks)) > 0.8 * len(marks)
 
 
 def _above(head: bytes, options: ReadOptions, newline: str) -> Layout:
@@ -308,6 +340,11 @@ def _check_widths(
     least = 0.5 if named else 1 - _MOST
     if others < 3 or others <= least * len(rows) or _ends_in_delimiter(rows):
         return
+    if options.quote == "auto" and (mark := _single_quoted(body, dialect)):
+        raise InputError(
+            f"{name}: {others} of its first {len(rows):,} rows don't have as many fields as the "
+            f'first; its quotes seem to be single ones: say --delimiter {mark!r} --quote "\'"'
+        )
     fields, usual = counts.most_common(1)[0]
     if fields > 1 and usual > _MOST * (len(rows) - 1):
         raise InputError(
@@ -323,6 +360,15 @@ def _check_widths(
         f"say --delimiter '{absent}'{no_header} if each line is one text, or --delimiter "
         f"{dialect.delimiter!r} to set such rows aside"
     )
+
+
+def _single_quoted(body: bytes, dialect: Dialect) -> str:
+    """The delimiter that makes rows alike if single quotes are quotes; "" if none does."""
+    for mark in _CANDIDATES:
+        single = replace(dialect, delimiter=mark, quote="'")
+        if f"{mark}'".encode() in body and _regularity(body, single) > _MOST:
+            return mark
+    return ""
 
 
 def _are_names(row: Sequence[str]) -> bool:
@@ -344,7 +390,8 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first row is one of data.
 
     It is if it holds a number, a date or an address where the rows below do, too (but not if its
-    numbers count up: 0, 1, 2 or 2019, 2020 are names that programs give); and in a file of one
+    numbers count up: 0, 1, 2 or 2019, 2020 are names that programs give). Where no name stands
+    above numbers, it is if it holds a label or a text as the rows below do; and in a file of one
     column if it reads like a sentence, or is there again.
     """
     if len(rows) < 2:
@@ -360,12 +407,26 @@ def _is_data(rows: Sequence[Sequence[str]]) -> bool:
     numbers = [int(one) for one in first if re.fullmatch(r"\d{1,9}", one)]
     if len(numbers) > 1 and all(b - a == 1 for a, b in itertools.pairwise(numbers)):
         return False
-    return any(
-        _is_value(one)
-        and (values := [row[place] for row in below if row[place].strip()])
-        and all(map(_is_value, values))
-        for place, one in enumerate(first)
-    )
+    columns = [[row[place].strip() for row in below] for place in range(len(first))]
+    filled = [
+        (one, values)
+        for one, cells in zip(first, columns, strict=True)
+        if one and (values := [cell for cell in cells if cell])
+    ]
+    alike = {_is_value(one) for one, values in filled if all(map(_is_value, values))}
+    return any(alike) or (not alike and any(_is_content(*column) for column in filled))
+
+
+def _is_content(first: str, below: Sequence[str]) -> bool:
+    """Whether the first value of a column is one of its labels, or a text like those below.
+
+    A column of one value alone is a box to tick, called by what it says; and a text with a question
+    mark is a survey's question.
+    """
+    if len(set(below)) > 1 and below.count(first) >= max(3, 0.05 * len(below)):
+        return True
+    long = len(first) >= _LONG and "?" not in first and not first.endswith(":")
+    return long and sum(map(len, below)) >= _LONG / 2 * len(below)
 
 
 def _ends_in_delimiter(rows: Sequence[Sequence[str]]) -> bool:

@@ -18,6 +18,7 @@ import pyarrow as pa
 from python_calamine import CalamineError, CalamineSheet, CalamineWorkbook, SheetVisibleEnum
 
 from mlopsdeploy.core.inputs import some
+from mlopsdeploy.data.packing import ZIP
 from mlopsdeploy.data.sources.base import (
     SAMPLE_ROWS,
     Chunk,
@@ -27,8 +28,10 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
+    told_apart,
     with_columns,
 )
+from mlopsdeploy.data.sources.dialect import has_header
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
 from mlopsdeploy.data.sources.spelling import is_plain, respelled
 from mlopsdeploy.errors import InputError, one_line
@@ -64,7 +67,7 @@ class ExcelSource(FileSource):
 
     The header is the first row that is not empty; rows of a single value above one of several
     texts are titles, and that one is the header. A column without a name is called by its place,
-    "column 3".
+    "column 3", the second one called `date` is `date.2`.
     """
 
     format = "excel"
@@ -72,23 +75,30 @@ class ExcelSource(FileSource):
     def __init__(self, file: InputFile, options: ReadOptions) -> None:
         super().__init__(file, options)
         part = None if options.sheet == file.member else options.sheet
+        content = file.seekable().read()
         try:
-            book = CalamineWorkbook.from_filelike(io.BytesIO(file.seekable().read()))
+            book = CalamineWorkbook.from_filelike(io.BytesIO(content))
             self.sheet, sheet = _choose(book, part, file.name)
-        except CalamineError as error:
-            raise InputError(f"{file.name}: can't be read ({one_line(error)})") from error
-        rows = _rows(sheet)
+        except (CalamineError, OSError) as error:
+            locked = "" if content.startswith(ZIP) else "; if it has a password, save it without"
+            raise InputError(f"{file.name}: can't be read ({one_line(error)}){locked}") from error
+        skipped = options.skip_lines or 0
+        rows = (row for row in _rows(sheet) if row[0] > skipped)
         first = list(islice(rows, SAMPLE_ROWS))
         if not first:
             raise NoRows(f"{file.name}: sheet {self.sheet!r} has no rows")
-        above = _titles(first)
+        above = _titles(first) if options.skip_lines is None and options.header is not False else 0
         self.header_row, header, _ = first[above]
-        self._has_title = above > 0
+        told = [[cell or "" for cell in row] for _, row, _ in first[above:]]
+        self._has_header = has_header(told, options, file.name)
+        self._has_title = above > 0 or skipped > 0
         self._name_columns(
-            [(name or "").strip() or f"column {at}" for at, name in enumerate(header, 1)]
+            told_apart([name.strip() for name in told[0]])
+            if self._has_header
+            else [str(place + 1) for place in range(len(header))]
         )
         self._total = max(sheet.end[0] + 1 - self.header_row, 1)  # type: ignore[index]
-        self._rows = (row for _, row, _ in chain(first[above + 1 :], rows))
+        self._rows = (row for _, row, _ in chain(first[above + self._has_header :], rows))
         self._ahead = list(islice(self._rows, SAMPLE_ROWS))
         if not self._ahead:
             raise NoRows(f"{file.name}: sheet {self.sheet!r} has a header but no rows")
@@ -133,7 +143,8 @@ class ExcelSource(FileSource):
     def how_read(self) -> dict[str, Any]:
         """See `Source`."""
         title = {"header": f"row {self.header_row}"} if self._has_title else {}
-        return {**super().how_read(), "sheet": self.sheet, **title}
+        header = title if self._has_header else {"header": "none"}
+        return {**super().how_read(), "sheet": self.sheet, **header}
 
 
 def _choose(book: CalamineWorkbook, asked: str | None, name: str) -> tuple[str, CalamineSheet]:

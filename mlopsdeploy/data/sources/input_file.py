@@ -266,8 +266,10 @@ class InputFile:
         except BROKEN as error:
             raise self._broken(error) from error
         except UnicodeError as error:
+            other = "latin-1" if self.encoding == "cp1252" else "cp1252"
             raise InputError(
-                f"{self.name}: is not {self.encoding}; name its encoding: --encoding cp1252"
+                f"{self.name}: is not {self.encoding}; name its encoding, as --encoding {other} or "
+                "gb18030, or leave --encoding out to be asked"
             ) from error
         if stored and not content:  # a part of a character
             return self.read(size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class ParquetSource(FileSource):
         stored = file.seekable()  # its index is at the end
         try:
             self._parquet = pyarrow.parquet.ParquetFile(stored)
-        except (pa.ArrowInvalid, OSError) as error:
+        except (pa.ArrowException, OSError) as error:
             raise InputError(f"{file.name}: not a Parquet file ({_reason(error)})") from error
         self.schema: pa.Schema = self._parquet.schema_arrow
         if not self._parquet.metadata.num_rows:
@@ -50,20 +50,16 @@ class ParquetSource(FileSource):
 
     def sample(self) -> Mapping[str, list[Any]]:
         """The first rows."""
-        batch = next(self._parquet.iter_batches(batch_size=SAMPLE_ROWS))
+        batch = self._next(self._parquet.iter_batches(batch_size=SAMPLE_ROWS), 0)
         table = pa.Table.from_batches([batch])
         return with_paths({name: values_of(table.column(name)) for name in self.names})
 
     def read(self, rows: int) -> Chunk | None:
         """See `Source`."""
         waiting = sum(batch.num_rows for batch in self._ahead)
-        try:
-            while waiting < rows and (batch := next(self._batches, None)):
-                self._ahead.append(batch)
-                waiting += batch.num_rows
-        except (pa.ArrowInvalid, OSError) as error:
-            where = f"{self._file.name}: after row {self._rows_read + waiting}"
-            raise InputError(f"{where}: can't be read ({_reason(error)})") from error
+        while waiting < rows and (batch := self._next(self._batches, self._rows_read + waiting)):
+            self._ahead.append(batch)
+            waiting += batch.num_rows
         if not waiting:
             return None
         table = pa.Table.from_batches(self._ahead)
@@ -71,6 +67,15 @@ class ParquetSource(FileSource):
         self._ahead = table[rows:].to_batches()
         table = table[:rows]
         return self._chunk(table.num_rows, table, table.num_rows / self._parquet.metadata.num_rows)
+
+    def _next(self, batches: Iterator[pa.RecordBatch], row: int) -> pa.RecordBatch | None:
+        """The next batch, `row` rows being before it."""
+        try:
+            return next(batches, None)
+        except (pa.ArrowException, OSError) as error:
+            raise InputError(
+                f"{self._file.name}: after row {row}: can't be read ({_reason(error)})"
+            ) from error
 
     def parse(self, chunk: Chunk, wanted: Wanted) -> Window:
         """See `Source`; there is nothing rawer than a table."""
