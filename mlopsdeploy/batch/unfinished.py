@@ -41,7 +41,7 @@ from mlopsdeploy.data.files import (
     note_of,
     whole_file,
 )
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import WRITTEN, ConfigError, MlopsDeployError
 
 ROWS, LOCK = "rows", "lock"
 _OURS = re.compile(  # what a run, or its crash, leaves in its folder
@@ -94,6 +94,7 @@ class UnfinishedRun:
         self._every = every
         self._lock = FileLock(folder / LOCK)
         self._saved = SavedBatches(folder)
+        self._without_folder = "nothing was written"
         self._begin(RACES)
         try:
             self._check_ours()
@@ -215,6 +216,7 @@ class UnfinishedRun:
             text = json.dumps(noted, indent=1, ensure_ascii=False, default=str)
             with whole_file(note_of(self._base), self.folder) as file:
                 file.write(text.encode())
+            self._without_folder = WRITTEN
             self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
         except OSError as error:
@@ -311,7 +313,7 @@ class UnfinishedRun:
     def kept(self) -> str:
         """What an interrupted run leaves, in words."""
         if not (self.folder / MANIFEST).exists():
-            return "nothing was written"
+            return self._without_folder
         return f"{self.kept_rows:,} rows are kept: the same command goes on with the rest"
 
 

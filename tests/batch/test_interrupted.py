@@ -330,6 +330,43 @@ def test_signals_while_a_pipe_is_silent(tmp_path, bag, number, code):
         process.communicate()
 
 
+# ---------------------------------------------------------------- at the end
+
+
+def test_a_signal_when_the_output_is_written_takes_nothing_back(batch, listener, tmp_path):
+    listener.answers.clear()
+    ended = batch(
+        "o.csv", "--notify-success", listener.url, number=signal.SIGTERM,
+        kill=lambda: listener.calls != [],
+    )  # fmt: skip
+    assert ended.code == 143
+    assert ended.said.endswith("mlopsdeploy: terminated; the output is written\n")
+    assert (tmp_path / "o.csv").exists()
+
+
+LEAVES = """
+import os, sys, time
+
+class Slow:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"leaving")
+        sleep(1)
+
+slow = Slow()
+sys.argv = ["mlopsdeploy", "--version"]
+from mlopsdeploy.cli import main
+main()
+"""
+
+
+def test_a_signal_while_the_program_leaves_does_not_change_how_it_ended():
+    with subprocess.Popen([sys.executable, "-c", LEAVES], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"mlopsdeploy ")
+        assert process.stdout.read(7) == b"leaving"
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 # ---------------------------------------------------------------- on time
 
 # From 02:39:50 UTC on, a minute goes by in half a second.
