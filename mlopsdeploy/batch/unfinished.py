@@ -34,6 +34,7 @@ from mlopsdeploy.core.model import Predicted
 from mlopsdeploy.data.destinations import Destination
 from mlopsdeploy.data.files import (
     ERRORS,
+    LOCK,
     MANIFEST,
     PUBLISHING,
     beside,
@@ -43,7 +44,7 @@ from mlopsdeploy.data.files import (
 )
 from mlopsdeploy.errors import WRITTEN, ConfigError, MlopsDeployError
 
-ROWS, LOCK = "rows", "lock"
+ROWS = "rows"
 _OURS = re.compile(  # what a run, or its crash, leaves in its folder
     rf"{ROWS}|{ERRORS}|{MANIFEST}|{LOCK}|{PUBLISHING}|rows\.parquet|input-.*\.parquet|\..*"
     rf"|{NAME.pattern}"
