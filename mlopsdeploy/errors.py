@@ -64,6 +64,19 @@ class Stopped(SystemExit):
         self.kept = "nothing was written"
 
 
+WRITTEN = "the output is written"
+
+
+@contextmanager
+def after_writing() -> Iterator[None]:
+    """Around what a run does when its output is there: a signal takes nothing back."""
+    try:
+        yield
+    except Stopped as stopped:
+        stopped.kept = WRITTEN
+        raise
+
+
 def one_line(error: BaseException, *, last: bool = False) -> str:
     """What a library says went wrong, within 200 characters, or else the error's class.
 

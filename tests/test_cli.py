@@ -352,8 +352,8 @@ def test_a_variable_that_is_no_setting_is_reported_and_those_of_others_are_not(m
         b"\xef\xbb\xbf" + GOOD,
     ],
 )
-def test_standard_input_to_standard_output(mlopsdeploy, bert, leftovers, content):
-    done = mlopsdeploy("batch", "-", "--model", bert, stdin=content)
+def test_standard_input_to_standard_output(mlopsdeploy, bert, leftovers, tmp_path, content):
+    done = mlopsdeploy("batch", "-", "--model", bert, "--report", "r.html", stdin=content)
     assert done.code == 0, done
     plain = gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content
     first = plain.splitlines()[0].rstrip(b"}")
@@ -361,6 +361,7 @@ def test_standard_input_to_standard_output(mlopsdeploy, bert, leftovers, content
     assert len(done.out.splitlines()) == len(plain.splitlines())
     assert b"standard output" in done.err.encode()
     assert leftovers() == []
+    assert (tmp_path / "r.html").exists()
 
 
 def test_standard_input_of_parquet(mlopsdeploy, bert, tmp_path):

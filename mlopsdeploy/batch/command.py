@@ -61,7 +61,14 @@ from mlopsdeploy.data.sinks import (
 )
 from mlopsdeploy.data.sources import Source, Wanted, chunks, with_content
 from mlopsdeploy.data.spelled_numbers import question_of_numbers
-from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, Stopped, needs
+from mlopsdeploy.errors import (
+    ConfigError,
+    InputError,
+    MlopsDeployError,
+    Stopped,
+    after_writing,
+    needs,
+)
 from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -124,10 +131,13 @@ def run_batch(
             goal.check_columns(lambda: _output_columns(work))
         with progress_of(console, settings.limit) as progress:
             work = replace(work, progress=progress)
+            previous = read_manifest(note_of(goal.base)) if goal else None
             manifest = _run(work, settings, inputs, goal, source)
     finally:
         inputs.close()
-    console.print(facts(_facts(manifest, work.model, goal)))
+    with after_writing():
+        _conclude(settings, manifest, previous)
+        console.print(facts(_facts(manifest, work.model, goal)))
     detail = {name: manifest[name] for name in manifest if name not in _NOT_IN_SUMMARY}
     return {**manifest["summary"], **detail}
 
@@ -262,7 +272,6 @@ def _run(
     if goal is None:
         with _standard_output(format_) as file:
             return run(work, Piped(file, sys.stderr.buffer))
-    previous = read_manifest(note_of(goal.base))
     with UnfinishedRun(
         goal.base,
         goal.shown,
@@ -289,13 +298,19 @@ def _run(
             if not target.kept_rows:
                 raise
             raise type(error)(f"{error}; {target.kept}") from error
+    return manifest
+
+
+def _conclude(
+    settings: BatchSettings, manifest: dict[str, Any], previous: Mapping[str, Any] | None
+) -> None:
+    """Write the report, and how the run compares with the one before."""
     if settings.report:
         from mlopsdeploy.batch import report
 
         report.write_report(settings.report, manifest, previous)
     if previous:
         manifest["drift"] = compare(manifest, previous).as_dict()
-    return manifest
 
 
 def _compute(

@@ -17,7 +17,6 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -55,7 +54,7 @@ class SavedBatches:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._found: list[OfWindow] = []
+        self._found: dict[Path, OfWindow] = {}
         self._counts: dict[Path, int] = {}
 
     @property
@@ -68,19 +67,23 @@ class SavedBatches:
         for path in self._paths():
             try:
                 found = _read(path)
-            except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile):
+            except Exception:  # noqa: BLE001  # zipfile, zlib, NumPy and JSON have many kinds
                 path.unlink(missing_ok=True)
                 continue
-            self._found.append(found)
+            self._found[path] = found
             self._counts[path] = _count(found.batches)
 
     def of(self, first: int, key: str) -> dict[int, Predicted]:
         """The batches of a window, if it is still the same one. Asked for once."""
-        found = [one for one in self._found if one.first == first]
-        self._found = [one for one in self._found if one.first != first]
-        return {
-            place: part for one in found if one.key == key for place, part in one.batches.items()
-        }
+        batches: dict[int, Predicted] = {}
+        for path, one in list(self._found.items()):  # commits drop some in another thread
+            if one.first == first:
+                self._found.pop(path, None)
+                if one.key == key:
+                    batches |= one.batches
+                else:
+                    self._remove(path)
+        return batches
 
     def save(self, window: OfWindow) -> None:
         """Add batches of a window that were not saved before.
@@ -97,12 +100,16 @@ class SavedBatches:
         """Remove those of windows that begin within the first rows; by default all."""
         for path in self._paths():
             if rows is None or _first(path) <= rows:
-                path.unlink(missing_ok=True)
-                self._counts.pop(path, None)
-        self._found = [one for one in self._found if rows is not None and one.first > rows]
+                self._found.pop(path, None)
+                self._remove(path)
+
+    def _remove(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+        self._counts.pop(path, None)
 
     def _paths(self) -> list[Path]:
-        return [path for path in self._folder.iterdir() if NAME.fullmatch(path.name)]
+        there = self._folder.iterdir()
+        return [path for path in there if NAME.fullmatch(path.name) and path.is_file()]
 
 
 def _first(path: Path) -> int:
@@ -142,7 +149,10 @@ def _part(arrays: Mapping[str, Array], place: str, said: Mapping[str, Any]) -> P
     columns: Columns = {name: arrays[f"{place}.{name}"] for name in said["names"]}
     columns |= {name: objects([*map(_value, cells)]) for name, cells in said["cells"].items()}
     failed = {int(row): str(reason) for row, reason in said["failed"].items()}
-    return Predicted(columns.pop(""), columns, failed)
+    rows = columns.pop("")
+    if any(len(array) != len(rows) for array in columns.values()):
+        raise ValueError("columns of different lengths")
+    return Predicted(rows, columns, failed)
 
 
 def _cell(value: Any) -> Any:

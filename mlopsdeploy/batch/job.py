@@ -333,7 +333,10 @@ class Running:
         if job.store and not state:
             job.store.begin()
         self._summary = Summary.from_state(state["summary"]) if state else Summary()
-        self._statistics = Statistics.from_dict(state["statistics"]) if state else job.statistics
+        if target.rows:
+            self._statistics = Statistics.from_dict(state["statistics"])
+        else:  # with what this attempt's report wants, though an earlier one has computed some
+            self._statistics = job.statistics
         self._summary.attempts += 1
         self._before = replace(self._summary, stages=Counter(self._summary.stages))
         self._left_out = False  # a window failed, so that none may follow it

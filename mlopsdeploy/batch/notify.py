@@ -25,7 +25,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from mlopsdeploy import __version__
 from mlopsdeploy.data.addresses import shown
-from mlopsdeploy.errors import MlopsDeployError, Stopped, one_line
+from mlopsdeploy.errors import MlopsDeployError, Stopped, after_writing, one_line
 from mlopsdeploy.settings import BatchSettings
 
 TIMEOUT = 5.0  # seconds to connect, and to be answered
@@ -113,7 +113,8 @@ def told(settings: BatchSettings, log: Callable[[str], None]) -> Iterator[None]:
     except Exception as error:
         tell(error.exit_code if isinstance(error, MlopsDeployError) else 1)
         raise
-    tell(0)
+    with after_writing():
+        tell(0)
 
 
 class _NoRedirects(HTTPRedirectHandler):

@@ -44,7 +44,7 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Written
 from mlopsdeploy.data.sources import Source, Wanted, Window
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError, Stopped
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.settings import BatchSettings
 
@@ -450,6 +450,10 @@ def _connect(address: str) -> None:
                 log_to_driver=False,
                 **size,
             )
+    except Stopped:
+        raise
+    except SystemExit as leaving:  # so Ray's own handler ends it, which is there meanwhile
+        raise Stopped(signal.SIGTERM) from leaving
     except (OSError, RuntimeError, ValueError) as error:  # ConnectionError, another version, …
         reason = " ".join(str(error).split())[:200]
         raise MlopsDeployError(

@@ -34,6 +34,7 @@ from mlopsdeploy.core.model import Predicted
 from mlopsdeploy.data.destinations import Destination
 from mlopsdeploy.data.files import (
     ERRORS,
+    LOCK,
     MANIFEST,
     PUBLISHING,
     beside,
@@ -41,9 +42,9 @@ from mlopsdeploy.data.files import (
     note_of,
     whole_file,
 )
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import WRITTEN, ConfigError, MlopsDeployError
 
-ROWS, LOCK = "rows", "lock"
+ROWS = "rows"
 _OURS = re.compile(  # what a run, or its crash, leaves in its folder
     rf"{ROWS}|{ERRORS}|{MANIFEST}|{LOCK}|{PUBLISHING}|rows\.parquet|input-.*\.parquet|\..*"
     rf"|{NAME.pattern}"
@@ -94,6 +95,7 @@ class UnfinishedRun:
         self._every = every
         self._lock = FileLock(folder / LOCK)
         self._saved = SavedBatches(folder)
+        self._without_folder = "nothing was written"
         self._begin(RACES)
         try:
             self._check_ours()
@@ -215,6 +217,7 @@ class UnfinishedRun:
             text = json.dumps(noted, indent=1, ensure_ascii=False, default=str)
             with whole_file(note_of(self._base), self.folder) as file:
                 file.write(text.encode())
+            self._without_folder = WRITTEN
             self._forget()
             shutil.rmtree(self.folder, ignore_errors=True)
         except OSError as error:
@@ -311,7 +314,7 @@ class UnfinishedRun:
     def kept(self) -> str:
         """What an interrupted run leaves, in words."""
         if not (self.folder / MANIFEST).exists():
-            return "nothing was written"
+            return self._without_folder
         return f"{self.kept_rows:,} rows are kept: the same command goes on with the rest"
 
 

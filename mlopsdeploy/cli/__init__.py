@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -44,8 +45,7 @@ def root(
 
 def main() -> NoReturn:
     """The entry point: one line and an exit code for what a user can act on."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop)
+    _on_signals(_stop)
     code: int | str | None = 0
     try:
         app(prog_name="mlopsdeploy")
@@ -61,12 +61,18 @@ def main() -> NoReturn:
         code = stopped.code
     except SystemExit as leaving:
         code = leaving.code
+    _on_signals(signal.SIG_IGN)  # the work is over, and its exit code is known
     if any(thread.daemon for thread in threading.enumerate()):
         # A reader sits in a read that may never return; the interpreter would wait for its lock.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code if isinstance(code, int) else int(code is not None))
     sys.exit(code)
+
+
+def _on_signals(handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, handler)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

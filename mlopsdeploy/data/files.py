@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO
 
 ERRORS, MANIFEST = "errors.jsonl", "manifest.json"
+LOCK = "lock"  # in the folder of a run: held while it is on
 PUBLISHING = "publishing"  # in the folder of a run: its files are being put where they belong
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any
 
 from mlopsdeploy.core.images import PICTURE_TASKS
 from mlopsdeploy.data.addresses import file_part, is_database, is_remote, shown, split_table
-from mlopsdeploy.data.files import MANIFEST, beside
+from mlopsdeploy.data.files import LOCK, MANIFEST, beside
 from mlopsdeploy.data.packing import compressor, split_packing
 from mlopsdeploy.data.sources import (
     InputFile,
@@ -31,7 +31,7 @@ from mlopsdeploy.data.sources import (
     with_content,
 )
 from mlopsdeploy.data.sources.base import SourceOver
-from mlopsdeploy.errors import ConfigError, InputError
+from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.settings import BatchSettings
 
@@ -132,15 +132,31 @@ class Input:
             return rows
         from mlopsdeploy.data.databases import Query
 
-        with Query(self.path, settings.query) as query:
+        with Query(self.path, settings.query) as query, self._alone(folder):
             self._say(f"fetching rows of {self.shown}")
-            folder.mkdir(exist_ok=True)
-            try:
-                query.to_parquet(rows, limit=settings.limit)
-            finally:
-                with suppress(OSError):  # there is something in it, as there should be
-                    folder.rmdir()
+            query.to_parquet(rows, limit=settings.limit)
         return rows
+
+    @contextmanager
+    def _alone(self, folder: Path) -> Iterator[None]:
+        """No other run is on, whose rows would be replaced; an empty folder goes at the end."""
+        from filelock import FileLock, Timeout
+
+        folder.mkdir(exist_ok=True)
+        lock = FileLock(folder / LOCK)
+        try:
+            if not self._opened:  # else the lock is held already, by this run
+                lock.acquire(timeout=0)
+            yield
+        except Timeout as error:
+            raise MlopsDeployError(
+                f"{folder}: another run is on; wait for its end, or name another --output"
+            ) from error
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:
+                (folder / LOCK).unlink()
+                folder.rmdir()
+            lock.release()
 
     def fetch_anew(self) -> None:
         """Ask a database again, if its rows are those that a run fetched which is discarded.

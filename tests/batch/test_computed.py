@@ -1,5 +1,8 @@
 """Batches of windows that are not written yet: saved, found again, never taken for others."""
 
+import json
+import os
+
 import numpy as np
 import pytest
 
@@ -63,6 +66,8 @@ def test_another_window_is_not_taken_for_it(tmp_path):
     saved = SavedBatches(tmp_path)
     saved.open()
     assert saved.of(9, "key") == {}
+    assert saved.rows == 8, "nobody takes those of a window that has changed"
+    assert len([*tmp_path.iterdir()]) == 2
     assert saved.of(1, "key").keys() == {0, 5}
     assert saved.of(1, "key") == {}, "asked for once"
 
@@ -79,18 +84,53 @@ def test_what_is_written_is_dropped(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut", "other", "pickle"])
-def test_a_file_that_can_t_be_read_is_none(tmp_path, damage):
+def damaged(arrays):
+    """Files that are no longer what a run saved, in part put there by somebody, by their damage."""
+    said = json.loads(arrays["json"].tobytes())
+    yield "no list of batches", {"json": as_json({**said, "batches": []})}
+    yield "deep", {"json": np.frombuffer(b"[" * 100_000, np.uint8)}
+    yield "infinite", {"json": as_json({**said, "first": np.inf})}
+    yield "pickle", {"json": objects([print])}
+    yield "a row less", {**arrays, "0.score": arrays["0.score"][1:]}
+    yield "no array", {**arrays, "0.score": np.float32(1)}
+    yield "a name less", {name: array for name, array in arrays.items() if name != "0.score"}
+
+
+def as_json(value):
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def test_a_file_that_can_t_be_read_is_none(tmp_path):
     saved = SavedBatches(tmp_path)
     saved.save(OfWindow(1, "key", {0: predicted(TEXTS)}))
     (path,) = tmp_path.iterdir()
     content = path.read_bytes()
-    if damage == "pickle":
-        np.savez(path, json=objects([print]))
-    else:
-        path.write_bytes({"empty": b"", "cut": content[:-40], "other": b"no zip"}[damage])
+    with np.load(path) as file:
+        arrays = dict(file)
+    files = {"empty": b"", "cut": content[:-40], "other": b"no zip"}
+    for kind, more in damaged(arrays):
+        np.savez(path, **more)
+        files[kind] = path.read_bytes()
+    files["huge"] = content.replace(b"'shape': (4,), ", b"'shape': (4" + b"0" * 13 + b",), ")
+    np.savez_compressed(path, **arrays)
+    packed = bytearray(path.read_bytes())
+    packed[packed.index(b"json.npy") + 40] ^= 0xFF
+    files["packed"] = bytes(packed)
+    for kind, damaged_one in files.items():
+        path.write_bytes(damaged_one)
+        saved = SavedBatches(tmp_path)
+        saved.open()
+        assert saved.of(1, "key") == {}, kind
+        assert saved.rows == 0, kind
+        assert list(tmp_path.iterdir()) == [], kind
+
+
+def test_what_is_no_file_is_left_alone(tmp_path):
+    """A pipe of that name would be waited for."""
+    (tmp_path / "computed-1-0.npz").mkdir()
+    os.mkfifo(tmp_path / "computed-2-0.npz")
     saved = SavedBatches(tmp_path)
     saved.open()
-    assert saved.of(1, "key") == {}
+    saved.drop()
     assert saved.rows == 0
-    assert list(tmp_path.iterdir()) == []
+    assert len([*tmp_path.iterdir()]) == 2

@@ -10,6 +10,7 @@ import pyarrow.parquet
 import pytest
 
 from mlopsdeploy.batch import unfinished
+from mlopsdeploy.batch.unfinished import UnfinishedRun
 from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
@@ -144,6 +145,20 @@ def test_a_key_that_can_not_be(score, shop, bag, here, settings, said):
         score(f"{shop}#reviews", **{"output": f"{shop}#scored", "model": str(bag), **settings})
     assert not list(here.glob("*.unfinished/rows"))
     assert ask("shop.db", "SELECT name FROM sqlite_master") == [("reviews",)]
+
+
+@pytest.mark.parametrize("how", [{}, {"fresh": True}, {"query": "SELECT * FROM reviews"}])
+def test_rows_that_a_run_goes_on_with_are_not_fetched_by_another(score, shop, bag, here, how):
+    """The one that comes second is turned away before it has changed anything."""
+    read = f"{shop}#reviews" if "query" not in how else shop
+    with UnfinishedRun(here / "o.csv", "o.csv", {}) as run:
+        fetched = run.folder / "input-0123.parquet"
+        fetched.touch()
+        before = {path.name for path in run.folder.iterdir()}
+        with pytest.raises(MlopsDeployError, match=r"o.csv.unfinished: another run is on; wait"):
+            score(read, output="o.csv", model=str(bag), **how)
+        assert {path.name for path in run.folder.iterdir()} == before
+    assert score(read, output="o.csv", model=str(bag), **how)["rows"] == 300
 
 
 def test_a_password_is_shown_nowhere(score, here, bag, capsys):

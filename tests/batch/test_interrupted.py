@@ -187,23 +187,28 @@ def test_killed_within_a_window(processes, bert, tmp_path, quick_reviews):
 
 
 def test_what_is_computed_of_other_rows_is_not_taken(processes, bert, tmp_path, quick_reviews):
-    """The rows of the window that was on its way have changed since."""
+    """The rows of the window that was on its way have changed since; and a report is wanted now."""
     texts = [f"{text} {number}" for number, text in enumerate(quick_reviews(600))]
 
-    def batch(name, **how):
+    def batch(name, *more, **how):
         (tmp_path / "r.csv").write_text("review_text\n" + "\n".join(texts) + "\n", "utf-8")
         return processes.run(
-            tmp_path, "r.csv", "-o", name, "--model", bert, "--runtime", "onnxruntime", **how
+            tmp_path, "r.csv", "-o", name, "--model", bert, "--runtime", "onnxruntime", *more, **how
         )
 
     folder = tmp_path / "o.csv.unfinished"
     assert batch("o.csv", kill=lambda: [*folder.glob("computed-*")] != []).code == -signal.SIGKILL
     texts[0], texts[1] = texts[1], texts[0]
-    ended = batch("o.csv")
+    ended = batch("o.csv", "--report", "r.html")
     assert ended.code == 0
     assert "computed already" not in ended.said
-    assert batch("clean.csv").code == 0
+    assert batch("clean.csv", "--report", "r.html").code == 0
     assert (tmp_path / "o.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
+    statistics = [
+        json.loads((tmp_path / f"{name}.csv.manifest.json").read_bytes())["statistics"]
+        for name in ("o", "clean")
+    ]
+    assert statistics[0] == statistics[1]
 
 
 def test_killed_from_a_database_to_a_database(batch, tmp_path, some, quick_reviews):
@@ -323,6 +328,43 @@ def test_signals_while_a_pipe_is_silent(tmp_path, bag, number, code):
     finally:
         process.kill()
         process.communicate()
+
+
+# ---------------------------------------------------------------- at the end
+
+
+def test_a_signal_when_the_output_is_written_takes_nothing_back(batch, listener, tmp_path):
+    listener.answers.clear()
+    ended = batch(
+        "o.csv", "--notify-success", listener.url, number=signal.SIGTERM,
+        kill=lambda: listener.calls != [],
+    )  # fmt: skip
+    assert ended.code == 143
+    assert ended.said.endswith("mlopsdeploy: terminated; the output is written\n")
+    assert (tmp_path / "o.csv").exists()
+
+
+LEAVES = """
+import os, sys, time
+
+class Slow:
+    def __del__(self, write=os.write, sleep=time.sleep):
+        write(1, b"leaving")
+        sleep(1)
+
+slow = Slow()
+sys.argv = ["mlopsdeploy", "--version"]
+from mlopsdeploy.cli import main
+main()
+"""
+
+
+def test_a_signal_while_the_program_leaves_does_not_change_how_it_ended():
+    with subprocess.Popen([sys.executable, "-c", LEAVES], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"mlopsdeploy ")
+        assert process.stdout.read(7) == b"leaving"
+        process.terminate()
+        assert process.wait(30) == 0
 
 
 # ---------------------------------------------------------------- on time

@@ -422,3 +422,27 @@ def test_pictures(nodes, tmp_path, monkeypatch):
         assert made[0] == made[1]
     for name in ("rows", "objects", "labels", "mean_score", "failed"):
         assert here[name] == pytest.approx(there[name])
+
+
+TAKEN = """
+import os, runpy, signal, threading, time
+
+def terminate():
+    while not getattr(signal.getsignal(signal.SIGTERM), "__module__", "").startswith("ray"):
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+threading.Thread(target=terminate, daemon=True).start()
+runpy.run_module("mlopsdeploy", run_name="__main__")
+"""
+
+
+def test_sigterm_while_ray_starts(bert, tmp_path, reviews):
+    """It then has a handler of its own, which would end the run with code 15 and no word."""
+    path = write(tmp_path / "in.csv", reviews(10))
+    done = subprocess.run(
+        [sys.executable, "-c", TAKEN, "batch", path, "--model", bert, "--engine", "ray"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 143
+    assert done.stderr == "mlopsdeploy: terminated; nothing was written\n"
