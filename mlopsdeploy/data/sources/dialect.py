@@ -151,7 +151,8 @@ def _likely(lines: Sequence[bytes]) -> str:
     if sum(map(len, words)) < 2 * len(words):
         return "cp1252"
     found = [f"{one} ({what})" for one, what in _ENCODINGS.items() if _has_words(text, one)]
-    return ", ".join(found) or "cp1252"
+    # Western quotes, dashes and accents in a row may look like words of others.
+    return ", ".join([*found, "cp1252 (Western)"]) if found else "cp1252"
 
 
 def _has_words(text: bytes, encoding: str) -> bool:
