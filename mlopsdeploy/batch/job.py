@@ -396,7 +396,8 @@ class Running:
     ) -> list[Future[Predicted]]:
         """The batches of a window, under way, but for those that an earlier attempt computed."""
         key = key_of(planned, digest)
-        known = self._target.computed(first, key)
+        found = self._target.computed(first, key)
+        known = {place: part for place, part in found.items() if _is_of(part, planned, place)}
         if known:
             rows = sum(len(part.rows) for part in known.values())
             self._job.log(f"{rows:,} of the rows from {first:,} on are computed already")
@@ -497,6 +498,13 @@ class Running:
             f"{summary.failed:,} of {summary.rows:,} rows are bad, more than --max-errors allows; "
             f"the first: {summary.first_failed}"
         )
+
+
+def _is_of(part: Predicted, planned: Planned, place: int) -> bool:
+    """Whether it holds the rows of a batch, each with an answer or a reason."""
+    if not 0 <= place < len(planned.batches):
+        return False
+    return sorted([*part.rows.tolist(), *part.failed]) == sorted(planned.batches[place].tolist())
 
 
 @dataclass
