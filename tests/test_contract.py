@@ -118,8 +118,8 @@ def loaded(monkeypatch):
 
     def use(model):
         if isinstance(model.runtime, plugins.load("runtimes", "tensorflow")):
-            for module in ("batch.loading", "edge.loading"):
-                monkeypatch.setattr(f"mlopsdeploy.{module}.load_model", lambda *_, **__: model)
+            for name in ("batch.loading.load_model", "edge.loading.load_as_set"):
+                monkeypatch.setattr(f"mlopsdeploy.{name}", lambda *_, **__: model)
 
     return use
 
