@@ -400,7 +400,7 @@ class Running:
         known = {place: part for place, part in found.items() if _is_of(part, planned, place)}
         if known:
             rows = sum(len(part.rows) for part in known.values())
-            self._job.log(f"{rows:,} of the rows from {first:,} on are computed already")
+            self._job.log(f"going on with {rows:,} rows from {first:,} on that are computed")
         parts = [
             pool.submit(self._predict, planned, batch, known.get(place))
             for place, batch in enumerate(planned.batches)

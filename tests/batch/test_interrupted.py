@@ -175,13 +175,13 @@ def test_killed_within_a_window(processes, bert, tmp_path, quick_reviews):
             )  # fmt: skip
             assert ended.code in (-signal.SIGKILL, 130), ended.said
         said = ended.said.replace(",", "")
-        found = int(re.search(r"(\d+) of the rows from 1 on are computed already", said)[1])
+        found = int(re.search(r"going on with (\d+) rows from 1 on that are computed", said)[1])
         kept = int(re.search(r"interrupted; (\d+) rows are kept", said)[1])
         assert 0 < found < kept
         ended = batch("o.csv", *more, commit=5)
         assert ended.code == 0, ended.said
         if kept < 6000:  # else it was written before the signal came
-            assert f"{kept:,} of the rows from 1 on are computed already" in ended.said
+            assert f"going on with {kept:,} rows from 1 on that are computed" in ended.said
         assert (tmp_path / "o.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
         summary = json.loads(ended.out)
         assert (summary["rows"], summary["attempts"]) == (6000, 3)
@@ -203,7 +203,7 @@ def test_what_is_computed_of_other_rows_is_not_taken(processes, bert, tmp_path, 
     texts[0], texts[1] = texts[1], texts[0]
     ended = batch("o.csv", "--report", "r.html")
     assert ended.code == 0
-    assert "computed already" not in ended.said
+    assert "going on" not in ended.said
     assert batch("clean.csv", "--report", "r.html").code == 0
     assert (tmp_path / "o.csv").read_bytes() == (tmp_path / "clean.csv").read_bytes()
     statistics = [
