@@ -33,7 +33,6 @@ _MANY = 0.02  # of the rows: so many that can't be told are not a few mistakes
 _ENCODINGS = {
     "cp1251": "Cyrillic", "cp1253": "Greek", "cp1256": "Arabic", "gb18030": "Chinese",
     "big5": "traditional Chinese", "shift_jis": "Japanese", "euc_jp": "Japanese", "cp949": "Korean",
-    "cp1252": "Western",
 }  # fmt: skip
 _CONTROL = re.compile(rb"[\0-\x08\x0e-\x1f]")
 _SEP = re.compile(rb'"?sep=(.)"?\r*[\n\r]', re.IGNORECASE)
