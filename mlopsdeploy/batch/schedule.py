@@ -58,9 +58,9 @@ def run_on_schedule(
     """Run `command` whenever `expression` says, until a signal ends it.
 
     SIGTERM and SIGINT are passed to a run that is on, and waited for: it commits its work, and the
-    next run goes on from there. A second signal kills it. A run that fails, also as
-    its input is not there yet, is tried again after 1, 2, 4 … minutes, if that is before the next
-    time. Call it in the main thread, which alone gets signals.
+    next run goes on from there. A second signal kills it. A run that fails, also as its input is
+    not there yet, is tried again after 1, 2, 4 … minutes, if that is before the next time. Call it
+    in the main thread, which alone gets signals.
 
     Args:
         expression: minute, hour, day of month, month, day of week; in the machine's local time.
