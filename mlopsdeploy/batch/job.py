@@ -455,10 +455,9 @@ class Running:
     def _result(self, part: Future[Predicted]) -> Predicted:
         """A batch; while it is waited for, commits are made when they are due."""
         while not part.done():
-            due = self._target.due_in()
             with contextlib.suppress(TimeoutError):
-                part.exception(due if due is None else max(due, LEAST_WAIT))
-            if due is not None and self._target.due_in() == 0:
+                part.exception(max(self._target.due_in(), LEAST_WAIT))
+            if self._target.due_in() == 0:
                 self._commit()
         return part.result()
 

@@ -21,6 +21,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from mlopsdeploy.data.files import (
     PUBLISHING,
     beside,
     copy_whole,
+    lock_folder,
     note_of,
     whole_file,
 )
@@ -49,7 +51,6 @@ _OURS = re.compile(  # what a run, or its crash, leaves in its folder
     rf"{ROWS}|{ERRORS}|{MANIFEST}|{LOCK}|{PUBLISHING}|rows\.parquet|input-.*\.parquet|\..*"
     rf"|{NAME.pattern}"
 )
-RACES = 20  # tries to lock a folder that others remove at the same time
 Changed = Literal["refuse", "discard"]
 _KEYS = {"rows", "input_digest", "rows_bytes", "errors_bytes", "identity", "state"}
 
@@ -93,15 +94,18 @@ class UnfinishedRun:
         self._shown = shown
         self._identity = json.loads(json.dumps(identity, default=str))
         self._every = every
-        self._lock = FileLock(folder / LOCK)
         self._saved = SavedBatches(folder)
         self._without_folder = "nothing was written"
-        self._begin(RACES)
+        self._lock = self._locked()
         try:
             self._check_ours()
             if fresh:
                 self._forget()
-            self._begin_with(self._read())
+            self.done = self._read()
+            if self.done:
+                self._saved.open()
+            else:
+                self._saved.drop()
             self.discarded = self._discard(changed)
             self._open()
         except BaseException:
@@ -190,7 +194,7 @@ class UnfinishedRun:
         """Drop what an earlier run has done: its input is no more."""
         self._close()
         self._forget()
-        self._begin_with({})
+        self.done = {}
         self._open()
 
     def finish(self, destination: Destination, manifest: Mapping[str, Any]) -> None:
@@ -223,19 +227,14 @@ class UnfinishedRun:
         except OSError as error:
             raise self._failed(error) from error
 
-    def _begin(self, races: int) -> None:
+    def _locked(self) -> FileLock:
         try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock.acquire(timeout=0)
+            return lock_folder(self.folder)
         except Timeout as error:
             raise MlopsDeployError(
                 f"{self._shown}: another run is writing it; wait for its end, or name another "
                 "--output"
             ) from error
-        except (FileExistsError, FileNotFoundError) as error:
-            if not races or self.folder.is_file():
-                raise self._failed(error) from error
-            self._begin(races - 1)  # the folder was just taken away, by a run at its end
         except OSError as error:
             raise self._failed(error) from error
 
@@ -248,13 +247,6 @@ class UnfinishedRun:
         except (OSError, ValueError, KeyError, TypeError):
             return {}
         return done if whole and done.keys() >= _KEYS else {}
-
-    def _begin_with(self, done: dict[str, Any]) -> None:
-        self.done = done
-        if done:
-            self._saved.open()
-        else:
-            self._saved.drop()
 
     def _discard(self, changed: Changed) -> str:
         """Forget an earlier run that differs from this one, or refuse to; what is to be said."""
@@ -277,7 +269,7 @@ class UnfinishedRun:
                 "discard"
             )
         self._forget()
-        self._begin_with({})
+        self.done = {}
         return f"{holds}: starting over"
 
     def _open(self) -> None:
@@ -329,20 +321,15 @@ class Piped:
         self.file = file
         self.errors = errors
 
-    def due_in(self) -> None:
-        """Never."""
+    def due_in(self) -> float:
+        """Never, as far as a thread can wait."""
+        return threading.TIMEOUT_MAX
 
-    def computed(self, first: int, key: str) -> dict[int, Predicted]:  # noqa: ARG002
+    def computed(self, *_: object) -> dict[int, Predicted]:
         """Nothing."""
         return {}
 
-    def commit(
-        self,
-        rows: int,
-        input_digest: str,
-        state: Mapping[str, Any],
-        computed: Sequence[OfWindow] = (),
-    ) -> None:
+    def commit(self, *_: object) -> None:
         """Nothing to do."""
 
     def start_over(self) -> None:

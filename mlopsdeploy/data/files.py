@@ -7,11 +7,15 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 ERRORS, MANIFEST = "errors.jsonl", "manifest.json"
 LOCK = "lock"  # in the folder of a run: held while it is on
 PUBLISHING = "publishing"  # in the folder of a run: its files are being put where they belong
+RACES = 20  # tries to lock a folder that others remove at the same time
 
 
 def beside(base: Path, name: str) -> Path:
@@ -22,6 +26,26 @@ def beside(base: Path, name: str) -> Path:
 def note_of(output: Path) -> Path:
     """`scored.csv` -> `scored.csv.manifest.json`, which says who wrote it."""
     return beside(output, MANIFEST)
+
+
+def lock_folder(folder: Path, races: int = RACES) -> FileLock:
+    """The lock of a run's folder, taken; the folder is made if it isn't there.
+
+    Raises:
+        filelock.Timeout: another run has it.
+        OSError: the folder can't be made.
+    """
+    from filelock import FileLock  # of batch alone
+
+    lock = FileLock(folder / LOCK)
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire(timeout=0)
+    except (FileExistsError, FileNotFoundError):
+        if not races or folder.is_file():
+            raise
+        return lock_folder(folder, races - 1)  # it was just taken away, by a run at its end
+    return lock
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlopsdeploy.core.images import PICTURE_TASKS
 from mlopsdeploy.data.addresses import file_part, is_database, is_remote, shown, split_table
-from mlopsdeploy.data.files import LOCK, MANIFEST, beside
+from mlopsdeploy.data.files import LOCK, MANIFEST, beside, lock_folder
 from mlopsdeploy.data.packing import compressor, split_packing
 from mlopsdeploy.data.sources import (
     InputFile,
@@ -62,6 +62,7 @@ class Input:
         self._waiting: Source | None = None
         self._names: list[str] = []
         self._opened = False
+        self._goes_on = False  # with the rows that an earlier run has fetched
         self._columns: Mapping[str, str] = {}
         self._looked_at = False
         self._of_pictures = means_pictures(settings)
@@ -126,6 +127,7 @@ class Input:
         unfinished = (folder / MANIFEST).exists() and not settings.fresh
         if rows.exists() and (self._opened or unfinished):
             if not self._opened:
+                self._goes_on = True
                 self._say(
                     f"going on with the rows fetched at {_time_of(rows)}; --fresh fetches them anew"
                 )
@@ -140,18 +142,19 @@ class Input:
     @contextmanager
     def _alone(self, folder: Path) -> Iterator[None]:
         """No other run is on, whose rows would be replaced; an empty folder goes at the end."""
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        folder.mkdir(exist_ok=True)
-        lock = FileLock(folder / LOCK)
-        try:
-            if not self._opened:  # else the lock is held already, by this run
-                lock.acquire(timeout=0)
+        if self._opened:  # the lock is held already, by this run
             yield
+            return
+        try:
+            lock = lock_folder(folder)
         except Timeout as error:
             raise MlopsDeployError(
                 f"{folder}: another run is on; wait for its end, or name another --output"
             ) from error
+        try:
+            yield
         finally:
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()
@@ -164,7 +167,7 @@ class Input:
         Raises:
             InputError: it gives other columns now.
         """
-        if not is_database(self.path):
+        if not self._goes_on:
             return
         self.close()
         self._fetched().unlink()

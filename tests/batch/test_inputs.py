@@ -8,9 +8,11 @@ from unittest.mock import Mock
 import fsspec
 import pyarrow.parquet
 import pytest
+from filelock import Timeout
 
 from mlopsdeploy.batch import unfinished
 from mlopsdeploy.batch.unfinished import UnfinishedRun
+from mlopsdeploy.data.files import lock_folder
 from mlopsdeploy.data.inputs import default_output
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 
@@ -159,6 +161,16 @@ def test_rows_that_a_run_goes_on_with_are_not_fetched_by_another(score, shop, ba
             score(read, output="o.csv", model=str(bag), **how)
         assert {path.name for path in run.folder.iterdir()} == before
     assert score(read, output="o.csv", model=str(bag), **how)["rows"] == 300
+
+
+def test_a_run_that_has_only_begun_keeps_its_lock(score, shop, bag, here):
+    """Who is turned away takes nothing away, though nothing but the lock is there yet."""
+    held = lock_folder(here / "o.csv.unfinished")
+    with pytest.raises(MlopsDeployError, match=r"o.csv.unfinished: another run is on; wait"):
+        score(f"{shop}#reviews", output="o.csv", model=str(bag))
+    with pytest.raises(Timeout):
+        lock_folder(here / "o.csv.unfinished")
+    held.release()
 
 
 def test_a_password_is_shown_nowhere(score, here, bag, capsys):
