@@ -73,6 +73,7 @@ class ModelFiles:
     float32: Path | None = None
     weights: str = ""
     digest_covers: Mapping[str, Any] = field(default_factory=dict)
+    parts: tuple[ModelFiles, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,9 @@ class Runtime(Protocol):
 
     What has a value here may be left out, see `NEWER`.
     """
+
+    name: str = cast("str", _Derived(lambda runtime: type(runtime).__name__.lower()))
+    """What `--runtime` calls it."""
 
     formats: ClassVar[tuple[str, ...]]
     """The formats that it opens: keys of `ModelFiles.graphs`."""
@@ -216,6 +220,9 @@ class Task(Protocol):
     threshold: float | None = None
     """From which score on a label is given; None: the highest score decides."""
 
+    languages: tuple[str, ...] = ()
+    """Of texts, the ISO 639 codes of the languages that it reads; empty where nobody says."""
+
     facts: tuple[Fact, ...] = ()
     """What was understood about the model, for `models inspect`."""
 
@@ -250,6 +257,8 @@ class Task(Protocol):
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Predictions of the same rows: label, score, and the task's other outputs.
 
+        With a column `unread` (str), why the model can't read each text, such as its language, or
+        "": such rows are counted. With a column `model` (str), which of several it was that did.
         With a column `margin`, how far each score is from another label, close calls of a model
         that computes in a low precision are rechecked in float32.
 
@@ -260,8 +269,17 @@ class Task(Protocol):
 
 
 NEWER: Mapping[type, tuple[str, ...]] = {
-    Runtime: ("precisions", "metadata", "quantization", "batch_scale", "native"),
-    Task: ("data", "finds_objects", "matrix", "labels", "multi_label", "threshold", "facts"),
+    Runtime: ("name", "precisions", "metadata", "quantization", "batch_scale", "native"),
+    Task: (
+        "data",
+        "finds_objects",
+        "matrix",
+        "labels",
+        "multi_label",
+        "threshold",
+        "languages",
+        "facts",
+    ),
 }
 """What a class of an outside package may leave out: `plugins.load` adds the value given above."""
 

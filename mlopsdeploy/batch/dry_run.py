@@ -140,7 +140,7 @@ def estimate(
         "input": source.path,
         "columns": dict(work.columns),
         "model": work.model.name,
-        "runtime": type(work.model.runtime).__name__.lower(),
+        "runtime": work.model.runtime.name,
         "rows": survey.total,
         "counted": survey.counted,
         "share": survey.share,

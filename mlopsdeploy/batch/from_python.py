@@ -51,7 +51,7 @@ def score_file(
     input: str | os.PathLike[str],  # the setting's name
     output: str | os.PathLike[str] | None = None,
     *,
-    model: str | os.PathLike[str] = "sentiment",
+    model: str | os.PathLike[str] | None = None,
     **settings: Any,
 ) -> ScoredFile:
     """Score a file as `mlopsdeploy batch` does: in a steady amount of memory, able to resume.
@@ -61,7 +61,7 @@ def score_file(
     Args:
         input: a CSV, JSON, Parquet or Excel file, a folder, or an address: as the command's.
         output: where predictions go; by default next to the input, `INPUT.predictions.csv`.
-        model: as `load_model`'s reference.
+        model: as `load_model`'s reference, with its default.
         settings: the command's flags by name, such as `text_column="review"` or `limit=100`.
 
     Raises:
@@ -82,9 +82,8 @@ def score_file(
             raise ConfigError(f"score_file: no setting {name!r}; {did_you_mean(name, known)}")
         if name in _NOT_HERE:
             raise ConfigError(f"score_file: {name} {_NOT_HERE[name]}")
-    paths = {"input": os.fspath(input), "model": os.fspath(model)}
-    if output is not None:
-        paths["output"] = os.fspath(output)
+    named = {"input": input, "output": output, "model": model}
+    paths = {name: os.fspath(path) for name, path in named.items() if path is not None}
     if "-" in (paths["input"], paths.get("output")):
         raise ConfigError("score_file: reads and writes files, not '-'; name one")
     chosen = load(BatchSettings, None, {**settings, **paths}, environment={})

@@ -28,4 +28,5 @@ def load_for(settings: BatchSettings, precision: str | None = None, **more: Any)
     options = {name: getattr(settings, name) for name in _OPTIONS}
     if precision is not None:
         options["precision"] = precision
-    return load_model(settings.model, **options, **more)
+    chosen = settings.model if "model" in settings.given else None
+    return load_model(chosen, **options, **more)

@@ -30,7 +30,7 @@ def identity_of(
     """What shapes the output, by the names that a message has for it."""
     return {
         "model": model.digest,
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         "threshold": settings.threshold,
         "features": list(settings.features),
@@ -109,8 +109,7 @@ def _versions(model: Model) -> dict[str, str]:
         import cv2  # it turns a picture's bytes into pixels
 
         found["OpenCV version"] = str(cv2.__version__)
-    outside, _, name = type(model.runtime).__module__.rpartition(".")
-    top = outside.partition(".")[0] or name
+    top, name = type(model.runtime).__module__.partition(".")[0], model.runtime.name
     packages = [_PACKAGES.get(name, name) if top == "mlopsdeploy" else top]
     if model.task.data == "text":
         packages.append("tokenizers")

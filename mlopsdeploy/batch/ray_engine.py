@@ -511,7 +511,7 @@ def _kind(model: Model) -> dict[str, str]:
     """What has to be the same everywhere, or rows get other scores in other places."""
     return {
         "digest": model.digest,
-        "runtime": type(model.runtime).__name__.lower(),
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
     }
 

@@ -225,7 +225,7 @@ def about(model: Model) -> dict[str, Any]:
     """The part of a report that says what was measured on what."""
     return {
         "model": model.name,
-        "runtime": model.runtime_name,
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         "cores": core_count(),
     }

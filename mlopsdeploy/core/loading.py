@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
+from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
+from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files import find_model, several
 from mlopsdeploy.model_files.cache import note_use
-from mlopsdeploy.settings import Running
+from mlopsdeploy.settings import DEFAULT_MODEL, Running
 
 Log = Callable[[str], None]
 
@@ -36,7 +38,7 @@ class OtherFormatError(ModelError):
 
 
 def load_model(
-    reference: str = "sentiment",
+    reference: str | None = None,
     *,
     runtime: str = "auto",
     precision: str = "auto",
@@ -54,9 +56,10 @@ def load_model(
     """Load a model by name, path or hub id.
 
     Args:
-        reference: `sentiment`, `fraud`, a Hugging Face or MLflow folder, an `.onnx`, `.keras`,
+        reference: by default the built-in models of texts, each for the texts in its language.
+            Else `sentiment`, `fraud`, a Hugging Face or MLflow folder, an `.onnx`, `.keras`,
             `.h5` or `.tflite` file, a SavedModel, `org/name[@revision]`, or `models:/name@alias`;
-            see `models.files`.
+            see `models.files`. Several with commas between: see `core.by_language`.
         runtime: "auto", "openvino", "onnxruntime", "litert", "tensorflow", "torch", or what a
             plug-in adds.
         precision: "auto", "float32", "bfloat16" or "int8". Auto is what the model's `model.yaml`
@@ -82,6 +85,16 @@ def load_model(
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
     """
+    chosen, reference = reference is not None, reference or DEFAULT_MODEL
+    if parts := several(reference):
+        each = partial(
+            load_model, runtime=runtime, precision=precision, threads=threads, streams=streams,
+            threshold=threshold, long_text=long_text, trust_model=trust_model, calibrate=calibrate,
+            max_flips=max_flips, log=log,
+        )  # fmt: skip
+        several_files = _found(reference, digest)
+        model = by_language(several_files, [once(partial(each, part)) for part in parts])
+        return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
@@ -97,7 +110,7 @@ def load_model(
     # A quantised graph may bring the one that it was made from, in the same format.
     brought = files.float32 if files.float32 and files.float32.suffix == graph.suffix else None
     floating = brought or graph
-    exact = _once(lambda: run(floating, "float32"))
+    exact = once(lambda: run(floating, "float32"))
 
     def assemble(file: Path, precision: str) -> Model:
         running = exact() if precision == "float32" else run(file, precision)
@@ -121,7 +134,7 @@ def load_model(
     return assemble(graph, precision)
 
 
-def load_as_set(running: Running, reference: str, **more: Any) -> Model:
+def load_as_set(running: Running, reference: str | None, **more: Any) -> Model:
     """As `load_model`, with what settings say of how it runs; `more` wins over them."""
     names = ("runtime", "precision", "threshold", "features", "long_text", "digest", "trust_model")
     options = {name: getattr(running, name) for name in names if hasattr(running, name)}
@@ -151,15 +164,20 @@ def _prepared(
     reference: str, runtime: str, digest: str | None, trust_model: bool, log: Log
 ) -> tuple[ModelFiles, Any, Path]:
     """The model's files, if they are the ones that are meant; its runtime's class and file."""
+    files = _found(reference, digest)
+    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
+    note_use(graph, files.name, reference)
+    return files, runtime_class, graph
+
+
+def _found(reference: str, digest: str | None) -> ModelFiles:
     files = find_model(reference)
     if digest and files.digest != digest:
         raise ModelError(
             f"{reference}: is another model than the one that was pinned; its digest is "
             f"{files.digest[:12]}…, not {digest[:12]}…"
         )
-    runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
-    note_use(graph, files.name, reference)
-    return files, runtime_class, graph
+    return files
 
 
 def _quantized(
@@ -183,20 +201,6 @@ def _quantized(
         quantize.place(files.digest, shaping), graph, calibrate, name=files.name,
         max_flips=max_flips, floating=lambda: assemble(graph, "float32"), quick=quick, log=log,
     )  # fmt: skip
-
-
-def _once(make: Callable[[], Runtime]) -> Callable[[], Runtime]:
-    """`make` called at the first need, by one thread only."""
-    lock = threading.Lock()
-    made: list[Runtime] = []
-
-    def get() -> Runtime:
-        with lock:
-            if not made:
-                made.append(make())
-        return made[0]
-
-    return get
 
 
 def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> tuple[Any, Path]:

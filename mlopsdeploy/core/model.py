@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +13,10 @@ import numpy as np
 
 from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of, take
 from mlopsdeploy.core.inputs import missing, picture, read_rows
+from mlopsdeploy.core.languages import languages_of, reads
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
-from mlopsdeploy.errors import ConfigError, RowError, needs
+from mlopsdeploy.errors import ConfigError, InputError, RowError, needs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,6 +26,23 @@ if TYPE_CHECKING:
 # into steps. A label decided by less than this is rechecked in float32, so that none depends on
 # its row's neighbours.
 RECHECK_MARGIN = {"bfloat16": 0.02, "int8": 0.08}
+
+
+class LanguageWarning(UserWarning):
+    """A model was given texts that it doesn't read; their labels mean little."""
+
+
+def unread_in(predictions: Columns) -> Counter[str]:
+    """Why the model doesn't read rows, and how many: by their language, or "unknown" tokens."""
+    return Counter(reason for reason in predictions.get("unread", ()) if reason)
+
+
+def counted(found: Mapping[str, int]) -> str:
+    """The languages of texts, the commonest first, for people: `12 de, 3 ar`."""
+    common = Counter(found).most_common(4)
+    more = sum(found.values()) - sum(count for _, count in common)
+    parts = [f"{count:,} {name}" for name, count in common]
+    return ", ".join(parts + ([f"{more:,} others"] if more else []))
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,8 @@ class Model:
         float32: makes the same model in float32, to recheck close calls of a lower precision.
         yaml: the keys of its `model.yaml`, such as an `example` row.
         proof: of a model that was quantised here, what that costs; see `compile.quantize`.
+        chosen: whether somebody named it; else it is only the default, and says no to texts that
+            it doesn't read (see `check_languages`).
     """
 
     name: str
@@ -57,17 +79,13 @@ class Model:
     float32: Callable[[], Runtime] | None = None
     yaml: ModelYaml = field(default_factory=ModelYaml)
     proof: Mapping[str, Any] = field(default_factory=dict)
+    chosen: bool = True
 
     def __repr__(self) -> str:
         version = f" {self.version}" if self.version else ""
-        runs = f"{self.runtime_name} {self.runtime.precision}"
+        runs = f"{self.runtime.name} {self.runtime.precision}"
         task = type(self.task).__name__
         return f"<Model {self.name}{version}: {task}, {runs}, digest {self.digest[:12]}>"
-
-    @property
-    def runtime_name(self) -> str:
-        """What `--runtime` calls it."""
-        return type(self.runtime).__name__.lower()
 
     @property
     def task_name(self) -> str:
@@ -96,6 +114,9 @@ class Model:
                 the model.
             RowError: a row holds what the model can't take; rows are counted from 0.
 
+        Warns:
+            LanguageWarning: the model doesn't read some of the texts.
+
         Example:
             >>> from mlopsdeploy import load_model
             >>> model = load_model("sentiment")
@@ -104,6 +125,8 @@ class Model:
         """
         columns, present = read_rows(self.task, rows, self.name)
         places = np.flatnonzero(present)
+        if self.task.data == "text":
+            self.check_languages(columns[self.task.inputs[0].name][places].tolist(), "predict")
         # Pictures are decoded a few at a time, as they are large.
         step = self._budget if self.task.data == "image" else max(len(places), 1)
         parts = [
@@ -112,6 +135,13 @@ class Model:
         ]
         predictions = self._missing(len(present))
         found = concat(parts) if parts else {}
+        if unread := unread_in(found):
+            warnings.warn(
+                f"{self.name}: {unread.total()} of {len(places)} texts are in languages that it "
+                f"doesn't read: {counted(unread)}",
+                LanguageWarning,
+                stacklevel=2,
+            )
         for name in predictions.keys() & found.keys():
             values = found[name]
             if values.shape[1:] != predictions[name].shape[1:]:  # as many classes as there are
@@ -120,6 +150,33 @@ class Model:
         if not self.task.finds_objects:
             predictions["label"][~np.isfinite(predictions["score"])] = ""
         return predictions
+
+    def check_languages(self, texts: Sequence[str], where: str) -> None:
+        """Refuse texts most of which the model doesn't read, unless somebody chose it.
+
+        Args:
+            texts: some of those to be scored.
+            where: what they are called in a message.
+
+        Raises:
+            InputError: more than half are in other languages, and the model is only the default.
+        """
+        if self.chosen or not self.task.languages:
+            return
+        found = Counter(languages_of(texts).tolist())
+        unread = Counter(
+            {
+                language: count
+                for language, count in found.items()
+                if language and not reads(self.task.languages, language)
+            }
+        )
+        if unread.total() * 2 > len(texts):
+            raise InputError(
+                f"{where}: of {len(texts)} texts {counted(unread)}, which the default model does "
+                f"not read ({', '.join(self.task.languages)}); name one that does with --model, or "
+                f"--model {self.name} to score them with it all the same"
+            )
 
     def predict_frame(self, rows: Any, *, all_scores: bool = False) -> pd.DataFrame:
         """Predictions as a pandas DataFrame, with the index of the rows.

@@ -43,6 +43,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Size = Annotated[tuple[Positive, Positive], Field(json_schema_extra={"type": "array"})]
 Ratio = Annotated[float, Field(strict=True, gt=0)]
 Route = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")]
+Language = Annotated[Text, Field(pattern=r"^[a-z]{2,3}$")]
 Sha256 = Annotated[Text, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 Names = Annotated[
     tuple[Text, ...] | str,
@@ -149,6 +150,8 @@ class ModelYaml(_Keys):
     """What it is for, for people."""
     task: Text | None = _optional("tabular_classification")
     """What its data mean: the name of a task."""
+    languages: tuple[Language, ...] | None = _optional(["en"])
+    """Texts: the languages that it reads, as ISO 639 codes; a text in another one is noticed."""
     precision: Literal["float32", "bfloat16", "int8"] | None = _optional("int8")
     """What it was proven in, which is what it runs in unless a setting says otherwise."""
     labels: Names | None = _optional(["legitimate", "fraud"])

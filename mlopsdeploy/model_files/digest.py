@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ def with_digest(files: ModelFiles, text_folder: Path | None = None) -> ModelFile
         digest=_of_json({"files": sums, "keys": keys}),
         digest_covers={"files": shown, "keys": keys},
     )
+
+
+def digest_of_several(parts: Sequence[ModelFiles]) -> str:
+    """That of models which stand side by side: each, and the languages for which it is asked."""
+    return _of_json([[files.digest, files.yaml.languages] for files in parts])
 
 
 def _files(files: ModelFiles, text_folder: Path | None) -> Iterator[tuple[str, Path]]:

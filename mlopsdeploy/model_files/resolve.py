@@ -3,7 +3,8 @@
 A reference is a built-in name (`sentiment`), a path (a Hugging Face folder, a folder with
 `model.yaml`, MLflow's model folder, a SavedModel, an `.onnx`, `.keras`, `.h5` or `.tflite` file,
 OpenVINO's `.xml`), a hub id (`org/name`, `org/name@revision`), or a model of an MLflow server
-(`models:/name/version`, `models:/name@alias`, `runs:/id/path`).
+(`models:/name/version`, `models:/name@alias`, `runs:/id/path`). Several, with commas between, are
+models of texts that stand side by side, each for the languages that it reads.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
-from mlopsdeploy.model_files.digest import verify, with_digest
+from mlopsdeploy.model_files.digest import digest_of_several, verify, with_digest
 from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
 
 _BUILT_IN = Path(__file__).parents[1] / "builtin"
@@ -54,6 +55,8 @@ def find_model(reference: str) -> ModelFiles:
     Raises:
         ModelError: there is no such model, or its files don't make up one that can be run.
     """
+    if parts := several(reference):
+        return _side_by_side(tuple(map(find_model, parts)))
     path = Path(reference).expanduser()
     if reference in built_in():  # a folder of that name is ./sentiment
         return _read_folder(_BUILT_IN / reference, name=reference)
@@ -72,6 +75,41 @@ def find_model(reference: str) -> ModelFiles:
     raise ModelError(
         f"no model called {reference!r}; {did_you_mean(reference, built_in(), 'built in')} "
         "(a path or a hub id 'org/name' works too)"
+    )
+
+
+def several(reference: str) -> list[str]:
+    """The references that commas separate; empty where it is one, such as a path with a comma."""
+    if "," not in reference or Path(reference).expanduser().exists():
+        return []
+    return [part.strip() for part in reference.split(",")]
+
+
+def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
+    first = parts[0]
+    for files in parts:
+        if files.task != "text_classification":
+            raise ModelError(f"{files.name}: no model of texts, so none can stand beside it")
+        if not files.yaml.languages:
+            raise ModelError(
+                f"{files.name}: doesn't say which languages it reads; put 'languages: [en]', or "
+                "what they are, into its model.yaml"
+            )
+        if (files.labels, files.multi_label) != (first.labels, first.multi_label):
+            raise ModelError(
+                f"{files.name} has the labels {', '.join(files.labels)}, but {first.name} has "
+                f"{', '.join(first.labels)}; models that stand side by side need the same"
+            )
+    return ModelFiles(
+        name=",".join(files.name for files in parts),
+        version=",".join(files.version for files in parts).strip(","),
+        digest=digest_of_several(parts),
+        task=first.task,
+        graphs={},
+        labels=first.labels,
+        multi_label=first.multi_label,
+        yaml=first.yaml,
+        parts=parts,
     )
 
 

@@ -204,7 +204,7 @@ def _about(model: Model, reference: str, speed: float) -> dict[str, Any]:
         "name": model.name,
         "version": model.version,
         "digest": model.digest,
-        "runtime": model.runtime_name,
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         "bytes": bytes_of(weight_files(find_model(reference))),
         "rows_per_second": round(speed, 1),

@@ -71,7 +71,7 @@ def inspect_model(
         "digest": model.digest,
         "digest_covers": dict(files.digest_covers),
         "task": model.task_name,
-        "runtime": model.runtime_name,
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
         "loaded_in_seconds": round(time.perf_counter() - started, 3),
@@ -103,7 +103,7 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     memory = resident_memory()
     alone = load_model(reference, runtime=runtime, threads=1)
     return {
-        "runtime": model.runtime_name,
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         "cores": core_count(),
         "rows_per_second": round(rate, 1),
@@ -133,7 +133,7 @@ def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
 
 def _choice(files: ModelFiles, model: Model, graph: Path, asked: str) -> dict[str, Any]:
     """What runs, its proof if it was compiled here, and why on that runtime in that precision."""
-    name = model.runtime_name
+    name = model.runtime.name
     compiled = graph.is_relative_to(cache_folder())
     proof = proof_in(graph.parent) if compiled else {}
     source = next(iter(files.graphs))

@@ -75,7 +75,7 @@ def verify_model(
     except MlopsDeployError as error:
         note("loads", FAILED, str(error))
     else:
-        note("loads", OK, f"on {chosen.runtime_name}, {chosen.runtime.precision}")
+        note("loads", OK, f"on {chosen.runtime.name}, {chosen.runtime.precision}")
         rows = rows_for(chosen)
         _check_example(chosen, note)
         _check_close_calls(chosen, files, rows, note)
@@ -94,7 +94,7 @@ def _check_runtimes(
     chosen: Model, runtimes: Sequence[str], rows: Columns, load: Callable[..., Model], note: Note
 ) -> None:
     """The first of the runtimes answers as all others do, in float32 where there is a choice."""
-    first, precision = chosen.runtime_name, chosen.runtime.precision
+    first, precision = chosen.runtime.name, chosen.runtime.precision
     baseline: tuple[str, Columns] | None = None
     for runtime in runtimes:
         try:
@@ -189,7 +189,7 @@ def _check_proof(files: ModelFiles, chosen: Model, note: Note) -> None:
 
 def _runtimes(files: ModelFiles, chosen: Model, everything: bool) -> list[str]:
     """Installed ones, the chosen one first; frameworks only if the model comes from them."""
-    first, formats = chosen.runtime_name, set(files.graphs)
+    first, formats = chosen.runtime.name, set(files.graphs)
     found = [
         name
         for name in plugins.names("runtimes")

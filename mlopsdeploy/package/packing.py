@@ -59,7 +59,7 @@ def pack(
     files = find_model(reference)
     more = {"features": features, "threads": 1, "digest": None, "log": log}
     original = load_as_set(running, reference, **more)
-    runtime = original.runtime_name
+    runtime = original.runtime.name
     if runtime in FRAMEWORKS:
         raise ConfigError(
             f"{reference}: runs in {runtime}, a training framework, and a package has none; "

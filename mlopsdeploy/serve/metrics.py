@@ -171,7 +171,7 @@ def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str
 
 def _facts(name: str, model: Model) -> list[str]:
     digest, precision = model.digest[:12], model.runtime.precision
-    return [name, model.version, digest, model.runtime_name, precision]
+    return [name, model.version, digest, model.runtime.name, precision]
 
 
 def _gauge(

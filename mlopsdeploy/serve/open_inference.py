@@ -254,7 +254,7 @@ def _metadata(served: Served) -> dict[str, Any]:
     return {
         "name": served.name,
         "versions": [version_of(served)],
-        "platform": served.model.runtime_name,
+        "platform": served.model.runtime.name,
         "inputs": [_describe(field) for field in inputs],
         "outputs": [_describe(field) for field in outputs],
     }

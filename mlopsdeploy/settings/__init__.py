@@ -7,6 +7,7 @@ batch, serve and edge. `declaring.py` says how.
 from mlopsdeploy.settings.declaring import Declared, Options, Setting, SettingError, setting
 from mlopsdeploy.settings.loading import load, unknown_variables
 from mlopsdeploy.settings.strategies import (
+    DEFAULT_MODEL,
     MAX_BODY,
     MAX_BODY_OF_PICTURES,
     BatchSettings,
@@ -19,7 +20,7 @@ from mlopsdeploy.settings.strategies import (
 )
 
 __all__ = [
-    "MAX_BODY", "MAX_BODY_OF_PICTURES", "BatchSettings", "Declared", "EdgeSettings", "Options",
-    "Route", "Running", "ServeSettings", "ServedModel", "Setting", "SettingError", "Settings",
-    "load", "setting", "unknown_variables",
+    "DEFAULT_MODEL", "MAX_BODY", "MAX_BODY_OF_PICTURES", "BatchSettings", "Declared",
+    "EdgeSettings", "Options", "Route", "Running", "ServeSettings", "ServedModel", "Setting",
+    "SettingError", "Settings", "load", "setting", "unknown_variables",
 ]  # fmt: skip

@@ -20,6 +20,8 @@ _ADDRESS = re.compile(  # of a web server; as http.client takes it
     re.IGNORECASE,
 )
 A_MODEL = "Built-in name, folder, file, or hub id org/name[@revision]"
+DEFAULT_MODEL = "sentiment,sentiment-zh"
+"""Of texts, when none is named: each goes to the one that reads its language."""
 
 
 class Running(Declared):
@@ -55,7 +57,7 @@ class Settings(Running, Pinned):
     """What the strategies share that run one model."""
 
     model: str = setting(
-        "sentiment", A_MODEL, group="Model", short="-m", offers="model", bench=True
+        DEFAULT_MODEL, A_MODEL, group="Model", short="-m", offers="model", bench=True
     )
 
 
@@ -308,7 +310,7 @@ class EdgeSettings(Settings, OfRows):
         False, "A video at its own speed, as if live; of lines, drop what is late", bench=True
     )
     model: str = setting(
-        "detector", A_MODEL, group="Model", short="-m", shown="detector; of lines sentiment",
+        "detector", A_MODEL, group="Model", short="-m", shown=f"detector; of lines {DEFAULT_MODEL}",
         offers="model", bench=True,
     )  # fmt: skip
     threshold: float | None = setting(
@@ -354,5 +356,5 @@ class EdgeSettings(Settings, OfRows):
     def before(cls, value: Any) -> Any:
         """The model for lines, unless another is named, is one of text."""
         if isinstance(value, dict) and value.get("lines") is not None:
-            return {"model": "sentiment", **value}
+            return {"model": DEFAULT_MODEL, **value}
         return value

@@ -25,11 +25,14 @@ from mlopsdeploy.columns import (
     TaskOptions,
     objects,
 )
+from mlopsdeploy.core.languages import languages_of, reads
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 from mlopsdeploy.tasks.text_pieces import Cutter
 
 LONG_TEXT = ("head", "head-tail", "chunks")
+UNKNOWN = "unknown"
+"""What `unread` says of a text most of whose tokens the model doesn't know."""
 
 # The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
 # done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
@@ -53,6 +56,7 @@ class TextClassification(Task):
             weigh every token of the text alike, so that no short rest of it counts for much.
         pad_id: the token that fills up shorter rows of a batch.
         pad_side: where it goes; decoders and XLNet classify by the last token and need "left".
+        languages: ISO 639 codes of those that the model reads; empty where nobody says.
         threshold: two labels: the second is given from this probability on, else the first.
             More: a label is given from this probability on, else none (an empty string).
             Multi-label: every label from this probability on (0.5 when None), joined by "|".
@@ -80,6 +84,7 @@ class TextClassification(Task):
         long_text: str = "head",
         pad_id: int = 0,
         pad_side: str = "right",
+        languages: Sequence[str] = (),
         threshold: float | None = None,
     ) -> None:
         try:
@@ -98,6 +103,8 @@ class TextClassification(Task):
                 f"only {max_length} tokens; mend max_position_embeddings or model_max_length"
             )
         self._long_text = long_text
+        self._unknown_id = _unknown_id(self._tokenizer)
+        self.languages = tuple(languages)
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.threshold = threshold
@@ -127,6 +134,7 @@ class TextClassification(Task):
             long_text=options.long_text,
             pad_id=files.pad_id,
             pad_side=files.pad_side,
+            languages=files.yaml.languages or (),
             threshold=files.threshold if options.threshold is None else options.threshold,
         )
 
@@ -136,22 +144,51 @@ class TextClassification(Task):
         `windows` is how many rows of the tensors a text becomes; their ids, special tokens
         included, lie one after the other, as `np.array_split` would cut them. `tokens` is how many
         tokens the whole text has and `lost_tokens` how many of them are in no window; neither
-        counts special tokens.
+        counts special tokens. `unread` says why the model can't read a text (str): the language
+        that it is in, `UNKNOWN` where most of its tokens are, else "".
+
+        The columns may have the texts' languages, where `language` is known before.
         """
         ids, lengths = [], []
-        for texts in _parts(columns["text"].tolist()):
+        given = columns["text"].tolist()
+        for texts in _parts(given):
             long = len(texts) == 1 and len(texts[0]) > _CHARACTERS
             for row, length in self._long(texts[0]) if long else self._together(texts):
                 ids.append(row)
                 lengths.append(length)
         tokens = np.array(lengths, np.int64)
         whole = self._long_text == "chunks"
+        unread = self._unread(given, columns.get("language"))
+        unread[(unread == "") & self._mostly_unknown(ids)] = UNKNOWN
         return {
             "input_ids": objects(ids),
             "windows": np.maximum(-(-tokens // self._room), 1) if whole else np.ones_like(tokens),
             "tokens": tokens,
             "lost_tokens": np.zeros_like(tokens) if whole else np.maximum(tokens - self._room, 0),
+            "unread": unread,
         }
+
+    def _unread(self, texts: list[str], languages: Array | None) -> Array:
+        """The language of each text that is in another one than those that the model reads."""
+        if not self.languages:
+            return objects([""] * len(texts))
+        found = languages_of(texts) if languages is None else languages
+        return objects(
+            [
+                "" if not language or reads(self.languages, language) else language
+                for language in found
+            ]
+        )
+
+    def _mostly_unknown(self, ids: list[Array]) -> Array:
+        """Whether more than half of each row's tokens are unknown; special ones don't count."""
+        lengths = _lengths(ids)
+        if self._unknown_id is None or not len(ids):
+            return np.zeros(len(ids), bool)
+        row = np.repeat(np.arange(len(ids)), lengths)
+        unknown = np.bincount(row, np.concatenate(ids) == self._unknown_id, len(ids))
+        mostly: Array = unknown * 2 > np.maximum(lengths - self._special, 1)
+        return mostly
 
     def _together(self, texts: list[str]) -> Iterator[tuple[Array, int]]:
         """The ids of each text, as the model takes them, and how many tokens it has."""
@@ -240,7 +277,8 @@ class TextClassification(Task):
         """Label, its probability, and the probabilities of all labels, shape (rows, labels).
 
         `margin` is how far the probabilities are from giving another label; `tokens` how many the
-        whole text has, `lost_tokens` how many of these the model did not see.
+        whole text has, `lost_tokens` how many of these the model did not see; `unread` as `encode`
+        has it.
 
         Raises:
             ModelError: the model gives another number of outputs than it has labels.
@@ -268,6 +306,7 @@ class TextClassification(Task):
             "margin": self._margin(scores),
             "tokens": encoded["tokens"],
             "lost_tokens": encoded["lost_tokens"],
+            "unread": encoded["unread"],
         }
 
     def _margin(self, scores: Array) -> Array:
@@ -290,6 +329,12 @@ class TextClassification(Task):
         chosen = scores >= (0.5 if self.threshold is None else self.threshold)
         names = self._label_names[:-1]
         return objects(["|".join(names[row]) for row in chosen]), scores.max(axis=1)
+
+
+def _unknown_id(tokenizer: Tokenizer) -> int | None:
+    """The token of what is in no vocabulary; None where everything is, as among bytes."""
+    found = tokenizer.model.tokenize("\U0010fffd")  # a character that never will be one
+    return found[0].id if len(found) == 1 else None
 
 
 def _lengths(rows: Sequence[Array] | Array) -> Array:

@@ -72,7 +72,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
     return {
         "name": served.name,
         "version": model.version,
-        "runtime": model.runtime_name,
+        "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         "route": route,
         "key": instances.key,

@@ -1,0 +1,208 @@
+"""Several models of texts as one, which gives each text to the one that reads its language.
+
+`--model sentiment,sentiment-zh` is such a model. A text that none of them reads, or whose language
+can't be told, goes to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar, Self
+
+import numpy as np
+
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    DataKind,
+    Fact,
+    Field,
+    ModelFiles,
+    Runtime,
+    Task,
+    TaskOptions,
+    concat,
+    objects,
+    take,
+)
+from mlopsdeploy.core.languages import languages_of, reads
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.once import once
+from mlopsdeploy.errors import RowError
+
+READER = "reader"
+"""Among encoded rows and tensors: the place of the model that each is for."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the models: what its files say of it, and what loads it, once."""
+
+    files: ModelFiles
+    load: Callable[[], Model]
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those that it reads."""
+        return self.files.yaml.languages or ()
+
+
+def by_language(files: ModelFiles, load: Sequence[Callable[[], Model]]) -> Model:
+    """One model of several.
+
+    Args:
+        files: what their files say; its `parts` are those of each.
+        load: what loads each, once.
+    """
+    members = [Member(*pair) for pair in zip(files.parts, load, strict=True)]
+    exact = once(partial(RuntimesByLanguage, members, exact=True))
+    task, runtime = ByLanguage(members), RuntimesByLanguage(members)
+    return Model(files.name, files.version, files.digest, task, runtime, exact, files.yaml)
+
+
+class ByLanguage(Task):
+    """The tasks of several models, each with its own tokenizer.
+
+    What a decoded row has besides: `model`, the name of the one that read it.
+    """
+
+    data: DataKind = "text"
+    finds_objects = False
+    inputs = (Field("text", "str"),)
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = tuple(members)
+        task = members[0].load().task
+        self.languages = tuple(one for member in members for one in member.languages)
+        self.outputs = task.outputs
+        self.labels = task.labels
+        self.multi_label = task.multi_label
+        self.threshold = task.threshold
+        self.batch_cost = task.batch_cost
+        self.facts = tuple(
+            Fact(
+                f"reads {', '.join(member.languages)}",
+                f"{member.files.name} {member.files.version}".strip(),
+                "languages in its model.yaml",
+            )
+            for member in members
+        )
+
+    @classmethod
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
+        """Not from the files of one model: see `by_language`."""
+        raise NotImplementedError
+
+    def encode(self, columns: Columns) -> Columns:
+        """What each text's own task makes of it, and its `READER`."""
+        languages = languages_of(columns["text"].tolist())
+        reader = self._readers(languages)
+        columns = {**columns, "language": languages}
+        encoded = _each(reader, lambda place, rows: self._task(place).encode(take(columns, rows)))
+        return {**encoded, READER: reader}
+
+    def _task(self, place: int) -> Task:
+        return self._members[place].load().task
+
+    def _readers(self, languages: Array) -> Array:
+        """The place of the first that reads each language; 0 where none does."""
+        places = {
+            language: [reads(member.languages, language) for member in self._members]
+            for language in set(languages.tolist())
+        }
+        return np.array([np.argmax(places[language]) for language in languages], np.int64)
+
+    def cost(self, encoded: Columns) -> Array:
+        """Tokens per text, as each task counts them."""
+        return _each(
+            encoded[READER],
+            lambda place, rows: {"cost": self._task(place).cost(take(encoded, rows))},
+        )["cost"]
+
+    def collate(self, encoded: Columns) -> Columns:
+        """The tensors of all, filled up with 0 to the longest, and whom each row is for."""
+        readers = np.unique(encoded[READER]).tolist()
+        parts, orders = [], []
+        for place in readers or [0]:
+            rows = np.flatnonzero(encoded[READER] == place)
+            tensors = self._task(place).collate(take(encoded, rows))
+            windows = np.repeat(rows, encoded["windows"][rows])
+            parts.append({**tensors, READER: np.full(len(windows), place)})
+            orders.append(windows)
+        longest = max(part["input_ids"].shape[1] for part in parts)
+        together = concat(
+            [{name: _widened(array, longest) for name, array in part.items()} for part in parts]
+        )
+        return take(together, np.argsort(np.concatenate(orders), kind="stable"))
+
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """Each row as its own task decodes it, and the name of its `model`."""
+        reader, windows = encoded[READER], np.repeat(encoded[READER], encoded["windows"])
+
+        def decoded(place: int, rows: Array) -> Columns:
+            own = take(tensors, np.flatnonzero(windows == place))
+            name = self._members[place].files.name
+            predictions = self._task(place).decode(own, take(encoded, rows))
+            return {**predictions, "model": objects([name] * len(rows))}
+
+        return _each(reader, decoded)
+
+
+class RuntimesByLanguage(Runtime):
+    """The runtimes of several models, each for the rows that are its `READER`'s.
+
+    Args:
+        members: the models.
+        exact: in float32, where a model computes in a lower precision.
+    """
+
+    formats: ClassVar = ()
+
+    def __init__(self, members: Sequence[Member], *, exact: bool = False) -> None:
+        self._members = tuple(members)
+        self._exact = exact
+        first = self._runtime(0)
+        self.name = first.name
+        self.precisions = first.precisions  # type: ignore[misc]  # of the models, not of the class
+        self.precision = first.precision
+        self.inputs = (*first.inputs, Field(READER, "int64"))
+        self.outputs = first.outputs
+        self.streams = first.streams
+        self.batch_scale = first.batch_scale
+
+    def run(self, tensors: Columns) -> Columns:
+        """See `Runtime.run`."""
+
+        def own(place: int, rows: Array) -> Columns:
+            part = take(tensors, rows)
+            mask = part["attention_mask"].any(axis=0)
+            try:
+                return self._runtime(place).run(
+                    {name: array[:, mask] for name, array in part.items() if name != READER}
+                )
+            except RowError as error:
+                raise RowError(str(error), rows[list(error.rows)].tolist()) from error
+
+        return _each(tensors[READER], own)
+
+    def _runtime(self, place: int) -> Runtime:
+        model = self._members[place].load()
+        return model.float32() if self._exact and model.float32 is not None else model.runtime
+
+
+def _each(reader: Array, make: Callable[[int, Array], Columns]) -> Columns:
+    """What `make` gives for the rows of each reader, in the order of all rows."""
+    readers = np.unique(reader).tolist()
+    if len(readers) < 2:  # as it is: a view of nothing, a copy of nothing
+        return make(readers[0] if readers else 0, np.arange(len(reader)))
+    rows = [np.flatnonzero(reader == place) for place in readers]
+    parts = [make(place, some) for place, some in zip(readers, rows, strict=True)]
+    return take(concat(parts), np.argsort(np.concatenate(rows)))
+
+
+def _widened(array: Array, longest: int) -> Array:
+    if array.ndim == 1:
+        return array
+    return np.pad(array, [(0, 0), (0, longest - array.shape[1])])
