@@ -22,19 +22,19 @@ if TYPE_CHECKING:
         take,
     )
     from mlopsdeploy.core.loading import load_model
-    from mlopsdeploy.core.model import Model
+    from mlopsdeploy.core.model import LanguageWarning, Model
     from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError, ModelError, RowError
 
 __all__ = [
-    "Columns", "ConfigError", "Field", "InputError", "MlopsDeployError", "Model", "ModelError",
-    "ModelFiles", "RowError", "Runtime", "ScoredFile", "Task", "TaskOptions", "__version__",
-    "load_model", "objects", "rows_of", "score_file", "take",
+    "Columns", "ConfigError", "Field", "InputError", "LanguageWarning", "MlopsDeployError", "Model",
+    "ModelError", "ModelFiles", "RowError", "Runtime", "ScoredFile", "Task", "TaskOptions",
+    "__version__", "load_model", "objects", "rows_of", "score_file", "take",
 ]  # fmt: skip
 
 _MODULES = {
     "batch.from_python": ("ScoredFile", "score_file"),
     "core.loading": ("load_model",),
-    "core.model": ("Model",),
+    "core.model": ("LanguageWarning", "Model"),
     "errors": ("ConfigError", "InputError", "MlopsDeployError", "ModelError", "RowError"),
 }
 

@@ -47,10 +47,11 @@ class ModelFiles:
     "keras" (`.keras` or `.h5`), "saved_model" (a folder), "checkpoint" (a Hugging Face folder with
     safetensors), or the suffix of a file that an outside package's runtime opens. `digest` is the
     SHA-256 of everything that shapes its answers, which `digest_covers` lists; `weights` is that
-    of the files alone, the key of what is compiled from them. `task` is empty where nothing but
-    the graph itself can tell. `yaml` holds the keys of `model.yaml`, `metadata` what was read in
-    the graph's own file (see `model_files.tflite_metadata`), and `labels_from` where the labels
-    were found. `float32` is the graph in full precision, where the one that runs is not.
+    of the files alone, the key of what is compiled from them. `task` is empty where nothing but the
+    graph itself can tell. `yaml` holds the keys of `model.yaml`, `metadata` what was read in the
+    graph's own file (see `model_files.tflite_metadata`), and `labels_from` where the labels were
+    found, `languages_from` where those were that `yaml` has. `float32` is the graph in full
+    precision, where the one that runs is not.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelFiles:
     yaml: ModelYaml = field(default_factory=ModelYaml)
     metadata: Mapping[str, Any] = field(default_factory=dict)
     labels_from: str = ""
+    languages_from: str = ""
     float32: Path | None = None
     weights: str = ""
     digest_covers: Mapping[str, Any] = field(default_factory=dict)

@@ -14,7 +14,7 @@ def loaded(file=None, environment=None, **flags):
 
 def test_defaults():
     settings = loaded()
-    assert settings.model == "sentiment"
+    assert settings.model == "sentiment,sentiment-zh"
     assert settings.batch_size == 1000
     assert settings.precision == "auto"
     assert settings.input is None
@@ -221,7 +221,8 @@ def test_numbers_in_yaml_are_text_where_text_is_wanted(tmp_path):
 
 def test_the_model_for_lines_is_one_of_text():
     assert EdgeSettings().model == "detector"
-    assert EdgeSettings(lines="chat.log").model == "sentiment"
+    assert EdgeSettings(lines="chat.log").model == "sentiment,sentiment-zh"
+    assert "model" not in EdgeSettings(lines="chat.log").given
     assert EdgeSettings(lines="chat.log", model="mine").model == "mine"
 
 

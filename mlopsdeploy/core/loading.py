@@ -152,11 +152,17 @@ def prepare_model(
     """Find a model and compile it where need be, so that loading it later is quick.
 
     Returns:
-        The file that its runtime opens.
+        The file that its runtime opens; of several models that of the first.
 
     Raises:
         ConfigError, ModelError: as `load_model` does.
     """
+    if parts := several(reference):
+        _found(reference, digest)
+        prepared = [
+            prepare_model(part, runtime=runtime, trust_model=trust_model, log=log) for part in parts
+        ]
+        return prepared[0]
     return _prepared(reference, runtime, digest, trust_model, log)[2]
 
 

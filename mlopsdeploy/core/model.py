@@ -69,6 +69,7 @@ class Model:
         proof: of a model that was quantised here, what that costs; see `compile.quantize`.
         chosen: whether somebody named it; else it is only the default, and says no to texts that
             it doesn't read (see `check_languages`).
+        parts: what loads each of the models that stand side by side in it; empty of a single one.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Model:
     yaml: ModelYaml = field(default_factory=ModelYaml)
     proof: Mapping[str, Any] = field(default_factory=dict)
     chosen: bool = True
+    parts: tuple[Callable[[], Model], ...] = ()
 
     def __repr__(self) -> str:
         version = f" {self.version}" if self.version else ""
@@ -113,9 +115,10 @@ class Model:
             InputError: columns are missing or of different length, or a row has another width than
                 the model.
             RowError: a row holds what the model can't take; rows are counted from 0.
+            InputError: nobody named a model, and the default one doesn't read most of the texts.
 
         Warns:
-            LanguageWarning: the model doesn't read some of the texts.
+            LanguageWarning: the model doesn't read some of the texts; once a call.
 
         Example:
             >>> from mlopsdeploy import load_model
@@ -123,10 +126,12 @@ class Model:
             >>> model.predict(["Works like a charm.", None])["label"]
             array(['POSITIVE', ''], dtype=object)
         """
+        return self._predict(rows)
+
+    def _predict(self, rows: Any) -> Columns:
+        """As `predict`; a warning is about the line that calls who calls this."""
         columns, present = read_rows(self.task, rows, self.name)
         places = np.flatnonzero(present)
-        if self.task.data == "text":
-            self.check_languages(columns[self.task.inputs[0].name][places].tolist(), "predict")
         # Pictures are decoded a few at a time, as they are large.
         step = self._budget if self.task.data == "image" else max(len(places), 1)
         parts = [
@@ -137,10 +142,10 @@ class Model:
         found = concat(parts) if parts else {}
         if unread := unread_in(found):
             warnings.warn(
-                f"{self.name}: {unread.total()} of {len(places)} texts are in languages that it "
-                f"doesn't read: {counted(unread)}",
+                f"{self.name}: doesn't read {unread.total():,} of {len(places):,} texts "
+                f"({counted(unread)}), so their labels mean little",
                 LanguageWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         for name in predictions.keys() & found.keys():
             values = found[name]
@@ -159,23 +164,40 @@ class Model:
             where: what they are called in a message.
 
         Raises:
-            InputError: more than half are in other languages, and the model is only the default.
+            InputError: see `check_unread`.
         """
         if self.chosen or not self.task.languages:
             return
         found = Counter(languages_of(texts).tolist())
-        unread = Counter(
-            {
-                language: count
-                for language, count in found.items()
-                if language and not reads(self.task.languages, language)
-            }
-        )
-        if unread.total() * 2 > len(texts):
+        unread = {
+            language: count
+            for language, count in found.items()
+            if language and not reads(self.task.languages, language)
+        }
+        self.check_unread(unread, len(texts), where)
+
+    def check_unread(
+        self, unread: Mapping[str, int], texts: int, where: str, how: str = "--model {}"
+    ) -> None:
+        """Refuse texts most of which the model didn't read, unless somebody chose it.
+
+        Args:
+            unread: how many, by why, as `unread_in` has it.
+            texts: how many there are in all.
+            where: what they are called in a message.
+            how: to name a model there.
+
+        Raises:
+            InputError: these are more than half, and the model is only the default.
+        """
+        count = sum(unread.values())
+        if not self.chosen and count * 2 > texts:
+            flag = how.rstrip("{}'() ")
             raise InputError(
-                f"{where}: of {len(texts)} texts {counted(unread)}, which the default model does "
-                f"not read ({', '.join(self.task.languages)}); name one that does with --model, or "
-                f"--model {self.name} to score them with it all the same"
+                f"{where}: {count:,} of {texts:,} texts ({count / texts:.0%}) are in languages "
+                f"that the default model doesn't read: {counted(unread)}; it reads "
+                f"{', '.join(self.task.languages)}; name one that does with {flag}, or "
+                f"{how.format(self.name)} to score them all the same"
             )
 
     def predict_frame(self, rows: Any, *, all_scores: bool = False) -> pd.DataFrame:
@@ -206,7 +228,7 @@ class Model:
             import pandas as pd  # only who calls this needs it
         if all_scores and (self.task.finds_objects or not self.task.labels):
             raise ConfigError(f"all_scores: {self.name} does not have one score for each label")
-        predictions = self.predict(rows)
+        predictions = self._predict(rows)
         scores = predictions.pop("scores", None)
         columns = {
             name: list(array) if array.dtype == object else array
@@ -225,7 +247,10 @@ class Model:
         elif len(places) < rows_of(columns):
             columns = take(columns, places)
         try:
-            return self.predict_columns(columns)
+            encoded = self.task.encode(columns)
+            how = "load_model('{}')"
+            self.check_unread(unread_in(encoded), rows_of(encoded), "predict", how)
+            return self._predict_encoded(encoded)
         except RowError as error:
             rows = places[list(error.rows)].tolist()
             where = f"row {rows[0]}: " if rows else ""
@@ -243,7 +268,9 @@ class Model:
         Raises:
             RowError: rows that it can't take; its `rows` are their places.
         """
-        encoded = self.task.encode(columns)
+        return self._predict_encoded(self.task.encode(columns))
+
+    def _predict_encoded(self, encoded: Columns) -> Columns:
         if rows_of(encoded) == 1:
             try:
                 return self._call(encoded)

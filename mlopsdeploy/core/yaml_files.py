@@ -69,6 +69,23 @@ def read_yaml(path: str | Path, error: type[MlopsDeployError]) -> dict[str, Any]
         raise error(f"{path}, line {wrong.line}: {wrong}") from wrong
 
 
+def front_matter(path: Path) -> dict[str, Any]:
+    """The mapping between two lines of `---` at the start of a Markdown file.
+
+    Empty where there is none, or it can't be read: it is there for others.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES).decode("utf-8-sig", "replace")
+    except OSError:
+        return {}
+    found = re.match(r"---[ \t]*\r?\n(.*?)^---[ \t]*\r?$", text, re.DOTALL | re.MULTILINE)
+    try:
+        return _mapping(found[1]) if found else {}
+    except _RefusedError:
+        return {}
+
+
 class _RefusedError(Exception):
     def __init__(self, problem: str, line: int) -> None:
         super().__init__(problem)

@@ -36,9 +36,10 @@ def home_of(files: ModelFiles) -> Path | None:
 
 
 def weight_files(files: ModelFiles) -> list[Path]:
-    """The files that hold the graphs and their weights."""
+    """The files that hold the graphs and their weights; of several models those of all."""
     found = [part for form, graph in files.graphs.items() for part in graph_files(form, graph)]
-    return found + parts_of(files.float32)
+    found += parts_of(files.float32)
+    return found + [file for part in files.parts for file in weight_files(part)]
 
 
 def origin(files: ModelFiles) -> dict[str, str]:

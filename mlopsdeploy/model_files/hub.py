@@ -9,7 +9,10 @@ from pathlib import Path
 from mlopsdeploy.errors import ModelError, one_line
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
-_NEEDED = ["config.json", "tokenizer*", "vocab.txt", "*.model", "merges.txt", "vocab.json"]
+_NEEDED = [
+    "config.json", "tokenizer*", "vocab.txt", "*.model", "merges.txt", "vocab.json",
+    "README.md",  # which may say what languages it reads
+]  # fmt: skip
 _ONNX = ["onnx/model.onnx", "onnx/model.onnx_data"]
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
 

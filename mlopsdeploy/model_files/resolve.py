@@ -18,8 +18,9 @@ from typing import Any
 
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
+from mlopsdeploy.core.languages import LANGUAGES
 from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
-from mlopsdeploy.core.yaml_files import read_yaml
+from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
@@ -93,7 +94,7 @@ def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
         if not files.yaml.languages:
             raise ModelError(
                 f"{files.name}: doesn't say which languages it reads; put 'languages: [en]', or "
-                "what they are, into its model.yaml"
+                "what they are, into a model.yaml in its folder"
             )
         if (files.labels, files.multi_label) != (first.labels, first.multi_label):
             raise ModelError(
@@ -136,7 +137,7 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     tokens = _read_json(folder / "tokenizer_config.json")
     tokenizer = folder / "tokenizer.json"
     files = replace(
-        _read_yaml(graphs, yaml_file, name=name),
+        _with_languages(_read_yaml(graphs, yaml_file, name=name), folder / "README.md"),
         task="text_classification",
         features=(),
         labels=_labels(config, folder),
@@ -204,8 +205,28 @@ def _read_yaml(
         precision=yaml.precision,
         features=yaml.features or (),
         yaml=yaml,
+        languages_from=yaml_file.name if yaml.languages else "",
         float32=_float32(yaml, yaml_file),
     )
+
+
+def _with_languages(files: ModelFiles, card: Path) -> ModelFiles:
+    """The same files; what the YAML doesn't say, the front matter of the model's card may.
+
+    Its `language` is a code or a list of them, by the hub's rules
+    (https://huggingface.co/docs/hub/model-cards). `multilingual`, or a word that is no language's
+    code, says nothing that could be checked.
+    """
+    if "languages" in files.yaml.model_fields_set:
+        return files
+    said = front_matter(card).get("language")
+    codes = [
+        str(one).lower().partition("-")[0] for one in (said if isinstance(said, list) else [said])
+    ]
+    if not codes or not set(codes) <= set(LANGUAGES):
+        return files
+    yaml = files.yaml.model_copy(update={"languages": tuple(dict.fromkeys(codes))})
+    return replace(files, yaml=yaml, languages_from=card.name)
 
 
 def _described(

@@ -20,10 +20,12 @@ from mlopsdeploy.errors import ConfigError, did_you_mean
 DEFAULT = {"label": "label", "score": "score"}
 DETECTIONS = {"detections": "detections", "width": "width", "height": "height"}
 WORDS = ("label", "score", "scores", "threshold", "model", "version")
+UNREAD = Field("unread", "str")
+"""Why the model doesn't read a text: its language, or `unknown` where most tokens are; else ""."""
 SIZE = (Field("width", "int64"), Field("height", "int64"))
 
 Part = Callable[[Columns, int], Any]
-_FLAG = {"type": "boolean"}
+_FLAG, _TEXT = {"type": "boolean"}, {"type": "string"}
 _PIXELS = "x1, y1, x2, y2 in pixels of the picture."
 _FOUR = {"type": "array", "minItems": 4, "maxItems": 4}
 _DETECTION = {
@@ -53,7 +55,8 @@ class Answers:
 
     def __init__(self, model: Model, name: str, template: Mapping[str, str] | None = None) -> None:
         self.labels = model.task.labels
-        outputs = (*model.task.outputs, *(SIZE if model.task.data == "image" else ()))
+        more = {"image": SIZE, "text": (UNREAD,)}.get(model.task.data, ())
+        outputs = (*model.task.outputs, *more)
         self._outputs = {field.name: field for field in outputs}
         self._detects = {"boxes", "width"} <= set(self._outputs)
         template = template or (DETECTIONS if self._detects else DEFAULT)
@@ -96,6 +99,8 @@ class Answers:
             words = (*WORDS, *(("detections",) if self._detects else ()), *self._outputs)
             hint = did_you_mean(left, words)
             raise ConfigError(f"answer: {key}: {value!r} is nothing that the model outputs; {hint}")
+        if column == UNREAD.name:  # a task of another package may not know
+            return lambda columns, row: columns[column][row] if column in columns else "", _TEXT
         if label:
             place = self._place(key, label)
             return lambda columns, row: _short(columns["scores"][row, place]), number

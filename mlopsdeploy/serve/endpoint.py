@@ -32,6 +32,7 @@ from mlopsdeploy.serve.messages import (
 )
 from mlopsdeploy.serve.metrics import ModelMetrics
 from mlopsdeploy.serve.pictures import FORM, TYPES, decode_all, from_form, with_sizes
+from mlopsdeploy.serve.unread import Unread
 
 At = Callable[[int], str]
 """How to point at a row of a request."""
@@ -48,6 +49,7 @@ class Served:
         self.name = name
         self.model = model
         self.metrics = metrics
+        self.unread = Unread(name, model, metrics)
         self._sees = model.task.data == "image"
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(model.runtime.streams):
@@ -146,7 +148,8 @@ class Predict(Endpoint):
         rows = len(next(iter(predictions.values())))
         answers = self.answers
         document = answers.one(predictions) if single else answers.many(predictions, rows)
-        return Answer(200, JSON, self._encode(document), (), rows)
+        headers = self.served.unread.note(predictions)
+        return Answer(200, JSON, self._encode(document), headers, rows)
 
     def _read(self, environ: Environ) -> tuple[Columns | Callable[[], Columns], bool, At]:
         """What to predict, whether it is one row that stood alone, and how to point at each."""

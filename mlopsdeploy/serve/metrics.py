@@ -26,6 +26,7 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.languages import LANGUAGES
 from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 
@@ -36,13 +37,16 @@ SECONDS = (
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 CODES = (200, 400, 404, 411, 413, 415, 422, 500, 503)
+UNREAD = (*LANGUAGES, "unknown", "other")  # why a text isn't read, see `core.model.unread_in`
 
 # The cells of one model: two gauges; per code the buckets of the latency, then its sum in
-# nanoseconds; the buckets of the rows, then their sum.
+# nanoseconds; the buckets of the rows, then their sum; the texts that it doesn't read, by why.
 _IN_FLIGHT, _QUEUE, _LATENCY = 0, 1, 2
 _PER_CODE = len(SECONDS) + 2
 _BATCH = _LATENCY + len(CODES) * _PER_CODE
-_PER_MODEL = _BATCH + len(ROWS) + 2
+_UNREAD = _BATCH + len(ROWS) + 2
+_PER_MODEL = _UNREAD + len(UNREAD)
+_UNREAD_CELLS = {reason: _UNREAD + place for place, reason in enumerate(UNREAD)}
 _NANOSECONDS = tuple(round(bound * 1e9) for bound in SECONDS)
 
 
@@ -138,7 +142,13 @@ class ModelMetrics:
             cells[start + _PER_CODE - 1] += nanoseconds
             if rows:
                 cells[_BATCH + bisect_left(ROWS, rows)] += 1
-                cells[_PER_MODEL - 1] += rows
+                cells[_UNREAD - 1] += rows
+
+    def unread(self, texts: Mapping[str, int]) -> None:
+        """The model didn't read so many texts, by their language or another reason."""
+        with self._lock:
+            for reason, count in texts.items():
+                self._cells[_UNREAD_CELLS.get(reason, _PER_MODEL - 1)] += count
 
 
 def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
@@ -151,6 +161,11 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
         labels=by_code,
     )
     rows = HistogramMetricFamily("mlopsdeploy_batch_rows", "Rows per request.", labels=["model"])
+    unread = CounterMetricFamily(
+        "mlopsdeploy_unread_texts",
+        "Texts that the model doesn't read, by the language they are in; unknown: most tokens are.",
+        labels=["model", "language"],
+    )
     for model, counted in cells.items():
         for place, code in enumerate(CODES):
             start = _LATENCY + _PER_CODE * place
@@ -158,9 +173,12 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
             if sum(buckets):
                 requests.add_metric([model, str(code)], sum(buckets))
                 seconds.add_metric([model, str(code)], _cumulative(SECONDS, buckets), total / 1e9)
-        *buckets, total = counted[_BATCH:].tolist()
+        *buckets, total = counted[_BATCH:_UNREAD].tolist()
         rows.add_metric([model], _cumulative(ROWS, buckets), total)
-    yield from (requests, seconds, rows)
+        for reason, count in zip(UNREAD, counted[_UNREAD:].tolist(), strict=True):
+            if count:
+                unread.add_metric([model, reason], count)
+    yield from (requests, seconds, rows, unread)
 
 
 def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str, float]]:

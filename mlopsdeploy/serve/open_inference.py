@@ -183,9 +183,10 @@ class Infer(Endpoint):
         if asked.id is not None:
             document["id"] = asked.id
         header = msgspec.json.encode(document)
+        headers = self.served.unread.note(predictions)
         if not chunks:
-            return Answer(200, JSON, header)
-        headers = ((_HEADER_LENGTH, str(len(header))),)
+            return Answer(200, JSON, header, headers)
+        headers = ((_HEADER_LENGTH, str(len(header))), *headers)
         return Answer(200, "application/octet-stream", b"".join([header, *chunks]), headers)
 
 

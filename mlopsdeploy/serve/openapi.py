@@ -15,6 +15,7 @@ from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import JSON, PROBLEM_JSON
 from mlopsdeploy.serve.open_inference import DATATYPES, FILES, Infer, accepted_datatypes
 from mlopsdeploy.serve.pictures import FORM, TYPES
+from mlopsdeploy.serve.unread import HEADER
 
 Schema = dict[str, Any]
 
@@ -84,7 +85,9 @@ def _predict(endpoint: Predict) -> Schema:
         "operationId": f"predict_{name}",
         "summary": f"Predictions of {name}.",
         "requestBody": {"required": True, "content": content},
-        "responses": _responses("One object for one row, a list for a list.", answer, *_REFUSALS),
+        "responses": _with_headers(
+            endpoint, _responses("One object for one row, a list for a list.", answer, *_REFUSALS)
+        ),
     }
 
 
@@ -166,8 +169,18 @@ def _infer(endpoint: Infer, path: str) -> Schema:
     return {
         "summary": f"Tensors in, tensors out: {endpoint.served.name}{version}",
         "requestBody": {"required": True, "content": request},
-        "responses": _responses("The outputs.", content, 400, 413, 422, 500),
+        "responses": _with_headers(
+            endpoint, _responses("The outputs.", content, 400, 413, 422, 500)
+        ),
     }
+
+
+def _with_headers(endpoint: Endpoint, responses: Schema) -> Schema:
+    """The same responses, with the header that tells of texts that the model doesn't read."""
+    if endpoint.served.model.task.data == "text":
+        description = "How many texts the model doesn't read and why, if any: 12 de, 3 ar."
+        responses["200"]["headers"] = {HEADER: {"description": description, "schema": _TEXT}}
+    return responses
 
 
 def _infer_request(endpoint: Infer, names: Schema) -> Schema:

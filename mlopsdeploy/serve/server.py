@@ -41,6 +41,7 @@ from mlopsdeploy.settings import ServeSettings
 
 log = logging.getLogger("mlopsdeploy.serve")
 _FAILURE = "failure"
+_LONG_ENOUGH = "warmed up by a text that is long enough to tell its language"
 _STOPPING = "stopping"
 # Read when a numeric library is loaded: a worker's models bring their own threads, and a second
 # set under them would fight for the same cores.
@@ -193,15 +194,19 @@ def _outlive_nobody(parent: int, folder: Path) -> None:
 
 
 def _warm_up(model: Model) -> None:
-    """Call a model once on each stream, so that no caller pays for what happens only once."""
+    """Call a model once on each stream, so that no caller pays for what happens only once.
+
+    Of models side by side each, as none of their texts is in the languages of all.
+    """
     row: Columns = {
-        field.name: objects(["warm"])
+        field.name: objects([_LONG_ENOUGH])
         if field.dtype == "str"
         else np.zeros((1, *(max(size, 1) for size in field.shape)), field.dtype)
         for field in model.task.inputs
     }
-    for _ in range(model.runtime.streams):
-        model.predict_columns(row)
+    for one in (model, *(load() for load in model.parts)):
+        for _ in range(one.runtime.streams):
+            one.predict_columns(row)
 
 
 def worker_count(settings: ServeSettings) -> int:

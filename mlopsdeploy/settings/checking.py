@@ -42,7 +42,8 @@ def checked(settings: type[Options], values: Mapping[str, Any]) -> dict[str, Any
         SettingError: one of them is wrong.
     """
     try:
-        return _values(_model(settings).model_validate(settings.before(dict(values))))
+        found = _values(_model(settings).model_validate(settings.before(dict(values))))
+        return {**found, "given": frozenset(values)}
     except ValidationError as error:
         first = error.errors()[0]
         path = first["loc"]

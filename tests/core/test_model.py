@@ -10,9 +10,12 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from mlopsdeploy import LanguageWarning
 from mlopsdeploy.columns import objects, take
+from mlopsdeploy.core import by_language, model
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, InputError, RowError
+from mlopsdeploy.tasks import text_classification
 
 AGES, VISITS, SPEND = [20, 40, 60], [1, 0, 8], [10.0, 300.0, 50.5]
 TABLE = {"age": AGES, "visits": VISITS, "spend": SPEND}
@@ -352,6 +355,62 @@ def test_a_row_alone_is_the_row_among_others(text, reviews):
         alone = text.predict(texts[row : row + 1])
         assert alone["label"][0] == together["label"][row]
         np.testing.assert_allclose(alone["scores"], take(together, [row])["scores"], atol=1e-5)
+
+
+# ---------------------------------------------------------------- languages
+
+GERMAN = "Das ist leider ein sehr schlechtes Produkt, ich bin enttäuscht."
+ENGLISH, CHINESE = "Works like a charm, I would buy it again.", "太差了，再也不买了"
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_model(runtime="onnxruntime", threads=1)
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_frame"])
+def test_texts_that_a_model_does_not_read_are_one_warning_at_the_callers_line(method):
+    model = load_model("sentiment", runtime="onnxruntime", threads=1)
+    with pytest.warns(LanguageWarning) as warned:
+        getattr(model, method)([GERMAN, ENGLISH, None, CHINESE, GERMAN])
+    (warning,) = warned
+    assert warning.filename == __file__
+    assert str(warning.message) == (
+        "sentiment: doesn't read 3 of 4 texts (2 de, 1 zh), so their labels mean little"
+    )
+
+
+def test_the_default_model_reads_each_text_in_its_language(default):
+    found = default.predict([CHINESE, None, ENGLISH, "ok"])
+    assert found["label"].tolist() == ["NEGATIVE", "", "POSITIVE", "POSITIVE"]
+    assert list(found) == ["label", "score", "truncated", "scores"]
+    with pytest.warns(LanguageWarning, match="doesn't read 1 of 2 texts"):
+        default.predict([CHINESE, GERMAN])
+
+
+def test_the_default_model_refuses_texts_most_of_which_it_does_not_read(default):
+    with pytest.raises(InputError) as caught:
+        default.predict([GERMAN, GERMAN, CHINESE])
+    assert str(caught.value) == (
+        "predict: 2 of 3 texts (67%) are in languages that the default model doesn't read: 2 de; "
+        "it reads en, zh; name one that does with load_model, or "
+        "load_model('sentiment,sentiment-zh') to score them all the same"
+    )
+    named = load_model("sentiment,sentiment-zh", runtime="onnxruntime", threads=1)
+    with pytest.warns(LanguageWarning):
+        assert len(named.predict([GERMAN])["label"]) == 1
+
+
+def test_the_language_of_a_text_is_found_once(default, monkeypatch):
+    asked = []
+    find = by_language.languages_of
+    monkeypatch.setattr(
+        by_language, "languages_of", lambda texts: asked.extend(texts) or find(texts)
+    )
+    for module in (text_classification, model):
+        monkeypatch.setattr(module, "languages_of", asked.extend)
+    default.predict([ENGLISH, CHINESE])
+    assert asked == [ENGLISH, CHINESE]
 
 
 # ---------------------------------------------------------------- as batch

@@ -349,7 +349,7 @@ def broken(request, client, fraud):
     import dataclasses
 
     class Broken:
-        streams, batch_scale, precision = 1, 1, "float32"
+        name, streams, batch_scale, precision = "broken", 1, 1, "float32"
         inputs, outputs, metadata = fraud.runtime.inputs, fraud.runtime.outputs, {}
 
         def run(self, tensors):

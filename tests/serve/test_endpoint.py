@@ -92,7 +92,7 @@ def test_json_is_expected_and_something_else_refused():
 class Counted:
     """A runtime that knows how many call it at once."""
 
-    batch_scale, precision, metadata = 1, "float32", {}
+    name, batch_scale, precision, metadata = "counted", 1, "float32", {}
 
     def __init__(self, runtime, streams):
         self.inputs, self.outputs, self.streams = runtime.inputs, runtime.outputs, streams

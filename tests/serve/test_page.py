@@ -215,6 +215,16 @@ def test_a_template_of_the_users_own(page):
         assert fill.size["width"] / track.size["width"] == pytest.approx(score, abs=0.02)
 
 
+def test_that_a_text_is_not_read_is_said(page):
+    shown = page("sentiment")
+    shown.type("Text", "Das ist leider ein sehr schlechtes Produkt.")
+    assert shown.predict()[0] == 200
+    assert "doesn't read this text (its language is de)" in shown.told()
+    shown.type("Text", "This is a really bad product, sadly.")
+    shown.predict()
+    assert "doesn't read" not in shown.told()
+
+
 def test_a_row_is_pasted(page):
     shown = page("churn")
     paste = """

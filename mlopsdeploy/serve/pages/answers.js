@@ -36,6 +36,14 @@ export function showProblem(title, detail) {
   return [make("p", { className: "verdict problem" }, title), make("p", { className: "detail" }, detail)];
 }
 
+/** That the model doesn't read the text, where the answer's header says so: `1 de`, `1 unknown`. */
+export function showUnread(said) {
+  if (!said) return [];
+  const language = said.split(" ")[1];
+  const why = language === "unknown" ? "most of its tokens are unknown" : `its language is ${language}`;
+  return [make("p", { className: "detail" }, `The model doesn't read this text (${why}), so its label means little.`)];
+}
+
 /** The objects of an answer, if its template has them. */
 export function detectionsOf(model, answer) {
   const key = Object.keys(model.answer).find((each) => model.answer[each] === "detections");

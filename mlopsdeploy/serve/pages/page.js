@@ -1,6 +1,6 @@
 // The page: a form for the chosen model, its answer, the same request for a terminal, live numbers.
 
-import { detectionsOf, showAnswer, showProblem } from "./answers.js";
+import { detectionsOf, showAnswer, showProblem, showUnread } from "./answers.js";
 import { make } from "./elements.js";
 import { formOf } from "./forms.js";
 import { Live } from "./live.js";
@@ -83,7 +83,7 @@ async function predict() {
   const { type, body } = request();
   if (body === null) return tell(showProblem("No picture", "choose one, or drop it on the form"));
   const started = performance.now();
-  let status, text, took;
+  let status, text, took, unread;
   try {
     const response = await fetch(address(), {
       method: "POST",
@@ -93,6 +93,7 @@ async function predict() {
     text = await response.text();
     took = performance.now() - started;
     status = response.status;
+    unread = response.headers.get("X-Unread-Texts");
   } catch {
     if (mine === asked) tell(showProblem("No answer", "the server can't be reached; is it still running?"));
     return;
@@ -109,7 +110,7 @@ async function predict() {
   const neat = JSON.stringify(answer, null, 2).replace(/\[\n[\s\d.,e+-]*\]/g, (list) => list.replace(/\s+/g, "").replaceAll(",", ", "));
   const raw = { status, text: neat, took };
   if (status === 200) {
-    tell(showAnswer(model, answer), raw);
+    tell([...showAnswer(model, answer), ...showUnread(unread)], raw);
     if (body === request().body) form.show?.(detectionsOf(model, answer));
     $("answer").scrollIntoView({ block: "nearest" }); // on a phone it is below the form
   } else {
