@@ -81,9 +81,11 @@ def load_edge(
     # All numbers up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of twelve.
     counts = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
     counts = [settings.threads] if settings.threads else counts
+    named = settings.lines is None or "model" in settings.given
+    reference = settings.model if named else None
     best, chosen, threads, measured = float("inf"), None, 0, []
     for count in counts:
-        model = load_as_set(settings, settings.model, threads=count, streams=1, log=log)
+        model = load_as_set(settings, reference, threads=count, streams=1, log=log)
         row = sample(model)
         seconds = _seconds_of_a_call(model, row) if len(counts) > 1 else 0.0
         measured.append(f"{count}: {seconds * 1000:.1f} ms")

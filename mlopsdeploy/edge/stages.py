@@ -48,6 +48,8 @@ class Stats:
         empty: lines with nothing to score.
         unreadable: lines that could not be scored.
         dropped: lines that came too fast.
+        unread: texts that the model doesn't read, by their language or another reason.
+        models: of several models side by side, how many texts each has read.
     """
 
     def __init__(self) -> None:
@@ -55,6 +57,8 @@ class Stats:
         self.ages = Values()
         self.frames = self.empty = self.unreadable = self.dropped = 0
         self.labels: Counter[str] = Counter()
+        self.unread: Counter[str] = Counter()
+        self.models: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._latest: deque[tuple[float, int]] = deque(maxlen=64)
         self.started = self.first = self.last = time.monotonic()
@@ -94,6 +98,11 @@ class Stats:
         for moment in captured:
             self.ages.add(now - moment)
         self._latest.append((now, self.frames))
+
+    @property
+    def scored(self) -> int:
+        """Lines that have an answer; headers count."""
+        return self.frames - self.empty - self.unreadable
 
     @property
     def fps(self) -> float:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlopsdeploy.core.console import facts, plain_table
+from mlopsdeploy.core.model import counted
 from mlopsdeploy.edge.stages import Stats
 
 if TYPE_CHECKING:  # neither kind of run needs the packages of the other
@@ -112,7 +113,7 @@ class LineView:
         return [
             f"{self.stats.frames:,} lines, {self.stats.fps:,.1f} a second",
             f"answered in {middle:.1f} ms (p99 {high:.1f})",
-            *(f"{count:,} {word}" for word, count in self._without_answer().items() if count),
+            *(f"{count:,} {word}" for word, count in self._odd().items() if count),
         ]
 
     def numbers(self) -> list[Row]:
@@ -122,7 +123,7 @@ class LineView:
             ("lines", f"[bold]{self.stats.frames:,}[/]"),
             ("a second", f"{self.stats.fps:,.1f}"),
             ("answered in", f"{middle:.1f} ms, p99 {high:.1f}"),
-            *((word, f"{count:,}") for word, count in self._without_answer().items() if count),
+            *((word, f"{count:,}") for word, count in self._odd().items() if count),
         ]
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
@@ -139,6 +140,8 @@ class LineView:
             "lines_per_second": round(stats.mean_fps, 2),
             "latency_ms": {"p50": round(middle, 2), "p99": round(high, 2)},
             "labels": dict(stats.labels.most_common()),
+            "unread": dict(stats.unread.most_common()),
+            "models": dict(stats.models.most_common()),
         }
 
     def rows(self, summary: dict[str, Any]) -> list[Row]:
@@ -151,9 +154,18 @@ class LineView:
         whole = sum(labels.values())
         shares = [f"{label} {count:,} ({count / whole:.0%})" for label, count in labels.items()]
         rows += _under("labels", shares)
+        if summary["models"]:
+            rows.append(("read by", ", ".join(f"{a} {b:,}" for a, b in summary["models"].items())))
+        if unread := summary["unread"]:
+            share = sum(unread.values()) / max(self.stats.scored, 1)
+            words = f"{counted(unread)} ({share:.0%}): the model doesn't read these"
+            rows.append(("unread", words))
         return rows + [
             (word, f"{summary[word]:,}") for word in self._without_answer() if summary[word]
         ]
+
+    def _odd(self) -> dict[str, int]:
+        return {**self._without_answer(), "unread": self.stats.unread.total()}
 
     def _without_answer(self) -> dict[str, int]:
         stats = self.stats

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mlopsdeploy.columns import take
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, unread_in
 from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Event, Report
 from mlopsdeploy.edge.lines.parsing import Parsed, Parser
@@ -32,6 +32,7 @@ MOST = 1024  # lines computed together
 FIRST = 16  # lines that wait at first; then two batches of them: more wait where they come from
 LIVE = 128  # lines of a device that wait; older ones are dropped
 TOGETHER = 0.1  # seconds that lines computed together take: the first of them waits for the last
+JUDGED = 20  # texts, or all where there are fewer, by which the default model is found to be wrong
 
 
 class Answer(NamedTuple):
@@ -43,6 +44,7 @@ class Answer(NamedTuple):
         label: None where there is nothing to label.
         score: of the label; None where there is none.
         truncated: whether the text was longer than the model reads.
+        unread: why the model doesn't read the text, such as its language; empty if it does.
         problem: why it was not scored; empty if it was, or there was nothing to score.
         header: whether it only names columns.
     """
@@ -52,6 +54,7 @@ class Answer(NamedTuple):
     label: str | None = None
     score: float | None = None
     truncated: bool = False
+    unread: str = ""
     problem: str = ""
     header: bool = False
 
@@ -96,6 +99,7 @@ class LinePipeline:
         self._stopped = threading.Event()
         self._together = 1  # lines at a time, then as many as `TOGETHER` is enough for
         self._next = 1
+        self._judged = model.chosen
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
 
@@ -106,6 +110,8 @@ class LinePipeline:
 
         Raises:
             MlopsDeployError: the source or the model fails.
+            InputError: nobody named a model, and the default one doesn't read most of the first
+                texts; they are answered.
         """
         feed(self._read(), self._waiting, "lines", self._waiting.put_all)
         try:
@@ -121,11 +127,14 @@ class LinePipeline:
                     empty=sum(answer.empty for answer in answers),
                     unreadable=sum(bool(answer.problem) for answer in answers),
                 )
+                self._judge(JUDGED)
                 fits = int(TOGETHER * len(lines) / max(seconds, 1e-9))
                 self._together = min(max(fits, 1), 2 * self._together, MOST)
                 if not self._source.live:
                     # So that a line waits for a moment, and a signal too, however slow the model.
                     self._waiting.resize(max(2 * self._together, FIRST))
+            if self.ended in ("end", "limit"):
+                self._judge(1)
         finally:
             self._source.stop()
             self._waiting.cancel()
@@ -137,6 +146,16 @@ class LinePipeline:
             self.ended = reason
         self._source.stop()
         self._waiting.close()
+
+    def _judge(self, least: int) -> None:
+        """Once so many texts are scored: are they for the default model?
+
+        Later ones are only counted: what has run for a day isn't ended by a line.
+        """
+        texts = self._stats.scored
+        if not self._judged and texts >= least:
+            self._judged = True
+            self._model.check_unread(self._stats.unread, texts, self._source.name)
 
     def answer(self, lines: Sequence[Line]) -> list[Answer]:
         """What there is to say of each line."""
@@ -169,12 +188,15 @@ class LinePipeline:
         labels, scores = predictions["label"].tolist(), predictions["score"].tolist()
         known = np.isfinite(predictions["score"]).tolist()
         cut = predictions.get("truncated", np.zeros(len(labels), bool)).tolist()
-        for row, label, score, is_known, truncated in zip(
-            parsed.rows, labels, scores, known, cut, strict=True
+        unread = predictions.get("unread", [""] * len(labels))
+        for row, label, score, is_known, truncated, why in zip(
+            parsed.rows, labels, scores, known, cut, unread, strict=True
         ):
             line, text, *_ = answers[row]
             if is_known:  # else the row lacks what the model can't do without
-                answers[row] = Answer(line, text, label, score, truncated)
+                answers[row] = Answer(line, text, label, score, truncated, why)
+        self._stats.unread += unread_in(predictions)
+        self._stats.models.update(predictions.get("model", ()))
 
     def _batches(self) -> Iterator[list[Line]]:
         left = self._limit or sys.maxsize

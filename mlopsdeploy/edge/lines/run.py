@@ -81,15 +81,17 @@ class LineRun:
 def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
     """The model of the settings, and on how many threads it runs.
 
-    What is slow only once is done: the first call, and loading what rechecks close calls.
+    What is slow only once is done: the first call, and loading what rechecks close calls, of
+    models side by side for each.
 
     Raises:
         ConfigError: the model takes no lines.
     """
     model, threads = load_edge(settings, _row, log)
-    model.predict_columns(_row(model))
-    if model.float32 is not None:
-        model.float32()
+    for one in (model, *(part() for part in model.parts)):
+        one.predict_columns(_row(one))
+        if one.float32 is not None:
+            one.float32()
     return model, threads
 
 
@@ -212,6 +214,8 @@ class LineEvents:
             document["score"] = None if answer.score is None else round(answer.score, 6)
         if answer.truncated:
             document["truncated"] = True
+        if answer.unread:
+            document["unread"] = answer.unread
         if self._echo:
             document["text"] = answer.text
         return document
@@ -257,7 +261,10 @@ class Readable:
         label = _printable(answer.label) or "–"
         style = self._colors.setdefault(answer.label, COLORS[len(self._colors) % len(COLORS)])
         style += " dim" if answer.score < UNSURE else " bold"
-        return Text.assemble((label.ljust(self._width), style), f"  {answer.score:.3f}  ", text)
+        unread = f"not read ({answer.unread})  " if answer.unread else ""
+        return Text.assemble(
+            (label.ljust(self._width), style), f"  {answer.score:.3f}  ", (unread, "yellow"), text
+        )
 
 
 def _printable(text: str) -> str:

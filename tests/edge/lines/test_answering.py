@@ -12,7 +12,7 @@ from mlopsdeploy.edge.lines.answering import LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import LineSource, Splitter
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import MlopsDeployError, RowError
+from mlopsdeploy.errors import InputError, MlopsDeployError, RowError
 
 
 class Memory(LineSource):
@@ -207,3 +207,51 @@ def test_texts_and_what_is_not_one(make, bert, reviews):
     assert {answer.label for answer in good} <= {"NEGATIVE", "POSITIVE"}
     assert [answer.truncated for answer in (good[0], long)] == [False, True]
     assert broken.problem == "is not UTF-8"
+
+
+# ---------------------------------------------------------------- languages
+
+GERMAN = "Das ist leider ein sehr schlechtes Produkt, ich bin enttäuscht.\n"
+ENGLISH, CHINESE = "Works like a charm, I would buy it again.\n", "太差了，再也不买了\n"
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_model(runtime="onnxruntime", threads=1, streams=1)
+
+
+def test_lines_that_are_not_read_are_marked_and_counted(make, default):
+    model = replace(default, chosen=True)
+    pipeline, kept, _ = make(Memory([ENGLISH + "\n" + GERMAN * 30, CHINESE]), model=model)
+    pipeline.run()
+    assert [answer.unread for answer in kept.answers] == ["", "", *["de"] * 30, ""]
+    assert [kept.answers[place].label for place in (0, -1)] == ["POSITIVE", "NEGATIVE"]
+    assert pipeline._stats.unread == {"de": 30}
+    assert pipeline._stats.models == {"sentiment": 31, "sentiment-zh": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "answered"),
+    [
+        (GERMAN, 1),
+        (ENGLISH + "\n" + GERMAN * 2, 4),
+        (GERMAN * 500 + ENGLISH * 2000, answering.JUDGED),
+    ],
+    ids=["one line", "most of a few", "the first of many"],
+)
+def test_the_default_model_does_not_go_on_with_texts_that_it_does_not_read(
+    make, default, text, answered
+):
+    pipeline, kept, _ = make(Memory([text]), model=default)
+    with pytest.raises(
+        InputError, match=r"memory: \d+ of .* are in languages .*: \d+ de; .*--model"
+    ):
+        pipeline.run()
+    assert answered <= len(kept.answers) <= 2 * answered
+
+
+@pytest.mark.parametrize("text", [ENGLISH * 30 + GERMAN * 60, "ok\n" * 3 + GERMAN * 3, ""])
+def test_later_lines_and_no_more_than_half_are_only_counted(make, default, text):
+    pipeline, kept, _ = make(Memory([text]), model=default)
+    pipeline.run()
+    assert len(kept.answers) == text.count("\n")

@@ -69,6 +69,28 @@ def test_a_hugging_face_folder_over_a_chat(start_lines, bert, tmp_path, lines_of
     assert "line 3 is not UTF-8" in err
 
 
+def test_the_model_that_nobody_named_reads_two_languages_and_says_so(start_lines, tmp_path):
+    lines = [
+        "Works like a charm, I would buy it again.",
+        "太差了，再也不买了",
+        "Das ist leider sehr schlecht.",
+    ]
+    (tmp_path / "mixed.txt").write_text("\n".join(lines), "utf-8")
+    process = start_lines("--lines", "mixed.txt", "--threads", "1")
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert [answer["label"] for answer in answers[:2]] == ["POSITIVE", "NEGATIVE"]
+    assert [answer.get("unread") for answer in answers] == [None, None, "de"]
+    assert "read by  sentiment 2, sentiment-zh 1" in err
+    assert "unread   1 de (33%): the model doesn't read these" in err
+
+    process = start_lines("--lines", "-", "--threads", "1", "--json", "--events", "e.jsonl")
+    out, err = process.communicate(f"{lines[2]}\n", timeout=60)
+    assert (process.returncode, out) == (2, "")
+    assert "or --model sentiment,sentiment-zh to score them all the same" in err
+
+
 @pytest.mark.parametrize(
     ("number", "code", "word"),
     [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")],
