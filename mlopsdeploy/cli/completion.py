@@ -30,10 +30,12 @@ def of(setting: Setting) -> Offer | None:
 
 
 def _model(incomplete: str) -> list[str]:
-    """Built-in names, folders, and files of a kind that holds a model."""
+    """Built-in names, folders, and files of a kind that holds a model; after a comma too."""
     folder = Path(mlopsdeploy.__file__).parent / "builtin"
     names = sorted(path.parent.name for path in folder.glob("*/model.yaml"))
-    return [*names, *_paths(incomplete, _MODELS)]
+    before, comma, last = incomplete.rpartition(",")
+    others = [f"{before},{one}" for one in _model(last)] if comma else []
+    return [*names, *_paths(incomplete, _MODELS), *others]
 
 
 def config(incomplete: str) -> list[str]:

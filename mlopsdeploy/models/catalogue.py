@@ -34,7 +34,8 @@ def list_models(*, cache: bool = False) -> dict[str, Any]:
         cache: also what was compiled here, and what was downloaded from the hub.
 
     Returns:
-        `built_in`: name, version, task, bytes, digest, accuracy (the first line of the card's).
+        `built_in`: name, version, task, languages, bytes, digest, accuracy (the first line of the
+        card's).
         With `cache`: its `folder`, `compiled`, last used first: kind, key, made_from and reference
         (empty where nobody knows), bytes, age_seconds, unused_seconds, tools (versions by name),
         proof; and `hub`: name, bytes.
@@ -117,6 +118,7 @@ def _built_in(name: str) -> dict[str, Any]:
         "name": files.name,
         "version": files.version,
         "task": files.task,
+        "languages": list(files.yaml.languages or ()),
         "bytes": bytes_of(weight_files(files)),
         "digest": files.digest,
         "accuracy": accuracy_line(home / "MODEL_CARD.md") if home else "",
@@ -213,6 +215,7 @@ def show_list(found: dict[str, Any], console: Console) -> None:
             continue
         lines = [
             ("  task", model["task"].replace("_", " ")),
+            ("  languages", ", ".join(model["languages"])),
             ("  size", size(model["bytes"])),
             ("  accuracy", model["accuracy"]),
             ("  digest", model["digest"][:DIGEST_SHOWN]),

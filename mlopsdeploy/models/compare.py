@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlopsdeploy.columns import Array, Columns, rows_of, take
 from mlopsdeploy.core.console import facts, plain_table, print_line
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import Model, counted, unread_in
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.folder import weight_files
@@ -59,7 +60,8 @@ def compare_models(
 
     Returns:
         `models`: name, runtime, precision, bytes, rows_per_second and, with labels, `accuracy` and
-        `f1`, each with `low` and `high`. `agreement`, `confusion` (A's labels by row),
+        `f1`, each with `low` and `high`; `unread`, texts that it doesn't read, by their language.
+        `agreement`, `confusion` (A's labels by row),
         `score_change` (mean, largest, histogram), `most_different`; with labels `mcnemar`;
         `verdict`.
 
@@ -77,7 +79,7 @@ def compare_models(
     )
     both = [rows.columns, _columns_of(models[1], rows.columns, data, text_column, limit)]
     log(f"comparing on {rows_of(rows.columns):,} rows")
-    (left, right), seconds = _predict(models, both)
+    (left, right), seconds, unread = _predict(models, both)
     labels = _labels(models[0])
     a, b = _places(left, labels), _places(right, _labels(models[1]), order)
     scores = right["scores"][:, order] if order else right["scores"]
@@ -89,8 +91,10 @@ def compare_models(
         "labels": list(labels),
         "matched_by_place": renamed,
         "models": [
-            _about(model, reference, len(change) / taken)
-            for model, reference, taken in zip(models, (first, second), seconds, strict=True)
+            {**_about(model, reference, len(change) / taken), "unread": dict(texts.most_common())}
+            for model, reference, taken, texts in zip(
+                models, (first, second), seconds, unread, strict=True
+            )
         ],
         "same_labels": int((a == b).sum()),
         "agreement": share(int((a == b).sum()), len(a)),
@@ -125,7 +129,7 @@ def same_labels(first: Model, second: Model) -> tuple[list[int], dict[str, str]]
             f"{first.name} has {len(ours)} labels and {second.name} {len(theirs)}: only models "
             "with the same labels can be compared"
         )
-    if type(first.task) is not type(second.task):
+    if first.task.data != second.task.data:
         kinds = [type(model.task).__name__ for model in (first, second)]
         raise ConfigError(
             f"{first.name} is a {kinds[0]}, {second.name} a {kinds[1]}: no rows are for both"
@@ -160,8 +164,10 @@ def _columns_of(
     return columns
 
 
-def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns], list[float]]:
-    """All predictions, the models in turns, and the seconds that each took."""
+def _predict(
+    models: list[Model], columns: list[Columns]
+) -> tuple[list[Columns], list[float], list[Counter[str]]]:
+    """All predictions, the models in turns, the seconds of each, and the texts it didn't read."""
     total = rows_of(columns[0])
     parts: list[list[Columns]] = [[], []]
     seconds = [0.0, 0.0]
@@ -179,7 +185,8 @@ def _predict(models: list[Model], columns: list[Columns]) -> tuple[list[Columns]
     joined = [
         {name: np.concatenate([one[name] for one in some]) for name in names} for some in parts
     ]
-    return joined, seconds
+    unread = [sum(map(unread_in, some), Counter[str]()) for some in parts]
+    return joined, seconds, unread
 
 
 def _as_taken(model: Model, rows: Columns) -> Iterator[Columns]:
@@ -308,6 +315,11 @@ def show_comparison(found: dict[str, Any], console: Console) -> None:
         ("rows", f"{found['rows']:,}{without}"),
         ("labels", ", ".join(f"A's {a} is B's {b}" for a, b in found["matched_by_place"].items())),
         ("same label", f"{found['same_labels']:,} ({same['value']:.2%}; {interval})"),
+        *(
+            (f"{name} doesn't read", counted(model["unread"]))
+            for name, model in zip("AB", found["models"], strict=True)
+            if model["unread"]
+        ),
         ("scores", f"differ by {change['mean']:.4f} on average, {change['largest']:.4f} at most"),
     ]
     if "mcnemar" in found:

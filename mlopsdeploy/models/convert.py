@@ -22,7 +22,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError, ModelError, one_line
-from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files import find_model, several
 from mlopsdeploy.model_files.folder import origin, proof_in, write_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.tables import bytes_of, proof_line, size
@@ -59,7 +59,7 @@ def compile_model(
         ConfigError: the target is unknown, or the output is there.
         ModelError: the model can't be found or compiled, or answers differently then.
     """
-    files = find_model(reference)
+    files = find_one(reference, "compile")
     target = to or _default(files)
     if target not in TARGETS:
         raise ConfigError(f"--to {target}: expected {', '.join(TARGETS)}")
@@ -101,6 +101,20 @@ def compile_model(
         "proof": proof,
         "loaded_from_there": loaded,
     }
+
+
+def find_one(reference: str, verb: str) -> ModelFiles:
+    """A model that stands alone, for what makes another of it.
+
+    Raises:
+        ConfigError: it is several side by side.
+    """
+    if parts := several(reference):
+        raise ConfigError(
+            f"{reference}: is {len(parts)} models; {verb} each by itself, then name what comes out "
+            "with commas between, as in --model A,B"
+        )
+    return find_model(reference)
 
 
 def checked_output(

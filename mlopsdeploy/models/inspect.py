@@ -20,7 +20,7 @@ from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_mod
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files import find_model, several
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
 from mlopsdeploy.models.tables import bytes_of, proof_line, size
@@ -52,12 +52,27 @@ def inspect_model(
         `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
         dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
         the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
-        `loaded_in_seconds`, `speed`; `facts`: what else was understood, and why.
+        `loaded_in_seconds`, `speed`; `facts`: what else was understood, and why. Of texts
+        `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
+        all this of each, and of them all `name`, `version`, `digest`, `task` and `languages`.
 
     Raises:
         MlopsDeployError: see `load_model`.
     """
     files = find_model(reference)
+    if files.parts:
+        parts = [
+            inspect_model(part, runtime=runtime, speed=speed, all_runtimes=all_runtimes, log=log)
+            for part in several(reference)
+        ]
+        return {
+            "name": files.name,
+            "version": files.version,
+            "digest": files.digest,
+            "task": files.task,
+            "languages": [one for part in parts for one in part["languages"]],
+            "parts": parts,
+        }
     graph = prepare_model(reference, runtime=runtime, log=log)
     speeds = [_apart(reference, runtime)] if speed and not all_runtimes else []
     if all_runtimes:
@@ -82,6 +97,8 @@ def inspect_model(
         **_inputs_and_outputs(model.task),
         "labels": list(model.task.labels),
         "labels_from": _labels_from(files, model),
+        "languages": list(files.yaml.languages or ()),
+        "languages_from": files.languages_from,
         "threshold": model.task.threshold,
         "facts": [fact._asdict() for fact in model.task.facts],
     }
@@ -187,6 +204,9 @@ def _labels_from(files: ModelFiles, model: Model) -> str:
 
 def show(report: dict[str, Any], console: Console) -> None:
     """The report as people read it."""
+    if "parts" in report:
+        _show_several(report, console)
+        return
     title = f"{report['version']}: {report['task'].replace('_', ' ')} on {report['runtime']} "
     title += f"{report['precision']}, ready in {report['loaded_in_seconds']:.2f} s"
     space = " " if report["version"] else ""
@@ -204,6 +224,18 @@ def show(report: dict[str, Any], console: Console) -> None:
         console.print(_speed_table(report["speed"]))
 
 
+def _show_several(report: dict[str, Any], console: Console) -> None:
+    parts = report["parts"]
+    title = f" {report['version']}: {len(parts)} models, each for the texts in its languages"
+    console.print(Text(report["name"], style="bold").append(title, style="not bold"))
+    reads = [f"{', '.join(part['languages'])} by {part['name']}" for part in parts]
+    others = f"any other by {parts[0]['name']}, marked as not read"
+    console.print(facts([("reads", "; ".join([*reads, others])), ("digest", report["digest"])]))
+    for part in parts:
+        console.print()
+        show(part, console)
+
+
 def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     tensors = report["tensors"]
     stated = {entry["name"] for entry in report["facts"]}
@@ -214,6 +246,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("inputs", _fields(report["inputs"])),
         ("outputs", _fields(report["outputs"])),
         ("labels", "" if "labels" in stated else _labels(report)),
+        ("languages", _languages(report)),
         ("threshold", "" if threshold is None else f"{threshold:g}"),
         ("tensors", f"{_fields(tensors['inputs'])} → {_fields(tensors['outputs'])}"),
         ("runs", report["runs"]),
@@ -224,6 +257,12 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("digest", report["digest"]),
         ("covers", ", ".join(name for part in report["digest_covers"].values() for name in part)),
     ]
+
+
+def _languages(report: dict[str, Any]) -> str:
+    if report["languages"]:
+        return f"{', '.join(report['languages'])} (from {report['languages_from']})"
+    return "nothing names them" if report["task"] == "text_classification" else ""
 
 
 def _labels(report: dict[str, Any]) -> str:

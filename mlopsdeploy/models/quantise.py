@@ -19,7 +19,7 @@ from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import parts_of
 from mlopsdeploy.model_files.folder import origin, weight_files, write_folder
-from mlopsdeploy.models.convert import checked_output
+from mlopsdeploy.models.convert import checked_output, find_one
 from mlopsdeploy.models.data import read_rows
 from mlopsdeploy.models.tables import bytes_of, size
 from mlopsdeploy.settings import BatchSettings
@@ -58,7 +58,7 @@ def quantise_model(
         InputError: the data can't be read or are too few.
         ModelError: more labels differ than may.
     """
-    files = find_model(reference)
+    files = find_one(reference, "quantise")
     _check(files.name, files.task, files.precision, files.graphs)
     folder = checked_output(output, files, "int8", reference, overwrite=overwrite)
     floating = load_model(reference, runtime="openvino", precision="float32", log=log)

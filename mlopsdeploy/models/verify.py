@@ -19,7 +19,7 @@ from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import OtherFormatError, load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files import find_model, several
 from mlopsdeploy.model_files.digest import ChecksumError
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.tables import proof_line
@@ -41,7 +41,7 @@ def verify_model(
     """Check a model's files, then run it wherever it runs and compare the answers.
 
     Args:
-        reference: see `find_model`.
+        reference: see `find_model`; of models side by side each is checked.
         all_runtimes: also in frameworks that the model does not come from.
         trust_model: see `load_model`.
         log: called with a line about each slow step.
@@ -53,6 +53,9 @@ def verify_model(
     Raises:
         ModelError: there is no such model.
     """
+    if parts := several(reference):
+        how = {"all_runtimes": all_runtimes, "trust_model": trust_model}
+        return _each(reference, {part: verify_model(part, log=log, **how) for part in parts})
     checks: list[dict[str, str]] = []
 
     def note(what: str, result: str, detail: str) -> None:
@@ -81,6 +84,22 @@ def verify_model(
         _check_close_calls(chosen, files, rows, note)
         _check_runtimes(chosen, _runtimes(files, chosen, all_runtimes), rows, load, note)
         _check_proof(files, chosen, note)
+    return _verified(files, checks)
+
+
+def _each(reference: str, found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What was found of each of several models, as one."""
+    checks = [
+        {**check, "what": f"{part}: {check['what']}"}
+        for part, one in found.items()
+        for check in one["checks"]
+    ]
+    if not all(one["digest"] for one in found.values()):  # a file is not what it should be
+        return {"model": reference, "digest": "", "checks": checks, "ok": False}
+    return _verified(find_model(reference), checks)
+
+
+def _verified(files: ModelFiles, checks: list[dict[str, str]]) -> dict[str, Any]:
     return {
         "model": files.name,
         "version": files.version,

@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import shutil
+from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import yaml
 
@@ -191,3 +194,68 @@ def test_a_picture_as_example_is_read_from_beside_the_yaml(tmp_path):
     assert example("finder.onnx", "[1, 2]") == [1, 2]
     with pytest.raises(ModelError, match=r"inner/street.jpg: can't be read .*names it as example"):
         example("inner/model.onnx", "../street.jpg")
+
+
+# ---------------------------------------------------------------- languages
+
+
+@pytest.mark.parametrize(
+    ("card", "languages"),
+    [
+        ("---\nlanguage: en\nlicence: mit\n---\n# A model", ("en",)),
+        ("\ufeff---\r\nlanguage:\r\n- zh-Hans\r\n- en\r\n- zh\r\n---\r\n", ("zh", "en")),
+        ("---\nlanguage: no\n---\n", ("no",)),
+        ("---\nlanguage: multilingual\n---\n", None),
+        ("---\nlanguage: [en, multilingual]\n---\n", None),
+        ("---\nlanguage: English\n---\n", None),
+        ("---\nlanguage: []\n---\n", None),
+        ("---\nlanguage: {en: yes}\n---\n", None),
+        ("---\nlicence: mit\n---\nlanguage: en\n", None),
+        ("---\nlanguage: [en\n---\n", None),
+        ("# A model\n---\nlanguage: en\n---\n", None),
+        ("---\n\x00\n---\n", None),
+        ("", None),
+    ],
+)
+def test_languages_that_a_card_of_the_hub_names(folder, card, languages):
+    bare = find_model(str(folder))
+    (folder / "README.md").write_bytes(card.encode())
+    files = find_model(str(folder))
+    assert files.yaml.languages == languages
+    assert files.languages_from == ("README.md" if languages else "")
+    assert files.digest == bare.digest
+
+
+@pytest.mark.parametrize(
+    ("said", "languages", "source"),
+    [("[de]", ("de",), "model.yaml"), ("null", None, ""), ("[]", (), "")],
+)
+def test_what_model_yaml_says_of_languages_holds(folder, said, languages, source):
+    (folder / "README.md").write_text("---\nlanguage: en\n---\n", "utf-8")
+    (folder / "model.yaml").write_text(f"languages: {said}\n", "utf-8")
+    files = find_model(str(folder))
+    assert (files.yaml.languages, files.languages_from) == (languages, source)
+
+
+@pytest.mark.parametrize("card", [b"---\nlanguage: en\n---\n", None])
+def test_a_card_comes_from_the_hub_where_there_is_one(bert, tmp_path, monkeypatch, card):
+    """The hub is a folder here; which of its files come is huggingface_hub's to say."""
+    hub, cached = tmp_path / "hub", tmp_path / "cached"
+    shutil.copytree(bert, hub)
+    if card:
+        (hub / "README.md").write_bytes(card)
+    names = [path.relative_to(hub).as_posix() for path in hub.rglob("*") if path.is_file()]
+
+    def snapshot_download(name, *, allow_patterns, local_files_only, **_):
+        if local_files_only:
+            raise OSError("it is not in the cache")
+        for one in huggingface_hub.utils.filter_repo_objects(names, allow_patterns=allow_patterns):
+            (cached / one).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(hub / one, cached / one)
+        return str(cached)
+
+    siblings = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: siblings)
+    files = find_model("org/tiny")
+    assert files.yaml.languages == (("en",) if card else None)

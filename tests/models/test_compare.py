@@ -72,6 +72,21 @@ def test_a_model_agrees_with_itself(bert, write_rows, reviews, shown):
     assert "1 left out" in shown(show_comparison, found)
 
 
+def test_models_side_by_side_and_one_of_them(write_rows, reviews, shown):
+    texts = [*reviews(12), "太差了，再也不买了", "Das ist leider ein sehr schlechtes Produkt."]
+    found = compare_models(
+        "sentiment", "sentiment,sentiment-zh", data=write_rows("a.csv", text=texts),
+        precision="float32",
+    )  # fmt: skip
+    alone, together = found["models"]
+    assert (alone["unread"], together["unread"]) == ({"zh": 1, "de": 1}, {"de": 1})
+    assert together["bytes"] > alone["bytes"]
+    assert found["same_labels"] >= 13
+    text = shown(show_comparison, found)
+    assert "A doesn't read  1 zh, 1 de" in text
+    assert "B doesn't read  1 de" in text
+
+
 def test_what_can_not_be_compared_is_one_line(bert, three_class_bert, fraud_folder, tflite_models):
     detector = tflite_models / "post_process.tflite"
     for first, second, message in (

@@ -62,6 +62,10 @@ def test_fraud_as_litert_keeps_its_threshold_and_its_route(fraud_folder, tmp_pat
 def test_what_can_not_be_is_one_line(bert, tmp_path):
     with pytest.raises(ModelError, match="has onnx; litert is made from Keras"):
         compile_model(str(bert), to="litert", output=str(tmp_path / "made"))
+    with pytest.raises(
+        ConfigError, match="is 2 models; compile each by itself, then .* --model A,B"
+    ):
+        compile_model("sentiment,sentiment-zh")
     with pytest.raises(ConfigError, match="--to tensorrt: expected onnx, litert, openvino"):
         compile_model(str(bert), to="tensorrt")
     (tmp_path / "full").mkdir()

@@ -6,8 +6,11 @@ from typer.testing import CliRunner
 
 from mlopsdeploy.cli import app
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models import inspect
 from mlopsdeploy.models.inspect import inspect_model, show
+
+PAIR = "sentiment,sentiment-zh"
 
 
 def test_inspect_says_what_was_understood_and_why(mlopsdeploy, tflite_models):
@@ -57,6 +60,28 @@ def test_inspect_of_a_model_that_leaves_nothing_to_find_out(shown):
     assert "inputs     30 × float32: Time, V1," in text
     assert "legitimate, fraud (from model.yaml)" in text
     assert "transaction (30) float32 → fraud_probability (1) float32" in text
+
+
+def test_inspect_of_models_side_by_side_shows_each(shown):
+    report = inspect_model(PAIR)
+    assert (report["name"], report["languages"]) == (PAIR, ["en", "zh"])
+    assert report["digest"] == find_model(PAIR).digest
+    assert [part["digest"] for part in report["parts"]] == [
+        find_model(part).digest for part in PAIR.split(",")
+    ]
+    text = shown(show, report, width=200)
+    assert "reads   en by sentiment; zh by sentiment-zh; any other by sentiment" in text
+    assert text.count(" (from model.yaml)") == 2
+    assert all(part["digest"] in text for part in (report, *report["parts"]))
+
+
+def test_inspect_says_where_the_languages_come_from(bert, tmp_path, shown):
+    folder = tmp_path / "model"
+    shutil.copytree(bert, folder)
+    assert "languages  nothing names them" in shown(show, inspect_model(str(folder)), width=200)
+    (folder / "README.md").write_text("---\nlanguage: [en, de]\n---\n# A model\n", "utf-8")
+    text = shown(show, inspect_model(str(folder)), width=200)
+    assert "languages  en, de (from README.md)" in text
 
 
 def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp_path, monkeypatch):

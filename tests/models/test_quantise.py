@@ -92,6 +92,7 @@ def test_too_few_rows_are_refused(three_class_bert, write_rows, reviews, tmp_pat
 def test_where_it_does_not_apply_it_says_so(tflite_models):
     for model, message in (
         ("sentiment", "is int8 as it is"),
+        ("sentiment,sentiment-zh", "is 2 models; quantise each by itself"),
         ("fraud", "nothing would be gained"),
         (tflite_models / "described.tflite", "of pictures are quantised when they are made"),
     ):

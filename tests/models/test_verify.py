@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.models import verify
 from mlopsdeploy.models.verify import show_verified, verify_model
 
@@ -66,6 +67,23 @@ def test_a_runtime_that_answers_otherwise_fails(bert, monkeypatch):
     found = verify_model(str(bert))
     assert not found["ok"]
     assert results(found)["onnxruntime float32"] == "failed"
+
+
+def test_of_models_side_by_side_each_is_checked(bert, tmp_path):
+    for name, language in {"english": "en", "german": "de"}.items():
+        shutil.copytree(bert, tmp_path / name)
+        (tmp_path / name / "model.yaml").write_text(f"languages: [{language}]\n", "utf-8")
+    both = f"{tmp_path}/english,{tmp_path}/german"
+    found = verify_model(both)
+    assert found["ok"]
+    assert found["digest"] == find_model(both).digest
+    assert results(found)[f"{tmp_path}/german: loads"] == "ok"
+    said = f"languages: [de]\nsha256: {{config.json: {'0' * 64}}}\n"
+    (tmp_path / "german" / "model.yaml").write_text(said, "utf-8")
+    found = verify_model(both)
+    assert not found["ok"]
+    assert results(found)[f"{tmp_path}/german: files"] == "failed"
+    assert results(found)[f"{tmp_path}/english: loads"] == "ok"
 
 
 def test_a_model_that_is_not_there_is_an_error():
