@@ -104,6 +104,7 @@ class TextClassification(Task):
             )
         self._long_text = long_text
         self._unknown_id = _unknown_id(self._tokenizer)
+        self._space_id = self._tokenizer.token_to_id("▁")  # SentencePiece's mark of a word's start
         self.languages = tuple(languages)
         self.labels = tuple(labels)
         self.multi_label = multi_label
@@ -181,13 +182,20 @@ class TextClassification(Task):
         )
 
     def _mostly_unknown(self, ids: list[Array]) -> Array:
-        """Whether more than half of each row's tokens are unknown; special ones don't count."""
+        """Whether more than half of each row's tokens are unknown.
+
+        Special ones don't count, nor a space alone: before what SentencePiece doesn't know, which
+        is one token however long it is, there is always one.
+        """
         lengths = _lengths(ids)
         if self._unknown_id is None or not len(ids):
             return np.zeros(len(ids), bool)
-        row = np.repeat(np.arange(len(ids)), lengths)
-        unknown = np.bincount(row, np.concatenate(ids) == self._unknown_id, len(ids))
-        mostly: Array = unknown * 2 > np.maximum(lengths - self._special, 1)
+        row, tokens = np.repeat(np.arange(len(ids)), lengths), np.concatenate(ids)
+        unknown = np.bincount(row, tokens == self._unknown_id, len(ids))
+        known = lengths - self._special - unknown
+        if self._space_id is not None:
+            known -= np.bincount(row, tokens == self._space_id, len(ids))
+        mostly: Array = unknown > np.maximum(known, 0)
         return mostly
 
     def _together(self, texts: list[str]) -> Iterator[tuple[Array, int]]:
@@ -333,7 +341,10 @@ class TextClassification(Task):
 
 def _unknown_id(tokenizer: Tokenizer) -> int | None:
     """The token of what is in no vocabulary; None where everything is, as among bytes."""
-    found = tokenizer.model.tokenize("\U0010fffd")  # a character that never will be one
+    try:
+        found = tokenizer.model.tokenize("\U0010fffd")  # a character that never will be one
+    except Exception:  # noqa: BLE001  (it has none, and fails at such a text; that is said there)
+        return None
     return found[0].id if len(found) == 1 else None
 
 

@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, normalizers, processors
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Whitespace
 
 from mlopsdeploy.columns import ModelFiles, TaskOptions, objects
 from mlopsdeploy.core.loading import load_model
@@ -86,6 +87,66 @@ def test_a_broken_tokenizer(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{}", "utf-8")
     with pytest.raises(ModelError, match="not a tokenizer that can be read"):
         TextClassification(tmp_path / "tokenizer.json", ("A", "B"))
+
+
+# ---------------------------------------------------------------- what is not read
+
+PLAIN = {token: place for place, token in enumerate(["<unk>", "▁", "▁good", "good", *"godba,."])}
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+PIECES = [(token, -float(place)) for token, place in PLAIN.items()]
+WITH_BYTES = PIECES + [(byte, -99.0) for byte in BYTES]
+TOKENIZERS = {
+    "WordPiece": models.WordPiece(PLAIN, unk_token="<unk>"),
+    "words": models.WordLevel(PLAIN, unk_token="<unk>"),
+    "words without": models.WordLevel({"good": 0}, unk_token="<unk>"),
+    "BPE": models.BPE(PLAIN, [], unk_token="<unk>"),
+    "BPE, unknown ones as one": models.BPE(PLAIN, [], unk_token="<unk>", fuse_unk=True),
+    "BPE without": models.BPE(PLAIN, []),
+    "bytes": models.BPE({letter: place for place, letter in enumerate(ByteLevel.alphabet())}, []),
+    "Unigram": models.Unigram(PIECES, 0, False),
+    "Unigram without": models.Unigram(PIECES[1:], None, False),
+    "Unigram with bytes": models.Unigram(WITH_BYTES, 0, True),
+}
+TELL = ("WordPiece", "words", "BPE", "BPE, unknown ones as one", "Unigram")
+CAN_NOT = ("words without", "Unigram without")
+
+
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_texts_most_of_whose_tokens_are_unknown(kind, tmp_path):
+    made = Tokenizer(TOKENIZERS[kind])
+    made.normalizer = normalizers.NFKC()
+    split = {"bytes": ByteLevel(), "WordPiece": BertPreTokenizer(), "words": Whitespace()}
+    made.pre_tokenizer = split.get(kind.partition(" ")[0], Metaspace())
+    made.save(str(tmp_path / "tokenizer.json"))
+    task = TextClassification(tmp_path / "tokenizer.json", ("A", "B"))
+    assert encoded(task, "good", "good good")["unread"].tolist() == ["", ""]
+    texts = ["很好吃，下次还来", "هذا المنتج سيئ", "good good 很", "", "很 很"]
+    if kind in CAN_NOT:
+        with pytest.raises(Exception, match="unk|UNK"):
+            encoded(task, *texts)
+        return
+    expected = ["unknown", "unknown", "", "", "unknown"] if kind in TELL else [""] * 5
+    assert encoded(task, *texts)["unread"].tolist() == expected
+
+
+def test_special_tokens_are_not_counted(any_tokenizer):
+    task = TextClassification(any_tokenizer, ("A", "B"), max_length=12)
+    found = encoded(task, "很", "", "good", ALPHABET, "很" * 40)["unread"].tolist()
+    assert found[1:4] == [""] * 3
+    assert found[0] == found[4]
+
+
+def test_languages_come_before_unknown_tokens(tokenizer):
+    task = TextClassification(tokenizer, ("A", "B"), languages=["en"])
+    german = "Das ist leider ein sehr schlechtes Produkt, ich bin enttäuscht."
+    texts = [german, "很好吃，下次还来", "the battery is not at all good", "👍"]
+    assert encoded(task, *texts)["unread"].tolist() == ["de", "zh", "", "unknown"]
+    of_nobody = TextClassification(tokenizer, ("A", "B"))
+    assert encoded(of_nobody, "the battery", "很好吃")["unread"].tolist() == ["", "unknown"]
+    rows = encoded(task, *texts)
+    predictions = task.decode({"logits": np.zeros((4, 2), np.float32)}, rows)
+    assert predictions["unread"].tolist() == rows["unread"].tolist()
+    assert "unread" not in {field.name for field in task.outputs}
 
 
 # ---------------------------------------------------------------- long texts
