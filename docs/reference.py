@@ -123,7 +123,10 @@ API = {
     "Models": (
         "Model", "Model.predict", "Model.predict_frame", "Model.predict_columns", "ScoredFile",
     ),
-    "Errors": ("MlopsDeployError", "ConfigError", "InputError", "RowError", "ModelError"),
+    "Errors": (
+        "MlopsDeployError", "ConfigError", "InputError", "RowError", "ModelError",
+        "LanguageWarning",
+    ),
     "For a runtime or a task of your own": (
         "Runtime", "Runtime.run", "Task", "Task.build", "Task.encode", "Task.cost", "Task.collate",
         "Task.decode", "Field", "ModelFiles", "TaskOptions", "rows_of", "take", "objects",

@@ -1,5 +1,6 @@
 """Folders that `--model` takes, and that answer as what they were made from."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,14 @@ from mlopsdeploy.models.verify import verify_model
 
 
 def test_a_text_classifier_as_openvino(bert, tmp_path, reviews, shown):
-    output = tmp_path / "compiled"
+    output, bert = tmp_path / "compiled", shutil.copytree(bert, tmp_path / "bert")
+    (bert / "README.md").write_text("---\nlanguage: en\n---\n", "utf-8")
     found = compile_model(str(bert), to="openvino", output=str(output))
     assert found["loaded_from_there"]["agrees"]
     assert found["made_from"]["format"] == "onnx"
     assert "--model" in shown(show_compiled, found)
     said = yaml.safe_load((output / "model.yaml").read_text("utf-8"))
+    assert said["languages"] == ["en"], "as the card of the other has it"
     assert set(said["sha256"]) >= {"openvino_model.xml", "openvino_model.bin", "tokenizer.json"}
     columns = {"text": objects(reviews(20))}
     expected, got = (

@@ -384,6 +384,8 @@ def test_lines_for_people():
         "NEGATIVE  0.510  long",
     ]
     assert shown(ANSWERS[:1], echo=False).rstrip() == "POSITIVE  0.990"
+    unread = answer("gut", label="POSITIVE", score=0.99, unread="de")
+    assert shown([unread]) == "POSITIVE  0.990  not read (de)  gut\n"
     assert "\x1b[1;35mPOSITIVE" in shown(ANSWERS[:1], color=True)
 
 
