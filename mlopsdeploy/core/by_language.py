@@ -28,7 +28,7 @@ from mlopsdeploy.columns import (
     take,
 )
 from mlopsdeploy.core.languages import languages_of, reads
-from mlopsdeploy.core.model import RECHECK_MARGIN, Model
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import RowError
 
@@ -57,9 +57,8 @@ def by_language(files: ModelFiles, load: Sequence[Callable[[], Model]]) -> Model
         load: what loads each, once.
     """
     members = [Member(*pair) for pair in zip(files.parts, load, strict=True)]
+    exact = once(partial(RuntimesByLanguage, members, exact=True))
     task, runtime = ByLanguage(members), RuntimesByLanguage(members)
-    low = runtime.precision in RECHECK_MARGIN
-    exact = once(partial(RuntimesByLanguage, members, exact=True)) if low else None
     return Model(
         files.name, files.version, files.digest, task, runtime, exact, files.yaml, parts=tuple(load)
     )  # fmt: skip
