@@ -33,7 +33,7 @@ from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of
-from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.model_files.resolve import built_in, several
 from mlopsdeploy.model_files.tflite_metadata import find_labels
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'
@@ -84,8 +84,9 @@ class Protected:
         for path in self.inputs:
             _check_input(target, path, shown, ours=ours, may_hold=appends)
         for reference in self.models:
-            if _belongs_to_model(target, reference, ours=ours):
-                raise ConfigError(f"{shown}: belongs to the model {reference}; name another")
+            for one in several(reference) or [reference]:
+                if _belongs_to_model(target, one, ours=ours):
+                    raise ConfigError(f"{shown}: belongs to the model {one}; name another")
         if appends:
             return
         if problem := _unfit(target, folder=folder):

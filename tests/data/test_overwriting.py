@@ -176,15 +176,22 @@ CARD = Path(mlopsdeploy.__file__).parent / "builtin" / "fraud" / "MODEL_CARD.md"
         ("d.tflite", "coco.txt"),
         ("d.tflite", "d.txt"),
         ("fraud", CARD),
+        ("./en, d.tflite", "d.tflite"),
+        ("./en,fraud", CARD),
+        ("d.tflite,./en", "en/model.onnx"),
+        ("a,b.tflite", "a,b.tflite"),
     ],
 )
 def test_the_files_of_a_model(here, model, name):
-    for file in ("d.tflite", "coco.txt", "d.txt", "other.txt"):
+    """Of several side by side, those of each."""
+    Path("en").mkdir()
+    for file in ("d.tflite", "coco.txt", "d.txt", "other.txt", "en/model.onnx", "a,b.tflite"):
         Path(file).write_text("x", "utf-8")
     Path("d.yaml").write_text("labels: coco.txt\n", "utf-8")
     for overwrite in (False, True):
-        with pytest.raises(ConfigError, match=rf"--events .*: belongs to the model {model}"):
+        with pytest.raises(ConfigError, match=r"--events .*: belongs to the model") as refusal:
             Protected(models=(model,), overwrite=overwrite).check(name, f"--events {name}")
+        assert str(refusal.value).rpartition("model ")[2].removesuffix("; name another") in model
     Protected(models=(model,), overwrite=True).check("other.txt", "--events other.txt")
 
 
