@@ -7,10 +7,10 @@ import pytest
 
 # Every package that only an extra brings, by the name that it is imported by.
 EXTRAS = (
-    "ai_edge_litert", "cronsim", "cv2", "duckdb", "filelock", "flask", "fsspec", "granian", "h5py",
-    "jinja2", "keras", "kubernetes_validate", "matplotlib", "msgspec", "nncf", "onnx",
-    "onnxruntime", "openvino", "packaging", "pandas", "prometheus_client", "pyarrow", "ray",
-    "s3fs", "scipy", "sqlalchemy", "tensorflow", "tflite_runtime", "tokenizers", "torch",
+    "ai_edge_litert", "cronsim", "cv2", "duckdb", "fasttext", "filelock", "flask", "fsspec",
+    "granian", "h5py", "jinja2", "keras", "kubernetes_validate", "matplotlib", "msgspec", "nncf",
+    "onnx", "onnxruntime", "openvino", "packaging", "pandas", "prometheus_client", "pyarrow",
+    "ray", "s3fs", "scipy", "sqlalchemy", "tensorflow", "tflite_runtime", "tokenizers", "torch",
     "transformers", "uv", "werkzeug",
 )  # fmt: skip
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -18,13 +18,13 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
 @pytest.fixture
 def plain(mlopsdeploy, tmp_path):
-    """`plain("batch", "a.csv")`: the command where none of them is installed."""
+    """`plain("batch", "a.csv")`: the command where none of them is installed, or not `missing`."""
     (tmp_path / "without").mkdir()
-    (tmp_path / "without" / "sitecustomize.py").write_text(
-        f"import sys\nsys.modules.update(dict.fromkeys({EXTRAS}))\n", "utf-8"
-    )
 
-    def run(*arguments):
+    def run(*arguments, missing=EXTRAS):
+        (tmp_path / "without" / "sitecustomize.py").write_text(
+            f"import sys\nsys.modules.update(dict.fromkeys({missing}))\n", "utf-8"
+        )
         return mlopsdeploy(*arguments, env={"PYTHONPATH": str(tmp_path / "without")})
 
     return run
@@ -53,6 +53,23 @@ def test_what_is_missing_is_said_in_one_line(plain, arguments):
     assert "Traceback" not in done.err, done
     assert done.code == 2, done
     assert re.search(r"pip install 'mlopsdeploy\[[a-z0-9]+\]'$", done.lines[-1]), done
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["batch", EXAMPLES / "reviews.csv"],
+        ["serve", "--model", "sentiment"],
+        ["edge", "--lines", EXAMPLES / "reviews.csv"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_texts_need_what_tells_languages_apart_from_the_start(plain, arguments):
+    done = plain(*arguments, missing=("fasttext",))
+    assert done.code == 2, done
+    assert done.lines[-1].endswith(
+        "telling languages apart needs the package 'fasttext': pip install 'mlopsdeploy[text]'"
+    )
 
 
 def test_models_and_choose_need_no_extra_to_look(plain):

