@@ -259,6 +259,7 @@ def test_serve_defaults_are_safe():
         ("fraud_detection_model.h5", "fraud_detection_model"),
         ("my model (2).keras", "my-model-2"),
         ("...", "model"),
+        ("./models/en/, sentiment-zh", "en-sentiment-zh"),
     ],
 )
 def test_what_a_served_model_is_called(reference, called):

@@ -15,10 +15,11 @@ from typing import Any
 
 from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
 
-# What to install for a task; batch brings what others need.
-_EXTRAS = {
+EXTRAS = {
     "image_classification": "edge", "object_detection": "edge", "text_classification": "text",
 }  # fmt: skip
+"""What to install for a task; batch brings what others need."""
+
 # Where a runtime's package has another name than the runtime.
 _PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
@@ -46,7 +47,7 @@ def load(kind: str, name: str) -> Any:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "mlopsdeploy", _package(point)):  # a mistake of ours, or the plug-in's
             raise
-        extra = name if kind == "runtimes" else _EXTRAS.get(name, "batch")
+        extra = name if kind == "runtimes" else EXTRAS.get(name, "batch")
         hint = f": pip install 'mlopsdeploy[{extra}]'"
         if _is_outside(point):
             hint = f", which {_package(point)} should have brought: pip install {missing}"

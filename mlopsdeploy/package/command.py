@@ -17,7 +17,6 @@ from rich.console import Console
 from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import appearing
-from mlopsdeploy.model_files.hub import is_hub_id
 from mlopsdeploy.package import checks, sizing, targets
 from mlopsdeploy.package.checks import Check
 from mlopsdeploy.package.lock import make_lock
@@ -34,7 +33,16 @@ from mlopsdeploy.package.plan import (
     dns_name,
     sums_of,
 )
-from mlopsdeploy.settings import BatchSettings, EdgeSettings, Running, ServeSettings, Settings, load
+from mlopsdeploy.settings import (
+    DEFAULT_MODEL,
+    BatchSettings,
+    EdgeSettings,
+    Running,
+    ServedModel,
+    ServeSettings,
+    Settings,
+    load,
+)
 
 _PASSWORD = re.compile(r"(://[^:/@?#]*):[^/]*(?=@)")
 # Of a batch: paths of data. In an image they are on its volume.
@@ -152,7 +160,8 @@ def _plan(
         extra, {model.runtime for model in models}, {model.task for model in models}, folder,
         python=python, extras=["ray"] * (target == "ray"),
     )  # fmt: skip
-    workload = models[0].name if strategy == "serve" else f"{models[0].name}-{strategy}"
+    first = models[0].name if strategy == "serve" else models[0].each[0].name
+    workload = first if strategy == "serve" else f"{first}-{strategy}"
     draft = Plan(
         strategy, target, name=dns_name(name or workload), settings={}, models=models, lock=lock,
         python=python, registry_image=image, schedule=schedule or NIGHTLY,
@@ -166,14 +175,15 @@ def _plan(
 def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[PackedModel, ...]:
     models = folder / "models"
     if isinstance(settings, ServeSettings):
-        return tuple(
-            pack(one.model, one.called, settings.running(one), models, log, one.features)
-            for one in settings.models
-        )
+        taken = [one.called for one in settings.models]
+        packed: list[PackedModel] = []
+        for one in settings.models:
+            running = settings.running(one)
+            packed.append(pack(one.model, one.called, running, models, log, one.features, taken))
+            taken += [part.name for part in packed[-1].parts]
+        return tuple(packed)
     assert isinstance(settings, Settings)
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.model.rstrip("/")).stem)
-    if is_hub_id(settings.model) and not Path(settings.model).exists():
-        name = settings.model.partition("@")[0].rpartition("/")[2]
+    name = ServedModel(model=settings.model).called
     return (pack(settings.model, name, settings, models, log, getattr(settings, "features", ())),)
 
 
@@ -199,6 +209,12 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
                 notes.append("One worker on one core for each container; 'workers' says otherwise.")
         return packaged
     packaged.update(_pinned(plan.models[0], plan))
+    if packaged["model"] == DEFAULT_MODEL and "model" not in settings.given:
+        del packaged["model"]  # only one that nobody named refuses texts that it does not read
+        notes.append(
+            f"The YAML names no model: the default, {DEFAULT_MODEL}, refuses an input most of "
+            f"which it does not read; with 'model: {DEFAULT_MODEL}' it scores it all the same."
+        )
     for setting in ("input", "output", "camera"):
         if _PASSWORD.search(str(packaged.get(setting, ""))):
             packaged[setting] = _PASSWORD.sub(r"\1", packaged[setting])
@@ -212,7 +228,7 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
 
 
 def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
-    place = model.source if model.built_in else f"{plan.models_folder}/{model.name}"
+    place = model.reference(plan.models_folder)
     return {"model": place, "runtime": model.runtime, "digest": model.digest}
 
 
@@ -264,16 +280,15 @@ def _measure(
     """Run what was packaged, with the models where they are now."""
     log(f"measuring: {plan.strategy} runs for a few seconds")
 
-    def here(one: Mapping[str, Any]) -> dict[str, Any]:
-        inside = one["model"].removeprefix(f"{plan.models_folder}/")
-        packed = str(folder.resolve() / "models" / inside)
-        return {**one, "model": inside if inside == one["model"] else packed}
+    def here(one: Mapping[str, Any], model: PackedModel) -> dict[str, Any]:
+        return {**one, "model": model.reference(str(folder.resolve() / "models"))}
 
     if isinstance(settings, ServeSettings):
-        config = {**packaged, "models": [here(one) for one in packaged["models"]]}
+        pairs = zip(packaged["models"], plan.models, strict=True)
+        config = {**packaged, "models": [here(*pair) for pair in pairs]}
         return sizing.measure_server(config, plan.models[0].name, folder)
     assert isinstance(settings, BatchSettings)
-    config = {**here(packaged), "input": settings.input}
+    config = {**here(packaged, plan.models[0]), "input": settings.input}
     config.pop("engine", None)
     return sizing.measure_batch(config, Path.cwd())
 

@@ -34,12 +34,6 @@ from mlopsdeploy.errors import ConfigError, MlopsDeployError, needs
 PLATFORMS = {"amd64": "x86_64-manylinux_2_36", "arm64": "aarch64-manylinux_2_36"}
 # Nothing that is packaged shows a window; both have `cv2`.
 _WINDOWED, _HEADLESS = "opencv-python", "opencv-python-headless"
-# What a task needs, where the strategy's extra does not bring it.
-_TASKS = {
-    "text_classification": ("batch", "tokenizers"),
-    "object_detection": ("edge", "opencv-python"),
-    "image_classification": ("edge", "opencv-python"),
-}
 
 
 @dataclass(frozen=True)
@@ -174,9 +168,8 @@ def _requirements(
 
     asked = of(*runtimes, *extras)
     others = names(of(*(set(plugins.names("runtimes")) - runtimes))) - names(asked)
-    main = [one for one in of(strategy) if not names([one]) & others]
-    for extra, name in (_TASKS[task] for task in tasks & _TASKS.keys()):
-        main += [one for one in of(extra) if names([one]) == {name}]
+    of_tasks = [plugins.EXTRAS[task] for task in sorted(tasks & plugins.EXTRAS.keys())]
+    main = [one for one in of(strategy, *of_tasks) if not names([one]) & others]
     always = [one for one in declared if not one.marker]
     wanted = [*always, *of(""), *main, *asked]
     for one in {str(one): one for one in wanted}.values():

@@ -9,8 +9,9 @@ model stays in mlopsdeploy's wheel, which the lock file pins.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,11 @@ from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.digest import parts_of
+from mlopsdeploy.model_files.digest import digest_of_several, parts_of
 from mlopsdeploy.model_files.folder import NAMES, proof_in, write_folder
-from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.model_files.resolve import built_in, several
 from mlopsdeploy.package.plan import PackedModel
-from mlopsdeploy.settings import Running
+from mlopsdeploy.settings import Running, ServedModel
 
 FRAMEWORKS = {"torch", "tensorflow"}
 _FORMS = {".tflite": "tflite", ".onnx": "onnx", ".xml": "openvino"}
@@ -40,8 +41,9 @@ def pack(
     models: Path,
     log: Callable[[str], None],
     features: tuple[str, ...] = (),
+    taken: Collection[str] = (),
 ) -> PackedModel:
-    """Put a model into the package.
+    """Put a model into the package; of several that stand side by side, each.
 
     Args:
         reference: as `find_model` takes it.
@@ -50,6 +52,7 @@ def pack(
         models: the package's folder of models.
         log: called with a line about each slow step.
         features: of a tabular model whose files don't name them.
+        taken: names that no part of it may have.
 
     Raises:
         ConfigError: it runs in a training framework, which no package carries, or in an int8 that
@@ -57,6 +60,17 @@ def pack(
         ModelError: it can't be loaded, or would answer differently from its package.
     """
     files = find_model(reference)
+    if references := several(reference):
+        names = _names(references, taken)
+        parts = tuple(
+            pack(*part, running, models, log) for part in zip(references, names, strict=True)
+        )
+        packed = [find_model(part.reference(str(models))) for part in parts]
+        return replace(
+            parts[0], name=name, version=files.version, digest=digest_of_several(packed),
+            source=reference, built_in=all(part.built_in for part in parts),
+            bytes=sum(part.bytes for part in parts), parts=parts,
+        )  # fmt: skip
     more = {"features": features, "threads": 1, "digest": None, "log": log}
     original = load_as_set(running, reference, **more)
     runtime = original.runtime.name
@@ -79,6 +93,17 @@ def pack(
         name, original.version, digest, source=reference, built_in=reference in built_in(),
         runtime=runtime, task=original.task_name, bytes=size,
     )  # fmt: skip
+
+
+def _names(references: Sequence[str], taken: Collection[str]) -> list[str]:
+    """What models that stand side by side are called in a package: each otherwise."""
+    names: list[str] = []
+    for reference in references:
+        called = ServedModel(model=reference).called
+        others = (f"{called}-{place}" for place in count(2))
+        free = (name for name in chain([called], others) if name not in {*taken, *names})
+        names.append(next(free))
+    return names
 
 
 def _calibrated(

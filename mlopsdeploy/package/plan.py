@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
@@ -63,7 +63,7 @@ class PackedModel:
     """A model as the package has it.
 
     Attributes:
-        name: what it is called there, and its folder.
+        name: what it is called there, and its folder; of several, their names.
         version: as in its `model.yaml`.
         digest: SHA-256 of what shapes its answers, as `find_model` finds it in the package.
         source: the reference it came from.
@@ -71,6 +71,7 @@ class PackedModel:
         runtime: what runs it.
         task: what it is for.
         bytes: the size of its files.
+        parts: of models that stand side by side, each.
     """
 
     name: str
@@ -81,6 +82,16 @@ class PackedModel:
     runtime: str
     task: str
     bytes: int
+    parts: tuple[PackedModel, ...] = ()
+
+    @property
+    def each(self) -> tuple[PackedModel, ...]:
+        """Its parts, or itself."""
+        return self.parts or (self,)
+
+    def reference(self, models: str) -> str:
+        """As `--model` takes it where the package's models are in that folder."""
+        return ",".join(one.source if one.built_in else f"{models}/{one.name}" for one in self.each)
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class Plan:
         target: what it is packaged for.
         name: of the workload, in every name and label; fit for DNS.
         settings: what goes into the packaged YAML.
-        models: one, or for serve several.
+        models: one, or for serve several; what the YAML has.
         lock: the packages.
         registry_image: what the image is called, where that was given.
         python: "3.11", the version that was used here.
@@ -187,9 +198,14 @@ class Plan:
         return version or self.models[0].digest[:12]
 
     @property
+    def each(self) -> tuple[PackedModel, ...]:
+        """The models, those that stand side by side one by one."""
+        return tuple(one for model in self.models for one in model.each)
+
+    @property
     def model_list(self) -> str:
         """`fraud 1.0.0, churn`."""
-        return ", ".join(f"{model.name} {model.version}".strip() for model in self.models)
+        return ", ".join(f"{model.name} {model.version}".strip() for model in self.each)
 
     @property
     def device(self) -> str:
@@ -236,7 +252,7 @@ class Plan:
     @property
     def packages_models(self) -> bool:
         """Whether there are model files in the package, next to the wheel's own."""
-        return not all(model.built_in for model in self.models)
+        return not all(model.built_in for model in self.each)
 
     @cached_property
     def config(self) -> str:
@@ -261,7 +277,7 @@ class Plan:
             "name": self.name,
             "image": None if self.on_machine else self.image,
             "python": self.python,
-            "models": [vars(model) for model in self.models],
+            "models": [asdict(model) for model in self.models],
             "packages": [vars(package) for package in self.lock.packages],
             "measured": vars(self.measured) if self.measured else None,
         }

@@ -70,6 +70,20 @@ def written(plan: Callable[..., Plan], tmp_path: Path) -> Callable[..., dict[str
 
 
 @pytest.fixture(scope="session")
+def side_by_side(once: Callable[..., Path], bert: Path) -> list[Path]:
+    """A model that reads English and one that reads Chinese, in folders of one name."""
+
+    def make(folder: Path) -> None:
+        for language in ("en", "zh"):
+            copy = shutil.copytree(bert, folder / language / "bert")
+            described = {"version": f"1-{language}", "languages": [language]}
+            (copy / "model.yaml").write_text(yaml.safe_dump(described), "utf-8")
+
+    folder = once("side-by-side", make)
+    return [folder / language / "bert" for language in ("en", "zh")]
+
+
+@pytest.fixture(scope="session")
 def packaged(
     tmp_path_factory: pytest.TempPathFactory, once: Callable[..., Path]
 ) -> Iterator[Callable[..., Path]]:

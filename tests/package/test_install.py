@@ -11,12 +11,11 @@ PATH = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @pytest.fixture(scope="module")
-def machine(packaged, churn_onnx, tmp_path_factory):
-    """A machine on which the cron target's install.sh was run."""
+def machine(packaged, side_by_side, tmp_path_factory):
+    """A machine on which the cron target's install.sh was run, for texts in two languages."""
     container.needed()
-    folder = packaged(
-        "batch", "cron", model=str(churn_onnx), input="customers.csv", output="scored.csv"
-    )
+    model = f"{side_by_side[0]},sentiment-zh"
+    folder = packaged("batch", "cron", model=model, input="reviews.csv", output="scored.csv")
     container.hashed(folder)
     root = container.Root(tmp_path_factory.mktemp("machine") / "root")
     (root.path / "etc" / "cron.d").mkdir(exist_ok=True)
@@ -29,31 +28,34 @@ def machine(packaged, churn_onnx, tmp_path_factory):
 
 def user(machine):
     passwd = machine.inside("/etc/passwd").read_text("utf-8")
-    return re.search(r"(?m)^churn-batch:[^:]*:(\d+:\d+):", passwd)[1]
+    return re.search(r"(?m)^bert-batch:[^:]*:(\d+:\d+):", passwd)[1]
 
 
-def test_the_crontabs_line_runs_as_its_user(machine, customers):
-    home = machine.inside("/var/lib/churn-batch")
-    shutil.copyfile(customers, home / "customers.csv")
-    crontab = machine.inside("/etc/cron.d/churn-batch").read_text("utf-8").splitlines()
+def test_the_crontabs_line_runs_as_its_user(machine):
+    home = machine.inside("/var/lib/bert-batch")
+    texts = ["Arrived in two days and works like a charm.", "很好吃，下次还来", "太差了"]
+    (home / "reviews.csv").write_text("\n".join(["review", *texts]), "utf-8")
+    crontab = machine.inside("/etc/cron.d/bert-batch").read_text("utf-8").splitlines()
     *_, name, program = crontab[-1].split()
     assert crontab[-1].startswith("0 2 * * * ")
-    assert name == "churn-batch"
+    assert name == "bert-batch"
     command = machine.command([program], env=PATH, user=user(machine), network=False)
     done = container.ran(command)
     assert (done.returncode, done.stdout) == (0, ""), done  # no mail
-    assert len((home / "scored.csv").read_text("utf-8").splitlines()) == 51
+    header, *rows = (home / "scored.csv").read_text("utf-8").splitlines()
+    assert header.startswith("review,label,score")
+    assert [row.partition(",")[0] for row in rows] == [text.partition(",")[0] for text in texts]
 
-    (home / "customers.csv").unlink()
+    (home / "reviews.csv").unlink()
     done = container.ran(command)
     assert done.returncode == 2
     assert "ended with code 2" in done.stdout  # the mail, with the reason
-    assert "customers.csv" in done.stdout
+    assert "reviews.csv" in done.stdout
 
 
 def test_the_user_can_change_nothing_of_the_program(machine):
     command = machine.command(
-        ["/bin/sh", "-c", "echo x >> /opt/churn-batch/batch.yaml"], env=PATH, user=user(machine)
+        ["/bin/sh", "-c", "echo x >> /opt/bert-batch/batch.yaml"], env=PATH, user=user(machine)
     )
     done = container.ran(command)
     assert done.returncode

