@@ -215,7 +215,7 @@ class _Bench:
             "threads_busy": {name: round(share, 3) for name, share in pace.items()},
             "limit": {
                 "rows_per_second": round(bare.rate, 1),
-                **bare.limit(settings.model, self._model.runtime.precision, streams),
+                **bare.limit(self._model, settings.model, streams),
             },
             "ratio": round(ran.rate / bare.rate, 3) if bare.rate else None,
             "scaling": scaling,

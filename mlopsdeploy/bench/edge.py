@@ -179,7 +179,7 @@ class _Bench:
             "memory_mb": memory,
             "limit": {
                 "fps": round(possible, 1),
-                **self._bare.limit(self._settings.model, self._model.runtime.precision, threads),
+                **self._bare.limit(self._model, self._settings.model, threads),
             },
             "ratio": round(watched.frames / seconds / possible, 3),
             "bottleneck": slowest(costs, outputs, live=source.live),

@@ -153,7 +153,7 @@ class _Bench:
             "memory_mb": round(resident_memory() / 1e6, 1),
             "limit": {
                 "lines_per_second": round(possible, 1),
-                **self.bare.limit(self._settings.model, self._model.runtime.precision, threads),
+                **self.bare.limit(self._model, self._settings.model, threads),
             },
             "ratio": round(together["lines_per_second"] / possible, 3),
             "bottleneck": max(stages, key=stages.__getitem__),

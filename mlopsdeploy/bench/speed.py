@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -16,14 +16,19 @@ from typing import Any, TypeVar
 import numpy as np
 from rich.console import Console
 
-from mlopsdeploy.columns import Columns, Field, objects, rows_of, take
+from mlopsdeploy.columns import Columns, Field, concat, objects, rows_of, take
+from mlopsdeploy.core.by_language import shares
 from mlopsdeploy.core.console import print_line
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.model_files import find_model
+from mlopsdeploy.model_files import find_model, several
 from mlopsdeploy.model_files.cache import cache_folder
 
 WORDS = 27  # of the median text that is made up; its spread is that of product reviews
+CHARACTERS = 45  # the same in a language that puts no space between words
+UNSPACED = {"zh", "ja"}
+_PLAIN_WORDS = "this was not at all what we had hoped for but the price is fair and it works"
+_PLAIN_CHARACTERS = "这个东西不好用但是价格便宜质量也还可以下次再来买"
 SPREAD = 0.7
 LARGEST = 50_000  # numbers of a row of arrays, before fewer rows are made
 SEED = 3
@@ -54,28 +59,43 @@ def percentiles(times: Sequence[float]) -> dict[str, float]:
 def made_up_rows(model: Model, rows: int) -> Columns:
     """Rows that a model takes, the same every time, for speed and agreement and not for accuracy.
 
-    Texts are the words of the model's example, or plain ones, in natural lengths; numbers are the
-    example's, each moved by up to a tenth; what has no example is drawn from a normal
-    distribution, whole numbers from 0 and 1, pictures from all values.
+    Texts are the words of the model's example, or plain ones, in natural lengths; of models side by
+    side there is a row for each in turn. Numbers are the example's, each moved by up to a tenth;
+    what has no example is drawn from a normal distribution, whole numbers from 0 and 1, pictures
+    from all values.
     """
+    if model.parts:
+        return _in_turn(model.parts[: max(rows, 1)], rows)
     draw = np.random.default_rng(SEED)
     example = model.yaml.example
     columns: Columns = {}
     for place, column in enumerate(model.task.inputs):
         if column.dtype == "str":
             text = example if isinstance(example, str) else ""
-            columns[column.name] = _texts(text, rows, draw)
+            columns[column.name] = _texts(text, model.task.languages, rows, draw)
         else:
             value = _value(example, column.name, place)
             columns[column.name] = _numbers(column, value, rows, draw)
     return columns
 
 
-def _texts(example: str, rows: int, draw: np.random.Generator) -> Any:
-    plain = "this was not at all what we had hoped for but the price is fair and it works"
-    words = sorted({*example.lower().replace(".", "").split(), *plain.split()})
-    lengths = np.clip(draw.lognormal(np.log(WORDS), SPREAD, rows), 1, 300).astype(int)
-    return objects([" ".join(draw.choice(words, length)) for length in lengths.tolist()])
+def _in_turn(parts: Sequence[Callable[[], Model]], rows: int) -> Columns:
+    """Rows for several models: one for the first, one for the second, and so on."""
+    counts = [len(range(place, rows, len(parts))) for place in range(len(parts))]
+    each = [made_up_rows(load(), count) for load, count in zip(parts, counts, strict=True)]
+    order = np.argsort(np.concatenate([np.arange(count) for count in counts]), kind="stable")
+    return take(concat(each), order)
+
+
+def _texts(example: str, languages: Collection[str], rows: int, draw: np.random.Generator) -> Any:
+    if languages and UNSPACED.issuperset(languages):
+        between, median = "", CHARACTERS
+        words = sorted({*filter(str.isalnum, example), *_PLAIN_CHARACTERS})
+    else:
+        between, median = " ", WORDS
+        words = sorted({*example.lower().replace(".", "").split(), *_PLAIN_WORDS.split()})
+    lengths = np.clip(draw.lognormal(np.log(median), SPREAD, rows), 1, 300).astype(int)
+    return objects([between.join(draw.choice(words, length)) for length in lengths.tolist()])
 
 
 def _value(example: Any, name: str, place: int) -> Any:
@@ -190,32 +210,49 @@ class BareCalls:
         self.cpu += time.process_time() - cpu
         return self
 
-    def limit(self, reference: str, precision: str, threads: int) -> dict[str, Any]:
+    def limit(self, model: Model, reference: str, threads: int) -> dict[str, Any]:
         """These calls next to large matrix products, for JSON.
 
         Args:
-            reference: of the model, whose operations are counted.
-            precision: of the model.
+            model: that was called.
+            reference: of it; of models side by side, each counts the operations of its own rows.
             threads: that computed at the same time.
 
         Returns:
             `gflops` and `peak_gflops` a second and `share_of_peak`, None where unknown: the peak,
-            too, is that of undisturbed calls. `cores_ours`, the share of the cores asked for that
+            too, is that of undisturbed calls, and of models that compute in several precisions
+            there is none. `cores_ours`, the share of the cores asked for that
             was there: less than 1 where other programs had part of them.
         """
-        a, b, c = flops_by_length(reference) or (0.0, 0.0, 0.0)
-        flops = 0.0
-        for batch in self.done:
-            width = next(iter(batch.tensors.values())).shape[-1]
-            flops += rows_of(batch.tensors) * (a + b * width + c * width**2)
-        gflops = flops / self.cpu * threads / 1e9 if flops and self.cpu else None
-        peak = peak_flops(precision, streams=threads) if gflops else None
+        flops = self._flops(several(reference) or [reference], apart=bool(model.parts))
+        precisions = {
+            model.parts[place]().runtime.precision if model.parts else model.runtime.precision
+            for place in flops
+        }
+        done = sum(flops.values()) if all(flops.values()) else 0.0
+        gflops = done / self.cpu * threads / 1e9 if done and self.cpu else None
+        alike = gflops and len(precisions) == 1
+        peak = peak_flops(precisions.pop(), streams=threads) if alike else None
         return {
             "gflops": gflops and round(gflops, 2),
             "peak_gflops": peak and round(peak / 1e9, 1),
             "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
             "cores_ours": round(min(self.cpu / (self.seconds or 1) / threads, 1.0), 2),
         }
+
+    def _flops(self, references: Sequence[str], *, apart: bool) -> dict[int, float]:
+        """The operations of all calls, by the place of the model; 0 where they are unknown."""
+        flops: dict[int, float] = {}
+        counts: dict[int, tuple[float, float, float]] = {}
+        for batch in self.done:
+            for place, own in shares(batch.tensors) if apart else [(0, batch.tensors)]:
+                if place not in counts:
+                    counts[place] = flops_by_length(references[place]) or (0.0, 0.0, 0.0)
+                a, b, c = counts[place]
+                width = next(iter(own.values())).shape[-1]
+                work = rows_of(own) * (a + b * width + c * width**2)
+                flops[place] = flops.get(place, 0.0) + work
+        return flops
 
 
 # ---------------------------------------------------------------- what it comes to

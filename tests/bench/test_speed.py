@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.bench import speed
+from mlopsdeploy.core.languages import languages_of
 from mlopsdeploy.core.loading import load_model
+from mlopsdeploy.core.model import unread_in
 
 
 def test_made_up_rows_are_the_same_every_time(bert):
@@ -17,6 +19,33 @@ def test_made_up_rows_are_the_same_every_time(bert):
         len(set(model.predict_columns({"text": speed.made_up_rows(model, 50)["text"]})["label"]))
         >= 1
     )
+
+
+def test_models_side_by_side_have_rows_of_each_in_its_language():
+    model = load_model("sentiment,sentiment-zh", threads=1)
+    texts = speed.made_up_rows(model, 5)["text"].tolist()
+    assert ["zh" if language == "zh" else "" for language in languages_of(texts)] == [
+        "", "zh", "", "zh", "",
+    ]  # fmt: skip
+    assert not unread_in(model.predict_columns({"text": np.array(texts[1::2], object)}))
+    assert len(speed.made_up_rows(model, 0)["text"]) == 0
+
+
+def test_work_of_models_side_by_side_is_that_of_each_on_its_own_rows():
+    names = ["sentiment", "sentiment-zh"]
+    model = load_model(",".join(names), threads=1)
+    texts = {0: "works like a charm and it was here in two days", 1: "很好吃，下次还来"}
+    encoded = model.task.encode({"text": np.array([texts[0], texts[1], texts[1]], object)})
+    tensors = model.task.collate(encoded)
+    bare = speed.BareCalls(model.runtime.run, [speed.Batch(tensors, 3)]).run(0)
+    expected = {}
+    for place, rows in ((0, 1), (1, 2)):
+        a, b, c = speed.flops_by_length(names[place])
+        width = len(encoded["input_ids"][place])
+        expected[place] = len(bare.done) * rows * (a + b * width + c * width**2)
+    assert bare._flops(names, apart=True) == pytest.approx(expected)
+    limit = bare.limit(model, ",".join(names), 1)
+    assert limit["gflops"] == pytest.approx(sum(expected.values()) / bare.cpu / 1e9, rel=0.01)
 
 
 def test_numbers_stay_near_the_example():

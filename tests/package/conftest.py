@@ -79,7 +79,7 @@ def side_by_side(once: Callable[..., Path], bert: Path) -> list[Path]:
             described = {"version": f"1-{language}", "languages": [language]}
             (copy / "model.yaml").write_text(yaml.safe_dump(described), "utf-8")
 
-    folder = once("side-by-side", make)
+    folder = once("bert-side-by-side", make)
     return [folder / language / "bert" for language in ("en", "zh")]
 
 
