@@ -14,6 +14,10 @@ from mlopsdeploy.choose.measurements import Measurements
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.core.images import PICTURE_TASKS, SUFFIXES
 from mlopsdeploy.errors import ConfigError
+from mlopsdeploy.settings import DEFAULT_MODEL
+
+# What a config names where nobody named a model: what the strategies run then.
+DEFAULTS = {**MODELS, "text": DEFAULT_MODEL}
 
 
 def why_not(decision: Decision) -> str:
@@ -33,7 +37,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
     option = decision.option(strategy)  # type: ignore[arg-type]  # not None: see why_not
     lines = [f"# {strategy}: chosen by mlopsdeploy choose.", "#"]
     lines += [f"# {factor}: {option.cells[factor].arithmetic}" for factor in FACTORS]
-    model = answers.model or MODELS[answers.data]
+    model = answers.model or DEFAULTS[answers.data]
     settings: dict[str, Any] = {"model": model}
     running = {"trust_model": True} if answers.trust_model else {}
     features = {"features": list(answers.features)} if answers.features else {}

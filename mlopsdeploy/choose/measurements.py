@@ -161,8 +161,9 @@ class _Measuring:
         else:
             columns, table, rate = self._rows()
             batch = self._batch(columns, table, rate)
-            rows = _typed(about["inputs"], columns, table)
-            bodies, kind = [json.dumps({"instances": [row]}).encode() for row in rows], JSON
+            inputs = about.get("parts", [about])[0]["inputs"]  # models side by side have the same
+            rows = _typed(inputs, columns, table)
+            bodies, kind = [_as_json({"instances": [row]}).encode() for row in rows], JSON
             edge = self._attempt("edge", lambda: self._lines(rows))
         serve = self._attempt("serve", lambda: self._serve(bodies, kind))
         size = sum(map(len, bodies)) / len(bodies)
@@ -413,7 +414,12 @@ def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows
 
 def _line(row: dict[str, Any]) -> str:
     """A row as `mlopsdeploy edge` reads it: a text on one line, or values by name."""
-    return " ".join(row["text"].split()) if set(row) == {"text"} else json.dumps(row)
+    return " ".join(row["text"].split()) if set(row) == {"text"} else _as_json(row)
+
+
+def _as_json(value: Any) -> str:
+    """As most clients write it: an ideograph is three bytes, not the six of its escape."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _turned(text: str, turn: int) -> str:

@@ -1,6 +1,7 @@
 """Tiny real models measured for real, briefly: that figures fit together, never how large."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -41,11 +42,16 @@ def test_a_table(churn_onnx, customers, tmp_path):
     assert sorted(tmp_path.iterdir()) == before  # nothing is left beside the sample
 
 
-def test_texts(bert, reviews, tmp_path):
+def test_texts_of_models_side_by_side(bert, reviews, tmp_path):
+    for language in ("en", "zh"):
+        shutil.copytree(bert, tmp_path / language)
+        (tmp_path / language / "model.yaml").write_text(f"languages: [{language}]\n", "utf-8")
     sample = tmp_path / "reviews.jsonl"
-    rows = [json.dumps({"id": place, "said": text}) for place, text in enumerate(reviews(20))]
-    sample.write_text("\n".join([*rows, json.dumps({"id": 20, "said": ""})]), "utf-8")
-    settings = ChooseSettings(model=str(bert), sample=str(sample), text_column="said", seconds=0.3)
+    texts = [*reviews(10), *(f"很好吃，下次还来 {place}" for place in range(10)), ""]
+    rows = [json.dumps({"id": place, "said": text}) for place, text in enumerate(texts)]
+    sample.write_text("\n".join(rows), "utf-8")
+    model = f"{tmp_path}/en,{tmp_path}/zh"
+    settings = ChooseSettings(model=model, sample=str(sample), text_column="said", seconds=0.3)
     found = measure(settings)
     check(found)
     assert found.task == "text_classification"
