@@ -132,7 +132,7 @@ API = {
         "Task.decode", "Field", "ModelFiles", "TaskOptions", "rows_of", "take", "objects",
     ),
 }  # fmt: skip
-DOCSTRING = ("Args", "Returns", "Raises", "Attributes", "Example")
+DOCSTRING = ("Args", "Returns", "Raises", "Warns", "Attributes", "Example")
 
 
 def api() -> str:
@@ -172,7 +172,7 @@ def _docstring(text: str) -> str:
             lines += [f"**{section}**", "", *(["```pycon"] if section == "Example" else [])]
         elif section and line.startswith("     ") and section != "Example":
             lines.append("  " + line.strip())
-        elif section in ("Args", "Raises", "Attributes") and line.startswith("    "):
+        elif section in ("Args", "Raises", "Warns", "Attributes") and line.startswith("    "):
             names, _, rest = line.strip().partition(": ")
             lines.append(f"- `{names}`: {rest}")
         else:

@@ -19,7 +19,7 @@ _ADDRESS = re.compile(  # of a web server; as http.client takes it
     r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:(?P<port>[0-9]{1,5}))?([/?#][!-~]*)?",
     re.IGNORECASE,
 )
-A_MODEL = "Built-in name, folder, file, or hub id org/name[@revision]"
+A_MODEL = "Built-in name, folder, file, or hub id org/name[@revision]; of texts also several: A,B"
 DEFAULT_MODEL = "sentiment,sentiment-zh"
 """Of texts, when none is named: each goes to the one that reads its language."""
 
