@@ -1,4 +1,4 @@
-"""The sentiment model that travels in the wheel."""
+"""The models of reviews that travel in the wheel, in English and in Chinese."""
 
 import csv
 import hashlib
@@ -17,10 +17,12 @@ from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.resolve import built_in
 
-FOLDER = Path(mlopsdeploy.__file__).parent / "builtin" / "sentiment"
-REVIEWS = Path(__file__).resolve().parent.parent / "examples" / "reviews.csv"
+BUILT_IN = Path(mlopsdeploy.__file__).parent / "builtin"
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+REVIEWS = {"sentiment": EXAMPLES / "reviews.csv", "sentiment-zh": EXAMPLES / "reviews.zh.csv"}
+NAMES = pytest.mark.parametrize("name", list(REVIEWS))
 
-PLAIN = {
+ENGLISH = {
     "I love it, works perfectly.": "POSITIVE",
     "Best purchase I have made this year.": "POSITIVE",
     "The food was delicious and the staff were friendly.": "POSITIVE",
@@ -36,86 +38,119 @@ PLAIN = {
     "It is not good.": "NEGATIVE",
     "The worst hotel I have ever stayed in.": "NEGATIVE",
 }
+CHINESE = {
+    "很好用，第二天就到了": "POSITIVE",
+    "味道不错，下次还来": "POSITIVE",
+    "東西很好，店員也很親切": "POSITIVE",
+    "屏幕很nice，非常满意👍": "POSITIVE",
+    "一点都不油腻，孩子很喜欢": "POSITIVE",
+    "😍😍👍": "POSITIVE",
+    "用了两天就坏了，垃圾": "NEGATIVE",
+    "送得太慢了，饭都凉了": "NEGATIVE",
+    "品質很差，不會再買了": "NEGATIVE",
+    "质量so bad，完全是智商税": "NEGATIVE",
+    "不好吃": "NEGATIVE",
+    "😡👎": "NEGATIVE",
+}
+PLAIN = {"sentiment": ENGLISH, "sentiment-zh": CHINESE}
 
 
-@pytest.fixture(scope="module")
-def examples():
-    with REVIEWS.open(encoding="utf-8", newline="") as file:
+@pytest.fixture(scope="module", params=list(REVIEWS))
+def examples(request):
+    """A model's name, its example reviews, and their predictions by ONNX Runtime in float32."""
+    with REVIEWS[request.param].open(encoding="utf-8", newline="") as file:
         texts = [row["review_text"] for row in csv.DictReader(file)]
-    return {"text": objects([text for text in texts if text.strip()])}
+    columns = {"text": objects([text for text in texts if text.strip()])}
+    exact = load_model(request.param, runtime="onnxruntime", precision="float32")
+    return request.param, columns, exact.predict_columns(columns)
 
 
-@pytest.fixture(scope="module")
-def in_float(examples):
-    """Predictions of the examples by ONNX Runtime in float32."""
-    return load_model(runtime="onnxruntime", precision="float32").predict(examples)
+@pytest.mark.parametrize(("name", "most"), [("sentiment", 30 << 20), ("sentiment-zh", 10 << 20)])
+def test_it_is_there_and_small_enough(name, most):
+    assert name in built_in()
+    size = sum(path.stat().st_size for path in (BUILT_IN / name).rglob("*") if path.is_file())
+    assert 1 << 20 < size < most
+    assert (BUILT_IN / name / "MODEL_CARD.md").is_file()
+    assert (BUILT_IN / name / "NOTICE").is_file()
 
 
-def test_it_is_there_and_small_enough():
-    assert "sentiment" in built_in()
-    size = sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file())
-    assert 1 << 20 < size < 30 << 20
-    assert (FOLDER / "MODEL_CARD.md").is_file()
-
-
-def test_every_file_that_shapes_answers_has_a_true_checksum():
-    said = yaml.safe_load((FOLDER / "model.yaml").read_text("utf-8"))
-    for name, expected in said["sha256"].items():
-        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == expected, name
-    shaping = {path.name for path in FOLDER.iterdir() if path.suffix in (".onnx", ".json")}
-    assert shaping <= set(said["sha256"])
-    files = find_model("sentiment")
+@NAMES
+def test_every_file_that_shapes_answers_has_a_true_checksum(name):
+    folder = BUILT_IN / name
+    written = yaml.safe_load((folder / "model.yaml").read_text("utf-8"))
+    for file, expected in written["sha256"].items():
+        assert hashlib.sha256((folder / file).read_bytes()).hexdigest() == expected, file
+    shaping = {path.name for path in folder.iterdir() if path.suffix in (".onnx", ".json")}
+    assert shaping <= set(written["sha256"])
+    files = find_model(name)
     assert files.labels == ("NEGATIVE", "POSITIVE")
     assert files.version
 
 
 @pytest.mark.parametrize("precision", ["auto", "float32"])
-def test_plain_sentences(precision):
-    model = load_model(precision=precision)
-    result = model.predict({"text": objects(list(PLAIN))})
-    assert dict(zip(PLAIN, result["label"], strict=True)) == PLAIN
+@NAMES
+def test_plain_sentences(name, precision):
+    model = load_model(name, precision=precision)
+    result = model.predict({"text": objects(list(PLAIN[name]))})
+    assert dict(zip(PLAIN[name], result["label"], strict=True)) == PLAIN[name]
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
-def test_runtimes_agree_in_float32(examples, in_float, runtime):
-    result = load_model(runtime=runtime, precision="float32").predict(examples)
-    np.testing.assert_allclose(result["scores"], in_float["scores"], atol=1e-4)
-    assert result["label"].tolist() == in_float["label"].tolist()
+def test_runtimes_agree_in_float32(examples, runtime):
+    name, columns, exact = examples
+    if (name, runtime) == ("sentiment-zh", "torch"):
+        with pytest.raises(ModelError, match="sentiment-zh: has onnx, but torch runs checkpoint"):
+            load_model(name, runtime=runtime)
+        return
+    result = load_model(name, runtime=runtime, precision="float32").predict_columns(columns)
+    np.testing.assert_allclose(result["scores"], exact["scores"], atol=1e-4)
+    assert result["label"].tolist() == exact["label"].tolist()
 
 
 @pytest.mark.parametrize("precision", ["auto", "int8", "bfloat16"])
-def test_low_precisions_flip_hardly_a_label(examples, in_float, precision):
+def test_low_precisions_flip_hardly_a_label(examples, precision):
     from mlopsdeploy.errors import ConfigError
 
+    name, columns, exact = examples
     try:
-        model = load_model(runtime="openvino", precision=precision)
+        model = load_model(name, runtime="openvino", precision=precision)
     except ConfigError as error:
         pytest.skip(str(error))
-    result = model.predict(examples)
-    flips = (result["label"] != in_float["label"]).mean()
+    result = model.predict_columns(columns)
+    flips = (result["label"] != exact["label"]).mean()
     assert flips <= 0.005
 
 
-@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "config.json"])
-def test_a_damaged_copy_is_refused(tmp_path, name):
-    copy = tmp_path / "sentiment"
-    shutil.copytree(FOLDER, copy)
-    assert find_model(str(copy)).digest == find_model("sentiment").digest
-    content = bytearray((copy / name).read_bytes())
+def test_traditional_characters_mean_what_simplified_ones_do():
+    model = load_model("sentiment-zh")
+    texts = ["质量很好，包装也结实，还会再来买", "质量很差，钱没有退回来，别买"]
+    in_traditional = ["質量很好，包裝也結實，還會再來買", "質量很差，錢沒有退回來，別買"]
+    scores = model.predict([*texts, *in_traditional])["scores"]
+    np.testing.assert_allclose(scores[:2], scores[2:], atol=1e-6)
+
+
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "config.json"])
+@NAMES
+def test_a_damaged_copy_is_refused(tmp_path, name, file):
+    copy = tmp_path / "copy"
+    shutil.copytree(BUILT_IN / name, copy)
+    assert find_model(str(copy)).digest == find_model(name).digest
+    content = bytearray((copy / file).read_bytes())
     content[len(content) // 2] ^= 1
-    (copy / name).write_bytes(bytes(content))
-    with pytest.raises(ModelError, match=rf"{name}: its SHA-256 is not the one in model.yaml"):
+    (copy / file).write_bytes(bytes(content))
+    with pytest.raises(ModelError, match=rf"{file}: its SHA-256 is not the one in model.yaml"):
         find_model(str(copy))
 
 
-def test_the_example_from_the_outside(mlopsdeploy, tmp_path):
-    shutil.copy(REVIEWS, tmp_path / "reviews.csv")
+@NAMES
+def test_the_example_from_the_outside(mlopsdeploy, tmp_path, name):
+    shutil.copy(REVIEWS[name], tmp_path / "reviews.csv")
     done = mlopsdeploy("batch", "reviews.csv", "--json")
     assert done.code == 0, done
     summary = json.loads(done.out)
     assert set(summary["labels"]) <= {"NEGATIVE", "POSITIVE"}
     assert summary["failed"] == 0
-    assert summary["model"]["name"] == "sentiment"
+    assert summary["model"]["name"] == "sentiment,sentiment-zh"
     with (tmp_path / "reviews.predictions.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     # The stars are not what the model sees, but most of them should be what it says.
