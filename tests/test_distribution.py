@@ -79,9 +79,17 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         "py.typed", "page_look/look.css", "serve/pages/index.html", "edge/pages/preview.html",
         "batch/pages/report.html", "choose/pages/choose.html", "package/templates/Dockerfile.j2",
         "builtin/sentiment/model.onnx", "builtin/sentiment/tokenizer.json",
+        "builtin/sentiment-zh/model.onnx", "builtin/sentiment-zh/tokenizer.json",
         "builtin/fraud/model.tflite", "builtin/detector/model.tflite", "builtin/detector/NOTICE",
     ):  # fmt: skip
         assert f"mlopsdeploy/{name}" in held
+
+
+def test_what_models_ask_to_be_said_of_them_is_among_the_licences(wheel):
+    licences = f"mlopsdeploy-{__version__}.dist-info/licenses/"
+    held = {name.removeprefix(licences) for name in wheel.namelist() if name.startswith(licences)}
+    notices = {path.relative_to(REPOSITORY).as_posix() for path in SOURCE.glob("builtin/*/NOTICE")}
+    assert held == {"LICENSE", *notices}
 
 
 def test_the_wheel_is_enough(wheel, tmp_path):

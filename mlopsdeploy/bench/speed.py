@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.columns import Columns, Field, concat, objects, rows_of, take
-from mlopsdeploy.core.by_language import shares
+from mlopsdeploy.core.by_language import READER
 from mlopsdeploy.core.console import print_line
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
@@ -245,14 +245,25 @@ class BareCalls:
         flops: dict[int, float] = {}
         counts: dict[int, tuple[float, float, float]] = {}
         for batch in self.done:
-            for place, own in shares(batch.tensors) if apart else [(0, batch.tensors)]:
+            for place, rows, width in _shares(batch.tensors) if apart else [_all_of(batch.tensors)]:
                 if place not in counts:
                     counts[place] = flops_by_length(references[place]) or (0.0, 0.0, 0.0)
                 a, b, c = counts[place]
-                width = next(iter(own.values())).shape[-1]
-                work = rows_of(own) * (a + b * width + c * width**2)
+                work = rows * (a + b * width + c * width**2)
                 flops[place] = flops.get(place, 0.0) + work
         return flops
+
+
+def _all_of(tensors: Columns) -> tuple[int, int, int]:
+    """Of tensors for one model, the first: its place, their rows, and how wide they are."""
+    return 0, rows_of(tensors), next(iter(tensors.values())).shape[-1]
+
+
+def _shares(tensors: Columns) -> Iterator[tuple[int, int, int]]:
+    """The same of each of models side by side, whose rows are no wider than the longest of them."""
+    for place in np.unique(tensors[READER]).tolist():
+        mask = tensors["attention_mask"][tensors[READER] == place]
+        yield place, len(mask), int(mask.any(axis=0).sum())
 
 
 # ---------------------------------------------------------------- what it comes to

@@ -6,7 +6,7 @@ can't be told, goes to the first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Self
@@ -194,8 +194,12 @@ class RuntimesByLanguage(Runtime):
         """See `Runtime.run`."""
 
         def own(place: int, rows: Array) -> Columns:
+            part = take(tensors, rows)
+            mask = part["attention_mask"].any(axis=0)
             try:
-                return self._runtime(place).run(_own(tensors, rows))
+                return self._runtime(place).run(
+                    {name: array[:, mask] for name, array in part.items() if name != READER}
+                )
             except RowError as error:
                 raise RowError(str(error), rows[list(error.rows)].tolist()) from error
 
@@ -204,19 +208,6 @@ class RuntimesByLanguage(Runtime):
     def _runtime(self, place: int) -> Runtime:
         model = self._members[place].load()
         return model.float32() if self._exact and model.float32 is not None else model.runtime
-
-
-def shares(tensors: Columns) -> Iterator[tuple[int, Columns]]:
-    """What each of the models gets of tensors, with its place."""
-    for place in np.unique(tensors[READER]).tolist():
-        yield place, _own(tensors, np.flatnonzero(tensors[READER] == place))
-
-
-def _own(tensors: Columns, rows: Array) -> Columns:
-    """Some rows as the runtime of their model takes them: no longer than the longest of them."""
-    part = take(tensors, rows)
-    mask = part["attention_mask"].any(axis=0)
-    return {name: array[:, mask] for name, array in part.items() if name != READER}
 
 
 def _each(reader: Array, make: Callable[[int, Array], Columns]) -> Columns:

@@ -254,8 +254,10 @@ def _first_installed(files: ModelFiles) -> str:
     preferred = preferred_runtimes(files)
     if found := next(filter(plugins.installed, preferred), None):
         return found
+    # What texts need besides comes with the runtime, so that nobody is sent a second time.
+    extra = "text" if files.task == "text_classification" else preferred[0]
     raise ConfigError(
-        f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{preferred[0]}]'"
+        f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{extra}]'"
     )
 
 

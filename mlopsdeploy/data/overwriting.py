@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +84,9 @@ class Protected:
         ours = wrote(target) if ours is None else ours
         for path in self.inputs:
             _check_input(target, path, shown, ours=ours, may_hold=appends)
-        for reference in self.models:
-            for one in several(reference) or [reference]:
-                if _belongs_to_model(target, one, ours=ours):
-                    raise ConfigError(f"{shown}: belongs to the model {one}; name another")
+        for reference in chain(*(several(one) or [one] for one in self.models)):
+            if _belongs_to_model(target, reference, ours=ours):
+                raise ConfigError(f"{shown}: belongs to the model {reference}; name another")
         if appends:
             return
         if problem := _unfit(target, folder=folder):
