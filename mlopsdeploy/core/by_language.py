@@ -74,6 +74,7 @@ class ByLanguage(Task):
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = tuple(members)
+        self._names = objects([member.files.name for member in members])
         task = members[0].load().task
         self.languages = tuple(one for member in members for one in member.languages)
         self.outputs = task.outputs
@@ -96,23 +97,24 @@ class ByLanguage(Task):
         raise NotImplementedError
 
     def encode(self, columns: Columns) -> Columns:
-        """What each text's own task makes of it, and its `READER`."""
+        """What each text's own task makes of it, its `READER`, and the name of that `model`."""
         languages = languages_of(columns["text"].tolist())
         reader = self._readers(languages)
         columns = {**columns, "language": languages}
         encoded = _each(reader, lambda place, rows: self._task(place).encode(take(columns, rows)))
-        return {**encoded, READER: reader}
+        return {**encoded, READER: reader, "model": self._names[reader]}
 
     def _task(self, place: int) -> Task:
         return self._members[place].load().task
 
     def _readers(self, languages: Array) -> Array:
         """The place of the first that reads each language; 0 where none does."""
+        found = languages.tolist()
         places = {
-            language: [reads(member.languages, language) for member in self._members]
-            for language in set(languages.tolist())
+            language: int(np.argmax([reads(one.languages, language) for one in self._members]))
+            for language in set(found)
         }
-        return np.array([np.argmax(places[language]) for language in languages], np.int64)
+        return np.fromiter(map(places.__getitem__, found), np.int64, len(found))
 
     def cost(self, encoded: Columns) -> Array:
         """Tokens per text, as each task counts them."""
@@ -143,11 +145,9 @@ class ByLanguage(Task):
 
         def decoded(place: int, rows: Array) -> Columns:
             own = take(tensors, np.flatnonzero(windows == place))
-            name = self._members[place].files.name
-            predictions = self._task(place).decode(own, take(encoded, rows))
-            return {**predictions, "model": objects([name] * len(rows))}
+            return self._task(place).decode(own, take(encoded, rows))
 
-        return _each(reader, decoded)
+        return {**_each(reader, decoded), "model": encoded["model"]}
 
 
 class RuntimesByLanguage(Runtime):

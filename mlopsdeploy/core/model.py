@@ -173,9 +173,11 @@ class Model:
         )
         if unread.total() * 2 > len(texts):
             raise InputError(
-                f"{where}: of {len(texts)} texts {counted(unread)}, which the default model does "
-                f"not read ({', '.join(self.task.languages)}); name one that does with --model, or "
-                f"--model {self.name} to score them with it all the same"
+                f"{where}: {unread.total():,} of {len(texts):,} texts "
+                f"({unread.total() / len(texts):.0%}) are in languages that the default model "
+                f"doesn't read: {counted(unread)}; it reads {', '.join(self.task.languages)}; "
+                f"name one that does with --model, or --model {self.name} to score them all the "
+                "same"
             )
 
     def predict_frame(self, rows: Any, *, all_scores: bool = False) -> pd.DataFrame:
