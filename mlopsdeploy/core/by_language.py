@@ -28,7 +28,7 @@ from mlopsdeploy.columns import (
     take,
 )
 from mlopsdeploy.core.languages import languages_of, reads
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import RowError
 
@@ -145,9 +145,17 @@ class ByLanguage(Task):
 
         def decoded(place: int, rows: Array) -> Columns:
             own = take(tensors, np.flatnonzero(windows == place))
-            return self._task(place).decode(own, take(encoded, rows))
+            predictions = self._task(place).decode(own, take(encoded, rows))
+            return self._with_close_calls(place, predictions)
 
         return {**_each(reader, decoded), "model": encoded["model"]}
+
+    def _with_close_calls(self, place: int, predictions: Columns) -> Columns:
+        """The margin as below all limits or above: what is close depends on who computed it."""
+        model = self._members[place].load()
+        limit = RECHECK_MARGIN[model.runtime.precision] if model.float32 else 0.0
+        margin = np.where(predictions["margin"] < limit, -1.0, np.inf)
+        return {**predictions, "margin": margin}
 
 
 class RuntimesByLanguage(Runtime):

@@ -101,7 +101,8 @@ def _kinds() -> Array:
 
 def _ask(text: str) -> tuple[str, float]:
     """The language that fastText finds, and how sure it is."""
-    labels, scores = _identifier().predict(text.replace("\n", " "))
+    whole = text.replace("\n", " ").encode("utf-8", "replace").decode()  # of a pair no half
+    labels, scores = _identifier().predict(whole)
     return (labels[0].removeprefix("__label__"), float(scores[0])) if labels else ("", 0.0)
 
 

@@ -300,7 +300,8 @@ class Model:
         predictions = self._run(self.runtime, batch)
         if self.float32 is None or "margin" not in predictions:
             return predictions
-        close = np.flatnonzero(predictions["margin"] < RECHECK_MARGIN[self.runtime.precision])
+        limit = RECHECK_MARGIN.get(self.runtime.precision, 0.0)
+        close = np.flatnonzero(predictions["margin"] < limit)
         if len(close):
             for name, values in self._run(self.float32(), take(batch, close)).items():
                 predictions[name][close] = values
