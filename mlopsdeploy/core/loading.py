@@ -75,7 +75,8 @@ def load_model(
             "head-tail" or "chunks"; see `tasks.text_classification`.
         digest: SHA-256 that the model's files must have.
         trust_model: run code that the model's files carry (Keras Lambda layers).
-        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`.
+        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`. Of several
+            models none is calibrated, for the sample is of all their languages: do it one by one.
         max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
             model that is calibrated.
         log: called with a line about each slow step (an export).
@@ -89,8 +90,8 @@ def load_model(
     if parts := several(reference):
         each = partial(
             load_model, runtime=runtime, precision=precision, threads=threads, streams=streams,
-            threshold=threshold, long_text=long_text, trust_model=trust_model, calibrate=calibrate,
-            max_flips=max_flips, log=log,
+            threshold=threshold, long_text=long_text, trust_model=trust_model, max_flips=max_flips,
+            log=log,
         )  # fmt: skip
         several_files = _found(reference, digest)
         model = by_language(several_files, [once(partial(each, part)) for part in parts])

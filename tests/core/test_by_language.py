@@ -164,6 +164,19 @@ def test_close_calls_are_rechecked_by_the_precision_of_their_own_model(reading, 
         assert model.predict_columns({"text": objects(texts)})["label"].all()
 
 
+def test_none_is_calibrated_by_rows_of_which_others_read_the_most(reading):
+    """It would be in the middle of a run, when the second one is first needed."""
+    said = []
+    model = load_model(
+        f"{reading('en')},{reading('zh')}", runtime="openvino", precision="int8",
+        calibrate=lambda: pytest.fail("calibrated"), log=said.append,
+    )  # fmt: skip
+    assert model.predict_columns({"text": objects([*ENGLISH, *CHINESE])})["label"].all()
+    assert [line.split(":")[0] for line in said] == [
+        "int8 is not proven for en", "int8 is not proven for zh",
+    ]  # fmt: skip
+
+
 def test_no_text_at_all(both):
     assert len(both.predict([])["label"]) == 0
     assert both.predict([None, " "])["label"].tolist() == ["", ""]
