@@ -70,7 +70,6 @@ from mlopsdeploy.errors import (
     after_writing,
     needs,
 )
-from mlopsdeploy.model_files import several
 from mlopsdeploy.settings import BatchSettings
 
 CALIBRATION_ROWS = 4000  # for a model that is quantised, out of so many of the first rows
@@ -95,8 +94,7 @@ def run_batch(
     born = born or time.time()
     console = console or Console(stderr=True, highlight=False)
     log = progress_log(console)
-    models = several(settings.model) or (settings.model,)
-    protected = Protected((settings.input,), tuple(models), settings.overwrite, settings.query)
+    protected = Protected((settings.input,), (settings.model,), settings.overwrite, settings.query)
     if settings.report:
         with needs("--report", "report"):
             from mlopsdeploy.batch import report

@@ -23,6 +23,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of
-from mlopsdeploy.model_files.resolve import built_in
+from mlopsdeploy.model_files.resolve import built_in, several
 from mlopsdeploy.model_files.tflite_metadata import find_labels
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'
@@ -83,7 +84,7 @@ class Protected:
         ours = wrote(target) if ours is None else ours
         for path in self.inputs:
             _check_input(target, path, shown, ours=ours, may_hold=appends)
-        for reference in self.models:
+        for reference in chain(*(several(one) or [one] for one in self.models)):
             if _belongs_to_model(target, reference, ours=ours):
                 raise ConfigError(f"{shown}: belongs to the model {reference}; name another")
         if appends:

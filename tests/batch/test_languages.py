@@ -196,8 +196,6 @@ def test_a_model_that_is_read_is_not_written_over(tmp_path, side_by_side):
     """Each of several, as of one."""
     model = tmp_path / "zh"
     shutil.copytree(side_by_side["zh"], model)
-    path = write(tmp_path / "r.csv", [(1, "good")])
-    with pytest.raises((ConfigError, InputError), match="model"):
-        score_file(
-            path, model / "model.yaml", model=f"{side_by_side['en']},{model}", overwrite=True
-        )
+    path, there = write(tmp_path / "r.csv", [(1, "good")]), write(model / "words.csv", [(1, "x")])
+    with pytest.raises(ConfigError, match=r"words\.csv: belongs to the model .*zh; name another"):
+        score_file(path, there, model=f"{side_by_side['en']},{model}", overwrite=True)
