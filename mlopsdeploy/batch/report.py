@@ -130,7 +130,7 @@ def _about_reading(manifest: Mapping[str, Any]) -> Iterator[Finding]:
     part, scored = partial(_part, _thing(statistics)), _scored(statistics)
     if (count := sum(unread.values())) / scored >= WORTH_SAYING:
         what = unread_words(unread, _languages_of_model(manifest))
-        yield Finding(f"{part(count, scored)} not read: {what}", "made")
+        yield Finding(f"{part(count, scored)} that the model doesn't read: {what}", "made")
     truncated, lost = statistics["truncated"], _lost(statistics)
     if truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING:
         words = f"{part(truncated, scored)} longer than the model reads"

@@ -1,5 +1,6 @@
 """Texts in languages that a model reads, and in others: by the built-in models, and quick ones."""
 
+import html
 import io
 import json
 import re
@@ -153,7 +154,8 @@ def test_a_model_that_was_named_goes_on_and_says_so(tmp_path, side_by_side, dry_
         manifest = json.loads((tmp_path / "r.predictions.csv.manifest.json").read_bytes())
         assert manifest["summary"]["unread"] == unread
         assert manifest["model"]["languages"] == ["en"]
-        assert f"10 rows (50 %) not read: {line}" in report.read_text("utf-8")
+        page = html.unescape(report.read_text("utf-8"))
+        assert f"10 rows (50 %) that the model doesn't read: {line}" in page
 
 
 def test_of_several_models_each_says_what_it_read(tmp_path, by_default, mixed_reviews):
