@@ -127,7 +127,10 @@ def test_the_chinese_readme_has_the_same_commands():
 
     def bare(pages):
         return [
-            [re.sub(r"\s+# .*", "", line).replace("reviews.zh.csv", "reviews.csv") for line in block]
+            [
+                re.sub(r"\s+# .*", "", line).replace("reviews.zh.csv", "reviews.csv")
+                for line in block
+            ]
             for block in blocks(pages)
         ]
 

@@ -30,6 +30,7 @@ from mlopsdeploy.batch.breakdowns import choose_breakdowns
 from mlopsdeploy.batch.drift import compare
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.languages import language_facts
 from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.manifest import identity_of, manifest_of, read_manifest, shaping_a_row
 from mlopsdeploy.batch.statistics import Statistics
@@ -59,7 +60,7 @@ from mlopsdeploy.data.sinks import (
     with_predictions,
     write_parquet,
 )
-from mlopsdeploy.data.sources import Source, Wanted, chunks, with_content
+from mlopsdeploy.data.sources import Source, Wanted, chunks, parts_of, with_content
 from mlopsdeploy.data.spelled_numbers import question_of_numbers
 from mlopsdeploy.errors import (
     ConfigError,
@@ -214,6 +215,8 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
         )
     except InputError as error:
         questions.append(str(error).removeprefix(f"{source.path}: "))
+    if columns and model.task.data == "text":
+        questions += _question_of_languages(model, source, *columns.values())
     new = scoring.new_columns(model, all_scores=settings.all_scores)
     there = source.names if settings.columns is None else settings.columns
     if taken := [name for name in new if settings.prefix + name in there]:
@@ -228,6 +231,16 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
     if questions:
         raise InputError(f"{source.path}: {'; and it '.join(questions)}")
     return columns
+
+
+def _question_of_languages(model: Model, source: Source, column: str) -> Iterator[str]:
+    sample = source.sample()
+    rows = zip(*(sample[name] for name in parts_of(column, sample)), strict=True)
+    texts = ["\n".join(str(part) for part in row if part is not None) for row in rows]
+    try:
+        model.check_languages(list(filter(str.strip, texts)), f"the first rows of {column!r}")
+    except InputError as error:
+        yield str(error)
 
 
 def _calibration_rows(settings: BatchSettings, inputs: Input, source: Source) -> Columns:
@@ -383,6 +396,7 @@ def _facts(
         if summary["truncated"]:
             cut += f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"
         yield "truncated", cut
+    yield from language_facts(summary, model.task.languages)
     yield "duplicates", f"{summary['duplicates']:,}"
     if summary["reused"]:
         yield "known", f"{summary['reused']:,} from earlier runs"

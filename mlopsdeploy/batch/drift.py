@@ -50,7 +50,8 @@ class Measure:
     """One comparison.
 
     Attributes:
-        name: labels, scores or lengths.
+        name: labels, scores, lengths, languages (what a model doesn't read, and all that it does)
+            or readers (of several models).
         psi: the index, with half a row added to each bin so that none is empty.
         by_chance: its mean where nothing has changed.
         limit: its 99 % quantile where nothing has changed.
@@ -75,7 +76,7 @@ class Drift:
     Attributes:
         level: the highest of the measures: `little`, `some`, `much`; or `unknown`.
         verdict: one sentence.
-        measures: labels, scores and, where both runs know them, lengths.
+        measures: labels, scores and, where both runs know them, lengths, languages and readers.
         unfair: why the rows are perhaps not what made the difference, one line each.
         rows: of the two runs, then and now.
         since: when the last run started, as its manifest says.
@@ -120,6 +121,11 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
     before, after = (run["lengths"] or {} for run in (then, now))
     if before and after and all(before[name] == after[name] for name in ("unit", "starts")):
         measures.append(_lengths(before, after))
+    both = (previous.get("summary") or {}, manifest.get("summary") or {})
+    for name, counts in (("languages", _languages), ("readers", _readers)):
+        one, other = map(counts, both)
+        if one and other and len({*one, *other}) > 1:
+            measures.append(_categories(name, one, other))
     fewest = f"{min(rows):,} {'objects' if counts_objects(now) else 'rows'}"
     digest = manifest.get("input_digest")
     same = digest and digest == previous.get("input_digest")
@@ -162,11 +168,28 @@ def _measure(name: str, bins: Sequence[str], then: Array, now: Array, words: str
 
 
 def _labels(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
-    names = list(dict.fromkeys([*then["labels"], *now["labels"]]))
     one, other = (
-        np.array([run["labels"].get(name, {"rows": 0})["rows"] for name in names])
-        for run in (then, now)
+        {name: label["rows"] for name, label in run["labels"].items()} for run in (then, now)
     )
+    return _categories("labels", one, other)
+
+
+def _languages(summary: Mapping[str, Any]) -> Mapping[str, int]:
+    """Texts by the languages that the model doesn't read, and all others as one."""
+    unread: Mapping[str, int] | None = summary.get("unread")
+    if unread is None:
+        return {}
+    return {"read": sum(summary["labels"].values()) - sum(unread.values()), **unread}
+
+
+def _readers(summary: Mapping[str, Any]) -> Mapping[str, int]:
+    """Texts by which of several models read them."""
+    return summary.get("read_by") or {}
+
+
+def _categories(what: str, then: Mapping[str, int], now: Mapping[str, int]) -> Measure:
+    names = list(dict.fromkeys([*then, *now]))
+    one, other = (np.array([run.get(name, 0) for name in names]) for run in (then, now))
     p, q = one / one.sum(), other / other.sum()
     fewest = max(_RAREST, _FEWEST / min(one.sum(), other.sum()))
     rare = ((p + q) / 2 < fewest) | np.array([name == OTHER for name in names])
@@ -182,16 +205,16 @@ def _labels(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
     if rare.any():
         bins.append("all others")
         before, after = np.append(before, one[rare].sum()), np.append(after, other[rare].sum())
-    measure = _measure("labels", bins, before, after, _shifted(names, p, q, told))
+    measure = _measure(what, bins, before, after, _shifted(what, names, p, q, told))
     doubled = np.flatnonzero(_doubled(one, other)).tolist()
     if measure.level == "little" and doubled:
-        words = _shifted(names, p, q, sorted(doubled, key=lambda place: -q[place])[:2])
+        words = _shifted(what, names, p, q, sorted(doubled, key=lambda place: -q[place])[:2])
         return replace(measure, level="some", words=words)
     return measure
 
 
-def _shifted(names: Sequence[str], p: Array, q: Array, places: Sequence[int]) -> str:
-    return "labels have shifted: " + ", ".join(
+def _shifted(what: str, names: Sequence[str], p: Array, q: Array, places: Sequence[int]) -> str:
+    return f"{what} have shifted: " + ", ".join(
         f"{label_text(names[place])} {percent(p[place])} → {percent(q[place])}" for place in places
     )
 

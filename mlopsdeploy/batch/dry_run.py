@@ -22,6 +22,7 @@ from rich.console import Console
 
 from mlopsdeploy.batch import sampling
 from mlopsdeploy.batch.job import Job
+from mlopsdeploy.batch.languages import language_facts
 from mlopsdeploy.batch.sampling import (
     IN_FLIGHT,
     Clock,
@@ -140,6 +141,7 @@ def estimate(
         "input": source.path,
         "columns": dict(work.columns),
         "model": work.model.name,
+        "languages": list(work.model.task.languages),
         "runtime": work.model.runtime.name,
         "rows": survey.total,
         "counted": survey.counted,
@@ -366,6 +368,7 @@ def _input_facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
             lost = sample["lost_tokens"] / max(sample["tokens"], 1)
             cut += f", {_percent(lost)} of the tokens not read"
         lines += [("truncated", cut), ("tokens", f"{sample['tokens'] / texts:.0f} a row")]
+    lines += language_facts(sample, found["languages"])
     for name in ("duplicates", "known", "empty", "failed"):
         if sample[name] or name != "known":
             share = f"{sample[name]:,} ({_percent(sample[name] / rows)})"

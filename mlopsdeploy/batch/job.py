@@ -37,7 +37,7 @@ from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import OTHER, Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns
-from mlopsdeploy.core.model import Model, Predicted
+from mlopsdeploy.core.model import Model, Predicted, unread_in
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
 from mlopsdeploy.data.matching import content_column
@@ -65,7 +65,9 @@ class Summary:
     `failed` rows were set aside, `empty` ones lack a value to score, `reused` ones were scored
     by an earlier run. `seconds` are of all attempts together; `stages` are seconds of all threads.
     `read` is how the input was read, and what of it was left out (see `Source.how_read`).
-    Of a detector, labels and scores are those of `objects`; of other models that is None.
+    Of a detector, labels and scores are those of `objects`; of other models that is None. `unread`
+    are rows that the model doesn't read, by their language; `read_by` are rows by the name of the
+    one of several models that did.
     """
 
     rows: int = 0
@@ -76,6 +78,8 @@ class Summary:
     truncated: int = 0
     tokens: int = 0
     lost_tokens: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
+    read_by: Counter[str] = field(default_factory=Counter)
     duplicates: int = 0
     reused: int = 0
     empty: int = 0
@@ -94,7 +98,11 @@ class Summary:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Summary:
         """What `state` gave, also by way of JSON."""
-        counters = {name: Counter(state[name]) for name in ("labels", "reasons", "stages")}
+        counters: dict[str, Any] = {
+            name: Counter(state.get(name))
+            for name, value in vars(cls()).items()
+            if isinstance(value, Counter)
+        }
         return cls(**{**state, **counters})
 
     def state(self) -> dict[str, Any]:
@@ -110,6 +118,8 @@ class Summary:
         known = {
             **self.state(),
             "labels": dict(self.labels.most_common()),
+            "unread": dict(self.unread.most_common()),
+            "read_by": dict(self.read_by.most_common()),
             "reasons": dict(self.reasons.most_common()),
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
             "mean_score": self.score_sum / scored if scored else None,
@@ -142,6 +152,7 @@ class Summary:
         self.empty += int((~scoring.answered(predictions)).sum())
         self.count_planned(planned)
         self.count_bad(window.bad)
+        self.count_read(predictions)
         for name in ("truncated", "tokens", "lost_tokens"):
             if name in predictions:
                 setattr(self, name, getattr(self, name) + int(predictions[name].sum()))
@@ -150,6 +161,11 @@ class Summary:
         """Add the rows of a window that cost nothing to compute."""
         self.duplicates += len(planned.inverse) - planned.distinct
         self.reused += int(planned.known[planned.inverse].sum())
+
+    def count_read(self, texts: Columns) -> None:
+        """Add what was read by whom, and what is not, of texts that are encoded or scored."""
+        self.unread.update(unread_in(texts))
+        self.read_by.update(name for name in texts.get("model", ()) if name)
 
     def count_bad(self, bad: Sequence[BadRow]) -> None:
         """Add rows that are set aside."""

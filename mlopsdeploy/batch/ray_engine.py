@@ -45,6 +45,7 @@ from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Written
 from mlopsdeploy.data.sources import Source, Wanted, Window
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError, Stopped
+from mlopsdeploy.model_files import several
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.settings import BatchSettings
 
@@ -120,9 +121,8 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
     of one's own in `MLOPSDEPLOY_CACHE`.
     """
     kind = _kind(model)
-    reference = settings.model
-    if reference not in built_in() and Path(reference).expanduser().exists():
-        reference = str(Path(reference).expanduser().resolve())
+    parts = several(settings.model)
+    reference = ",".join(map(_wherever, parts or [settings.model]))
     there = settings.replace(
         model=reference,
         runtime=kind["runtime"] if settings.runtime == "auto" else settings.runtime,
@@ -132,7 +132,14 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
         notify_success=None,
         notify_failure=None,
     )
-    return partial(load_for, there, kind["precision"])
+    # Of several models each has a precision of its own, which its files say.
+    return partial(load_for, there, None if parts else kind["precision"])
+
+
+def _wherever(reference: str) -> str:
+    """A model's name, or its path so that it means the same in every folder."""
+    path = Path(reference).expanduser()
+    return str(path.resolve()) if reference not in built_in() and path.exists() else reference
 
 
 class _Collecting(Running):

@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,7 @@ from markupsafe import Markup
 from mlopsdeploy import __version__
 from mlopsdeploy.batch import plots
 from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
+from mlopsdeploy.batch.languages import language_facts, unread_words
 from mlopsdeploy.batch.manifest import read_manifest
 from mlopsdeploy.batch.statistics import OTHER
 from mlopsdeploy.core import images
@@ -97,11 +99,8 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     summary, statistics = manifest["summary"], manifest["statistics"]
     thing = _thing(statistics)
     rows, scored = summary["rows"], _scored(statistics)
+    part = partial(_part, thing)
     found = []
-
-    def part(count: int, whole: int) -> str:
-        return f"{_some(count, thing)} ({percent(count / whole)})"
-
     if not scored:
         words = "There is nothing to show" if rows else "The input is empty"
         found.append(Finding(words, "errors"))
@@ -112,11 +111,7 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     if drift and drift.unfair:
         what = ", ".join(dict.fromkeys(reason.split(":")[0] for reason in drift.unfair))
         found.append(Finding(f"Not quite comparable with the last run: {what}", "drift"))
-    truncated, lost = statistics["truncated"], _lost(statistics)
-    if scored and (truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING):
-        words = f"{part(truncated, scored)} longer than the model reads"
-        words += f"; {percent(lost)} of all tokens not seen" if lost else ""
-        found.append(Finding(words, "lengths"))
+    found += _about_reading(manifest) if scored else ()
     empty = summary.get("empty", 0)
     if rows and empty / rows >= WORTH_SAYING:
         found.append(Finding(f"{part(empty, rows)} with nothing in it", "errors"))
@@ -127,6 +122,20 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     if scored and not used:
         found.append(Finding("There is not one object in the pictures", "labels"))
     return found
+
+
+def _about_reading(manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """Texts that the model could not read, or not to their end."""
+    statistics, unread = manifest["statistics"], manifest["summary"].get("unread") or {}
+    part, scored = partial(_part, _thing(statistics)), _scored(statistics)
+    if (count := sum(unread.values())) / scored >= WORTH_SAYING:
+        what = unread_words(unread, _languages_of_model(manifest))
+        yield Finding(f"{part(count, scored)} that the model doesn't read: {what}", "made")
+    truncated, lost = statistics["truncated"], _lost(statistics)
+    if truncated / scored >= WORTH_SAYING or lost >= WORTH_SAYING:
+        words = f"{part(truncated, scored)} longer than the model reads"
+        words += f"; {percent(lost)} of all tokens not seen" if lost else ""
+        yield Finding(words, "lengths")
 
 
 def headline(manifest: Mapping[str, Any], found: Sequence[Finding]) -> str:
@@ -141,6 +150,17 @@ def headline(manifest: Mapping[str, Any], found: Sequence[Finding]) -> str:
     if not found:
         return f"{done}, nothing unusual."
     return f"{done}; {'one thing' if len(found) == 1 else f'{len(found)} things'} to look at."
+
+
+def _languages_of_model(manifest: Mapping[str, Any]) -> Sequence[str]:
+    """The languages that the model reads."""
+    languages: Sequence[str] = manifest["model"].get("languages", ())
+    return languages
+
+
+def _part(thing: str, count: int, whole: int) -> str:
+    """`12 rows (3.0 %)`."""
+    return f"{_some(count, thing)} ({percent(count / whole)})"
 
 
 def _thing(statistics: Mapping[str, Any]) -> str:
@@ -197,6 +217,7 @@ def render(
         examples=_examples(now, str(manifest.get("input", ""))),
         stages=manifest.get("stages") or {},
         settings=flat(manifest.get("settings") or {}),
+        languages=list(language_facts(manifest["summary"], _languages_of_model(manifest))),
     )
 
 

@@ -140,6 +140,8 @@ class Sample:
             counts.tokens += int((planned.encoded["tokens"] * times).sum())
             counts.lost_tokens += int((lost * times).sum())
             counts.truncated += int(times[lost > 0].sum())
+            read = {"unread", "model"} & planned.encoded.keys()
+            counts.count_read({name: np.repeat(planned.encoded[name], times) for name in read})
 
     @property
     def costs(self) -> Array:
@@ -162,7 +164,7 @@ class Sample:
         counts = self.counts.as_dict()
         same = (
             "rows", "duplicates", "empty", "failed", "reasons", "first_failed", "tokens",
-            "truncated", "lost_tokens",
+            "truncated", "lost_tokens", "unread", "read_by",
         )  # fmt: skip
         return {
             **{name: counts[name] for name in same},

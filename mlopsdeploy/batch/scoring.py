@@ -290,6 +290,9 @@ def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
         predictions["truncated"] = np.zeros(rows, bool)
         predictions["tokens"] = np.zeros(rows, np.int64)
         predictions["lost_tokens"] = np.zeros(rows, np.int64)
+    for name in ("unread", "model"):  # of texts, see `Task.decode`
+        if name in distinct:
+            predictions[name] = objects([""] * rows)
     if task.labels:
         predictions["scores"] = np.full((rows, len(task.labels)), np.nan)
     # What a task of an outside package outputs besides.

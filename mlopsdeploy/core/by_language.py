@@ -25,12 +25,15 @@ from mlopsdeploy.columns import (
     TaskOptions,
     concat,
     objects,
+    rows_of,
     take,
 )
 from mlopsdeploy.core.languages import languages_of, reads
-from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import RowError
+
+Rows = Array | slice
 
 READER = "reader"
 """Among encoded rows and tensors: the place of the model that each is for."""
@@ -92,6 +95,7 @@ class ByLanguage(Task):
 
     def __init__(self, members: Sequence[Member]) -> None:
         self._members = tuple(members)
+        self._names = objects([member.files.name for member in members])
         task = members[0].load().task
         self.languages = tuple(one for member in members for one in member.languages)
         self.outputs = task.outputs
@@ -114,23 +118,24 @@ class ByLanguage(Task):
         raise NotImplementedError
 
     def encode(self, columns: Columns) -> Columns:
-        """What each text's own task makes of it, and its `READER`."""
+        """What each text's own task makes of it, its `READER`, and the name of that `model`."""
         languages = languages_of(columns["text"].tolist())
-        reader = self._readers(languages)
+        reader = self._places(languages)
         columns = {**columns, "language": languages}
         encoded = _each(reader, lambda place, rows: self._task(place).encode(take(columns, rows)))
-        return {**encoded, READER: reader}
+        return {**encoded, READER: reader, "model": self._names[reader]}
 
     def _task(self, place: int) -> Task:
         return self._members[place].load().task
 
-    def _readers(self, languages: Array) -> Array:
+    def _places(self, languages: Array) -> Array:
         """The place of the first that reads each language; 0 where none does."""
+        found = languages.tolist()
         places = {
-            language: [reads(member.languages, language) for member in self._members]
-            for language in set(languages.tolist())
+            language: int(np.argmax([reads(one.languages, language) for one in self._members]))
+            for language in set(found)
         }
-        return np.array([np.argmax(places[language]) for language in languages], np.int64)
+        return np.fromiter(map(places.__getitem__, found), np.int64, len(found))
 
     def cost(self, encoded: Columns) -> Array:
         """Tokens per text, as each task counts them."""
@@ -141,31 +146,39 @@ class ByLanguage(Task):
 
     def collate(self, encoded: Columns) -> Columns:
         """The tensors of all, filled up with 0 to the longest, and whom each row is for."""
-        readers = np.unique(encoded[READER]).tolist()
-        parts, orders = [], []
-        for place in readers or [0]:
-            rows = np.flatnonzero(encoded[READER] == place)
-            tensors = self._task(place).collate(take(encoded, rows))
-            windows = np.repeat(rows, encoded["windows"][rows])
-            parts.append({**tensors, READER: np.full(len(windows), place)})
-            orders.append(windows)
+        places = np.unique(encoded[READER]).tolist() or [0]
+        rows = [np.flatnonzero(encoded[READER] == place) for place in places]
+        parts = []
+        for place, some in zip(places, rows, strict=True):
+            own = encoded if len(places) == 1 else take(encoded, some)
+            tensors = self._task(place).collate(own)
+            parts.append({**tensors, READER: np.full(rows_of(tensors), place)})
+        if len(parts) == 1:
+            return parts[0]
         longest = max(part["input_ids"].shape[1] for part in parts)
         together = concat(
             [{name: _widened(array, longest) for name, array in part.items()} for part in parts]
         )
-        return take(together, np.argsort(np.concatenate(orders), kind="stable"))
+        windows = [np.repeat(some, encoded["windows"][some]) for some in rows]
+        return take(together, np.argsort(np.concatenate(windows), kind="stable"))
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Each row as its own task decodes it, and the name of its `model`."""
         reader, windows = encoded[READER], np.repeat(encoded[READER], encoded["windows"])
 
-        def decoded(place: int, rows: Array) -> Columns:
-            own = take(tensors, np.flatnonzero(windows == place))
-            name = self._members[place].files.name
+        def decoded(place: int, rows: Rows) -> Columns:
+            own = tensors if isinstance(rows, slice) else take(tensors, windows == place)
             predictions = self._task(place).decode(own, take(encoded, rows))
-            return {**predictions, "model": objects([name] * len(rows))}
+            return self._with_close_calls(place, predictions)
 
-        return _each(reader, decoded)
+        return {**_each(reader, decoded), "model": encoded["model"]}
+
+    def _with_close_calls(self, place: int, predictions: Columns) -> Columns:
+        """The margin as below all limits or above: what is close depends on who computed it."""
+        model = self._members[place].load()
+        limit = RECHECK_MARGIN[model.runtime.precision] if model.float32 else 0.0
+        margin = np.where(predictions["margin"] < limit, -1.0, np.inf)
+        return {**predictions, "margin": margin}
 
 
 class RuntimesByLanguage(Runtime):
@@ -191,32 +204,41 @@ class RuntimesByLanguage(Runtime):
         self.batch_scale = first.batch_scale
 
     def run(self, tensors: Columns) -> Columns:
-        """See `Runtime.run`."""
+        """See `Runtime.run`; the output is `logits`, whatever each model calls it."""
 
-        def own(place: int, rows: Array) -> Columns:
-            part = take(tensors, rows)
-            mask = part["attention_mask"].any(axis=0)
+        def own(place: int, rows: Rows) -> Columns:
+            part = take({name: tensors[name] for name in tensors if name != READER}, rows)
+            if isinstance(rows, slice):
+                return self._logits(place, part)
+            used = np.flatnonzero(part["attention_mask"].any(axis=0)).tolist() or [0]
+            width = slice(used[0], used[-1] + 1)  # as wide as they are alone
             try:
-                return self._runtime(place).run(
-                    {name: array[:, mask] for name, array in part.items() if name != READER}
+                return self._logits(
+                    place,
+                    {name: np.ascontiguousarray(array[:, width]) for name, array in part.items()},
                 )
             except RowError as error:
                 raise RowError(str(error), rows[list(error.rows)].tolist()) from error
 
         return _each(tensors[READER], own)
 
+    def _logits(self, place: int, tensors: Columns) -> Columns:
+        outputs = self._runtime(place).run(tensors)
+        first = next(iter(outputs.values()))
+        return {"logits": outputs.get("logits", first)}
+
     def _runtime(self, place: int) -> Runtime:
         model = self._members[place].load()
         return model.float32() if self._exact and model.float32 is not None else model.runtime
 
 
-def _each(reader: Array, make: Callable[[int, Array], Columns]) -> Columns:
+def _each(reader: Array, make: Callable[[int, Rows], Columns]) -> Columns:
     """What `make` gives for the rows of each reader, in the order of all rows."""
-    readers = np.unique(reader).tolist()
-    if len(readers) < 2:  # as it is: a view of nothing, a copy of nothing
-        return make(readers[0] if readers else 0, np.arange(len(reader)))
-    rows = [np.flatnonzero(reader == place) for place in readers]
-    parts = [make(place, some) for place, some in zip(readers, rows, strict=True)]
+    places = np.unique(reader).tolist() or [0]
+    if len(places) == 1:  # as it is: a copy of nothing
+        return make(places[0], slice(None))
+    rows = [np.flatnonzero(reader == place) for place in places]
+    parts = [make(place, some) for place, some in zip(places, rows, strict=True)]
     return take(concat(parts), np.argsort(np.concatenate(rows)))
 
 

@@ -17,6 +17,9 @@ import numpy as np
 from mlopsdeploy.columns import Array, objects
 from mlopsdeploy.errors import needs
 
+UNKNOWN = "unknown"
+"""What stands for a language where most of a text's tokens are in no vocabulary of the model."""
+
 READ = 200  # characters of a text, from its start, that are looked at
 
 _OTHER, _HAN, _KANA, _HANGUL, _LATIN, _LETTER = range(6)
@@ -32,6 +35,7 @@ _LEAST_LATIN = 20
 _LEAST_OTHER = 3
 _LEAST_SURE = 0.6
 _LETTERS_OF_AN_IDEOGRAPH = 4
+_COUNTED = {"zh", "yue", "wuu", "ja", "ko"}  # fastText sees them in capitals, "EASY TO USE"
 
 # Written alike, so that nobody, fastText neither, tells them apart by a sentence.
 _ALIKE = {
@@ -71,7 +75,7 @@ def languages_of(texts: Sequence[str]) -> Array:
     for row in np.flatnonzero(~east & enough).tolist():
         code, sure = _ask(parts[row])
         # In a script of its own a language needs no words to be known from those in Latin letters.
-        if sure >= _LEAST_SURE or not latin[row]:
+        if code not in _COUNTED and (sure >= _LEAST_SURE or not latin[row]):
             found[row] = code
     return found
 
@@ -109,7 +113,8 @@ def _kinds() -> Array:
 
 def _ask(text: str) -> tuple[str, float]:
     """The language that fastText finds, and how sure it is."""
-    labels, scores = identifier().predict(text.replace("\n", " "))
+    whole = text.replace("\n", " ").encode("utf-8", "replace").decode()  # of a pair no half
+    labels, scores = identifier().predict(whole)
     return (labels[0].removeprefix("__label__"), float(scores[0])) if labels else ("", 0.0)
 
 

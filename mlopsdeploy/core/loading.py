@@ -75,7 +75,8 @@ def load_model(
             "head-tail" or "chunks"; see `tasks.text_classification`.
         digest: SHA-256 that the model's files must have.
         trust_model: run code that the model's files carry (Keras Lambda layers).
-        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`.
+        calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`. Of several
+            models none is calibrated, for the sample is of all their languages: do it one by one.
         max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
             model that is calibrated.
         log: called with a line about each slow step (an export).

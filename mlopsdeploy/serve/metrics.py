@@ -26,7 +26,7 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import Array
-from mlopsdeploy.core.languages import LANGUAGES
+from mlopsdeploy.core.languages import LANGUAGES, UNKNOWN
 from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 
@@ -37,7 +37,7 @@ SECONDS = (
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 CODES = (200, 400, 404, 411, 413, 415, 422, 500, 503)
-UNREAD = (*LANGUAGES, "unknown", "other")  # why a text isn't read, see `core.model.unread_in`
+UNREAD = (*LANGUAGES, UNKNOWN, "other")  # why a text isn't read, see `core.model.unread_in`
 
 # The cells of one model: two gauges; per code the buckets of the latency, then its sum in
 # nanoseconds; the buckets of the rows, then their sum; the texts that it doesn't read, by why.

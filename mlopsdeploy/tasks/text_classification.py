@@ -25,14 +25,12 @@ from mlopsdeploy.columns import (
     TaskOptions,
     objects,
 )
-from mlopsdeploy.core.languages import identifier, languages_of, reads
+from mlopsdeploy.core.languages import UNKNOWN, identifier, languages_of, reads
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 from mlopsdeploy.tasks.text_pieces import Cutter
 
 LONG_TEXT = ("head", "head-tail", "chunks")
-UNKNOWN = "unknown"
-"""What `unread` says of a text most of whose tokens the model doesn't know."""
 
 # The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
 # done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
@@ -175,13 +173,12 @@ class TextClassification(Task):
         """The language of each text that is in another one than those that the model reads."""
         if not self.languages:
             return objects([""] * len(texts))
-        found = languages_of(texts) if languages is None else languages
-        return objects(
-            [
-                "" if not language or reads(self.languages, language) else language
-                for language in found
-            ]
-        )
+        found = (languages_of(texts) if languages is None else languages).tolist()
+        unread = {
+            language: "" if not language or reads(self.languages, language) else language
+            for language in set(found)
+        }
+        return objects([unread[language] for language in found])
 
     def _mostly_unknown(self, ids: list[Array]) -> Array:
         """Whether more than half of each row's tokens are unknown.

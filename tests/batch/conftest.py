@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +26,8 @@ WORDS = [
     *("good", "bad", "food", "room", "cable", "great", "awful", "never", "again"),
     *("but", "very", "slow", "quiet", "box", "price", "poison"),
 ]
+CHINESE = ["很", "好", "坏", "菜", "房间", "电线", "太", "慢", "价格", "再也", "不来", "安静"]
+GERMAN = "Das Essen war sehr gut und der Kellner freundlich."
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 BAG = """
 <ir_version: 8, opset_import: ["" : 17]>
@@ -43,7 +45,7 @@ bag (int64[rows,words] input_ids, int64[rows,words] attention_mask) => (float[ro
 """
 
 
-def _bag(folder: Path, embeddings: int) -> Path:
+def _bag(folder: Path, embeddings: int, words: Sequence[str] = WORDS) -> Path:
     """A text classifier that averages a vector per word, as Hugging Face lays models out.
 
     Some 50,000 short rows a second. With fewer embeddings than words, a row that has one of the
@@ -52,7 +54,7 @@ def _bag(folder: Path, embeddings: int) -> Path:
     (folder / "onnx").mkdir(parents=True)
     tokenizer = Tokenizer(
         models.WordLevel(
-            {word: place for place, word in enumerate([*SPECIAL, *WORDS])}, unk_token="[UNK]"
+            {word: place for place, word in enumerate([*SPECIAL, *words])}, unk_token="[UNK]"
         )
     )
     tokenizer.normalizer = normalizers.Lowercase()
@@ -84,6 +86,34 @@ def _bag(folder: Path, embeddings: int) -> Path:
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text classifier that does tens of thousands of rows a second."""
     return _bag(tmp_path_factory.mktemp("bag") / "bag", len(SPECIAL) + len(WORDS))
+
+
+@pytest.fixture(scope="session")
+def side_by_side(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """References of two such models, `en` and `zh`, and of `both`."""
+    found = {}
+    for language, words in (("en", WORDS), ("zh", CHINESE)):
+        folder = _bag(tmp_path_factory.mktemp(language) / language, 30, words)
+        (folder / "model.yaml").write_text(f"languages: [{language}]\n", "utf-8")
+        found[language] = str(folder)
+    return {**found, "both": f"{found['en']},{found['zh']}"}
+
+
+@pytest.fixture(scope="session")
+def mixed_reviews(quick_reviews: Callable[..., list[str]]) -> Callable[[int], list[str]]:
+    """`mixed_reviews(10)`: so many for both of them, in turn; each tenth is for neither."""
+
+    def make(count: int) -> list[str]:
+        generator = random.Random(count)
+        chinese = [" ".join(generator.choices(CHINESE, k=1 + row % 9)) for row in range(count)]
+        texts = [
+            pair[row % 2]
+            for row, pair in enumerate(zip(quick_reviews(count), chinese, strict=True))
+        ]
+        texts[9::10] = [f"{GERMAN} {row}" for row in range(len(texts[9::10]))]
+        return texts
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -38,6 +38,34 @@ def levels(drift):
     return {measure.name: measure.level for measure in drift.measures}
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "expected", "words"),
+    [
+        ({}, {}, {}, "Much like the last run."),
+        (None, {"de": 900}, {}, "Much like the last run."),
+        ({"de": 30}, {"de": 33}, {"languages": "little"}, "Much like the last run."),
+        ({}, {"de": 900}, {"languages": "much"}, "Languages have shifted: de 0 % → 30 %."),
+        ({"de": 6}, {"de": 60}, {"languages": "some"}, "Languages have shifted: de 0.2 % → 2.0 %."),
+    ],
+)  # fmt: skip
+def test_languages_that_the_model_does_not_read(then, now, expected, words):
+    """They are compared where both runs have counted them."""
+
+    def summary(unread):
+        more = {} if unread is None else {"unread": unread}
+        return {"labels": {"NEGATIVE": 600, "POSITIVE": 2400}, **more}
+
+    drift = compare(run(3000, 1, summary=summary(now)), run(3000, 2, summary=summary(then)))
+    same = {"labels": "little", "scores": "little", "lengths": "little"}
+    assert (levels(drift), drift.verdict) == ({**same, **expected}, words)
+
+
+def test_which_of_several_models_read_the_texts():
+    then, now = ({"read_by": {"sentiment": 3000 - zh, "sentiment-zh": zh}} for zh in (300, 1500))
+    drift = compare(run(3000, 1, summary=now), run(3000, 2, summary=then))
+    assert drift.verdict == "Readers have shifted: sentiment-zh 10 % → 50 %."
+
+
 def test_psi_is_its_formula():
     p, q = np.array([0.5, 0.3, 0.2]), np.array([0.4, 0.4, 0.2])
     value, by_chance, limit = psi(p * 1e7, q * 1e7)

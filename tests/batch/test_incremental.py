@@ -63,6 +63,15 @@ def test_other_columns_of_known_rows(night, texts):
     assert (computed, summary["reused"], list(rows[0])) == (0, 500, ["label", "score", "truncated"])
 
 
+def test_who_read_known_rows_is_known(night, side_by_side, mixed_reviews):
+    texts = mixed_reviews(100)
+    first, told, _ = night(texts, model=side_by_side["both"])
+    assert (told["unread"], told["read_by"]) == ({"de": 10}, {"en": 60, "zh": 40})
+    second, again, computed = night(texts, model=side_by_side["both"])
+    assert (second, computed) == (first, 0)
+    assert (again["unread"], again["read_by"]) == (told["unread"], told["read_by"])
+
+
 def test_the_second_night_computes_what_is_new_or_changed(night, texts):
     first, summary, count = night(texts)
     assert count == 500

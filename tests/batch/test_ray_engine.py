@@ -32,7 +32,10 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-COUNTS = ("rows", "labels", "truncated", "tokens", "lost_tokens", "duplicates", "empty", "failed")
+COUNTS = (
+    "rows", "labels", "truncated", "tokens", "lost_tokens", "duplicates", "empty", "failed",
+    "unread", "read_by",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +167,17 @@ def test_a_tabular_model(both, customers, churn_onnx):
     local, ray = both(customers, model=str(churn_onnx), actors="1-2")
     assert_same(local, ray)
     assert ray[3]["rows"] == 50
+
+
+def test_texts_of_several_languages(both, tmp_path, side_by_side, mixed_reviews, monkeypatch):
+    """By models whose paths mean something only in this folder."""
+    path = write(tmp_path / "in.csv", mixed_reviews(300))
+    folder = Path(side_by_side["en"]).parent
+    monkeypatch.chdir(folder)
+    local, ray = both(path, model=f"en,{side_by_side['zh']}", precision="auto", actors="2")
+    assert_same(local, ray)
+    assert ray[3]["unread"] == {"de": 30}
+    assert ray[3]["read_by"] == {"en": 180, "zh": 120}
 
 
 def test_two_calls_at_a_time_in_an_actor_of_two_cores(locally, on_ray, tmp_path, reviews, nodes):
