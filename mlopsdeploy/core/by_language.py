@@ -138,11 +138,13 @@ class ByLanguage(Task):
         return np.fromiter(map(places.__getitem__, found), np.int64, len(found))
 
     def cost(self, encoded: Columns) -> Array:
-        """Tokens per text, as each task counts them."""
-        return _each(
-            encoded[READER],
-            lambda place, rows: {"cost": self._task(place).cost(take(encoded, rows))},
-        )["cost"]
+        """Tokens per text; of a model that takes more of them in a call, each counts for less."""
+
+        def cost(place: int, rows: Rows) -> Columns:
+            task = self._task(place)
+            return {"cost": -(-task.cost(take(encoded, rows)) * self.batch_cost // task.batch_cost)}
+
+        return _each(encoded[READER], cost)["cost"]
 
     def collate(self, encoded: Columns) -> Columns:
         """The tensors of all, filled up with 0 to the longest, and whom each row is for."""

@@ -31,6 +31,10 @@ from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 from mlopsdeploy.tasks.text_pieces import Cutter
 
 LONG_TEXT = ("head", "head-tail", "chunks")
+BATCH_TOKENS = 1024
+"""In a call of a transformer: more leave a core's cache."""
+BATCH_TOKENS_OF_SMALL = 8192
+SMALL = 8 << 20  # bytes; a graph whose layers are so few and narrow that calls themselves cost most
 
 # The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
 # done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
@@ -70,7 +74,7 @@ class TextClassification(Task):
     data: DataKind = "text"
     finds_objects = False
     inputs = (Field("text", "str"),)
-    batch_cost = 1024
+    batch_cost = BATCH_TOKENS
 
     def __init__(
         self,
@@ -127,7 +131,7 @@ class TextClassification(Task):
                 f"{files.name}: has no tokenizer.json; save it once with transformers: "
                 "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
             )
-        return cls(
+        made = cls(
             files.tokenizer,
             files.labels,
             multi_label=files.multi_label,
@@ -138,6 +142,10 @@ class TextClassification(Task):
             languages=files.yaml.languages or (),
             threshold=files.threshold if options.threshold is None else options.threshold,
         )
+        graph = files.graphs.get("onnx")
+        if graph is not None and graph.stat().st_size < SMALL:
+            made.batch_cost = BATCH_TOKENS_OF_SMALL
+        return made
 
     def encode(self, columns: Columns) -> Columns:
         """Token ids per text (ragged int64) and, each int64 of shape (rows,), counts beside them.
