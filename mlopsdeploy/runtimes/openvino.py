@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 
 from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
+from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.runtimes import openvino_graph
 from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
@@ -21,6 +22,11 @@ from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
 # Scales per 128 activations: the fastest group that runs int8 kernels. Groups of 0 and of the
 # whole row silently run at float speed.
 DYNAMIC_GROUP = 128
+
+# One for all models, never freed. On a CPU with AMX each gives the thread a stack for signal
+# handlers, and two that are freed in the order they were made leave it one that is gone: the next
+# signal kills the process.
+_core = once(ov.Core)
 
 
 class OpenVino(Runtime):
@@ -45,7 +51,7 @@ class OpenVino(Runtime):
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
     ) -> None:
-        core = ov.Core()
+        core = _core()
         has_bfloat16 = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if precision == "auto":
             precision = "bfloat16" if has_bfloat16 else "float32"
