@@ -99,7 +99,7 @@ def test_plain_sentences(name, precision):
 def test_runtimes_agree_in_float32(examples, runtime):
     name, columns, exact = examples
     if (name, runtime) == ("sentiment-zh", "torch"):
-        with pytest.raises(ModelError, match="sentiment-zh: has onnx, but torch runs checkpoint"):
+        with pytest.raises(ModelError, match="its weights do not bear the checkpoint's names"):
             load_model(name, runtime=runtime)
         return
     result = load_model(name, runtime=runtime, precision="float32").predict_columns(columns)
@@ -135,9 +135,7 @@ def test_a_damaged_copy_is_refused(tmp_path, name, file):
     copy = tmp_path / "copy"
     shutil.copytree(BUILT_IN / name, copy)
     assert find_model(str(copy)).digest == find_model(name).digest
-    content = bytearray((copy / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    (copy / file).write_bytes(bytes(content))
+    (copy / file).write_bytes((copy / file).read_bytes() + b" ")
     with pytest.raises(ModelError, match=rf"{file}: its SHA-256 is not the one in model.yaml"):
         find_model(str(copy))
 

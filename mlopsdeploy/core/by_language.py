@@ -67,22 +67,6 @@ def by_language(files: ModelFiles, load: Sequence[Callable[[], Model]]) -> Model
     )  # fmt: skip
 
 
-def rows_read_by(parts: Sequence[ModelFiles], place: int, rows: Callable[[], Columns]) -> Columns:
-    """Of some texts those that go to one of several models, to calibrate it on.
-
-    Args:
-        parts: the files of all.
-        place: of the one.
-        rows: gives the texts.
-    """
-    columns = rows()
-    readers = [
-        next((at for at, files in enumerate(parts) if reads(files.yaml.languages or (), one)), 0)
-        for one in languages_of(columns["text"].tolist())
-    ]
-    return take(columns, np.flatnonzero(np.array(readers) == place))
-
-
 class ByLanguage(Task):
     """The tasks of several models, each with its own tokenizer.
 

@@ -12,7 +12,7 @@ from typing import Any
 from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.by_language import by_language, rows_read_by
+from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
@@ -93,15 +93,8 @@ def load_model(
             threshold=threshold, long_text=long_text, trust_model=trust_model, max_flips=max_flips,
             log=log,
         )  # fmt: skip
-        files = _found(reference, digest)
-
-        def load(place: int) -> Model:
-            if calibrate is None:
-                return each(parts[place])
-            own = partial(rows_read_by, files.parts, place, calibrate)
-            return each(parts[place], calibrate=own)
-
-        model = by_language(files, [once(partial(load, place)) for place in range(len(parts))])
+        several_files = _found(reference, digest)
+        model = by_language(several_files, [once(partial(each, part)) for part in parts])
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
     precisions = runtime_class.precisions
