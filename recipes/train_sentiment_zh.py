@@ -372,7 +372,7 @@ def taught(
 ) -> list[Row]:
     """The rows with the teachers' mean as label, and `trust` in the label that they have."""
     logits = torch.stack([computed(one.logits, characters, rows) for one in teachers]).mean(0)
-    scores = (1 - trust) * torch.sigmoid(logits) + trust * torch.tensor([r.label for r in rows])
+    scores = (1 - trust) * torch.sigmoid(logits) + trust * torch.tensor([float(r.label) for r in rows])
     return [Row(score, row.text) for score, row in zip(scores.tolist(), rows, strict=True)]
 
 
@@ -392,7 +392,7 @@ def weigh(network: Network, characters: Characters, rows: Sequence[Row]) -> None
     """How much each part counts, and a bias: a logistic regression on rows not trained on."""
     parts = [computed(one, characters, rows) for one in (network.neighbours, network.convolutions)]
     found = torch.stack([*parts, torch.ones(len(rows))], 1)
-    labels = torch.tensor([row.label for row in rows])
+    labels = torch.tensor([float(row.label) for row in rows])
     weights = torch.tensor(network.weights, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100)
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -239,23 +238,6 @@ def test_few_rows(bert, reviews, tmp_path, empty_cache):
     with pytest.raises(InputError, match="at least 200 different texts, and there are 150: use"):
         load(bert, lambda: {"text": objects(texts)})
     assert [path.name for path in tmp_path.rglob("*")] == ["int8"], "an empty folder"
-
-
-def test_of_models_side_by_side_each_is_calibrated_on_the_texts_that_it_reads(
-    bert, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "cache"))
-    for name, language in {"english": "en", "chinese": "zh"}.items():
-        shutil.copytree(bert, tmp_path / name)
-        (tmp_path / name / "model.yaml").write_text(f"languages: [{language}]\n", "utf-8")
-    texts = [f"This is review number {row} of the very same kettle." for row in range(120)]
-    texts += [f"第{row}次买了，还是很好吃" for row in range(130)]
-    for pair, count in {"english,chinese": 120, "chinese,english": 130}.items():
-        reference = ",".join(f"{tmp_path}/{name}" for name in pair.split(","))
-        with pytest.raises(
-            InputError, match=f"at least 200 different texts, and there are {count}:"
-        ):
-            load(reference, lambda: {"text": objects(texts)})
 
 
 def test_without_nncf(bert, columns, empty_cache, monkeypatch):
