@@ -51,7 +51,7 @@ class Measure:
 
     Attributes:
         name: labels, scores, lengths, languages (what a model doesn't read, and all that it does)
-            or readers (of several models).
+            or models (of several side by side).
         psi: the index, with half a row added to each bin so that none is empty.
         by_chance: its mean where nothing has changed.
         limit: its 99 % quantile where nothing has changed.
@@ -76,7 +76,7 @@ class Drift:
     Attributes:
         level: the highest of the measures: `little`, `some`, `much`; or `unknown`.
         verdict: one sentence.
-        measures: labels, scores and, where both runs know them, lengths, languages and readers.
+        measures: labels, scores and, where both runs know them, lengths, languages and models.
         unfair: why the rows are perhaps not what made the difference, one line each.
         rows: of the two runs, then and now.
         since: when the last run started, as its manifest says.
@@ -122,7 +122,7 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
     if before and after and all(before[name] == after[name] for name in ("unit", "starts")):
         measures.append(_lengths(before, after))
     both = (previous.get("summary") or {}, manifest.get("summary") or {})
-    for name, counts in (("languages", _languages), ("readers", _readers)):
+    for name, counts in (("languages", _languages), ("models", _models)):
         one, other = map(counts, both)
         if one and other and len({*one, *other}) > 1:
             measures.append(_categories(name, one, other))
@@ -182,7 +182,7 @@ def _languages(summary: Mapping[str, Any]) -> Mapping[str, int]:
     return {"read": sum(summary["labels"].values()) - sum(unread.values()), **unread}
 
 
-def _readers(summary: Mapping[str, Any]) -> Mapping[str, int]:
+def _models(summary: Mapping[str, Any]) -> Mapping[str, int]:
     """Texts by which of several models read them."""
     return summary.get("read_by") or {}
 

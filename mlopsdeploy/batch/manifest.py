@@ -21,7 +21,9 @@ from mlopsdeploy.settings import BatchSettings
 
 # Where a runtime's package has another name than its module.
 _PACKAGES = {"litert": "ai-edge-litert", "tflite": "tflite-runtime"}
-_SHAPING_A_ROW = ("model", "runtime", "precision", "threshold", "features", "long text")
+_SHAPING_A_ROW = (
+    "model", "runtime", "precision", "languages", "threshold", "features", "long text",
+)  # fmt: skip
 
 
 def identity_of(
@@ -31,7 +33,8 @@ def identity_of(
     return {
         "model": model.digest,
         "runtime": model.runtime.name,
-        "precision": model.runtime.precision,
+        "precision": model.precision,
+        "languages": list(model.task.languages),
         "threshold": settings.threshold,
         "features": list(settings.features),
         "long text": settings.long_text,
@@ -86,7 +89,7 @@ def manifest_of(
             "languages": list(model.task.languages),
         },
         "runtime": identity["runtime"],
-        "precision": model.runtime.precision,
+        "precision": model.precision,
         "streams": model.runtime.streams,
         "proof": dict(model.proof),
         "settings": dict(identity),

@@ -122,7 +122,10 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
     """
     kind = _kind(model)
     parts = several(settings.model)
-    reference = ",".join(map(_wherever, parts or [settings.model]))
+    paths = list(map(_wherever, parts or [settings.model]))
+    if parts and (comma := next((path for path in paths if "," in path), None)):
+        raise ConfigError(f"--model {settings.model}: {comma} has a comma; give it a path without")
+    reference = ",".join(paths)
     there = settings.replace(
         model=reference,
         runtime=kind["runtime"] if settings.runtime == "auto" else settings.runtime,
@@ -519,7 +522,7 @@ def _kind(model: Model) -> dict[str, str]:
     return {
         "digest": model.digest,
         "runtime": model.runtime.name,
-        "precision": model.runtime.precision,
+        "precision": model.precision,
     }
 
 

@@ -86,7 +86,8 @@ def load_model(
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
     """
-    chosen, reference = reference is not None, reference or DEFAULT_MODEL
+    chosen = reference is not None
+    reference = DEFAULT_MODEL if reference is None else reference
     if parts := several(reference):
         each = partial(
             load_model, runtime=runtime, precision=precision, threads=threads, streams=streams,

@@ -13,7 +13,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of, take
 from mlopsdeploy.core.inputs import missing, picture, read_rows
-from mlopsdeploy.core.languages import languages_of, reads
+from mlopsdeploy.core.languages import UNKNOWN, languages_of, reads
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
 from mlopsdeploy.errors import ConfigError, InputError, RowError, needs
@@ -88,6 +88,12 @@ class Model:
         runs = f"{self.runtime.name} {self.runtime.precision}"
         task = type(self.task).__name__
         return f"<Model {self.name}{version}: {task}, {runs}, digest {self.digest[:12]}>"
+
+    @property
+    def precision(self) -> str:
+        """What it computes in; of several models what each does, which loads them."""
+        each = [part() for part in self.parts] or [self]
+        return ", ".join(dict.fromkeys(one.runtime.precision for one in each))
 
     @property
     def task_name(self) -> str:
@@ -182,7 +188,8 @@ class Model:
         """Refuse texts most of which the model didn't read, unless somebody chose it.
 
         Args:
-            unread: how many, by why, as `unread_in` has it.
+            unread: how many, by why, as `unread_in` has it; those of unknown tokens, such as
+                emoji alone, are in no other language.
             texts: how many there are in all.
             where: what they are called in a message.
             how: to name a model there.
@@ -190,6 +197,7 @@ class Model:
         Raises:
             InputError: these are more than half, and the model is only the default.
         """
+        unread = {language: count for language, count in unread.items() if language != UNKNOWN}
         count = sum(unread.values())
         if not self.chosen and count * 2 > texts:
             flag = how.rstrip("{}'() ")

@@ -10,8 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
+from mlopsdeploy.core.language_codes import ALIKE, LANGUAGES
 from mlopsdeploy.core.yaml_files import read_yaml, text_of
 from mlopsdeploy.errors import ModelError, did_you_mean
 
@@ -35,6 +44,13 @@ def _names_or_file(value: object) -> object:
     return value
 
 
+def _language(code: str) -> str:
+    known = {*LANGUAGES, *ALIKE}
+    if code not in known:
+        raise ValueError(f"{code!r} is no language's code; {did_you_mean(code, known)}")
+    return code
+
+
 Text = Annotated[str, BeforeValidator(_text, json_schema_input_type=str)]
 Whole = Annotated[int, Field(strict=True)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
@@ -43,7 +59,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Size = Annotated[tuple[Positive, Positive], Field(json_schema_extra={"type": "array"})]
 Ratio = Annotated[float, Field(strict=True, gt=0)]
 Route = Annotated[str, Field(pattern=r"^(/[A-Za-z0-9._~:-]+)+$")]
-Language = Annotated[Text, Field(pattern=r"^[a-z]{2,3}$")]
+Language = Annotated[Text, AfterValidator(_language)]
 Sha256 = Annotated[Text, Field(pattern=r"^[0-9a-fA-F]{64}$")]
 Names = Annotated[
     tuple[Text, ...] | str,

@@ -18,7 +18,7 @@ from typing import Any
 
 from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
-from mlopsdeploy.core.languages import LANGUAGES
+from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
@@ -80,10 +80,17 @@ def find_model(reference: str) -> ModelFiles:
 
 
 def several(reference: str) -> list[str]:
-    """The references that commas separate; empty where it is one, such as a path with a comma."""
+    """The references that commas separate; empty where it is one, such as a path with a comma.
+
+    Raises:
+        ModelError: there is nothing between two commas.
+    """
     if "," not in reference or Path(reference).expanduser().exists():
         return []
-    return [part.strip() for part in reference.split(",")]
+    parts = [part.strip() for part in reference.split(",")]
+    if "" in parts:
+        raise ModelError(f"{reference!r}: names no model before or behind a comma")
+    return parts
 
 
 def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
@@ -101,6 +108,11 @@ def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
                 f"{files.name} has the labels {', '.join(files.labels)}, but {first.name} has "
                 f"{', '.join(first.labels)}; models that stand side by side need the same"
             )
+        if files.threshold != first.threshold:
+            raise ModelError(
+                f"{files.name} has the threshold {files.threshold}, but {first.name} "
+                f"{first.threshold}; models that stand side by side need the same"
+            )
     return ModelFiles(
         name=",".join(files.name for files in parts),
         version=",".join(files.version for files in parts).strip(","),
@@ -109,6 +121,7 @@ def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
         graphs={},
         labels=first.labels,
         multi_label=first.multi_label,
+        threshold=first.threshold,
         yaml=first.yaml,
         parts=parts,
     )

@@ -26,7 +26,8 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import Array
-from mlopsdeploy.core.languages import LANGUAGES, UNKNOWN
+from mlopsdeploy.core.language_codes import LANGUAGES
+from mlopsdeploy.core.languages import UNKNOWN
 from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
 
@@ -163,7 +164,7 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
     rows = HistogramMetricFamily("mlopsdeploy_batch_rows", "Rows per request.", labels=["model"])
     unread = CounterMetricFamily(
         "mlopsdeploy_unread_texts",
-        "Texts that the model doesn't read, by the language they are in; unknown: most tokens are.",
+        "Texts that the model doesn't read, by language; unknown: those of unknown tokens.",
         labels=["model", "language"],
     )
     for model, counted in cells.items():

@@ -232,7 +232,8 @@ class ServedModel(Route, Running, Pinned):
         """What callers know the model by: its name, else one made from the reference."""
         if self.name:
             return self.name
-        if "," in self.model and not Path(self.model).exists():  # several, side by side
+        # Several, side by side.
+        if "," in self.model and not Path(self.model).expanduser().exists():
             each = (ServedModel(model=one.strip()) for one in self.model.split(","))
             return "-".join(one.called for one in each)
         last = self.model.rstrip("/").rpartition("/")[2].partition("@")[0]

@@ -63,7 +63,7 @@ def test_languages_that_the_model_does_not_read(then, now, expected, words):
 def test_which_of_several_models_read_the_texts():
     then, now = ({"read_by": {"sentiment": 3000 - zh, "sentiment-zh": zh}} for zh in (300, 1500))
     drift = compare(run(3000, 1, summary=now), run(3000, 2, summary=then))
-    assert drift.verdict == "Readers have shifted: sentiment-zh 10 % → 50 %."
+    assert drift.verdict == "Models have shifted: sentiment-zh 10 % → 50 %."
 
 
 def test_psi_is_its_formula():
