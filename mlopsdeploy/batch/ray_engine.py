@@ -135,7 +135,7 @@ def loader(settings: BatchSettings, model: Model, cluster: Cluster) -> Callable[
         notify_success=None,
         notify_failure=None,
     )
-    # Of several models each has a precision of its own, which its files say.
+    # Of several models each has a precision of its own; `_check_same` compares them.
     return partial(load_for, there, None if parts else kind["precision"])
 
 

@@ -63,7 +63,7 @@ def test_a_model_with_few_positions(tmp_path, bert_checkpoint):
     torch.manual_seed(0)
     transformers.BertForSequenceClassification(config).save_pretrained(folder)
     model = load_model(str(folder), runtime="onnxruntime", threads=1)
-    result = model.predict({"text": objects(["good " * 100, "bad"])})
+    result = model.predict_columns({"text": objects(["good " * 100, "bad"])})
     assert result["truncated"].tolist() == [True, False]
 
 

@@ -164,8 +164,9 @@ def test_close_calls_are_rechecked_by_the_precision_of_their_own_model(reading, 
         assert model.predict_columns({"text": objects(texts)})["label"].all()
 
 
-def test_none_is_calibrated_by_rows_of_which_others_read_the_most(reading):
+def test_none_is_calibrated_by_rows_of_which_others_read_the_most(reading, tmp_path, monkeypatch):
     """It would be in the middle of a run, when the second one is first needed."""
+    monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
     said = []
     model = load_model(
         f"{reading('en')},{reading('zh')}", runtime="openvino", precision="int8",
