@@ -51,7 +51,8 @@ class ModelFiles:
     graph itself can tell. `yaml` holds the keys of `model.yaml`, `metadata` what was read in the
     graph's own file (see `model_files.tflite_metadata`), and `labels_from` where the labels were
     found, `languages_from` where those were that `yaml` has. `float32` is the graph in full
-    precision, where the one that runs is not.
+    precision, where the one that runs is not. `parts` are the files of each of several models that
+    stand side by side, which together have no graphs: see `core.by_language`.
     """
 
     name: str
@@ -273,16 +274,10 @@ class Task(Protocol):
 NEWER: Mapping[type, tuple[str, ...]] = {
     Runtime: ("name", "precisions", "metadata", "quantization", "batch_scale", "native"),
     Task: (
-        "data",
-        "finds_objects",
-        "matrix",
-        "labels",
-        "multi_label",
-        "threshold",
-        "languages",
+        "data", "finds_objects", "matrix", "labels", "multi_label", "threshold", "languages",
         "facts",
     ),
-}
+}  # fmt: skip
 """What a class of an outside package may leave out: `plugins.load` adds the value given above."""
 
 

@@ -60,7 +60,7 @@ from mlopsdeploy.data.sinks import (
     with_predictions,
     write_parquet,
 )
-from mlopsdeploy.data.sources import Source, Wanted, chunks, parts_of, with_content
+from mlopsdeploy.data.sources import Source, Wanted, chunks, parts_of, together, with_content
 from mlopsdeploy.data.spelled_numbers import question_of_numbers
 from mlopsdeploy.errors import (
     ConfigError,
@@ -235,10 +235,13 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
 
 def _question_of_languages(model: Model, source: Source, column: str) -> Iterator[str]:
     sample = source.sample()
-    rows = zip(*(sample[name] for name in parts_of(column, sample)), strict=True)
-    texts = ["\n".join(str(part) for part in row if part is not None) for row in rows]
+    columns = [
+        [None if value is None else str(value) for value in sample[name]]
+        for name in parts_of(column, sample)
+    ]
+    texts = [text for text in together(columns) if text is not None]
     try:
-        model.check_languages(list(filter(str.strip, texts)), f"the first rows of {column!r}")
+        model.check_languages(texts, f"the first rows of {column!r}")
     except InputError as error:
         yield str(error)
 

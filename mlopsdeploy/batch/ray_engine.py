@@ -41,11 +41,11 @@ from mlopsdeploy.batch.loading import load_for
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.references import several
 from mlopsdeploy.data.matching import content_column
 from mlopsdeploy.data.sinks import Written
 from mlopsdeploy.data.sources import Source, Wanted, Window
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError, Stopped
-from mlopsdeploy.model_files import several
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.settings import BatchSettings
 

@@ -21,7 +21,8 @@ from mlopsdeploy.core.by_language import READER
 from mlopsdeploy.core.console import print_line
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.model_files import find_model, several
+from mlopsdeploy.core.references import several
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 
 WORDS = 27  # of the median text that is made up; its spread is that of product reviews

@@ -17,7 +17,6 @@ from mlopsdeploy.columns import (
     Array,
     Columns,
     DataKind,
-    Fact,
     Field,
     ModelFiles,
     Runtime,
@@ -87,14 +86,6 @@ class ByLanguage(Task):
         self.multi_label = task.multi_label
         self.threshold = task.threshold
         self.batch_cost = task.batch_cost
-        self.facts = tuple(
-            Fact(
-                f"reads {', '.join(member.languages)}",
-                f"{member.files.name} {member.files.version}".strip(),
-                "languages in its model.yaml",
-            )
-            for member in members
-        )
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:

@@ -68,12 +68,21 @@ def reads(languages: Collection[str], language: str) -> bool:
     return ALIKE.get(language, language) in {ALIKE.get(one, one) for one in languages}
 
 
+def not_read(languages: Collection[str], found: Sequence[str]) -> list[str]:
+    """Of texts found to be in these languages, those that aren't read; "" for each that is."""
+    unread = {
+        language: "" if not language or reads(languages, language) else language
+        for language in set(found)
+    }
+    return [unread[language] for language in found]
+
+
 def _counts(texts: Sequence[str]) -> Array:
     """How many characters each text has of each kind, int64 of shape (texts, 6)."""
     joined = "".join(texts).encode("utf-32-le", "surrogatepass")
     kinds = _kinds()[np.minimum(np.frombuffer(joined, "<u4"), _LAST + 1)]
     row = np.repeat(np.arange(len(texts)), list(map(len, texts)))
-    size = len(_RANGES) + 3
+    size = _LETTER + 1
     return np.bincount(row * size + kinds, minlength=len(texts) * size).reshape(-1, size)
 
 

@@ -16,8 +16,9 @@ from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
+from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.model_files import find_model, several
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
 from mlopsdeploy.settings import DEFAULT_MODEL, Running
 

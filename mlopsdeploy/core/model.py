@@ -13,7 +13,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of, take
 from mlopsdeploy.core.inputs import missing, picture, read_rows
-from mlopsdeploy.core.languages import UNKNOWN, languages_of, reads
+from mlopsdeploy.core.languages import UNKNOWN, languages_of, not_read
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.core.planner import Rows, plan
 from mlopsdeploy.errors import ConfigError, InputError, RowError, needs
@@ -174,13 +174,8 @@ class Model:
         """
         if self.chosen or not self.task.languages:
             return
-        found = Counter(languages_of(texts).tolist())
-        unread = {
-            language: count
-            for language, count in found.items()
-            if language and not reads(self.task.languages, language)
-        }
-        self.check_unread(unread, len(texts), where)
+        unread = filter(None, not_read(self.task.languages, languages_of(texts).tolist()))
+        self.check_unread(Counter(unread), len(texts), where)
 
     def check_unread(
         self, unread: Mapping[str, int], texts: int, where: str, how: str = "--model {}"

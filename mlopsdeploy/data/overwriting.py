@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy import __version__
+from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.data.addresses import is_database, is_remote, split_table
 from mlopsdeploy.data.files import note_of
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.digest import parts_of
-from mlopsdeploy.model_files.resolve import built_in, several
+from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.model_files.tflite_metadata import find_labels
 
 GENERATOR = '<meta name="generator" content="mlopsdeploy'

@@ -1,5 +1,5 @@
 """From what a user calls a model to files on disk that a runtime can open."""
 
-from mlopsdeploy.model_files.resolve import find_model, several
+from mlopsdeploy.model_files.resolve import find_model
 
-__all__ = ["find_model", "several"]
+__all__ = ["find_model"]

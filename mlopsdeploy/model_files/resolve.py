@@ -20,6 +20,7 @@ from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
+from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, tflite_metadata
@@ -77,20 +78,6 @@ def find_model(reference: str) -> ModelFiles:
         f"no model called {reference!r}; {did_you_mean(reference, built_in(), 'built in')} "
         "(a path or a hub id 'org/name' works too)"
     )
-
-
-def several(reference: str) -> list[str]:
-    """The references that commas separate; empty where it is one, such as a path with a comma.
-
-    Raises:
-        ModelError: there is nothing between two commas.
-    """
-    if "," not in reference or Path(reference).expanduser().exists():
-        return []
-    parts = [part.strip() for part in reference.split(",")]
-    if "" in parts:
-        raise ModelError(f"{reference!r}: names no model before or behind a comma")
-    return parts
 
 
 def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
@@ -232,10 +219,9 @@ def _with_languages(files: ModelFiles, card: Path) -> ModelFiles:
     """
     if "languages" in files.yaml.model_fields_set:
         return files
-    said = front_matter(card).get("language")
-    codes = [
-        str(one).lower().partition("-")[0] for one in (said if isinstance(said, list) else [said])
-    ]
+    value = front_matter(card).get("language")
+    given = value if isinstance(value, list) else [value]
+    codes = [str(one).lower().partition("-")[0] for one in given]
     if not codes or not set(codes) <= set(LANGUAGES):
         return files
     yaml = files.yaml.model_copy(update={"languages": tuple(dict.fromkeys(codes))})

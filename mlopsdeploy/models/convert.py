@@ -20,9 +20,10 @@ from mlopsdeploy.convert.to_openvino import to_openvino
 from mlopsdeploy.core.console import facts
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.references import several
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError, ModelError, one_line
-from mlopsdeploy.model_files import find_model, several
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.folder import origin, proof_in, write_folder
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.tables import bytes_of, proof_line, size

@@ -19,8 +19,9 @@ from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_model
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model_files import find_model, several
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
 from mlopsdeploy.models.tables import bytes_of, proof_line, size

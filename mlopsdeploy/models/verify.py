@@ -18,8 +18,9 @@ from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import OtherFormatError, load_model
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
-from mlopsdeploy.model_files import find_model, several
+from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import ChecksumError
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
 from mlopsdeploy.models.tables import proof_line

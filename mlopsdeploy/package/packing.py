@@ -22,11 +22,12 @@ from mlopsdeploy.convert import quantize
 from mlopsdeploy.convert.to_openvino import to_openvino
 from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import digest_of_several, parts_of
 from mlopsdeploy.model_files.folder import NAMES, proof_in, write_folder
-from mlopsdeploy.model_files.resolve import built_in, several
+from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.package.plan import PackedModel
 from mlopsdeploy.settings import Running, ServedModel
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, cast
 
+from mlopsdeploy.core.references import several
 from mlopsdeploy.settings import units
 from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size, Threads, setting
 
@@ -232,10 +233,8 @@ class ServedModel(Route, Running, Pinned):
         """What callers know the model by: its name, else one made from the reference."""
         if self.name:
             return self.name
-        # Several, side by side.
-        if "," in self.model and not Path(self.model).expanduser().exists():
-            each = (ServedModel(model=one.strip()) for one in self.model.split(","))
-            return "-".join(one.called for one in each)
+        if parts := several(self.model):
+            return "-".join(ServedModel(model=one).called for one in parts)
         last = self.model.rstrip("/").rpartition("/")[2].partition("@")[0]
         if self.model.startswith("models:/"):  # of MLflow's registry; what is last is a version
             last = self.model.removeprefix("models:/").partition("/")[0].partition("@")[0]

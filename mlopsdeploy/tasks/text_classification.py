@@ -25,7 +25,7 @@ from mlopsdeploy.columns import (
     TaskOptions,
     objects,
 )
-from mlopsdeploy.core.languages import UNKNOWN, identifier, languages_of, reads
+from mlopsdeploy.core.languages import UNKNOWN, identifier, languages_of, not_read
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
 from mlopsdeploy.tasks.text_pieces import Cutter
@@ -109,7 +109,7 @@ class TextClassification(Task):
         self._space_id = self._tokenizer.token_to_id("▁")  # SentencePiece's mark of a word's start
         self.languages = tuple(languages)
         if languages:
-            identifier()  # that a package is missing is said now, and not at some later text
+            identifier()  # a package that is missing is an error now, not at some later text
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.threshold = threshold
@@ -183,12 +183,8 @@ class TextClassification(Task):
         """The language of each text that is in another one than those that the model reads."""
         if not self.languages:
             return objects([""] * len(texts))
-        found = (languages_of(texts) if languages is None else languages).tolist()
-        unread = {
-            language: "" if not language or reads(self.languages, language) else language
-            for language in set(found)
-        }
-        return objects([unread[language] for language in found])
+        found = languages_of(texts) if languages is None else languages
+        return objects(not_read(self.languages, found.tolist()))
 
     def _mostly_unknown(self, ids: list[Array]) -> Array:
         """Whether more than half of each row's tokens are unknown.
@@ -352,7 +348,7 @@ def _unknown_id(tokenizer: Tokenizer) -> int | None:
     """The token of what is in no vocabulary; None where everything is, as among bytes."""
     try:
         found = tokenizer.model.tokenize("\U0010fffd")  # a character that never will be one
-    except Exception:  # noqa: BLE001  (it has none, and fails at such a text; that is said there)
+    except Exception:  # noqa: BLE001  (a model without one fails at any such text, with its own words)
         return None
     return found[0].id if len(found) == 1 else None
 

@@ -23,14 +23,14 @@ from mlopsdeploy.data.sources.joined import JoinedSource
 from mlopsdeploy.data.sources.json_document import is_json, open_json
 from mlopsdeploy.data.sources.parquet import ParquetSource
 from mlopsdeploy.data.sources.partitions import Partitioned, is_partition, partitions
-from mlopsdeploy.data.sources.texts import WithText, parts_of
+from mlopsdeploy.data.sources.texts import WithText, parts_of, together
 from mlopsdeploy.errors import InputError, needs
 
 __all__ = [
     "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "Partitioned",
     "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "WithText",
     "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture", "open_source",
-    "parts_of", "pictures_of", "with_content",
+    "parts_of", "pictures_of", "together", "with_content",
 ]  # fmt: skip
 
 _SUFFIXES = {

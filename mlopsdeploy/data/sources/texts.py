@@ -38,11 +38,12 @@ class WithText(SourceOver):
         parts = dict.fromkeys(self._parts, "str")
         window = self.rows.parse(chunk, replace(wanted, columns={**kinds, **parts}))
         columns = {name: window.columns[name] for name in kinds}
-        texts = _together([window.columns[name] for name in self._parts])
+        texts = together([window.columns[name] for name in self._parts])
         return replace(window, columns={self._column: texts, **columns})
 
 
-def _together(columns: Sequence[Array]) -> Array:
+def together(columns: Sequence[Sequence[str | None] | Array]) -> Array:
+    """The texts of several columns as one, str or None of shape (rows,): see `WithText`."""
     rows = zip(*columns, strict=True)
     filled = ([text for text in row if text is not None and text.strip()] for row in rows)
     return objects(["\n".join(texts) if texts else None for texts in filled])

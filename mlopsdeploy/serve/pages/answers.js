@@ -37,9 +37,9 @@ export function showProblem(title, detail) {
 }
 
 /** That the model doesn't read the text, where the answer's header says so: `1 de`, `1 unknown`. */
-export function showUnread(said) {
-  if (!said) return [];
-  const language = said.split(" ")[1];
+export function showUnread(header) {
+  if (!header) return [];
+  const language = header.split(" ")[1];
   const why = language === "unknown" ? "most of its tokens are unknown" : `its language is ${language}`;
   return [make("p", { className: "detail" }, `The model doesn't read this text (${why}), so its label means little.`)];
 }
