@@ -39,6 +39,52 @@ class Field:
     shape: tuple[int, ...] = ()
 
 
+MadeAs = Literal[
+    "softmax", "sigmoid", "logits", "values", "linear", "label", "distances", "decision", ""
+]
+"""How a graph makes an output: probabilities of classes that exclude each other; probabilities that
+are each their own; what a softmax or sigmoid must still follow; numbers that are neither, such as a
+regressor's; numbers of a last step without an activation, which may be values or logits; names or
+numbers of classes; distances from the centres of clusters; how far inside (above 0) or outside of
+the usual; unknown."""
+
+
+class Made(NamedTuple):
+    """How a graph makes an output, and what tells so: `the last layer's activation, softmax`."""
+
+    kind: MadeAs
+    source: str
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a model's author wrote of it, read in its own files; empty where they don't tell.
+
+    Attributes:
+        outputs: how each output is made, by name.
+        classes: of an output of labels or of probabilities, the names of its classes, in the order
+            of the probabilities.
+        task: what the whole model is for, where its files tell: the kind of answer alone, as
+            "classification", "regression", "clustering", "outliers" or "reconstruction".
+        task_source: what tells so.
+        pixels: the pixels that a picture's tensor takes, as `mean`, `std` (in steps of 0 to 255)
+            and what tells so, such as a Rescaling layer inside.
+        sizes: of inputs that an Embedding looks up, how many entries its table has.
+        changing: why the same row may have another answer the next time; empty where nothing
+            draws at random or keeps a state.
+        features: names of the columns of the one tensor of a table.
+    """
+
+    outputs: Mapping[str, Made] = field(default_factory=dict)
+    classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    task: str = ""
+    task_source: str = ""
+    pixels: tuple[tuple[float, ...], tuple[float, ...], str] | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    changing: str = ""
+    features: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class ModelFiles:
     """What is known of a model before it runs, read from its files.
@@ -52,7 +98,8 @@ class ModelFiles:
     graph's own file (see `model_files.tflite_metadata`), and `labels_from` where the labels were
     found, `languages_from` where those were that `yaml` has. `float32` is the graph in full
     precision, where the one that runs is not. `parts` are the files of each of several models that
-    stand side by side, which together have no graphs: see `core.by_language`.
+    stand side by side, which together have no graphs: see `core.by_language`. `written` is what
+    the author wrote into the graph that runs, or into the one that it was compiled from.
     """
 
     name: str
@@ -77,6 +124,7 @@ class ModelFiles:
     weights: str = ""
     digest_covers: Mapping[str, Any] = field(default_factory=dict)
     parts: tuple[ModelFiles, ...] = ()
+    written: Written = field(default_factory=Written)
 
 
 @dataclass(frozen=True)
@@ -94,6 +142,29 @@ class Fact(NamedTuple):
     name: str
     value: str
     source: str
+
+
+class AnswerColumns(NamedTuple):
+    """Which of a task's outputs make up one answer to a row; "" where there is no such column.
+
+    Attributes:
+        label: a str, which summaries and reports count.
+        number: a float whose spread they show; where it isn't finite, there is no answer.
+        scores: a probability for each of `labels`, in their order, of shape (labels,).
+        labels: their names; empty where nobody names them.
+        name: what tells several answers apart; empty where there is one.
+    """
+
+    label: str = ""
+    number: str = ""
+    scores: str = ""
+    labels: tuple[str, ...] = ()
+    name: str = ""
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether `number` runs from 0 to 1."""
+        return bool(self.scores) or self.number == "score"
 
 
 @dataclass(frozen=True)
@@ -139,6 +210,14 @@ def _data_of(task: Task) -> DataKind:
 
 def _has_boxes(task: Task) -> bool:
     return any(one.name == "boxes" for one in task.outputs)
+
+
+def _answers_of(task: Task) -> tuple[AnswerColumns, ...]:
+    names = [one.name for one in task.outputs]
+    label, score, scores = (name if name in names else "" for name in ("label", "score", "scores"))
+    floats = [one.name for one in task.outputs if one.dtype.startswith("float") and not one.shape]
+    number = score or next(iter(floats), "")
+    return (AnswerColumns(label, number, scores, task.labels),) if label or number else ()
 
 
 class Runtime(Protocol):
@@ -214,6 +293,10 @@ class Task(Protocol):
     """Whether a row has any number of labels, each with a score and a box; by default whether an
     output is called `boxes`."""
 
+    answers: tuple[AnswerColumns, ...] = cast("Any", _Derived(_answers_of))
+    """What of the outputs is counted and compared; by default `label`, `score` (else the first
+    number) and `scores`, as far as they are there; nothing where tensors stay as they are."""
+
     labels: tuple[str, ...] = ()
     """The names of the columns of `scores`; empty where nobody names them."""
 
@@ -258,7 +341,7 @@ class Task(Protocol):
         ...
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
-        """Predictions of the same rows: label, score, and the task's other outputs.
+        """Predictions of the same rows: a column for each of `outputs`, and perhaps these.
 
         With a column `unread` (str), why the model can't read each text, such as its language, or
         "": such rows are counted. With a column `model` (str), which of several it was that did.
@@ -274,8 +357,8 @@ class Task(Protocol):
 NEWER: Mapping[type, tuple[str, ...]] = {
     Runtime: ("name", "precisions", "metadata", "quantization", "batch_scale", "native"),
     Task: (
-        "data", "finds_objects", "matrix", "labels", "multi_label", "threshold", "languages",
-        "facts",
+        "data", "finds_objects", "answers", "matrix", "labels", "multi_label", "threshold",
+        "languages", "facts",
     ),
 }  # fmt: skip
 """What a class of an outside package may leave out: `plugins.load` adds the value given above."""

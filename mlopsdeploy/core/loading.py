@@ -20,6 +20,7 @@ from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
+from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.settings import DEFAULT_MODEL, Running
 
 Log = Callable[[str], None]
@@ -99,6 +100,7 @@ def load_model(
         model = by_language(several_files, [once(partial(each, part)) for part in parts])
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
+    files = replace(files, written=read_written(files, graph))
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)

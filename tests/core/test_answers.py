@@ -1,0 +1,81 @@
+"""Answers of every kind, as tables, JSON and people have them."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlopsdeploy.columns import AnswerColumns, Field, Task, objects
+from mlopsdeploy.core import answers
+
+
+class _Declared(Task):
+    """A task that is nothing but what it outputs."""
+
+    def __init__(self, *outputs: Field, labels: tuple[str, ...] = (), **more: Any) -> None:
+        self.outputs = outputs
+        self.labels = labels
+        for name, value in more.items():
+            setattr(self, name, value)
+
+
+Declared: Any = _Declared  # what it does with data is of no matter here
+LABEL, SCORE = Field("label", "str"), Field("score", "float32")
+CLASSIFIER = Declared(LABEL, SCORE, Field("scores", "float32", (2,)), labels=("no", "yes"))
+REGRESSION = Declared(Field("value", "float32"))
+TENSORS = Declared(Field("embedding", "float32", (3,)))
+DETECTOR = Declared(Field("boxes", "float32", (-1, 4)), Field("label", "str", (-1,)), SCORE)
+
+
+def test_what_is_an_answer_follows_from_the_outputs() -> None:
+    assert CLASSIFIER.answers == (AnswerColumns("label", "score", "scores", ("no", "yes")),)
+    assert REGRESSION.answers == (AnswerColumns(number="value"),)
+    assert TENSORS.answers == ()
+    assert DETECTOR.finds_objects
+
+
+@pytest.mark.parametrize(("task", "bounded"), [(CLASSIFIER, True), (REGRESSION, False)])
+def test_only_probabilities_have_bounds(task: Task, bounded: bool) -> None:
+    assert task.answers[0].is_probability is bounded
+
+
+def test_a_row_without_a_finite_number_has_no_answer() -> None:
+    predictions = {"label": objects(["no", "yes"]), "score": np.array([0.75, np.nan])}
+    assert answers.answered(CLASSIFIER, predictions).tolist() == [True, False]
+    answers.blank(CLASSIFIER, predictions)
+    assert predictions["label"].tolist() == ["no", ""]
+
+
+def test_counting() -> None:
+    predictions = {"value": np.array([1.5, np.inf, -2.0], np.float32)}
+    found = answers.counted(REGRESSION, REGRESSION.answers[0], predictions)
+    assert found.rows.tolist() == [0, 2]
+    assert found.labels == ["", ""]
+    assert found.numbers is not None
+    assert found.numbers.tolist() == [1.5, -2.0]
+
+
+def test_counting_objects() -> None:
+    predictions = {
+        "label": objects([objects(["cat", "dog"]), objects([])]),
+        "score": objects([np.array([0.9, 0.8]), np.zeros(0)]),
+        "boxes": objects([np.zeros((2, 4)), np.zeros((0, 4))]),
+    }
+    found = answers.counted(DETECTOR, DETECTOR.answers[0], predictions)
+    assert (found.rows.tolist(), found.labels) == ([0, 0], ["cat", "dog"])
+
+
+def test_rendering() -> None:
+    predictions = {
+        "label": objects(["yes"]),
+        "score": np.array([0.8123456789], np.float32),
+        "scores": np.array([[0.1876, 0.8123]], np.float32),
+    }
+    assert answers.document(CLASSIFIER, predictions) == {"label": "yes", "score": 0.812346}
+    assert answers.words(CLASSIFIER, predictions) == "yes 0.81"
+    assert answers.words(REGRESSION, {"value": np.array([35.123456789])}) == "35.1235"
+    embedding = {"embedding": np.array([[1, 2, np.nan]], np.float32)}
+    assert answers.document(TENSORS, embedding) == {"embedding": [1.0, 2.0, None]}
+    assert answers.score_columns(CLASSIFIER) == [
+        ("score_no", "scores", 0), ("score_yes", "scores", 1)
+    ]  # fmt: skip
