@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlopsdeploy.columns import ModelFiles, Written
+from mlopsdeploy.model_files import onnx_written
 
 
 def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
@@ -17,4 +18,6 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
     Raises:
         ModelError: a file that a runtime may open can't be read all the same.
     """
+    if graph.suffix == ".onnx":
+        return onnx_written.read(graph)
     return Written()

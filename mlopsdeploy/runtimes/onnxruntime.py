@@ -16,8 +16,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
+from mlopsdeploy.columns import Array, Columns, Field, Runtime, Written, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.model_files import onnx_written
 from mlopsdeploy.model_files.onnx_file import OnnxFile
 from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
 
@@ -76,22 +77,20 @@ class OnnxRuntime(Runtime):
             raise ModelError(f"{file}: ONNX Runtime can't load it ({one_line(error)})") from error
         self.inputs = tuple(_field(node) for node in self._session.get_inputs())
         self.outputs = tuple(_field(node) for node in self._session.get_outputs())
-        graph = OnnxFile(file)
-        self._loses_nan = graph.loses_nan
+        self._loses_nan = OnnxFile(file).loses_nan
         self.metadata = {
             **self._session.get_modelmeta().custom_metadata_map,
-            **self._from_nodes(graph),
+            **self._from_nodes(onnx_written.read(file)),
         }
 
-    def _from_nodes(self, graph: OnnxFile) -> dict[str, str]:
+    def _from_nodes(self, written: Written) -> dict[str, str]:
         """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
-        nodes = self._session.get_outputs()
-        labels = [node.name for node in nodes if node.type not in _FLOATS]
-        if labels:
-            classes = graph.classes(labels)
-            return {"classes": json.dumps(classes)} if classes else {}
-        kind = graph.regressor(nodes[0].name) if len(nodes) == 1 else ""
-        return {"regressor": kind} if kind else {}
+        labels = [node.name for node in self._session.get_outputs() if node.type not in _FLOATS]
+        if classes := next(filter(None, map(written.classes.get, labels)), ()):
+            return {"classes": json.dumps(classes)}
+        made = list(written.outputs.values())
+        is_regressor = written.task == "regression" and len(made) == 1
+        return {"regressor": made[0].source.split()[-1]} if is_regressor else {}
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
