@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,15 +13,30 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 
-_DAMAGED = (IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "str",
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 """TensorProto.DataType."""
 _SMALL = 1 << 16  # bytes: of a constant that is read
+
+
+# By the kind of a message, what its fields hold; a tensor may stand in any of them.
+_HOLDS = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+# A location that is none: ONNX Runtime would read its own memory, at an address of the file's.
+_MEMORY = "_ORT_MEM_ADDR_"
+_DAMAGED = (OSError, IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 
 
 class Port(NamedTuple):
@@ -57,6 +73,51 @@ class Node:
         return None
 
 
+def external_files(file: Path) -> list[Path]:
+    """The files beside an `.onnx` file that hold some of its weights.
+
+    Raises:
+        ModelError: it can't be read, or names one that is missing or outside of its folder.
+    """
+    with _opened(file) as content:
+        found = sorted(set(_locations(content))) if content.find(b"location") >= 0 else []
+    places = []
+    for name in found:
+        place = within(file.parent, name)
+        if place is None or _MEMORY in name:
+            raise ModelError(
+                f"{file}: has weights in {name[:80]!r}, outside of its folder; a model's files are "
+                "read from there alone, so copy that one next to it and save it again"
+            )
+        if not place.is_file():
+            raise ModelError(f"{place}: missing; {file.name} has weights in it")
+        places.append(place)
+    return places
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[mmap.mmap]:
+    """Mapped: weights are stepped over, and so never read."""
+    try:
+        with file.open("rb") as opened:
+            yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    except _DAMAGED as error:
+        raise ModelError(f"{file}: not an ONNX file, or cut off; fetch it again") from error
+
+
+def _locations(content: mmap.mmap) -> Iterator[str]:
+    pending = [("model", memoryview(content))]
+    while pending:
+        kind, part = pending.pop()
+        fields = _message(part)
+        if kind == "tensor":
+            for entry in map(_message, fields[13]):
+                if "location" in map(_text, entry[1]):
+                    yield from map(_text, entry[2])
+        for number, inner in _HOLDS.get(kind, {}).items():
+            pending.extend((inner, value) for value in fields[number])
+
+
 class OnnxFile:
     """The graph of an `.onnx` file, of which weights are stepped over, and so never read.
 
@@ -72,16 +133,10 @@ class OnnxFile:
     """
 
     def __init__(self, file: Path) -> None:
-        try:
-            self._read(file)
-        except _DAMAGED as error:
-            raise ModelError(
-                f"{file}: can't be read: it is damaged, cut off or no ONNX model"
-            ) from error
+        with _opened(file) as content:
+            self._read(memoryview(content))
 
-    def _read(self, file: Path) -> None:
-        with file.open("rb") as opened:  # an empty file is a ValueError
-            content = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    def _read(self, content: memoryview) -> None:
         model = _message(content)
         graph = _message(model[7][0])
         self.producer = _text(model[2][0]) if model[2] else ""
@@ -208,12 +263,14 @@ def _tensor(part: memoryview) -> Array | None:
 # ---------------------------------------------------------------- protobuf's wire format
 
 
-def _message(data: memoryview) -> defaultdict[int, list[Any]]:
+def _message(data: memoryview | int) -> defaultdict[int, list[Any]]:
     """Values by field number: ints, or the bytes of texts, messages and packed lists.
 
     Raises:
-        ValueError, IndexError: it is no message.
+        ValueError, IndexError: it is no such message, or cut off.
     """
+    if isinstance(data, int):
+        raise ValueError("a number in place of a message")
     fields: defaultdict[int, list[Any]] = defaultdict(list)
     place = 0
     while place < len(data):
@@ -225,7 +282,7 @@ def _message(data: memoryview) -> defaultdict[int, list[Any]]:
         size = {1: 8, 5: 4}.get(key & 7)
         if size is None:
             if key & 7 != 2:
-                raise ValueError("no wire type of protobuf")
+                raise ValueError(f"a field of type {key & 7}")
             size, place = _varint(data, place)
         if place + size > len(data):
             raise ValueError("cut off")
@@ -252,7 +309,7 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
         if byte < 128:
             return number, place
         if shift > 63:
-            raise ValueError("no number of protobuf")
+            raise ValueError("a number of more than 64 bits")
 
 
 def _first_text(data: memoryview) -> str:
@@ -274,5 +331,7 @@ def _whole_numbers(values: list[int | memoryview]) -> tuple[int, ...]:
     return tuple(number - (1 << 64) if number >> 63 else number for number in numbers)
 
 
-def _text(value: memoryview) -> str:
+def _text(value: memoryview | int) -> str:
+    if isinstance(value, int):
+        raise ValueError("a number in place of a text")
     return bytes(value).decode("utf-8", "replace")
