@@ -88,7 +88,7 @@ def test_decision_values_are_no_probabilities(converted, model, target):
     written = converted(model, target)
     assert sorted(kinds(written).values()) == ["label", "values"]
     assert list(written.classes.values()) == [tuple(str(one) for one in np.unique(target))]
-    assert "no probabilities" in next(
+    assert "not shown to be probabilities" in next(
         m.source for m in written.outputs.values() if m.kind == "values"
     )
 
