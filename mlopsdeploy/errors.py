@@ -78,12 +78,15 @@ def after_writing() -> Iterator[None]:
 
 
 def one_line(error: BaseException, *, last: bool = False) -> str:
-    """What a library says went wrong, within 200 characters, or else the error's class.
+    """What a library says went wrong, in words up to 200 characters, or else the error's class.
 
     All its lines in a row, or with `last` the last that isn't empty, where the cause stands there.
     """
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if last and lines else " ".join(lines))[:200] or type(error).__name__
+    text = lines[-1] if last and lines else " ".join(lines)
+    if len(text) > 200:
+        text = text[:199].rpartition(" ")[0].rstrip(" ,;:(") + " …"
+    return text or type(error).__name__
 
 
 @contextmanager

@@ -239,6 +239,25 @@ class OnnxFile:
             maker = self.makers.get(maker.takes[0])
         return maker
 
+    def numbered(self, output: str) -> Plain | None:
+        """The scores whose largest names a label that ONNX Runtime gives the number of instead.
+
+        So it does with whole numbers as names of two classes that leaves have scores for each of:
+        0 and 1 come in place of what stands in the file.
+        """
+        maker: Node | None = None
+        while (made := self.makers.get(output)) is not None:
+            maker = made
+            if made.kind not in ("Cast", "Identity", "Reshape"):
+                break
+            output = made.takes[0]
+        if maker is None or maker.kind != "TreeEnsembleClassifier" or output != maker.gives[0]:
+            return None
+        names = maker.attribute("classlabels_int64s")
+        if names is None or len(names) != 2 or tuple(names) == (0, 1) or len(maker.gives) < 2:
+            return None
+        return Plain(output, maker.gives[1], 2)
+
     @property
     def own_rule(self) -> str:
         """The operator by which it has an answer where a value is missing (NaN); else empty.

@@ -61,6 +61,11 @@ def _read(file: Path, graph: OnnxFile) -> Written:
     if task in ("clustering", "outliers"):
         outputs = dict(_named_by_task(task, ends, found, outputs))
     classes = {name: end.classes for name, end in outputs.items() if end.classes}
+    if lost := _lost_by_catboost(graph, outputs):
+        outputs = {
+            name: end if end.kind == "label" else End(operator=lost)
+            for name, end in outputs.items()
+        }
     return Written(
         outputs={name: Made(end.kind, _source(end)) for name, end in outputs.items()},
         classes=classes or _classes_of_author(graph.metadata, outputs),
@@ -144,6 +149,20 @@ def _named_by_task(
             yield name, replace(end, kind="decision" if task == "outliers" else "distances")
         else:
             yield name, end
+
+
+def _lost_by_catboost(graph: OnnxFile, outputs: Mapping[str, End]) -> str:
+    """What CatBoost leaves out of an `.onnx` file, which holds what it was trained for beside."""
+    if not graph.producer.startswith("CatBoost"):
+        return ""
+    loss = re.search(r'"loss_function":\{[^{}]*"type":"(\w+)"', graph.metadata.get("params", ""))
+    name = loss[1] if loss else ""
+    softmax = any(end.kind == "softmax" for end in outputs.values())
+    if softmax and name in ("MultiClassOneVsAll", "MultiLogloss", "MultiCrossEntropy"):
+        return f"a softmax, though CatBoost trained it for {name}"
+    if not softmax and name in ("Poisson", "Tweedie", "LogLinQuantile"):
+        return f"a sum of trees, of which CatBoost itself gives the exponent ({name})"
+    return ""
 
 
 def _source(end: End) -> str:
