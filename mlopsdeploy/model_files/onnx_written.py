@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import Made, Written
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.author_names import classes_in, features_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, reading
 
@@ -28,7 +26,6 @@ _RANDOM = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 }  # fmt: skip
-_CLASS_KEYS = ("classes", "class_names", "labels", "names")
 
 
 def read(file: Path) -> Written:
@@ -68,12 +65,13 @@ def _read(file: Path, graph: OnnxFile) -> Written:
         }
     return Written(
         outputs={name: Made(end.kind, _source(end)) for name, end in outputs.items()},
-        classes=classes or _classes_of_author(graph.metadata, outputs),
+        classes=classes
+        or classes_in(graph.metadata, {name: end.kind for name, end in outputs.items()}),
         task=task,
         task_source=task_source,
         changing=_changing(graph),
         sizes=_sizes(graph, ends),
-        features=_features(file, graph.metadata),
+        features=features_in(file, graph.metadata),
     )
 
 
@@ -167,43 +165,6 @@ def _lost_by_catboost(graph: OnnxFile, outputs: Mapping[str, End]) -> str:
 
 def _source(end: End) -> str:
     return f"the last operator, {end.operator}" if end.operator else ""
-
-
-def _classes_of_author(
-    metadata: Mapping[str, str], outputs: Mapping[str, End]
-) -> dict[str, tuple[str, ...]]:
-    names = next(filter(None, (names_in(metadata.get(key, "")) for key in _CLASS_KEYS)), ())
-    takes = ("softmax", "sigmoid", "logits", "linear", "label", "")
-    return {name: names for name, end in outputs.items() if names and end.kind in takes}
-
-
-def names_in(text: str) -> tuple[str, ...]:
-    """Of a JSON list, or of a dict by number in JSON or as Python writes it; else none."""
-    try:
-        found = json.loads(text)
-    except ValueError:
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return ()
-    if isinstance(found, dict):
-        try:
-            found = [found[key] for key in sorted(found, key=int)]
-        except (ValueError, TypeError):
-            return ()
-    if not isinstance(found, list | tuple):
-        return ()
-    return tuple(str(name) for name in found)
-
-
-def _features(file: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Under `feature_names`: a JSON list, or names between commas."""
-    written = metadata.get("feature_names", "")
-    try:
-        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
-    except ValueError as error:
-        raise ModelError(f"{file}: its feature_names are not a JSON list ({error})") from error
-    return tuple(str(name).strip() for name in names if str(name).strip())
 
 
 def _changing(graph: OnnxFile) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlopsdeploy.columns import ModelFiles, Written
-from mlopsdeploy.model_files import onnx_written
+from mlopsdeploy.model_files import onnx_written, openvino_written
 
 
 def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
@@ -20,4 +20,6 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
     """
     if graph.suffix == ".onnx":
         return onnx_written.read(graph)
+    if graph.suffix == ".xml":
+        return openvino_written.read(graph)
     return Written()
