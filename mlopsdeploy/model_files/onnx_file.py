@@ -155,6 +155,16 @@ def _locations(content: mmap.mmap) -> Iterator[str]:
             pending.extend((inner, value) for value in fields[number])
 
 
+def metadata_of(file: Path) -> dict[str, str]:
+    """What the author of an `.onnx` file wrote into it, by key.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    with _opened(file) as content:
+        return dict(map(_entry, _message(memoryview(content))[14]))
+
+
 class OnnxFile:
     """The graph of an `.onnx` file, of which weights are stepped over, and so never read.
 

@@ -1,4 +1,4 @@
-"""What the author of an OpenVINO `.xml` wrote into it: its outputs, names of classes and columns."""
+"""What the author of an OpenVINO `.xml` wrote into it: outputs, names of classes and columns."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
-from mlopsdeploy.model_files import hub, tflite_metadata
+from mlopsdeploy.model_files import hub, onnx_written, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import digest_of_several, verify, with_digest
 from mlopsdeploy.model_files.json_file import read_json
@@ -234,7 +234,11 @@ def _described(
 ) -> ModelFiles:
     """A model of which its YAML, a `.tflite` file's metadata and a label file say what it is."""
     files = _read_yaml(graphs, yaml_file, name=name, known=known)
-    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    metadata: dict[str, Any] = {}
+    if "tflite" in graphs:
+        metadata = tflite_metadata.read(graphs["tflite"])
+    elif "onnx" in graphs:
+        metadata = onnx_written.exported(graphs["onnx"])
     _check_operators(graphs, metadata)
     labels, labels_from = _described_labels(files.yaml, metadata, graphs.get("tflite"), yaml_file)
     files = replace(

@@ -18,7 +18,7 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +299,11 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
         meta = json.loads(text)
     except ValueError:
         meta = ast.literal_eval(text)
+    return ultralytics(meta, where)
+
+
+def ultralytics(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What Ultralytics writes into each model that it exports, as `read` has it."""
     found: dict[str, Any] = {}
     if names := meta.get("names"):
         entries = enumerate(names) if isinstance(names, list) else names.items()
