@@ -140,8 +140,8 @@ class OnnxRuntime(Runtime):
             names = [*(one.value for one in self._outputs), *named]
             values = dict(zip(names, self._session.run(names, feed), strict=True))
         except _FAILURES as error:
-            last = RuntimeError(str(error).rpartition("Status Message: ")[2])
-            reason = one_line(last, last=True)
+            reason = str(error).rpartition("Status Message: ")[2].rpartition(" was false. ")[2]
+            reason = one_line(RuntimeError(_PREFIX.sub("", reason)), last=True)
             raise RowError(f"ONNX Runtime can't compute these values ({reason})") from error
         for label, (scores, classes) in self._named.items():
             chosen = classes[np.argmax(values[scores], axis=1)]

@@ -96,6 +96,14 @@ class OpenVino(Runtime):
             given = len(model.outputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
             self._checked = given if openvino_graph.check_indices(model) else None
+            # Given a width that its constants don't fit, it reads and writes beyond its memory.
+            self._free = [
+                field.name
+                for field in self.inputs
+                if field.shape == (-1,) and field.dtype.startswith("float")
+            ]
+            self._model = model.clone() if self._free else None
+            self._widths: set[tuple[int, ...]] = set()
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:  # OpenVINO raises nothing finer
             other = "; --runtime onnxruntime may" if file.suffix == ".onnx" else ""
@@ -114,10 +122,30 @@ class OpenVino(Runtime):
         for name, array in feed.items():
             if array.dtype == np.int64:  # which OpenVINO computes in 32 bits, and takes the lower
                 dense(Field(name, "int32"), array)
+        if self._model is not None:
+            self._check_widths(self._model, tuple(feed[name].shape[1] for name in self._free))
         unknown = () if self._takes_nan else rows_not_finite(feed)
         if self._rows and rows_of(feed) != self._rows:
             return with_nan(in_steps(self._run, feed, self._rows), unknown)
         return with_nan(self._run(feed), unknown)
+
+    def _check_widths(self, model: ov.Model, widths: tuple[int, ...]) -> None:
+        if widths in self._widths:
+            return
+        sizes = dict(zip(self._free, widths, strict=True))
+        trial = model.clone()
+        ports = zip(self.inputs, trial.inputs, strict=True)
+        shapes = {
+            port: ov.PartialShape([-1, sizes[field.name]])
+            for field, port in ports
+            if field.name in sizes
+        }
+        try:
+            trial.reshape(shapes)
+        except RuntimeError as error:
+            given = " and ".join(f"{width} for {name}" for name, width in sizes.items())
+            raise RowError(f"the model takes another number of features than {given}") from error
+        self._widths.add(widths)
 
     def _run(self, feed: Columns) -> Columns:
         rows = rows_of(feed)

@@ -431,7 +431,7 @@ def test_files_that_are_none(tmp_path):
     whole = forest(tmp_path / "whole.onnx").read_bytes()
     draw = np.random.default_rng(0)
     broken = [
-        b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x08", b"PK\x03\x04" * 9,
+        b"", b"\x08\x08", b"PK\x03\x04" * 9,
         *(whole[:place] for place in range(1, len(whole), 7)),
         *(draw.bytes(300) for _ in range(50)),
     ]  # fmt: skip
@@ -447,3 +447,9 @@ def test_files_that_are_none(tmp_path):
             )
             refused += 1
     assert refused > len(broken) * 0.9  # a message may end where it is cut
+
+
+def test_a_pointer_of_git_lfs(tmp_path):
+    (tmp_path / "m.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ModelError, match="m.onnx: a pointer of Git LFS, and not the model"):
+        onnx_written.read(tmp_path / "m.onnx")

@@ -204,6 +204,20 @@ def test_a_number_for_each_row_and_inputs_of_several_types(either):
     assert raised.value.rows == (1,)
 
 
+def test_another_width_than_the_constants_have(either):
+    model = graph(
+        [("Sub", ["x", "mean"], ["d"], {}), ("MatMul", ["d", "w"], ["y"], {})],
+        [("x", FLOAT, ["n", "m"])], [("y", FLOAT, ["n", 2])],
+        [("mean", np.ones((1, 65), np.float32)), ("w", np.ones((65, 2), np.float32))],
+    )  # fmt: skip
+    runtime = either(model)
+    with pytest.raises(RowError):
+        runtime.run({"x": X})
+    rows = DRAW.normal(size=(4, 65)).astype(np.float32)
+    expected = np.repeat((rows - 1).sum(axis=1, keepdims=True), 2, axis=1)
+    np.testing.assert_allclose(runtime.run({"x": rows})["y"], expected, atol=1e-3)
+
+
 def test_one_tensor_under_two_names(either):
     model = graph(
         [("Relu", ["x"], ["y"], {}), ("Identity", ["y"], ["also"], {})],
