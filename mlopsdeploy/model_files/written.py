@@ -24,7 +24,9 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
         ModelError: a file that a runtime may open can't be read all the same.
     """
     if graph.suffix == ".tflite":
-        return from_json(tflite_metadata.read(graph).get("written", {}), graph)
+        said = tflite_metadata.read(graph)
+        carried = said.get("written")
+        return from_json(carried, graph) if carried else said.get("graph", Written())
     if graph.is_dir():  # compiled here: its proof lies beside it
         return from_json(proof_in(graph.parent).get("written", {}), graph)
     return Written()
