@@ -22,7 +22,7 @@ from mlopsdeploy.settings import BatchSettings
 # Where a runtime's package has another name than its module.
 _PACKAGES = {"litert": "ai-edge-litert", "tflite": "tflite-runtime"}
 _SHAPING_A_ROW = (
-    "model", "runtime", "precision", "languages", "threshold", "features", "long text",
+    "model", "runtime", "precision", "languages", "task", "threshold", "features", "long text",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def identity_of(
         "runtime": model.runtime.name,
         "precision": model.precision,
         "languages": list(model.task.languages),
+        "task": settings.task,
         "threshold": settings.threshold,
         "features": list(settings.features),
         "long text": settings.long_text,
