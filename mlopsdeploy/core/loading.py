@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
@@ -126,11 +126,14 @@ def load_model(
 
     def assemble(file: Path, precision: str) -> Model:
         running = exact() if precision == "float32" else run(file, precision)
-        name = files.task or which_task(files, running, options).value
-        task = plugins.load("tasks", name).build(files, running, options)
+        what = _task(files, running, options, asked=bool(task))
+        built = plugins.load("tasks", what.value).build(files, running, options)
         low = running.precision in RECHECK_MARGIN and "float32" in precisions
         recheck = exact if low else None
-        return Model(files.name, files.version, files.digest, task, running, recheck, files.yaml)
+        return Model(
+            files.name, files.version, files.digest, built, running, recheck, files.yaml,
+            task_from=what.source,
+        )  # fmt: skip
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
         return assemble(graph if precision == files.precision else floating, precision)
@@ -272,6 +275,20 @@ def _first_installed(files: ModelFiles) -> str:
     raise ConfigError(
         f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{extra}]'"
     )
+
+
+def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
+    """The model's task, and what tells so."""
+    if not files.task:
+        return which_task(files, runtime, options)
+    source = "config.json"
+    if asked:
+        source = "as asked"
+    elif files.task == files.yaml.task:
+        source = "the YAML"
+    elif files.task == files.metadata.get("task"):
+        source = "the file's metadata"
+    return Fact("task", files.task, source)
 
 
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
