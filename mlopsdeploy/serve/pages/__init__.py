@@ -85,7 +85,7 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
             for field in instances.fields
         ],
         "example": endpoint.example(),
-        "labels": endpoint.answers.labels,
+        "labels": model.task.labels,
         "threshold": model.task.threshold,
         "answer": endpoint.answers.template,
     }
