@@ -16,7 +16,8 @@ from mlopsdeploy.columns import AnswerColumns, Array, Columns, Field, Task, rows
 
 _FLOATS = (float, np.floating)
 _GLANCE = 3  # values of an array that people are shown
-_DIGITS = {2: (1, 2, 3, 4, 5), 4: (6, 7, 8, 9)}  # that may tell a float of so many bytes from all others
+# How many digits may tell a float of so many bytes from all others.
+_DIGITS = {2: (1, 2, 3, 4, 5), 4: (6, 7, 8, 9)}
 
 
 class Counted(NamedTuple):
@@ -68,6 +69,11 @@ def each_label(task: Task, labels: Iterable[str]) -> Iterator[str]:
             yield from label.split("|") if task.multi_label else (label,)
 
 
+def spoken(label: str) -> str:
+    """A label for people; of several, each."""
+    return label.replace("|", ", ")
+
+
 def counted(task: Task, answer: AnswerColumns, predictions: Columns) -> Counted:
     """What is counted of one answer, over the rows that have one."""
     rows = np.flatnonzero(answered(task, predictions))
@@ -114,7 +120,12 @@ def document(task: Task, predictions: Columns, row: int = 0) -> dict[str, Any]:
 def documents(task: Task, predictions: Columns) -> list[dict[str, Any]]:
     """The `document` of each row."""
     names = [field.name for field in shown(task) if field.name in predictions]
-    columns = [map(renderer(task, name), predictions[name]) for name in names]
+    columns = [
+        map(plain, predictions[name].tolist())
+        if renderer(task, name) is plain
+        else exact(predictions[name])
+        for name in names
+    ]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
@@ -181,7 +192,10 @@ def exact(value: Any) -> Any:
         return [exact(item) for item in value] if value.dtype == object else value.tolist()
     shortest = _shortest(value)
     known = np.isfinite(shortest)
-    return (shortest if known.all() else np.where(known, shortest, None)).tolist()
+    if not known.all():
+        shortest = shortest.astype(object)
+        shortest[~known] = None
+    return shortest.tolist()
 
 
 def _shortest(values: Array) -> Array:

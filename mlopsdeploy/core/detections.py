@@ -33,13 +33,21 @@ class Detection:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def words(self) -> str:
-        """For people: `cat 97%`, `value 31.4`; empty where arrays are all there is."""
+    def pairs(self) -> list[tuple[str, str]]:
+        """Names and values, for people: `cat` and `97%`, `value` and `31.4`; of arrays a glance."""
+        if self.values:
+            return [(name, answers.glance(value)) for name, value in self.values.items()]
         number = ""
         if self.score is not None:
             number = f"{self.score:.0%}" if self.answer.is_probability else f"{self.score:.6g}"
-        name = self.answer.name or ("" if self.label else self.answer.number)
-        return " ".join(filter(None, (name, self.label, number)))
+        label = answers.spoken(self.label)
+        name = self.answer.name or ("" if label else self.answer.number)
+        return [(" ".join(filter(None, (name, label))), number)]
+
+    @property
+    def words(self) -> str:
+        """The same in one: `cat 97%`; empty where arrays are all there is."""
+        return "" if self.values else " ".join(filter(None, *self.pairs))
 
     @property
     def order(self) -> float:

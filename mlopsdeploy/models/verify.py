@@ -14,8 +14,8 @@ from rich.text import Text
 
 from mlopsdeploy.columns import Columns, ModelFiles, objects, rows_of, take
 from mlopsdeploy.core import images, plugins
-from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.answers import answered
+from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import OtherFormatError, load_model
 from mlopsdeploy.core.model import Model

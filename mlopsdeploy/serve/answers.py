@@ -154,7 +154,7 @@ def _scores(column: str, labels: tuple[str, ...], columns: Columns, row: int) ->
 
 
 def _schema(field: Field, *, known: bool) -> dict[str, Any]:
-    """Of an output's values; null stands for a number that is not finite, unless all are `known`."""
+    """Of an output's values; unless all are `known`, null stands for a number that isn't finite."""
     kind = {"s": "string", "b": "boolean", "i": "integer", "u": "integer"}.get(field.dtype[0])
     schema: dict[str, Any] = {"type": kind or ("number" if known else ["number", "null"])}
     for size in reversed(field.shape):

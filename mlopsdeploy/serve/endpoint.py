@@ -106,7 +106,9 @@ class Served:
         try:
             return take(concat(parts), np.argsort(np.concatenate(batches)))
         except ValueError:
-            raise _misshapen("differs in shape from row to row; ask for one row at a time") from None
+            raise _misshapen(
+                "differs in shape from row to row; ask for one row at a time"
+            ) from None
 
     def _in_turn(
         self, columns: Columns | Callable[[], Columns], call: Callable[[Columns], Columns], at: At

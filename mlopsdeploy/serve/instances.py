@@ -88,7 +88,7 @@ class Instances:
         if self.kind == "text":
             return str | row | list[str | row]
         if self.kind == "arrays":
-            return row | list[Any if len(self.fields) == 1 else row]
+            return row | (list[Any] if len(self.fields) == 1 else list[row])
         values = map(_accepted, self.fields)
         value: Any = (
             _bounded(self.matrix) if self.matrix else functools.reduce(operator.or_, values)
@@ -185,7 +185,8 @@ class Instances:
             }
         (field,) = self.fields
         if isinstance(rows[0], msgspec.Struct):
-            return {field.name: self._array([rows[0].f0], field, f"{self.key}.{field.name}")}
+            alone = [*msgspec.structs.astuple(rows[0])]
+            return {field.name: self._array(alone, field, f"{self.key}.{field.name}")}
         for place, row in enumerate(rows):
             if isinstance(row, dict) and self.by_name:
                 if field.name not in row:

@@ -28,7 +28,7 @@ from prometheus_client.core import (
 )
 
 from mlopsdeploy.columns import AnswerColumns, Array, Columns, Task
-from mlopsdeploy.core.answers import counted, each_label
+from mlopsdeploy.core import answers
 from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.languages import UNKNOWN
 from mlopsdeploy.core.machine import resident_memory
@@ -182,13 +182,13 @@ class ModelMetrics:
         cells: memoryview[int],
         sums: memoryview[float],
         task: Task,
-        answers: list[AnswerCells],
+        cells_of: list[AnswerCells],
         lock: threading.Lock,
     ) -> None:
         self._cells = cells
         self._sums = sums
         self._task = task
-        self._answers = answers
+        self._answers = cells_of
         self._lock = lock
 
     def started(self) -> None:
@@ -227,7 +227,7 @@ class ModelMetrics:
         labels = predictions[one.label].tolist() if one.label else ()
         numbers = predictions[one.number].tolist() if one.number else ()
         if one.several:
-            labels = each_label(self._task, labels)
+            labels = answers.each_label(self._task, labels)
         with self._lock:
             for label in labels:
                 cells[one.labels.get(label, one.other)] += 1
@@ -239,12 +239,12 @@ class ModelMetrics:
 
     def _many(self, one: AnswerCells, predictions: Columns) -> None:
         if self._task.finds_objects:
-            _, labels, numbers = counted(self._task, one.answer, predictions)
+            _, labels, numbers = answers.counted(self._task, one.answer, predictions)
         else:
             labels = predictions[one.label].tolist() if one.label else []
             numbers = predictions[one.number] if one.number else None
         if one.several:
-            labels = [*each_label(self._task, labels)]
+            labels = [*answers.each_label(self._task, labels)]
         numbers = np.zeros(0) if numbers is None else numbers
         buckets = np.bincount(np.searchsorted(SCORES, numbers)).tolist() if one.bounded else ()
         with self._lock:

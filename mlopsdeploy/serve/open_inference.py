@@ -128,8 +128,10 @@ class Infer(Endpoint):
     def _predict(
         self, rows: Columns | Callable[[], Columns], wanted: list[tuple[Field, bool]], at: At
     ) -> Columns:
-        """All that is wanted; what the file outputs is computed apart, as predictions may be
-        rechecked in another precision."""
+        """All that is wanted.
+
+        What the file outputs is computed apart: predictions may be rechecked in another precision.
+        """
         raw = [field.name for field, _ in wanted if field.name in self._raw]
         predictions: Columns = {}
         if len(raw) < len(wanted):
@@ -458,5 +460,7 @@ def _to_bytes(values: Array, datatype: str) -> bytes | memoryview:
         # Its memory as it is, in most cases; an empty array has none that can be cast.
         array = np.ascontiguousarray(values, wanted)
         return array.data.cast("B") if array.size else b""
-    encoded = [one if isinstance(one, bytes) else str(one).encode() for one in values.ravel().tolist()]
+    encoded = [
+        one if isinstance(one, bytes) else str(one).encode() for one in values.ravel().tolist()
+    ]
     return b"".join(struct.pack("<I", len(text)) + text for text in encoded)
