@@ -336,7 +336,10 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
     task = model.task
     if task.finds_objects:
         found = [
-            [each.as_dict(*size[::-1].tolist()) for each in detections_of(predictions, row)]
+            [
+                each.as_dict(*size[::-1].tolist())
+                for each in detections_of(model.task, predictions, row)
+            ]
             if size is not None
             else None
             for row, size in enumerate(predictions[SIZE])

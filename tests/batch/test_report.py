@@ -224,7 +224,9 @@ def test_a_hundred_labels(written):
 def test_many_days_become_weeks(written):
     statistics = statistics_of(100)
     days = np.datetime64("2026-01-01") + np.arange(200)
-    statistics["answers"][0]["by_date"]["rows"] = {str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days}
+    statistics["answers"][0]["by_date"]["rows"] = {
+        str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days
+    }
     page, _ = written(manifest_of(statistics))
     assert "per week, 2025-12-29 to" in page
     assert re.search(r'2026-01-05</th><td class="n">21</td>', page)
@@ -241,7 +243,10 @@ def test_many_days_become_weeks(written):
 )
 def test_periods(written, period, days):
     statistics = statistics_of(100)
-    statistics["answers"][0]["by_date"] |= {"period": period, "rows": {day: {"NEGATIVE": 1} for day in days}}
+    statistics["answers"][0]["by_date"] |= {
+        "period": period,
+        "rows": {day: {"NEGATIVE": 1} for day in days},
+    }
     page, _ = written(manifest_of(statistics))
     plot = page[page.index('<figure class="broad">') : page.index('<figure class="narrow">')]
     ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)", plot) if "%" not in text]

@@ -84,7 +84,10 @@ def test_counts_are_what_a_plain_count_gives():
         tokens.max(),
     )
     assert lengths["counts"][:-1] == np.histogram(tokens, LENGTH_EDGES)[0].tolist()
-    by_date, by_country = known["answers"][0]["by_date"], known["answers"][0]["by_category"]["country"]["rows"]
+    by_date, by_country = (
+        known["answers"][0]["by_date"],
+        known["answers"][0]["by_category"]["country"]["rows"],
+    )
     here = scored & (columns["date"] == "2026-01-05")
     assert sum(by_date["rows"]["2026-01-05"].values()) == here.sum()
     assert by_date["undated"] == (scored & (columns["date"] == "?")).sum() > 0
@@ -173,7 +176,11 @@ def test_an_empty_run():
     statistics = Statistics(classifier(*LABELS).answers, **WANTED)
     add(statistics, rows(10), slice(0, 0))
     known = json.loads(json.dumps(statistics.as_dict()))
-    assert (known["rows"], known["lengths"], known["answers"][0]["by_date"]["rows"]) == (0, None, {})
+    assert (known["rows"], known["lengths"], known["answers"][0]["by_date"]["rows"]) == (
+        0,
+        None,
+        {},
+    )
     assert known["answers"][0]["labels"]["NEGATIVE"]["mean"] is None
     assert Statistics.from_dict(known).as_dict() == known
 
@@ -237,7 +244,9 @@ def test_memory_is_bounded():
     statistics.add(TASK, np.arange(count), columns, {"label": label, "score": np.ones(count)})
     known = statistics.as_dict()
     assert len(known["answers"][0]["labels"]) == MOST_LABELS + 1
-    assert known["answers"][0]["labels"][OTHER]["rows"] == count - (MOST_LABELS - 1)  # "a" has a place
+    assert known["answers"][0]["labels"][OTHER]["rows"] == count - (
+        MOST_LABELS - 1
+    )  # "a" has a place
     cities = known["answers"][0]["by_category"]["city"]["rows"]
     assert len(cities) == MOST_VALUES + 1
     assert sum(cities[OTHER].values()) == count - MOST_VALUES
