@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from mlopsdeploy.columns import Made, MadeAs, ModelFiles, Written
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files import tflite_metadata
+from mlopsdeploy.model_files import onnx_written, tflite_metadata
 from mlopsdeploy.model_files.folder import proof_in
 
 
@@ -29,6 +29,8 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
         return from_json(carried, graph) if carried else said.get("graph", Written())
     if graph.is_dir():  # compiled here: its proof lies beside it
         return from_json(proof_in(graph.parent).get("written", {}), graph)
+    if graph.suffix == ".onnx":
+        return onnx_written.read(graph)
     return Written()
 
 
