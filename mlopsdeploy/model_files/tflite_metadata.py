@@ -38,7 +38,7 @@ _COLORS = {1: "rgb", 2: "gray"}  # ColorSpaceType
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
 _ULTRALYTICS_TASKS = {"detect": "object_detection", "classify": "image_classification"}
-_OPERATORS = {0: "ADD", 18: "MUL", 41: "SUB", 42: "DIV", 114: "QUANTIZE"}
+_QUANTIZE = 114  # BuiltinOperator
 CARRIED = "mlopsdeploy.json"
 # Next to a model `detect.tflite`, the likeliest first.
 _NAMES = (
@@ -66,7 +66,7 @@ def read(path: Path) -> dict[str, Any]:
       divisors, and `sigmoid`, whether scores are logits.
     - `threshold`: the least score that its author deems good.
     - `operators`: names of its custom operators.
-    - `starts_with`: what the graph does to its input first, as `_first_operation` has it.
+    - `quantises_to`: the range that the graph quantises its input to first, `low` and `high`.
     - `graph`: a `Written`, what its operators tell, and the labels of each of several outputs.
     - `written`: what `carry` put there.
 
@@ -101,35 +101,25 @@ def _graph(model: Table) -> dict[str, Any]:
     if "TFLite_Detection_PostProcess" in custom:
         found["task"] = "object_detection"
     if first := _first_operation(model, codes):
-        found["starts_with"] = first
+        found["quantises_to"] = first
     return found
 
 
-def _first_operation(model: Table, codes: list[Table]) -> dict[str, Any]:
-    """What the graph does to its first input before all else, where that shows what it takes.
+def _first_operation(model: Table, codes: list[Table]) -> dict[str, float]:
+    """The range that the graph cuts its first input to, where it quantises that before all else.
 
-    `{"operator": "MUL", "by": 0.0039}` for arithmetic with a constant (its mean over channels);
-    `{"operator": "QUANTIZE", "low": -1.0, "high": 1.0}` for the range that a float is cut to.
+    `{"low": -1.0, "high": 1.0}`; empty where it begins with something else.
     """
     graph = next(model.tables(2))
     first = graph.array(1, "<i4")[:1]
-    tensors, buffers = list(graph.tables(0)), list(model.tables(4))
+    tensors = list(graph.tables(0))
     for operation in graph.tables(3):
-        inputs = operation.array(1, "<i4")
-        if not len(first) or first[0] not in inputs:
+        if not len(first) or first[0] not in operation.array(1, "<i4"):
             continue
         code = codes[operation.number(0, "<I")]
-        name = _OPERATORS.get(max(code.number(0, "<b"), code.number(3)))
-        if name == "QUANTIZE":
-            range_ = _range(tensors[operation.array(2, "<i4")[0]])
-            return {"operator": name, **range_} if range_ else {}
-        if name is None or len(inputs) != 2:
+        if max(code.number(0, "<b"), code.number(3)) != _QUANTIZE:
             return {}
-        other = tensors[inputs[1] if inputs[0] == first[0] else inputs[0]]
-        constant = buffers[other.number(2, "<I")].array(0, "u1")
-        if other.number(1, "<b") != 0 or not constant.size:  # not float32, or not a constant
-            return {}
-        return {"operator": name, "by": float(constant.view("<f4").mean())}
+        return _range(tensors[operation.array(2, "<i4")[0]])
     return {}
 
 
