@@ -20,6 +20,7 @@ from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
+from mlopsdeploy.model_files.huggingface import TASKS as TEXT_TASKS
 from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.settings import DEFAULT_MODEL, Running
 
@@ -223,7 +224,8 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
             source, files.weights, target=target, trust_model=trust_model, log=log
         )
 
-    if runtime == "auto":
+    automatic = runtime == "auto"
+    if automatic:
         runtime = _first_installed(files)
         if runtime == "litert" and "tflite" not in files.graphs:
             compiled = from_tensorflow("auto")
@@ -236,9 +238,17 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
         if format_ in graphs and format_ != "saved_model":
             return runtime_class, graphs[format_]
     if "onnx" in formats and "checkpoint" in graphs:
-        made = checkpoint.to_onnx(graphs["checkpoint"], weights, log=log)
+        try:
+            made = checkpoint.to_onnx(
+                graphs["checkpoint"], weights, log=log, longest=files.max_length
+            )
+        except checkpoint.NotExportedError as error:
+            if not automatic:
+                raise
+            log(f"{files.name} runs on torch, as it can't be exported ({error.reason})")
+            return plugins.load("runtimes", "torch"), graphs["checkpoint"]
         return runtime_class, made
-    if "checkpoint" in formats and "onnx" in graphs and files.task == "text_classification":
+    if "checkpoint" in formats and "onnx" in graphs and files.task in TEXT_TASKS:
         return runtime_class, checkpoint.from_onnx(graphs["onnx"], weights)
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(graphs):
@@ -253,7 +263,7 @@ def _first_installed(files: ModelFiles) -> str:
     if found := next(filter(plugins.installed, preferred), None):
         return found
     # What texts need besides comes with the runtime, so that nobody is sent a second time.
-    extra = "text" if files.task == "text_classification" else preferred[0]
+    extra = "text" if files.task in TEXT_TASKS else preferred[0]
     raise ConfigError(
         f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{extra}]'"
     )
@@ -261,7 +271,7 @@ def _first_installed(files: ModelFiles) -> str:
 
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     """What a model runs on when nobody says: the first of these that is installed."""
-    if files.task == "text_classification":
+    if files.task in TEXT_TASKS:
         return ("openvino", "onnxruntime", "torch")
     for format_, runtimes in _PREFERRED.items():
         if format_ in files.graphs:

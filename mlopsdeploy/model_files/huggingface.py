@@ -265,7 +265,7 @@ def _check_architecture(
         return None
     raise ModelError(
         f"{folder}: config.json has no 'architectures', and its weights are those of {found}; "
-        f"put \"architectures\": [\"...{CLASSIFIER}\"] there if it is one, or 'task: "
+        f'put "architectures": ["...{CLASSIFIER}"] there if it is one, or \'task: '
         f"text_classification' into a model.yaml{_or_tensors(graphs)}"
     )
 
@@ -406,13 +406,12 @@ def _check_head(
     folder: Path, weights: Mapping[str, Any], labels: tuple[str, ...], source: str
 ) -> None:
     """As many labels as the last layer has rows, as far as its name is known."""
-    for name in _LAST:
-        shape = weights.get(name)
-        if shape and shape[0] != len(labels):
-            raise ModelError(
-                f"{folder}: {source} has {len(labels)} labels, but the weights {name} have "
-                f"{shape[0]}; mend id2label, or put 'labels: [...]' into a model.yaml"
-            )
+    name = next((one for one in _LAST if weights.get(one)), "")
+    if name and weights[name][0] != len(labels):
+        raise ModelError(
+            f"{folder}: {source} has {len(labels)} labels, but {name} is for {weights[name][0]}; "
+            "mend id2label in config.json"
+        )
 
 
 # ---------------------------------------------------------------- weights

@@ -21,7 +21,14 @@ from onnxruntime.capi import onnxruntime_pybind11_state as status
 
 from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
+from mlopsdeploy.runtimes.common import (
+    by_length,
+    dense,
+    no_rows,
+    rows_with_nan,
+    takes_one_length,
+    with_nan,
+)
 
 
 class OnnxRuntime(Runtime):
@@ -78,6 +85,7 @@ class OnnxRuntime(Runtime):
             raise ModelError(f"{file}: ONNX Runtime can't load it ({one_line(error)})") from error
         self.inputs = tuple(_field(node) for node in self._session.get_inputs())
         self.outputs = tuple(_field(node) for node in self._session.get_outputs())
+        self._unmasked = takes_one_length(self.inputs)
         graph = _Graph(file)
         self._loses_nan = graph.loses_nan
         self.metadata = {
@@ -97,6 +105,9 @@ class OnnxRuntime(Runtime):
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
+        return by_length(self._run, tensors) if self._unmasked else self._run(tensors)
+
+    def _run(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         if not rows_of(feed):
             return no_rows(self.outputs)

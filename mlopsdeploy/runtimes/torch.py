@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import torch
-import transformers
-from safetensors import SafetensorError
 
 from mlopsdeploy.columns import Columns, Field, Runtime
-from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.runtimes.common import no_rows, rows_where
+from mlopsdeploy.errors import ConfigError, RowError, one_line
+from mlopsdeploy.runtimes.common import by_length, in_groups, no_rows, rows_where, takes_one_length
+from mlopsdeploy.runtimes.transformers_classifier import Classifier
 
 
 class Torch(Runtime):
     """A Hugging Face sequence classifier in eager mode.
+
+    Where padding would change an answer, rows of one length are computed together.
 
     Args:
         file: a folder with `config.json` and weights in safetensors.
@@ -45,31 +46,10 @@ class Torch(Runtime):
         self.streams = min(streams or threads, threads) if on_cpu else 1
         self.batch_scale = 1 if on_cpu else 64
         torch.set_num_threads(threads // self.streams)
-        transformers.utils.logging.set_verbosity_error()
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            model, loaded = transformers.AutoModelForSequenceClassification.from_pretrained(
-                file,
-                local_files_only=True,
-                dtype=getattr(torch, precision),
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
-            raise ModelError(f"{file}: transformers can't load it ({one_line(error)})") from error
-        if missing := sorted(loaded["missing_keys"]):  # transformers draws them at random
-            raise ModelError(
-                f"{file}: {len(missing)} of the classifier's weights are not in it, {missing[0]!r} "
-                "first; is it a text classifier's checkpoint?"
-            )
-        self._model = model.to(self._device).eval()
-        accepted = inspect.signature(model.forward).parameters
-        self.inputs = tuple(
-            Field(name, "int64", (-1,))
-            for name in ("input_ids", "attention_mask", "token_type_ids")
-            if name in accepted
-        )
-        self.outputs = (Field("logits", "float32", (model.config.num_labels,)),)
+        self._classifier = Classifier(file, precision, self._device)
+        self.inputs = tuple(Field(name, "int64", (-1,)) for name in self._classifier.inputs)
+        self.outputs = (Field("logits", "float32", (self._classifier.model.config.num_labels,)),)
+        self._unmasked = takes_one_length(self.inputs)
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`: `logits`, float32 of shape (rows, labels)."""
@@ -77,16 +57,27 @@ class Torch(Runtime):
         if not len(ids):
             return no_rows(self.outputs)
         # Looked at here, since a CUDA device is lost to the process after one that is too large.
-        unknown = (ids < 0) | (ids >= self._model.get_input_embeddings().num_embeddings)
+        unknown = (ids < 0) | (ids >= self._classifier.vocabulary)
         if unknown.any():
             raise RowError("a token's number is beyond the model's table", rows_where(unknown))
+        if self._unmasked:
+            return by_length(self._run_alike, tensors)
+        return self._run_alike(tensors)
+
+    def _run_alike(self, tensors: Columns) -> Columns:
+        alike = self._classifier.alike
+        if not isinstance(alike, int):
+            return self._run(tensors)
+        return in_groups(self._run, tensors, (tensors["input_ids"] == alike).sum(axis=1))
+
+    def _run(self, tensors: Columns) -> Columns:
         feed = {
-            field.name: torch.from_numpy(tensors[field.name]).to(self._device)
+            field.name: torch.from_numpy(np.ascontiguousarray(tensors[field.name])).to(self._device)
             for field in self.inputs
         }
         try:
             with torch.inference_mode():
-                logits = self._model(**feed).logits
+                logits = self._classifier.logits(feed)
         except (RuntimeError, ValueError, IndexError) as error:
             raise RowError(f"PyTorch can't compute these values ({one_line(error)})") from error
         return {"logits": logits.float().cpu().numpy()}
