@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint to ONNX, once, in a process of its own.
 
 PyTorch is needed to read the format, and to run it only where no graph gives the same answers.
-Beside the file stands the proof that its outputs are the checkpoint's; without proof it is not used.
+Beside the file stands the proof that it gives them; without proof it is not used.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class NotExportedError(ModelError):
 
 
 def to_onnx(
-    checkpoint: Path, digest: str, log: Callable[[str], None] = lambda _: None, longest: int = 512
+    checkpoint: Path, digest: str, longest: int, log: Callable[[str], None] = lambda _: None
 ) -> Path:
     """The ONNX file of a checkpoint, exported on first use.
 
     Args:
         checkpoint: folder with config.json and safetensors.
         digest: SHA-256 of the checkpoint's content; its place in the cache.
-        log: called with a line when an export starts, and one about its parity.
         longest: the most tokens that the model takes.
+        log: called with a line when an export starts, and one about its parity.
 
     Raises:
         NotExportedError: the export fails, or its answers differ.
@@ -73,34 +73,38 @@ def to_onnx(
 
     def build(building: Path) -> None:
         log(f"exporting {checkpoint.name} to ONNX, once")
-        env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        code, reason = child.run("export_onnx.py", checkpoint, building, str(longest), env=env)
-        if code == _AT_FAULT:
-            raise ModelError(reason)
-        if code < 0:  # killed, such as for want of memory: another time it may go well
-            raise NotExportedError(checkpoint, reason)
-        proof = {} if code else json.loads((building / "parity.json").read_text("utf-8"))
-        if proof and (proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]):
-            reason = (
-                f"the exported file answers differently, by {proof['largest_difference']:.2g}, "
-                f"{proof['label_flips']} labels"
-            )
-        elif proof:
-            log(
-                f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
-                f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
-            )
-            return
-        for path in building.iterdir():
-            if path.name != USED:
-                path.unlink()
-        content = {"reason": reason, "tools": _versions()}
-        (building / _REFUSED).write_text(json.dumps(content), "utf-8")
+        if reason := _export(checkpoint, building, longest, log):
+            for path in building.iterdir():
+                if path.name != USED:
+                    path.unlink()
+            content = {"reason": reason, "tools": _versions()}
+            (building / _REFUSED).write_text(json.dumps(content), "utf-8")
 
     cached(folder, build, log)
     if not file.is_file():
         raise NotExportedError(checkpoint, str(_refusal_in(folder).get("reason")))
     return file
+
+
+def _export(checkpoint: Path, building: Path, longest: int, log: Callable[[str], None]) -> str:
+    """Export and prove; why the graph can't be used, else empty."""
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    code, reason = child.run("export_onnx.py", checkpoint, building, str(longest), env=env)
+    if code == _AT_FAULT:
+        raise ModelError(reason)
+    if code < 0:  # killed, such as for want of memory: another time it may go well
+        raise NotExportedError(checkpoint, reason)
+    if code:
+        return reason
+    proof = json.loads((building / "parity.json").read_text("utf-8"))
+    largest, flips = proof["largest_difference"], proof["label_flips"]
+    if largest > LARGEST_DIFFERENCE or flips:
+        return f"what was exported answers differently, by {largest:.2g}, {flips} labels"
+    log(
+        f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
+        f"{largest:.1e}, labels changed {flips}"
+    )
+    return ""
 
 
 def why_not_exported(digest: str) -> str:

@@ -70,7 +70,7 @@ def export(checkpoint: Path, folder: Path, longest: int) -> None:
     try:
         classifier = Classifier(checkpoint, "float32", attn_implementation="eager")
     except ModelError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         sys.exit(REFUSED)
     wrapped = _Logits(classifier).eval()
     file = folder / "model.onnx"
@@ -158,7 +158,7 @@ def _said(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # noqa: BLE001  (PyTorch and ONNX Runtime have dozens of kinds)
-        print(f"{what}: {one_line(error)}", file=sys.stderr)
+        sys.stderr.write(f"{what}: {one_line(error)}\n")
         sys.exit(1)
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.pointers import refuse_pointer
+from mlopsdeploy.model_files.json_file import read_json
 
 CLASSIFIER = "ForSequenceClassification"
 TASKS = ("text_classification", "text_regression")
@@ -189,26 +189,6 @@ def check_shards(folder: Path) -> None:
             f"{folder}: {len(missing)} of {len(names)} parts of the checkpoint are missing, "
             f"{missing[0]} first; fetch them"
         )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A file's object; empty where there is no such file.
-
-    Raises:
-        ModelError: it is no JSON object.
-    """
-    if not path.is_file():
-        return {}
-    refuse_pointer(path)
-    try:
-        value = json.loads(path.read_text("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{path}: not JSON ({error})") from error
-    except OSError as error:
-        raise ModelError(f"{path}: can't be read ({error.strerror})") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object")
-    return value
 
 
 def tokenizer_of(folder: Path) -> Path | None:

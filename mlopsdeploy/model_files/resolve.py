@@ -19,12 +19,14 @@ from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
 from mlopsdeploy.model_files import hub, huggingface, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
+from mlopsdeploy.model_files.json_file import read_json
 from mlopsdeploy.model_files.pointers import refuse_pointer
 from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
 
@@ -120,7 +122,7 @@ def built_in() -> tuple[str, ...]:
 def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     if mlflow.is_folder(folder):
         return _read_mlflow(folder, name=name)
-    config = huggingface.read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     yaml_file = folder / "model.yaml"
     graphs = _find_graphs(folder)
     if not config and not yaml_file.is_file() and not {"saved_model", "tflite"} & set(graphs):
@@ -262,7 +264,7 @@ def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
     """The graph that decides close calls of a quantised one, relative to the YAML that names it."""
     if yaml.float32 is None:
         return None
-    path = yaml_file.parent / yaml.float32
+    path = _named(yaml_file, yaml.float32)
     if path.suffix not in (".onnx", ".xml"):
         raise ModelError(
             f"{yaml_file}: float32 names {yaml.float32}; expected an .onnx or .xml file"
@@ -272,12 +274,20 @@ def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
     return path
 
 
+def _named(yaml_file: Path, name: str) -> Path:
+    """A file that a YAML names: in its own folder, for the rest of the machine is private."""
+    path = within(yaml_file.parent, name)
+    if path is None:
+        raise ModelError(f"{yaml_file}: names {name[:80]}, which lies outside of its folder")
+    return path
+
+
 def _with_picture(yaml: ModelYaml, yaml_file: Path) -> ModelYaml:
     """The same keys; a picture next to the YAML that is its example becomes a data URL."""
     kind = isinstance(yaml.example, str) and _PICTURES.get(Path(yaml.example).suffix.lower())
     if not kind:
         return yaml
-    path = yaml_file.parent / Path(yaml.example).name  # in its folder: the rest is private
+    path = _named(yaml_file, Path(yaml.example).name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -294,7 +304,7 @@ def _described_labels(
 ) -> tuple[tuple[str, ...], str]:
     """Names of the classes and their source: a YAML, the model's own file, a file next to it."""
     if isinstance(yaml.labels, str):  # a file, relative to the YAML
-        labels = _read_labels(yaml_file.parent / yaml.labels)
+        labels = _read_labels(_named(yaml_file, yaml.labels))
         return labels, f"{yaml.labels}, which {yaml_file.name} names"
     if yaml.labels:
         return yaml.labels, yaml_file.name

@@ -14,7 +14,6 @@ from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.tasks import texts as texts_module
 from mlopsdeploy.tasks.text_classification import TextClassification
 
-
 RUNTIME = SimpleNamespace(outputs=())
 
 
