@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
-from mlopsdeploy.convert import checkpoint, from_keras, quantize
+from mlopsdeploy.convert import checkpoint, from_keras, quantize, tokenizer
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
@@ -203,6 +203,8 @@ def _prepared(
 ) -> tuple[ModelFiles, Any, Path]:
     """The model's files, if they are the ones that are meant; its runtime's class and file."""
     files = _found(reference, digest)
+    if files.tokenizer:
+        files = replace(files, tokenizer=tokenizer.as_json(files.tokenizer, log))
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
     note_use(graph, files.name, reference)
     return files, runtime_class, graph
@@ -303,6 +305,8 @@ def _first_installed(files: ModelFiles) -> str:
 
 def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
     """The model's task, and what tells so."""
+    if not files.task and "refused" in files.metadata:
+        raise ModelError(files.metadata["refused"])
     if not files.task:
         return which_task(files, runtime, options)
     source = "config.json"
