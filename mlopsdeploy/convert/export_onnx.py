@@ -42,6 +42,9 @@ class _Logits(torch.nn.Module):  # type: ignore[misc]  # torch is Any where it i
 
     def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
         given = dict(zip(self.classifier.inputs, tensors, strict=True))
+        if self.classifier.takes_mask and "attention_mask" not in given:
+            # Without any, decoders look for several texts in a row, which can't be traced.
+            given["attention_mask"] = torch.ones_like(given["input_ids"])
         if isinstance(self.classifier.alike, int):
             return self._by_last(given, self.classifier.alike)
         logits: torch.Tensor = self.classifier.logits(given)

@@ -397,8 +397,8 @@ def _check_head(
     name = next((one for one in _LAST if weights.get(one)), "")
     if name and weights[name][0] != len(labels):
         raise ModelError(
-            f"{folder}: {source} has {len(labels)} labels, but {name} is for {weights[name][0]}; "
-            "mend id2label in config.json"
+            f"{folder}: {source} names {len(labels)} labels, but {name} is for "
+            f"{weights[name][0]}; mend {'id2label' if source == 'config.json' else 'labels'} there"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,7 +11,7 @@ import numpy as np
 import torch
 
 from mlopsdeploy.columns import Columns, Field, Runtime
-from mlopsdeploy.errors import ConfigError, RowError, one_line
+from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.runtimes.common import by_length, in_groups, no_rows, rows_where, takes_one_length
 from mlopsdeploy.runtimes.transformers_classifier import Classifier
 
@@ -38,18 +40,26 @@ class Torch(Runtime):
         if precision == "int8":
             raise ConfigError("precision 'int8': torch runs float32 or bfloat16; use openvino")
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        tried: tuple[str, ...] = (precision,)
         if precision == "auto":
-            precision = "bfloat16" if _has_bfloat16(self._device) else "float32"
-        self.precision = precision
+            tried = ("bfloat16", "float32") if _has_bfloat16(self._device) else ("float32",)
         on_cpu = self._device.type == "cpu"
         # A GPU takes one large batch at a time, each CPU core a small one of its own.
         self.streams = min(streams or threads, threads) if on_cpu else 1
         self.batch_scale = 1 if on_cpu else 64
         torch.set_num_threads(threads // self.streams)
-        self._classifier = Classifier(file, precision, self._device)
+        self._classifier, self.precision = self._load(file, tried)
         self.inputs = tuple(Field(name, "int64", (-1,)) for name in self._classifier.inputs)
         self.outputs = (Field("logits", "float32", (self._classifier.model.config.num_labels,)),)
         self._unmasked = takes_one_length(self.inputs)
+
+    def _load(self, file: Path, precisions: Sequence[str]) -> tuple[Classifier, str]:
+        """In the first precision that the model has all operations for; FNet lacks bfloat16."""
+        *first, last = precisions
+        for precision in first:
+            with suppress(ModelError):
+                return Classifier(file, precision, self._device), precision
+        return Classifier(file, last, self._device), last
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`: `logits`, float32 of shape (rows, labels)."""

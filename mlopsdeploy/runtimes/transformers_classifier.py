@@ -35,6 +35,7 @@ class Classifier:
     Attributes:
         inputs: the tensors that it takes. Without `attention_mask` the rows of a call must have one
             length, for padding would change their answers.
+        takes_mask: whether it can be given a mask at all.
         alike: a token of which the rows of a call must have the same number, or None.
 
     Raises:
@@ -62,6 +63,7 @@ class Classifier:
         self.vocabulary = int(self.model.get_input_embeddings().num_embeddings)
         accepted = inspect.signature(self.model.forward).parameters
         self.inputs = ["input_ids"]
+        self.takes_mask = "attention_mask" in accepted
         self._more: dict[str, Any] = {"use_cache": False} if "use_cache" in accepted else {}
         self.pads_left = _read(folder / "tokenizer_config.json").get("padding_side") == "left"
         with self._explained(folder):
@@ -114,7 +116,7 @@ class Classifier:
             if alike or "token_type_ids" in said:
                 self.inputs.append("token_type_ids")
         ids, mask = self.pad(short, LONG)
-        masked = {"attention_mask": mask} if "attention_mask" in accepted else {}
+        masked = {"attention_mask": mask} if self.takes_mask else {}
         # BigBird attends to other tokens in a longer row, from some length on.
         if masked and not self._forgetful and _near(expected, self._try(ids, **masked), noise):
             self.inputs.insert(1, "attention_mask")
@@ -142,7 +144,10 @@ def _loaded(folder: Path, **how: Any) -> tuple[Any, Any]:
             folder, local_files_only=True, trust_remote_code=False, output_loading_info=True, **how
         )
     except Exception as error:  # of many kinds: each architecture checks in its own way
-        raise ModelError(f"{folder}: transformers can't load it ({one_line(error)})") from error
+        reason = one_line(error)
+        if "ignore_mismatched_sizes" in reason:  # the rest of that went to a log
+            reason = "config.json and the weights are of different sizes"
+        raise ModelError(f"{folder}: transformers can't load it ({reason})") from error
     if missing := sorted(loaded["missing_keys"]):  # transformers draws them at random
         raise ModelError(
             f"{folder}: {len(missing)} of the classifier's weights are not in it, {missing[0]!r} "
