@@ -143,7 +143,13 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     if files.task and files.task not in huggingface.TASKS:  # a model.yaml tells all of it
         return _described(graphs, yaml_file, name=name)
     named, labels_from = _described_labels(files.yaml, {}, None, yaml_file)
-    found = huggingface.understand(folder, config, graphs, files.yaml, named)
+    try:
+        found = huggingface.understand(folder, config, graphs, files.yaml, named)
+    except huggingface.OtherModelError as error:
+        if not {"onnx", "openvino"} & set(graphs):
+            raise
+        # Who asks for its tensors as they are may have them.
+        return replace(_described(graphs, yaml_file, name=name), metadata={"refused": str(error)})
     files = replace(
         _with_languages(files, folder / "README.md"),
         task=found.task,

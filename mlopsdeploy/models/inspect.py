@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import ModelFiles, Runtime, Task
+from mlopsdeploy.convert.checkpoint import why_not_exported
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_model
@@ -24,6 +25,7 @@ from mlopsdeploy.errors import ConfigError, DoubtError, MlopsDeployError, ModelE
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
+from mlopsdeploy.model_files.huggingface import TASKS
 from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
@@ -200,8 +202,10 @@ def _runtime_why(files: ModelFiles, name: str, asked: str, proof: dict[str, Any]
     preferred = preferred_runtimes(files)
     before = preferred[: preferred.index(name)] if name in preferred else ()
     if not before:
-        form = "text classifiers" if files.task == "text_classification" else "its format"
+        form = "texts" if files.task in TASKS else "its format"
         return f"the first choice for {form}"
+    if name == "torch" and (reason := why_not_exported(files.weights)):
+        return f"it can't be exported to ONNX ({reason})"
     missing = [other for other in before if not plugins.installed(other)]
     return f"{', '.join(missing)} is not installed"
 
@@ -298,7 +302,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _languages(report: dict[str, Any]) -> str:
     if report["languages"]:
         return f"{', '.join(report['languages'])} (from {report['languages_from']})"
-    return "nothing names them" if report["task"] == "text_classification" else ""
+    return "nothing names them" if report["task"] in TASKS else ""
 
 
 def _labels(report: dict[str, Any]) -> str:

@@ -22,10 +22,12 @@ from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.model_files import onnx_written
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Plain, external_files, reading
 from mlopsdeploy.runtimes.common import (
+    by_length,
     dense,
     in_steps,
     no_rows,
     rows_not_finite,
+    takes_one_length,
     with_nan,
 )
 
@@ -83,6 +85,7 @@ class OnnxRuntime(Runtime):
         outputs = {node.name: node for node in given}
         self._outputs = [_output(file, one, outputs[one.value], inputs) for one in plain]
         self.outputs = tuple(one.field for one in self._outputs)
+        self._unmasked = takes_one_length(self.inputs)
         self.metadata = {
             **self._session.get_modelmeta().custom_metadata_map,
             **self._from_nodes(onnx_written.read(file)),
@@ -106,6 +109,9 @@ class OnnxRuntime(Runtime):
         Raises:
             ModelError: an output has no axis for the rows.
         """
+        return by_length(self._all, tensors) if self._unmasked else self._all(tensors)
+
+    def _all(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         rows = rows_of(feed)
         if not rows:

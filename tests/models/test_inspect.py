@@ -96,7 +96,7 @@ def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp
     report = inspect_model(str(bert))
     assert report["runs"] == "model.onnx"
     assert report["compiled"] == {}
-    assert report["runtime_why"] == "the first choice for text classifiers"
+    assert report["runtime_why"] == "the first choice for texts"
     assert "this CPU has" in report["precision_why"]
     assert report["labels_from"] == "config.json"
     assert report["inputs"] == [{"name": "text", "dtype": "str", "shape": []}]
