@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
@@ -85,8 +86,8 @@ def write_folder(
                 _copy(part, building, part.relative_to(floating.parent))
         text = files.task == "text_classification" and files.tokenizer is not None
         for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
-            if home and (home / name).is_file():
-                shutil.copyfile(home / name, building / name)
+            if home and (paper := within(home, name)) and paper.is_file():
+                shutil.copyfile(paper, building / name)
         made = [path for path in _all_in(building) if path.name not in PAPERS]
         sums = {path.relative_to(building).as_posix(): sha256(path) for path in made}
         document = {**_facts(files), **keys, "sha256": sums}

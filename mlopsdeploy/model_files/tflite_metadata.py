@@ -25,12 +25,15 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 
 _DAMAGED = (
     struct.error, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError,
     MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
+_MAX_TEXT = 16 << 20  # bytes of a label file, or of one at the end of a model's
+_MAX_CLASS = 1_000_000
 _LABEL_FILES = (2, 3)  # AssociatedFileType: TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
 _COLORS = {1: "rgb", 2: "gray"}  # ColorSpaceType
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
@@ -74,6 +77,11 @@ def read(path: Path) -> dict[str, Any]:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 model = _root(data)
+                if elsewhere := [group.text(0) for group in model.tables(8)]:
+                    raise ModelError(
+                        f"{path}: keeps weights in another file, {elsewhere[0][:80]!r}, which is "
+                        "not read; convert the model into one file"
+                    )
                 found = {**_graph(model), **_metadata(model)}
             label_files = found.pop("label_files", [])
             return found | (_zipped(path, label_files) if zipfile.is_zipfile(path) else {})
@@ -283,14 +291,20 @@ def _zipped(path: Path, label_files: list[str]) -> dict[str, Any]:
         names = archive.namelist()
         for name in _ULTRALYTICS:
             if name in names:
-                return _ultralytics(archive.read(name).decode("utf-8"), f"{name} within the file")
+                return _ultralytics(_text_in(archive, name), f"{name} within the file")
         texts = [name for name in names if name.endswith(".txt")]
         likely = [name for name in texts if "label" in name.lower()]
         for name in [*label_files, *likely, *(texts if len(texts) == 1 else [])]:
             if name in names:
-                labels = parse_labels(archive.read(name).decode("utf-8"))
+                labels = parse_labels(_text_in(archive, name))
                 return {"labels": labels, "labels_from": f"{name} within the file"}
     return {}
+
+
+def _text_in(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).file_size > _MAX_TEXT:  # and no more of it is unpacked than that
+        raise ValueError(f"{name} is too large")
+    return archive.read(name).decode("utf-8")
 
 
 def _ultralytics(text: str, where: str) -> dict[str, Any]:
@@ -317,12 +331,32 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
 
 def find_labels(model: Path) -> Path | None:
     """The label file next to a model's file, if there is one."""
-    places = (model.parent / name.format(stem=model.stem) for name in _NAMES)
-    return next((place for place in places if place.is_file()), None)
+    places = (within(model.parent, name.format(stem=model.stem)) for name in _NAMES)
+    return next((place for place in places if place and place.is_file()), None)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names in a label file.
+
+    Raises:
+        ModelError: it can't be read, or is none.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_TEXT + 1)
+        if len(content) > _MAX_TEXT:
+            raise ValueError("it is too large")
+        return parse_labels(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Names by class number; "???" stands for a number that the file leaves out."""
+    """Names by class number; "???" stands for a number that the file leaves out.
+
+    Raises:
+        ValueError: it has a number that no class has.
+    """
     if items := _ITEM.findall(text):
         return _by_number(dict(map(_item, items)))
     lines = [line.strip() for line in text.lstrip("\ufeff").strip("\r\n").splitlines()]
@@ -336,6 +370,8 @@ def parse_labels(text: str) -> tuple[str, ...]:
 
 
 def _by_number(names: dict[int, str]) -> tuple[str, ...]:
+    if max(names) > _MAX_CLASS:
+        raise ValueError(f"it numbers a class {str(max(names))[:20]}")
     return tuple(names.get(number, "???") for number in range(max(names) + 1))
 
 
