@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
@@ -89,8 +90,8 @@ def write_folder(
         if text and files.tokenizer and files.tokenizer.name != "tokenizer.json":
             beside += (*TOKENIZER_SOURCES, "merges.txt", "added_tokens.json")
         for name in (*beside, *PAPERS):
-            if home and (home / name).is_file():
-                shutil.copyfile(home / name, building / name)
+            if home and (paper := within(home, name)) and paper.is_file():
+                shutil.copyfile(paper, building / name)
         made = [path for path in _all_in(building) if path.name not in PAPERS]
         sums = {path.relative_to(building).as_posix(): sha256(path) for path in made}
         document = {**_facts(files), **keys, "sha256": sums}

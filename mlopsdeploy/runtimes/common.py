@@ -90,7 +90,7 @@ def with_nan(outputs: Columns, rows: Sequence[int]) -> Columns:
     floats = [name for name, array in outputs.items() if array.dtype.kind == "f"]
     if not floats:
         raise RowError("a value is missing (NaN) or infinite, which the model can't take", rows)
-    for name, array in outputs.items():
+    for array in outputs.values():
         if array.dtype == object:
             array[list(rows)] = ""
     for name in floats:

@@ -385,6 +385,8 @@ def test_files_that_are_none(tmp_path):
         try:
             onnx_written.read(path)
         except ModelError as error:
-            assert re.fullmatch(r"\S+broken\.onnx: not an ONNX file, or cut off; fetch it again", str(error))
+            assert re.fullmatch(
+                r"\S+broken\.onnx: not an ONNX file, or cut off; fetch it again", str(error)
+            )
             refused += 1
     assert refused > len(broken) * 0.9  # a message may end where it is cut
