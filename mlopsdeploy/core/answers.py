@@ -15,6 +15,7 @@ import numpy as np
 from mlopsdeploy.columns import AnswerColumns, Array, Columns, Field, Task, rows_of
 
 _FLOATS = (float, np.floating)
+_LONGEST = 1e15  # from there on a number is written with an exponent
 _GLANCE = 3  # values of an array that people are shown
 # How many digits may tell a float of so many bytes from all others.
 _DIGITS = {2: (1, 2, 3, 4, 5), 4: (6, 7, 8, 9)}
@@ -158,14 +159,20 @@ def _number(answer: AnswerColumns, said: Mapping[str, Any]) -> str:
     number = said[answer.number]
     if number is None:
         return "–"
-    return f"{number:.2f}" if answer.is_probability else f"{number:.6g}"
+    return f"{number:.2f}" if answer.is_probability else figure(number)
+
+
+def figure(number: float, digits: int = 6) -> str:
+    """A number for people: so many digits, and all before the point: `31.4`, `1234567`, `1e-09`."""
+    text = f"{number:.{digits}g}"
+    return f"{number:.0f}" if "e+" in text and abs(number) < _LONGEST else text
 
 
 def glance(value: Any) -> str:
     """A value for people; of a large array its first numbers and its shape: `0.1, 2, … (28×28)`."""
     array = np.asarray(value, object if isinstance(value, str) else None)
     shown = array.reshape(-1)[: _GLANCE if array.size > 2 * _GLANCE else None].tolist()
-    text = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in shown)
+    text = ", ".join(figure(one) if isinstance(one, float) else str(one) for one in shown)
     return text if len(shown) == array.size else f"{text}, … ({'×'.join(map(str, array.shape))})"
 
 

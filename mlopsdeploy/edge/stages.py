@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from mlopsdeploy.columns import AnswerColumns
-from mlopsdeploy.core.answers import plain
+from mlopsdeploy.core.answers import figure
 
 ORDER = ("capture", "encode", "infer", "decode", "draw")  # and then the outputs
 WINDOW = 4096  # latest values that percentiles are taken of: two minutes at 30 frames a second
@@ -57,14 +57,18 @@ class Spread:
         self.high = max(self.high, float(numbers.max()))
 
     def as_dict(self) -> dict[str, float]:
-        """The same for JSON, with six digits."""
+        """The same for JSON, with nine digits, as many as a float32 has."""
         values = {"mean": self.sum / self.count, "min": self.low, "max": self.high}
-        return {"count": self.count, **{key: plain(value) for key, value in values.items()}}
+        return {
+            "count": self.count,
+            **{key: float(f"{value:.9g}") for key, value in values.items()},
+        }
 
     @property
     def words(self) -> str:
         """The same for people: `31.4 on average, 2.1 to 60.3`."""
-        return f"{self.sum / self.count:.4g} on average, {self.low:.4g} to {self.high:.4g}"
+        mean, low, high = (figure(one, 4) for one in (self.sum / self.count, self.low, self.high))
+        return f"{mean} on average, {low} to {high}"
 
 
 class Stats:

@@ -358,7 +358,9 @@ def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
 def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
     log, stopped = [], []
     good = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=False)
-    outputs = Outputs([LineEvents("/dev/full", FEELINGS, echo=False), good], log.append, stopped.append)
+    outputs = Outputs(
+        [LineEvents("/dev/full", FEELINGS, echo=False), good], log.append, stopped.append
+    )
     outputs.write(ANSWERS[:1])
     assert outputs.failed == ["--events: No space left on device"]
     outputs.write(ANSWERS[:1])
