@@ -68,7 +68,7 @@ class Spread:
     def words(self) -> str:
         """The same for people: `31.4 on average, 2.1 to 60.3`."""
         mean, low, high = (figure(one, 4) for one in (self.sum / self.count, self.low, self.high))
-        return f"{mean} on average, {low} to {high}"
+        return f"{mean} on average, {low} to {high}" if low != high else f"always {mean}"
 
 
 class Stats:
@@ -80,6 +80,7 @@ class Stats:
         frames: frames or lines that went through.
         labels: how often each was found.
         numbers: other numbers than probabilities, such as a regression's values, by their name.
+        answered: lines that have an answer.
         empty: lines with nothing to score.
         unreadable: lines that could not be scored.
         dropped: lines that came too fast.
@@ -90,7 +91,7 @@ class Stats:
     def __init__(self) -> None:
         self.stages: dict[str, Values] = {}
         self.ages = Values()
-        self.frames = self.empty = self.unreadable = self.dropped = 0
+        self.frames = self.empty = self.unreadable = self.dropped = self.answered = 0
         self.labels: Counter[str] = Counter()
         self.numbers: dict[str, Spread] = {}
         self.unread: Counter[str] = Counter()

@@ -102,12 +102,13 @@ def test_several_labels_of_a_line(answered):
 
 
 def test_several_answers_to_a_line(answered):
-    documents, shown, summary, _ = answered(kinds.several_answers(), ROW)
+    documents, shown, summary, told = answered(kinds.several_answers(), ROW)
     assert documents == [
         line(1, fraud_label="no", fraud_score=0.75, kind_label="cash", kind_score=0.75)
     ]
     assert shown == ["fraud  no    0.750  kind  cash  0.750"]
     assert summary["labels"] == {"fraud no": 1, "kind cash": 1}
+    assert "fraud no 1 (100%)" in told
 
 
 def test_windows(answered):
