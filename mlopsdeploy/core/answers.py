@@ -44,12 +44,35 @@ def answered(task: Task, predictions: Columns) -> Array:
     return found
 
 
+def counted(task: Task, answer: AnswerColumns, predictions: Columns) -> Counted:
+    """What is counted of one answer, over the rows that have one."""
+    rows = np.flatnonzero(answered(task, predictions))
+    number = predictions[answer.number][rows] if answer.number else None
+    labels = predictions[answer.label][rows].tolist() if answer.label else [""] * len(rows)
+    if number is None or number.dtype != object:
+        return Counted(rows, labels, None if number is None else number.astype(np.float64))
+    counts = [len(row) for row in number]
+    flat = np.concatenate([*number, np.zeros(0)], dtype=np.float64)
+    return Counted(np.repeat(rows, counts), [label for row in labels for label in row], flat)
+
+
+def blank(task: Task, predictions: Columns) -> None:
+    """Take the label, which means nothing then, of each row that has no answer."""
+    for answer in task.answers:
+        if answer.label and answer.number and not task.finds_objects:
+            predictions[answer.label][~_finite(predictions[answer.number])] = ""
+
+
 def unanswered(answers: Sequence[AnswerColumns], predictions: Columns) -> list[int]:
     """The rows that are not `answered`, ascending; the fast way, for columns of one row each."""
     found: list[int] = []
     for answer in answers:
-        numbers = predictions[answer.number] if answer.number else None
-        if numbers is None or numbers.dtype == object:  # of a detector none is without
+        if not answer.number:
+            labels = predictions[answer.label].tolist()
+            found += [row for row, label in enumerate(labels) if not label]
+            continue
+        numbers = predictions[answer.number]
+        if numbers.dtype == object:  # of a detector none is without
             continue
         listed = numbers.tolist()
         if not all(map(isfinite, listed)):
@@ -73,25 +96,6 @@ def each_label(task: Task, labels: Iterable[str]) -> Iterator[str]:
 def spoken(label: str) -> str:
     """A label for people; of several, each."""
     return label.replace("|", ", ")
-
-
-def counted(task: Task, answer: AnswerColumns, predictions: Columns) -> Counted:
-    """What is counted of one answer, over the rows that have one."""
-    rows = np.flatnonzero(answered(task, predictions))
-    number = predictions[answer.number][rows] if answer.number else None
-    labels = predictions[answer.label][rows].tolist() if answer.label else [""] * len(rows)
-    if number is None or number.dtype != object:
-        return Counted(rows, labels, None if number is None else number.astype(np.float64))
-    counts = [len(row) for row in number]
-    flat = np.concatenate([*number, np.zeros(0)], dtype=np.float64)
-    return Counted(np.repeat(rows, counts), [label for row in labels for label in row], flat)
-
-
-def blank(task: Task, predictions: Columns) -> None:
-    """Take the label, which means nothing then, of each row that has no answer."""
-    for answer in task.answers:
-        if answer.label and answer.number and not task.finds_objects:
-            predictions[answer.label][~_finite(predictions[answer.number])] = ""
 
 
 def shown(task: Task) -> list[Field]:

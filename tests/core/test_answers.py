@@ -136,3 +136,4 @@ def test_rows_without_an_answer_the_fast_way() -> None:
     }  # fmt: skip
     assert answers.unanswered(CLASSIFIER.answers, predictions) == [0, 2]
     assert answers.unanswered((), predictions) == []
+    assert answers.unanswered(Declared(LABEL).answers, predictions) == [0]
