@@ -213,8 +213,8 @@ class Route(Declared):
     answer: dict[str, str] | None = setting(
         None,
         "What each key of the answer holds: any output, such as label, score, scores or value; "
-        "scores.LABEL, label == LABEL, threshold, model, version; of a detector detections, of pictures width and height, "
-        "of texts unread",
+        "scores.LABEL, label == LABEL, threshold, model, version; of a detector detections, of "
+        "pictures width and height, of texts unread",
     )
 
 
