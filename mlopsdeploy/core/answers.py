@@ -180,17 +180,6 @@ def glance(value: Any) -> str:
     return text if len(shown) == array.size else f"{text}, … ({'×'.join(map(str, array.shape))})"
 
 
-def plain(value: Any) -> Any:
-    """A value of a column as JSON has it: six digits of a float, None for what is not finite."""
-    if isinstance(value, _FLOATS):
-        return float(f"{value:.6g}") if isfinite(value) else None
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def exact(value: Any) -> Any:
     """As `plain`, but of a float as few digits as tell it from all others of its type."""
     if isinstance(value, float):  # float64 too, of which Python itself writes no more than that
@@ -224,6 +213,17 @@ def _shortest(values: Array) -> Array:
             made[same] = rounded[same]
             open_ &= ~same
     return made
+
+
+def plain(value: Any) -> Any:
+    """A value of a column as JSON has it: six digits of a float, None for what is not finite."""
+    if isinstance(value, _FLOATS):
+        return float(f"{value:.6g}") if isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _finite(values: Array) -> Array:
