@@ -5,6 +5,7 @@
     ├── InputError        the data are not what they should be (2)
     │   └── RowError      a row that the model can't take
     └── ModelError        the model is not there or can't be used (2)
+        └── DoubtError    its files can be read in two ways, and nobody says which
 
 The message is one line: what is wrong, where, and what to do. The command line shows it as it
 stands and exits with `exit_code`. Anything else that is raised is a bug of ours and keeps its
@@ -53,6 +54,23 @@ class ModelError(MlopsDeployError):
     """The model can't be found, read, or run by the runtime asked for."""
 
     exit_code = 2
+
+
+class DoubtError(ModelError):
+    """A model's files can be read in several ways, and which one is meant is not for us to guess.
+
+    Args:
+        name: the model's.
+        what: what isn't known.
+        readings: each way to read it: the lines of YAML that choose it, and what it means.
+    """
+
+    def __init__(self, name: str, what: str, readings: Sequence[tuple[str, str]]) -> None:
+        ways = [f"{meaning} ({yaml})" for yaml, meaning in readings]
+        either = ", ".join(ways[:-1]) + f" or {ways[-1]}"
+        super().__init__(f"{name}: {what}: {either}; say which in a YAML beside the model")
+        self.what = what
+        self.readings = tuple(readings)
 
 
 class Stopped(SystemExit):

@@ -36,17 +36,25 @@ class Counted(NamedTuple):
 
 
 def answered(task: Task, predictions: Columns) -> Array:
-    """Which rows have an answer: all its numbers are finite, bool (rows,)."""
+    """Which rows have an answer: its numbers are finite, or it has a label; bool (rows,).
+
+    Of tensors, which nobody counts, all rows have one.
+    """
     found = np.ones(rows_of(predictions), bool)
     for answer in task.answers:
         if answer.number:
             found &= _finite(predictions[answer.number])
+        else:
+            found &= predictions[answer.label].astype(bool)
     return found
 
 
-def counted(task: Task, answer: AnswerColumns, predictions: Columns) -> Counted:
-    """What is counted of one answer, over the rows that have one."""
-    rows = np.flatnonzero(answered(task, predictions))
+def counted(
+    task: Task, answer: AnswerColumns, predictions: Columns, rows: Array | None = None
+) -> Counted:
+    """What is counted of one answer, over the rows that have one (`rows`, where that is known)."""
+    if rows is None:
+        rows = np.flatnonzero(answered(task, predictions))
     number = predictions[answer.number][rows] if answer.number else None
     labels = predictions[answer.label][rows].tolist() if answer.label else [""] * len(rows)
     if number is None or number.dtype != object:
@@ -224,6 +232,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="backslashreplace")
     return value.item() if isinstance(value, np.generic) else value
+
+
+def each_row(flags: Array) -> Array:
+    """Whether any value of a row is true, bool (rows,), for values of shape (rows, ...)."""
+    found: Array = np.asarray(flags.reshape(len(flags), -1).any(axis=1))
+    return found
 
 
 def _finite(values: Array) -> Array:

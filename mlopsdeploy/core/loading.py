@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
@@ -17,7 +17,8 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
 from mlopsdeploy.core.references import several
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.core.which_task import which_task
+from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
 from mlopsdeploy.model_files.written import read_written
@@ -45,12 +46,14 @@ def load_model(
     runtime: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    task: str | None = None,
     threshold: float | None = None,
     features: tuple[str, ...] = (),
     long_text: str = "head",
     digest: str | None = None,
     streams: int | None = None,
     trust_model: bool = False,
+    doubts: list[DoubtError] | None = None,
     calibrate: Callable[[], Columns] | None = None,
     max_flips: float = quantize.MAX_FLIPS,
     log: Callable[[str], None] = lambda _: None,
@@ -71,12 +74,15 @@ def load_model(
         threads: CPU threads in all; by default one per core.
         streams: calls that run at the same time, each with its share of the threads; by default
             one per thread, which is best for throughput. One stream answers soonest.
+        task: what its data mean, over what its files say; "tensors" takes any model as it is.
         threshold: see the task; by default the model's own.
         features: for tabular models, the input columns in the model's order.
         long_text: for text models, what becomes of a text longer than the model takes: "head",
             "head-tail" or "chunks"; see `tasks.text_classification`.
         digest: SHA-256 that the model's files must have.
         trust_model: run code that the model's files carry (Keras Lambda layers).
+        doubts: where to note what of the model can be read in several ways, the first of which is
+            taken then; without it such a model is refused.
         calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`. Of several
             models none is calibrated, for the sample is of all their languages: do it one by one.
         max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
@@ -87,6 +93,7 @@ def load_model(
         ConfigError: the runtime or precision is unknown, missing, or not for this model.
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
+        DoubtError: its files can be read in several ways, and nobody says which.
     """
     chosen = reference is not None
     reference = DEFAULT_MODEL if reference is None else reference
@@ -100,13 +107,21 @@ def load_model(
         model = by_language(several_files, [once(partial(each, part)) for part in parts])
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
-    files = replace(files, written=read_written(files, graph))
+    files = replace(files, task=task or files.task, written=read_written(files, graph))
+    if files.written.changing and not files.yaml.changing:
+        raise ModelError(
+            f"{files.name}: the same row may have another answer the next time "
+            f"({files.written.changing}); save it without that, or say 'changing: true' in a YAML "
+            "beside the model"
+        )
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
     threads = threads or core_count()
     spread = {} if streams is None else {"streams": streams}
-    options = TaskOptions(threshold, features, long_text)
+    if trust_model and getattr(runtime_class, "takes_trust", False):
+        spread["trusted"] = True
+    options = TaskOptions(threshold, features, long_text, doubts)
 
     def run(file: Path, precision: str) -> Runtime:
         running: Runtime = runtime_class(file, precision=precision, threads=threads, **spread)
@@ -119,12 +134,14 @@ def load_model(
 
     def assemble(file: Path, precision: str) -> Model:
         running = exact() if precision == "float32" else run(file, precision)
-        task = plugins.load("tasks", files.task or _guess_task(running)).build(
-            files, running, options
-        )
+        what = _task(files, running, options, asked=bool(task))
+        built = plugins.load("tasks", what.value).build(files, running, options)
         low = running.precision in RECHECK_MARGIN and "float32" in precisions
         recheck = exact if low else None
-        return Model(files.name, files.version, files.digest, task, running, recheck, files.yaml)
+        return Model(
+            files.name, files.version, files.digest, built, running, recheck, files.yaml,
+            task_from=what.source,
+        )  # fmt: skip
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
         return assemble(graph if precision == files.precision else floating, precision)
@@ -141,7 +158,16 @@ def load_model(
 
 def load_as_set(running: Running, reference: str | None, **more: Any) -> Model:
     """As `load_model`, with what settings say of how it runs; `more` wins over them."""
-    names = ("runtime", "precision", "threshold", "features", "long_text", "digest", "trust_model")
+    names = (
+        "runtime",
+        "precision",
+        "task",
+        "threshold",
+        "features",
+        "long_text",
+        "digest",
+        "trust_model",
+    )
     options = {name: getattr(running, name) for name in names if hasattr(running, name)}
     return load_model(reference, **{**options, **more})
 
@@ -259,6 +285,20 @@ def _first_installed(files: ModelFiles) -> str:
     )
 
 
+def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
+    """The model's task, and what tells so."""
+    if not files.task:
+        return which_task(files, runtime, options)
+    source = "config.json"
+    if asked:
+        source = "as asked"
+    elif files.task == files.yaml.task:
+        source = "the YAML"
+    elif files.task == files.metadata.get("task"):
+        source = "the file's metadata"
+    return Fact("task", files.task, source)
+
+
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     """What a model runs on when nobody says: the first of these that is installed."""
     if files.task == "text_classification":
@@ -267,12 +307,3 @@ def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
         if format_ in files.graphs:
             return runtimes
     return plugins.runtimes_for(next(iter(files.graphs))) or plugins.names("runtimes")
-
-
-def _guess_task(runtime: Runtime) -> str:
-    """What a graph is for, where no file says it: a picture in, or a row of numbers."""
-    if any(len(field.shape) >= 3 for field in runtime.inputs):
-        # A classifier outputs a row of numbers; boxes, or shapes left open, are a detector's.
-        rows = all(len(field.shape) == 1 for field in runtime.outputs)
-        return "image_classification" if rows else "object_detection"
-    return "tabular_classification"

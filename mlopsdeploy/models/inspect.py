@@ -20,7 +20,7 @@ from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_mod
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.references import several
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.errors import ConfigError, DoubtError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
@@ -29,6 +29,7 @@ from mlopsdeploy.models.tables import bytes_of, proof_line, size
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
 SHOWN = 8  # labels, and fields of one kind
+_READING = ("yaml", "meaning")
 
 
 def inspect_model(
@@ -37,6 +38,7 @@ def inspect_model(
     runtime: str = "auto",
     speed: bool = False,
     all_runtimes: bool = False,
+    trust_model: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Everything that is known of a model without data, ready for JSON.
@@ -46,6 +48,7 @@ def inspect_model(
         runtime: see `load_model`.
         speed: measure it here, in under three seconds; see `measure_speed`.
         all_runtimes: the same on every runtime that is installed and can run it.
+        trust_model: see `load_model`.
         log: called with a line about each slow step (a compilation).
 
     Returns:
@@ -53,7 +56,8 @@ def inspect_model(
         `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
         dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
         the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
-        `loaded_in_seconds`, `speed`; `facts`: what else was understood, and why. Of texts
+        `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and why;
+        `doubts`: what can be read in several ways, of which the report shows the first. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
         all this of each, and of them all `name`, `version`, `digest`, `task` and `languages`.
 
@@ -63,7 +67,14 @@ def inspect_model(
     files = find_model(reference)
     if files.parts:
         parts = [
-            inspect_model(part, runtime=runtime, speed=speed, all_runtimes=all_runtimes, log=log)
+            inspect_model(
+                part,
+                runtime=runtime,
+                speed=speed,
+                all_runtimes=all_runtimes,
+                trust_model=trust_model,
+                log=log,
+            )
             for part in several(reference)
         ]
         return {
@@ -74,12 +85,18 @@ def inspect_model(
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
-    graph = prepare_model(reference, runtime=runtime, log=log)
-    speeds = [_apart(reference, runtime)] if speed and not all_runtimes else []
-    if all_runtimes:
-        speeds = _on_all_runtimes(reference)
+    graph = prepare_model(reference, runtime=runtime, trust_model=trust_model, log=log)
     started = time.perf_counter()
-    model = load_model(reference, runtime=runtime, threads=1)
+    doubts: list[DoubtError] = []
+    model = load_model(
+        reference, runtime=runtime, threads=1, trust_model=trust_model, doubts=doubts
+    )
+    loaded_in = round(time.perf_counter() - started, 3)
+    speeds = []
+    if all_runtimes and not doubts:
+        speeds = _on_all_runtimes(reference, trust_model)
+    elif speed and not doubts:
+        speeds = [_apart(reference, runtime, trust_model)]
     weights = weight_files(files)
     return {
         "name": model.name,
@@ -87,10 +104,11 @@ def inspect_model(
         "digest": model.digest,
         "digest_covers": dict(files.digest_covers),
         "task": model.task_name,
+        "task_from": model.task_from,
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
-        "loaded_in_seconds": round(time.perf_counter() - started, 3),
+        "loaded_in_seconds": loaded_in,
         "files": {path.name: path.stat().st_size for path in weights},
         "bytes": bytes_of(weights),
         "speed": speeds,
@@ -102,10 +120,17 @@ def inspect_model(
         "languages_from": files.languages_from,
         "threshold": model.task.threshold,
         "facts": [fact._asdict() for fact in model.task.facts],
+        "doubts": [
+            {
+                "what": doubt.what,
+                "readings": [dict(zip(_READING, one, strict=True)) for one in doubt.readings],
+            }
+            for doubt in doubts
+        ],
     }
 
 
-def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
+def measure_speed(reference: str, runtime: str, trust_model: bool = False) -> dict[str, Any]:
     """How fast a model is here, on made-up rows of natural length.
 
     Returns:
@@ -115,11 +140,11 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     Raises:
         MlopsDeployError: see `load_model`.
     """
-    model = load_model(reference, runtime=runtime)
+    model = load_model(reference, runtime=runtime, trust_model=trust_model)
     columns = speed.made_up_rows(model, speed.rows_that_fit(model, ROWS))
     rate = speed.rows_per_second(model, columns, BATCH_SECONDS)
     memory = resident_memory()
-    alone = load_model(reference, runtime=runtime, threads=1)
+    alone = load_model(reference, runtime=runtime, threads=1, trust_model=trust_model)
     return {
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
@@ -130,18 +155,18 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     }
 
 
-def _apart(reference: str, runtime: str) -> dict[str, Any]:
+def _apart(reference: str, runtime: str, trust_model: bool) -> dict[str, Any]:
     """In a process of its own, so that the memory is that of one model and one runtime."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: dict[str, Any] = pool.apply(measure_speed, (reference, runtime))
+        found: dict[str, Any] = pool.apply(measure_speed, (reference, runtime, trust_model))
         return found
 
 
-def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
+def _on_all_runtimes(reference: str, trust_model: bool) -> list[dict[str, Any]]:
     found = []
     for name in filter(plugins.installed, plugins.names("runtimes")):
         try:
-            found.append(_apart(reference, name))
+            found.append(_apart(reference, name, trust_model))
         except (ConfigError, ModelError):
             continue  # it runs other formats
         except MlopsDeployError as error:
@@ -220,6 +245,15 @@ def show(report: dict[str, Any], console: Console) -> None:
             cells = [Text(entry[key]) for key in ("name", "value", "source")]  # no markup in them
             table.add_row(*cells, style="yellow" if "guess" in entry["source"] else "")
         console.print(table)
+    for doubt in report["doubts"]:
+        console.print()
+        console.print(Text(f"to be decided: {doubt['what']}", style="yellow"))
+        for reading in doubt["readings"]:
+            console.print(
+                Text(f"  {reading['yaml']}", style="bold").append(
+                    f"  # {reading['meaning']}", style="not bold"
+                )
+            )
     if report["speed"]:
         console.print()
         console.print(_speed_table(report["speed"]))
@@ -244,6 +278,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     files = report["files"]
     named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"
     return [
+        ("task", f"{report['task']} ({report['task_from']})"),
         ("inputs", _fields(report["inputs"])),
         ("outputs", _fields(report["outputs"])),
         ("labels", "" if "labels" in stated else _labels(report)),
