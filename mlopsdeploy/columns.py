@@ -41,13 +41,15 @@ class Field:
 
 
 MadeAs = Literal[
-    "softmax", "sigmoid", "logits", "values", "linear", "label", "distances", "decision", ""
-]
+    "softmax", "sigmoid", "logits", "sigmoid logits", "values", "linear", "label", "distances",
+    "decision", "",
+]  # fmt: skip
 """How a graph makes an output: probabilities of classes that exclude each other; probabilities that
-are each their own; what a softmax or sigmoid must still follow; numbers that are neither, such as a
-regressor's; numbers of a last step without an activation, which may be values or logits; names or
-numbers of classes; distances from the centres of clusters; how far inside (above 0) or outside of
-the usual; unknown."""
+are each their own; what a softmax, or of one number a sigmoid, must still follow; what a sigmoid of
+each of several numbers must still follow; numbers that are neither, such as a regressor's; numbers
+of a last step without an activation, which may be values or logits; names or numbers of classes;
+distances from the centres of clusters; how far inside (above 0) or outside of the usual; unknown.
+"""
 
 
 class Made(NamedTuple):

@@ -31,6 +31,8 @@ _TENSORFLOWS = (
     "tensorflow-macos",
     "tf-nightly",
 )
+# What a compilation writes; another number where that changes, so that it is made anew.
+_WRITES = 2
 # Layers and values that are their author's code, or load some from elsewhere.
 _CODE = {
     "Lambda": "a Lambda layer, which runs",
@@ -120,13 +122,13 @@ def _tools() -> str | None:
             versions = metadata.version(package), metadata.version("keras")
         except metadata.PackageNotFoundError:
             continue
-        return f"tensorflow-{versions[0]}-keras-{versions[1]}"
-    return "tensorflow"
+        return f"tensorflow-{versions[0]}-keras-{versions[1]}-{_WRITES}"
+    return f"tensorflow-{_WRITES}"
 
 
 def _find(digest: str, kind: str, tools: str | None) -> Path | None:
     """What was compiled before; without the tools, by whichever version was there last."""
-    found = (cache_folder() / kind).glob(f"{digest[:32]}-{tools or '*'}")
+    found = (cache_folder() / kind).glob(f"{digest[:32]}-{tools or f'*-{_WRITES}'}")
     latest = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return next(filter(use, latest), None)
 

@@ -108,6 +108,12 @@ def load_model(
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
     files = replace(files, task=task or files.task, written=read_written(files, graph))
+    if files.written.changing and not files.yaml.changing:
+        raise ModelError(
+            f"{files.name}: the same row may have another answer the next time "
+            f"({files.written.changing}); save it without that, or say 'changing: true' in a YAML "
+            "beside the model"
+        )
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)

@@ -196,6 +196,8 @@ class ModelYaml(_Keys):
     """Which output tensor holds the scores, where there are several."""
     activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
     """What turns the output into probabilities; `none` where it holds some."""
+    changing: bool | None = _optional(example=True)
+    """Whether the same row may have another answer the next time: else such a model is refused."""
     input: InputKeys | None = None
     """Pictures: size, colours and normalisation."""
     heads: dict[Text, HeadKeys] | None = _optional({"price": {"task": "regression"}})

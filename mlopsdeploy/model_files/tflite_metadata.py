@@ -18,7 +18,7 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
 _ULTRALYTICS_TASKS = {"detect": "object_detection", "classify": "image_classification"}
 _OPERATORS = {0: "ADD", 18: "MUL", 41: "SUB", 42: "DIV", 114: "QUANTIZE"}
+CARRIED = "mlopsdeploy.json"
 # Next to a model `detect.tflite`, the likeliest first.
 _NAMES = (
     "{stem}.txt", "{stem}.labels.txt", "{stem}_labels.txt", "{stem}-labels.txt",
@@ -64,6 +65,7 @@ def read(path: Path) -> dict[str, Any]:
     - `threshold`: the least score that its author deems good.
     - `operators`: names of its custom operators.
     - `starts_with`: what the graph does to its input first, as `_first_operation` has it.
+    - `written`, and more, that `carry` put there.
 
     Raises:
         ModelError: what it says can't be read.
@@ -278,9 +280,17 @@ def _detector(options: _Table) -> dict[str, Any]:
 # ---------------------------------------------------------------- files at its end
 
 
+def carry(path: Path, facts: Mapping[str, Any]) -> None:
+    """Put what is known of a model at the end of its file, so that it goes where that goes."""
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(CARRIED, json.dumps(facts))
+
+
 def _zipped(path: Path, label_files: list[str]) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
+        if CARRIED in names:
+            return {**json.loads(archive.read(CARRIED))}
         for name in _ULTRALYTICS:
             if name in names:
                 return _ultralytics(archive.read(name).decode("utf-8"), f"{name} within the file")

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,8 +16,10 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from mlopsdeploy.columns import Array, Columns, Field, Runtime, rows_of
+from mlopsdeploy.columns import Array, Columns, Field, Runtime, Written, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.model_files import onnx_written
+from mlopsdeploy.model_files.onnx_file import OnnxFile
 from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
 
 
@@ -78,22 +77,20 @@ class OnnxRuntime(Runtime):
             raise ModelError(f"{file}: ONNX Runtime can't load it ({one_line(error)})") from error
         self.inputs = tuple(_field(node) for node in self._session.get_inputs())
         self.outputs = tuple(_field(node) for node in self._session.get_outputs())
-        graph = _Graph(file)
-        self._loses_nan = graph.loses_nan
+        self._loses_nan = OnnxFile(file).loses_nan
         self.metadata = {
             **self._session.get_modelmeta().custom_metadata_map,
-            **self._from_nodes(graph),
+            **self._from_nodes(onnx_written.read(file)),
         }
 
-    def _from_nodes(self, graph: _Graph) -> dict[str, str]:
+    def _from_nodes(self, written: Written) -> dict[str, str]:
         """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
-        nodes = self._session.get_outputs()
-        labels = [node.name for node in nodes if node.type not in _FLOATS]
-        if labels:
-            classes = graph.classes(labels)
-            return {"classes": json.dumps(classes)} if classes else {}
-        kind = graph.regressor(nodes[0].name) if len(nodes) == 1 else ""
-        return {"regressor": kind} if kind else {}
+        labels = [node.name for node in self._session.get_outputs() if node.type not in _FLOATS]
+        if classes := next(filter(None, map(written.classes.get, labels)), ()):
+            return {"classes": json.dumps(classes)}
+        made = list(written.outputs.values())
+        is_regressor = written.task == "regression" and len(made) == 1
+        return {"regressor": made[0].source.split()[-1]} if is_regressor else {}
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`. A ZipMap (a list of dicts) becomes an array of (rows, classes)."""
@@ -121,9 +118,6 @@ _FAILURES: tuple[type[Exception], ...] = (
     MemoryError,
 )
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)")
-# What changes how a label is stored, and not which one it is.
-_PASSING = {"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"}
-_CLASS_LABELS = ("classlabels_strings", "classlabels_int64s", "classlabels_ints")
 
 
 def _field(node: ort.NodeArg) -> Field:
@@ -145,133 +139,3 @@ def _dtype(kind: str) -> str:
         return "float32"
     name = kind.removeprefix("tensor(").removesuffix(")")
     return {"float": "float32", "double": "float64", "string": "str"}.get(name, name)
-
-
-# ---------------------------------------------------------------- what a file says of its classes
-
-
-class _Node(NamedTuple):
-    kind: str = ""
-    takes: tuple[str, ...] = ()
-    classes: tuple[str, ...] = ()
-
-
-class _Graph:
-    """The nodes of an `.onnx` file that ONNX Runtime has loaded, so that it is well formed.
-
-    The converters of scikit-learn, XGBoost and LightGBM leave the names of the classes in the node
-    that makes the label, and ONNX Runtime does not show them. Of the file's protobuf (onnx.proto3)
-    only the graph's nodes and one small constant are looked at.
-    """
-
-    def __init__(self, file: Path) -> None:
-        self._makers: dict[str, _Node] = {}
-        self._constants: dict[str, memoryview] = {}
-        # Mapped: weights are stepped over, and so never read.
-        with file.open("rb") as opened:
-            content = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
-        graph = _message(_message(content)[7][0])
-        for part in graph[1]:
-            fields = _message(part)
-            classes = next(filter(None, map(_class_labels, fields[5])), ())
-            node = _Node(_text(fields[4][0]), tuple(map(_text, fields[1])), classes)
-            self._makers.update(dict.fromkeys(map(_text, fields[2]), node))
-        for part in graph[5]:
-            self._constants.update(dict.fromkeys(map(_text, _message(part)[8]), part))
-
-    def classes(self, outputs: Iterable[str]) -> tuple[str, ...]:
-        """The names of the classes behind the first of these outputs that has any; else none."""
-        for output in outputs:
-            maker = self._maker(output)
-            if maker.classes:
-                return maker.classes
-            if maker.kind == "ArrayFeatureExtractor" and maker.takes[0] in self._constants:
-                return _values(self._constants[maker.takes[0]])
-        return ()
-
-    @property
-    def loses_nan(self) -> bool:
-        """Whether it quantises values, which makes a number of NaN, and does not look for NaN."""
-        kinds = {node.kind for node in self._makers.values()}
-        return not {"IsNaN", "Imputer"} & kinds and any("QuantizeLinear" in k for k in kinds)
-
-    def regressor(self, output: str) -> str:
-        """The kind of the node that makes an output, if it is one for regression; else empty."""
-        kind = self._maker(output).kind
-        return kind if kind.endswith("Regressor") else ""
-
-    def _maker(self, output: str) -> _Node:
-        node = self._makers.get(output, _Node())
-        while node.kind in _PASSING:
-            node = self._makers.get(node.takes[0], _Node())
-        return node
-
-
-def _class_labels(attribute: memoryview) -> tuple[str, ...]:
-    fields = _message(attribute)
-    if not {*map(_text, fields[1])} & {*_CLASS_LABELS}:
-        return ()
-    return _whole_numbers(fields[8]) or tuple(map(_text, fields[9]))
-
-
-def _values(tensor: memoryview) -> tuple[str, ...]:
-    """The values of a constant of words or whole numbers, as words; none of another type."""
-    fields = _message(tensor)
-    kind = fields[2][0] if fields[2] else 0
-    if kind == 8:
-        return tuple(map(_text, fields[6]))
-    if kind not in (6, 7):  # int32 and int64
-        return ()
-    if fields[9]:
-        numbers = np.frombuffer(fields[9][0], "<i4" if kind == 6 else "<i8")
-        return tuple(map(str, numbers.tolist()))
-    return _whole_numbers(fields[5 if kind == 6 else 7])
-
-
-# ---------------------------------------------------------------- protobuf's wire format
-
-
-def _message(data: memoryview) -> defaultdict[int, list[Any]]:
-    """Values by field number: ints, or the bytes of texts, messages and packed lists."""
-    fields: defaultdict[int, list[Any]] = defaultdict(list)
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        if key & 7 == 0:
-            number, place = _varint(data, place)
-            fields[key >> 3].append(number)
-            continue
-        size = {1: 8, 5: 4}.get(key & 7)
-        if size is None:
-            size, place = _varint(data, place)
-        fields[key >> 3].append(data[place : place + size])
-        place += size
-    return fields
-
-
-def _varint(data: memoryview, place: int) -> tuple[int, int]:
-    number = shift = 0
-    while True:
-        byte = data[place]
-        number |= (byte & 127) << shift
-        place, shift = place + 1, shift + 7
-        if byte < 128:
-            return number, place
-
-
-def _whole_numbers(values: list[int | memoryview]) -> tuple[str, ...]:
-    """Numbers and packed lists of them, in two's complement of 64 bits, as words."""
-    numbers = []
-    for value in values:
-        if isinstance(value, int):
-            numbers.append(value)
-            continue
-        place = 0
-        while place < len(value):
-            number, place = _varint(value, place)
-            numbers.append(number)
-    return tuple(str(number - (1 << 64) if number >> 63 else number) for number in numbers)
-
-
-def _text(value: memoryview) -> str:
-    return bytes(value).decode("utf-8", "replace")

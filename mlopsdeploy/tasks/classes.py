@@ -110,6 +110,13 @@ class Classes(Head):
         if given.files.yaml.activation is not None:
             return given.files.yaml.activation, "the YAML"
         kind, source = given.made(scores)
+        alone = self._own is None and not self._columns
+        if kind == "softmax" and given.width(scores) == 1 and alone:
+            raise ModelError(
+                f"{self._name}: its output {scores.name!r} is a softmax of one number, which is "
+                "always 1; a sigmoid was meant, with which it has to be trained again (or say "
+                "'activation: none' in a YAML beside it)"
+            )
         if kind in ("softmax", "sigmoid"):
             return "none", source
         if kind == "logits" or (kind == "linear" and self._own is None):

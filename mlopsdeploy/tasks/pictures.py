@@ -136,7 +136,10 @@ class Pictures:
                 self._convert(pixels, tensor[row])
         if self._flip:
             np.bitwise_xor(tensor, 128, out=tensor)
-        return {takes.tensor.name: tensor.view(takes.dtype) if whole else tensor, SIZES: sizes}
+        made = tensor.view(takes.dtype) if whole else tensor
+        if len(takes.tensor.shape) < 3:  # grey pictures without an axis for it, or flat ones
+            made = made.reshape(len(images), *takes.tensor.shape)
+        return {takes.tensor.name: made, SIZES: sizes}
 
     def to_picture(self, boxes: Array, size: Array) -> Array:
         """Boxes relative to the tensor as boxes relative to the picture, within it.
@@ -294,11 +297,12 @@ def read_input(
     quantization = runtime.quantization.get(tensor.name)
     dtype = quantization.dtype if quantization else tensor.dtype
     shape = "×".join("?" if size < 0 else str(size) for size in tensor.shape)
+    sides = _sides(files, tensor)
     steps = f", a step is {quantization.scale:.6g}" if quantization else ""
-    first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
-    size, size_why = _size(files, tensor.shape[1:] if first else tensor.shape[:2])
+    first = sides[0] in (1, 3) and sides[2] not in (1, 3)
+    size, size_why = _size(files, sides[1:] if first else sides[:2])
     layout = ", channels first" if first else ""
-    color, color_why = _color(files, tensor.shape[0 if first else 2])
+    color, color_why = _color(files, sides[0 if first else 2])
     resize = files.yaml.input.resize if files.yaml.input else None
     letterbox = resize == "letterbox" if resize else letterbox
     mean, std, why = _normalization(files, options, quantization, dtype, CHANNELS[color], from_zero)
@@ -318,16 +322,29 @@ def read_input(
 
 
 def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
-    pictures = [field for field in runtime.inputs if len(field.shape) == 3]
-    if len(runtime.inputs) != 1 or not pictures:
+    if len(runtime.inputs) != 1 or not 1 <= len(runtime.inputs[0].shape) <= 3:
         shapes = ", ".join(f"{field.name} {field.shape}" for field in runtime.inputs)
         raise ModelError(f"{files.name}: takes {shapes}, and not one picture")
-    tensor = pictures[0]
-    if not {tensor.shape[0], tensor.shape[2]} & {1, 3, -1}:
+    return runtime.inputs[0]
+
+
+def _sides(files: ModelFiles, tensor: Field) -> tuple[int, ...]:
+    """The shape of a picture in the tensor, with its channels; of a flat one, what the YAML has."""
+    shape = tensor.shape
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) == 1:
+        for (size, color), _ in _written(files, "size", "color"):
+            sides = (*map(int, size or (0, 0)), CHANNELS[color or "gray"])
+            if int(np.prod(sides)) == shape[0]:
+                return sides
         raise ModelError(
-            f"{files.name}: its input {tensor.shape} is no picture of one or three channels"
+            f"{files.name}: takes {shape[0]} numbers; as a picture they need a size, such as "
+            "'input: {size: [28, 28], color: gray}' (height, width)"
         )
-    return tensor
+    if not {shape[0], shape[2]} & {1, 3, -1}:
+        raise ModelError(f"{files.name}: its input {shape} is no picture of one or three channels")
+    return shape
 
 
 def _written(files: ModelFiles, *keys: str) -> Iterator[tuple[list[Any], str]]:

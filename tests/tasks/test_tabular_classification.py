@@ -15,7 +15,8 @@ THREE = Field("p", "float32", (3,))
 LABEL = Field("label", "int64")
 
 
-def task(*outputs, made="softmax", threshold=None, **known):
+def task(*outputs, made="", threshold=None, **known):
+    made = made or ("softmax" if outputs else "sigmoid")
     outputs = outputs or ("p",)
     first = next(one if isinstance(one, str) else one.name for one in outputs)
     made = made if isinstance(made, dict) else {first: made}
@@ -137,11 +138,17 @@ def test_a_row_without_an_answer_does_not_touch_the_others():
 def test_an_output_that_nobody_describes_is_a_doubt(width, readings):
     output = Field("p", "float32", (width,))
     with pytest.raises(DoubtError, match=f"m: nothing tells what its output 'p' .*{readings}"):
-        task(output, made="")
+        TabularClassification(files(), runtime(output), NO_OPTIONS)
     doubts = []
     found = TabularClassification(files(), runtime(output), TaskOptions(doubts=doubts))
     assert [len(doubt.readings) for doubt in doubts] == [2]
     assert any("guess" in fact.source for fact in found.facts)
+
+
+def test_a_softmax_of_one_number_says_nothing():
+    with pytest.raises(ModelError, match="a softmax of one number, which is always 1"):
+        task(made="softmax")
+    assert task(made="softmax", said={"activation": "none"}).labels == ("0", "1")
 
 
 def test_what_is_no_classifier_is_said():

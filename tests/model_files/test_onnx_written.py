@@ -1,0 +1,390 @@
+"""What is read in `.onnx` files: how outputs are made, the classes and their order, the purpose."""
+
+import json
+import re
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.cluster import KMeans
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest, RandomForestClassifier, RandomForestRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, Perceptron, PoissonRegressor
+from sklearn.mixture import GaussianMixture
+from sklearn.multiclass import OneVsRestClassifier
+from sklearn.multioutput import MultiOutputClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor, LocalOutlierFactor
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC, LinearSVC, OneClassSVM
+
+from mlopsdeploy.columns import Made
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import onnx_written
+
+# Of scikit-learn and skl2onnx, about few rounds and options that a model has no use for.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+X = np.random.default_rng(0).normal(size=(120, 3)).astype(np.float32)
+TWO = np.where(X[:, 0] > 0, "yes", "no")
+THREE = np.digitize(X[:, 0], [-0.5, 0.5])
+SEVERAL = np.stack([X[:, 0] > 0, X[:, 1] > 0.5, X[:, 2] > 0], 1).astype(int)
+OPSETS = {"": 15, "ai.onnx.ml": 3}
+
+
+def kinds(written):
+    return {name: made.kind for name, made in written.outputs.items()}
+
+
+def read(model, path, **options):
+    path.write_bytes(model.SerializeToString())
+    return onnx_written.read(path, **options)
+
+
+@pytest.fixture
+def converted(tmp_path):
+    def convert(estimator, target=None, **options):
+        estimator.fit(X) if target is None else estimator.fit(X, target)
+        model = to_onnx(estimator, X[:1], options=options or None, target_opset=OPSETS)
+        return read(model, tmp_path / "model.onnx")
+
+    return convert
+
+
+CLASSIFIERS = {
+    "forest": RandomForestClassifier(3, max_depth=3),
+    "logistic": LogisticRegression(),
+    "bayes": GaussianNB(),
+    "neighbours": KNeighborsClassifier(),
+    "calibrated": CalibratedClassifierCV(LinearSVC(), cv=2),
+    "network": MLPClassifier((4,), max_iter=20),
+    "SVC": SVC(probability=True),
+    "one by one": OneVsRestClassifier(LogisticRegression()),
+    "in a pipeline": make_pipeline(StandardScaler(), LogisticRegression()),
+}
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("target", [TWO, THREE], ids=["two", "three"])
+def test_probabilities_of_classes(converted, name, target):
+    written = converted(CLASSIFIERS[name], target)
+    assert kinds(written) == {"output_label": "label", "output_probability": "softmax"}
+    names = tuple(str(one) for one in np.unique(target))
+    assert written.classes == {"output_label": names, "output_probability": names}
+    assert written.task == "classification"
+    assert written.outputs["output_probability"].source.startswith("the last operator, ")
+
+
+@pytest.mark.parametrize(
+    "model", [SVC(), LinearSVC(), Perceptron()], ids=lambda m: type(m).__name__
+)
+@pytest.mark.parametrize("target", [TWO, THREE], ids=["two", "three"])
+def test_decision_values_are_no_probabilities(converted, model, target):
+    written = converted(model, target)
+    assert sorted(kinds(written).values()) == ["label", "values"]
+    assert list(written.classes.values()) == [tuple(str(one) for one in np.unique(target))]
+    assert "no probabilities" in next(
+        m.source for m in written.outputs.values() if m.kind == "values"
+    )
+
+
+def test_raw_scores_are_no_probabilities(converted):
+    written = converted(LogisticRegression(), THREE, raw_scores=True)
+    assert kinds(written)["output_probability"] == "values"
+
+
+def test_several_labels_a_row(converted):
+    for model in (OneVsRestClassifier(LogisticRegression()), MLPClassifier((4,), max_iter=500)):
+        written = converted(model, SEVERAL)
+        assert kinds(written) == {"output_label": "label", "output_probability": "sigmoid"}
+        assert written.classes == {"output_probability": ("0", "1", "2")}
+
+
+def test_several_answers_a_row(converted):
+    target = np.stack([TWO, THREE.astype(str)], 1)
+    written = converted(MultiOutputClassifier(RandomForestClassifier(2, max_depth=2)), target)
+    assert kinds(written) == {
+        "label": "label", "probabilities_0": "softmax", "probabilities_1": "softmax"
+    }  # fmt: skip
+    assert written.classes == {"probabilities_0": ("no", "yes"), "probabilities_1": ("0", "1", "2")}
+
+
+def test_an_output_for_each_class(converted):
+    written = converted(RandomForestClassifier(2, max_depth=2), TWO, zipmap="columns")
+    assert written.classes == {"output_label": ("no", "yes"), "sno": ("no",), "syes": ("yes",)}
+    assert kinds(written) == {"output_label": "label", "sno": "softmax", "syes": "softmax"}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [LinearRegression(), RandomForestRegressor(2), KNeighborsRegressor(), PoissonRegressor()],
+    ids=lambda model: type(model).__name__,
+)
+def test_regression(converted, model):
+    written = converted(model, np.exp(X[:, 0]))
+    assert (written.task, kinds(written), written.classes) == (
+        "regression", {"variable": "values"}, {}
+    )  # fmt: skip
+
+
+def test_numbers_that_a_pipeline_ends_with_are_values(converted):
+    written = converted(make_pipeline(StandardScaler(), PCA(2)))
+    assert (written.task, kinds(written)) == ("", {"variable": "values"})
+
+
+@pytest.mark.parametrize("first", [(), (StandardScaler(),)], ids=["alone", "in a pipeline"])
+def test_clusters_and_outliers(converted, first):
+    def written(model):
+        found = converted(make_pipeline(*first, model) if first else model)
+        assert found.classes == {}
+        return found.task, kinds(found)
+
+    assert written(KMeans(3, n_init=1)) == (
+        "clustering", {"label": "label", "scores": "distances"}
+    )  # fmt: skip
+    for model in (IsolationForest(n_estimators=3), OneClassSVM(), LocalOutlierFactor(novelty=True)):
+        assert written(model) == ("outliers", {"label": "label", "scores": "decision"})
+    assert written(GaussianMixture(2))[1] == {"label": "label", "probabilities": "softmax"}
+
+
+def boosted(library):
+    if library == "lightgbm":
+        import lightgbm
+        from onnxmltools import convert_lightgbm as convert
+
+        options = {"n_estimators": 3, "verbose": -1}
+        return lightgbm.LGBMClassifier(**options), lightgbm.LGBMRegressor(**options), convert
+    import xgboost
+    from onnxmltools import convert_xgboost as convert
+
+    return xgboost.XGBClassifier(n_estimators=3), xgboost.XGBRegressor(n_estimators=3), convert
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+def test_boosted_trees(tmp_path, library):
+    from onnxmltools.convert.common.data_types import FloatTensorType
+
+    classifier, regressor, convert = boosted(library)
+    types = [("x", FloatTensorType([None, 3]))]
+    written = read(convert(classifier.fit(X, THREE), initial_types=types), tmp_path / "c.onnx")
+    assert (written.task, kinds(written)) == (
+        "classification", {"label": "label", "probabilities": "softmax"}
+    )  # fmt: skip
+    assert set(written.classes.values()) == {("0", "1", "2")}
+    written = read(convert(regressor.fit(X, X[:, 0]), initial_types=types), tmp_path / "r.onnx")
+    assert (written.task, list(kinds(written).values())) == ("regression", ["values"])
+    assert written.task_source == "its TreeEnsembleRegressor"
+
+
+def forest(
+    path, after="SOFTMAX", names=("stay", "leave", "ask"), weights=(1.0, 2.0, -1.0), zip_=True
+):
+    """A tree of one leaf, of a library that writes classes in its own order."""
+    count = len(weights)
+    tree = helper.make_node(
+        "TreeEnsembleClassifier", ["x"], ["label", "p"], domain="ai.onnx.ml",
+        post_transform=after, classlabels_strings=list(names), class_ids=list(range(count)),
+        class_nodeids=[0] * count, class_treeids=[0] * count, class_weights=list(weights),
+        nodes_treeids=[0], nodes_nodeids=[0], nodes_featureids=[0], nodes_modes=["LEAF"],
+        nodes_values=[0.0], nodes_truenodeids=[0], nodes_falsenodeids=[0], nodes_hitrates=[1.0],
+        nodes_missing_value_tracks_true=[0],
+    )  # fmt: skip
+    zipped = helper.make_node(
+        "ZipMap", ["p"], ["probabilities"], domain="ai.onnx.ml", classlabels_strings=list(names)
+    )
+    label = helper.make_tensor_value_info("label", TensorProto.STRING, [None])
+    dicts = helper.make_value_info(
+        "probabilities",
+        helper.make_sequence_type_proto(
+            helper.make_map_type_proto(
+                TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, [])
+            )
+        ),
+    )
+    plain = helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, count])
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 2])
+    graph = helper.make_graph(
+        [tree, zipped] if zip_ else [tree], "trees", [x], [label, dicts if zip_ else plain]
+    )
+    opsets = [helper.make_opsetid("", 15), helper.make_opsetid("ai.onnx.ml", 3)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def test_classes_keep_the_order_of_their_probabilities(tmp_path):
+    written = onnx_written.read(forest(tmp_path / "trees.onnx"))
+    names = ("stay", "leave", "ask")
+    assert written.classes == {"label": names, "probabilities": names}
+
+
+def test_what_a_boosted_forest_adds_up_is_no_probability(tmp_path):
+    written = onnx_written.read(forest(tmp_path / "trees.onnx", after="NONE"))
+    assert kinds(written)["probabilities"] == "values"
+    written = onnx_written.read(
+        forest(tmp_path / "trees.onnx", after="NONE", weights=(0.25, 0.5, 0.25))
+    )
+    assert kinds(written)["probabilities"] == "softmax"
+
+
+def graph(nodes, outputs, initializers=(), inputs=(("x", TensorProto.FLOAT, [None, 4]),), **more):
+    """A model from nodes as `(operator, takes, gives, attributes)`."""
+    made = [
+        helper.make_node(kind, takes, gives, **options) for kind, takes, gives, options in nodes
+    ]
+    constants = [numpy_helper.from_array(np.asarray(v), n) for n, v in initializers]
+    described = [helper.make_tensor_value_info(*one) for one in inputs]
+    given = [
+        one if not isinstance(one, tuple) else helper.make_tensor_value_info(*one)
+        for one in outputs
+    ]
+    model = helper.make_model(
+        helper.make_graph(made, "g", described, given, constants),
+        opset_imports=[helper.make_opsetid("", 17)], ir_version=8, **more,
+    )  # fmt: skip
+    return onnx.checker.check_model(model) or model
+
+
+W = np.ones((4, 2), np.float32)
+ENDS = {
+    "softmax": [("Softmax", ["h"], ["y"], {})],
+    "sigmoid": [("Sigmoid", ["h"], ["y"], {})],
+    "linear": [("Identity", ["h"], ["y"], {})],
+    "values": [("Relu", ["h"], ["y"], {})],
+    "logits": [("LogSoftmax", ["h"], ["y"], {})],
+    "label": [("ArgMax", ["h"], ["y"], {"axis": 1})],
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+def test_ends_of_networks(tmp_path, kind):
+    dtype = TensorProto.INT64 if kind == "label" else TensorProto.FLOAT
+    nodes = [("MatMul", ["x", "w"], ["h"], {}), *ENDS[kind]]
+    written = read(graph(nodes, [("y", dtype, ["n", "m"])], [("w", W)]), tmp_path / "m.onnx")
+    operator = {"linear": "MatMul"}.get(kind, ENDS[kind][0][0])
+    assert written.outputs == {"y": Made(kind, f"the last operator, {operator}")}
+
+
+ARITHMETIC = {
+    "an average of probabilities": ("softmax", [
+        ("Softmax", ["h"], ["a"], {}), ("Softmax", ["x2"], ["b"], {}),
+        ("Add", ["a", "b"], ["s"], {}), ("Div", ["s", "two"], ["y"], {}),
+    ]),
+    "stars from a sigmoid": ("values", [
+        ("Sigmoid", ["h"], ["a"], {}), ("Mul", ["a", "two"], ["b"], {}),
+        ("Add", ["b", "two"], ["y"], {}),
+    ]),
+    "scaled back": ("linear", [("Mul", ["h", "two"], ["a"], {}), ("Add", ["a", "two"], ["y"], {})]),
+    "exp of log softmax": ("softmax", [
+        ("LogSoftmax", ["h"], ["a"], {}), ("Exp", ["a"], ["y"], {}),
+    ]),
+    "exp alone": ("values", [("Exp", ["h"], ["y"], {})]),
+    "a multiple of probabilities": ("values", [
+        ("Softmax", ["h"], ["a"], {}), ("Mul", ["a", "two"], ["y"], {}),
+    ]),
+    "p and 1 - p": ("softmax", [
+        ("Sigmoid", ["h1"], ["p"], {}), ("Sub", ["one", "p"], ["q"], {}),
+        ("Concat", ["q", "p"], ["y"], {"axis": 1}),
+    ]),
+    "two sides of one score": ("linear", [
+        ("Neg", ["h1"], ["q"], {}), ("Concat", ["q", "h1"], ["y"], {"axis": 1}),
+    ]),
+    "softmax by hand": ("softmax", [
+        ("Exp", ["h"], ["e"], {}), ("ReduceSum", ["e", "axis"], ["s"], {}),
+        ("Div", ["e", "s"], ["y"], {}),
+    ]),
+    "by another's sum": ("values", [
+        ("Exp", ["h"], ["e"], {}), ("Exp", ["x2"], ["f"], {}),
+        ("ReduceSum", ["f", "axis"], ["s"], {}), ("Div", ["e", "s"], ["y"], {}),
+    ]),
+    "cut to 0 and 1": ("values", [("Clip", ["h", "zero", "one"], ["y"], {})]),
+    "a residual": ("linear", [("Relu", ["x2"], ["a"], {}), ("Add", ["h", "a"], ["y"], {})]),
+    "boxes beside scores": ("", [
+        ("Sigmoid", ["h"], ["a"], {}), ("Concat", ["a", "x2"], ["y"], {"axis": 1}),
+    ]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ARITHMETIC)
+def test_arithmetic_after_the_end(tmp_path, name):
+    kind, nodes = ARITHMETIC[name]
+    constants = [
+        ("w", W), ("w1", W[:, :1]), ("one", np.float32(1)), ("two", np.float32(2)),
+        ("zero", np.float32(0)), ("axis", np.array([1])),
+    ]  # fmt: skip
+    first = [
+        ("MatMul", ["x", "w"], ["h"], {}), ("MatMul", ["x", "w1"], ["h1"], {}),
+        ("Identity", ["z"], ["x2"], {}),
+    ]  # fmt: skip
+    used = {value for _, takes, _, _ in nodes for value in takes}
+    nodes = [*(one for one in first if one[2][0] in used), *nodes]
+    used = {value for _, takes, _, _ in nodes for value in takes}
+    constants = [one for one in constants if one[0] in used]
+    inputs = [("x", TensorProto.FLOAT, [None, 4]), ("z", TensorProto.FLOAT, [None, 2])]
+    model = graph(nodes, [("y", TensorProto.FLOAT, ["n", "m"])], constants, inputs)
+    assert kinds(read(model, tmp_path / "m.onnx")) == {"y": kind}
+
+
+def test_a_name_that_says_logits(tmp_path):
+    for name, kind in (("logits", "logits"), ("class_logits", "logits"), ("mylogits2", "linear")):
+        nodes = [("MatMul", ["x", "w"], [name], {})]
+        model = graph(nodes, [(name, TensorProto.FLOAT, [None, 2])], [("w", W)])
+        assert kinds(read(model, tmp_path / "m.onnx")) == {name: kind}
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("classes", json.dumps(["cat", "dog"])),
+        ("names", "{0: 'cat', 1: 'dog'}"),
+        ("names", json.dumps({"1": "dog", "0": "cat"})),
+    ],
+)
+def test_names_that_the_author_wrote_beside(tmp_path, key, text):
+    model = graph(
+        [("MatMul", ["x", "w"], ["y"], {})], [("y", TensorProto.FLOAT, [None, 2])], [("w", W)]
+    )
+    helper.set_model_props(model, {key: text, "feature_names": "a, b,c,d"})
+    written = read(model, tmp_path / "m.onnx")
+    assert written.classes == {"y": ("cat", "dog")}
+    assert written.features == ("a", "b", "c", "d")
+    helper.set_model_props(model, {key: "an author's word for something else"})
+    assert read(model, tmp_path / "m.onnx").classes == {}
+
+
+def test_tables_and_what_draws_at_random(tmp_path):
+    nodes = [
+        ("Cast", ["x"], ["i"], {"to": TensorProto.INT64}),
+        ("Gather", ["table", "i"], ["y"], {}),
+    ]
+    table = [("table", np.ones((7, 2), np.float32))]
+    written = read(graph(nodes, [("y", TensorProto.FLOAT, ["n", "m"])], table), tmp_path / "m.onnx")
+    assert (written.sizes, written.changing) == ({"x": 7}, "")
+    noise = [("RandomNormalLike", ["x"], ["r"], {}), ("Add", ["x", "r"], ["y"], {})]
+    written = read(graph(noise, [("y", TensorProto.FLOAT, ["n", "m"])]), tmp_path / "m.onnx")
+    assert written.changing == "it draws at random (RandomNormalLike)"
+
+
+def test_files_that_are_none(tmp_path):
+    whole = forest(tmp_path / "whole.onnx").read_bytes()
+    draw = np.random.default_rng(0)
+    broken = [
+        b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x08", b"PK\x03\x04" * 9,
+        *(whole[:place] for place in range(1, len(whole), 7)),
+        *(draw.bytes(300) for _ in range(50)),
+    ]  # fmt: skip
+    path = tmp_path / "broken.onnx"
+    refused = 0
+    for content in broken:
+        path.write_bytes(content)
+        try:
+            onnx_written.read(path)
+        except ModelError as error:
+            assert re.fullmatch(r"\S+broken\.onnx: can't be read: .*", str(error))
+            refused += 1
+    assert refused > len(broken) * 0.9  # a message may end where it is cut
