@@ -384,7 +384,9 @@ NEWER: Mapping[type, tuple[str, ...]] = {
 
 def rows_of(columns: Columns) -> int:
     """The number of rows: the common first axis (0 when there are no columns)."""
-    return next((len(column) for column in columns.values()), 0)
+    for column in columns.values():
+        return len(column)
+    return 0
 
 
 def take(columns: Columns, rows: npt.NDArray[np.intp] | slice) -> Columns:

@@ -14,7 +14,7 @@ from typing import Any
 
 from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
-from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.batch.statistics import Statistics, summarised
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.inputs import read_options
 from mlopsdeploy.settings import BatchSettings
@@ -76,6 +76,7 @@ def manifest_of(
         done: what `job.run` gave.
     """
     summary, statistics, input_digest = done
+    known = statistics.as_dict()
     return {
         "mlopsdeploy": __version__,
         "started": started.isoformat(timespec="seconds"),
@@ -96,10 +97,10 @@ def manifest_of(
         "settings": dict(identity),
         "settings_digest": _digest(identity),
         "input_digest": input_digest,
-        "summary": summary.as_dict(),
+        "summary": {**summary.as_dict(), **summarised(known, objects=model.task.finds_objects)},
         "stages": {name: round(seconds, 3) for name, seconds in summary.stages.items()},
         "errors": dict(summary.reasons.most_common()),
-        "statistics": statistics.as_dict(),
+        "statistics": known,
     }
 
 

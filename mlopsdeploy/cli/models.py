@@ -67,7 +67,7 @@ class Prune(Json):
     dry_run: bool = setting(False, "Delete nothing, show what would be")
 
 
-class Inspect(OneModel):
+class Inspect(Trusting):
     """`models inspect`."""
 
     runtime: str = setting("auto", "What runs it; auto is the fastest", offers="runtime")
@@ -147,7 +147,7 @@ def models_inspect(options: Inspect) -> None:
 
     found = inspect.inspect_model(
         options.model, runtime=options.runtime, speed=options.speed,
-        all_runtimes=options.all_runtimes, log=log,
+        all_runtimes=options.all_runtimes, trust_model=options.trust_model, log=log,
     )  # fmt: skip
     report(found, inspect.show, options.as_json)
 

@@ -190,7 +190,7 @@ def _h5_version(source: Path) -> str:
 
 def read_saved_model(source: Path, *, trusted: bool) -> Graph:
     """A SavedModel's signature `serving_default`, or its only one."""
-    check_graph(source, files=not trusted)
+    check_graph(source, trusted=trusted)
     function, owner = signature_of(source)
     specs = function.structured_input_signature[1]
     for name, spec in specs.items():
@@ -402,7 +402,7 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
 
 
 def compile_saved_model(
-    graph: Graph, reference: list[Case] | None, source: Path, folder: Path
+    graph: Graph, reference: list[Case] | None, source: Path, folder: Path, *, trusted: bool
 ) -> dict[str, Any]:
     """`saved_model`, with its proof if there is a reference."""
     target = folder / "saved_model"
@@ -411,7 +411,7 @@ def compile_saved_model(
     else:
         save(graph, target, graph.fixed_rows)
     proof: dict[str, Any] = {"largest_difference": None}
-    runtime = TensorFlow(target)
+    runtime = TensorFlow(target, trusted=trusted)
     if reference is not None:
         try:
             proof = prove(reference, runtime)
@@ -441,7 +441,7 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
         except Unfit as unfit:
             why = str(unfit)
     if proof is None:
-        proof = compile_saved_model(graph, reference, source, folder)
+        proof = compile_saved_model(graph, reference, source, folder, trusted=trusted)
     written = to_json(read_written(graph, changes=unproven is not None))
     if (file := folder / "model.tflite").exists():
         tflite_metadata.carry(file, {"written": written})

@@ -4,22 +4,19 @@ TensorFlow is needed to read the format, never to run it. Beside the file stands
 answers as the original does; what LiteRT can't take, or answers differently, becomes a SavedModel
 that TensorFlow runs.
 
-A Keras file may carry code (CVE-2025-1550, CVE-2025-8747, CVE-2025-9905): its layers are read
-here, as data, before anything builds a model of them.
+What runs its author's code, or reads and writes more than itself, is compiled only where that is
+trusted: see `convert.keras_file` and `runtimes.saved_model`.
 """
 
 from __future__ import annotations
 
-import json
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.convert import child
-from mlopsdeploy.errors import ModelError, one_line
+from mlopsdeploy.convert import child, keras_file
+from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import cache_folder, cached, use
 from mlopsdeploy.model_files.folder import proof_in
 
@@ -33,21 +30,7 @@ _TENSORFLOWS = (
 )
 # What a compilation writes; another number where that changes, so that it is made anew.
 _WRITES = 2
-# Layers and values that are their author's code, or load some from elsewhere.
-_CODE = {
-    "Lambda": "a Lambda layer, which runs",
-    "__lambda__": "a Python lambda, which runs",
-    "TorchModuleWrapper": "a pickled PyTorch module, which runs",
-    "TFSMLayer": "a TFSMLayer, which loads another model and runs",
-    "JaxLayer": "a JaxLayer, which runs",
-    "FlaxLayer": "a FlaxLayer, which runs",
-}
-# Of Keras, what models are made of; others (keras.utils.get_file) fetch files.
-_PARTS_OF_KERAS = {
-    "activations", "constraints", "dtype_policies", "engine", "initializers", "layers", "losses",
-    "metrics", "mixed_precision", "models", "ops", "optimizers", "quantizers", "random",
-    "regularizers",
-}  # fmt: skip
+_TRUSTED = "-trusted"
 
 
 def compile_model(
@@ -78,9 +61,9 @@ def compile_model(
     """
     kind = "tensorflow" if target == "saved_model" else "litert"
     tools = _tools()
-    folder = _find(digest, kind, tools)
+    folder = _find(digest, kind, tools, trusted=trust_model)
     if folder is None and kind == "tensorflow":  # where LiteRT was tried and could not
-        tried = _find(digest, "litert", tools)
+        tried = _find(digest, "litert", tools, trusted=trust_model)
         folder = tried if tried and (tried / "saved_model").exists() else None
     if folder is None:
         if tools is None:
@@ -93,8 +76,8 @@ def compile_model(
                 f"{source}: proving what is compiled needs ai-edge-litert: "
                 "pip install 'mlopsdeploy[litert]'"
             )
-        form = _check(source, trusted=trust_model)
-        folder = cache_folder() / kind / f"{digest[:32]}-{tools}"
+        form = "saved_model" if source.is_dir() else keras_file.check(source, trusted=trust_model)
+        folder = cache_folder() / kind / _entry(digest, tools, trusted=trust_model)
 
         def build(building: Path) -> None:
             what = "LiteRT" if kind == "litert" else "a SavedModel"
@@ -126,11 +109,25 @@ def _tools() -> str | None:
     return f"tensorflow-{_WRITES}"
 
 
-def _find(digest: str, kind: str, tools: str | None) -> Path | None:
-    """What was compiled before; without the tools, by whichever version was there last."""
-    found = (cache_folder() / kind).glob(f"{digest[:32]}-{tools or f'*-{_WRITES}'}")
+def _find(digest: str, kind: str, tools: str | None, *, trusted: bool) -> Path | None:
+    """What was compiled before; without the tools, by whichever version was there last.
+
+    What was made of a file that was trusted is found only where it is trusted again.
+    """
+    found = [
+        folder
+        for with_trust in ((False, True) if trusted else (False,))
+        for folder in (cache_folder() / kind).glob(
+            _entry(digest, tools or f"*-{_WRITES}", trusted=with_trust)
+        )
+        if with_trust or not folder.name.endswith(_TRUSTED)
+    ]
     latest = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
     return next(filter(use, latest), None)
+
+
+def _entry(digest: str, tools: str, *, trusted: bool) -> str:
+    return f"{digest[:32]}-{tools}{_TRUSTED if trusted else ''}"
 
 
 def _build(source: Path, folder: Path, form: str, kind: str, *, trusted: bool) -> None:
@@ -157,107 +154,3 @@ def _agreement(proof: Mapping[str, Any]) -> str:
         count = "1 row" if proof["fixed_rows"] == 1 else f"{proof['fixed_rows']} rows"
         line += f"; {count} per call, because {proof['fixed_because']}"
     return line
-
-
-# ---------------------------------------------------------------- what a file holds
-
-
-def _check(source: Path, *, trusted: bool) -> str:
-    """Whether the source can be loaded, and may be. Loads nothing.
-
-    Returns:
-        "saved_model", "keras" or "h5": what it is, whatever it is called.
-    """
-    if source.is_dir():
-        return "saved_model"
-    with _readable(source), source.open("rb") as file:
-        start = file.read(8)
-    if not start:
-        raise ModelError(f"{source}: is empty")
-    if start.startswith(b"PK"):
-        form, config = "keras", _zip_config(source)
-    elif start == b"\x89HDF\r\n\x1a\n":
-        form, config = "h5", _h5_config(source)
-    else:
-        raise ModelError(f"{source}: not a Keras model; it is neither a .keras zip nor HDF5")
-    for refusal in () if trusted else _refusals(config):
-        raise ModelError(f"{source}: {refusal}")
-    return form
-
-
-def _zip_config(source: Path) -> Any:
-    with _readable(source), zipfile.ZipFile(source) as archive:
-        names = set(archive.namelist())
-        if "config.json" not in names:
-            raise ModelError(f"{source}: a zip, but not a Keras model: it holds no config.json")
-        if not names & {"model.weights.h5", "model.weights.npz"}:
-            raise ModelError(f"{source}: its weights are missing; save it again with model.save")
-        damaged = archive.testzip()
-        if damaged:
-            raise ModelError(f"{source}: damaged ({damaged} fails its checksum); fetch it again")
-        config = json.loads(archive.read("config.json"))
-    if isinstance(config, dict):
-        config.pop("compile_config", None)  # how it was trained is not loaded
-    return config
-
-
-def _h5_config(source: Path) -> Any:
-    import h5py
-
-    with _readable(source), h5py.File(source, "r") as file:
-        config = file.attrs.get("model_config")
-        if config is None:
-            raise ModelError(
-                f"{source}: holds no model_config, so it is weights alone; save the whole model "
-                "with model.save"
-            )
-        if "model_weights" not in file:
-            raise ModelError(f"{source}: its weights are missing; save it again with model.save")
-        return json.loads(config)
-
-
-@contextmanager
-def _readable(source: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise ModelError(
-            f"{source}: damaged or cut off ({one_line(error)}); fetch it again"
-        ) from error
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"{source}: its config is not a model's ({one_line(error)})") from error
-
-
-def _refusals(config: Any) -> Iterator[str]:
-    """Why a model of this config is not loaded, for each part that is a reason."""
-    pending = [config]
-    while pending:
-        part = pending.pop()
-        if isinstance(part, list):
-            pending.extend(part)
-        if not isinstance(part, dict):
-            continue
-        pending.extend(part.values())
-        trust = "its author's code; if you trust it: --trust-model"
-        name = str(part.get("class_name", "")).rpartition(">")[2]
-        if name in _CODE:
-            yield f"holds {_CODE[name]} {trust}"
-        if isinstance(part.get("vocabulary"), str):
-            yield (
-                f"names a file of this machine to read, {part['vocabulary'][:80]!r}; if you trust "
-                "it: --trust-model"
-            )
-        if name and part.get("module", "builtins") != "builtins" and _is_foreign(part["module"]):
-            if name == "function":
-                name = str(part.get("config"))
-            yield (
-                f"needs {name!r}, which is neither a part of Keras nor in the file; where it was "
-                "made, model.export('folder') makes a SavedModel that can be used"
-            )
-
-
-def _is_foreign(module: Any) -> bool:
-    """Whether a part's class comes from elsewhere than the modules that models are made of."""
-    package, *inner = str(module).split(".")
-    inner = [part for part in inner if part != "src"]
-    return package != "keras" or bool(inner and inner[0] not in _PARTS_OF_KERAS)

@@ -119,6 +119,8 @@ def load_model(
         precision = str(files.precision)
     threads = threads or core_count()
     spread = {} if streams is None else {"streams": streams}
+    if trust_model and getattr(runtime_class, "takes_trust", False):
+        spread["trusted"] = True
     options = TaskOptions(threshold, features, long_text, doubts)
 
     def run(file: Path, precision: str) -> Runtime:

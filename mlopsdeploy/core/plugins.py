@@ -17,7 +17,7 @@ from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
 
 EXTRAS = {
     "image_classification": "edge", "image_regression": "edge", "object_detection": "edge",
-    "text_classification": "text",
+    "text_classification": "text", "text_regression": "text",
 }  # fmt: skip
 """What to install for a task; batch brings what others need."""
 

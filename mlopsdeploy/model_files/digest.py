@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.json_file import read_json
+from mlopsdeploy.model_files.onnx_file import external_files
 
 # Of a text model: what says how a text becomes tokens, and outputs labels.
 _TEXT_FILES = (
@@ -58,35 +61,72 @@ def digest_of_several(parts: Sequence[ModelFiles]) -> str:
 
 def _files(files: ModelFiles, text_folder: Path | None) -> Iterator[tuple[str, Path]]:
     for form, graph in files.graphs.items():
-        for part in graph_files(form, graph):
-            named = part.relative_to(graph if graph.is_dir() else graph.parent).as_posix()
-            yield (form if part == graph else f"{form}:{named.removeprefix(graph.stem)}"), part
-    for part in parts_of(files.float32):
-        yield f"float32{part.suffix}", part
+        yield from ((_role(form, graph, part), part) for part in graph_files(form, graph))
+    if files.float32:
+        for part in parts_of(files.float32):
+            alike = part.with_suffix("") == files.float32.with_suffix("")
+            role = f"float32{part.suffix}" if alike else _role("float32", files.float32, part)
+            yield role, part
     if text_folder:
         for pattern in _TEXT_FILES:
             yield from ((path.name, path) for path in sorted(text_folder.glob(pattern)))
 
 
+def _role(form: str, graph: Path, part: Path) -> str:
+    """What a file is to its graph, where that may be called as one likes; else its name."""
+    if part == graph:
+        return form
+    if graph.suffix == ".xml":
+        return f"{form}:{part.suffix}"
+    home = graph if graph.is_dir() else graph.parent
+    return f"{form}:{part.relative_to(home).as_posix()}"
+
+
 def graph_files(form: str, graph: Path) -> list[Path]:
-    """The files that hold a graph and its weights, external data and shards included."""
+    """The files that hold a graph and its weights, external data and shards included.
+
+    Raises:
+        ModelError: one that the graph names is missing, or outside of the model's folder.
+    """
     if form == "checkpoint":
-        return sorted(graph.glob("model*.safetensors"))
+        return _shards(graph)
     if form == "saved_model":
-        parts = [path for name in ("variables", "assets") for path in (graph / name).rglob("*")]
-        return [graph / "saved_model.pb", *sorted(path for path in parts if path.is_file())]
+        found = [path for name in ("variables", "assets") for path in (graph / name).rglob("*")]
+        parts = sorted(path for path in found if path.is_file())
+        for part in parts:
+            if within(graph, str(part.relative_to(graph))) is None:
+                raise ModelError(f"{part}: leads to a file outside of the model's folder")
+        return [graph / "saved_model.pb", *parts]
     return parts_of(graph)
 
 
+def _shards(checkpoint: Path) -> list[Path]:
+    """The safetensors of a checkpoint; those beyond the first are named in an index."""
+    index = checkpoint / "model.safetensors.index.json"
+    named = read_json(index).get("weight_map", {})
+    found = set(checkpoint.glob("model*.safetensors"))
+    for name in sorted(set(map(str, named.values()))) if isinstance(named, dict) else ():
+        place = within(checkpoint, name)
+        if place is None:
+            raise ModelError(f"{index}: names {name[:80]}, which lies outside of its folder")
+        if not place.is_file():
+            raise ModelError(f"{place}: missing; {index.name} names it")
+        found.add(place)
+    return sorted(found)
+
+
 def parts_of(graph: Path | None) -> list[Path]:
-    """A graph's file and those next to it that hold its weights; none of none."""
+    """A graph's file and those next to it that hold its weights; none of none.
+
+    Raises:
+        ModelError: as `graph_files` does.
+    """
     if graph is None:
         return []
-    if graph.suffix == ".xml":
-        others = [graph.with_suffix(".bin")]
-    else:
-        others = [graph.with_name(f"{graph.name}_data"), graph.with_name(f"{graph.name}.data")]
-    return [graph, *(path for path in others if path.is_file())]
+    if graph.suffix == ".onnx":
+        return [graph, *external_files(graph)]
+    weights = graph.with_suffix(".bin")
+    return [graph, weights] if graph.suffix == ".xml" and weights.is_file() else [graph]
 
 
 class ChecksumError(ModelError):
@@ -101,7 +141,9 @@ def verify(yaml_file: Path, sums: Mapping[str, str]) -> None:
         ChecksumError: one is another file.
     """
     for name, expected in sums.items():
-        path = yaml_file.parent / name
+        path = within(yaml_file.parent, name)
+        if path is None:
+            raise ModelError(f"{yaml_file}: lists {name[:80]}, which lies outside of its folder")
         if not path.is_file():
             raise ModelError(f"{path}: missing; {yaml_file.name} lists it")
         if sha256(path) != expected.lower():
@@ -111,9 +153,16 @@ def verify(yaml_file: Path, sums: Mapping[str, str]) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of a file's content, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Of a file's content, in hexadecimal digits.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def _of_json(value: Any) -> str:

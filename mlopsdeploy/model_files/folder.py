@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
 
@@ -74,20 +76,19 @@ def write_folder(
     with appearing(output.resolve(), replace=True) as building:
         home = home_of(files)
         for part in parts_of(graph):
-            name = Path(NAMES[form]).stem + "".join(part.suffixes[-1:])
-            if form == "onnx" and part != graph:  # weights are called what the ONNX file calls them
-                name = part.name
-            shutil.copyfile(part, building / name)
+            renamed = part == graph or form != "onnx"  # else the ONNX file says where it lies
+            name = Path(NAMES[form]).stem + part.suffix if renamed else None
+            _copy(part, building, name or part.relative_to(graph.parent))
         if floating:
             keys = {**keys, "float32": floating.name}
-        for part in parts_of(floating):
-            shutil.copyfile(part, building / part.name)
+            for part in parts_of(floating):
+                _copy(part, building, part.relative_to(floating.parent))
         text = files.task == "text_classification" and files.tokenizer is not None
         for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
             if home and (home / name).is_file():
                 shutil.copyfile(home / name, building / name)
-        made = [path for path in sorted(building.iterdir()) if path.name not in PAPERS]
-        sums = {path.name: sha256(path) for path in made}
+        made = [path for path in _all_in(building) if path.name not in PAPERS]
+        sums = {path.relative_to(building).as_posix(): sha256(path) for path in made}
         document = {**_facts(files), **keys, "sha256": sums}
         (building / "model.yaml").write_text(
             "# Written by mlopsdeploy; the folder is what --model takes.\n"
@@ -96,7 +97,20 @@ def write_folder(
         )
         building.chmod(0o755)  # others may run it
         prove(building)
-    return sorted(output.iterdir())
+    return _all_in(output)
+
+
+def _copy(part: Path, folder: Path, name: str | Path) -> None:
+    """A file into a new folder, unless there is one of that name that is another."""
+    target = folder / name
+    if target.exists() and not filecmp.cmp(part, target, shallow=False):
+        raise ModelError(f"{part}: the model has two files called {name}; call one of them else")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(part, target)
+
+
+def _all_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _facts(files: ModelFiles) -> dict[str, Any]:

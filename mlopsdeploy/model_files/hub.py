@@ -13,7 +13,7 @@ _NEEDED = [
     "config.json", "tokenizer*", "vocab.txt", "*.model", "merges.txt", "vocab.json",
     "README.md",  # which may say what languages it reads
 ]  # fmt: skip
-_ONNX = ["onnx/model.onnx", "onnx/model.onnx_data"]
+_ONNX = ["onnx/model.onnx", "onnx/model.onnx_data*"]
 _WEIGHTS = ["model*.safetensors", "model.safetensors.index.json"]
 
 

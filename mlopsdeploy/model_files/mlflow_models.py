@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError, one_line
 from mlopsdeploy.model_files.cache import cache_folder, cached
@@ -134,8 +135,8 @@ def _transformers(folder: Path, flavour: Mapping[str, Any]) -> Path:
 
 def _within(folder: Path, name: object) -> Path:
     """What `MLmodel` names."""
-    path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
+    path = within(folder, str(name))
+    if path is None:
         raise ModelError(f"{folder / 'MLmodel'}: names {name}, which lies outside of its folder")
     if not path.exists():
         raise ModelError(f"{path}: missing; the MLmodel beside it names it")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mlopsdeploy.columns import Array
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 
 _DAMAGED = (IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
@@ -20,6 +22,18 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 """TensorProto.DataType."""
+# By the kind of a message, what its fields hold; a tensor may stand in any of them.
+_HOLDS = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+# A location that is none: ONNX Runtime would read its own memory, at an address of the file's.
+_MEMORY = "_ORT_MEM_ADDR_"
 _SMALL = 1 << 16  # bytes: of a constant that is read
 
 
@@ -55,6 +69,51 @@ class Node:
             if _first_text(part) == name:
                 return _attribute(_message(part))
         return None
+
+
+def external_files(file: Path) -> list[Path]:
+    """The files beside an `.onnx` file that hold some of its weights.
+
+    Raises:
+        ModelError: it can't be read, or names one that is missing or outside of its folder.
+    """
+    with _opened(file) as content:
+        found = sorted(set(_locations(content))) if content.find(b"location") >= 0 else []
+    places = []
+    for name in found:
+        place = within(file.parent, name)
+        if place is None or _MEMORY in name:
+            raise ModelError(
+                f"{file}: has weights in {name[:80]!r}, outside of its folder; a model's files are "
+                "read from there alone, so copy that one next to it and save it again"
+            )
+        if not place.is_file():
+            raise ModelError(f"{place}: missing; {file.name} has weights in it")
+        places.append(place)
+    return places
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[mmap.mmap]:
+    """Mapped: weights are stepped over, and so never read."""
+    try:
+        with file.open("rb") as opened:
+            yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise ModelError(f"{file}: not an ONNX file, or cut off; fetch it again") from error
+
+
+def _locations(content: mmap.mmap) -> Iterator[str]:
+    pending = [("model", memoryview(content))]
+    while pending:
+        kind, part = pending.pop()
+        fields = _message(part)
+        if kind == "tensor":
+            for entry in map(_message, fields[13]):
+                if "location" in map(_text, entry[1]):
+                    yield from map(_text, entry[2])
+        for number, inner in _HOLDS.get(kind, {}).items():
+            pending.extend((inner, value) for value in fields[number])
 
 
 class OnnxFile:
@@ -208,12 +267,14 @@ def _tensor(part: memoryview) -> Array | None:
 # ---------------------------------------------------------------- protobuf's wire format
 
 
-def _message(data: memoryview) -> defaultdict[int, list[Any]]:
+def _message(data: memoryview | int) -> defaultdict[int, list[Any]]:
     """Values by field number: ints, or the bytes of texts, messages and packed lists.
 
     Raises:
         ValueError, IndexError: it is no message.
     """
+    if isinstance(data, int):
+        raise ValueError("a number in place of a message")
     fields: defaultdict[int, list[Any]] = defaultdict(list)
     place = 0
     while place < len(data):
@@ -274,5 +335,7 @@ def _whole_numbers(values: list[int | memoryview]) -> tuple[int, ...]:
     return tuple(number - (1 << 64) if number >> 63 else number for number in numbers)
 
 
-def _text(value: memoryview) -> str:
+def _text(value: memoryview | int) -> str:
+    if isinstance(value, int):
+        raise ValueError("a number in place of a text")
     return bytes(value).decode("utf-8", "replace")

@@ -10,7 +10,6 @@ models of texts that stand side by side, each for the languages that it reads.
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +19,15 @@ from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.model_yaml import ModelYaml, read_model_yaml
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
-from mlopsdeploy.model_files import hub, tflite_metadata
+from mlopsdeploy.model_files import hub, huggingface, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
-from mlopsdeploy.model_files.digest import digest_of_several, verify, with_digest
+from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
+from mlopsdeploy.model_files.json_file import read_json
+from mlopsdeploy.model_files.pointers import refuse_pointer
 from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
 
 _BUILT_IN = Path(__file__).parents[1] / "builtin"
@@ -47,8 +49,6 @@ _PICTURES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 # Loading one of these runs whatever code its author put in.
 _PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"}
 _FILE_SUFFIXES = {*_FORMATS, *_PICKLES, ".safetensors"}
-# Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
 
 
 def find_model(reference: str) -> ModelFiles:
@@ -84,7 +84,7 @@ def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
     first = parts[0]
     for files in parts:
         if files.task != "text_classification":
-            raise ModelError(f"{files.name}: no model of texts, so none can stand beside it")
+            raise ModelError(f"{files.name}: no classifier of texts, so none can stand beside it")
         if not files.yaml.languages:
             raise ModelError(
                 f"{files.name}: doesn't say which languages it reads; put 'languages: [en]', or "
@@ -122,30 +122,40 @@ def built_in() -> tuple[str, ...]:
 def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     if mlflow.is_folder(folder):
         return _read_mlflow(folder, name=name)
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     yaml_file = folder / "model.yaml"
     graphs = _find_graphs(folder)
     if not config and not yaml_file.is_file() and not {"saved_model", "tflite"} & set(graphs):
+        huggingface.refuse_other_forms(folder, (path.name for path in folder.iterdir()))
         raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     if not graphs:
+        huggingface.refuse_other_forms(folder, (path.name for path in folder.iterdir()))
         raise ModelError(
             f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
             "model.keras or saved_model.pb"
         )
     if not config:
         return _described(graphs, yaml_file, name=name)
-    tokens = _read_json(folder / "tokenizer_config.json")
-    tokenizer = folder / "tokenizer.json"
+    for form, graph in graphs.items():
+        for part in graph_files(form, graph):
+            refuse_pointer(part)
+    files = _read_yaml(graphs, yaml_file, name=name)
+    if files.task and files.task not in huggingface.TASKS:  # a model.yaml tells all of it
+        return _described(graphs, yaml_file, name=name)
+    named, labels_from = _described_labels(files.yaml, {}, None, yaml_file)
+    found = huggingface.understand(folder, config, graphs, files.yaml, named)
     files = replace(
-        _with_languages(_read_yaml(graphs, yaml_file, name=name), folder / "README.md"),
-        task="text_classification",
+        _with_languages(files, folder / "README.md"),
+        task=found.task,
         features=(),
-        labels=_labels(config, folder),
-        multi_label=config.get("problem_type") == "multi_label_classification",
-        tokenizer=tokenizer if tokenizer.exists() else None,
-        max_length=_max_length(config, tokens),
-        pad_id=_pad_id(config, tokens, tokenizer),
-        pad_side=str(tokens.get("padding_side", "right")),
+        labels=found.labels,
+        labels_from=labels_from or "config.json",
+        multi_label=found.multi_label,
+        tokenizer=found.tokenizer,
+        max_length=found.max_length,
+        pad_id=found.pad_id,
+        pad_side=found.pad_side,
+        metadata={"facts": found.facts},
     )
     return with_digest(files, folder)
 
@@ -161,6 +171,7 @@ def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
 
 def _read_file(path: Path) -> ModelFiles:
     """A single file; what it does not say itself may stand in a YAML of the same name."""
+    refuse_pointer(path)
     if path.suffix in _PICKLES:
         raise ModelError(
             f"{path}: a pickle runs its author's code when it is opened, so it isn't; export the "
@@ -232,6 +243,8 @@ def _described(
     graphs: Mapping[str, Path], yaml_file: Path, *, name: str, known: Mapping[str, Any] = {}
 ) -> ModelFiles:
     """A model of which its YAML, a `.tflite` file's metadata and a label file say what it is."""
+    for graph in graphs.values():
+        refuse_pointer(graph / "saved_model.pb" if graph.is_dir() else graph)
     files = _read_yaml(graphs, yaml_file, name=name, known=known)
     metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
     _check_operators(graphs, metadata)
@@ -251,7 +264,7 @@ def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
     """The graph that decides close calls of a quantised one, relative to the YAML that names it."""
     if yaml.float32 is None:
         return None
-    path = yaml_file.parent / yaml.float32
+    path = _named(yaml_file, yaml.float32)
     if path.suffix not in (".onnx", ".xml"):
         raise ModelError(
             f"{yaml_file}: float32 names {yaml.float32}; expected an .onnx or .xml file"
@@ -261,12 +274,20 @@ def _float32(yaml: ModelYaml, yaml_file: Path) -> Path | None:
     return path
 
 
+def _named(yaml_file: Path, name: str) -> Path:
+    """A file that a YAML names: in its own folder, for the rest of the machine is private."""
+    path = within(yaml_file.parent, name)
+    if path is None:
+        raise ModelError(f"{yaml_file}: names {name[:80]}, which lies outside of its folder")
+    return path
+
+
 def _with_picture(yaml: ModelYaml, yaml_file: Path) -> ModelYaml:
     """The same keys; a picture next to the YAML that is its example becomes a data URL."""
     kind = isinstance(yaml.example, str) and _PICTURES.get(Path(yaml.example).suffix.lower())
     if not kind:
         return yaml
-    path = yaml_file.parent / Path(yaml.example).name  # in its folder: the rest is private
+    path = _named(yaml_file, Path(yaml.example).name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -283,7 +304,7 @@ def _described_labels(
 ) -> tuple[tuple[str, ...], str]:
     """Names of the classes and their source: a YAML, the model's own file, a file next to it."""
     if isinstance(yaml.labels, str):  # a file, relative to the YAML
-        labels = _read_labels(yaml_file.parent / yaml.labels)
+        labels = _read_labels(_named(yaml_file, yaml.labels))
         return labels, f"{yaml.labels}, which {yaml_file.name} names"
     if yaml.labels:
         return yaml.labels, yaml_file.name
@@ -316,6 +337,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:
+    huggingface.check_shards(folder)
     graphs = {}
     for format_, names in _PLACES.items():
         if found := next((folder / name for name in names if (folder / name).is_file()), None):
@@ -324,50 +346,3 @@ def _find_graphs(folder: Path) -> dict[str, Path]:
     if not graphs and len(others) == 1:  # `detect.tflite` with its labels, as they are published
         graphs["tflite"] = others[0]
     return graphs
-
-
-def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    named = config.get("id2label")
-    if named:
-        try:
-            return tuple(str(named[key]) for key in sorted(named, key=int))
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"{folder / 'config.json'}: id2label is not a map of numbers to names"
-            ) from error
-    # transformers leaves id2label out when the labels have no names of their own.
-    return tuple(f"LABEL_{i}" for i in range(int(config.get("num_labels", 2))))
-
-
-def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
-    longest, limit = config.get("max_position_embeddings"), tokens.get("model_max_length")
-    if not isinstance(longest, int):
-        longest = 512
-    elif config.get("model_type") in _OFFSET_POSITIONS:
-        longest -= 2
-    if isinstance(limit, int | float) and 0 < limit < 1e6:  # "no limit" is written as 1e30
-        longest = min(longest, int(limit))
-    return max(longest, 8)
-
-
-def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Path) -> int:
-    if isinstance(config.get("pad_token_id"), int):
-        return int(config["pad_token_id"])
-    token = tokens.get("pad_token")
-    content = token.get("content") if isinstance(token, dict) else token
-    for added in _read_json(tokenizer).get("added_tokens", []):
-        if added.get("content") == content:
-            return int(added["id"])
-    return 0
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path}: not JSON ({error})") from error
-    if not isinstance(value, dict):
-        raise ModelError(f"{path}: expected a JSON object")
-    return value

@@ -72,7 +72,7 @@ def compile_model(
             log(f"converting {files.name} to OpenVINO's own format")
             graph = to_openvino(graph, Path(apart) / "model.xml")
         made_in = "onnx" if target == "openvino" and came_as != "openvino" else target
-        original = _load(reference, _RUNTIMES[made_in])
+        original = _load(reference, _RUNTIMES[made_in], trust_model=trust_model)
         loaded: dict[str, Any] = {}
 
         def prove(building: Path) -> None:
@@ -149,10 +149,12 @@ def checked_output(
     return output
 
 
-def _load(reference: str, runtime: str) -> Model:
+def _load(reference: str, runtime: str, *, trust_model: bool = False) -> Model:
     """In float32, to compare; a `.tflite` runs in what it was made in."""
     precision = "auto" if runtime == "litert" else "float32"
-    return load_model(reference, runtime=runtime, precision=precision, threads=1)
+    return load_model(
+        reference, runtime=runtime, precision=precision, threads=1, trust_model=trust_model
+    )
 
 
 def _default(files: ModelFiles) -> str:

@@ -38,6 +38,7 @@ def inspect_model(
     runtime: str = "auto",
     speed: bool = False,
     all_runtimes: bool = False,
+    trust_model: bool = False,
     log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Everything that is known of a model without data, ready for JSON.
@@ -47,6 +48,7 @@ def inspect_model(
         runtime: see `load_model`.
         speed: measure it here, in under three seconds; see `measure_speed`.
         all_runtimes: the same on every runtime that is installed and can run it.
+        trust_model: see `load_model`.
         log: called with a line about each slow step (a compilation).
 
     Returns:
@@ -65,7 +67,14 @@ def inspect_model(
     files = find_model(reference)
     if files.parts:
         parts = [
-            inspect_model(part, runtime=runtime, speed=speed, all_runtimes=all_runtimes, log=log)
+            inspect_model(
+                part,
+                runtime=runtime,
+                speed=speed,
+                all_runtimes=all_runtimes,
+                trust_model=trust_model,
+                log=log,
+            )
             for part in several(reference)
         ]
         return {
@@ -76,16 +85,18 @@ def inspect_model(
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
-    graph = prepare_model(reference, runtime=runtime, log=log)
+    graph = prepare_model(reference, runtime=runtime, trust_model=trust_model, log=log)
     started = time.perf_counter()
     doubts: list[DoubtError] = []
-    model = load_model(reference, runtime=runtime, threads=1, doubts=doubts)
+    model = load_model(
+        reference, runtime=runtime, threads=1, trust_model=trust_model, doubts=doubts
+    )
     loaded_in = round(time.perf_counter() - started, 3)
     speeds = []
     if all_runtimes and not doubts:
-        speeds = _on_all_runtimes(reference)
+        speeds = _on_all_runtimes(reference, trust_model)
     elif speed and not doubts:
-        speeds = [_apart(reference, runtime)]
+        speeds = [_apart(reference, runtime, trust_model)]
     weights = weight_files(files)
     return {
         "name": model.name,
@@ -119,7 +130,7 @@ def inspect_model(
     }
 
 
-def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
+def measure_speed(reference: str, runtime: str, trust_model: bool = False) -> dict[str, Any]:
     """How fast a model is here, on made-up rows of natural length.
 
     Returns:
@@ -129,11 +140,11 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     Raises:
         MlopsDeployError: see `load_model`.
     """
-    model = load_model(reference, runtime=runtime)
+    model = load_model(reference, runtime=runtime, trust_model=trust_model)
     columns = speed.made_up_rows(model, speed.rows_that_fit(model, ROWS))
     rate = speed.rows_per_second(model, columns, BATCH_SECONDS)
     memory = resident_memory()
-    alone = load_model(reference, runtime=runtime, threads=1)
+    alone = load_model(reference, runtime=runtime, threads=1, trust_model=trust_model)
     return {
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
@@ -144,18 +155,18 @@ def measure_speed(reference: str, runtime: str) -> dict[str, Any]:
     }
 
 
-def _apart(reference: str, runtime: str) -> dict[str, Any]:
+def _apart(reference: str, runtime: str, trust_model: bool) -> dict[str, Any]:
     """In a process of its own, so that the memory is that of one model and one runtime."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: dict[str, Any] = pool.apply(measure_speed, (reference, runtime))
+        found: dict[str, Any] = pool.apply(measure_speed, (reference, runtime, trust_model))
         return found
 
 
-def _on_all_runtimes(reference: str) -> list[dict[str, Any]]:
+def _on_all_runtimes(reference: str, trust_model: bool) -> list[dict[str, Any]]:
     found = []
     for name in filter(plugins.installed, plugins.names("runtimes")):
         try:
-            found.append(_apart(reference, name))
+            found.append(_apart(reference, name, trust_model))
         except (ConfigError, ModelError):
             continue  # it runs other formats
         except MlopsDeployError as error:

@@ -25,8 +25,8 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.references import several
 from mlopsdeploy.errors import ConfigError, ModelError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.model_files.digest import digest_of_several, parts_of
-from mlopsdeploy.model_files.folder import NAMES, proof_in, write_folder
+from mlopsdeploy.model_files.digest import digest_of_several
+from mlopsdeploy.model_files.folder import proof_in, write_folder
 from mlopsdeploy.model_files.resolve import built_in
 from mlopsdeploy.package.plan import PackedModel
 from mlopsdeploy.settings import Running, ServedModel
@@ -137,11 +137,6 @@ def _write(
     form = _FORMS.get(graph.suffix)
     if form is None:
         raise ModelError(f"{files.name}: none of {', '.join(files.graphs)} can be packaged")
-    if form == "onnx" and graph.name != NAMES[form] and len(parts_of(graph)) > 1:
-        raise ModelError(
-            f"{graph}: keeps its weights in a second file; call it model.onnx, in a folder of "
-            "its own with a model.yaml, and package that folder"
-        )
     files = replace(files, task=files.task or model.task_name)
     keys = {"precision": files.precision, "proof": proof_in(graph.parent)}
     with tempfile.TemporaryDirectory() as apart:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,13 +19,10 @@ with quietly(), warnings.catch_warnings():
     import tensorflow as tf
     from tensorflow.python.saved_model.loader_impl import parse_saved_model
 
+    from mlopsdeploy.runtimes import saved_model
+
 tf.get_logger().setLevel("ERROR")
 
-# Operations that call back into the Python program which made the graph; no file holds that.
-_PYTHON = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-# Operations that read or write files wherever the graph's author says. Those that hold a
-# SavedModel's own weights and tables (RestoreV2, SaveV2, InitializeTableFromTextFileV2) stay.
-_FILES = {"ReadFile", "WriteFile", "MatchingFiles", "WholeFileReaderV2", "ImmutableConst"}
 _UNFIT_VALUES = (
     ValueError,
     TypeError,
@@ -47,6 +42,7 @@ class TensorFlow(Runtime):
         file: the folder that holds `saved_model.pb`.
         precision: "auto" or "float32".
         threads, streams: see `load_model`; the first model's hold for the whole process.
+        trusted: load one that does more than compute.
 
     Raises:
         ConfigError: another precision is asked for.
@@ -55,9 +51,16 @@ class TensorFlow(Runtime):
 
     formats: ClassVar = ("saved_model",)
     precisions: ClassVar = ("float32",)
+    takes_trust: ClassVar = True
 
     def __init__(
-        self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None
+        self,
+        file: Path,
+        *,
+        precision: str = "auto",
+        threads: int = 1,
+        streams: int | None = None,
+        trusted: bool = False,
     ) -> None:
         if precision not in ("auto", "float32"):
             raise ConfigError(f"precision {precision!r}: tensorflow runs float32")
@@ -67,7 +70,7 @@ class TensorFlow(Runtime):
         if on_gpu:
             self.streams = 1
         self.batch_scale = 64 if on_gpu else 1
-        check_graph(file)
+        check_graph(file, trusted=trusted)
         self._function, self._owner = signature_of(file)  # the owner keeps the variables alive
         self._specs = self._function.structured_input_signature[1]
         self.inputs = tuple(_field(name, spec) for name, spec in self._specs.items())
@@ -99,12 +102,12 @@ class TensorFlow(Runtime):
         return {name: _array(value) for name, value in outputs.items()}
 
 
-def check_graph(folder: Path, *, files: bool = False) -> None:
-    """Refuse a SavedModel that can't run by itself, from its file alone.
+def check_graph(folder: Path, *, trusted: bool = False) -> None:
+    """Refuse a SavedModel that can't run by itself, or does more, from its file alone.
 
     Args:
         folder: holds `saved_model.pb`.
-        files: refuse operations on files of this machine, too.
+        trusted: take one that does more than compute; see `runtimes.saved_model`.
 
     Raises:
         ModelError: it is refused, or the file can't be read.
@@ -115,24 +118,19 @@ def check_graph(folder: Path, *, files: bool = False) -> None:
         raise ModelError(f"{folder}: not a SavedModel, or damaged; fetch it again") from error
     if not saved.meta_graphs:
         raise ModelError(f"{folder}: its saved_model.pb holds no graph; fetch it again")
-    found = {kind for meta in saved.meta_graphs for kind in _kinds(meta.graph_def)}
-    if found & _PYTHON:
+    if python := saved_model.python_operators(saved):
         raise ModelError(
-            f"{folder}: calls Python code that isn't in a SavedModel ({min(found & _PYTHON)}, from "
+            f"{folder}: calls Python code that isn't in a SavedModel ({min(python)}, from "
             "tf.py_function or tf.numpy_function), so it can't run outside the program that made it"
         )
-    if files and found & _FILES:
+    if unknown := saved_model.unknown_operators(saved):
         raise ModelError(
-            f"{folder}: reads or writes files ({min(found & _FILES)}), which is its author's code; "
-            "if you trust it: --trust-model"
+            f"{folder}: needs the operator {min(unknown)}, which TensorFlow {tf.__version__} does "
+            "not have; it comes with a package of its own, so convert the model where that is"
         )
-
-
-def _kinds(graph: Any) -> Iterator[str]:
-    parts = [graph.node, *(function.node_def for function in graph.library.function)]
-    for node in itertools.chain(*parts):
-        to_file = node.op == "PrintV2" and node.attr["output_stream"].s.startswith(b"file:")
-        yield "WriteFile" if to_file else node.op
+    reason = "" if trusted else saved_model.reason_against(folder, saved)
+    if reason:
+        raise ModelError(f"{folder}: {reason}; if you trust its author: --trust-model")
 
 
 def signature_of(folder: Path) -> tuple[Any, Any]:

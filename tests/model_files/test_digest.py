@@ -1,6 +1,7 @@
 """A digest covers everything that shapes an answer, and nothing else."""
 
 import hashlib
+import json
 import re
 import shutil
 
@@ -9,6 +10,8 @@ import pytest
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import find_model
+
+from .external import with_weights_in
 
 SHAPING = [
     "labels: [a, b]", "threshold: 0.4", "features: [a, b]", "precision: float32", "output: x",
@@ -47,15 +50,39 @@ def test_keys_that_do_not(model, key):
     assert described(model, key).digest == described(model, "name: m").digest
 
 
-@pytest.mark.parametrize(
-    "name", ["model.onnx_data", "model.onnx.data", "model.keras", "model.safetensors"]
-)
+@pytest.mark.parametrize("name", ["model.keras", "model.safetensors"])
 def test_files_with_weights(model, name):
     before = described(model, "name: m")
     (model / name).write_bytes(b"more")
     after = described(model, "name: m")
     assert after.digest != before.digest
     assert after.weights != before.weights
+
+
+@pytest.mark.parametrize("name", ["model.onnx_data", "weights.bin", "parts/one.data"])
+def test_files_that_an_onnx_graph_names(tmp_path, name):
+    weights = with_weights_in(name, tmp_path)
+    before = described(tmp_path, "name: m")
+    assert before.digest_covers["files"].keys() == {"model.onnx", f"onnx:{name}"}
+    (tmp_path / "model.onnx").rename(tmp_path / "other.onnx")
+    (tmp_path / "other.yaml").write_text("name: m", "utf-8")
+    assert find_model(str(tmp_path / "other.onnx")).digest == before.digest
+    weights.write_bytes(weights.read_bytes()[::-1])
+    after = find_model(str(tmp_path / "other.onnx"))
+    assert after.digest != before.digest
+    assert after.weights != before.weights
+
+
+def test_each_file_with_weights_of_a_checkpoint(model):
+    index = model / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": "model-1.safetensors", "b": "odd"}}), "utf-8")
+    for name in ("model-1.safetensors", "odd"):
+        with pytest.raises(ModelError, match=f"{name}: missing; model.safetensors.index.json na"):
+            described(model, "name: m")
+        (model / name).write_bytes(b"some")
+    before = described(model, "name: m")
+    (model / "odd").write_bytes(b"others")
+    assert described(model, "name: m").digest != before.digest
 
 
 @pytest.mark.parametrize(

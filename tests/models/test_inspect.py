@@ -145,7 +145,7 @@ def test_speed_and_sizes_are_those_of_this_model_here(churn_onnx, shown):
 def test_every_runtime_that_can_run_it_is_measured(churn_onnx, monkeypatch):
     measured = []
 
-    def measure(reference, runtime):
+    def measure(reference, runtime, trust_model):
         load_model(reference, runtime=runtime, threads=1)
         measured.append(runtime)
         return {"runtime": runtime}
