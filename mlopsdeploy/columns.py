@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlopsdeploy.core.model_yaml import ModelYaml
+from mlopsdeploy.errors import DoubtError
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
@@ -40,13 +41,15 @@ class Field:
 
 
 MadeAs = Literal[
-    "softmax", "sigmoid", "logits", "values", "linear", "label", "distances", "decision", ""
-]
+    "softmax", "sigmoid", "logits", "sigmoid logits", "values", "linear", "label", "distances",
+    "decision", "",
+]  # fmt: skip
 """How a graph makes an output: probabilities of classes that exclude each other; probabilities that
-are each their own; what a softmax or sigmoid must still follow; numbers that are neither, such as a
-regressor's; numbers of a last step without an activation, which may be values or logits; names or
-numbers of classes; distances from the centres of clusters; how far inside (above 0) or outside of
-the usual; unknown."""
+are each their own; what a softmax, or of one number a sigmoid, must still follow; what a sigmoid of
+each of several numbers must still follow; numbers that are neither, such as a regressor's; numbers
+of a last step without an activation, which may be values or logits; names or numbers of classes;
+distances from the centres of clusters; how far inside (above 0) or outside of the usual; unknown.
+"""
 
 
 class Made(NamedTuple):
@@ -129,11 +132,26 @@ class ModelFiles:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a user may say over what the model's files say; see `load_model`."""
+    """What a user may say over what the model's files say; see `load_model`.
+
+    With a list of `doubts`, what can be read in several ways is noted there and read in the first;
+    without one it is an error.
+    """
 
     threshold: float | None = None
     features: tuple[str, ...] = ()
     long_text: str = "head"
+    doubts: list[DoubtError] | None = None
+
+    def doubt(self, error: DoubtError) -> None:
+        """Note that a model can be read in several ways, or refuse it.
+
+        Raises:
+            DoubtError: nobody gathers doubts.
+        """
+        if self.doubts is None:
+            raise error
+        self.doubts.append(error)
 
 
 class Fact(NamedTuple):
@@ -366,7 +384,9 @@ NEWER: Mapping[type, tuple[str, ...]] = {
 
 def rows_of(columns: Columns) -> int:
     """The number of rows: the common first axis (0 when there are no columns)."""
-    return next((len(column) for column in columns.values()), 0)
+    for column in columns.values():
+        return len(column)
+    return 0
 
 
 def take(columns: Columns, rows: npt.NDArray[np.intp] | slice) -> Columns:

@@ -5,6 +5,7 @@
     ├── InputError        the data are not what they should be (2)
     │   └── RowError      a row that the model can't take
     └── ModelError        the model is not there or can't be used (2)
+        └── DoubtError    its files can be read in two ways, and nobody says which
 
 The message is one line: what is wrong, where, and what to do. The command line shows it as it
 stands and exits with `exit_code`. Anything else that is raised is a bug of ours and keeps its
@@ -55,6 +56,23 @@ class ModelError(MlopsDeployError):
     exit_code = 2
 
 
+class DoubtError(ModelError):
+    """A model's files can be read in several ways, and which one is meant is not for us to guess.
+
+    Args:
+        name: the model's.
+        what: what isn't known.
+        readings: each way to read it: the lines of YAML that choose it, and what it means.
+    """
+
+    def __init__(self, name: str, what: str, readings: Sequence[tuple[str, str]]) -> None:
+        ways = [f"{meaning} ({yaml})" for yaml, meaning in readings]
+        either = ", ".join(ways[:-1]) + f" or {ways[-1]}"
+        super().__init__(f"{name}: {what}: {either}; say which in a YAML beside the model")
+        self.what = what
+        self.readings = tuple(readings)
+
+
 class Stopped(SystemExit):
     """A signal ended the process; `kept` says what is left of its work."""
 
@@ -83,10 +101,15 @@ def one_line(error: BaseException, *, last: bool = False) -> str:
     All its lines in a row, or with `last` the last that isn't empty, where the cause stands there.
     """
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    text = lines[-1] if last and lines else " ".join(lines)
-    if len(text) > 200:
-        text = text[:199].rpartition(" ")[0].rstrip(" ,;:(") + " …"
-    return text or type(error).__name__
+    return shortened(lines[-1] if last and lines else " ".join(lines)) or type(error).__name__
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text of so many characters at most, cut between two words."""
+    if len(text) <= most:
+        return text
+    kept = text[: most - 1]
+    return f"{kept.rpartition(' ')[0] or kept} …"[:most]
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from rich.progress import (
 
 from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.breakdowns import choose_breakdowns
-from mlopsdeploy.batch.drift import compare
+from mlopsdeploy.batch.drift import compare, named, rounded
 from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.job import Job
 from mlopsdeploy.batch.languages import language_facts
@@ -37,6 +37,7 @@ from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
 from mlopsdeploy.columns import Columns, objects
 from mlopsdeploy.core.console import facts, progress_log
+from mlopsdeploy.core.inputs import some
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.bad_rows import MaxErrors, TooManyBadRows
 from mlopsdeploy.data.destinations import Destination, check_key, destination
@@ -177,7 +178,7 @@ def job_for(
         raw=passes_records(format_, source),
         shown=goal.shown if goal else "standard output",
         statistics=Statistics(
-            model.task.labels,
+            model.task.answers,
             by_date=dates,
             by_category=categories,
             examples=EXAMPLES if settings.report else 0,
@@ -385,16 +386,14 @@ def _facts(
     attempts = f", in {summary['attempts']} attempts" if summary["attempts"] > 1 else ""
     speed = f"{summary['rows_per_second']:,.0f} {rows}/s"
     yield "time", f"{summary['seconds']:.1f} s, {speed}{attempts}"
-    labelled = summary.get("objects", summary["rows"])
     if "objects" in summary:
-        each = labelled / max(summary["rows"] - summary["failed"] - summary["empty"], 1)
-        yield "objects", f"{labelled:,}, {each:.1f} a picture"
-    for place, (label, count) in enumerate(list(summary["labels"].items())[:8]):
-        share = count / max(labelled, 1)
-        yield "labels" if not place else "", f"{label or '(none)'} {count:,} ({share:.0%})"
-    if summary["mean_score"] is not None:
-        yield "mean score", f"{summary['mean_score']:.3f}"
-    if not pictures:
+        each = summary["objects"] / max(summary["rows"] - summary["failed"] - summary["empty"], 1)
+        yield "objects", f"{summary['objects']:,}, {each:.1f} a picture"
+    for answer in summary["answers"]:
+        yield from _answer_facts(answer, summary)
+    if not summary["answers"]:
+        yield "outputs", f"tensors as they are: {some([one.name for one in model.task.outputs])}"
+    if any(one.name == "truncated" for one in model.task.outputs):
         cut = f"{summary['truncated']:,}"
         if summary["truncated"]:
             cut += f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"
@@ -414,6 +413,23 @@ def _facts(
     runtime = f"{manifest['runtime']} {manifest['precision']}"
     yield "model", f"{name}, {runtime}, {model.runtime.streams} streams"
     yield "written to", goal.shown if goal else "standard output"
+
+
+def _answer_facts(
+    answer: Mapping[str, Any], summary: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """What was answered: labels, and how the numbers are spread."""
+    whole = max(summary.get("objects", summary["rows"]), 1)
+    for place, (label, count) in enumerate(list(answer.get("labels", {}).items())[:8]):
+        heading = named(answer, "labels") if not place else ""
+        yield heading, f"{label or '(none)'} {count:,} ({count / whole:.0%})"
+    if answer.get("mean") is None:
+        return
+    if "median" not in answer:
+        yield f"mean {named(answer, 'score')}", f"{answer['mean']:.3f}"
+        return
+    mean, median, low, high = (rounded(answer[name]) for name in ("mean", "median", "p5", "p95"))
+    yield answer["number"], f"mean {mean}, median {median}; 9 of 10 from {low} to {high}"
 
 
 @contextmanager

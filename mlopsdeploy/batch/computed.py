@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mlopsdeploy.batch.incremental import cell_of, value_of
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.core.model import Predicted
@@ -129,7 +130,7 @@ def _arrays(window: OfWindow) -> dict[str, Any]:
         plain = {name: array for name, array in columns.items() if array.dtype != object}
         arrays |= {f"{place}.{name}": array for name, array in plain.items()}
         cells = {
-            name: [_cell(value) for value in array]
+            name: [cell_of(value) for value in array]
             for name, array in columns.items()
             if name not in plain
         }
@@ -147,23 +148,9 @@ def _read(path: Path) -> OfWindow:
 
 def _part(arrays: Mapping[str, Array], place: str, said: Mapping[str, Any]) -> Predicted:
     columns: Columns = {name: arrays[f"{place}.{name}"] for name in said["names"]}
-    columns |= {name: objects([*map(_value, cells)]) for name, cells in said["cells"].items()}
+    columns |= {name: objects([*map(value_of, cells)]) for name, cells in said["cells"].items()}
     failed = {int(row): str(reason) for row, reason in said["failed"].items()}
     rows = columns.pop("")
     if any(len(array) != len(rows) for array in columns.values()):
         raise ValueError("columns of different lengths")
     return Predicted(rows, columns, failed)
-
-
-def _cell(value: Any) -> Any:
-    """A value of an object array: a text, None, or a detector's array of its own."""
-    if isinstance(value, np.ndarray):
-        dtype, shape = value.dtype, value.shape
-        return {"dtype": dtype.str, "shape": shape, "values": value.reshape(-1).tolist()}
-    return value
-
-
-def _value(cell: Any) -> Any:
-    if isinstance(cell, dict):
-        return np.array(cell["values"], cell["dtype"]).reshape(cell["shape"])
-    return cell

@@ -1,4 +1,4 @@
-"""Whether tonight's rows are like last night's: labels, scores and lengths of two runs.
+"""Whether tonight's rows are like last night's: labels, scores, numbers, lengths of two runs.
 
 Each is compared by the population stability index, PSI = Σ (q - p) ln(q / p) over the shares p and
 q of its bins then and now. The rule of thumb (below 0.1 little change, up to 0.25 some, above that
@@ -16,14 +16,16 @@ shares, counts as some change whatever the index.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.batch.statistics import FORMAT, OTHER
+from mlopsdeploy.batch.spreads import counts_at, edges_of, together
+from mlopsdeploy.batch.statistics import FORMAT, OTHER, overall
 from mlopsdeploy.columns import Array
 
 SOME, MUCH = 0.1, 0.25  # the rule of thumb
@@ -50,8 +52,9 @@ class Measure:
     """One comparison.
 
     Attributes:
-        name: labels, scores, lengths, languages (what a model doesn't read, and all that it does)
-            or models (of several side by side).
+        name: labels, scores or what the model's number is called, lengths, languages (what a model
+            doesn't read, and all that it does) or models (of several side by side); before the
+            first three the name of the answer, where there are several.
         psi: the index, with half a row added to each bin so that none is empty.
         by_chance: its mean where nothing has changed.
         limit: its 99 % quantile where nothing has changed.
@@ -76,7 +79,8 @@ class Drift:
     Attributes:
         level: the highest of the measures: `little`, `some`, `much`; or `unknown`.
         verdict: one sentence.
-        measures: labels, scores and, where both runs know them, lengths, languages and models.
+        measures: of each answer labels and numbers and, where both runs know them, lengths,
+            languages and models.
         unfair: why the rows are perhaps not what made the difference, one line each.
         rows: of the two runs, then and now.
         since: when the last run started, as its manifest says.
@@ -111,21 +115,29 @@ def compare(manifest: Mapping[str, Any], previous: Mapping[str, Any]) -> Drift:
     )
     if now.get("format") != FORMAT or then.get("format") != FORMAT:
         return known
-    rows = (then["scored"], now["scored"])
+    rows = (_compared(then), _compared(now))
     if not all(rows):
         which = "This run" if not rows[1] else "The last run"
         what = "found no objects" if counts_objects(now) else "scored no rows"
         verdict = f"{which} {what}, so there is nothing to compare."
         return replace(known, verdict=verdict, rows=rows)
-    measures = [_labels(then, now), _scores(then, now)]
+    pairs = [
+        (one, other) for one in then["answers"] for other in now["answers"] if _same(one, other)
+    ]
+    if len(pairs) < max(len(then["answers"]), len(now["answers"])):
+        verdict = "The two runs have other answers, so there is nothing to compare."
+        return replace(known, verdict=verdict, rows=rows)
+    measures = [measure for pair in pairs for measure in _of_answer(*pair)]
     before, after = (run["lengths"] or {} for run in (then, now))
     if before and after and all(before[name] == after[name] for name in ("unit", "starts")):
         measures.append(_lengths(before, after))
-    both = (previous.get("summary") or {}, manifest.get("summary") or {})
     for name, counts in (("languages", _languages), ("models", _models)):
-        one, other = map(counts, both)
+        one, other = map(counts, (previous, manifest))
         if one and other and len({*one, *other}) > 1:
             measures.append(_categories(name, one, other))
+    if not measures:
+        verdict = "The model's outputs are tensors as they are, which are not compared."
+        return replace(known, verdict=verdict, rows=rows)
     fewest = f"{min(rows):,} {'objects' if counts_objects(now) else 'rows'}"
     digest = manifest.get("input_digest")
     same = digest and digest == previous.get("input_digest")
@@ -167,24 +179,45 @@ def _measure(name: str, bins: Sequence[str], then: Array, now: Array, words: str
     return Measure(name, value, by_chance, limit, level, words, parts)
 
 
-def _labels(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
-    one, other = (
-        {name: label["rows"] for name, label in run["labels"].items()} for run in (then, now)
-    )
-    return _categories("labels", one, other)
+def _compared(statistics: Mapping[str, Any]) -> int:
+    """Rows with an answer; of pictures with any number of objects, these."""
+    objects = counts_objects(statistics)
+    return int(statistics["answers"][0]["scored"] if objects else statistics["answered"])
 
 
-def _languages(summary: Mapping[str, Any]) -> Mapping[str, int]:
+def _same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two runs mean the same by an answer."""
+    return all(one[key] == other[key] for key in ("name", "label", "number", "is_probability"))
+
+
+def _of_answer(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Measure]:
+    if now["label"]:
+        one, other = (
+            {name: label["rows"] for name, label in run["labels"].items()} for run in (then, now)
+        )
+        yield _categories(named(now, "labels"), one, other)
+    if now["is_probability"]:
+        yield _scores(named(now, "scores"), then, now)
+    elif now["number"]:
+        yield _numbers(now["number"], then, now)
+
+
+def named(answer: Mapping[str, Any], what: str) -> str:
+    """What a person calls something of an answer: `fraud labels`, where there are several."""
+    return f"{answer['name']} {what}" if answer["name"] else what
+
+
+def _languages(manifest: Mapping[str, Any]) -> Mapping[str, int]:
     """Texts by the languages that the model doesn't read, and all others as one."""
-    unread: Mapping[str, int] | None = summary.get("unread")
+    unread: Mapping[str, int] | None = (manifest.get("summary") or {}).get("unread")
     if unread is None:
         return {}
-    return {"read": sum(summary["labels"].values()) - sum(unread.values()), **unread}
+    return {"read": manifest["statistics"]["answered"] - sum(unread.values()), **unread}
 
 
-def _models(summary: Mapping[str, Any]) -> Mapping[str, int]:
+def _models(manifest: Mapping[str, Any]) -> Mapping[str, int]:
     """Texts by which of several models read them."""
-    return summary.get("read_by") or {}
+    return (manifest.get("summary") or {}).get("read_by") or {}
 
 
 def _categories(what: str, then: Mapping[str, int], now: Mapping[str, int]) -> Measure:
@@ -229,23 +262,43 @@ def _doubled(one: Array, other: Array) -> Array:
     return found
 
 
-def _scores(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
+def _scores(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
     one, other = (
-        np.sum([label["scores"] for label in run["labels"].values()], axis=0) for run in (then, now)
+        np.sum([label["bins"] for label in run["labels"].values()], axis=0) for run in (then, now)
     )
     starts = _merged(one, other)
     bins = [
         f"{low / len(one):.2f} to {high / len(one):.2f}" for low, high in _ranges(starts, len(one))
     ]
-    before, after = _mean_score(then), _mean_score(now)
+    before, after = overall(then)["mean"], overall(now)["mean"]
     digits = 2 if abs(after - before) >= 0.01 else 3
-    words = "scores are spread otherwise"
+    words = f"{name} are spread otherwise"
     if abs(after - before) >= 0.005:
         direction = "lower" if after < before else "higher"
-        words = f"scores are {direction}: {before:.{digits}f} → {after:.{digits}f} on average"
-    return _measure(
-        "scores", bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words
-    )
+        words = f"{name} are {direction}: {before:.{digits}f} → {after:.{digits}f} on average"
+    return _measure(name, bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words)
+
+
+def _numbers(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
+    """Of numbers without bounds: the bins of both runs, so many to each that they say something."""
+    both = [overall(run) for run in (then, now)]
+    spreads = [together(run["labels"].values()) for run in (then, now)]
+    at = np.unique(np.concatenate([spread["bins"]["at"] for spread in spreads])).astype(np.int64)
+    one, other = (counts_at(spread, at) for spread in spreads)
+    starts = _merged(one, other)
+    low, high = edges_of(at)
+    ends = [*(place - 1 for place in starts[1:]), len(at) - 1]
+    lowest, highest = min(run["least"] for run in both), max(run["greatest"] for run in both)
+    bins = [
+        f"{rounded(max(low[start], lowest))} to {rounded(min(high[end], highest))}"
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    before, after = both[0]["mean"], both[1]["mean"]
+    words = f"{name} is spread otherwise"
+    if rounded(before) != rounded(after):
+        direction = "lower" if after < before else "higher"
+        words = f"{name} is {direction}: {rounded(before)} → {rounded(after)} on average"
+    return _measure(name, bins, np.add.reduceat(one, starts), np.add.reduceat(other, starts), words)
 
 
 def _lengths(then: Mapping[str, Any], now: Mapping[str, Any]) -> Measure:
@@ -277,13 +330,6 @@ def counts_objects(statistics: Mapping[str, Any]) -> bool:
     """Whether labels are those of objects, of which a picture may have any number."""
     lengths = statistics.get("lengths") or {}
     return lengths.get("unit") == "objects"
-
-
-def _mean_score(run: Mapping[str, Any]) -> float:
-    total = sum(
-        label["mean_score"] * label["rows"] for label in run["labels"].values() if label["rows"]
-    )
-    return float(total / run["scored"])
 
 
 def _merged(one: Array, other: Array) -> list[int]:
@@ -357,6 +403,15 @@ def _shown(value: object) -> str:
 def label_text(label: str) -> str:
     """A label for people, who don't see an empty one."""
     return label or "(no label)"
+
+
+def rounded(number: float) -> str:
+    """A number of any size for people, three digits of it: `31.4`, `1,250,000`, `2.1e-07`."""
+    if number == 0 or not 1e-4 <= abs(number) < 1e15:
+        return f"{number:.3g}"
+    digits = max(2 - math.floor(math.log10(abs(number))), 0)
+    found = f"{float(f'{number:.3g}'):,.{digits}f}"
+    return found.rstrip("0").rstrip(".") if "." in found else found
 
 
 def percent(share: float) -> str:

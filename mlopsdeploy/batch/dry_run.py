@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from mlopsdeploy.batch import sampling
@@ -37,10 +38,11 @@ from mlopsdeploy.batch.sampling import (
     timed,
     write_nowhere,
 )
+from mlopsdeploy.columns import Array, Columns, Task, rows_of, take
 from mlopsdeploy.convert.quantize import MAX_FLIPS
 from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.machine import core_count, peak_memory, resident_memory
-from mlopsdeploy.core.model import Model, Predicted
+from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.matching import scored
 
 # How far two runs of the same thing are apart on an idle machine, as a share of their time.
@@ -49,6 +51,7 @@ NOISE = 0.04
 # process, and meet more shapes of batches, for each of which a runtime keeps buffers.
 MOST_MEMORY = 1.4
 WORTHWHILE = 1.1  # times as fast as float32
+MOVED = 0.01  # of the standard deviation of numbers, from which on one counts as changed
 
 
 def estimate(
@@ -149,6 +152,7 @@ def estimate(
         "sample": sample.as_dict(),
         "precisions": rows,
         "price_per_hour": price_per_hour,
+        "compared": _what_is_compared(work.model.task),
         "verdict": _verdict(rows, too_short=bool(others) and not comparing),
         "notes": _notes(work, survey, sample, load_before),
     }
@@ -211,7 +215,7 @@ def _row(
     }
     exact = measured.get("float32")
     if name != "float32" and isinstance(exact, Measured):
-        row |= _compared(model, exact)
+        row |= _compared(work.model.task, model, exact)
     return row
 
 
@@ -244,25 +248,45 @@ def _seconds(
     return model.start + work, cpu
 
 
-def _compared(model: Measured, exact: Measured) -> dict[str, int]:
-    """How many labels of rows that both have computed differ."""
+def _compared(task: Task, model: Measured, exact: Measured) -> dict[str, int]:
+    """How many labels of rows that both have computed differ; without labels, how many numbers.
+
+    A number does that is off by more than `MOVED` of how far such numbers are spread.
+    """
     compared = differ = 0
     for place in model.computed.keys() & exact.computed.keys():
-        ours, theirs = _labels(model.computed[place]), _labels(exact.computed[place])
-        both = ours.keys() & theirs.keys()
-        compared += len(both)
-        differ += sum(ours[row] != theirs[row] for row in both)
+        parts = model.computed[place], exact.computed[place]
+        if not all(len(part.rows) for part in parts):
+            continue
+        _, ours, theirs = np.intersect1d(parts[0].rows, parts[1].rows, return_indices=True)
+        both = [
+            take(part.predictions, rows) for part, rows in zip(parts, (ours, theirs), strict=True)
+        ]
+        compared += len(ours) if task.answers else 0
+        differ += int(_changed(task, *both).sum())
     return {"labels_compared": compared, "labels_differ": differ}
 
 
-def _labels(computed: Predicted) -> dict[int, Any]:
-    """The label of each computed row; of a detector, those of its objects in order."""
-    if not len(computed.rows):
-        return {}
-    labels = computed.predictions["label"].tolist()
-    if "boxes" in computed.predictions:
-        labels = [sorted(row.tolist()) for row in labels]
-    return dict(zip(computed.rows.tolist(), labels, strict=True))
+def _changed(task: Task, ours: Columns, theirs: Columns) -> Array:
+    """Which rows have another answer, bool (rows,)."""
+    changed = np.zeros(rows_of(ours), bool)
+    for answer in task.answers:
+        if task.finds_objects:  # in any order
+            pairs = zip(ours[answer.label], theirs[answer.label], strict=True)
+            changed |= np.array([sorted(one) != sorted(other) for one, other in pairs], bool)
+        elif answer.label:
+            changed |= (ours[answer.label] != theirs[answer.label]).astype(bool)
+        else:
+            one, other = (part[answer.number].astype(np.float64) for part in (ours, theirs))
+            near = np.abs(one - other) <= MOVED * np.nanstd(other)
+            changed |= ~(near | (np.isnan(one) & np.isnan(other)))
+    return changed
+
+
+def _what_is_compared(task: Task) -> str:
+    if any(answer.label for answer in task.answers):
+        return "labels"
+    return "values" if task.answers else "answers"
 
 
 def _verdict(rows: Sequence[Mapping[str, Any]], *, too_short: bool) -> str:
@@ -293,13 +317,13 @@ def _verdict(rows: Sequence[Mapping[str, Any]], *, too_short: bool) -> str:
 
 
 def difference(row: Mapping[str, Any]) -> str:
-    """`3 of 1,400 labels differ (0.2 %)`; of none, what it can be at most."""
+    """`3 of 1,400 answers differ (0.2 %)`; of none, what it can be at most."""
     differ, compared = row["labels_differ"], row["labels_compared"]
     if not compared:
-        return "no labels compared"
+        return "no answers compared"
     # None among n leaves a share of up to 3/n, 19 times in 20 ("rule of three").
     share = _percent(differ / compared) if differ else f"<{_percent(min(3 / compared, 1))}"
-    return f"{differ:,} of {compared:,} labels differ ({share})"
+    return f"{differ:,} of {compared:,} answers differ ({share})"
 
 
 def _notes(work: Job, survey: Survey, sample: Sample, load_before: float) -> list[str]:
@@ -328,7 +352,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
     console.print()
     price = found["price_per_hour"]
     numbers = ("rows/s", "memory", *(["cost"] if price else []))
-    headings = ("precision", "time", "done by", *numbers, "labels changed")
+    headings = ("precision", "time", "done by", *numbers, f"{found['compared']} changed")
     table = plain_table(*headings, right=numbers)
     rows = [row for row in found["precisions"] if "skipped" not in row]
     for row in rows:
@@ -339,7 +363,7 @@ def show(found: Mapping[str, Any], console: Console) -> None:
             f"{row['rows_per_second']:,.0f}",
             _bytes(row["memory"], row["most_memory"]),
             *([f"{row['cost']:.2f}"] if price else []),
-            difference(row).replace(" labels differ", "") if "labels_differ" in row else "",
+            difference(row).replace(" answers differ", "") if "labels_differ" in row else "",
         )
     console.print(table)
     console.print()

@@ -30,9 +30,10 @@ class ScoredFile:
         output: where the predictions are: a path, or the address of a database or object store.
         rows: of the input, bad ones included.
         bad_rows: set aside; why is in `OUTPUT.errors.jsonl`.
-        empty: rows with nothing to score, whose label is "".
+        empty: rows with nothing to score, which have no answer.
         seconds: of all attempts together.
-        labels: how many rows, or objects on pictures, have each label.
+        labels: how many rows, or objects on pictures, have each label; empty where the model gives
+            none, or several answers: `summary["answers"]` has all of them.
         mean_score: of the rows that have a score; None where none has.
         summary: all of it, as `mlopsdeploy batch --json` prints it.
     """
@@ -94,7 +95,7 @@ def score_file(
         bad_rows=summary["failed"],
         empty=summary["empty"],
         seconds=summary["seconds"],
-        labels=summary["labels"],
-        mean_score=summary["mean_score"],
+        labels=summary.get("labels", {}),
+        mean_score=summary.get("mean_score"),
         summary=summary,
     )

@@ -19,12 +19,6 @@ import numpy as np
 from mlopsdeploy.columns import Array, Columns, objects
 from mlopsdeploy.errors import MlopsDeployError
 
-# What a row of a detector is: as many of these as it has objects.
-_OF_OBJECTS: dict[str, tuple[Any, tuple[int, ...]]] = {
-    "label": (object, (-1,)),
-    "score": (np.float32, (-1,)),
-    "boxes": (np.float32, (-1, 4)),
-}
 _AT_ONCE = 500  # keys in one question; SQLite took no more than 999 for long
 
 
@@ -53,6 +47,9 @@ class ScoreStore:
             )
             self._writing.execute(
                 "CREATE TABLE IF NOT EXISTS added (key BLOB PRIMARY KEY) WITHOUT ROWID"
+            )
+            self._writing.execute(
+                "CREATE TABLE IF NOT EXISTS types (identity TEXT PRIMARY KEY, value TEXT)"
             )
             self._writing.commit()
             self._reading = self._connect()
@@ -85,7 +82,9 @@ class ScoreStore:
         """
         values: dict[bytes, str] = {}
         with self._errors_named():
-            for start in range(0, len(keys), _AT_ONCE):
+            question = "SELECT value FROM types WHERE identity = ?"
+            types = self._reading.execute(question, [self._identity]).fetchone()
+            for start in range(0, len(keys) if types else 0, _AT_ONCE):
                 part = keys[start : start + _AT_ONCE]
                 marks = ",".join("?" * len(part))
                 question = (
@@ -95,17 +94,24 @@ class ScoreStore:
                 )
                 values.update(self._reading.execute(question, [self._identity, *part]))
         known = np.fromiter((key in values for key in keys), bool, len(keys))
-        return known, _columns([json.loads(values[key]) for key in keys if key in values])
+        if not values:
+            return known, {}
+        rows = [json.loads(values[key]) for key in keys if key in values]
+        return known, _columns(rows, json.loads(types[0]))
 
     def add(self, keys: Sequence[bytes], predictions: Columns) -> None:
         """Note what was computed, row by row; `commit` makes it last."""
         names = [name for name in predictions if name != "margin"]
+        types = json.dumps({name: _type_of(predictions[name]) for name in names})
         lists = [_plain(predictions[name]) for name in names]
         rows = [
             (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
             for key, row in zip(keys, zip(*lists, strict=True), strict=True)
         ]
         with self._errors_named():
+            if rows:
+                typed = [self._identity, types]
+                self._writing.execute("INSERT OR IGNORE INTO types VALUES (?, ?)", typed)
             self._writing.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?)", rows)
             added = [(key,) for key in keys]
             self._writing.executemany("INSERT OR IGNORE INTO added VALUES (?)", added)
@@ -113,7 +119,9 @@ class ScoreStore:
     def commit(self) -> None:
         """Make what was added last."""
         with self._errors_named():
-            self._writing.execute("DELETE FROM scored WHERE identity <> ?", [self._identity])
+            for table in ("scored", "types"):
+                forget = f"DELETE FROM {table} WHERE identity <> ?"  # noqa: S608  # ours
+                self._writing.execute(forget, [self._identity])
             self._writing.commit()
 
     def close(self) -> None:
@@ -132,24 +140,36 @@ def _advice(error: sqlite3.Error) -> str:
     return ""
 
 
+def _type_of(values: Array) -> str:
+    return "object" if values.dtype.kind in "OUS" else values.dtype.str
+
+
 def _plain(values: Array) -> list[Any]:
-    """For JSON; of a detector's rows each is an array."""
-    return [value.tolist() if isinstance(value, np.ndarray) else value for value in values.tolist()]
+    """For JSON; where rows differ in shape, each array says what it is."""
+    return [cell_of(value) for value in values] if values.dtype == object else values.tolist()
 
 
-def _columns(rows: list[dict[str, Any]]) -> Columns:
-    if not rows:
-        return {}
-    found = "boxes" in rows[0]
+def _columns(rows: list[dict[str, Any]], types: dict[str, str]) -> Columns:
     columns: Columns = {}
-    for name, value in rows[0].items():
+    for name in rows[0]:
         values = [row[name] for row in rows]
-        if isinstance(value, str):
-            columns[name] = objects(values)
-        elif found and name in _OF_OBJECTS:
-            kind, shape = _OF_OBJECTS[name]
-            columns[name] = objects([np.array(one, kind).reshape(shape) for one in values])
+        if types[name] == "object":
+            columns[name] = objects([value_of(value) for value in values])
         else:
-            array = np.array(values)
-            columns[name] = array.astype(np.float32) if array.dtype.kind == "f" else array
+            columns[name] = np.array(values, types[name])
     return columns
+
+
+def cell_of(value: Any) -> Any:
+    """A value of an object array: a text, None, or a detector's array of its own."""
+    if isinstance(value, np.ndarray):
+        dtype, shape = value.dtype, value.shape
+        return {"dtype": dtype.str, "shape": shape, "values": value.reshape(-1).tolist()}
+    return value
+
+
+def value_of(cell: Any) -> Any:
+    """What `cell_of` gave, perhaps by way of JSON."""
+    if isinstance(cell, dict):
+        return np.array(cell["values"], cell["dtype"]).reshape(cell["shape"])
+    return cell

@@ -36,7 +36,8 @@ from mlopsdeploy.batch.incremental import ScoreStore
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.statistics import OTHER, Statistics
 from mlopsdeploy.batch.unfinished import Piped, UnfinishedRun
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.columns import Columns, Task
+from mlopsdeploy.core import answers
 from mlopsdeploy.core.model import Model, Predicted, unread_in
 from mlopsdeploy.core.planner import Rows
 from mlopsdeploy.data.bad_rows import BadRow, MaxErrors, TooManyBadRows
@@ -64,17 +65,13 @@ class Summary:
 
     `failed` rows were set aside, `empty` ones lack a value to score, `reused` ones were scored
     by an earlier run. `seconds` are of all attempts together; `stages` are seconds of all threads.
-    `read` is how the input was read, and what of it was left out (see `Source.how_read`).
-    Of a detector, labels and scores are those of `objects`; of other models that is None. `unread`
+    `read` is how the input was read, and what of it was left out (see `Source.how_read`). `unread`
     are rows that the model doesn't read, by their language; `read_by` are rows by the name of the
-    one of several models that did.
+    one of several models that did. What the answers were, the statistics know.
     """
 
     rows: int = 0
     seconds: float = 0.0
-    objects: int | None = None
-    labels: Counter[str] = field(default_factory=Counter)
-    score_sum: float = 0.0
     truncated: int = 0
     tokens: int = 0
     lost_tokens: int = 0
@@ -98,12 +95,10 @@ class Summary:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> Summary:
         """What `state` gave, also by way of JSON."""
-        counters: dict[str, Any] = {
-            name: Counter(state.get(name))
+        return cls(**{
+            name: Counter(state.get(name)) if isinstance(value, Counter) else state[name]
             for name, value in vars(cls()).items()
-            if isinstance(value, Counter)
-        }
-        return cls(**{**state, **counters})
+        })  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         """All of it; `from_state` reads it."""
@@ -114,21 +109,14 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """For scripts, with what follows from it."""
-        scored = sum(self.labels.values())
-        known = {
+        return {
             **self.state(),
-            "labels": dict(self.labels.most_common()),
             "unread": dict(self.unread.most_common()),
             "read_by": dict(self.read_by.most_common()),
             "reasons": dict(self.reasons.most_common()),
             "stages": {name: round(seconds, 3) for name, seconds in self.stages.items()},
-            "mean_score": self.score_sum / scored if scored else None,
             "rows_per_second": round(self.rows_per_second, 1),
         }
-        del known["score_sum"]
-        if self.objects is None:
-            del known["objects"]
-        return known
 
     def merge(self, part: Summary) -> None:
         """Add what another part of the rows came to."""
@@ -136,20 +124,14 @@ class Summary:
             mine = getattr(self, name)
             if isinstance(mine, dict):  # a counter adds, another one takes over
                 mine.update(other)
-            elif mine is None or isinstance(mine, str):
-                setattr(self, name, mine or other)
-            elif other is not None:
-                setattr(self, name, mine + other)
+            else:
+                setattr(self, name, (mine or other) if isinstance(mine, str) else mine + other)
 
-    def count(self, planned: Planned, window: Window, predictions: Columns) -> None:
+    def count(self, task: Task, planned: Planned, window: Window, predictions: Columns) -> None:
         """Add a window: as planned, and as it came out."""
-        _, labels, scores = scoring.each_label(predictions)
         self.rows += window.rows + len(window.bad)
-        if predictions["score"].dtype == object:
-            self.objects = (self.objects or 0) + len(labels)
-        self.labels.update(labels)
-        self.score_sum += float(scores.sum())
-        self.empty += int((~scoring.answered(predictions)).sum())
+        answered = answers.answered(task, predictions) if task.answers else planned.present
+        self.empty += int(np.count_nonzero(~answered))
         self.count_planned(planned)
         self.count_bad(window.bad)
         self.count_read(predictions)
@@ -348,11 +330,11 @@ class Running:
         state = target.done.get("state", {})
         if job.store and not state:
             job.store.begin()
-        self._summary = Summary.from_state(state["summary"]) if state else Summary()
         if target.rows:
             self._statistics = Statistics.from_dict(state["statistics"])
         else:  # with what this attempt's report wants, though an earlier one has computed some
             self._statistics = job.statistics
+        self._summary = Summary.from_state(state["summary"]) if state else Summary()
         self._summary.attempts += 1
         self._before = replace(self._summary, stages=Counter(self._summary.stages))
         self._left_out = False  # a window failed, so that none may follow it
@@ -448,10 +430,9 @@ class Running:
                 for part in computed:
                     unknown = np.flatnonzero(~planned.known)[part.rows]
                     job.store.add([planned.keys[row] for row in unknown], part.predictions)
-        self._summary.count(planned, window, predictions)
-        self._statistics.add(
-            window.numbers, window.columns, predictions, text=content_column(job.columns)
-        )
+        self._summary.count(job.model.task, planned, window, predictions)
+        text = content_column(job.columns)
+        self._statistics.add(job.model.task, window.numbers, window.columns, predictions, text=text)
         self._left_out = False
         del self._open[first]
         told = planned.window.rows + len(planned.window.bad) if not planned.batches else 0

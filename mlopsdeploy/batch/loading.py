@@ -9,7 +9,7 @@ from mlopsdeploy.core.model import Model
 from mlopsdeploy.settings import BatchSettings
 
 _OPTIONS = (
-    "runtime", "precision", "threads", "threshold", "features", "long_text", "digest",
+    "runtime", "precision", "threads", "task", "threshold", "features", "long_text", "digest",
     "trust_model", "max_flips",
 )  # fmt: skip
 

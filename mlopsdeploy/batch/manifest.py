@@ -14,7 +14,7 @@ from typing import Any
 
 from mlopsdeploy import __version__
 from mlopsdeploy.batch.job import Summary
-from mlopsdeploy.batch.statistics import Statistics
+from mlopsdeploy.batch.statistics import Statistics, summarised
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.inputs import read_options
 from mlopsdeploy.settings import BatchSettings
@@ -22,7 +22,7 @@ from mlopsdeploy.settings import BatchSettings
 # Where a runtime's package has another name than its module.
 _PACKAGES = {"litert": "ai-edge-litert", "tflite": "tflite-runtime"}
 _SHAPING_A_ROW = (
-    "model", "runtime", "precision", "languages", "threshold", "features", "long text",
+    "model", "runtime", "precision", "languages", "task", "threshold", "features", "long text",
 )  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def identity_of(
         "runtime": model.runtime.name,
         "precision": model.precision,
         "languages": list(model.task.languages),
+        "task": settings.task,
         "threshold": settings.threshold,
         "features": list(settings.features),
         "long text": settings.long_text,
@@ -75,6 +76,7 @@ def manifest_of(
         done: what `job.run` gave.
     """
     summary, statistics, input_digest = done
+    known = statistics.as_dict()
     return {
         "mlopsdeploy": __version__,
         "started": started.isoformat(timespec="seconds"),
@@ -95,10 +97,10 @@ def manifest_of(
         "settings": dict(identity),
         "settings_digest": _digest(identity),
         "input_digest": input_digest,
-        "summary": summary.as_dict(),
+        "summary": {**summary.as_dict(), **summarised(known, objects=model.task.finds_objects)},
         "stages": {name: round(seconds, 3) for name, seconds in summary.stages.items()},
         "errors": dict(summary.reasons.most_common()),
-        "statistics": statistics.as_dict(),
+        "statistics": known,
     }
 
 

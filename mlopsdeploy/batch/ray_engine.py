@@ -335,10 +335,10 @@ class _Scorer:
         computed = list(self._pool.map(predict, planned.batches))
         window, predictions = scoring.assemble(model, planned, computed)
         summary = Summary(stages=clock.seconds)
-        summary.count(planned, window, predictions)
+        summary.count(model.task, planned, window, predictions)
         statistics = copy.deepcopy(setup.statistics)
         text = content_column(setup.columns)
-        statistics.add(window.numbers, window.columns, predictions, text=text)
+        statistics.add(model.task, window.numbers, window.columns, predictions, text=text)
         columns = scoring.written(
             model, predictions, all_scores=setup.all_scores, prefix=setup.prefix
         )

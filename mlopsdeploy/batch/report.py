@@ -21,10 +21,20 @@ from markupsafe import Markup
 
 from mlopsdeploy import __version__
 from mlopsdeploy.batch import plots
-from mlopsdeploy.batch.drift import Drift, compare, counts_objects, flat, label_text, percent
+from mlopsdeploy.batch.drift import (
+    Drift,
+    compare,
+    counts_objects,
+    flat,
+    label_text,
+    named,
+    percent,
+    rounded,
+)
 from mlopsdeploy.batch.languages import language_facts, unread_words
 from mlopsdeploy.batch.manifest import read_manifest
-from mlopsdeploy.batch.statistics import OTHER
+from mlopsdeploy.batch.spreads import histogram, long, mean_of, quantile, together
+from mlopsdeploy.batch.statistics import OTHER, overall
 from mlopsdeploy.core import images
 from mlopsdeploy.data.files import whole_file
 from mlopsdeploy.data.matching import reading, scored
@@ -38,6 +48,9 @@ MANY_DAYS = 62  # more are shown by week
 MANY_VALUES = 12  # more categories are shown as one
 WITH_PICTURES = 3  # labels whose examples are shown, as they are open on the page
 THUMBNAIL = 160  # pixels of the longer side
+BEYOND = 0.005  # share of numbers on each side that an axis leaves out
+NUMBER_BINS = 40  # of a histogram of numbers without bounds
+SAME_AT_LEAST = 20  # rows, from which on it is worth a look that they all have one answer
 WORTH_SAYING = 0.01  # share of rows from which truncation and empty rows are worth a look
 
 _PAGES = Path(__file__).parent / "pages"
@@ -115,13 +128,31 @@ def findings(manifest: Mapping[str, Any], drift: Drift | None) -> list[Finding]:
     empty = summary.get("empty", 0)
     if rows and empty / rows >= WORTH_SAYING:
         found.append(Finding(f"{part(empty, rows)} with nothing in it", "errors"))
-    used = [name for name, label in statistics["labels"].items() if label["rows"]]
-    if len(used) == 1 and len(statistics["labels"]) > 1 and statistics["scored"] >= 20:
-        what = "object" if counts_objects(statistics) else "row"
-        found.append(Finding(f"Every {what} got the same label, {label_text(used[0])}", "labels"))
-    if scored and not used:
-        found.append(Finding("There is not one object in the pictures", "labels"))
+    if scored:
+        found += _about_answers(statistics)
     return found
+
+
+def _about_answers(statistics: Mapping[str, Any]) -> Iterator[Finding]:
+    """Answers that are all the same, or not there."""
+    what = "object" if counts_objects(statistics) else "row"
+    for place, answer in enumerate(statistics["answers"]):
+        labels, where = answer["labels"], _section("labels", place)
+        used = [name for name, label in labels.items() if label["rows"]]
+        if not used:
+            yield Finding("There is not one object in the pictures", where)
+        elif not answer["label"]:
+            if answer["scored"] >= SAME_AT_LEAST and labels[""]["least"] == labels[""]["greatest"]:
+                number = f"the same {answer['number']}, {rounded(labels['']['least'])}"
+                yield Finding(f"Every {what} got {number}", where)
+        elif len(used) == 1 and len(labels) > 1 and answer["scored"] >= SAME_AT_LEAST:
+            label = f"the same {named(answer, 'label')}, {label_text(used[0])}"
+            yield Finding(f"Every {what} got {label}", where)
+
+
+def _section(name: str, place: int) -> str:
+    """The id of a section about one of several answers."""
+    return f"{name}-{place + 1}" if place else name
 
 
 def _about_reading(manifest: Mapping[str, Any]) -> Iterator[Finding]:
@@ -170,8 +201,7 @@ def _thing(statistics: Mapping[str, Any]) -> str:
 
 def _scored(statistics: Mapping[str, Any]) -> int:
     """Rows that have an answer, be it that there is nothing to see."""
-    objects = counts_objects(statistics)
-    return int(statistics["lengths"]["rows"] if objects else statistics["scored"])
+    return int(statistics["answered"])
 
 
 def render(
@@ -186,6 +216,7 @@ def render(
         moment=moment,
         label=label_text,
         score=lambda value: "–" if value is None else f"{value:.3f}",
+        rounded=lambda value: "–" if value is None else rounded(value),
         number=_number,
         some=_some,
         tied=lambda words: re.sub(r"(?<=\d) (?=(?:s|min|h|%)\b)", "\u00a0", words),
@@ -193,28 +224,22 @@ def render(
     now = manifest["statistics"]
     # Where nothing can be compared, the last run is not drawn either.
     then = previous["statistics"] if previous and drift and drift.measures else None
-    names = _shown(now)
     found = findings(manifest, drift)
-    others = [(SHOWN, "all others")] if len(names) < len(now["labels"]) else []
     return environment.get_template("report.html").render(
         version=__version__,
         manifest=manifest,
         summary=manifest["summary"],
         statistics=now,
         thing=_thing(now),
+        text=now["lengths"] is not None,
         scored=scored(manifest["columns"]),
         read=", ".join(reading(manifest["summary"]["read"])),
         counted="object" if counts_objects(now) else _thing(now),
         headline=headline(manifest, found),
         findings=found,
         drift=drift,
-        labels=_labels(now, then, names),
-        legend=[*enumerate(map(label_text, names)), *others],
-        histograms=_histograms(now, then, names),
+        answers=_answers(now, then, str(manifest.get("input", ""))),
         lengths=_lengths(now, then),
-        by_date=_by_date(now, names),
-        by_category=_by_category(now, names),
-        examples=_examples(now, str(manifest.get("input", ""))),
         stages=manifest.get("stages") or {},
         settings=flat(manifest.get("settings") or {}),
         languages=list(language_facts(manifest["summary"], _languages_of_model(manifest))),
@@ -224,9 +249,39 @@ def render(
 # ---------------------------------------------------------------- what the sections show
 
 
-def _shown(statistics: Mapping[str, Any]) -> list[str]:
+def _answers(
+    now: Mapping[str, Any], then: Mapping[str, Any] | None, source: str
+) -> list[dict[str, Any]]:
+    """For each answer what its sections show, and the ids of these."""
+    found = []
+    for place, answer in enumerate(now["answers"]):
+        before = then["answers"][place] if then else None
+        names = _shown(answer)
+        others = [(SHOWN, "all others")] if len(names) < len(answer["labels"]) else []
+        means = not answer["label"]
+        found.append({
+            **answer,
+            "ids": {
+                name: _section(name, place)
+                for name in ("labels", "scores", "dates", "categories", "examples")
+            },
+            "of": f" of {answer['name']}" if answer["name"] else "",
+            "means": means,
+            "mean": overall(answer)["mean"] if answer["number"] else None,
+            "table": _labels(answer, before, names) if answer["label"] else None,
+            "legend": [] if means else [*enumerate(map(label_text, names)), *others],
+            "histograms": _histograms(answer, before, names) if answer["is_probability"] else [],
+            "numbers": _numbers(answer, before, names),
+            "by_date": (_means_by_date if means else _by_date)(answer, names),
+            "by_category": (_means_by_category if means else _by_category)(answer, names),
+            "rows_of": _examples(now, answer, source),
+        })  # fmt: skip
+    return found
+
+
+def _shown(answer: Mapping[str, Any]) -> list[str]:
     """The labels that get a colour, in the model's order, so that they keep it from run to run."""
-    labels = statistics["labels"]
+    labels = answer["labels"]
     if len(labels) <= SHOWN:
         return list(labels)
     frequent = sorted(labels, key=lambda name: (name == OTHER, -labels[name]["rows"]))[:SHOWN]
@@ -240,14 +295,16 @@ def _labels(
     table: dict[str, list[dict[str, Any]]] = {"shown": [], "others": []}
     for name in _by_rows(now["labels"]):
         label = now["labels"][name]
-        before = then["labels"].get(name, {"rows": 0})["rows"] / then["scored"] if then else None
+        before = None
+        if then:
+            before = then["labels"].get(name, {"rows": 0})["rows"] / max(1, then["scored"])
         table["shown" if name in names else "others"].append({
             "name": name,
             "series": names.index(name) if name in names else SHOWN,
             "rows": label["rows"],
             "share": label["rows"] / max(1, now["scored"]),
             "before": before,
-            "mean_score": label["mean_score"],
+            "mean": label.get("mean"),
         })  # fmt: skip
     return table
 
@@ -261,22 +318,73 @@ def _histograms(
 ) -> list[dict[str, Any]]:
     before = then["labels"] if then else {}
     used = [name for name in names if now["labels"][name]["rows"]]
-    seen = [now["labels"][name]["scores"] for name in used]
-    seen += [before[name]["scores"] for name in used if name in before]
+    seen = [now["labels"][name]["bins"] for name in used]
+    seen += [before[name]["bins"] for name in used if name in before]
     low = _floor(np.sum(seen, axis=0)) if seen else 0.0
     drawn = []
     for name in used:
         label = now["labels"][name]
-        counts = np.array(label["scores"])
-        old = np.array(before[name]["scores"]) if name in before else None
+        counts = np.array(label["bins"])
+        old = np.array(before[name]["bins"]) if name in before else None
         sure = percent(counts[90:].sum() / label["rows"])
         words = (
-            f"Scores of {label_text(name)}: {label['mean_score']:.3f} on average, "
+            f"Scores of {label_text(name)}: {label['mean']:.3f} on average, "
             f"{sure} of them at 0.9 or more"
         )
         svg = plots.scores(counts, old, names.index(name), low, words)
         drawn.append({"name": name, **label, "sure": sure, "svg": Markup(svg)})  # noqa: S704  # ours
     return drawn
+
+
+def _numbers(
+    now: Mapping[str, Any], then: Mapping[str, Any] | None, names: Sequence[str]
+) -> dict[str, Any] | None:
+    """Numbers without bounds: a row of the table for all labels' and each one's, and the plots."""
+    if now["is_probability"] or not now["number"] or not now["scored"]:
+        return None
+    old = then["labels"] if then else {}
+    used = [name for name in names if now["labels"][name]["rows"]]
+    before = together(old.values()) if then and then["scored"] else None
+    table = [(now["number"], now["scored"], together(now["labels"].values()), before)]
+    if now["label"]:
+        table += [
+            (label_text(name), label["rows"], label, old.get(name))
+            for name in used
+            for label in [now["labels"][name]]
+        ]
+    drawn = table[:1] if not now["label"] else table[1:] or table[:1]
+    series = [names.index(name) for name in used] if now["label"] else [0]
+    low, high = _range([*[one[2] for one in drawn], *[one[3] for one in drawn if one[3]]])
+    plotted = []
+    for (name, rows, spread, earlier), color in zip(drawn, series, strict=True):
+        inside = histogram(spread, np.linspace(low, high, NUMBER_BINS + 1))
+        last = earlier if earlier and earlier["bins"]["at"] else None
+        line = None
+        if last:
+            counts = histogram(last, np.linspace(low, high, NUMBER_BINS + 1))
+            line = counts / sum(last["bins"]["rows"])
+        words = f"{name}: {rounded(spread['mean'])} on average, median {rounded(spread['median'])}"
+        svg = plots.numbers(inside / rows, line, (low, high), color, words)
+        beyond = 1 - inside.sum() / rows
+        plotted.append({"name": name, "svg": Markup(svg), "beyond": float(beyond)})  # noqa: S704
+    return {
+        "table": [
+            {"name": name, "rows": rows, "before": earlier and earlier["mean"], **spread}
+            for name, rows, spread, earlier in table
+        ],
+        "plots": plotted,
+    }
+
+
+def _range(spreads: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """Where the axis begins and ends: all but one in a hundred of each side, a little more room."""
+    filled = [spread for spread in spreads if spread["bins"]["at"]]
+    ends = [
+        (quantile(spread, BEYOND) or 0.0, quantile(spread, 1 - BEYOND) or 0.0) for spread in filled
+    ]
+    low, high = min(low for low, _ in ends), max(high for _, high in ends)
+    room = (high - low) * 0.02 or abs(high) * 0.05 or 1.0
+    return low - room, high + room
 
 
 def _floor(scores: Any) -> float:
@@ -303,7 +411,7 @@ def _lengths(now: Mapping[str, Any], then: Mapping[str, Any] | None) -> dict[str
         **known,
         "svg": Markup(svg),  # noqa: S704  # ours
         "before": old["mean"] if old and comparable else None,
-        "truncated": now["truncated"] / max(1, now["scored"]),
+        "truncated": now["truncated"] / max(1, now["answered"]),
         "lost": _lost(now) if known["unit"] == "tokens" else None,
     }
 
@@ -347,16 +455,79 @@ def _by_date(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | N
     }
 
 
+def _means_by_date(now: Mapping[str, Any], _: Sequence[str]) -> dict[str, Any] | None:
+    """Of numbers alone: their mean per period."""
+    known = now["by_date"]
+    if not known or not known["rows"]:
+        return None
+    rows, period = known["rows"], known["period"]
+    sums = {day: {"": long(total)} for day, total in known["sums"].items()}
+    if period == "day" and len(rows) > MANY_DAYS:
+        rows, period = plots.weekly(rows), "week"
+        sums = plots.weekly(sums)
+    days = sorted(rows)
+    counts = [sum(rows[day].values()) for day in days]
+    means = [mean_of(sums[day][""], count) or 0.0 for day, count in zip(days, counts, strict=True)]
+    words = (
+        f"Mean {now['number']} by {known['column']}, per {period}, {days[0]} to {days[-1]}; "
+        "the table below has the numbers"
+    )
+    wide, narrow = (
+        plots.means_over_time(
+            days, period, counts, means, f"mean {now['number']}", words, width=width
+        )
+        for width in (780, 340)
+    )
+    return {
+        **known,
+        "period": period,
+        "first": days[0],
+        "last": days[-1],
+        "wide": Markup(wide),  # noqa: S704  # ours
+        "narrow": Markup(narrow),  # noqa: S704  # ours
+        "table": [
+            {"day": day, "rows": count, "mean": mean}
+            for day, count, mean in zip(days, counts, means, strict=True)
+        ],
+    }
+
+
+def _means_by_category(now: Mapping[str, Any], _: Sequence[str]) -> list[dict[str, Any]]:
+    """Of numbers alone: for each column the mean of its most frequent values."""
+    columns = []
+    for column, known in now["by_category"].items():
+        counts = {value: sum(rows.values()) for value, rows in known["rows"].items()}
+        ranked = _ranked(counts)
+        rows = [
+            {"value": value or "(empty)", "rows": counts[value], "mean": known["means"][value]}
+            for value in ranked[0]
+        ]
+        if rest := ranked[1]:
+            total = sum(long(known["sums"][value]) for value in rest)
+            count = sum(counts[value] for value in rest)
+            rows.append(
+                {"value": f"{len(rest)} more", "rows": count, "mean": mean_of(total, count)}
+            )
+        if rows:
+            columns.append({"column": column, "rows": rows})
+    return columns
+
+
+def _ranked(counts: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """The values that are shown, the most frequent first or numbers in order; and all others."""
+    ranked = sorted(counts, key=lambda value: (value == OTHER, -counts[value], value))
+    shown, rest = ranked[:MANY_VALUES], ranked[MANY_VALUES:]
+    if not rest and all(value.isdigit() for value in shown):
+        shown.sort(key=int)
+    return shown, rest
+
+
 def _by_category(now: Mapping[str, Any], names: Sequence[str]) -> list[dict[str, Any]]:
     """For each column its most frequent values, each with the shares of its labels."""
     columns = []
-    for column, values in now["by_category"].items():
-        ranked = sorted(
-            values, key=lambda value: (value == OTHER, -sum(values[value].values()), value)
-        )
-        shown, rest = ranked[:MANY_VALUES], ranked[MANY_VALUES:]
-        if not rest and all(value.isdigit() for value in shown):
-            shown.sort(key=int)
+    for column, known in now["by_category"].items():
+        values = known["rows"]
+        shown, rest = _ranked({value: sum(rows.values()) for value, rows in values.items()})
         counts = [(value or "(empty)", _by_series(values[value], names)) for value in shown]
         if rest:
             more = np.sum([_by_series(values[value], names) for value in rest], axis=0)
@@ -377,10 +548,12 @@ def _by_series(labels: Mapping[str, int], names: Sequence[str]) -> list[int]:
     return [*counts, sum(labels.values()) - sum(counts)]
 
 
-def _examples(now: Mapping[str, Any], source: str) -> list[dict[str, Any]]:
-    rows = now["examples"]["rows"] if now["examples"] else {}
-    names = [name for name in _by_rows(now["labels"]) if name in rows]
-    found = [{"name": name, "rows": now["labels"][name]["rows"], **rows[name]} for name in names]
+def _examples(
+    now: Mapping[str, Any], answer: Mapping[str, Any], source: str
+) -> list[dict[str, Any]]:
+    rows = answer["examples"]["rows"] if answer["examples"] else {}
+    names = [name for name in _by_rows(answer["labels"]) if name in rows]
+    found = [{"name": name, "rows": answer["labels"][name]["rows"], **rows[name]} for name in names]
     for label in found[:WITH_PICTURES] if now.get("pictures") else ():
         for kind in {"least", "most"} & label.keys():
             label[kind] = [{**row, "image": _thumbnail(row["text"], source)} for row in label[kind]]

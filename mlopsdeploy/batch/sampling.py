@@ -19,7 +19,7 @@ from mlopsdeploy.batch import job, scoring
 from mlopsdeploy.batch.job import AHEAD, WINDOW, Job, Summary
 from mlopsdeploy.batch.scoring import Planned
 from mlopsdeploy.batch.unfinished import Piped
-from mlopsdeploy.columns import Array, concat, take
+from mlopsdeploy.columns import Array, concat, rows_of, take
 from mlopsdeploy.core.machine import peak_memory, resident_memory
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows
@@ -429,7 +429,7 @@ def write_nowhere(
         rows = np.arange(len(planned.cost))
         if len(rows) and not parts:
             break  # the model failed on all
-        computed = [Predicted(rows, take(some, rows % len(some["label"])))] if len(rows) else []
+        computed = [Predicted(rows, take(some, rows % rows_of(some)))] if len(rows) else []
         window, predictions = scoring.assemble(work.model, planned, computed)
         columns = scoring.written(
             work.model, predictions, all_scores=work.all_scores, prefix=work.prefix
@@ -437,7 +437,7 @@ def write_nowhere(
         if window.rows:
             sink.write(window, columns)
         text = content_column(work.columns)
-        statistics.add(window.numbers, window.columns, predictions, text=text)
+        statistics.add(work.model.task, window.numbers, window.columns, predictions, text=text)
     return clock.both
 
 

@@ -16,15 +16,16 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.columns import Array, Columns, concat, objects, rows_of, take
-from mlopsdeploy.core import images
+from mlopsdeploy.columns import Array, Columns, Field, Task, concat, objects, rows_of, take
+from mlopsdeploy.core import answers, images
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.inputs import missing
+from mlopsdeploy.core.inputs import missing, some
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows, plan, unique
 from mlopsdeploy.data.sources import Window
 from mlopsdeploy.errors import ConfigError
 
+DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 SIZE = "size"
 """Among a detector's predictions: height and width of each picture, in pixels."""
 
@@ -77,21 +78,27 @@ def new_columns(model: Model, *, all_scores: bool) -> list[str]:
     """The names of the columns that predictions add.
 
     Raises:
-        ConfigError: all scores of a model that does not name its labels.
+        ConfigError: all scores of a model that has none, or does not name its labels.
     """
-    if model.task.finds_objects:
+    task = model.task
+    if task.finds_objects:
         if all_scores:
             raise ConfigError(f"--all-scores: {model.name} has one score for each object")
         return ["objects", "detections"]
-    names = [field.name for field in model.task.outputs if field.name != "scores"]
-    if all_scores:
-        if not model.task.labels:
-            raise ConfigError(
-                f"--all-scores: {model.name} does not name its labels; "
-                f"put 'labels: [...]' into {model.name}.yaml beside the model"
-            )
-        names += [f"score_{label}" for label in model.task.labels]
-    return names
+    names = [field.name for field in answers.shown(task)]
+    if not all_scores:
+        return names
+    scores = [name for name, _, _ in answers.score_columns(task)]
+    if not scores and any(answer.scores for answer in task.answers):
+        raise ConfigError(
+            f"--all-scores: {model.name} does not name its labels; "
+            f"put 'labels: [...]' into {model.name}.yaml beside the model"
+        )
+    if not scores:
+        raise ConfigError(
+            f"--all-scores: {model.name} has no scores of labels; it gives {some(names)}"
+        )
+    return names + scores
 
 
 def prepare(
@@ -107,7 +114,7 @@ def prepare(
     """
     inputs = {name: window.columns[column] for name, column in columns.items()}
     files = window.pictures if model.task.data == "image" else None
-    if files is not None or (len(inputs) == 1 and model.task.inputs[0].dtype == "str"):
+    if files is not None or (len(inputs) == 1 and _is_text(model.task.inputs[0])):
         if files is not None:
             values, filled = files, [file is not None for file in files]
         else:
@@ -121,7 +128,7 @@ def prepare(
         present = np.ones(window.rows, bool)
         for field in model.task.inputs:
             if not field.dtype.startswith(("float", "str")):  # it has no way to say "missing"
-                present &= ~np.isnan(inputs[field.name])
+                present &= ~answers.each_row(np.isnan(inputs[field.name]))
         # Exact duplicates among rows of numbers are rare, and finding them costs more than a row.
         distinct = inputs if present.all() else take(inputs, np.flatnonzero(present))
         inverse = np.arange(rows_of(distinct))
@@ -142,17 +149,32 @@ def prepare(
     return Planned(window, present, inverse, keys, there, found, encoded, cost, batches)
 
 
+def _is_text(field: Field) -> bool:
+    return field.dtype == "str" and not field.shape
+
+
 def _keys(distinct: Columns) -> list[bytes]:
     """A digest of each row's values."""
-    if len(distinct) == 1 and (texts := next(iter(distinct.values()))).dtype == object:
+    texts = next(iter(distinct.values()))
+    if len(distinct) == 1 and all(isinstance(text, str | bytes) for text in texts):
         contents = (text if isinstance(text, bytes) else text.encode() for text in texts)
         return [blake2b(content, digest_size=16).digest() for content in contents]
     columns = [distinct[name] for name in sorted(distinct)]
     if any(column.dtype == object for column in columns):  # words among the numbers
-        rows = zip(*(column.tolist() for column in columns), strict=True)
+        rows = zip(*(map(_listed, column) for column in columns), strict=True)
         return [blake2b(repr(row).encode(), digest_size=16).digest() for row in rows]
-    numbers = np.column_stack([column.astype(np.float64) for column in columns])
+    count = rows_of(distinct)
+    numbers = np.concatenate(
+        [column.astype(np.float64).reshape(count, -1) for column in columns], axis=1
+    )
     return [blake2b(row.tobytes(), digest_size=16).digest() for row in numbers]
+
+
+def _listed(value: Any) -> Any:
+    """A value that `repr` shows all of."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def predict(
@@ -218,13 +240,13 @@ def assemble(
         rows = np.flatnonzero(planned.present).tolist()
         places = zip(rows, planned.inverse.tolist(), strict=True)
         reasons = {row: failed[place] for row, place in places if place in failed}
-    predictions = _spread(model, planned, distinct)
-    lost = planned.present & ~answered(predictions)
+    predictions = _spread(model.task, planned, distinct)
+    lost = planned.present & ~answers.answered(model.task, predictions)
     for array in window.columns.values():
         if array.dtype.kind == "f":  # a number is missing
-            lost &= ~np.isnan(array)
+            lost &= ~answers.each_row(np.isnan(array))
     for row in np.flatnonzero(lost).tolist():
-        reasons.setdefault(row, "the model's score is not a number")
+        reasons.setdefault(row, f"the model's {_numbers_of(model.task)} is not a number")
     if reasons:
         dropped = np.zeros(window.rows, bool)
         dropped[list(reasons)] = True
@@ -234,27 +256,8 @@ def assemble(
     return window, predictions
 
 
-def answered(predictions: Columns) -> Array:
-    """Which rows have an answer: a score that is a number, or objects with such; bool (rows,)."""
-    scores = predictions["score"]
-    if scores.dtype != object:
-        return np.isfinite(scores)
-    return np.array([row is not None and bool(np.isfinite(row).all()) for row in scores], bool)
-
-
-def each_label(predictions: Columns) -> tuple[Rows, list[str], Array]:
-    """Every label that was given: one a row, or one for each object of a row.
-
-    Returns:
-        The row, the label and the score (float64) of each.
-    """
-    rows = np.flatnonzero(answered(predictions))
-    labels, scores = predictions["label"][rows], predictions["score"][rows]
-    if scores.dtype != object:
-        return rows, labels.tolist(), scores.astype(np.float64)
-    counts = [len(row) for row in scores]
-    flat = [label for row in labels for label in row]
-    return np.repeat(rows, counts), flat, np.concatenate([*scores, np.zeros(0)], dtype=np.float64)
+def _numbers_of(task: Task) -> str:
+    return " or ".join(answer.number or answer.label for answer in task.answers)
 
 
 def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns, dict[int, str]]:
@@ -275,9 +278,9 @@ def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns,
     }, failed
 
 
-def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
+def _spread(task: Task, planned: Planned, distinct: Columns) -> Columns:
     """Predictions of all rows of the window."""
-    rows, task = planned.window.rows, model.task
+    rows = planned.window.rows
     if task.finds_objects:
         names = ("label", "score", "boxes", SIZE)
         predictions: Columns = {name: np.full(rows, None, object) for name in names}
@@ -285,34 +288,58 @@ def _spread(model: Model, planned: Planned, distinct: Columns) -> Columns:
             spread = distinct[name][planned.inverse]
             predictions[name][planned.present] = objects(list(spread))
         return predictions
-    predictions = {"label": objects([""] * rows), "score": np.full(rows, np.nan)}
-    if any(field.name == "truncated" for field in task.outputs):
-        predictions["truncated"] = np.zeros(rows, bool)
-        predictions["tokens"] = np.zeros(rows, np.int64)
-        predictions["lost_tokens"] = np.zeros(rows, np.int64)
-    for name in ("unread", "model"):  # of texts, see `Task.decode`
-        if name in distinct:
-            predictions[name] = objects([""] * rows)
-    if task.labels:
-        predictions["scores"] = np.full((rows, len(task.labels)), np.nan)
-    # What a task of an outside package outputs besides.
-    more = [one for one in task.outputs if one.name not in predictions and not one.shape]
-    predictions |= missing(more, rows)
+    predictions = _none(task, rows)
+    predictions |= {
+        name: objects([""] * rows) for name in ("unread", "model") if name in distinct
+    }  # of texts, see `Task.decode`
+    everywhere = bool(planned.present.all())
     for name in distinct.keys() & predictions.keys():
-        predictions[name][planned.present] = distinct[name][planned.inverse]
-    predictions["label"][~np.isfinite(predictions["score"])] = ""
+        spread = distinct[name][planned.inverse]
+        if not everywhere:
+            kept = _with_room(predictions[name], spread, gaps=task.data == "table")
+            kept[planned.present] = spread
+            spread = kept
+        predictions[name] = spread
+    answers.blank(task, predictions)
     return predictions
 
 
-def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> dict[str, Any]:
-    """The columns that go into the output; lists of objects, which NumPy has no type for, as Arrow.
+def _none(task: Task, rows: int) -> Columns:
+    """Predictions of rows that have none."""
+    predictions = missing(task.outputs, rows)
+    if any(field.name == "truncated" for field in task.outputs):
+        predictions |= {name: np.zeros(rows, np.int64) for name in ("tokens", "lost_tokens")}
+    for answer in task.answers:
+        if answer.scores and answer.labels:  # as many, though only the model may know
+            shape = rows, len(answer.labels)
+            predictions[answer.scores] = np.full(shape, np.nan, np.float32)
+    return predictions
 
-    Of each object its label, its score, and its box as pixels and relative to the picture: x1, y1,
-    x2, y2, see `detections.Detection`.
+
+def _with_room(none: Array, values: Array, *, gaps: bool) -> Array:
+    """Rows without a value, for some like these; with `gaps` no number stands for a missing one."""
+    kind = values.dtype
+    if gaps and none.dtype.kind in "biu":
+        kind = np.dtype(np.object_)
+    if none.dtype == kind and none.shape[1:] == values.shape[1:]:
+        return none
+    fill: Any = {"O": None, "f": np.nan}.get(kind.kind, 0)
+    return np.full((len(none), *values.shape[1:]), fill, kind)
+
+
+def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str) -> dict[str, Any]:
+    """The columns that go into the output; what NumPy has no type for, such as lists, as Arrow.
+
+    Probabilities are rounded to `DECIMALS`. Of each object its label, its score, and its box as
+    pixels and relative to the picture: x1, y1, x2, y2, see `detections.Detection`.
     """
-    if model.task.finds_objects:
+    task = model.task
+    if task.finds_objects:
         found = [
-            [each.as_dict(*size[::-1].tolist()) for each in detections_of(predictions, row)]
+            [
+                each.as_dict(*size[::-1].tolist())
+                for each in detections_of(model.task, predictions, row)
+            ]
             if size is not None
             else None
             for row, size in enumerate(predictions[SIZE])
@@ -322,12 +349,49 @@ def written(model: Model, predictions: Columns, *, all_scores: bool, prefix: str
             f"{prefix}objects": pa.array(counts, pa.int32()),
             f"{prefix}detections": pa.array(found, _DETECTIONS),
         }
-    columns = {
-        prefix + field.name: predictions[field.name]
-        for field in model.task.outputs
-        if field.name in predictions and field.name != "scores"
-    }
+    rounded = {answer.number for answer in task.answers if answer.is_probability}
+    columns = {}
+    for field in answers.shown(task):
+        if field.name in predictions:
+            values = predictions[field.name]
+            column = _rounded(values) if field.name in rounded else _arrow(field, values)
+            columns[prefix + field.name] = column
     if all_scores:
-        for place, label in enumerate(model.task.labels):
-            columns[f"{prefix}score_{label}"] = predictions["scores"][:, place]
+        for name, scores, place in answers.score_columns(task):
+            columns[prefix + name] = _rounded(predictions[scores][:, place])
     return columns
+
+
+def _rounded(scores: Array) -> Array:
+    return np.round(scores.astype(np.float64), DECIMALS)
+
+
+def _arrow(field: Field, values: Array) -> Any:
+    """A column as it is where a sink knows the type; lists, and whole numbers with gaps, as Arrow.
+
+    Args:
+        field: what the task says of it.
+        values: of shape (rows, ...); of object arrays None is a row without.
+    """
+    if values.dtype.kind in "US":
+        values = values.astype(np.str_).astype(object)
+    kind = np.dtype("O" if field.dtype == "str" else field.dtype)
+    if values.dtype.kind == "f" and kind.kind == "f":
+        values = values.astype(kind, copy=False)  # the same type in every window
+    if values.dtype == np.float16:
+        values, kind = values.astype(np.float32), np.dtype(np.float32)
+    if values.dtype != object:
+        kind = values.dtype
+    if values.ndim == 1 and values.dtype == kind:
+        return values
+    type_ = pa.string() if kind.kind == "O" else pa.from_numpy_dtype(kind)
+    if values.dtype == object:  # ragged, or with gaps
+        for _ in field.shape:
+            type_ = pa.list_(type_)
+        return pa.array([None if value is None else _listed(value) for value in values], type_)
+    column = pa.array(values.reshape(-1), type_)
+    for axis in reversed(range(1, values.ndim)):
+        lists = int(np.prod(values.shape[:axis]))
+        ends = np.arange(lists + 1, dtype=np.int32) * values.shape[axis]
+        column = pa.ListArray.from_arrays(pa.array(ends), column)
+    return column

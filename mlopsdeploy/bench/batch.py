@@ -136,7 +136,7 @@ class _Bench:
         return total
 
     def _run_once(self, total: _Ran, rows: int) -> _Ran:
-        work = replace(self._work, limit=rows, statistics=Statistics(self._model.task.labels))
+        work = replace(self._work, limit=rows, statistics=Statistics(self._model.task.answers))
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             started, cpu = time.perf_counter(), time.process_time()
             summary, _, _ = job.run(work, Piped(output, errors))

@@ -98,7 +98,7 @@ class _Bench:
         )
         answers = self._alone("infer", runtime.run, encoded)
         pairs = list(zip(answers, encoded, strict=True))
-        found = self._alone("decode", lambda pair: detections_of(task.decode(*pair)), pairs)
+        found = self._alone("decode", lambda pair: detections_of(task, task.decode(*pair)), pairs)
         drawn = list(zip(images, found, strict=True))
         self._alone("draw", lambda pair: draw(*pair), drawn)
         results = [

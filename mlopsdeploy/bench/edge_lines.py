@@ -103,18 +103,18 @@ class _Bench:
             raise InputError(f"{settings.lines}: no line of it can be scored")
         # Of the lines as they are, those with nothing to score included.
         weight = len(sample) / len(parsed.rows)
-        encoded = model.task.encode(parsed.columns)
-        self.bare = speed.BareCalls(
-            model.runtime.run,
-            [
+        batches = []
+        for columns, _ in parsed.batches():
+            encoded = model.task.encode(columns)
+            batches += [
                 speed.Batch(model.task.collate(take(encoded, rows)), len(rows) * weight)
                 for rows in model.plan(encoded)
-            ],
-        )
+            ]
+        self.bare = speed.BareCalls(model.runtime.run, batches)
 
     def one_at_a_time(self, path: str, seconds: float) -> dict[str, Any]:
         """From a line to its answer in a file, with nothing else going on."""
-        writer = LineEvents(path, echo=False)
+        writer = LineEvents(path, self._model.task, echo=False)
         pipeline = self._pipeline(_Again(self._sample, 0), writer, Stats())
         times = speed.seconds_of(
             lambda line: writer.write(pipeline.answer([line])), self._sample, seconds
@@ -124,7 +124,7 @@ class _Bench:
 
     def all_at_once(self, path: str, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
-        stats, writer = Stats(), LineEvents(path, echo=False)
+        stats, writer = Stats(), LineEvents(path, self._model.task, echo=False)
         pipeline = self._pipeline(_Again(self._sample, seconds), writer, stats)
         started, cpu = time.perf_counter(), time.process_time()
         pipeline.run()

@@ -25,7 +25,12 @@ def of(setting: Setting) -> Offer | None:
     """What is offered for a setting: its words, models, runtimes; None: the shell's files."""
     if setting.choices:
         return lambda: list(setting.choices)
-    offers: dict[str, Offer] = {"model": _model, "runtime": _runtime, "config": config}
+    offers: dict[str, Offer] = {
+        "model": _model,
+        "runtime": _runtime,
+        "task": _task,
+        "config": config,
+    }
     return offers.get(setting.offers or "")
 
 
@@ -48,6 +53,13 @@ def _runtime() -> list[str]:
     from mlopsdeploy.core import plugins
 
     return ["auto", *plugins.names("runtimes")]
+
+
+def _task() -> list[str]:
+    """Tasks, those of other packages too."""
+    from mlopsdeploy.core import plugins
+
+    return list(plugins.names("tasks"))
 
 
 def _paths(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:

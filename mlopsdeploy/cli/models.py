@@ -75,6 +75,15 @@ class Inspect(Trusting):
     all_runtimes: bool = setting(False, "Measure it on each that can run it")
 
 
+class Init(OneModel):
+    """`models init`."""
+
+    output: str | None = setting(
+        None, "The YAML", short="-o", shown="beside the model", metavar="FILE"
+    )
+    overwrite: bool = setting(False, "Replace a YAML that is there")
+
+
 class Compile(Trusting, Written):
     """`models compile`."""
 
@@ -141,6 +150,17 @@ def models_inspect(options: Inspect) -> None:
         all_runtimes=options.all_runtimes, trust_model=options.trust_model, log=log,
     )  # fmt: skip
     report(found, inspect.show, options.as_json)
+
+
+@command(models, "init", Init, examples="mlopsdeploy models init model.onnx")
+def models_init(options: Init) -> None:
+    """Write a model.yaml to start from: what was read, and what is to be decided."""
+    from mlopsdeploy.models import init
+
+    found = init.init_model(
+        options.model, output=options.output, overwrite=options.overwrite, log=log
+    )
+    report(found, init.show_init, options.as_json)
 
 
 @command(

@@ -8,13 +8,14 @@ original.
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,25 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlopsdeploy.columns import Columns, Runtime, rows_of
+from mlopsdeploy.columns import Columns, Runtime, Written, rows_of
+from mlopsdeploy.convert.keras_losses import Loss, read_losses, with_losses
 from mlopsdeploy.convert.parity import BOUND, EXTREME, SWAY, Case, Unfit, allowed, nudged, prove
+from mlopsdeploy.convert.tensorflow_graph import (
+    as_reconstruction,
+    open_graph,
+    read_graph,
+    what_changes,
+)
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import tflite_metadata
+from mlopsdeploy.model_files.digest import graph_files
+from mlopsdeploy.model_files.written import to_json
 from mlopsdeploy.runtimes.common import in_steps
 from mlopsdeploy.runtimes.tensorflow import TensorFlow, check_graph, signature_of
 
+# Layers that compute something else while they are trained, and do so wherever they are told to;
+# those that augment pictures are, by default, and don't.
+_TRAINED_OTHERWISE = re.compile("Dropout|Noise|BatchNormalization")
 LENGTHS = (7, 32, 64, 224)  # tried for sizes that are free; two that the model takes are used
 
 
@@ -43,6 +57,10 @@ class Graph:
     call: Callable[..., dict[str, Any]]
     inputs: dict[str, Any]  # TensorSpec
     owner: Any  # keeps the variables
+    title: str = ""  # what its author calls it, of Keras; the others too
+    layers: tuple[str, ...] = ()  # their names
+    in_training: tuple[str, ...] = ()  # those that are called as if they were being trained
+    losses: Mapping[str, Loss] = field(default_factory=dict)  # by output
 
     @property
     def fixed_rows(self) -> int | None:
@@ -116,7 +134,19 @@ def read_keras(source: Path, form: str, *, trusted: bool) -> Graph:
             for name, value in zip(gives, answers, strict=True)
         }
 
-    return Graph("Keras", call, specs, model)
+    layers = list(model._flatten_layers(include_self=False))
+    in_training = tuple(
+        layer.name
+        for layer in layers
+        if _TRAINED_OTHERWISE.search(type(layer).__name__) or isinstance(layer, keras.Model)
+        if any(node.arguments.kwargs.get("training") is True for node in layer._inbound_nodes)
+    )
+    losses = read_losses(source, form, outputs)
+    losses = {gives[outputs.index(name)]: loss for name, loss in losses.items()}
+    return Graph(
+        "Keras", call, specs, model, title=model.name, losses=losses, in_training=in_training,
+        layers=tuple(layer.name for layer in layers),
+    )  # fmt: skip
 
 
 def _names(struct: Any, names: list[str]) -> list[str]:
@@ -168,6 +198,32 @@ def read_saved_model(source: Path, *, trusted: bool) -> Graph:
         if not spec.shape.rank:
             raise ModelError(f"its input {name!r} has no axis for rows")
     return Graph("the SavedModel", function, dict(specs), owner)
+
+
+def read_written(graph: Graph, *, changes: bool) -> Written:
+    """What the model's author wrote: in the graph, in its layers, in how it was trained.
+
+    Args:
+        graph: the model.
+        changes: whether it was seen to give another answer to the same row.
+    """
+    opened = open_graph(graph.call, graph.inputs)
+    written = read_graph(opened, graph.layers)
+    widths = {
+        name: math.prod(size or 0 for size in tensor.shape[1:])
+        for name, tensor in opened.outputs.items()
+        if tensor.shape.rank
+    }
+    written = as_reconstruction(with_losses(written, graph.losses, widths), opened, graph.title)
+    changing = ""
+    if changes:
+        changing = what_changes(opened, graph.layers) or "it gives another answer each time"
+    elif graph.in_training:
+        changing = (
+            f"{', '.join(graph.in_training)} is called with training=True: as if it were being "
+            "trained where the model is called, and not so in Keras' predict"
+        )
+    return replace(written, changing=changing)
 
 
 # ---------------------------------------------------------------- writing
@@ -352,7 +408,10 @@ def compile_saved_model(
     """`saved_model`, with its proof if there is a reference."""
     target = folder / "saved_model"
     if source.is_dir():
-        shutil.copytree(source, target)
+        for part in graph_files("saved_model", source):  # and whatever else lies there stays there
+            place = target / part.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(part, place)
     else:
         save(graph, target, graph.fixed_rows)
     proof: dict[str, Any] = {"largest_difference": None}
@@ -387,6 +446,11 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
             why = str(unfit)
     if proof is None:
         proof = compile_saved_model(graph, reference, source, folder, trusted=trusted)
+    written = to_json(read_written(graph, changes=unproven is not None))
+    if (file := folder / "model.tflite").exists():
+        tflite_metadata.carry(file, {"written": written})
+    else:
+        proof["written"] = written
     proof |= {
         "reference": graph.name,
         "unproven": unproven,

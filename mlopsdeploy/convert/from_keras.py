@@ -28,7 +28,8 @@ _TENSORFLOWS = (
     "tensorflow-macos",
     "tf-nightly",
 )
-
+# What a compilation writes; another number where that changes, so that it is made anew.
+_WRITES = 2
 _TRUSTED = "-trusted"
 
 
@@ -104,8 +105,8 @@ def _tools() -> str | None:
             versions = metadata.version(package), metadata.version("keras")
         except metadata.PackageNotFoundError:
             continue
-        return f"tensorflow-{versions[0]}-keras-{versions[1]}"
-    return "tensorflow"
+        return f"tensorflow-{versions[0]}-keras-{versions[1]}-{_WRITES}"
+    return f"tensorflow-{_WRITES}"
 
 
 def _find(digest: str, kind: str, tools: str | None, *, trusted: bool) -> Path | None:
@@ -116,7 +117,9 @@ def _find(digest: str, kind: str, tools: str | None, *, trusted: bool) -> Path |
     found = [
         folder
         for with_trust in ((False, True) if trusted else (False,))
-        for folder in (cache_folder() / kind).glob(_entry(digest, tools or "*", trusted=with_trust))
+        for folder in (cache_folder() / kind).glob(
+            _entry(digest, tools or f"*-{_WRITES}", trusted=with_trust)
+        )
         if with_trust or not folder.name.endswith(_TRUSTED)
     ]
     latest = sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)

@@ -9,17 +9,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions
-from mlopsdeploy.convert import checkpoint, from_keras, quantize
+from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.convert import checkpoint, from_keras, quantize, tokenizer
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import RECHECK_MARGIN, Model
 from mlopsdeploy.core.once import once
 from mlopsdeploy.core.references import several
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.core.which_task import which_task
+from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
+from mlopsdeploy.model_files.huggingface import TASKS as TEXT_TASKS
 from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.settings import DEFAULT_MODEL, Running
 
@@ -45,12 +47,14 @@ def load_model(
     runtime: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
+    task: str | None = None,
     threshold: float | None = None,
     features: tuple[str, ...] = (),
     long_text: str = "head",
     digest: str | None = None,
     streams: int | None = None,
     trust_model: bool = False,
+    doubts: list[DoubtError] | None = None,
     calibrate: Callable[[], Columns] | None = None,
     max_flips: float = quantize.MAX_FLIPS,
     log: Callable[[str], None] = lambda _: None,
@@ -71,12 +75,15 @@ def load_model(
         threads: CPU threads in all; by default one per core.
         streams: calls that run at the same time, each with its share of the threads; by default
             one per thread, which is best for throughput. One stream answers soonest.
+        task: what its data mean, over what its files say; "tensors" takes any model as it is.
         threshold: see the task; by default the model's own.
         features: for tabular models, the input columns in the model's order.
         long_text: for text models, what becomes of a text longer than the model takes: "head",
             "head-tail" or "chunks"; see `tasks.text_classification`.
         digest: SHA-256 that the model's files must have.
         trust_model: run code that the model's files carry (Keras Lambda layers).
+        doubts: where to note what of the model can be read in several ways, the first of which is
+            taken then; without it such a model is refused.
         calibrate: gives a sample of the rows to be scored; see `quantize.int8_model`. Of several
             models none is calibrated, for the sample is of all their languages: do it one by one.
         max_flips: the largest share of labels, from 0 to 1, that may differ from float32's in a
@@ -87,6 +94,7 @@ def load_model(
         ConfigError: the runtime or precision is unknown, missing, or not for this model.
         InputError: there are too few rows to calibrate.
         ModelError: the model can't be found or loaded, or int8 changes too many of its labels.
+        DoubtError: its files can be read in several ways, and nobody says which.
     """
     chosen = reference is not None
     reference = DEFAULT_MODEL if reference is None else reference
@@ -100,7 +108,13 @@ def load_model(
         model = by_language(several_files, [once(partial(each, part)) for part in parts])
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
-    files = replace(files, written=read_written(files, graph))
+    files = replace(files, task=task or files.task, written=read_written(files, graph))
+    if files.written.changing and not files.yaml.changing:
+        raise ModelError(
+            f"{files.name}: the same row may have another answer the next time "
+            f"({files.written.changing}); save it without that, or say 'changing: true' in a YAML "
+            "beside the model"
+        )
     precisions = runtime_class.precisions
     if precision == "auto" and files.precision in precisions:
         precision = str(files.precision)
@@ -108,7 +122,7 @@ def load_model(
     spread = {} if streams is None else {"streams": streams}
     if trust_model and getattr(runtime_class, "takes_trust", False):
         spread["trusted"] = True
-    options = TaskOptions(threshold, features, long_text)
+    options = TaskOptions(threshold, features, long_text, doubts)
 
     def run(file: Path, precision: str) -> Runtime:
         running: Runtime = runtime_class(file, precision=precision, threads=threads, **spread)
@@ -121,12 +135,14 @@ def load_model(
 
     def assemble(file: Path, precision: str) -> Model:
         running = exact() if precision == "float32" else run(file, precision)
-        task = plugins.load("tasks", files.task or _guess_task(running)).build(
-            files, running, options
-        )
+        what = _task(files, running, options, asked=bool(task))
+        built = plugins.load("tasks", what.value).build(files, running, options)
         low = running.precision in RECHECK_MARGIN and "float32" in precisions
         recheck = exact if low else None
-        return Model(files.name, files.version, files.digest, task, running, recheck, files.yaml)
+        return Model(
+            files.name, files.version, files.digest, built, running, recheck, files.yaml,
+            task_from=what.source,
+        )  # fmt: skip
 
     if precision != "int8" or files.precision == "int8" or "int8" not in precisions:
         return assemble(graph if precision == files.precision else floating, precision)
@@ -143,7 +159,16 @@ def load_model(
 
 def load_as_set(running: Running, reference: str | None, **more: Any) -> Model:
     """As `load_model`, with what settings say of how it runs; `more` wins over them."""
-    names = ("runtime", "precision", "threshold", "features", "long_text", "digest", "trust_model")
+    names = (
+        "runtime",
+        "precision",
+        "task",
+        "threshold",
+        "features",
+        "long_text",
+        "digest",
+        "trust_model",
+    )
     options = {name: getattr(running, name) for name in names if hasattr(running, name)}
     return load_model(reference, **{**options, **more})
 
@@ -178,6 +203,8 @@ def _prepared(
 ) -> tuple[ModelFiles, Any, Path]:
     """The model's files, if they are the ones that are meant; its runtime's class and file."""
     files = _found(reference, digest)
+    if files.tokenizer:
+        files = replace(files, tokenizer=tokenizer.as_json(files.tokenizer, log))
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
     note_use(graph, files.name, reference)
     return files, runtime_class, graph
@@ -225,7 +252,8 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
             source, files.weights, target=target, trust_model=trust_model, log=log
         )
 
-    if runtime == "auto":
+    automatic = runtime == "auto"
+    if automatic:
         runtime = _first_installed(files)
         if runtime == "litert" and "tflite" not in files.graphs:
             compiled = from_tensorflow("auto")
@@ -238,9 +266,8 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
         if format_ in graphs and format_ != "saved_model":
             return runtime_class, graphs[format_]
     if "onnx" in formats and "checkpoint" in graphs:
-        made = checkpoint.to_onnx(graphs["checkpoint"], weights, log=log)
-        return runtime_class, made
-    if "checkpoint" in formats and "onnx" in graphs and files.task == "text_classification":
+        return _exported(files, runtime_class, automatic=automatic, log=log)
+    if "checkpoint" in formats and "onnx" in graphs and files.task in TEXT_TASKS:
         return runtime_class, checkpoint.from_onnx(graphs["onnx"], weights)
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(graphs):
@@ -250,31 +277,53 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
     )
 
 
+def _exported(
+    files: ModelFiles, runtime_class: Any, *, automatic: bool, log: Log
+) -> tuple[Any, Path]:
+    """A checkpoint as ONNX; as it is, on torch, where no graph gives the same answers."""
+    source = files.graphs["checkpoint"]
+    try:
+        made = checkpoint.to_onnx(source, files.weights, files.max_length, log)
+    except checkpoint.NotExportedError as error:
+        if not automatic:
+            raise
+        log(f"{files.name} runs on torch, as it can't be exported ({error.reason})")
+        return plugins.load("runtimes", "torch"), source
+    return runtime_class, made
+
+
 def _first_installed(files: ModelFiles) -> str:
     preferred = preferred_runtimes(files)
     if found := next(filter(plugins.installed, preferred), None):
         return found
     # What texts need besides comes with the runtime, so that nobody is sent a second time.
-    extra = "text" if files.task == "text_classification" else preferred[0]
+    extra = "text" if files.task in TEXT_TASKS else preferred[0]
     raise ConfigError(
         f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{extra}]'"
     )
 
 
+def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
+    """The model's task, and what tells so."""
+    if not files.task and "refused" in files.metadata:
+        raise ModelError(files.metadata["refused"])
+    if not files.task:
+        return which_task(files, runtime, options)
+    source = "config.json"
+    if asked:
+        source = "as asked"
+    elif files.task == files.yaml.task:
+        source = "the YAML"
+    elif files.task == files.metadata.get("task"):
+        source = "the file's metadata"
+    return Fact("task", files.task, source)
+
+
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     """What a model runs on when nobody says: the first of these that is installed."""
-    if files.task == "text_classification":
+    if files.task in TEXT_TASKS:
         return ("openvino", "onnxruntime", "torch")
     for format_, runtimes in _PREFERRED.items():
         if format_ in files.graphs:
             return runtimes
     return plugins.runtimes_for(next(iter(files.graphs))) or plugins.names("runtimes")
-
-
-def _guess_task(runtime: Runtime) -> str:
-    """What a graph is for, where no file says it: a picture in, or a row of numbers."""
-    if any(len(field.shape) >= 3 for field in runtime.inputs):
-        # A classifier outputs a row of numbers; boxes, or shapes left open, are a detector's.
-        rows = all(len(field.shape) == 1 for field in runtime.outputs)
-        return "image_classification" if rows else "object_detection"
-    return "tabular_classification"

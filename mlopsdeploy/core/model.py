@@ -69,6 +69,7 @@ class Model:
         proof: of a model that was quantised here, what that costs; see `compile.quantize`.
         chosen: whether somebody named it; else it is only the default, and says no to texts that
             it doesn't read (see `check_languages`).
+        task_from: what tells which task it is.
         parts: what loads each of the models that stand side by side in it; empty of a single one.
     """
 
@@ -82,6 +83,7 @@ class Model:
     proof: Mapping[str, Any] = field(default_factory=dict)
     chosen: bool = True
     parts: tuple[Callable[[], Model], ...] = ()
+    task_from: str = ""
 
     def __repr__(self) -> str:
         version = f" {self.version}" if self.version else ""

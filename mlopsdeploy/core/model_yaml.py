@@ -142,6 +142,19 @@ class BoxKeys(_Keys):
     """Objects in a picture at most."""
 
 
+class HeadKeys(_Keys):
+    """One of several answers: the output of that name."""
+
+    task: Literal["classification", "regression"] | None = _optional("regression")
+    """What it is, where the file doesn't tell."""
+    activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
+    """What turns it into probabilities."""
+    labels: tuple[Text, ...] | None = _optional(["card", "transfer"])
+    """Names of its classes, or of its values, in the model's order."""
+    threshold: Share | None = _optional(0.31)
+    """The least score of the second of two classes."""
+
+
 class ServeKeys(_Keys):
     """How callers of `serve` know the model, unless the server's settings say otherwise."""
 
@@ -174,16 +187,21 @@ class ModelYaml(_Keys):
     """Names of the classes in the model's order, or a file with one a line."""
     label_offset: Whole | None = _optional(1)
     """Which label is that of class 0, where the list begins with a background or lacks it."""
-    threshold: Share | None = _optional(0.31)
-    """The least score of the second of two classes, or of an object."""
+    threshold: Number | None = _optional(0.31)
+    """The least score of the second of two classes, or of an object; of an anomaly detector the
+    least decision, of an autoencoder the largest error, that is normal."""
     features: tuple[Text, ...] | None = _optional(["age", "amount"])
     """Tabular: the input columns in the model's order."""
     output: Text | None = _optional("probabilities")
     """Which output tensor holds the scores, where there are several."""
     activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
     """What turns the output into probabilities; `none` where it holds some."""
+    changing: bool | None = _optional(example=True)
+    """Whether the same row may have another answer the next time: else such a model is refused."""
     input: InputKeys | None = None
     """Pictures: size, colours and normalisation."""
+    heads: dict[Text, HeadKeys] | None = _optional({"price": {"task": "regression"}})
+    """Several answers: for each output that is one, what it is; others are left out."""
     outputs: OutputKeys | None = None
     """Detectors: the output tensors."""
     boxes: BoxKeys | None = None
@@ -219,9 +237,10 @@ class ModelYaml(_Keys):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-_SHAPING = {"label_offset", "output", "activation", "input", "outputs", "boxes"}
+_SHAPING = {"label_offset", "output", "activation", "input", "heads", "outputs", "boxes"}
 _PARTS: dict[str, type[_Keys]] = {
     "": ModelYaml, "input": InputKeys, "outputs": OutputKeys, "boxes": BoxKeys, "serve": ServeKeys,
+    "heads": HeadKeys,
 }  # fmt: skip
 _EXPECTED = {
     "tuple_type": "a list", "string_type": "text", "int_type": "a whole number",

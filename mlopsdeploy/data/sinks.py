@@ -38,7 +38,6 @@ from mlopsdeploy.data.sources import (
 from mlopsdeploy.data.sources.base import as_text, column_at, values_of
 from mlopsdeploy.data.sources.records import quoted
 
-DECIMALS = 6  # of a score: more than the lowest precision in use can tell apart
 ROW_GROUP = 65_536
 
 # New columns by name: arrays, or Arrow's own where NumPy has no type for what is in them.
@@ -295,7 +294,7 @@ def with_predictions(
         elif values.dtype == object:
             column = pa.array([value or None for value in values], pa.string())
         else:
-            column = pa.array(_rounded(values), from_pandas=True)
+            column = pa.array(values, from_pandas=True)
         table = table.append_column(name, column)
     return table
 
@@ -323,8 +322,10 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
         return pa.array([spelled[value] for value in values], pa.large_string())
     if values.dtype.kind == "b":
         return pa.array(np.where(values, "true", "false").astype(object), pa.large_string())
-    column = pa.array(_rounded(values), from_pandas=True).cast(pa.large_string())
-    return pc.fill_null(column, missing)
+    column = pa.array(values, from_pandas=True)
+    if missing and values.dtype.kind == "f":  # JSON has no infinity either
+        column = pc.if_else(pc.is_finite(column), column, None)
+    return pc.fill_null(column.cast(pa.large_string()), missing)
 
 
 def _is_plain(type_: pa.DataType) -> bool:
@@ -342,11 +343,26 @@ def _is_plain(type_: pa.DataType) -> bool:
 def _spelled(values: Any) -> pa.Array:
     """Values as text: lists and structs as JSON, bytes as UTF-8, a duration as 1 day, 0:00:00."""
     nested = pa.types.is_nested(values.type)
+    if nested:
+        values = _with_short_floats(values)
     texts = [
         None if value is None else _json_of(value) if nested else str(value)
         for value in values_of(values)
     ]
     return pa.array(texts, pa.large_string())
+
+
+def _with_short_floats(values: Any) -> Any:
+    """Lists of float32 as the float64 that are spelled alike: 0.1, and not 0.10000000149011612."""
+    innermost, depth = values.type, 0
+    while hasattr(innermost, "value_type"):
+        innermost, depth = innermost.value_type, depth + 1
+    if not pa.types.is_float32(innermost):
+        return values
+    text, number = pa.large_string(), pa.float64()
+    for _ in range(depth):
+        text, number = pa.list_(text), pa.list_(number)
+    return values.cast(text).cast(number)
 
 
 def _json_of(value: Any) -> str:
@@ -367,10 +383,6 @@ def _without_nan_inside(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_without_nan_inside(one) for one in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _rounded(values: Any) -> Any:
-    return np.round(values.astype(np.float64), DECIMALS) if values.dtype.kind == "f" else values
 
 
 def _json_text(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Green boxes, with label and score at their top left."""
+"""Green boxes, with label and score at their top left; answers to a whole picture in its corner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def draw(image: Image, detections: Sequence[Detection]) -> None:
     height, width = image.shape[:2]
     size = text_size(image)
     line = max(2, round(size / 7))
-    upwards = sorted(detections, key=lambda found: found.score)
+    upwards = sorted((one for one in detections if one.words), key=lambda found: found.order)
     boxes = [found.pixels(width, height) for found in upwards]
     for box in boxes:
         if box is not None:
@@ -40,7 +40,7 @@ def draw(image: Image, detections: Sequence[Detection]) -> None:
             cv2.rectangle(image, (x1, y1), (x2, y2), GREEN, line)
     below = 0
     for found, box in zip(upwards, boxes, strict=True):
-        tag = _tag(f"{found.label} {found.score:.0%}", size)
+        tag = _tag(found.words, size)
         if box is None:  # of the whole picture: one below the other in its corner
             below = paste(image, tag, 0, below)
         else:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from mlopsdeploy.columns import Columns
+from mlopsdeploy.core.answers import each_label
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, feed
@@ -134,9 +135,12 @@ class FramePipeline:
         try:
             for frame, encoded, tensors in channel:
                 start = time.perf_counter()
-                detections = detections_of(task.decode(tensors, encoded))
+                detections = detections_of(task, task.decode(tensors, encoded))
                 stats.add("decode", time.perf_counter() - start)
-                stats.finish((frame.captured,), [found.label for found in detections])
+                for found in detections:
+                    scores = () if found.score is None else (found.score,)
+                    stats.note(found.answer, each_label(task, (found.label,)), scores)
+                stats.finish((frame.captured,))
                 result = Result(frame, detections, stats)
                 for outlet in self._outlets:
                     outlet.put(result)

@@ -68,6 +68,7 @@ class Preview(Sink):
         self.watchers = 0
         self.happened = ""
         self.detections: list[dict[str, Any]] = []
+        self.found: list[tuple[str, str]] = []
         self._jpeg, self._number = b"", 0
         self._changed = threading.Condition()
         self._closed = False
@@ -86,7 +87,9 @@ class Preview(Sink):
     def pick(self, result: Result) -> Result | None:
         """The frame, if somebody watches and the last one is long enough ago."""
         height, width = result.frame.image.shape[:2]
-        self.detections = [found.as_dict(width, height) for found in result.detections[:50]]
+        shown = result.detections[:50]
+        self.detections = [found.as_dict(width, height) for found in shown if not found.values]
+        self.found = [pair for found in shown for pair in found.pairs]
         self.happened = ""
         now = time.monotonic()
         if not self.watchers or now - self._last < SECONDS:
@@ -161,7 +164,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, kind, (pages / file).read_bytes())
         elif path == "/state":
             preview = self.server.preview
-            shown = {"detections": preview.detections, "happened": preview.happened}
+            shown = {
+                "detections": preview.detections,
+                "found": preview.found,
+                "happened": preview.happened,
+            }
             state = json.dumps({**preview.state(), **shown})
             self._send(HTTPStatus.OK, "application/json", state.encode())
         elif path == "/stream":

@@ -9,6 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from mlopsdeploy.columns import AnswerColumns
+from mlopsdeploy.core.answers import figure
 
 ORDER = ("capture", "encode", "infer", "decode", "draw")  # and then the outputs
 WINDOW = 4096  # latest values that percentiles are taken of: two minutes at 30 frames a second
@@ -37,6 +42,35 @@ class Values:
         return float(middle), float(high)
 
 
+class Spread:
+    """Numbers that an answer has, other than probabilities: how many, their mean and range."""
+
+    def __init__(self) -> None:
+        self.count, self.sum = 0, 0.0
+        self.low, self.high = float("inf"), float("-inf")
+
+    def add(self, numbers: npt.NDArray[np.float64]) -> None:
+        """Some more, at least one."""
+        self.count += len(numbers)
+        self.sum += float(numbers.sum())
+        self.low = min(self.low, float(numbers.min()))
+        self.high = max(self.high, float(numbers.max()))
+
+    def as_dict(self) -> dict[str, float]:
+        """The same for JSON, with nine digits, as many as a float32 has."""
+        values = {"mean": self.sum / self.count, "min": self.low, "max": self.high}
+        return {
+            "count": self.count,
+            **{key: float(f"{value:.9g}") for key, value in values.items()},
+        }
+
+    @property
+    def words(self) -> str:
+        """The same for people: `31.4 on average, 2.1 to 60.3`."""
+        mean, low, high = (figure(one, 4) for one in (self.sum / self.count, self.low, self.high))
+        return f"{mean} on average, {low} to {high}" if low != high else f"always {mean}"
+
+
 class Stats:
     """What a run counts. Each stage and counter has one thread that writes it.
 
@@ -45,6 +79,8 @@ class Stats:
         ages: from the capture of a frame to what was found on it, of a line to its answer.
         frames: frames or lines that went through.
         labels: how often each was found.
+        numbers: other numbers than probabilities, such as a regression's values, by their name.
+        answered: lines that have an answer.
         empty: lines with nothing to score.
         unreadable: lines that could not be scored.
         dropped: lines that came too fast.
@@ -55,8 +91,9 @@ class Stats:
     def __init__(self) -> None:
         self.stages: dict[str, Values] = {}
         self.ages = Values()
-        self.frames = self.empty = self.unreadable = self.dropped = 0
+        self.frames = self.empty = self.unreadable = self.dropped = self.answered = 0
         self.labels: Counter[str] = Counter()
+        self.numbers: dict[str, Spread] = {}
         self.unread: Counter[str] = Counter()
         self.models: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -78,10 +115,16 @@ class Stats:
                 values = self.stages.setdefault(stage, Values())
         values.add(seconds)
 
+    def note(self, answer: AnswerColumns, labels: Iterable[str], numbers: ArrayLike) -> None:
+        """What was answered: labels one by one, and numbers, which are kept of no probability."""
+        self.labels.update(f"{answer.name} {label}" if answer.name else label for label in labels)
+        known = np.asarray(numbers, np.float64)
+        if len(known) and not answer.is_probability:
+            self.numbers.setdefault(answer.name or answer.number, Spread()).add(known)
+
     def finish(
         self,
         captured: Sequence[float],
-        labels: Iterable[str],
         *,
         empty: int = 0,
         unreadable: int = 0,
@@ -94,7 +137,6 @@ class Stats:
         self.frames += len(captured)
         self.empty += empty
         self.unreadable += unreadable
-        self.labels.update(labels)
         for moment in captured:
             self.ages.add(now - moment)
         self._latest.append((now, self.frames))

@@ -35,9 +35,10 @@ class FrameView:
     shows_stages = True
     """Whether times of stages are shown: they are of one frame, but of many lines."""
 
-    def __init__(self, stats: Stats, source: FrameSource) -> None:
+    def __init__(self, stats: Stats, source: FrameSource, *, counts: bool = True) -> None:
         self.stats = stats
         self._source = source
+        self._counts = counts  # else the model has arrays alone for an answer
 
     def line(self) -> list[str]:
         """Parts of a plain line."""
@@ -71,6 +72,7 @@ class FrameView:
             "fps": round(stats.mean_fps, 2),
             "frame_age_ms": age,
             "labels": dict(stats.labels.most_common()),
+            "numbers": {name: spread.as_dict() for name, spread in stats.numbers.items()},
             "stages_ms": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }
@@ -90,7 +92,9 @@ class FrameView:
             rows.append(("frame age", f"{age['p50']:.0f} ms, p99 {age['p99']:.0f} ms"))
             rows.append(("dropped", f"{dropped:,} frames went by while the model was busy"))
         found = [f"{label} {count:,}" for label, count in summary["labels"].items()]
-        return rows + _under("found", found or ["nothing was found"])
+        if not found and not summary["numbers"] and self._counts:
+            found = ["nothing was found"]
+        return rows + _under("found", found) + _spreads(self.stats)
 
     def _frames(self) -> str:
         total = self._source.total
@@ -140,24 +144,27 @@ class LineView:
             "lines_per_second": round(stats.mean_fps, 2),
             "latency_ms": {"p50": round(middle, 2), "p99": round(high, 2)},
             "labels": dict(stats.labels.most_common()),
+            "numbers": {name: spread.as_dict() for name, spread in stats.numbers.items()},
             "unread": dict(stats.unread.most_common()),
             "models": dict(stats.models.most_common()),
         }
 
     def rows(self, summary: dict[str, Any]) -> list[Row]:
         """See `FrameView`."""
+        stats = self.stats
         lines, latency, labels = summary["lines"], summary["latency_ms"], summary["labels"]
         speed = f", {summary['lines_per_second']:,.0f} lines/s" if lines > 1 else ""
         rows = [("lines", f"{lines:,} in {summary['seconds']:.1f} s{speed}")]
         if lines:
             rows.append(("latency", f"{latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"))
-        whole = sum(labels.values())
-        shares = [f"{label} {count:,} ({count / whole:.0%})" for label, count in labels.items()]
-        rows += _under("labels", shares)
+        shares = [
+            f"{label} {count:,} ({count / stats.answered:.0%})" for label, count in labels.items()
+        ]
+        rows += _under("labels", shares) + _spreads(stats)
         if summary["models"]:
             rows.append(("read by", ", ".join(f"{a} {b:,}" for a, b in summary["models"].items())))
         if unread := summary["unread"]:
-            share = sum(unread.values()) / max(self.stats.scored, 1)
+            share = sum(unread.values()) / max(stats.scored, 1)
             words = f"{counted(unread)} ({share:.0%}): the model doesn't read these"
             rows.append(("unread", words))
         return rows + [
@@ -214,6 +221,7 @@ class Screen:
         else:
             labels = self._view.stats.labels.most_common(3)
             parts = [*self._view.line(), *(f"{name} {count:,}" for name, count in labels)]
+            parts += [" ".join(row) for row in _spreads(self._view.stats)[:3]]
             degrees = temperature()
             parts += [] if degrees is None else [f"{degrees:.0f} °C"]
             self._console.print(", ".join(parts), soft_wrap=True)
@@ -231,6 +239,8 @@ class Screen:
         labels = plain_table("found", "", right=("",))
         for label, count in stats.labels.most_common(6):
             labels.add_row(Text(label), f"{count:,}")
+        for name, spread in _spreads(stats)[:6]:
+            labels.add_row(Text(name), spread)
         parts = Table.grid(padding=(0, 4))
         parts.add_row(numbers, *[stage_table(stats)] * self._view.shows_stages, labels)
         hint = Text("Ctrl-C ends", style="dim", justify="right")
@@ -270,6 +280,10 @@ def temperature() -> float | None:
         except (OSError, ValueError):  # a sensor that is switched off
             continue
     return max(degrees, default=None)
+
+
+def _spreads(stats: Stats) -> list[Row]:
+    return [(name, spread.words) for name, spread in tuple(stats.numbers.items())]
 
 
 def _under(name: str, values: list[str], most: int = SHOWN) -> list[Row]:

@@ -67,7 +67,7 @@ class FrameRun:
         self.model, _ = loading.result()
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
-        self.view = FrameView(self._stats, source)
+        self.view = FrameView(self._stats, source, counts=bool(self.model.task.answers))
         self._window = self._shown() if settings.window is not False else None
         self._write(settings)
         if self._window is None and not self._outlets:
@@ -162,6 +162,7 @@ class FrameRun:
             "age": {"p50": middle, "p99": high},
             "temperature": temperature(),
             "labels": dict(stats.labels.most_common(8)),
+            "numbers": {name: spread.words for name, spread in tuple(stats.numbers.items())},
             "stages": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.pointers import refuse_pointer
 
 MAX_BYTES = 64 << 20  # the largest tokenizers have half of that
 
@@ -19,6 +20,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
+    refuse_pointer(path)
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)

@@ -21,7 +21,6 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 """TensorProto.DataType."""
-_POINTER = b"version https://git-lfs"
 _SMALL = 1 << 16  # bytes: of a constant that is read
 
 
@@ -131,10 +130,6 @@ def external_files(file: Path) -> list[Path]:
 def _opened(file: Path) -> Iterator[mmap.mmap]:
     """Mapped: weights are stepped over, and so never read."""
     with reading(file), file.open("rb") as opened:
-        if opened.read(len(_POINTER)) == _POINTER:
-            raise ModelError(
-                f"{file}: a pointer of Git LFS, and not the model; get that with 'git lfs pull'"
-            )
         yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -23,11 +23,12 @@ from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
-from mlopsdeploy.model_files import hub, onnx_written, tflite_metadata
+from mlopsdeploy.model_files import hub, huggingface, onnx_written, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
-from mlopsdeploy.model_files.digest import digest_of_several, verify, with_digest
+from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
 from mlopsdeploy.model_files.json_file import read_json
-from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
+from mlopsdeploy.model_files.pointers import refuse_pointer
+from mlopsdeploy.model_files.tflite_metadata import find_labels, read_labels
 
 _BUILT_IN = Path(__file__).parents[1] / "builtin"
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
@@ -48,8 +49,6 @@ _PICTURES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 # Loading one of these runs whatever code its author put in.
 _PICKLES = {".pkl", ".pickle", ".joblib", ".pt", ".pth", ".bin"}
 _FILE_SUFFIXES = {*_FORMATS, *_PICKLES, ".safetensors"}
-# Architectures that number positions from padding_idx + 1 and so hold two tokens fewer.
-_OFFSET_POSITIONS = {"roberta", "xlm-roberta", "camembert", "mpnet", "longformer", "xlm-roberta-xl"}
 
 
 def find_model(reference: str) -> ModelFiles:
@@ -85,7 +84,7 @@ def _side_by_side(parts: tuple[ModelFiles, ...]) -> ModelFiles:
     first = parts[0]
     for files in parts:
         if files.task != "text_classification":
-            raise ModelError(f"{files.name}: no model of texts, so none can stand beside it")
+            raise ModelError(f"{files.name}: no classifier of texts, so none can stand beside it")
         if not files.yaml.languages:
             raise ModelError(
                 f"{files.name}: doesn't say which languages it reads; put 'languages: [en]', or "
@@ -127,26 +126,42 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     yaml_file = folder / "model.yaml"
     graphs = _find_graphs(folder)
     if not config and not yaml_file.is_file() and not {"saved_model", "tflite"} & set(graphs):
+        huggingface.refuse_other_forms(folder, (path.name for path in folder.iterdir()))
         raise ModelError(f"{folder}: no config.json and no model.yaml; is it a model folder?")
     if not graphs:
+        huggingface.refuse_other_forms(folder, (path.name for path in folder.iterdir()))
         raise ModelError(
             f"{folder}: no weights; expected model.onnx, model.safetensors, model.tflite, "
             "model.keras or saved_model.pb"
         )
     if not config:
         return _described(graphs, yaml_file, name=name)
-    tokens = read_json(folder / "tokenizer_config.json")
-    tokenizer = folder / "tokenizer.json"
+    for form, graph in graphs.items():
+        for part in graph_files(form, graph):
+            refuse_pointer(part)
+    files = _read_yaml(graphs, yaml_file, name=name)
+    if files.task and files.task not in huggingface.TASKS:  # a model.yaml tells all of it
+        return _described(graphs, yaml_file, name=name)
+    named, labels_from = _described_labels(files.yaml, {}, None, yaml_file)
+    try:
+        found = huggingface.understand(folder, config, graphs, files.yaml, named)
+    except huggingface.OtherModelError as error:
+        if not {"onnx", "openvino"} & set(graphs):
+            raise
+        # Who asks for its tensors as they are may have them.
+        return replace(_described(graphs, yaml_file, name=name), metadata={"refused": str(error)})
     files = replace(
-        _with_languages(_read_yaml(graphs, yaml_file, name=name), folder / "README.md"),
-        task="text_classification",
+        _with_languages(files, folder / "README.md"),
+        task=found.task,
         features=(),
-        labels=_labels(config, folder),
-        multi_label=config.get("problem_type") == "multi_label_classification",
-        tokenizer=tokenizer if tokenizer.exists() else None,
-        max_length=_max_length(config, tokens),
-        pad_id=_pad_id(config, tokens, tokenizer),
-        pad_side=str(tokens.get("padding_side", "right")),
+        labels=found.labels,
+        labels_from=labels_from or "config.json",
+        multi_label=found.multi_label,
+        tokenizer=found.tokenizer,
+        max_length=found.max_length,
+        pad_id=found.pad_id,
+        pad_side=found.pad_side,
+        metadata={"facts": found.facts},
     )
     return with_digest(files, folder)
 
@@ -162,6 +177,7 @@ def _read_mlflow(folder: Path, *, name: str) -> ModelFiles:
 
 def _read_file(path: Path) -> ModelFiles:
     """A single file; what it does not say itself may stand in a YAML of the same name."""
+    refuse_pointer(path)
     if path.suffix in _PICKLES:
         raise ModelError(
             f"{path}: a pickle runs its author's code when it is opened, so it isn't; export the "
@@ -233,6 +249,8 @@ def _described(
     graphs: Mapping[str, Path], yaml_file: Path, *, name: str, known: Mapping[str, Any] = {}
 ) -> ModelFiles:
     """A model of which its YAML, a `.tflite` file's metadata and a label file say what it is."""
+    for graph in graphs.values():
+        refuse_pointer(graph / "saved_model.pb" if graph.is_dir() else graph)
     files = _read_yaml(graphs, yaml_file, name=name, known=known)
     metadata: dict[str, Any] = {}
     if "tflite" in graphs:
@@ -296,14 +314,14 @@ def _described_labels(
 ) -> tuple[tuple[str, ...], str]:
     """Names of the classes and their source: a YAML, the model's own file, a file next to it."""
     if isinstance(yaml.labels, str):  # a file, relative to the YAML
-        labels = _read_labels(_named(yaml_file, yaml.labels))
+        labels = read_labels(_named(yaml_file, yaml.labels))
         return labels, f"{yaml.labels}, which {yaml_file.name} names"
     if yaml.labels:
         return yaml.labels, yaml_file.name
     if "labels" in metadata:
         return metadata["labels"], metadata["labels_from"]
     file = find_labels(tflite) if tflite else None
-    return (_read_labels(file), f"{file.name} next to the model") if file else ((), "")
+    return (read_labels(file), f"{file.name} next to the model") if file else ((), "")
 
 
 def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
@@ -321,14 +339,8 @@ def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) ->
             )
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        return parse_labels(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
-
-
 def _find_graphs(folder: Path) -> dict[str, Path]:
+    huggingface.check_shards(folder)
     graphs = {}
     for format_, names in _PLACES.items():
         if found := next((folder / name for name in names if (folder / name).is_file()), None):
@@ -337,38 +349,3 @@ def _find_graphs(folder: Path) -> dict[str, Path]:
     if not graphs and len(others) == 1:  # `detect.tflite` with its labels, as they are published
         graphs["tflite"] = others[0]
     return graphs
-
-
-def _labels(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
-    named = config.get("id2label")
-    if named:
-        try:
-            return tuple(str(named[key]) for key in sorted(named, key=int))
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ModelError(
-                f"{folder / 'config.json'}: id2label is not a map of numbers to names"
-            ) from error
-    # transformers leaves id2label out when the labels have no names of their own.
-    return tuple(f"LABEL_{i}" for i in range(int(config.get("num_labels", 2))))
-
-
-def _max_length(config: Mapping[str, Any], tokens: Mapping[str, Any]) -> int:
-    longest, limit = config.get("max_position_embeddings"), tokens.get("model_max_length")
-    if not isinstance(longest, int):
-        longest = 512
-    elif config.get("model_type") in _OFFSET_POSITIONS:
-        longest -= 2
-    if isinstance(limit, int | float) and 0 < limit < 1e6:  # "no limit" is written as 1e30
-        longest = min(longest, int(limit))
-    return max(longest, 8)
-
-
-def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Path) -> int:
-    if isinstance(config.get("pad_token_id"), int):
-        return int(config["pad_token_id"])
-    token = tokens.get("pad_token")
-    content = token.get("content") if isinstance(token, dict) else token
-    for added in read_json(tokenizer).get("added_tokens", []):
-        if added.get("content") == content:
-            return int(added["id"])
-    return 0

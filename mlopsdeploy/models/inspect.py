@@ -14,21 +14,24 @@ from rich.text import Text
 
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import ModelFiles, Runtime, Task
+from mlopsdeploy.convert.checkpoint import why_not_exported
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_model
 from mlopsdeploy.core.machine import core_count, resident_memory
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.references import several
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.errors import ConfigError, DoubtError, MlopsDeployError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
+from mlopsdeploy.model_files.huggingface import TASKS
 from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
 ROWS = 256  # made up for the measurement
 SHOWN = 8  # labels, and fields of one kind
+_READING = ("yaml", "meaning")
 
 
 def inspect_model(
@@ -51,13 +54,15 @@ def inspect_model(
         log: called with a line about each slow step (a compilation).
 
     Returns:
-        `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
-        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
-        dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
-        the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
-        `loaded_in_seconds`, `speed`; `facts`: what else was understood, and why. Of texts
+        `name`, `version`, `digest`, `task`, `data` (what its rows are), `threshold` (None without
+        one), `labels`, `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of
+        the file: name, dtype, shape of a row; `runtime` and `runtime_why`, `precision` and
+        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
+        `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and why;
+        `doubts`: what can be read in several ways, of which the report shows the first. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
-        all this of each, and of them all `name`, `version`, `digest`, `task` and `languages`.
+        all this of each, and of them all `name`, `version`, `digest`, `task`, `data` and
+        `languages`.
 
     Raises:
         MlopsDeployError: see `load_model`.
@@ -80,15 +85,22 @@ def inspect_model(
             "version": files.version,
             "digest": files.digest,
             "task": files.task,
+            "data": parts[0]["data"],
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
     graph = prepare_model(reference, runtime=runtime, trust_model=trust_model, log=log)
-    speeds = [_apart(reference, runtime, trust_model)] if speed and not all_runtimes else []
-    if all_runtimes:
-        speeds = _on_all_runtimes(reference, trust_model)
     started = time.perf_counter()
-    model = load_model(reference, runtime=runtime, threads=1, trust_model=trust_model)
+    doubts: list[DoubtError] = []
+    model = load_model(
+        reference, runtime=runtime, threads=1, trust_model=trust_model, doubts=doubts
+    )
+    loaded_in = round(time.perf_counter() - started, 3)
+    speeds = []
+    if all_runtimes and not doubts:
+        speeds = _on_all_runtimes(reference, trust_model)
+    elif speed and not doubts:
+        speeds = [_apart(reference, runtime, trust_model)]
     weights = weight_files(files)
     return {
         "name": model.name,
@@ -96,10 +108,12 @@ def inspect_model(
         "digest": model.digest,
         "digest_covers": dict(files.digest_covers),
         "task": model.task_name,
+        "task_from": model.task_from,
+        "data": model.task.data,
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
-        "loaded_in_seconds": round(time.perf_counter() - started, 3),
+        "loaded_in_seconds": loaded_in,
         "files": {path.name: path.stat().st_size for path in weights},
         "bytes": bytes_of(weights),
         "speed": speeds,
@@ -111,6 +125,13 @@ def inspect_model(
         "languages_from": files.languages_from,
         "threshold": model.task.threshold,
         "facts": [fact._asdict() for fact in model.task.facts],
+        "doubts": [
+            {
+                "what": doubt.what,
+                "readings": [dict(zip(_READING, one, strict=True)) for one in doubt.readings],
+            }
+            for doubt in doubts
+        ],
     }
 
 
@@ -184,8 +205,10 @@ def _runtime_why(files: ModelFiles, name: str, asked: str, proof: dict[str, Any]
     preferred = preferred_runtimes(files)
     before = preferred[: preferred.index(name)] if name in preferred else ()
     if not before:
-        form = "text classifiers" if files.task == "text_classification" else "its format"
+        form = "texts" if files.task in TASKS else "its format"
         return f"the first choice for {form}"
+    if name == "torch" and (reason := why_not_exported(files.weights)):
+        return f"it can't be exported to ONNX ({reason})"
     missing = [other for other in before if not plugins.installed(other)]
     return f"{', '.join(missing)} is not installed"
 
@@ -229,6 +252,15 @@ def show(report: dict[str, Any], console: Console) -> None:
             cells = [Text(entry[key]) for key in ("name", "value", "source")]  # no markup in them
             table.add_row(*cells, style="yellow" if "guess" in entry["source"] else "")
         console.print(table)
+    for doubt in report["doubts"]:
+        console.print()
+        console.print(Text(f"to be decided: {doubt['what']}", style="yellow"))
+        for reading in doubt["readings"]:
+            console.print(
+                Text(f"  {reading['yaml']}", style="bold").append(
+                    f"  # {reading['meaning']}", style="not bold"
+                )
+            )
     if report["speed"]:
         console.print()
         console.print(_speed_table(report["speed"]))
@@ -253,6 +285,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
     files = report["files"]
     named = f" ({', '.join(f'{name} {size(count)}' for name, count in files.items())})"
     return [
+        ("task", f"{report['task']} ({report['task_from']})"),
         ("inputs", _fields(report["inputs"])),
         ("outputs", _fields(report["outputs"])),
         ("labels", "" if "labels" in stated else _labels(report)),
@@ -272,7 +305,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _languages(report: dict[str, Any]) -> str:
     if report["languages"]:
         return f"{', '.join(report['languages'])} (from {report['languages_from']})"
-    return "nothing names them" if report["task"] == "text_classification" else ""
+    return "nothing names them" if report["task"] in TASKS else ""
 
 
 def _labels(report: dict[str, Any]) -> str:

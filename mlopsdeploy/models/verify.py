@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlopsdeploy.columns import Columns, ModelFiles, objects, rows_of, take
 from mlopsdeploy.core import images, plugins
+from mlopsdeploy.core.answers import answered
 from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import OtherFormatError, load_model
@@ -171,9 +172,9 @@ def _check_example(model: Model, note: Note) -> None:
             )
             for field in model.task.inputs
         }
-    found = detections_of(model.predict_columns(columns))
-    result = OK if all(np.isfinite(one.score) for one in found) else FAILED
-    detail = "; ".join(f"{one.label}, {one.score:.3f}" for one in found)
+    predictions = model.predict_columns(columns)
+    result = OK if answered(model.task, predictions).all() else FAILED
+    detail = "; ".join(one.words for one in detections_of(model.task, predictions))
     note("example", result, detail or "nothing found")
 
 

@@ -206,6 +206,41 @@ def in_steps(run: Callable[[Columns], Columns], tensors: Columns, size: int) -> 
     return take(concat(parts), slice(rows))
 
 
+def takes_one_length(inputs: Sequence[Field]) -> bool:
+    """Whether a graph takes tokens and can't tell padding from them, so that none may be there."""
+    names = {field.name for field in inputs}
+    return "input_ids" in names and "attention_mask" not in names
+
+
+def by_length(run: Callable[[Columns], Columns], tensors: Columns) -> Columns:
+    """The outputs of `run` for rows of one length at a time, without their padding."""
+    if "attention_mask" not in tensors:
+        return run(tensors)
+
+    def run_alike(part: Columns) -> Columns:
+        mask = part["attention_mask"].astype(bool)
+        if mask.all():
+            return run(part)
+        shape = (len(mask), int(mask[0].sum()))
+        return run({name: array[mask].reshape(shape) for name, array in part.items()})
+
+    return in_groups(run_alike, tensors, tensors["attention_mask"].sum(axis=1))
+
+
+def in_groups(run: Callable[[Columns], Columns], tensors: Columns, keys: Array) -> Columns:
+    """The outputs of `run` for rows of one key at a time, in the order of the rows."""
+    groups = [np.flatnonzero(keys == key) for key in np.unique(keys)]
+    if len(groups) == 1:
+        return run(tensors)
+    parts = []
+    for rows in groups:
+        try:
+            parts.append(run(take(tensors, rows)))
+        except RowError as error:
+            raise RowError(str(error), rows[list(error.rows)].tolist()) from error
+    return take(concat(parts), np.argsort(np.concatenate(groups)))
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Drop what is written to the process's standard error, by C++ that has no setting for it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -17,13 +16,13 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from mlopsdeploy.columns import Columns, Field, Runtime, Written, rows_of
+from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.model_files import onnx_written
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Plain, external_files, reading
 from mlopsdeploy.runtimes.common import (
     RowAxis,
     Size,
+    by_length,
     dense,
     in_steps,
     no_rows,
@@ -31,6 +30,7 @@ from mlopsdeploy.runtimes.common import (
     row_axis,
     rows_at_a_time,
     rows_not_finite,
+    takes_one_length,
     with_nan,
 )  # fmt: skip
 
@@ -96,19 +96,8 @@ class OnnxRuntime(Runtime):
         outputs = {node.name: node for node in given}
         self._outputs = [_output(file, one, outputs[one.value], shapes) for one in plain]
         self.outputs = tuple(one.field for one in self._outputs)
-        self.metadata = {
-            **self._session.get_modelmeta().custom_metadata_map,
-            **self._from_nodes(onnx_written.read(file)),
-        }
-
-    def _from_nodes(self, written: Written) -> dict[str, str]:
-        """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
-        labels = [node.name for node in self._session.get_outputs() if node.type not in _FLOATS]
-        if classes := next(filter(None, map(written.classes.get, labels)), ()):
-            return {"classes": json.dumps(classes)}
-        made = list(written.outputs.values())
-        is_regressor = written.task == "regression" and len(made) == 1
-        return {"regressor": made[0].source.split()[-1]} if is_regressor else {}
+        self._unmasked = takes_one_length(self.inputs)
+        self.metadata = self._session.get_modelmeta().custom_metadata_map
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`. A ZipMap is an array of (rows, classes), in the order of its classes.
@@ -119,6 +108,9 @@ class OnnxRuntime(Runtime):
         Raises:
             ModelError: an output has no axis for the rows.
         """
+        return by_length(self._all, tensors) if self._unmasked else self._all(tensors)
+
+    def _all(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         rows = rows_of(feed)
         if not rows:
@@ -231,7 +223,6 @@ _FAILURES: tuple[type[Exception], ...] = (
     ValueError,
     MemoryError,
 )
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
 def _field(file: Path, node: ort.NodeArg) -> Field:

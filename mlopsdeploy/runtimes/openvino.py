@@ -22,6 +22,7 @@ from mlopsdeploy.runtimes import openvino_graph
 from mlopsdeploy.runtimes.common import (
     RowAxis,
     Size,
+    by_length,
     dense,
     in_steps,
     no_rows,
@@ -29,6 +30,7 @@ from mlopsdeploy.runtimes.common import (
     row_axis,
     rows_at_a_time,
     rows_not_finite,
+    takes_one_length,
     with_nan,
 )  # fmt: skip
 
@@ -86,6 +88,7 @@ class OpenVino(Runtime):
                 _field(port, _sizes(port)[1:], _name(port, names)) for port in model.inputs
             )
             sizes = {_name(port, names): _sizes(port) for port in model.inputs}
+            self._unmasked = takes_one_length(self.inputs)
             self._rows = rows_at_a_time(file, sizes)
             self._axes: list[tuple[Field, int, RowAxis]] = []
             names = [port.name for port in graph.outputs] if graph else []
@@ -116,6 +119,9 @@ class OpenVino(Runtime):
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`; waits while all requests are busy."""
+        return by_length(self._all, tensors) if self._unmasked else self._all(tensors)
+
+    def _all(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         if not rows_of(feed):
             return no_rows(self.outputs)

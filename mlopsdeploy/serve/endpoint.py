@@ -8,14 +8,16 @@ same answer, the same errors and the same metrics.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterable, Sequence
-from math import isnan
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import msgspec
+import numpy as np
 
-from mlopsdeploy.columns import Array, Columns
+from mlopsdeploy.columns import Array, Columns, concat, rows_of, take
+from mlopsdeploy.core.answers import unanswered
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import RowError
 from mlopsdeploy.serve.answers import Answers
@@ -51,6 +53,7 @@ class Served:
         self.metrics = metrics
         self.unread = Unread(name, model, metrics)
         self._sees = model.task.data == "image"
+        self._answers = model.task.answers
         self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(model.runtime.streams):
             self._turns.put(None)
@@ -67,8 +70,50 @@ class Served:
 
         Raises:
             Problem: 422 where the values are of the right kind, but the model has no answer to
-                them: it refuses them, or its score is not a number.
+                them: it refuses them, or a number that its answer has is not finite.
         """
+        columns, predictions = self._in_turn(columns, self.model.predict_columns, at)
+        if unknown := unanswered(self._answers, predictions):
+            raise _no_answer("the model has no answer to values like these", unknown, at)
+        self.metrics.predicted(predictions, rows_of(predictions))
+        return with_sizes(predictions, columns["image"]) if self._sees else predictions
+
+    def raw(
+        self,
+        columns: Columns | Callable[[], Columns],
+        wanted: Collection[str],
+        at: At = "row {}".format,
+    ) -> Columns:
+        """The runtime's own output tensors of these names, a row each, as the task gets them.
+
+        Raises:
+            Problem: 422 where the model refuses the values, or where an output isn't an array of
+                one shape a row, as of long texts that are read in parts.
+        """
+        return self._in_turn(columns, partial(self._run, wanted), at)[1]
+
+    def _run(self, wanted: Collection[str], columns: Columns) -> Columns:
+        task, run = self.model.task, self.model.runtime.run
+        encoded = task.encode(columns)
+        batches = self.model.plan(encoded)
+        parts = []
+        for batch in batches:
+            tensors = task.collate(take(encoded, batch))
+            outputs = run(tensors) if rows_of(tensors) == len(batch) else {}
+            parts.append({name: outputs[name] for name in wanted if name in outputs})
+            if any(len(parts[-1].get(name, ())) != len(batch) for name in wanted):
+                raise _misshapen("has no value for each row")
+        try:
+            return take(concat(parts), np.argsort(np.concatenate(batches)))
+        except ValueError:
+            raise _misshapen(
+                "differs in shape from row to row; ask for one row at a time"
+            ) from None
+
+    def _in_turn(
+        self, columns: Columns | Callable[[], Columns], call: Callable[[Columns], Columns], at: At
+    ) -> tuple[Columns, Columns]:
+        """The columns, and what a call makes of them, when it is this request's turn."""
         try:
             self._turns.get_nowait()
         except queue.Empty:
@@ -77,16 +122,15 @@ class Served:
             self.metrics.waits(-1)
         try:
             columns = columns() if callable(columns) else columns
-            predictions = self.model.predict_columns(columns)
+            return columns, call(columns)
         except RowError as error:
             raise _no_answer("the model can't take values like these", error.rows, at) from None
         finally:
             self._turns.put(None)
-        score = predictions.get("score")
-        if score is not None and score.dtype.kind == "f" and any(map(isnan, score.tolist())):
-            unknown = [place for place, one in enumerate(score.tolist()) if isnan(one)]
-            raise _no_answer("the model has no answer to values like these", unknown, at)
-        return with_sizes(predictions, columns["image"]) if self._sees else predictions
+
+
+def _misshapen(detail: str) -> Problem:
+    return Problem(422, "no-raw-output", f"an output of the model's file {detail}", "outputs")
 
 
 def _no_answer(detail: str, rows: Sequence[int], at: At) -> Problem:
@@ -145,7 +189,7 @@ class Predict(Endpoint):
         """See `Endpoint.answer`."""
         columns, single, at = self._read(environ)
         predictions = self.served.predict(columns, at)
-        rows = len(next(iter(predictions.values())))
+        rows = rows_of(predictions)
         answers = self.answers
         document = answers.one(predictions) if single else answers.many(predictions, rows)
         headers = self.served.unread.note(predictions)

@@ -38,7 +38,8 @@ class Instances:
     Attributes:
         kind: what one row is: "text", "numbers" (a list or an object by name), "values" (the same
             where not all are numbers of one type), or "arrays" (nested lists).
-        named: whether a row may also be an object by the fields' names.
+        named: whether each field is one value, so that a row may also be a list of them.
+        by_name: whether a row may be an object by the fields' names.
     """
 
     def __init__(self, task: Task, key: str) -> None:
@@ -52,6 +53,7 @@ class Instances:
             self.kind = "numbers"
         else:
             self.kind = "values" if self.named else "arrays"
+        self.by_name = self.named or self.kind == "arrays"
         self.width = self.matrix.shape[0] if self.matrix else len(self.fields)
         body: Any = msgspec.defstruct("Body", [("rows", self._rows_type())], rename={"rows": key})
         self._decoder = msgspec.json.Decoder(body)
@@ -82,11 +84,11 @@ class Instances:
     # -- what a row may be
 
     def _rows_type(self) -> Any:
-        row: Any = self._row_struct() if self.named or len(self.fields) > 1 else None
+        row: Any = self._row_struct() if self.by_name else None
         if self.kind == "text":
             return str | row | list[str | row]
         if self.kind == "arrays":
-            return list[Any] if row is None else row | list[row]
+            return row | (list[Any] if len(self.fields) == 1 else list[row])
         values = map(_accepted, self.fields)
         value: Any = (
             _bounded(self.matrix) if self.matrix else functools.reduce(operator.or_, values)
@@ -111,7 +113,8 @@ class Instances:
         if self.kind in ("numbers", "values"):
             return bool(rows) and not isinstance(rows[0], list | msgspec.Struct)
         if self.kind == "arrays" and len(self.fields) == 1 and rows:
-            return depth_of(rows) == len(self.fields[0].shape)
+            named = isinstance(rows[0], dict)
+            return not named and depth_of(rows) == len(self.fields[0].shape)
         return False
 
     # -- rows to columns
@@ -172,15 +175,25 @@ class Instances:
                 return _misfit("wrong-type", where, f" must be {wanted}")
         raise AssertionError("each value alone is as all of them are")
 
-    def _arrays(self, rows: list[Any], _single: bool) -> Columns:
-        if not isinstance(rows[0], msgspec.Struct):
-            return {self.fields[0].name: self._array(rows, self.fields[0], self.key)}
-        return {
-            field.name: self._array(
-                [getattr(row, f"f{place}") for row in rows], field, f"{self.key}.{field.name}"
-            )
-            for place, field in enumerate(self.fields)
-        }
+    def _arrays(self, rows: list[Any], single: bool) -> Columns:
+        if len(self.fields) > 1:
+            return {
+                field.name: self._array(
+                    [getattr(row, f"f{place}") for row in rows], field, f"{self.key}.{field.name}"
+                )
+                for place, field in enumerate(self.fields)
+            }
+        (field,) = self.fields
+        if isinstance(rows[0], msgspec.Struct):
+            alone = [*msgspec.structs.astuple(rows[0])]
+            return {field.name: self._array(alone, field, f"{self.key}.{field.name}")}
+        for place, row in enumerate(rows):
+            if isinstance(row, dict) and self.by_name:
+                if field.name not in row:
+                    where = f"{self.at(place, single=single)}.{field.name}"
+                    raise _misfit("missing", where, " is missing")
+                rows[place] = row[field.name]
+        return {field.name: self._array(rows, field, self.key)}
 
     def _array(self, rows: list[Any], field: Field, where: str) -> Array:
         try:
@@ -218,7 +231,10 @@ class Instances:
             return "text" if within else "text or a list of texts"
         if not within:
             by_name = " or an object by feature name" if self.named else ""
-            return "a list" if self.kind == "arrays" else f"a list of {self.width} values{by_name}"
+            if self.kind == "arrays":
+                lists = "a list or " if len(self.fields) == 1 else ""
+                return f"{lists}an object by input name"
+            return f"a list of {self.width} values{by_name}"
         field = self.matrix or next((f for f in self.fields if where.endswith(f".{f.name}")), None)
         return _WORDS[_json_type(field).__name__] if field else "a value of the feature's type"
 

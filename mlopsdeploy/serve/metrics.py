@@ -12,6 +12,7 @@ import mmap
 import os
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -23,9 +24,11 @@ from prometheus_client.core import (
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 
-from mlopsdeploy.columns import Array
+from mlopsdeploy.columns import AnswerColumns, Array, Columns, Task
+from mlopsdeploy.core import answers
 from mlopsdeploy.core.language_codes import LANGUAGES
 from mlopsdeploy.core.languages import UNKNOWN
 from mlopsdeploy.core.machine import resident_memory
@@ -40,15 +43,57 @@ ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 CODES = (200, 400, 404, 411, 413, 415, 422, 500, 503)
 UNREAD = (*LANGUAGES, UNKNOWN, "other")  # why a text isn't read, see `core.model.unread_in`
 
+SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+MOST_LABELS = 1024  # of an answer that have a count of their own
+UNNAMED_LABELS = 64  # where nobody names the labels, they are numbers from 0 on
+OTHER = "other"
+FEW = 8  # rows that are counted one by one
+
 # The cells of one model: two gauges; per code the buckets of the latency, then its sum in
-# nanoseconds; the buckets of the rows, then their sum; the texts that it doesn't read, by why.
+# nanoseconds; the buckets of the rows, then their sum; the texts that it doesn't read, by why; and
+# for each answer those of `AnswerCells`.
 _IN_FLIGHT, _QUEUE, _LATENCY = 0, 1, 2
 _PER_CODE = len(SECONDS) + 2
 _BATCH = _LATENCY + len(CODES) * _PER_CODE
 _UNREAD = _BATCH + len(ROWS) + 2
-_PER_MODEL = _UNREAD + len(UNREAD)
+_ANSWERS = _UNREAD + len(UNREAD)
 _UNREAD_CELLS = {reason: _UNREAD + place for place, reason in enumerate(UNREAD)}
 _NANOSECONDS = tuple(round(bound * 1e9) for bound in SECONDS)
+
+
+class AnswerCells:
+    """Where one answer of a model is counted.
+
+    First a cell for each label and for all others; then, of a probability, the buckets of `SCORES`;
+    last how many numbers there were, and their sum, a float64 in a cell of int64.
+
+    Args:
+        answer: what is counted.
+        start: the first cell.
+        several: whether a row may have several labels.
+    """
+
+    def __init__(self, answer: AnswerColumns, start: int, *, several: bool) -> None:
+        self.answer = answer
+        self.label, self.number, self.bounded = answer.label, answer.number, answer.is_probability
+        self.several = several
+        names = answer.labels or [*map(str, range(UNNAMED_LABELS))]
+        kept = [*names[:MOST_LABELS], OTHER] if answer.label else []
+        self.labels = {name: start + place for place, name in enumerate(kept)}
+        self.other = start + len(kept) - 1
+        self.scores = start + len(kept)
+        self.count = self.scores + (len(SCORES) + 1) * self.bounded
+        self.sum = self.count + 1
+        self.end = self.sum + 1
+
+
+def answer_cells(task: Task) -> list[AnswerCells]:
+    """Those of each of a task's answers, after the cells that all models have."""
+    cells: list[AnswerCells] = []
+    for answer in task.answers:
+        start = cells[-1].end if cells else _ANSWERS
+        cells.append(AnswerCells(answer, start, several=task.multi_label or task.finds_objects))
+    return cells
 
 
 class Metrics:
@@ -62,7 +107,10 @@ class Metrics:
     def __init__(self, models: Mapping[str, Model], folder: Path | None = None) -> None:
         self._models = models
         self._folder = folder
-        size = 8 * _PER_MODEL * max(len(models), 1)
+        self._answers = {name: answer_cells(model.task) for name, model in models.items()}
+        sizes = [cells[-1].end if cells else _ANSWERS for cells in self._answers.values()]
+        self._ends = np.cumsum([0, *sizes]).tolist()
+        size = 8 * max(self._ends[-1], 1)
         if folder is None:
             memory: bytearray | mmap.mmap = bytearray(size)
         else:
@@ -70,12 +118,16 @@ class Metrics:
                 file.truncate(size)
                 memory = mmap.mmap(file.fileno(), size)
         self._cells = memoryview(memory).cast("q")
+        self._sums = memoryview(memory).cast("d")
         self._lock = threading.Lock()
 
     def of(self, model: str) -> ModelMetrics:
         """Where one model's requests are counted."""
-        start = _PER_MODEL * list(self._models).index(model)
-        return ModelMetrics(self._cells[start : start + _PER_MODEL], self._lock)
+        place = list(self._models).index(model)
+        mine = slice(*self._ends[place : place + 2])
+        task = self._models[model].task
+        answers = self._answers[model]
+        return ModelMetrics(self._cells[mine], self._sums[mine], task, answers, self._lock)
 
     def text(self) -> bytes:
         """The exposition of all workers together."""
@@ -88,15 +140,24 @@ class Metrics:
         """The families, as prometheus-client asks a collector for them."""
         workers = self._workers()
         living = {pid: cells for pid, cells in workers.items() if _lives(pid)}
-        counted = np.sum(list(workers.values()), axis=0)
-        yield from _requests(dict(zip(self._models, counted, strict=True)))
+        parts = dict(zip(self._models, zip(self._ends, self._ends[1:], strict=False), strict=True))
+        whole = np.sum(list(workers.values()), axis=0)
+        sums = np.sum([cells.view(np.float64) for cells in workers.values()], axis=0)
+        yield from _requests({name: whole[slice(*part)] for name, part in parts.items()})
+        yield from _answers(
+            {
+                name: (self._answers[name], whole[slice(*part)], sums[slice(*part)])
+                for name, part in parts.items()
+            }
+        )
         names = [[name] for name in self._models]
         now = np.sum(list(living.values()), axis=0)
+        first = np.array(self._ends[:-1], np.intp)
         for name, text, cell in (
             ("in_flight", "Requests being worked on.", _IN_FLIGHT),
             ("queue", "Requests that wait for the model to be free.", _QUEUE),
         ):
-            yield _gauge(name, text, ["model"], zip(names, now[:, cell].tolist(), strict=True))
+            yield _gauge(name, text, ["model"], zip(names, now[first + cell].tolist(), strict=True))
         labels = ["model", "version", "digest", "runtime", "precision"]
         info = [(_facts(name, model), 1) for name, model in self._models.items()]
         yield _gauge("model_info", "The models that are served; always 1.", labels, info)
@@ -104,22 +165,30 @@ class Metrics:
         yield _gauge("worker_resident_memory_bytes", "Memory per worker.", ["pid"], memory)
 
     def _workers(self) -> dict[int, Array]:
-        """The cells of each worker that ever was, int64 of shape (models, cells), by its pid."""
+        """The cells of each worker that ever was, int64, by its pid."""
         if self._folder is None:
             found = {os.getpid(): bytes(self._cells)}
         else:
             files = sorted(self._folder.glob("*.cells"))
             found = {int(file.stem): file.read_bytes() for file in files}
-        return {
-            pid: np.frombuffer(raw, np.int64).reshape(-1, _PER_MODEL) for pid, raw in found.items()
-        }
+        return {pid: np.frombuffer(raw, np.int64) for pid, raw in found.items()}
 
 
 class ModelMetrics:
     """The cells of one model in this worker."""
 
-    def __init__(self, cells: memoryview[int], lock: threading.Lock) -> None:
+    def __init__(
+        self,
+        cells: memoryview[int],
+        sums: memoryview[float],
+        task: Task,
+        cells_of: list[AnswerCells],
+        lock: threading.Lock,
+    ) -> None:
         self._cells = cells
+        self._sums = sums
+        self._task = task
+        self._answers = cells_of
         self._lock = lock
 
     def started(self) -> None:
@@ -145,11 +214,52 @@ class ModelMetrics:
                 cells[_BATCH + bisect_left(ROWS, rows)] += 1
                 cells[_UNREAD - 1] += rows
 
+    def predicted(self, predictions: Columns, rows: int) -> None:
+        """What was answered: labels and numbers of so many rows, which all have an answer."""
+        for one in self._answers:
+            if rows > FEW or self._task.finds_objects:
+                self._many(one, predictions)
+            else:
+                self._few(one, predictions)
+
+    def _few(self, one: AnswerCells, predictions: Columns) -> None:
+        cells = self._cells
+        labels = predictions[one.label].tolist() if one.label else ()
+        numbers = predictions[one.number].tolist() if one.number else ()
+        if one.several:
+            labels = answers.each_label(self._task, labels)
+        with self._lock:
+            for label in labels:
+                cells[one.labels.get(label, one.other)] += 1
+            for number in numbers:
+                if one.bounded:
+                    cells[one.scores + bisect_left(SCORES, number)] += 1
+                self._sums[one.sum] += number
+            cells[one.count] += len(numbers)
+
+    def _many(self, one: AnswerCells, predictions: Columns) -> None:
+        if self._task.finds_objects:
+            _, labels, numbers = answers.counted(self._task, one.answer, predictions)
+        else:
+            labels = predictions[one.label].tolist() if one.label else []
+            numbers = predictions[one.number] if one.number else None
+        if one.several:
+            labels = [*answers.each_label(self._task, labels)]
+        numbers = np.zeros(0) if numbers is None else numbers
+        buckets = np.bincount(np.searchsorted(SCORES, numbers)).tolist() if one.bounded else ()
+        with self._lock:
+            for label, count in Counter(labels).items():
+                self._cells[one.labels.get(label, one.other)] += count
+            for place, count in enumerate(buckets):
+                self._cells[one.scores + place] += count
+            self._cells[one.count] += len(numbers)
+            self._sums[one.sum] += float(numbers.sum(dtype=np.float64))
+
     def unread(self, texts: Mapping[str, int]) -> None:
         """The model didn't read so many texts, by their language or another reason."""
         with self._lock:
             for reason, count in texts.items():
-                self._cells[_UNREAD_CELLS.get(reason, _PER_MODEL - 1)] += count
+                self._cells[_UNREAD_CELLS.get(reason, _ANSWERS - 1)] += count
 
 
 def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
@@ -176,10 +286,40 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
                 seconds.add_metric([model, str(code)], _cumulative(SECONDS, buckets), total / 1e9)
         *buckets, total = counted[_BATCH:_UNREAD].tolist()
         rows.add_metric([model], _cumulative(ROWS, buckets), total)
-        for reason, count in zip(UNREAD, counted[_UNREAD:].tolist(), strict=True):
+        for reason, count in zip(UNREAD, counted[_UNREAD:_ANSWERS].tolist(), strict=True):
             if count:
                 unread.add_metric([model, reason], count)
     yield from (requests, seconds, rows, unread)
+
+
+def _answers(
+    models: Mapping[str, tuple[list[AnswerCells], Array, Array]],
+) -> Iterator[Metric]:
+    """What the models answered. `answer` is empty where a row has but one."""
+    which = ["model", "answer"]
+    labels = CounterMetricFamily(
+        "mlopsdeploy_labels", "Labels given, of rows or objects.", labels=[*which, "label"]
+    )
+    scores = HistogramMetricFamily("mlopsdeploy_score", "Probabilities given.", labels=which)
+    values = SummaryMetricFamily(
+        "mlopsdeploy_value",
+        "Numbers given that are no probabilities, such as a regression's values: how many, and "
+        "their sum, so that their mean over time is rate(sum) / rate(count).",
+        labels=which,
+    )
+    for model, (each, cells, sums) in models.items():
+        for one in each:
+            names = [model, one.answer.name]
+            for label, cell in one.labels.items():
+                if cells[cell]:
+                    labels.add_metric([*names, label], int(cells[cell]))
+            count, total = int(cells[one.count]), float(sums[one.sum])
+            if one.bounded:
+                buckets = cells[one.scores : one.count].tolist()
+                scores.add_metric(names, _cumulative(SCORES, buckets), total)
+            elif one.number:
+                values.add_metric(names, count, total)
+    yield from (labels, scores, values)
 
 
 def _cumulative(bounds: tuple[float, ...], buckets: list[int]) -> list[tuple[str, float]]:

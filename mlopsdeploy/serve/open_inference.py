@@ -4,6 +4,12 @@ Triton's, KServe's and MLServer's clients speak it. A picture comes as the BYTES
 JSON as base64), or as a UINT8 tensor of its pixels; what differs in number from row to row, as the
 objects of pictures do, is padded, and the output `count` tells how many there are.
 
+The metadata's `outputs` are what a request gets that asks for none: those of the task. Beside them
+a request may ask for any output of the model's own file by its name, such as the logits under the
+probabilities; the metadata list these in `parameters` as `raw_outputs`, for a client that asks for
+all `outputs` should not pay for them. Of a name that is both, the task's is meant. A task of
+tensors has the file's own inputs and outputs to begin with.
+
 Source: the protocol's specification at github.com/kserve/open-inference-protocol and Triton's
 extension_binary_data.md.
 """
@@ -21,9 +27,10 @@ import numpy as np
 from flask import Flask, Response, request
 
 from mlopsdeploy import __version__
-from mlopsdeploy.columns import Array, Columns, Field, objects
+from mlopsdeploy.columns import Array, Columns, Field, Task, objects
+from mlopsdeploy.core.answers import plain
 from mlopsdeploy.core.inputs import fits
-from mlopsdeploy.serve.endpoint import Endpoint, Served
+from mlopsdeploy.serve.endpoint import At, Endpoint, Served
 from mlopsdeploy.serve.messages import (
     JSON,
     NOT_JSON,
@@ -91,7 +98,11 @@ class Infer(Endpoint):
         self.features = served.model.task.inputs
         self._fields = {field.name: field for field in (*self.inputs, *self.features)}
         self._pictures = served.model.task.data == "image"
-        self._ragged = _ragged(served.model.task.outputs)
+        self._exact = not served.model.task.answers
+        self._ragged = _ragged(served.model.task)
+        self.raw = raw_outputs(served)
+        self._known = {field.name: field for field in (*self.raw, *self.outputs)}
+        self._raw = {field.name for field in self.raw}
 
     def answer(self, environ: Environ) -> Answer:
         """See `Endpoint.answer`."""
@@ -110,13 +121,24 @@ class Infer(Endpoint):
         columns = self._columns(asked.inputs, binary)
         first, values = next(iter(columns.items()))
         wanted = self._wanted(asked)
-        predictions = self.served.predict(
-            self._decoding(values) if self._pictures else columns,
-            lambda place: f"inputs.{first}[{place}]",
-        )
-        if self._ragged:
-            predictions = _padded(predictions, self._ragged)
+        rows = self._decoding(values) if self._pictures else columns
+        predictions = self._predict(rows, wanted, lambda place: f"inputs.{first}[{place}]")
         return self._respond(asked, predictions, wanted)._replace(rows=len(values))
+
+    def _predict(
+        self, rows: Columns | Callable[[], Columns], wanted: list[tuple[Field, bool]], at: At
+    ) -> Columns:
+        """All that is wanted.
+
+        What the file outputs is computed apart: predictions may be rechecked in another precision.
+        """
+        raw = [field.name for field, _ in wanted if field.name in self._raw]
+        predictions: Columns = {}
+        if len(raw) < len(wanted):
+            predictions = self.served.predict(rows, at)
+            if self._ragged:
+                predictions = _padded(predictions, self._ragged)
+        return predictions | self.served.raw(rows, raw, at) if raw else predictions
 
     def _columns(self, tensors: list[Tensor], binary: memoryview) -> Columns:
         columns: Columns = {}
@@ -126,7 +148,9 @@ class Infer(Endpoint):
                 detail = "has a name that the model does not know; its metadata has the names"
                 raise Problem(400, "unknown-input", f"an input {detail}", "inputs")
             files = self._pictures and tensor.datatype == "BYTES"
-            columns[field.name], binary = _read(tensor, FILES if files else field, binary)
+            columns[field.name], binary = _read(
+                tensor, FILES if files else field, binary, as_it_is=self._exact
+            )
         if len(binary):
             raise Problem(400, "wrong-length", "there are bytes behind the last tensor", "inputs")
         matrix = self.served.model.task.matrix
@@ -154,7 +178,7 @@ class Infer(Endpoint):
         by_default = asked.parameters.get("binary_data_output") is True
         if not asked.outputs:
             return [(field, by_default) for field in self.outputs]
-        known = {field.name: field for field in self.outputs}
+        known = self._known
         if any(wanted.name not in known for wanted in asked.outputs):
             detail = "an output is asked for that the model does not give; its metadata has them"
             raise Problem(400, "unknown-output", detail, "outputs")
@@ -176,7 +200,7 @@ class Infer(Endpoint):
                 chunks.append(_to_bytes(values, datatype))
                 output["parameters"] = {"binary_data_size": len(chunks[-1])}
             else:
-                output["data"] = values.ravel().tolist()
+                output["data"] = _to_json(values)
             outputs.append(output)
         name, version = self.served.name, version_of(self.served)
         document = {"model_name": name, "model_version": version, "outputs": outputs}
@@ -242,9 +266,20 @@ def tensors_of(served: Served) -> tuple[tuple[Field, ...], tuple[Field, ...]]:
     """The inputs and outputs that the metadata names; a row of numbers is one tensor."""
     task = served.model.task
     outputs = tuple(field for field in task.outputs if field.dtype in DATATYPES)
-    if _ragged(outputs):
+    if _ragged(task):
         outputs = (*outputs, COUNT)
     return ((task.matrix,) if task.matrix else task.inputs), outputs
+
+
+def raw_outputs(served: Served) -> tuple[Field, ...]:
+    """What the model's file outputs under other names than the task does.
+
+    None of models side by side, which have each their own.
+    """
+    model = served.model
+    own = {field.name for field in tensors_of(served)[1]}
+    fields = () if model.parts else model.runtime.outputs
+    return tuple(one for one in fields if one.name not in own and one.dtype in DATATYPES)
 
 
 def _metadata(served: Served) -> dict[str, Any]:
@@ -252,12 +287,14 @@ def _metadata(served: Served) -> dict[str, Any]:
     inputs, outputs = tensors_of(served)
     if served.model.task.data == "image":
         inputs = (FILES,)
+    raw = [_describe(field) for field in raw_outputs(served)]
     return {
         "name": served.name,
         "versions": [version_of(served)],
         "platform": served.model.runtime.name,
         "inputs": [_describe(field) for field in inputs],
         "outputs": [_describe(field) for field in outputs],
+        **({"parameters": {"raw_outputs": raw}} if raw else {}),
     }
 
 
@@ -286,8 +323,13 @@ def _split(body: bytes, length_header: str | None) -> tuple[bytes, memoryview]:
     return body[:length], memoryview(body)[length:]
 
 
-def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memoryview]:
-    """A tensor as the model's column, and the bytes that are left."""
+def _read(
+    tensor: Tensor, field: Field, binary: memoryview, *, as_it_is: bool = False
+) -> tuple[Array, memoryview]:
+    """A tensor as the model's column, and the bytes that are left.
+
+    NaN and infinities are refused, unless it goes to the model `as_it_is`.
+    """
     where = f"inputs.{field.name}"
     if tensor.datatype not in _NUMPY:
         raise _misfit("wrong-type", where, ": there is no such datatype")
@@ -313,7 +355,8 @@ def _read(tensor: Tensor, field: Field, binary: memoryview) -> tuple[Array, memo
         raise _misfit("bad-length", where, ": binary_data_size is not within the body")
     with np.errstate(over="ignore"):  # what it leads to is refused below
         column = array if given == "str" else array.astype(wanted, copy=False)
-    if column.dtype.kind == "f" and not np.isfinite(column).all():
+    kept = as_it_is and given == wanted and declared is not None
+    if column.dtype.kind == "f" and not kept and not np.isfinite(column).all():
         raise _misfit("out-of-range", where, " holds a number that is too large")
     return column.reshape(shape if field.shape else shape[0]), binary
 
@@ -386,11 +429,11 @@ def _elements(raw: memoryview, where: str) -> list[bytes]:
     return elements
 
 
-def _ragged(fields: tuple[Field, ...]) -> tuple[Field, ...]:
+def _ragged(task: Task) -> tuple[Field, ...]:
     """A detector's outputs, which differ in length from row to row."""
-    if not any(field.name == "label" and field.shape for field in fields):
+    if not task.finds_objects:
         return ()
-    return tuple(field for field in fields if field.shape[:1] == (-1,))
+    return tuple(field for field in task.outputs if field.shape[:1] == (-1,))
 
 
 def _padded(predictions: Columns, fields: tuple[Field, ...]) -> Columns:
@@ -406,8 +449,18 @@ def _padded(predictions: Columns, fields: tuple[Field, ...]) -> Columns:
     return made
 
 
-def _to_bytes(values: Array, datatype: str) -> bytes:
+def _to_json(values: Array) -> list[Any]:
+    listed = values.ravel().tolist()
+    return [*map(plain, listed)] if values.dtype.kind in "OS" else listed
+
+
+def _to_bytes(values: Array, datatype: str) -> bytes | memoryview:
     if datatype != "BYTES":
-        return values.astype(np.dtype(_NUMPY[datatype]).newbyteorder("<"), copy=False).tobytes()
-    encoded = [str(value).encode() for value in values.ravel().tolist()]
+        wanted = np.dtype(_NUMPY[datatype]).newbyteorder("<")
+        # Its memory as it is, in most cases; an empty array has none that can be cast.
+        array = np.ascontiguousarray(values, wanted)
+        return array.data.cast("B") if array.size else b""
+    encoded = [
+        one if isinstance(one, bytes) else str(one).encode() for one in values.ravel().tolist()
+    ]
     return b"".join(struct.pack("<I", len(text)) + text for text in encoded)

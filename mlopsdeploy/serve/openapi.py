@@ -106,7 +106,7 @@ def _row(instances: Instances) -> Schema:
             b64 = _object({"b64": _BASE64})
             kinds += [_BASE64, b64, _object({"image": {"anyOf": [_BASE64, b64]}})]
         kinds.append(_nested(fields[0]))
-    if instances.named or len(fields) > 1:
+    if instances.by_name:
         kinds.append(_object({field.name: _nested(field) for field in fields}))
     return kinds[0] if len(kinds) == 1 else {"anyOf": kinds}
 
@@ -159,7 +159,7 @@ def _protocol(names: list[str]) -> dict[str, Schema]:
 
 
 def _infer(endpoint: Infer, path: str) -> Schema:
-    names = {"enum": [field.name for field in endpoint.outputs]}
+    names = {"enum": [field.name for field in (*endpoint.outputs, *endpoint.raw)]}
     outputs = _array(_object({"name": names, "datatype": _TEXT, "shape": _SHAPE}))
     answer = {"model_name": _TEXT, "model_version": _TEXT, "outputs": outputs}
     content = _media(JSON, _object(answer)) | _media("application/octet-stream", {})

@@ -53,7 +53,7 @@ class PictureInstances(Instances):
 
     def __init__(self, task: Task, key: str) -> None:
         super().__init__(task, key)
-        self.kind = "pictures"
+        self.kind, self.by_name = "pictures", False
 
     def _rows_type(self) -> Any:
         # Of one picture a row of pixels, of several a picture: both are lists of lists of these.

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -29,13 +29,13 @@ from typing import Any, NoReturn
 import numpy as np
 from rich.console import Console
 
-from mlopsdeploy.columns import Columns, objects
+from mlopsdeploy.columns import Columns
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import counted, facts
 from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError, RowError
 from mlopsdeploy.serve import logs
 from mlopsdeploy.settings import ServeSettings
 
@@ -198,15 +198,17 @@ def _warm_up(model: Model) -> None:
 
     Of models side by side each, as none of their texts is in the languages of all.
     """
-    row: Columns = {
-        field.name: objects([_LONG_ENOUGH])
-        if field.dtype == "str"
-        else np.zeros((1, *(max(size, 1) for size in field.shape)), field.dtype)
-        for field in model.task.inputs
-    }
+    row: Columns = {}
+    for field in model.task.inputs:
+        shape = (1, *(max(size, 1) for size in field.shape))
+        text = field.dtype == "str"
+        row[field.name] = (
+            np.full(shape, _LONG_ENOUGH, object) if text else np.zeros(shape, field.dtype)
+        )
     for one in (model, *(load() for load in model.parts)):
         for _ in range(one.runtime.streams):
-            one.predict_columns(row)
+            with suppress(RowError):  # it may know no such category, or take no such size
+                one.predict_columns(row)
 
 
 def worker_count(settings: ServeSettings) -> int:

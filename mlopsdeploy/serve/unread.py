@@ -13,6 +13,8 @@ from mlopsdeploy.serve.metrics import ModelMetrics
 
 HEADER = "X-Unread-Texts"
 """Of an answer to texts of which the model doesn't read some: how many and why, `12 de, 3 ar`."""
+UNREAD = "unread"
+"""The column that says why; of models of other data there is none."""
 PAUSE = 600.0  # seconds between two lines of a worker's log about the same model
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -36,7 +38,7 @@ class Unread:
 
     def note(self, predictions: Columns) -> tuple[tuple[str, str], ...]:
         """Count those of a request; gives the headers of its answer, none if there are none."""
-        found = unread_in(predictions)
+        found = unread_in(predictions) if UNREAD in predictions else None
         if not found:
             return ()
         self._metrics.unread(found)

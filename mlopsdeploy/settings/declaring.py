@@ -69,7 +69,7 @@ class Setting:
         off: the flag that switches it off.
         positional: it is an argument, not a flag.
         variables: its variables, without the prefix, where these are not made from the name.
-        offers: what the shell completes: model, runtime or config.
+        offers: what the shell completes: model, runtime, task or config.
         bench: `mlopsdeploy bench` has its flag as well.
         required: it has no default.
         secret: no message shows its value.

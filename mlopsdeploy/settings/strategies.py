@@ -36,9 +36,13 @@ class Running(Declared):
     threads: Threads = setting(
         None, "CPU threads", group="Model", shown="as many as cores", bench=True, ge=1
     )
+    task: str | None = setting(
+        None, "What the model's data mean; tensors: its own inputs and outputs, as they are",
+        group="Model", metavar="NAME", shown="as its files tell", offers="task", bench=True,
+    )  # fmt: skip
     threshold: float | None = setting(
         None, "Two labels: the second from this score on. More: no label below it",
-        group="Model", metavar="SCORE", shown="the model's", ge=0, le=1,
+        group="Model", metavar="SCORE", shown="the model's",
     )  # fmt: skip
     trust_model: bool = setting(
         False, "Run code in the model's files, such as Keras Lambda layers", bench=True
@@ -212,9 +216,9 @@ class Route(Declared):
     )
     answer: dict[str, str] | None = setting(
         None,
-        "What each key of the answer holds: label, score, scores, scores.LABEL, label == LABEL, "
-        "threshold, model, version; of a detector detections, of pictures width and height, "
-        "of texts unread",
+        "What each key of the answer holds: any output, such as label, score, scores or value; "
+        "scores.LABEL, label == LABEL, threshold, model, version; of a detector detections, of "
+        "pictures width and height, of texts unread",
     )
 
 

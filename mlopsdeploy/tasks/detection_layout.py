@@ -27,7 +27,8 @@ from mlopsdeploy.tasks.detection_outputs import (
     which_are_scores,
     yolo_positions,
 )
-from mlopsdeploy.tasks.pictures import PictureInput, starts_with_background
+from mlopsdeploy.tasks.pictures import PictureInput
+from mlopsdeploy.tasks.scores import starts_with_background
 from mlopsdeploy.tasks.ssd import Ssd
 
 Answer = tuple[Reader, int | None]
@@ -160,8 +161,8 @@ class _OutputFinder:
             )
         return self.error(
             f"gives {shapes}, and it can't be known which are boxes and scores; name them under "
-            "'outputs:' in a YAML beside the file, or say 'task: image_classification' there "
-            "(other tasks on pictures are not supported)"
+            "'outputs:' in a YAML beside the file, or say what it is there, as in 'task: "
+            "image_classification', or 'task: tensors' for its outputs as they are"
         )
 
     # ------------------------------------------------------------ one tensor, or a grid

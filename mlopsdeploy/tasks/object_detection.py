@@ -21,8 +21,9 @@ from mlopsdeploy.columns import (
     TaskOptions,
 )
 from mlopsdeploy.tasks.detection_layout import is_pointed, is_yolo, read_outputs
-from mlopsdeploy.tasks.pictures import PICTURE, SIZES, labels_found, probe, starts_with_background
-from mlopsdeploy.tasks.scores import DenseTask
+from mlopsdeploy.tasks.heads import DenseTask
+from mlopsdeploy.tasks.pictures import PICTURE, SIZES, labels_found, probe
+from mlopsdeploy.tasks.scores import starts_with_background
 
 
 class ObjectDetection(DenseTask):
@@ -44,7 +45,9 @@ class ObjectDetection(DenseTask):
     def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         yolo = is_yolo(runtime)
         letterbox = yolo or is_pointed(runtime)
-        pictures, values, facts = probe(files, runtime, letterbox=letterbox, from_zero=yolo)
+        pictures, values, facts = probe(
+            files, runtime, options, letterbox=letterbox, from_zero=yolo
+        )
         self._pictures = pictures
         self._reader, classes, found = read_outputs(files, runtime, pictures.takes, values)
         self.labels = files.labels

@@ -4,8 +4,8 @@ For every frame of a camera: so in as few passes over the pixels as there can be
 the tensor where a quantised model takes pixels as they are.
 
 What size, colours and numbers a model takes is read first in the YAML beside it (see `InputKeys`),
-then in its own file, its quantisation and the beginning of its graph; what is left is guessed, and
-the facts call it a guess.
+then in its own file, its quantisation and the beginning of its graph; what its kind of models all
+want, such as RGB, is called a custom; what is left is a doubt.
 """
 
 from __future__ import annotations
@@ -18,8 +18,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Fact, Field, ModelFiles, Quantization, Runtime
-from mlopsdeploy.errors import ModelError, RowError
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    Fact,
+    Field,
+    ModelFiles,
+    Quantization,
+    Runtime,
+    TaskOptions,
+)
+from mlopsdeploy.errors import DoubtError, ModelError, RowError
 
 PICTURE = Field("image", "uint8", (-1, -1, 3))
 SIZES = "picture_size"
@@ -33,8 +42,7 @@ Normalization = tuple[tuple[float, ...], tuple[float, ...], str]
 
 # Of ImageNet, as PyTorch's models want it, in steps of 0 to 255.
 _IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
-
-_BACKGROUND = {"", "???", "background", "__background__", "_background_", "bg", "dummy", "none"}
+_IMAGENET_YAML = "input: {mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]}"
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,10 @@ class Pictures:
                 self._convert(pixels, tensor[row])
         if self._flip:
             np.bitwise_xor(tensor, 128, out=tensor)
-        return {takes.tensor.name: tensor.view(takes.dtype) if whole else tensor, SIZES: sizes}
+        made = tensor.view(takes.dtype) if whole else tensor
+        if len(takes.tensor.shape) < 3:  # grey pictures without an axis for it, or flat ones
+            made = made.reshape(len(images), *takes.tensor.shape)
+        return {takes.tensor.name: made, SIZES: sizes}
 
     def to_picture(self, boxes: Array, size: Array) -> Array:
         """Boxes relative to the tensor as boxes relative to the picture, within it.
@@ -244,10 +255,15 @@ def _is_shift(table: Array, dtype: str) -> bool:
 
 
 def probe(
-    files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
+    files: ModelFiles,
+    runtime: Runtime,
+    options: TaskOptions,
+    *,
+    letterbox: bool = False,
+    from_zero: bool = False,
 ) -> tuple[Pictures, Columns, list[Fact]]:
     """What a model takes, its outputs for one made-up picture, and the facts; see `read_input`."""
-    takes, facts = read_input(files, runtime, letterbox=letterbox, from_zero=from_zero)
+    takes, facts = read_input(files, runtime, options, letterbox=letterbox, from_zero=from_zero)
     pictures = Pictures(takes)
     # Soft blots of colour, the same every time: (1, 480, 640, 3), BGR.
     spots = np.random.default_rng(0).integers(0, 256, (9, 12, 3), np.uint8)
@@ -256,32 +272,40 @@ def probe(
 
 
 def read_input(
-    files: ModelFiles, runtime: Runtime, *, letterbox: bool = False, from_zero: bool = False
+    files: ModelFiles,
+    runtime: Runtime,
+    options: TaskOptions,
+    *,
+    letterbox: bool = False,
+    from_zero: bool = False,
 ) -> tuple[PictureInput, list[Fact]]:
     """What a model takes, and how that is known.
 
     Args:
         files: what its files say.
         runtime: its tensors.
+        options: what becomes of a doubt.
         letterbox: whether models of its kind keep proportions, unless it says otherwise.
         from_zero: whether models of its kind want pixels from 0 to 1, rather than -1 to 1, where
             it is not known.
 
     Raises:
         ModelError: it takes no picture, or one of unknown size.
+        DoubtError: nothing tells which numbers its pixels become.
     """
     tensor = _picture_tensor(files, runtime)
     quantization = runtime.quantization.get(tensor.name)
     dtype = quantization.dtype if quantization else tensor.dtype
     shape = "×".join("?" if size < 0 else str(size) for size in tensor.shape)
+    sides = _sides(files, tensor)
     steps = f", a step is {quantization.scale:.6g}" if quantization else ""
-    first = tensor.shape[0] in (1, 3) and tensor.shape[2] not in (1, 3)
-    size, size_why = _size(files, tensor.shape[1:] if first else tensor.shape[:2])
+    first = sides[0] in (1, 3) and sides[2] not in (1, 3)
+    size, size_why = _size(files, sides[1:] if first else sides[:2])
     layout = ", channels first" if first else ""
-    color, color_why = _color(files, tensor.shape[0 if first else 2])
+    color, color_why = _color(files, sides[0 if first else 2])
     resize = files.yaml.input.resize if files.yaml.input else None
     letterbox = resize == "letterbox" if resize else letterbox
-    mean, std, why = _normalization(files, quantization, dtype, CHANNELS[color], from_zero)
+    mean, std, why = _normalization(files, options, quantization, dtype, CHANNELS[color], from_zero)
     takes = PictureInput(tensor, size, color, mean, std, letterbox, first, quantization)
     return takes, [
         Fact("input", f"{tensor.name} ({shape}) {dtype}{steps}", "the file"),
@@ -298,16 +322,29 @@ def read_input(
 
 
 def _picture_tensor(files: ModelFiles, runtime: Runtime) -> Field:
-    pictures = [field for field in runtime.inputs if len(field.shape) == 3]
-    if len(runtime.inputs) != 1 or not pictures:
+    if len(runtime.inputs) != 1 or not 1 <= len(runtime.inputs[0].shape) <= 3:
         shapes = ", ".join(f"{field.name} {field.shape}" for field in runtime.inputs)
         raise ModelError(f"{files.name}: takes {shapes}, and not one picture")
-    tensor = pictures[0]
-    if not {tensor.shape[0], tensor.shape[2]} & {1, 3, -1}:
+    return runtime.inputs[0]
+
+
+def _sides(files: ModelFiles, tensor: Field) -> tuple[int, ...]:
+    """The shape of a picture in the tensor, with its channels; of a flat one, what the YAML has."""
+    shape = tensor.shape
+    if len(shape) == 2:
+        return (*shape, 1)
+    if len(shape) == 1:
+        for (size, color), _ in _written(files, "size", "color"):
+            sides = (*map(int, size or (0, 0)), CHANNELS[color or "gray"])
+            if int(np.prod(sides)) == shape[0]:
+                return sides
         raise ModelError(
-            f"{files.name}: its input {tensor.shape} is no picture of one or three channels"
+            f"{files.name}: takes {shape[0]} numbers; as a picture they need a size, such as "
+            "'input: {size: [28, 28], color: gray}' (height, width)"
         )
-    return tensor
+    if not {shape[0], shape[2]} & {1, 3, -1}:
+        raise ModelError(f"{files.name}: its input {shape} is no picture of one or three channels")
+    return shape
 
 
 def _written(files: ModelFiles, *keys: str) -> Iterator[tuple[list[Any], str]]:
@@ -336,11 +373,16 @@ def _color(files: ModelFiles, channels: int) -> tuple[str, str]:
             return color, why
     if channels == 1:
         return "gray", "the tensor has one channel"
-    return "rgb", "the custom of TensorFlow (a guess)"
+    return "rgb", "the custom"
 
 
 def _normalization(
-    files: ModelFiles, quantization: Quantization | None, dtype: str, channels: int, from_zero: bool
+    files: ModelFiles,
+    options: TaskOptions,
+    quantization: Quantization | None,
+    dtype: str,
+    channels: int,
+    from_zero: bool,
 ) -> Normalization:
     for (means, stds), why in _written(files, "mean", "std"):
         mean, std = tuple(means or (0.0,)), tuple(stds or (1.0,))
@@ -350,6 +392,8 @@ def _normalization(
                 f"number, or {channels} for its channels, with no std of 0"
             )
         return mean, std, why
+    if files.written.pixels:
+        return files.written.pixels
     if quantization:
         limits = np.iinfo(quantization.dtype)
         low, high = (
@@ -359,15 +403,24 @@ def _normalization(
         return _of_range(low, high, f"the tensor's quantisation holds {low:.3g} to {high:.3g}")
     if np.dtype(dtype).kind in "iu":
         return (0.0,), (1.0,), f"a tensor of {dtype} that is not quantised takes pixels"
-    begin = files.metadata.get("starts_with") or {}
-    if begin.get("operator") == "QUANTIZE":
-        low, high = begin["low"], begin["high"]
+    if cut := files.metadata.get("quantises_to"):
+        low, high = cut["low"], cut["high"]
         return _of_range(low, high, f"the graph first quantises it to {low:.3g} to {high:.3g}")
-    if begin and (known := _of_arithmetic(begin["operator"], begin["by"])):
-        return known
     if from_zero:
-        return (0.0,), (255.0,), "the custom of such models (a guess)"
-    return (127.5,), (127.5,), "the custom of float models in TensorFlow (a guess)"
+        return (0.0,), (255.0,), "the custom of such models"
+    options.doubt(
+        DoubtError(
+            files.name,
+            "nothing tells which numbers its pixels become",
+            (
+                ("input: {mean: 0, std: 255}", "0 to 1"),
+                ("input: {mean: 127.5, std: 127.5}", "-1 to 1"),
+                ("input: {mean: 0, std: 1}", "0 to 255"),
+                (_IMAGENET_YAML, "as PyTorch's models of ImageNet"),
+            ),
+        )
+    )
+    return (0.0,), (255.0,), "nothing (a guess)"
 
 
 def _of_range(low: float, high: float, why: str) -> Normalization:
@@ -386,28 +439,12 @@ def _of_range(low: float, high: float, why: str) -> Normalization:
     return (-low * std_of_range,), (std_of_range,), f"{why}: pixels are spread over that"
 
 
-def _of_arithmetic(operator: str, by: float) -> Normalization | None:
-    """What the input of `x * by` and the like must have been."""
-    factor = {"MUL": by, "DIV": 1 / by if by else 0.0}.get(operator)
-    why = f"the graph itself begins with {operator} by {by:.4g}"
-    if factor is not None:
-        return ((0.0,), (1.0,), why) if 0.002 <= factor <= 0.02 else None
-    if abs(by) > 50:
-        return (0.0,), (1.0,), why
-    return ((0.0,), (255.0,), why) if 0.3 <= abs(by) <= 0.7 else None
-
-
 def _formula(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
     for known, name in (((0, 1), "0 to 255"), ((0, 255), "0 to 1"), ((127.5, 127.5), "-1 to 1")):
         if {*mean} == {known[0]} and {*std} == {known[1]}:
             return name
     names = [" ".join(f"{number:.5g}" for number in part) for part in (mean, std)]
     return "(pixel - {}) / {}".format(*(f"[{name}]" if " " in name else name for name in names))
-
-
-def starts_with_background(labels: tuple[str, ...]) -> bool:
-    """Whether the first label stands for no object."""
-    return bool(labels) and labels[0].strip().lower() in _BACKGROUND
 
 
 def labels_found(files: ModelFiles, classes: int | None) -> list[Fact]:

@@ -4,19 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Task, rows_of
+from mlopsdeploy.columns import Array
 
-
-class DenseTask(Task):
-    """A task whose rows are dense and all the same work."""
-
-    def cost(self, encoded: Columns) -> Array:
-        """The same for every row."""
-        return np.ones(rows_of(encoded), np.int64)
-
-    def collate(self, encoded: Columns) -> Columns:
-        """Rows are dense already."""
-        return encoded
+_BACKGROUND = {"", "???", "background", "__background__", "_background_", "bg", "dummy", "none"}
 
 
 def sigmoid(logits: Array) -> Array:
@@ -49,3 +39,8 @@ def choose(scores: Array, names: Array, threshold: float | None) -> tuple[Array,
     if threshold is not None and scores.shape[1] != 2:
         top = np.where(score >= threshold, top, scores.shape[1])
     return names[top], score
+
+
+def starts_with_background(labels: tuple[str, ...]) -> bool:
+    """Whether the first label stands for no object."""
+    return bool(labels) and labels[0].strip().lower() in _BACKGROUND

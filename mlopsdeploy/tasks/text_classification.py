@@ -6,75 +6,33 @@ Works with any sequence classifier that a `tokenizer.json` feeds: one softmax ov
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Literal, Self
 
 import numpy as np
-from tokenizers import Tokenizer
 
-from mlopsdeploy.columns import (
-    Array,
-    Columns,
-    DataKind,
-    Field,
-    ModelFiles,
-    Runtime,
-    Task,
-    TaskOptions,
-    objects,
-)
-from mlopsdeploy.core.languages import UNKNOWN, identifier, languages_of, not_read
-from mlopsdeploy.errors import ConfigError, ModelError
+from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, objects
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
-from mlopsdeploy.tasks.text_pieces import Cutter
+from mlopsdeploy.tasks.texts import Texts
 
-LONG_TEXT = ("head", "head-tail", "chunks")
-BATCH_TOKENS = 1024
-"""In a call of a transformer: more leave a core's cache."""
-BATCH_TOKENS_OF_SMALL = 8192
-SMALL = 8 << 20  # bytes; a graph whose layers are so few and narrow that calls themselves cost most
-
-# The tokenizer remembers about 500 bytes for each token of a text until the call's last text is
-# done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
-# text a sixteenth of that at a time.
-_CHARACTERS = 2**18
+Activation = Literal["none", "sigmoid", "softmax"]
 
 
-class TextClassification(Task):
+class TextClassification(Texts):
     """A tokenizer before, labels after.
 
     Args:
         tokenizer: path of a `tokenizer.json`.
         labels: label names in the order of the model's outputs.
         multi_label: each label has a probability of its own, rather than one among all.
-        max_length: the most tokens the model takes, special tokens included.
-        long_text: what becomes of a text with more tokens than that. "head" takes the first ones;
-            "head-tail" a quarter from the start and the rest from the end, where reviews and
-            articles often conclude; the row is then marked `truncated`. "chunks" loses nothing: it
-            cuts the text into as few windows as hold it, all of one length within a token and
-            without overlap, and gives the mean of their probabilities. Windows of one length
-            weigh every token of the text alike, so that no short rest of it counts for much.
-        pad_id: the token that fills up shorter rows of a batch.
-        pad_side: where it goes; decoders and XLNet classify by the last token and need "left".
-        languages: ISO 639 codes of those that the model reads; empty where nobody says.
+        activation: what makes probabilities of the model's outputs; by default a sigmoid where
+            there are several labels at a time or one label alone, else a softmax.
         threshold: two labels: the second is given from this probability on, else the first.
             More: a label is given from this probability on, else none (an empty string).
             Multi-label: every label from this probability on (0.5 when None), joined by "|".
-
-    Raises:
-        ConfigError: `long_text` is none of the three.
-        ModelError: the tokenizer's file can't be read, or its special tokens leave no room.
-
-    Sources: head and tail, 128 + 382 of 510 tokens, and the mean over even fractions of a text: Sun
-    et al. 2019, "How to Fine-Tune BERT for Text Classification?", section 5.3.1.
+        texts: how texts become tokens, see `Texts`.
     """
-
-    data: DataKind = "text"
-    finds_objects = False
-    inputs = (Field("text", "str"),)
-    batch_cost = BATCH_TOKENS
 
     def __init__(
         self,
@@ -82,39 +40,16 @@ class TextClassification(Task):
         labels: Sequence[str],
         *,
         multi_label: bool = False,
-        max_length: int = 512,
-        long_text: str = "head",
-        pad_id: int = 0,
-        pad_side: str = "right",
-        languages: Sequence[str] = (),
+        activation: Activation | None = None,
         threshold: float | None = None,
+        **texts: Any,
     ) -> None:
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer))
-        except Exception as error:  # tokenizers raises bare Exception
-            raise ModelError(f"{tokenizer}: not a tokenizer that can be read ({error})") from error
-        if long_text not in LONG_TEXT:
-            raise ConfigError(f"long_text {long_text!r}: expected {', '.join(LONG_TEXT)}")
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()  # what is cut off is counted, and cut in three ways
-        self._special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
-        self._room = max_length - self._special
-        if self._room < 1:
-            raise ModelError(
-                f"{tokenizer}: adds {self._special} special tokens to a text, but the model takes "
-                f"only {max_length} tokens; mend max_position_embeddings or model_max_length"
-            )
-        self._long_text = long_text
-        self._unknown_id = _unknown_id(self._tokenizer)
-        self._space_id = self._tokenizer.token_to_id("▁")  # SentencePiece's mark of a word's start
-        self.languages = tuple(languages)
-        if languages:
-            identifier()  # a package that is missing is an error now, not at some later text
+        super().__init__(tokenizer, **texts)
         self.labels = tuple(labels)
         self.multi_label = multi_label
         self.threshold = threshold
-        self._pad_id = pad_id
-        self._pad_left = pad_side == "left"
+        each = multi_label or len(self.labels) == 1
+        self._activation = activation or ("sigmoid" if each else "softmax")
         self._label_names = np.array([*self.labels, ""], dtype=object)
         self.outputs = (
             Field("label", "str"),
@@ -124,167 +59,19 @@ class TextClassification(Task):
         )
 
     @classmethod
-    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:  # noqa: ARG003
+    def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
         """From the files of a sequence classifier."""
-        if files.tokenizer is None:
-            raise ModelError(
-                f"{files.name}: has no tokenizer.json; save it once with transformers: "
-                "AutoTokenizer.from_pretrained(...).save_pretrained(folder)"
-            )
-        made = cls(
-            files.tokenizer,
-            files.labels,
+        made = files.written.outputs.get("logits")
+        inside = made is not None and made.kind in ("softmax", "sigmoid")  # in the graph itself
+        return cls._of_files(
+            files,
+            runtime,
+            options,
+            labels=files.labels,
             multi_label=files.multi_label,
-            max_length=files.max_length,
-            long_text=options.long_text,
-            pad_id=files.pad_id,
-            pad_side=files.pad_side,
-            languages=files.yaml.languages or (),
+            activation=files.yaml.activation or ("none" if inside else None),
             threshold=files.threshold if options.threshold is None else options.threshold,
         )
-        graph = files.graphs.get("onnx")
-        # In a lower precision a score moves with the rows beside it: more with more of them.
-        exact = files.precision == "float32"
-        if exact and graph is not None and graph.stat().st_size < SMALL:
-            made.batch_cost = BATCH_TOKENS_OF_SMALL
-        return made
-
-    def encode(self, columns: Columns) -> Columns:
-        """Token ids per text (ragged int64) and, each int64 of shape (rows,), counts beside them.
-
-        `windows` is how many rows of the tensors a text becomes; their ids, special tokens
-        included, lie one after the other, as `np.array_split` would cut them. `tokens` is how many
-        tokens the whole text has and `lost_tokens` how many of them are in no window; neither
-        counts special tokens. `unread` says why the model can't read a text (str): the language
-        that it is in, `UNKNOWN` where most of its tokens are, else "".
-
-        The columns may have the texts' languages, where `language` is known before.
-        """
-        ids, lengths = [], []
-        given = columns["text"].tolist()
-        for texts in _parts(given):
-            long = len(texts) == 1 and len(texts[0]) > _CHARACTERS
-            for row, length in self._long(texts[0]) if long else self._together(texts):
-                ids.append(row)
-                lengths.append(length)
-        tokens = np.array(lengths, np.int64)
-        whole = self._long_text == "chunks"
-        unread = self._unread(given, columns.get("language"))
-        unread[(unread == "") & self._mostly_unknown(ids)] = UNKNOWN
-        return {
-            "input_ids": objects(ids),
-            "windows": np.maximum(-(-tokens // self._room), 1) if whole else np.ones_like(tokens),
-            "tokens": tokens,
-            "lost_tokens": np.zeros_like(tokens) if whole else np.maximum(tokens - self._room, 0),
-            "unread": unread,
-        }
-
-    def _unread(self, texts: list[str], languages: Array | None) -> Array:
-        """The language of each text that is in another one than those that the model reads."""
-        if not self.languages:
-            return objects([""] * len(texts))
-        found = languages_of(texts) if languages is None else languages
-        return objects(not_read(self.languages, found.tolist()))
-
-    def _mostly_unknown(self, ids: list[Array]) -> Array:
-        """Whether more than half of each row's tokens are unknown.
-
-        Special ones don't count, nor a space alone: before what SentencePiece doesn't know, which
-        is one token however long it is, there is always one.
-        """
-        lengths = _lengths(ids)
-        if self._unknown_id is None or not len(ids):
-            return np.zeros(len(ids), bool)
-        row, tokens = np.repeat(np.arange(len(ids)), lengths), np.concatenate(ids)
-        unknown = np.bincount(row, tokens == self._unknown_id, len(ids))
-        known = lengths - self._special - unknown
-        if self._space_id is not None:
-            known -= np.bincount(row, tokens == self._space_id, len(ids))
-        mostly: Array = unknown > np.maximum(known, 0)
-        return mostly
-
-    def _together(self, texts: list[str]) -> Iterator[tuple[Array, int]]:
-        """The ids of each text, as the model takes them, and how many tokens it has."""
-        for encoding in self._tokenizer.encode_batch_fast(texts):
-            row = np.array(encoding.ids, np.int64)
-            tokens = len(row) - self._special
-            if tokens > self._room:
-                before = encoding.special_tokens_mask.index(0)  # [CLS]; some add only at the end
-                row = self._fit(*np.split(row, [before, before + tokens]))
-            yield row, tokens
-
-    def _long(self, text: str) -> list[tuple[Array, int]]:
-        """The same of one text, piece by piece, so that it may be of any length."""
-        pieces = self._cutter.pieces(text, _CHARACTERS // 16)
-        first = next(pieces)
-        if first == text:
-            return list(self._together([text]))
-        encoding = self._tokenizer.encode_batch_fast([first])[0]
-        special = encoding.special_tokens_mask
-        if 0 not in special:  # no token shows where special ones go
-            return list(self._together([text]))
-        before = special.index(0)
-        start, ids, end = np.split(
-            np.array(encoding.ids, np.int64), [before, before + len(special) - self._special]
-        )
-        tokens = len(ids)
-        found = [ids]
-        for part in _parts(pieces):
-            more = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
-            found += [np.array(piece.ids, np.int32) for piece in more]
-            tokens += sum(map(len, more))
-            if self._long_text != "chunks":  # what lies between is in no window
-                ids = np.concatenate(found)
-                found = [ids[: self._room], ids[self._room :][-self._room :]]
-        ids = np.concatenate(found, dtype=np.int64)
-        row = (
-            self._fit(start, ids, end) if tokens > self._room else np.concatenate([start, ids, end])
-        )
-        return [(row, tokens)]
-
-    @cached_property
-    def _cutter(self) -> Cutter:
-        return Cutter(self._tokenizer)
-
-    def _fit(self, start: Array, ids: Array, end: Array) -> Array:
-        """The ids of a text that is too long, between special ones, as ids that the model takes."""
-        if self._long_text == "head":
-            return np.concatenate([start, ids[: self._room], end])
-        if self._long_text == "head-tail":
-            head = -(-self._room // 4)
-            return np.concatenate([start, ids[:head], ids[len(ids) - (self._room - head) :], end])
-        windows = np.array_split(ids, -(-len(ids) // self._room))
-        return np.concatenate([part for window in windows for part in (start, window, end)])
-
-    def cost(self, encoded: Columns) -> Array:
-        """Tokens per text, each of its windows padded to the longest of them."""
-        ids, windows = encoded["input_ids"], encoded["windows"]
-        cost: Array = -(-_lengths(ids) // windows) * windows
-        return cost
-
-    def collate(self, encoded: Columns) -> Columns:
-        """`input_ids`, `attention_mask` and `token_type_ids`, int64 of shape (windows, longest).
-
-        As many rows as texts, or more where a text has several windows.
-        """
-        ids, windows = encoded["input_ids"].tolist(), encoded["windows"]
-        if windows.max(initial=1) > 1:
-            pairs = zip(ids, windows.tolist(), strict=True)
-            ids = [window for row, count in pairs for window in np.array_split(row, count)]
-        lengths = _lengths(ids)
-        longest = int(lengths.max(initial=1))
-        position = np.arange(longest)
-        if self._pad_left:
-            position = position[::-1]
-        mask = position < lengths[:, None]
-        input_ids = np.full(mask.shape, self._pad_id, np.int64)
-        if len(lengths):
-            input_ids[mask] = np.concatenate(ids)
-        return {
-            "input_ids": input_ids,
-            "attention_mask": mask.astype(np.int64),
-            "token_type_ids": np.zeros_like(input_ids),
-        }
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """Label, its probability, and the probabilities of all labels, shape (rows, labels).
@@ -296,30 +83,17 @@ class TextClassification(Task):
         Raises:
             ModelError: the model gives another number of outputs than it has labels.
         """
-        logits = tensors["logits"] if "logits" in tensors else next(iter(tensors.values()))
-        logits = np.asarray(logits, np.float32)
-        windows = encoded["windows"]
-        rows = int(windows.sum())
-        if logits.shape != (rows, len(self.labels)):
-            raise ModelError(
-                f"the model answers with an array of shape {logits.shape} to {rows} "
-                f"rows, but has {len(self.labels)} labels; is it a text classifier?"
-            )
-        scores = sigmoid(logits) if self.multi_label or logits.shape[1] == 1 else softmax(logits)
-        if rows > len(windows):
-            first = np.cumsum(windows) - windows
-            sums = np.add.reduceat(scores, first, axis=0, dtype=np.float64)
-            scores = (sums / windows[:, None]).astype(np.float32)
+        scores = self._answers(tensors, encoded, len(self.labels))
+        if self._activation != "none":
+            scores = softmax(scores) if self._activation == "softmax" else sigmoid(scores)
+        scores = self._of_texts(scores, encoded["windows"])
         label, score = self._choose(scores)
         return {
             "label": label,
             "score": score,
-            "truncated": encoded["lost_tokens"] > 0,
             "scores": scores,
             "margin": self._margin(scores),
-            "tokens": encoded["tokens"],
-            "lost_tokens": encoded["lost_tokens"],
-            "unread": encoded["unread"],
+            **self._beside(encoded),
         }
 
     def _margin(self, scores: Array) -> Array:
@@ -342,30 +116,3 @@ class TextClassification(Task):
         chosen = scores >= (0.5 if self.threshold is None else self.threshold)
         names = self._label_names[:-1]
         return objects(["|".join(names[row]) for row in chosen]), scores.max(axis=1)
-
-
-def _unknown_id(tokenizer: Tokenizer) -> int | None:
-    """The token of what is in no vocabulary; None where everything is, as among bytes."""
-    try:
-        found = tokenizer.model.tokenize("\U0010fffd")  # a character that never will be one
-    except Exception:  # noqa: BLE001  (a model without one fails at any such text, with its own words)
-        return None
-    return found[0].id if len(found) == 1 else None
-
-
-def _lengths(rows: Sequence[Array] | Array) -> Array:
-    return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
-
-
-def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in turn, as many at a time as have `_CHARACTERS` together; a longer one alone."""
-    part: list[str] = []
-    characters = 0
-    for text in texts:
-        characters += len(text)
-        if part and characters > _CHARACTERS:
-            yield part
-            part, characters = [], len(text)
-        part.append(text)
-    if part:
-        yield part

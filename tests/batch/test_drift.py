@@ -9,20 +9,24 @@ from mlopsdeploy.batch.drift import compare, percent, psi
 from mlopsdeploy.batch.statistics import Statistics
 from mlopsdeploy.columns import objects
 
+from ..answering import classifier
+
+TASK = classifier()
+
 
 def run(rows, seed, *, negative=0.2, labels=("NEGATIVE", "POSITIVE"), sure=8, length=3.5, **more):
     """The manifest of a run whose rows come by chance from these shares, scores and lengths."""
     random = np.random.default_rng(seed)
     rest = (1 - negative) / (len(labels) - 1)
     shares = [negative] + [rest] * (len(labels) - 1)
-    statistics = Statistics(labels)
+    statistics = Statistics(classifier(*labels).answers)
     predictions = {
         "label": objects([labels[place] for place in random.choice(len(labels), rows, p=shares)]),
         "score": random.beta(sure, 1, rows),
     }
     if length:
         predictions["tokens"] = np.exp(random.normal(length, 0.8, rows)).astype(np.int64)
-    statistics.add(np.arange(rows), {}, predictions)
+    statistics.add(TASK, np.arange(rows), {}, predictions)
     known = {
         "started": "2026-11-21T02:00:00+00:00",
         "model": {"name": "m", "version": "1", "digest": "d" * 64},

@@ -216,7 +216,7 @@ def _said(precision, cpu, differ=0, chosen=False):
         ([_said("float32", 30, chosen=True), _said("int8", 9)], "int8, --precision int8 instead"),
         (
             [_said("bfloat16", 10.5, chosen=True), _said("float32", 30), _said("int8", 10)],
-            "bfloat16, as chosen: 2.9 times as fast as float32, 0 of 1,000 labels differ",
+            "bfloat16, as chosen: 2.9 times as fast as float32, 0 of 1,000 answers differ",
         ),
     ],
 )
@@ -360,8 +360,8 @@ def test_times_are_said_as_people_say_them(least, most, said):
 
 def test_none_that_differ_is_not_none_that_can():
     row = {"labels_differ": 0, "labels_compared": 1500}
-    assert dry_run.difference(row) == "0 of 1,500 labels differ (<0.20%)"
-    assert "3 of 1,500 labels differ (0.20%)" in dry_run.difference(row | {"labels_differ": 3})
+    assert dry_run.difference(row) == "0 of 1,500 answers differ (<0.20%)"
+    assert "3 of 1,500 answers differ (0.20%)" in dry_run.difference(row | {"labels_differ": 3})
 
 
 def test_a_page_of_eighty_columns(look, file):

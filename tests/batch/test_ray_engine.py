@@ -127,7 +127,7 @@ def test_csv_is_the_same_byte_for_byte(both, tmp_path, reviews):
     local, ray = both(path, max_errors="2", report=report, actors="2")
     assert_same(local, ray)
     assert [json.loads(line)["line"] for line in ray[1].splitlines()] == [51, 171]
-    assert ray[2]["statistics"]["examples"]
+    assert ray[2]["statistics"]["answers"][0]["examples"]
     assert ray[3]["truncated"] == 2
     assert ray[3]["lost_tokens"] > 0
     assert ray[3]["empty"] == 1

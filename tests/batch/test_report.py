@@ -20,13 +20,18 @@ from mlopsdeploy.errors import InputError, MlopsDeployError
 EVIL = (
     "<script>document.title = 'taken'</script><img src=http://evil.example/x.png onerror=alert(1)>"
 )
+
+from ..answering import classifier
+
+TASK = classifier()
+
 LABELS = ["NEGATIVE", "POSITIVE"]
 
 
 def statistics_of(rows, *, labels=LABELS, negative=0.3, seed=0, text=EVIL, used=None):
     random = np.random.default_rng(seed)
     statistics = Statistics(
-        labels,
+        classifier(*labels).answers,
         by_date=DateColumn("date <i>", "year-month-day"),
         by_category=["shop"],
         examples=2,
@@ -47,13 +52,14 @@ def statistics_of(rows, *, labels=LABELS, negative=0.3, seed=0, text=EVIL, used=
         "tokens": tokens,
         "lost_tokens": np.maximum(tokens - 80, 0),
     }
-    statistics.add(np.arange(1, rows + 1), columns, predictions, text="text")
+    statistics.add(TASK, np.arange(1, rows + 1), columns, predictions, text="text")
     return statistics.as_dict()
 
 
 def manifest_of(statistics, *, errors=(), **more):
-    errors, labels = dict(errors), statistics["labels"]
-    total = sum(label["score_sum"] for label in labels.values()) / 2**30
+    errors, (answer,) = dict(errors), statistics["answers"]
+    labels = answer["labels"]
+    total = sum(label["sum"] for label in labels.values()) / 2**30
     return {
         "mlopsdeploy": "0.1.0",
         "started": "2026-11-22T02:00:03+00:00",
@@ -71,7 +77,7 @@ def manifest_of(statistics, *, errors=(), **more):
             "rows": statistics["rows"] + sum(errors.values()),
             "seconds": 218.4,
             "labels": {name: label["rows"] for name, label in labels.items()},
-            "mean_score": total / statistics["scored"] if statistics["scored"] else None,
+            "mean_score": total / answer["scored"] if answer["scored"] else None,
             "truncated": statistics["truncated"],
             "failed": sum(errors.values()),
             "rows_per_second": 4.6,
@@ -218,7 +224,9 @@ def test_a_hundred_labels(written):
 def test_many_days_become_weeks(written):
     statistics = statistics_of(100)
     days = np.datetime64("2026-01-01") + np.arange(200)
-    statistics["by_date"]["rows"] = {str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days}
+    statistics["answers"][0]["by_date"]["rows"] = {
+        str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days
+    }
     page, _ = written(manifest_of(statistics))
     assert "per week, 2025-12-29 to" in page
     assert re.search(r'2026-01-05</th><td class="n">21</td>', page)
@@ -235,7 +243,10 @@ def test_many_days_become_weeks(written):
 )
 def test_periods(written, period, days):
     statistics = statistics_of(100)
-    statistics["by_date"] |= {"period": period, "rows": {day: {"NEGATIVE": 1} for day in days}}
+    statistics["answers"][0]["by_date"] |= {
+        "period": period,
+        "rows": {day: {"NEGATIVE": 1} for day in days},
+    }
     page, _ = written(manifest_of(statistics))
     plot = page[page.index('<figure class="broad">') : page.index('<figure class="narrow">')]
     ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)", plot) if "%" not in text]
@@ -250,10 +261,10 @@ def test_periods(written, period, days):
 
 
 def test_features_instead_of_texts(written):
-    statistics = Statistics(["legitimate", "fraud"], examples=2)
+    statistics = Statistics(classifier(*["legitimate", "fraud"]).answers, examples=2)
     columns = {"Amount": np.array([12.5, np.nan, 1e6]), "V1": np.array([1.0, 2.0, 3.0])}
     predictions = {"label": objects(["legitimate"] * 3), "score": np.array([0.9, 0.8, 0.7])}
-    statistics.add(np.array([1, 2, 3]), columns, predictions)
+    statistics.add(TASK, np.array([1, 2, 3]), columns, predictions)
     page, _ = written(manifest_of(statistics.as_dict()))
     assert "<dt>Amount</dt><dd>1,000,000.00</dd>" in page
     assert "Lengths and truncation" not in page
@@ -263,7 +274,7 @@ def test_features_instead_of_texts(written):
 
 @pytest.mark.parametrize("failed", [0, 3])
 def test_a_run_without_a_label(written, failed):
-    statistics = Statistics(LABELS, examples=2).as_dict()
+    statistics = Statistics(classifier(*LABELS).answers, examples=2).as_dict()
     manifest = manifest_of(statistics, errors={"unreadable": failed} if failed else {})
     page, numbers = written(manifest, manifest_of(statistics_of(50)))
     expected = "None of 3 rows could be scored." if failed else "The input had no rows."

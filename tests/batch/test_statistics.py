@@ -17,6 +17,11 @@ from mlopsdeploy.batch.statistics import (
 from mlopsdeploy.columns import objects, take
 from mlopsdeploy.errors import InputError
 
+from ..answering import classifier
+
+TASK = classifier()
+
+
 LABELS = ["NEGATIVE", "POSITIVE"]
 WANTED = {
     "by_date": DateColumn("date", "year-month-day"),
@@ -52,24 +57,24 @@ def rows(count, seed=0, labels=LABELS):
 
 def add(statistics, data, part=slice(None)):
     numbers, columns, predictions = data
-    statistics.add(numbers[part], take(columns, part), take(predictions, part), text="text")
+    statistics.add(TASK, numbers[part], take(columns, part), take(predictions, part), text="text")
 
 
 def test_counts_are_what_a_plain_count_gives():
     data = _numbers, columns, predictions = rows(500)
-    statistics = Statistics(LABELS, **WANTED)
+    statistics = Statistics(classifier(*LABELS).answers, **WANTED)
     add(statistics, data)
     known = statistics.as_dict()
     scored = np.isfinite(predictions["score"])
-    assert (known["rows"], known["scored"]) == (500, int(scored.sum()))
+    assert (known["rows"], known["answered"]) == (500, int(scored.sum()))
     for name in LABELS:
         mine = predictions["label"] == name
-        assert known["labels"][name]["rows"] == mine.sum()
-        assert known["labels"][name]["mean_score"] == pytest.approx(
+        assert known["answers"][0]["labels"][name]["rows"] == mine.sum()
+        assert known["answers"][0]["labels"][name]["mean"] == pytest.approx(
             predictions["score"][mine].mean(), abs=1e-6
         )
         expected = np.histogram(predictions["score"][mine].astype(float), 100, (0, 1))[0]
-        assert known["labels"][name]["scores"] == expected.tolist()
+        assert known["answers"][0]["labels"][name]["bins"] == expected.tolist()
     assert known["truncated"] == predictions["truncated"].sum()
     assert known["lost_tokens"] == predictions["lost_tokens"].sum()
     lengths, tokens = known["lengths"], predictions["tokens"][scored]
@@ -79,7 +84,10 @@ def test_counts_are_what_a_plain_count_gives():
         tokens.max(),
     )
     assert lengths["counts"][:-1] == np.histogram(tokens, LENGTH_EDGES)[0].tolist()
-    by_date, by_country = known["by_date"], known["by_category"]["country"]
+    by_date, by_country = (
+        known["answers"][0]["by_date"],
+        known["answers"][0]["by_category"]["country"]["rows"],
+    )
     here = scored & (columns["date"] == "2026-01-05")
     assert sum(by_date["rows"]["2026-01-05"].values()) == here.sum()
     assert by_date["undated"] == (scored & (columns["date"] == "?")).sum() > 0
@@ -90,9 +98,9 @@ def test_counts_are_what_a_plain_count_gives():
 
 def test_examples_are_the_extremes_and_no_text_comes_twice():
     _numbers, columns, predictions = data = rows(800)
-    statistics = Statistics(LABELS, **WANTED)
+    statistics = Statistics(classifier(*LABELS).answers, **WANTED)
     add(statistics, data)
-    found = statistics.as_dict()["examples"]["rows"]
+    found = statistics.as_dict()["answers"][0]["examples"]["rows"]
     for name in LABELS:
         mine = np.flatnonzero(predictions["label"] == name)
         for kind, sign in (("most", -1), ("least", 1)):
@@ -107,19 +115,19 @@ def test_examples_are_the_extremes_and_no_text_comes_twice():
 
 
 def test_nothing_of_the_rows_is_kept_unless_asked():
-    statistics = Statistics(LABELS)
+    statistics = Statistics(classifier(*LABELS).answers)
     numbers, columns, predictions = rows(50)
     columns["text"][:] = "a secret"
-    statistics.add(numbers, columns, predictions, text="text")
+    statistics.add(TASK, numbers, columns, predictions, text="text")
     assert "secret" not in json.dumps(statistics.as_dict())
 
 
 @pytest.mark.parametrize("cut", [1, 7, 250, 999])
 def test_a_restart_from_the_manifest_changes_nothing(cut):
     data = rows(1000)
-    whole = Statistics(LABELS, **WANTED)
+    whole = Statistics(classifier(*LABELS).answers, **WANTED)
     add(whole, data)
-    first = Statistics(LABELS, **WANTED)
+    first = Statistics(classifier(*LABELS).answers, **WANTED)
     add(first, data, slice(0, cut))
     written = json.dumps(first.as_dict())
     second = Statistics.from_dict(json.loads(written))
@@ -131,14 +139,14 @@ def test_a_restart_from_the_manifest_changes_nothing(cut):
 
 def test_parts_merge_in_any_order():
     data = rows(1000)
-    whole = Statistics(LABELS, **WANTED)
+    whole = Statistics(classifier(*LABELS).answers, **WANTED)
     add(whole, data)
     parts = []
     for start in (600, 0, 300):
-        part = Statistics(LABELS, **WANTED)
+        part = Statistics(classifier(*LABELS).answers, **WANTED)
         add(part, data, slice(start, {600: 1000, 0: 300, 300: 600}[start]))
         parts.append(part)
-    merged = Statistics(LABELS, **WANTED)
+    merged = Statistics(classifier(*LABELS).answers, **WANTED)
     for part in parts:
         merged.merge(part)
     found, expected = merged.as_dict(), whole.as_dict()
@@ -146,38 +154,42 @@ def test_parts_merge_in_any_order():
 
 
 def test_labels_that_the_model_did_not_name():
-    one, other = Statistics(["a"]), Statistics(["a"])
+    one, other = Statistics(classifier(*["a"]).answers), Statistics(classifier(*["a"]).answers)
     predictions = {"label": objects(["b", "a", "c", ""]), "score": np.array([0.5, 1.0, 0.25, 0.1])}
-    one.add(np.arange(4), {}, predictions)
-    other.add(np.arange(4), {}, {**predictions, "label": objects(["c", "c", "d", "b"])})
+    one.add(TASK, np.arange(4), {}, predictions)
+    other.add(TASK, np.arange(4), {}, {**predictions, "label": objects(["c", "c", "d", "b"])})
     one.merge(other)
-    counts = {name: label["rows"] for name, label in one.as_dict()["labels"].items()}
+    counts = {name: label["rows"] for name, label in one.as_dict()["answers"][0]["labels"].items()}
     assert counts == {"a": 1, "b": 2, "c": 3, "": 1, "d": 1}
-    assert one.as_dict()["labels"]["c"]["mean_score"] == (0.25 + 0.5 + 1.0) / 3
+    assert one.as_dict()["answers"][0]["labels"]["c"]["mean"] == (0.25 + 0.5 + 1.0) / 3
 
 
 def test_scores_at_and_beyond_the_edges():
-    statistics = Statistics(["a"])
+    statistics = Statistics(classifier(*["a"]).answers)
     score = np.array([0.0, 1.0, 1.5, -1.0, np.inf, 0.999])
-    statistics.add(np.arange(6), {}, {"label": objects(["a"] * 6), "score": score})
-    counts = statistics.as_dict()["labels"]["a"]["scores"]
+    statistics.add(TASK, np.arange(6), {}, {"label": objects(["a"] * 6), "score": score})
+    counts = statistics.as_dict()["answers"][0]["labels"]["a"]["bins"]
     assert (counts[0], counts[99], sum(counts)) == (2, 3, 5)
 
 
 def test_an_empty_run():
-    statistics = Statistics(LABELS, **WANTED)
+    statistics = Statistics(classifier(*LABELS).answers, **WANTED)
     add(statistics, rows(10), slice(0, 0))
     known = json.loads(json.dumps(statistics.as_dict()))
-    assert (known["rows"], known["lengths"], known["by_date"]["rows"]) == (0, None, {})
-    assert known["labels"]["NEGATIVE"]["mean_score"] is None
+    assert (known["rows"], known["lengths"], known["answers"][0]["by_date"]["rows"]) == (
+        0,
+        None,
+        {},
+    )
+    assert known["answers"][0]["labels"]["NEGATIVE"]["mean"] is None
     assert Statistics.from_dict(known).as_dict() == known
 
 
 def test_lengths_in_characters_where_there_are_no_tokens():
-    statistics = Statistics(LABELS)
+    statistics = Statistics(classifier(*LABELS).answers)
     columns = {"text": objects(["", "né", "x" * 5_000_000])}
     predictions = {"label": objects(LABELS + LABELS[:1]), "score": np.full(3, 0.9)}
-    statistics.add(np.arange(3), columns, predictions, text="text")
+    statistics.add(TASK, np.arange(3), columns, predictions, text="text")
     lengths = statistics.as_dict()["lengths"]
     assert (lengths["unit"], lengths["longest"], lengths["sum"]) == (
         "characters",
@@ -188,16 +200,16 @@ def test_lengths_in_characters_where_there_are_no_tokens():
 
 
 def test_features_as_examples():
-    statistics = Statistics(["no", "yes"], by_category=["shop"], examples=2)
+    statistics = Statistics(classifier(*["no", "yes"]).answers, by_category=["shop"], examples=2)
     columns = {
         "amount": np.array([1.5, np.nan, 3.0], np.float32),
         "count": np.array([1, 2, 3]),
         "shop": objects(["a", "b", "a"]),
     }
     predictions = {"label": objects(["no"] * 3), "score": np.array([0.9, 0.8, 0.7])}
-    statistics.add(np.array([11, 12, 13]), columns, predictions)
+    statistics.add(TASK, np.array([11, 12, 13]), columns, predictions)
     known = json.loads(json.dumps(statistics.as_dict(), allow_nan=False))
-    assert known["examples"]["rows"]["no"]["most"] == [
+    assert known["answers"][0]["examples"]["rows"]["no"]["most"] == [
         {"row": 11, "score": 0.9, "features": {"amount": 1.5, "count": 1}},
         {"row": 12, "score": 0.8, "features": {"amount": None, "count": 2}},
     ]
@@ -205,12 +217,12 @@ def test_features_as_examples():
 
 
 def test_excerpts_are_short():
-    statistics = Statistics(["a"], examples=1)
+    statistics = Statistics(classifier(*["a"]).answers, examples=1)
     columns = {"text": objects(["long\n\n text " * 1000])}
     statistics.add(
-        np.array([1]), columns, {"label": objects(["a"]), "score": np.ones(1)}, text="text"
+        TASK, np.array([1]), columns, {"label": objects(["a"]), "score": np.ones(1)}, text="text"
     )
-    (example,) = statistics.as_dict()["examples"]["rows"]["a"]["most"]
+    (example,) = statistics.as_dict()["answers"][0]["examples"]["rows"]["a"]["most"]
     assert example["text"].startswith("long text long text")
     assert len(example["text"]) <= 300
     assert example["text"].endswith("…")
@@ -219,7 +231,9 @@ def test_excerpts_are_short():
 def test_memory_is_bounded():
     count = 3000
     statistics = Statistics(
-        ["a"], by_date=DateColumn("date", "year-month-day"), by_category=["city"]
+        classifier(*["a"]).answers,
+        by_date=DateColumn("date", "year-month-day"),
+        by_category=["city"],
     )
     days = np.datetime64("1990-01-01") + np.arange(count)
     columns = {
@@ -227,21 +241,23 @@ def test_memory_is_bounded():
         "city": objects([f"city {row} " + "x" * 500 for row in range(count)]),
     }
     label = objects([f"label {row}" for row in range(count)])
-    statistics.add(np.arange(count), columns, {"label": label, "score": np.ones(count)})
+    statistics.add(TASK, np.arange(count), columns, {"label": label, "score": np.ones(count)})
     known = statistics.as_dict()
-    assert len(known["labels"]) == MOST_LABELS + 1
-    assert known["labels"][OTHER]["rows"] == count - (MOST_LABELS - 1)  # "a" has a place
-    cities = known["by_category"]["city"]
+    assert len(known["answers"][0]["labels"]) == MOST_LABELS + 1
+    assert known["answers"][0]["labels"][OTHER]["rows"] == count - (
+        MOST_LABELS - 1
+    )  # "a" has a place
+    cities = known["answers"][0]["by_category"]["city"]["rows"]
     assert len(cities) == MOST_VALUES + 1
     assert sum(cities[OTHER].values()) == count - MOST_VALUES
     assert max(map(len, cities)) <= 80
-    assert known["by_date"]["period"] == "month"
-    assert len(known["by_date"]["rows"]) == 99 <= MOST_PERIODS
-    assert sum(known["by_date"]["rows"]["1990-02-01"].values()) == 28
+    assert known["answers"][0]["by_date"]["period"] == "month"
+    assert len(known["answers"][0]["by_date"]["rows"]) == 99 <= MOST_PERIODS
+    assert sum(known["answers"][0]["by_date"]["rows"]["1990-02-01"].values()) == 28
     again = Statistics.from_dict(json.loads(json.dumps(known)))
     assert again.as_dict() == known
     again.merge(statistics)
-    assert again.as_dict()["labels"][OTHER]["rows"] == 2 * (count - MOST_LABELS + 1)
+    assert again.as_dict()["answers"][0]["labels"][OTHER]["rows"] == 2 * (count - MOST_LABELS + 1)
 
 
 def test_when_days_become_months_does_not_matter():
@@ -249,11 +265,14 @@ def test_when_days_become_months_does_not_matter():
     days = [str(np.datetime64("2000-01-01") + 3 * day) for day in range(900)]
     data = ({"label": objects(["a"]), "score": np.ones(1)},)
     wanted = {"by_date": DateColumn("date", "year-month-day")}
-    slow, fast = Statistics(["a"], **wanted), Statistics(["a"], **wanted)
+    slow, fast = (
+        Statistics(classifier(*["a"]).answers, **wanted),
+        Statistics(classifier(*["a"]).answers, **wanted),
+    )
     for day in reversed(days):
-        slow.add(np.ones(1), {"date": objects([day])}, *data)
+        slow.add(TASK, np.ones(1), {"date": objects([day])}, *data)
     all_ = {"label": objects(["a"] * 900), "score": np.ones(900)}
-    fast.add(np.arange(900), {"date": objects(days)}, all_)
+    fast.add(TASK, np.arange(900), {"date": objects(days)}, all_)
     assert slow.as_dict() == fast.as_dict()
 
 

@@ -190,7 +190,7 @@ def test_no_text_at_all(both):
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
-        ("sentiment,fraud", "fraud: no model of texts, so none can stand beside it"),
+        ("sentiment,fraud", "fraud: no classifier of texts, so none can stand beside it"),
         ("sentiment,{silent}", "doesn't say which languages it reads; put 'languages: [en]'"),
         ("sentiment,{three}", "models that stand side by side need the same"),
         ("sentiment,nowhere", "no model called 'nowhere'"),

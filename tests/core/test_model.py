@@ -15,7 +15,7 @@ from mlopsdeploy.columns import objects, take
 from mlopsdeploy.core import by_language, model
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, InputError, RowError
-from mlopsdeploy.tasks import text_classification
+from mlopsdeploy.tasks import texts
 
 AGES, VISITS, SPEND = [20, 40, 60], [1, 0, 8], [10.0, 300.0, 50.5]
 TABLE = {"age": AGES, "visits": VISITS, "spend": SPEND}
@@ -407,7 +407,7 @@ def test_the_language_of_a_text_is_found_once(default, monkeypatch):
     monkeypatch.setattr(
         by_language, "languages_of", lambda texts: asked.extend(texts) or find(texts)
     )
-    for module in (text_classification, model):
+    for module in (texts, model):
         monkeypatch.setattr(module, "languages_of", asked.extend)
     default.predict([ENGLISH, CHINESE])
     assert asked == [ENGLISH, CHINESE]

@@ -14,6 +14,7 @@ def test_what_there_is():
     )  # fmt: skip
     assert plugins.names("tasks") == (
         "image_classification", "object_detection", "tabular_classification", "text_classification",
+        "text_regression",
     )  # fmt: skip
 
 

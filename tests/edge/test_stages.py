@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from mlopsdeploy.core.detections import OBJECT
 from mlopsdeploy.edge.stages import Stats, Values
 
 
@@ -20,7 +21,8 @@ def test_percentiles_are_in_milliseconds():
 
 def finished(stats, frames):
     for _ in range(frames):
-        stats.finish([time.monotonic()], ["cat"])
+        stats.note(OBJECT, ["cat"], [0.9])
+        stats.finish([time.monotonic()])
 
 
 def test_the_stage_with_the_most_time_per_frame_sets_the_pace():

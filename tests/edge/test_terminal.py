@@ -5,6 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
+from mlopsdeploy.core.detections import OBJECT
 from mlopsdeploy.edge import terminal
 from mlopsdeploy.edge.stages import Stats
 
@@ -19,7 +20,8 @@ def stats():
     for number in range(20):
         made.add("capture", 0.005)
         made.add("infer", 0.02)
-        made.finish([made.started], ["cat"] * (number % 2))
+        made.note(OBJECT, ["cat"] * (number % 2), [0.9] * (number % 2))
+        made.finish([made.started])
     return made
 
 

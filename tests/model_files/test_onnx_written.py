@@ -447,9 +447,3 @@ def test_files_that_are_none(tmp_path):
             )
             refused += 1
     assert refused > len(broken) * 0.9  # a message may end where it is cut
-
-
-def test_a_pointer_of_git_lfs(tmp_path):
-    (tmp_path / "m.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
-    with pytest.raises(ModelError, match="m.onnx: a pointer of Git LFS, and not the model"):
-        onnx_written.read(tmp_path / "m.onnx")

@@ -67,7 +67,7 @@ def test_labels_are_sorted_as_numbers_and_may_lack_names(folder, config, labels)
 @pytest.mark.parametrize("wrong", [{"a": "x"}, ["x", "y"], "x"])
 def test_labels_that_are_not_a_map(folder, wrong):
     change(folder, id2label=wrong)
-    with pytest.raises(ModelError, match="id2label is not a map of numbers to names"):
+    with pytest.raises(ModelError, match="id2label.* a map of numbers to names"):
         find_model(str(folder))
 
 
@@ -85,7 +85,8 @@ def test_labels_that_are_not_a_map(folder, wrong):
     ],
 )
 def test_the_longest_text(folder, kind, positions, limit, expected):
-    change(folder, model_type=kind, max_position_embeddings=positions)
+    pad = 1 if "roberta" in kind else 0  # positions are numbered from the one after it
+    change(folder, model_type=kind, max_position_embeddings=positions, pad_token_id=pad)
     change(folder, "tokenizer_config.json", model_max_length=limit)
     assert find_model(str(folder)).max_length == expected
 

@@ -28,7 +28,7 @@ def test_the_example_of_a_detector_is_a_picture():
     found = verify_model("detector")
     (example,) = [check for check in found["checks"] if check["what"] == "example"]
     assert example["result"] == "ok"
-    assert "Car, 0." in str(example)
+    assert "Car " in str(example)
 
 
 def test_every_runtime_answers_alike(bert):

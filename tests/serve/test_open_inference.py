@@ -57,6 +57,9 @@ def test_triton_health_and_metadata(client_of_triton, tensor):
             {"name": "score", "datatype": "FP32", "shape": [-1]},
             {"name": "scores", "datatype": "FP32", "shape": [-1, 2]},
         ],
+        "parameters": {
+            "raw_outputs": [{"name": "fraud_probability", "datatype": "FP32", "shape": [-1, 1]}]
+        },
     }
     index = client_of_triton.get_model_repository_index()
     assert [(one["name"], one["state"]) for one in index] == [

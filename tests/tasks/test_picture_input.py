@@ -1,10 +1,13 @@
 """What a model takes, by everything that can tell."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from mlopsdeploy.columns import Field, ModelFiles, Quantization
+from mlopsdeploy.columns import Field, ModelFiles, Quantization, TaskOptions, Written
 from mlopsdeploy.core.model_yaml import ModelYaml
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.pictures import Pictures, read_input
 
 IMAGENET = ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
@@ -25,13 +28,10 @@ def files(said=None, **metadata):
     return ModelFiles("m", "", "", "", {}, yaml=yaml, metadata=metadata)
 
 
-def understood(tensors, found=None, **how):
-    made, facts = read_input(found or files(), tensors, **how)
+def understood(tensors, found=None, doubts=None, **how):
+    options = TaskOptions(doubts=[] if doubts is None else doubts)
+    made, facts = read_input(found or files(), tensors, options, **how)
     return made, {entry.name: entry for entry in facts}
-
-
-def starts(operator, **how):
-    return {"starts_with": {"operator": operator, **how}}
 
 
 @pytest.mark.parametrize(
@@ -43,10 +43,7 @@ def starts(operator, **how):
         (None, {}, ("int8", 1 / 255, -128), ((0,), (255,)), "quantisation holds 0 to 1"),
         (None, {}, ("uint8", 1.0, 0), ((0,), (1,)), "quantisation holds 0 to 255"),
         (None, {}, ("uint8", 0.01866, 114), IMAGENET, "quantisation"),
-        (None, starts("MUL", by=1 / 255), None, ((0,), (1,)), "begins with MUL"),
-        (None, starts("SUB", by=0.45), None, ((0,), (255,)), "begins with SUB"),
-        (None, starts("QUANTIZE", low=-1.0, high=1.0), None, ((127.5,), (127.5,)), "first quant"),
-        (None, {}, None, ((127.5,), (127.5,)), "a guess"),
+        (None, {"quantises_to": {"low": -1.0, "high": 1.0}}, None, ((127.5,), (127.5,)), "first"),
     ],
 )
 def test_normalisation_and_where_it_is_from(said, metadata, quantization, expected, why):
@@ -54,6 +51,35 @@ def test_normalisation_and_where_it_is_from(said, metadata, quantization, expect
     made, facts = understood(tensors, files(said, **metadata))
     assert (made.mean, made.std) == expected
     assert why in facts["normalisation"].source
+
+
+def test_what_nothing_tells_is_a_doubt():
+    with pytest.raises(DoubtError, match=r"which numbers its pixels become: 0 to 1 \(input: "):
+        read_input(files(), Tensors(), TaskOptions())
+    doubts = []
+    _, facts = understood(Tensors(), doubts=doubts)
+    assert len(doubts) == 1
+    assert facts["normalisation"].source == "nothing (a guess)"
+
+
+def test_what_the_author_wrote_goes_before_the_shape_of_things():
+    told = replace(files(), written=Written(pixels=((0.0,), (1.0,), "Rescaling within")))
+    made, facts = understood(Tensors(), told)
+    assert (made.mean, made.std) == ((0,), (1,))
+    assert facts["normalisation"].source == "Rescaling within"
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [((30, 40), {"std": 255}), ((1200,), {"size": [30, 40], "color": "gray", "std": 255})],
+)
+def test_grey_pictures_without_an_axis_for_it(shape, said):
+    made, _ = understood(Tensors(shape), files(said))
+    assert (made.size, made.color) == ((30, 40), "gray")
+    pictures = np.full((2, 30, 40, 3), 51, np.uint8)
+    encoded = Pictures(made).encode(pictures)["x"]
+    assert encoded.shape == (2, *shape)
+    np.testing.assert_allclose(encoded, 0.2, atol=1e-6)
 
 
 def test_a_quantisation_unlike_any_other_spreads_the_pixels_over_it():
@@ -65,7 +91,7 @@ def test_a_quantisation_unlike_any_other_spreads_the_pixels_over_it():
 def test_yolo_takes_zero_to_one_in_a_letterbox():
     made, facts = understood(Tensors(), letterbox=True, from_zero=True)
     assert (made.mean, made.std, made.letterbox) == ((0,), (255,), True)
-    assert "a guess" in facts["normalisation"].source
+    assert facts["normalisation"].source == "the custom of such models"
     made, _ = understood(Tensors(), files({"resize": "stretch"}), letterbox=True)
     assert not made.letterbox
 
@@ -107,7 +133,8 @@ def test_a_wrong_setting_is_one_line(said, shown):
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        (Tensors((10,)), "and not one picture"),
+        (Tensors((10,)), "takes 10 numbers; as a picture they need a size"),
+        (Tensors((2, 3, 4, 5)), "and not one picture"),
         (Tensors(others=(Field("y", "float32", (3,)),)), "and not one picture"),
         (Tensors((30, 40, 7)), "no picture of one or three channels"),
     ],

@@ -3,101 +3,176 @@
 import numpy as np
 import pytest
 
-from mlopsdeploy.columns import Field
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.columns import AnswerColumns, Field, TaskOptions
+from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
 from mlopsdeploy.tasks.tabular_classification import TabularClassification
 
-MATRIX = (Field("features", "float32", (2,)),)
+from ..described_models import NO_OPTIONS, files, runtime
+
 ROWS = {"features": np.zeros((3, 2), np.float32)}
+TWO = Field("p", "float32", (2,))
+THREE = Field("p", "float32", (3,))
+LABEL = Field("label", "int64")
 
 
-def task(**options):
-    return TabularClassification(MATRIX, features=("age", "visits"), **options)
+def task(*outputs, made="", threshold=None, **known):
+    made = made or ("softmax" if outputs else "sigmoid")
+    outputs = outputs or ("p",)
+    first = next(one if isinstance(one, str) else one.name for one in outputs)
+    made = made if isinstance(made, dict) else {first: made}
+    options = TaskOptions(threshold)
+    return TabularClassification(files(made=made, **known), runtime(*outputs), options)
 
 
 def test_one_sigmoid_is_the_second_class():
-    got = task(labels=("stays", "leaves")).decode({"p": np.array([[0.2], [0.5], [0.9]])}, ROWS)
+    found = task(made="sigmoid", labels=("stays", "leaves"))
+    got = found.decode({"p": np.array([[0.2], [0.5], [0.9]])}, ROWS)
     assert got["label"].tolist() == ["stays", "leaves", "leaves"]
     np.testing.assert_allclose(got["score"], [0.8, 0.5, 0.9], atol=1e-6)
+    assert found.answers == (AnswerColumns("label", "score", "scores", ("stays", "leaves")),)
+
+
+def test_one_row_alone_is_as_it_is_among_others():
+    found = task(made="sigmoid")
+    alone = found.decode({"p": np.array([[0.2]], np.float32)}, {"features": np.zeros((1, 2))})
+    assert (alone["label"].tolist(), alone["scores"].tolist()) == (
+        ["0"], [[pytest.approx(0.8), pytest.approx(0.2)]],
+    )  # fmt: skip
 
 
 def test_a_threshold_moves_the_line_and_the_score_is_of_the_label_given():
-    got = task(threshold=0.8).decode(
+    got = task(made="sigmoid", threshold=0.8).decode(
         {"p": np.array([[0.7], [0.8]])}, {"features": np.zeros((2, 2))}
     )
     assert got["label"].tolist() == ["0", "1"]
     np.testing.assert_allclose(got["score"], [0.3, 0.8], atol=1e-6)
+    with pytest.raises(ConfigError, match=r"threshold 2: a probability has no more than 1"):
+        task(threshold=2.0)
 
 
 def test_more_classes_below_the_threshold_get_no_label():
     scores = np.array([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8], [0.4, 0.3, 0.3]])
-    got = task(labels=("a", "b", "c"), threshold=0.5).decode({"p": scores}, ROWS)
+    got = task(THREE, labels=("a", "b", "c"), threshold=0.5).decode({"p": scores}, ROWS)
     assert got["label"].tolist() == ["a", "c", ""]
 
 
-def test_logits_become_probabilities():
-    got = task().decode({"logits": np.array([[2.0, 0.0], [-3.0, 3.0], [9.0, 1.0]])}, ROWS)
-    np.testing.assert_allclose(got["scores"].sum(axis=1), 1, atol=1e-6)
-    assert got["label"].tolist() == ["0", "1", "0"]
+def test_several_sigmoids_are_several_labels():
+    found = task(THREE, made="sigmoid", labels=("a", "b", "c"))
+    got = found.decode({"p": np.array([[0.9, 0.6, 0.1], [0.1] * 3, [np.nan] * 3])}, ROWS)
+    assert found.multi_label
+    assert got["label"].tolist() == ["a|b", "", ""]
+    np.testing.assert_allclose(got["score"], [0.9, 0.1, np.nan], atol=1e-6)
+    np.testing.assert_allclose(got["scores"][0], [0.9, 0.6, 0.1], atol=1e-6)
 
 
-def test_whether_scores_are_logits_is_decided_once():
-    """A row of logits may look like probabilities, and the other way round."""
-    like_probabilities, plainly = np.array([[0.25, 0.75]] * 3), np.array([[3.0, -3.0]] * 3)
-    decided = task()
-    decided.decode({"scores": plainly}, ROWS)
-    got = decided.decode({"scores": like_probabilities}, ROWS)["scores"]
+@pytest.mark.parametrize(
+    ("width", "activation", "first"), [(2, "softmax", 0.880797), (1, "sigmoid", 0.119203)]
+)
+@pytest.mark.parametrize("how", ["logits", "the YAML"])
+def test_logits_become_probabilities(width, activation, first, how):
+    output = Field("p", "float32", (width,))
+    said = {"activation": activation} if how == "the YAML" else {}
+    made = "linear" if said else "logits"
+    values = np.array([[2.0, 0.0][:width], [-3.0, 3.0][:width], [9.0, 1.0][:width]])
+    got = task(output, made=made, said=said).decode({"p": values}, ROWS)["scores"]
+    np.testing.assert_allclose(got[0, 0], first, atol=1e-6)
+    np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-6)
+
+
+def test_whether_values_are_logits_is_never_seen_in_the_values():
+    like_probabilities = np.array([[0.25, 0.75]] * 3)
+    got = task(TWO, made="logits").decode({"p": like_probabilities}, ROWS)["scores"]
     np.testing.assert_allclose(got[0], [0.377541, 0.622459], atol=1e-6)
-    asked = task(activation="none")
-    np.testing.assert_allclose(
-        asked.decode({"scores": like_probabilities}, ROWS)["scores"], like_probabilities
-    )
-    lone = task(activation="sigmoid").decode({"scores": np.array([[0.0], [2.0], [-2.0]])}, ROWS)
-    np.testing.assert_allclose(lone["scores"][:, 1], [0.5, 0.880797, 0.119203], atol=1e-6)
+    with pytest.raises(ModelError, match="answers with 3 where a probability from 0 to 1 is exp"):
+        task(TWO).decode({"p": np.array([[3.0, -2.0]] * 3)}, ROWS)
 
 
 def test_the_models_own_labels_are_kept():
     tensors = {
-        "label": np.array(["no", "yes", "no"], object),
-        "probabilities": np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], np.float32),
+        "label": np.array([5, 7, 5]),
+        "p": np.array([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]], np.float32),
     }
-    assert task().decode(tensors, ROWS)["label"].tolist() == ["no", "yes", "no"]
+    own = task(LABEL, TWO, made={"p": "softmax"}, classes={"label": ("5", "7")})
+    got = own.decode(tensors, ROWS)
+    assert got["label"].tolist() == ["5", "7", "5"]
+    np.testing.assert_allclose(got["score"], [0.9, 0.8, 0.4], atol=1e-6)  # of the label given
+    named = task(
+        LABEL, TWO, made={"p": "softmax"}, classes={"p": ("5", "7")}, labels=("stays", "leaves")
+    )
+    assert named.decode(tensors, ROWS)["label"].tolist() == ["stays", "leaves", "stays"]
+
+
+def test_labels_in_another_order_than_the_models_own_are_refused():
+    with pytest.raises(ModelError, match=r"m\.yaml names leave, stay, but .* order is stay, leave"):
+        task(TWO, classes={"p": ("stay", "leave")}, labels=("leave", "stay"))
+
+
+def test_an_output_for_each_class():
+    names = {"stay": ("stay",), "leave": ("leave",)}
+    each = [Field("stay", "float32"), Field("leave", "float32")]
+    found = task(*each, made=dict.fromkeys(names, "softmax"), classes=names)
+    got = found.decode(
+        {"stay": np.array([0.9, 0.2, 0.6]), "leave": np.array([0.1, 0.8, 0.4])}, ROWS
+    )
+    assert got["label"].tolist() == ["stay", "leave", "stay"]
+
+
+@pytest.mark.parametrize("decisions", [(), (TWO,)])
+def test_a_label_without_probabilities_has_no_score(decisions):
+    made = {"p": "decision"}
+    found = task(LABEL, *decisions, made=made, classes={"label": ("no", "yes")})
+    assert [field.name for field in found.outputs] == ["label"]
+    tensors = {"label": np.array(["yes", "no", "yes"], object), "p": np.zeros((3, 2))}
+    assert found.decode(tensors, ROWS)["label"].tolist() == ["yes", "no", "yes"]
 
 
 def test_a_row_without_an_answer_does_not_touch_the_others():
-    got = task().decode({"p": np.array([[0.9], [np.nan], [0.1]])}, ROWS)
+    got = task(made="sigmoid").decode({"p": np.array([[0.9], [np.nan], [0.1]])}, ROWS)
     assert np.isnan(got["score"][1])
     assert [got["label"][0], got["label"][2]] == ["1", "0"]
 
 
 @pytest.mark.parametrize(
-    ("outputs", "message"),
-    [
-        ({"y": np.array([[153.2], [7.0], [1.0]])}, "regression is not supported"),
-        ({"y": np.array([1, 2, 3])}, "gives no probabilities"),
-    ],
-)
-def test_what_is_no_classifier_is_said(outputs, message):
-    with pytest.raises(ModelError, match=message):
-        task().decode(outputs, ROWS)
+    ("width", "readings"), [(1, "none.*sigmoid"), (2, "none.*softmax")]
+)  # fmt: skip
+def test_an_output_that_nobody_describes_is_a_doubt(width, readings):
+    output = Field("p", "float32", (width,))
+    with pytest.raises(DoubtError, match=f"m: nothing tells what its output 'p' .*{readings}"):
+        TabularClassification(files(), runtime(output), NO_OPTIONS)
+    doubts = []
+    found = TabularClassification(files(), runtime(output), TaskOptions(doubts=doubts))
+    assert [len(doubt.readings) for doubt in doubts] == [2]
+    assert any("guess" in fact.source for fact in found.facts)
+
+
+def test_a_softmax_of_one_number_says_nothing():
+    with pytest.raises(ModelError, match="a softmax of one number, which is always 1"):
+        task(made="softmax")
+    assert task(made="softmax", said={"activation": "none"}).labels == ("0", "1")
+
+
+def test_what_is_no_classifier_is_said():
+    with pytest.raises(ModelError, match="answers with 153.2 where .*task: tabular_regression"):
+        task(made="sigmoid").decode({"p": np.array([[153.2], [7.0], [1.0]])}, ROWS)
+    with pytest.raises(ModelError, match="'p' is no probability .the graph.; .*task: tensors"):
+        task(made="values")
 
 
 def test_labels_and_probabilities_have_to_match():
-    with pytest.raises(ModelError, match="2 probabilities per row, but 3 labels"):
-        task(labels=("a", "b", "c")).decode({"p": np.full((3, 1), 0.5)}, ROWS)
+    with pytest.raises(ModelError, match=r"gives 2 classes, but m\.yaml names 3"):
+        task(labels=("a", "b", "c"))
 
 
 def test_features_have_to_be_named_and_counted():
+    free = runtime("p", inputs=(Field("features", "float32", (-1,)),))
     with pytest.raises(ModelError, match="does not name them"):
-        TabularClassification((Field("features", "float32", (-1,)),))
+        TabularClassification(files(made={"p": "sigmoid"}, features=()), free, NO_OPTIONS)
     with pytest.raises(ModelError, match="takes 2 features, but 3 are named"):
-        TabularClassification(MATRIX, features=("a", "b", "c"))
-    with pytest.raises(ModelError, match="a row of numbers"):
-        TabularClassification((Field("image", "float32", (3, 8, 8)),), features=("a",))
+        task(features=("a", "b", "c"))
 
 
 def test_rows_of_numbers_need_no_names():
-    nameless = TabularClassification(MATRIX)
+    nameless = task(features=())
     assert nameless.inputs == (nameless.matrix,) == (Field("features", "float32", (2,)),)
     rows = np.array([[30.0, 1.0], [40.0, 2.0]])
     for taken in (nameless, task()):
@@ -108,7 +183,9 @@ def test_rows_of_numbers_need_no_names():
 
 @pytest.mark.parametrize("said", ['["age", "visits"]', "age, visits"])
 def test_names_in_the_file(said):
-    found = TabularClassification(MATRIX, metadata={"feature_names": said})
+    found = TabularClassification(
+        files(made={"p": "sigmoid"}, features=()), runtime("p", feature_names=said), NO_OPTIONS
+    )
     assert [field.name for field in found.inputs] == ["age", "visits"]
 
 
@@ -121,38 +198,50 @@ def test_encode_puts_features_in_the_models_order():
 
 def test_a_single_feature_takes_its_name_from_the_file_or_the_tensor():
     one = (Field("x", "float32", (1,)),)
-    assert TabularClassification(one).inputs[0].name == "x"
-    named = TabularClassification(one, metadata={"feature_names": "age"})
+    known = files(made={"p": "sigmoid"}, features=())
+    assert TabularClassification(known, runtime("p", inputs=one), NO_OPTIONS).inputs[0].name == "x"
+    named = runtime("p", inputs=one, feature_names="age")
+    named = TabularClassification(known, named, NO_OPTIONS)
     assert named.inputs[0].name == "age"
     assert named.encode({"age": np.array([3.0])})["x"].tolist() == [[3]]
 
 
-TWO = (Field("p", "float32", (2,)), Field("embedding", "float32", (8,)))
+def test_several_wide_inputs_and_windows():
+    wide = (Field("num", "float32", (4,)), Field("city", "str", (1,)))
+    known = files(made={"p": "sigmoid"}, features=())
+    found = TabularClassification(known, runtime("p", inputs=wide), NO_OPTIONS)
+    assert found.inputs == (Field("num", "float32", (4,)), Field("city", "str"))
+    columns = {"num": np.ones((2, 4)), "city": np.array(["a", "b"], object)}
+    assert {name: array.shape for name, array in found.encode(columns).items()} == {
+        "num": (2, 4), "city": (2, 1),
+    }  # fmt: skip
+    window = (Field("x", "float32", (3, 2)),)
+    found = TabularClassification(known, runtime("p", inputs=window), NO_OPTIONS)
+    assert found.inputs == window
+    assert found.encode({"x": np.ones((5, 3, 2))})["x"].shape == (5, 3, 2)
+    named = files(made={"p": "sigmoid"}, features=tuple("abcdef"))
+    found = TabularClassification(named, runtime("p", inputs=window), NO_OPTIONS)
+    columns = {name: np.array([float(place)]) for place, name in enumerate("abcdef")}
+    assert found.encode(columns)["x"].tolist() == [[[0, 1], [2, 3], [4, 5]]]
 
 
 def test_one_of_several_outputs_has_to_be_named():
-    with pytest.raises(ModelError, match="gives p and embedding; name the one with the probab"):
-        task(gives=TWO)
+    both = (TWO, Field("embedding", "float32", (8,)))
+    unknown = {"p": "", "embedding": ""}
+    with pytest.raises(ModelError, match=r"may be the probabilities \(p and embedding\); name one"):
+        task(*both, made=unknown)
     with pytest.raises(ModelError, match="output is 'q', but it gives p, embedding"):
-        task(gives=TWO, output="q")
+        task(*both, made=unknown, said={"output": "q"})
     tensors = {"p": np.array([[0.9, 0.1]] * 3), "embedding": np.ones((3, 8))}
-    got = task(gives=TWO, output="p").decode(tensors, ROWS)
-    assert got["label"].tolist() == ["0", "0", "0"]
+    got = task(*both, made=unknown, said={"output": "p", "activation": "none"})
+    assert got.decode(tensors, ROWS)["label"].tolist() == ["0", "0", "0"]
 
 
-def test_rounding_is_no_reason_to_see_logits():
+def test_rounding_is_cut_off():
     scores = np.array([[1.0000001, -1.2e-7], [0.25, 0.75], [0.5, 0.5]], np.float32)
-    got = task().decode({"p": scores}, ROWS)
+    got = task(TWO).decode({"p": scores}, ROWS)
     np.testing.assert_allclose(got["scores"], [[1, 0], [0.25, 0.75], [0.5, 0.5]], atol=1e-6)
     assert got["scores"].max() == 1
-    one = task().decode({"p": np.array([[1.0000001], [-1e-7], [0.5]], np.float32)}, ROWS)
+    one = task(made="sigmoid")
+    one = one.decode({"p": np.array([[1.0000001], [-1e-7], [0.5]], np.float32)}, ROWS)
     assert one["score"].tolist() == [1, 1, 0.5]
-
-
-def test_classes_that_the_file_names():
-    named = task(metadata={"classes": '["no", "yes"]'}, threshold=0.7)
-    assert named.labels == ("no", "yes")
-    got = named.decode({"p": np.array([[0.6], [0.8], [0.1]])}, ROWS)
-    assert got["label"].tolist() == ["no", "yes", "no"]
-    renamed = task(metadata={"classes": '["no", "yes"]'}, labels=("stays", "leaves"))
-    assert renamed.labels == ("stays", "leaves")

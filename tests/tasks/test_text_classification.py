@@ -1,6 +1,7 @@
 """Tokens before, labels after."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Wh
 from mlopsdeploy.columns import ModelFiles, TaskOptions, objects
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, ModelError
-from mlopsdeploy.tasks import text_classification
+from mlopsdeploy.tasks import texts as texts_module
 from mlopsdeploy.tasks.text_classification import TextClassification
+
+RUNTIME = SimpleNamespace(outputs=())
 
 
 @pytest.fixture(scope="module")
@@ -231,13 +234,13 @@ def test_chunks_hold_every_token_once_in_even_windows(any_tokenizer, max_length,
     task = TextClassification(
         any_tokenizer, ("A", "B"), max_length=max_length, long_text="chunks", pad_side=side
     )
-    rows = encoded(task, "good", ALPHABET, "")
+    special = set(encoded(task, "")["input_ids"][0])
+    rows = encoded(task, "good", ALPHABET, "" if special else "good")
     tensors = task.collate(rows)
     assert len(tensors["input_ids"]) == rows["windows"].sum()
     assert tensors["input_ids"].shape[1] <= max_length
     windows = tensors["attention_mask"].sum(axis=1)[1:-1]
     assert windows.max() - windows.min() <= 1
-    special = set(encoded(task, "")["input_ids"][0])
     kept = tensors["input_ids"][1:-1][tensors["attention_mask"][1:-1] == 1]
     names = Tokenizer.from_file(str(any_tokenizer)).id_to_token
     assert [names(int(token)) for token in kept if token not in special] == LETTERS
@@ -317,7 +320,7 @@ def test_texts_are_encoded_the_same_whole_or_in_pieces(
     texts += [" ".join(["good"] * words) for words in range(25, 35)]
     task = TextClassification(any_tokenizer, ("A", "B"), max_length=30, long_text=long_text)
     whole = encoded(task, *texts)
-    monkeypatch.setattr(text_classification, "_CHARACTERS", 100)
+    monkeypatch.setattr(texts_module, "_CHARACTERS", 100)
     pieces = encoded(task, *texts)
     for name, values in whole.items():
         assert list(map(np.array_equal, values, pieces[name])) == [True] * len(texts), name
@@ -328,7 +331,7 @@ def test_texts_are_encoded_the_same_whole_or_in_pieces(
 def test_options_reach_the_task(tokenizer):
     files = ModelFiles("m", "", "", "", {}, labels=("A", "B"), tokenizer=tokenizer, max_length=8)
     rows = [
-        encoded(TextClassification.build(files, None, options), ALPHABET)
+        encoded(TextClassification.build(files, RUNTIME, options), ALPHABET)
         for options in (TaskOptions(), TaskOptions(long_text="chunks"))
     ]
     assert [row["lost_tokens"].tolist() for row in rows] == [[20], [0]]

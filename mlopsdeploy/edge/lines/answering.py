@@ -14,16 +14,17 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlopsdeploy.columns import take
+from mlopsdeploy.columns import Columns, take
+from mlopsdeploy.core.answers import answered, counted, documents, each_label
 from mlopsdeploy.core.model import Model, unread_in
 from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Event, Report
-from mlopsdeploy.edge.lines.parsing import Parsed, Parser
+from mlopsdeploy.edge.lines.parsing import Parser
 from mlopsdeploy.edge.lines.sources import Line, LineSource
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import MlopsDeployError, RowError
@@ -32,6 +33,7 @@ MOST = 1024  # lines computed together
 FIRST = 16  # lines that wait at first; then two batches of them: more wait where they come from
 LIVE = 128  # lines of a device that wait; older ones are dropped
 TOGETHER = 0.1  # seconds that lines computed together take: the first of them waits for the last
+TRUNCATED = "truncated"  # an output of texts, told only where it is true
 JUDGED = 20  # texts, or all where there are fewer, by which the default model is found to be wrong
 
 
@@ -41,8 +43,7 @@ class Answer(NamedTuple):
     Attributes:
         line: the line.
         text: it as text; None if it is none.
-        label: None where there is nothing to label.
-        score: of the label; None where there is none.
+        said: the answer, as `answers.document` has it; None where there is none.
         truncated: whether the text was longer than the model reads.
         unread: why the model doesn't read the text, such as its language; empty if it does.
         problem: why it was not scored; empty if it was, or there was nothing to score.
@@ -51,8 +52,7 @@ class Answer(NamedTuple):
 
     line: Line
     text: str | None
-    label: str | None = None
-    score: float | None = None
+    said: Mapping[str, Any] | None = None
     truncated: bool = False
     unread: str = ""
     problem: str = ""
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     @property
     def empty(self) -> bool:
         """Whether there was nothing to score."""
-        return self.label is None and not self.problem and not self.header
+        return self.said is None and not self.problem and not self.header
 
 
 class LinePipeline:
@@ -123,7 +123,6 @@ class LinePipeline:
                 self._stats.add("write", time.perf_counter() - started - seconds)
                 self._stats.finish(
                     [answer.line.captured for answer in answers],
-                    (answer.label for answer in answers if answer.label),
                     empty=sum(answer.empty for answer in answers),
                     unreadable=sum(bool(answer.problem) for answer in answers),
                 )
@@ -168,33 +167,37 @@ class LinePipeline:
             answers[place] = answers[place]._replace(header=True)
         parsed_at = time.perf_counter()
         if parsed.rows:
-            self._score(parsed, answers)
+            for columns, rows in parsed.batches():
+                self._score(columns, rows, answers)
         self._stats.add("parse", parsed_at - started)
         self._stats.add("model", time.perf_counter() - parsed_at)
         return answers
 
-    def _score(self, parsed: Parsed, answers: list[Answer]) -> None:
+    def _score(self, columns: Columns, rows: list[int], answers: list[Answer]) -> None:
         try:
-            predictions = self._model.predict_columns(parsed.columns)
+            predictions = self._model.predict_columns(columns)
         except RowError as error:
             for place in error.rows:
-                row = parsed.rows[place]
+                row = rows[place]
                 answers[row] = answers[row]._replace(problem=str(error))
-            left = np.delete(np.arange(len(parsed.rows)), error.rows)
+            left = np.delete(np.arange(len(rows)), error.rows)
             if len(left):
-                rows = [parsed.rows[place] for place in left]
-                self._score(Parsed(take(parsed.columns, left), rows), answers)
+                self._score(take(columns, left), [rows[place] for place in left], answers)
             return
-        labels, scores = predictions["label"].tolist(), predictions["score"].tolist()
-        known = np.isfinite(predictions["score"]).tolist()
-        cut = predictions.get("truncated", np.zeros(len(labels), bool)).tolist()
-        unread = predictions.get("unread", [""] * len(labels))
-        for row, label, score, is_known, truncated, why in zip(
-            parsed.rows, labels, scores, known, cut, unread, strict=True
-        ):
+        task = self._model.task
+        known = answered(task, predictions).tolist()
+        unread = predictions.get("unread", [""] * len(known))
+        said_of_all = documents(task, predictions)
+        for row, said, is_known, why in zip(rows, said_of_all, known, unread, strict=True):
             line, text, *_ = answers[row]
+            truncated = said.pop(TRUNCATED, False)
             if is_known:  # else the row lacks what the model can't do without
-                answers[row] = Answer(line, text, label, score, truncated, why)
+                answers[row] = Answer(line, text, said, truncated, why)
+        self._stats.answered += sum(known)
+        for one in task.answers:
+            found = counted(task, one, predictions)
+            numbers = () if found.numbers is None else found.numbers
+            self._stats.note(one, each_label(task, found.labels), numbers)
         self._stats.unread += unread_in(predictions)
         self._stats.models.update(predictions.get("model", ()))
 

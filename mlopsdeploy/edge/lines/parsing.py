@@ -8,16 +8,18 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, Field, objects, take
-from mlopsdeploy.core.inputs import number_of
+from mlopsdeploy.columns import Array, Columns, Field, objects, take
+from mlopsdeploy.core.inputs import exact, number_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError
+
+_KINDS = {"str": "texts", "bool": "true and false"}
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Parsed:
         rows: which lines these are.
         problems: why others are not, by line.
         headers: lines that name the columns of those that follow.
+        apart: whether columns have an array of one row for each row.
 
     Lines in none of these are empty.
     """
@@ -37,6 +40,26 @@ class Parsed:
     rows: list[int] = field(default_factory=list)
     problems: dict[int, str] = field(default_factory=dict)
     headers: list[int] = field(default_factory=list)
+    apart: bool = False
+
+    def batches(self) -> Iterator[tuple[Columns, list[int]]]:
+        """Rows that can be computed together, as columns, and which lines these are.
+
+        Arrays that differ in shape can't.
+        """
+        if not self.apart:
+            yield self.columns, self.rows
+            return
+        groups: dict[tuple[tuple[int, ...], ...], list[int]] = {}
+        for place in range(len(self.rows)):
+            shapes = tuple(column[place].shape for column in self.columns.values())
+            groups.setdefault(shapes, []).append(place)
+        for places in groups.values():
+            columns = {
+                name: np.concatenate([column[place] for place in places])
+                for name, column in self.columns.items()
+            }
+            yield columns, [self.rows[place] for place in places]
 
 
 Parser = Callable[[Sequence[str | None]], Parsed]
@@ -47,16 +70,17 @@ def parser_for(model: Model) -> Parser:
     """What reads the lines of a model.
 
     Raises:
-        ConfigError: it takes neither text nor rows of numbers.
+        ConfigError: it takes pictures.
     """
     fields = model.task.inputs
     matrix = model.task.matrix
-    if matrix is not None or all(not one.shape for one in fields):
-        if len(fields) == 1 and fields[0].dtype == "str":
-            return Texts(fields[0].name)
-        return Rows(fields, matrix)
-    what = "pictures: name --camera" if model.task.data == "image" else "arrays, not lines"
-    raise ConfigError(f"--model {model.name}: takes {what}")
+    if model.task.data == "image":
+        raise ConfigError(f"--model {model.name}: takes pictures: name --camera")
+    if matrix is None and any(one.shape for one in fields):
+        return Arrays(fields)
+    if len(fields) == 1 and fields[0].dtype == "str":
+        return Texts(fields[0].name)
+    return Rows(fields, matrix)
 
 
 @dataclass
@@ -70,6 +94,77 @@ class Texts:
         rows = [place for place, line in enumerate(lines) if line and not line.isspace()]
         texts = [lines[place] for place in rows]
         return Parsed({self.name: objects(texts)}, rows)
+
+
+class Arrays:
+    """A line is a JSON list, nested as the one input is, or an object of lists by input name.
+
+    Where the one input is a list of numbers, a line may also be CSV.
+
+    Args:
+        fields: the inputs. Of a size that is free, lines differ; see `Parsed.batches`.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self._fields = fields
+        first = fields[0]
+        self._flat = len(fields) == 1 and len(first.shape) == 1 and first.dtype != "str"
+
+    def __call__(self, lines: Sequence[str | None]) -> Parsed:
+        """All rows among the lines."""
+        parsed = Parsed(apart=True)
+        made: list[list[Array]] = []
+        for place, line in enumerate(lines):
+            if not line or line.isspace():
+                continue
+            try:
+                made.append(self._row(line))
+            except ValueError as error:
+                parsed.problems[place] = str(error)
+            else:
+                parsed.rows.append(place)
+        for one, column in zip(self._fields, zip(*made, strict=True), strict=False):
+            parsed.columns[one.name] = objects(list(column))
+        return parsed
+
+    def _row(self, line: str) -> list[Array]:
+        values = self._values(line)
+        if isinstance(values, dict):
+            if lacking := [one.name for one in self._fields if one.name not in values]:
+                raise ValueError(f"lacks {lacking[0]!r}")
+            return [_array(values[one.name], one, repr(one.name)) for one in self._fields]
+        if len(self._fields) > 1:
+            names = ", ".join(one.name for one in self._fields)
+            raise ValueError(f"is not a JSON object with {names}")
+        return [_array(values, self._fields[0], "")]
+
+    def _values(self, line: str) -> Any:
+        if self._flat and line.lstrip()[:1] not in ("[", "{"):
+            try:
+                return [number_of(cell) for cell in _cells(line)]
+            except ValueError:  # which would repeat the value
+                raise ValueError("must hold numbers only") from None
+        return _from_json(line)
+
+
+def _array(value: Any, field: Field, name: str) -> Array:
+    """A value of JSON as the input's array of one row."""
+    name = f"{name} " if name else ""
+    try:
+        return exact([value], field)
+    except ValueError as error:
+        raise ValueError(f"{name}does not fit: {error}") from None
+    except TypeError:
+        raise ValueError(f"{name}must hold {_KINDS.get(field.dtype, 'numbers')} only") from None
+    except OverflowError:
+        raise ValueError(f"{name}has a number that is too large for the model") from None
+
+
+def _from_json(line: str) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("is not JSON") from None
 
 
 class Rows:
@@ -145,10 +240,7 @@ class Rows:
         return True
 
     def _json(self, line: str) -> list[Any]:
-        try:
-            values = json.loads(line)
-        except (ValueError, RecursionError):
-            raise ValueError("is not JSON") from None
+        values = _from_json(line)
         if isinstance(values, dict):
             if not self._names:
                 raise ValueError("names values, but the model has no names")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.text import Text
 
 from mlopsdeploy.bench.speed import made_up_rows
-from mlopsdeploy.columns import Columns
+from mlopsdeploy.columns import AnswerColumns, Columns, Task
+from mlopsdeploy.core.answers import figure, shown, spoken, words_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, Reporter, iso
-from mlopsdeploy.edge.lines.answering import Answer, LinePipeline
+from mlopsdeploy.edge.lines.answering import TRUNCATED, Answer, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import check_outputs, load_edge
@@ -104,10 +105,10 @@ def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> It
     if not readable_only:
         keep = not comes_again(str(settings.lines))
         check_outputs(settings, appends=keep)
-        yield LineEvents(settings.events or "-", echo=settings.echo, keep=keep)
+        yield LineEvents(settings.events or "-", model.task, echo=settings.echo, keep=keep)
     if sys.stdout.isatty() and settings.events != "-":
         typed = settings.lines == "-" and sys.stdin.isatty()
-        yield Readable(Console(highlight=False), model.task.labels, echo=not typed)
+        yield Readable(Console(highlight=False), model.task, echo=not typed)
 
 
 class Outputs:
@@ -178,11 +179,13 @@ class LineEvents:
 
     Args:
         path: of the file, or `-`.
+        task: whose answers they are; a line with nothing to answer has null for each part of one.
         echo: whether to write the line itself too.
         keep: see `JsonLinesFile`.
     """
 
-    def __init__(self, path: str, *, echo: bool, keep: bool = False) -> None:
+    def __init__(self, path: str, task: Task, *, echo: bool, keep: bool = False) -> None:
+        self._nothing = dict.fromkeys(one.name for one in shown(task) if one.name != TRUNCATED)
         self.name = "standard output" if path == "-" else "--events"
         self._echo = echo
         self._stamp = 0.0, ""
@@ -210,8 +213,7 @@ class LineEvents:
         if answer.problem:
             document["reason"] = answer.problem
         elif not answer.header:
-            document["label"] = answer.label
-            document["score"] = None if answer.score is None else round(answer.score, 6)
+            document |= self._nothing if answer.said is None else answer.said
         if answer.truncated:
             document["truncated"] = True
         if answer.unread:
@@ -226,15 +228,17 @@ class Readable:
 
     Args:
         console: of standard output.
-        labels: of the model; each has its colour.
+        task: of the model; each label has its colour.
         echo: whether to show the line itself: not where it was typed on the same terminal.
     """
 
     name = "standard output"
 
-    def __init__(self, console: Console, labels: Sequence[str], *, echo: bool) -> None:
+    def __init__(self, console: Console, task: Task, *, echo: bool) -> None:
         self._console = console
         self._echo = echo
+        self._task = task
+        labels = [label for one in task.answers for label in one.labels]
         self._colors = {label: COLORS[place % len(COLORS)] for place, label in enumerate(labels)}
         self._width = min(max(map(len, labels), default=8), WIDEST)
 
@@ -256,15 +260,33 @@ class Readable:
             return Text.assemble((problem, "red"), "  ", (text, "dim"))
         if answer.header:
             return Text.assemble(("the header  ", "dim"), (text, "dim"))
-        if answer.label is None or answer.score is None:
+        if answer.said is None:
             return Text("–", "dim")
-        label = _printable(answer.label) or "–"
-        style = self._colors.setdefault(answer.label, COLORS[len(self._colors) % len(COLORS)])
-        style += " dim" if answer.score < UNSURE else " bold"
+        said = answer.said
+        if self._task.answers:
+            parts = [part for one in self._task.answers for part in self._parts(one, said)]
+        else:
+            parts = [_printable(words_of(self._task, said))]
         unread = f"not read ({answer.unread})  " if answer.unread else ""
         return Text.assemble(
-            (label.ljust(self._width), style), f"  {answer.score:.3f}  ", (unread, "yellow"), text
+            *(piece for part in parts for piece in (part, "  ")), (unread, "yellow"), text
         )
+
+    def _parts(
+        self, one: AnswerColumns, said: Mapping[str, Any]
+    ) -> Iterator[str | tuple[str, str]]:
+        """Of one answer its name, its label in colour, its number."""
+        if one.name:
+            yield one.name, "dim"
+        number = said[one.number] if one.number else None
+        if one.label:
+            label = said[one.label]
+            style = self._colors.setdefault(label, COLORS[len(self._colors) % len(COLORS)])
+            unsure = number is not None and one.is_probability and number < UNSURE
+            text = _printable(spoken(label)) or "–"
+            yield text.ljust(self._width), f"{style} {'dim' if unsure else 'bold'}"
+        if number is not None:
+            yield f"{number:.3f}" if one.is_probability else figure(number)
 
 
 def _printable(text: str) -> str:

@@ -36,10 +36,9 @@ function show(state) {
     pair.append(element("dt", name), element("dd", value));
     return pair;
   }));
-  const percent = (score) => `${Math.round(score * 100)}%`;
-  fill(at("detections"), state.detections.map((d) => [d.label, percent(d.score)]), "nothing");
-  fill(at("labels"), Object.entries(state.labels).map(([name, n]) => [name, n.toLocaleString("en")]),
-    "nothing yet");
+  fill(at("detections"), state.found, "nothing");
+  const counts = Object.entries(state.labels).map(([name, n]) => [name, n.toLocaleString("en")]);
+  fill(at("labels"), [...counts, ...Object.entries(state.numbers)], "nothing yet");
   at("stages").replaceChildren(...Object.entries(state.stages).map(([name, time]) => {
     const row = element("tr", "", name === state.bottleneck ? "slowest" : "");
     row.append(element("td", name), element("td", time.p50.toFixed(1)),

@@ -85,7 +85,11 @@ def _about(served: Served, route: str, endpoint: Predict) -> dict[str, Any]:
             for field in instances.fields
         ],
         "example": endpoint.example(),
-        "labels": endpoint.answers.labels,
+        "answers": [
+            {**answer._asdict(), "probability": answer.is_probability}
+            for answer in model.task.answers
+        ],
+        "several": model.task.multi_label,
         "threshold": model.task.threshold,
         "answer": endpoint.answers.template,
     }

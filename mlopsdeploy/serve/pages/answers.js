@@ -3,34 +3,66 @@
 
 import { make } from "./elements.js";
 
+const FEW = 6; // values of an array that are shown
+
 export function showAnswer(model, answer) {
   const keys = Object.entries(model.answer).filter(([key]) => key in answer);
   const shown = new Set();
+  const several = model.answers.length > 1;
+  const parts = model.answers.flatMap((one) => {
+    const own = partsOf(model, one, keys, answer, shown);
+    const title = several ? one.name : one.label ? "" : one.number; // a number alone needs a name
+    return title && own.length ? [make("h3", {}, title), ...own] : own;
+  });
+  const rest = keys.filter(([key, said]) => !shown.has(key) && !(said === "threshold" && parts.length > 1));
+  const facts = rest.map(([key]) => factOf(key, answer[key]));
+  const listed = facts.length > 1 && !model.answers.length; // tensors, a line each
+  if (facts.length) parts.push(make("dl", { className: listed ? "facts listed" : "facts" }, ...facts));
+  return parts;
+}
+
+/** One answer of a row: what was found or computed, and bars of probabilities. */
+function partsOf(model, one, keys, answer, shown) {
   const parts = [];
-  const verdict = keys.map(([key, said]) => verdictOf(model, said, answer[key], key)).find(Boolean);
+  const verdict = keys.map(([key, said]) => verdictOf(model, one, said, answer[key], key)).find(Boolean);
   if (verdict) {
     shown.add(verdict.key);
     parts.push(make("p", { className: verdict.found ? "verdict found" : "verdict" }, verdict.text));
   }
-  const label = verdict?.label;
   for (const [key, said] of keys) {
     if (shown.has(key) && said !== "detections") continue;
-    const bars = barsOf(model, said, answer[key], label);
+    const bars = barsOf(model, one, said, answer[key], verdict?.label);
     if (!bars.length) continue;
     shown.add(key);
     parts.push(make("div", { className: "bars" }, ...bars));
   }
-  const rest = keys.filter(([key, said]) => !shown.has(key) && !(said === "threshold" && parts.length > 1));
-  const facts = rest.map(([key]) =>
-    make("div", {}, make("dt", {}, key), make("dd", {}, text(answer[key]))),
-  );
-  const repeats = verdict && (verdict.label === undefined || text(answer[verdict.key]) === verdict.text);
-  if (verdict && !repeats) {
-    facts.unshift(make("div", {}, make("dt", {}, verdict.key), make("dd", {}, text(answer[verdict.key]))));
-  }
-  if (facts.length) parts.push(make("dl", { className: "facts" }, ...facts));
+  const repeats = verdict && (model.several || verdict.label === undefined || text(answer[verdict.key]) === verdict.text);
+  if (verdict && !repeats) parts.push(make("dl", { className: "facts" }, factOf(verdict.key, answer[verdict.key])));
   return parts;
 }
+
+function factOf(key, value) {
+  return make("div", {}, make("dt", {}, key), make("dd", {}, Array.isArray(value) ? glance(value) : text(value)));
+}
+
+/** Of an array its shape, its first values, and what range they have. */
+function glance(value) {
+  const sizes = [];
+  for (let inner = value; Array.isArray(inner); inner = inner[0]) sizes.push(inner.length);
+  const all = value.flat(Infinity);
+  if (all.length <= FEW) return JSON.stringify(value).replaceAll(",", ", ");
+  const numbers = all.filter((each) => typeof each === "number");
+  const first = all.slice(0, FEW).map((each) => (each === null ? "null" : short(each))).join(", ");
+  const parts = [`${sizes.join("×")} values: ${first}, …`];
+  if (numbers.length) {
+    const [low, high] = numbers.reduce(([l, h], each) => [Math.min(l, each), Math.max(h, each)], [Infinity, -Infinity]);
+    parts.push(`from ${short(low)} to ${short(high)}`);
+  }
+  if (numbers.length && numbers.length < all.length) parts.push(`${all.length - numbers.length} not a number`);
+  return parts.join("; ");
+}
+
+const short = (value) => (typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value));
 
 export function showProblem(title, detail) {
   return [make("p", { className: "verdict problem" }, title), make("p", { className: "detail" }, detail)];
@@ -58,30 +90,33 @@ function counted(labels) {
   return words.join(", ") || "nothing found";
 }
 
-/** The label in words, and whether it is what the route asks for (`label == fraud`). */
-function verdictOf(model, said, value, key) {
-  const wanted = /^label\s*==\s*(.+)$/.exec(said)?.[1];
-  if (said === "detections") return { key, text: counted(value.map(({ label }) => label)) };
-  if (said === "label" && Array.isArray(value)) return { key, text: counted(value) };
-  if (said !== "label" && !wanted) return null;
-  const other = model.labels.length === 2 && model.labels.find((label) => label !== wanted);
+/** The label in words, and whether it is what the route asks for (`label == fraud`); else the number. */
+function verdictOf(model, one, said, value, key) {
+  const [column, wanted] = said.split(/\s*==\s*(.*)/);
+  if (said === "detections") return { key, text: counted(value.map((found) => found[one.label])) };
+  if (!one.label) return said === one.number && !one.probability ? { key, text: text(value) } : null;
+  if (column !== one.label) return null;
+  if (Array.isArray(value)) return { key, text: counted(value) };
+  const other = one.labels.length === 2 && !model.several && one.labels.find((label) => label !== wanted);
   const label = wanted ? (value ? wanted : other || null) : value;
-  const words = label ?? `not ${wanted}`;
+  const words = label === null ? `not ${wanted}` : model.several ? label.replaceAll("|", ", ") : label;
   return { key, label, found: Boolean(wanted && value), text: words === "" ? "no label" : words };
 }
 
-function barsOf(model, said, value, label) {
-  const [column, name] = said.split(/\.(.*)/);
-  if (column === "score" && typeof value === "number") return [bar(model, label ?? "score", value)];
-  if (said === "detections") return value.map((found) => bar(null, found.label, found.score));
-  if (column !== "scores") return [];
-  if (name) return [bar(model, name, value)];
-  if (Array.isArray(value)) return value.map((score, place) => bar(model, String(place), score));
-  return Object.entries(value).map(([each, score]) => bar(model, each, score));
+function barsOf(model, one, said, value, label) {
+  if (said === "detections") return value.map((found) => bar(null, one, found[one.label], found[one.number]));
+  if (said === one.number && one.probability && typeof value === "number") {
+    return [bar(model, one, model.several ? "the highest" : (label ?? one.number), value)];
+  }
+  if (!one.scores) return [];
+  if (said.startsWith(`${one.scores}.`)) return [bar(model, one, said.slice(one.scores.length + 1), value)];
+  if (said !== one.scores) return [];
+  if (Array.isArray(value)) return value.map((score, place) => bar(model, one, String(place), score));
+  return Object.entries(value).map(([each, score]) => bar(model, one, each, score));
 }
 
-function bar(model, name, score) {
-  const mark = model && markOf(model, name); // of objects only those above it are told
+function bar(model, one, name, score) {
+  const mark = model && markOf(model, one, name); // of objects only those above it are told
   const over = mark === null || score >= mark;
   const fill = make("i", { className: "fill" });
   fill.style.inlineSize = `${100 * Math.min(Math.max(score, 0), 1)}%`;
@@ -103,11 +138,11 @@ function bar(model, name, score) {
 }
 
 /** From which score on a label is given; for the first of two, what the second leaves. */
-function markOf(model, name) {
-  const two = model.labels.length === 2;
-  const threshold = model.threshold ?? (two ? 0.5 : null);
+function markOf(model, one, name) {
+  const two = one.labels.length === 2 && !model.several;
+  const threshold = model.threshold ?? (two || model.several ? 0.5 : null);
   if (threshold === null) return null;
-  return two && name === model.labels[0] ? Number((1 - threshold).toPrecision(6)) : threshold;
+  return two && name === one.labels[0] ? Number((1 - threshold).toPrecision(6)) : threshold;
 }
 
 function text(value) {

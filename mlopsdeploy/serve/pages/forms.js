@@ -132,31 +132,66 @@ function listForm(model) {
   };
 }
 
-/** Arrays of any shape, as JSON: what is typed is what is sent. */
+/** A control for each input: single values as elsewhere, arrays as JSON, which is sent as typed. */
 function arraysForm(model) {
-  const shapes = model.fields.map((field) => field.shape.map((size) => (size < 0 ? "n" : size)).join("×"));
-  const named = model.fields.length > 1;
-  const { box, element } = area(
-    "field-0",
-    named ? `JSON: ${model.fields.map((field, i) => `${field.name} (${shapes[i]})`).join(", ")}`
-      : `JSON: ${shapes[0]} numbers`,
-    9,
-  );
-  box.classList.add("mono");
+  const one = model.fields.length === 1;
+  const boxes = model.fields.map((field, place) => {
+    const id = `field-${place}`;
+    const what = field.shape.length ? ` (${sizes(field.shape)} ${KINDS[kindOf(field.dtype)]})` : "";
+    const words = `${field.name}${what}`;
+    if (!field.shape.length) {
+      const box = control(field, id);
+      return { box, element: make("div", { className: "cell" }, make("label", { htmlFor: id }, words), box) };
+    }
+    const made = area(id, words, Math.min(Math.max(one ? 9 : 3, field.shape.length > 1 ? field.shape[0] : 0), 12));
+    made.box.classList.add("mono");
+    made.box.wrap = field.shape.length > 1 ? "off" : "soft";
+    return made;
+  });
+  const element = make("div", { className: "arrays" }, ...boxes.map((each) => each.element));
+  element.setAttribute("role", "group");
+  element.setAttribute("aria-label", "Inputs");
+  const open = model.fields.some((field) => field.shape.includes(-1));
   return {
     element,
-    hint: "",
+    hint: `Arrays are JSON lists${open ? "; n is any size" : ""}.`,
     fill(row) {
-      const zeros = model.fields.map((field) => nested(field.shape));
-      const neutral = named ? Object.fromEntries(model.fields.map((f, i) => [f.name, zeros[i]])) : zeros[0];
-      box.value = JSON.stringify(row ?? neutral);
+      model.fields.forEach((field, place) => {
+        const named = row && !Array.isArray(row) && typeof row === "object" && field.name in row;
+        const value = named ? row[field.name] : one ? row : undefined;
+        const kind = kindOf(field.dtype);
+        const neutral = { text: "", bool: false, number: 0 }[kind];
+        const { box } = boxes[place];
+        if (field.shape.length) box.value = lines(value ?? nested(field.shape, neutral));
+        else box.value = String(value ?? neutral);
+      });
     },
-    row: () => box.value.trim() || "null",
-    find: () => box,
+    row() {
+      const values = model.fields.map((field, place) => {
+        const typed = boxes[place].box.value;
+        if (field.shape.length) return typed.trim().replace(/\s*\n\s*/g, " ") || "null";
+        return { text: JSON.stringify, bool: String, number: numeral }[kindOf(field.dtype)](typed);
+      });
+      if (one) return values[0];
+      return `{${model.fields.map((field, place) => `${JSON.stringify(field.name)}: ${values[place]}`).join(", ")}}`;
+    },
+    find(where) {
+      const place = model.fields.findIndex((field) => where === `.${field.name}`);
+      return boxes[Math.max(place, 0)].box;
+    },
   };
 }
 
-function nested(shape) {
-  if (!shape.length) return 0;
-  return Array.from({ length: Math.max(shape[0], 1) }, () => nested(shape.slice(1)));
+const KINDS = { text: "texts", bool: "true or false", number: "numbers" };
+const sizes = (shape) => shape.map((size) => (size < 0 ? "n" : size)).join("×");
+
+/** JSON with a line for each of the innermost lists. */
+function lines(value, margin = "") {
+  if (!Array.isArray(value) || !value.some(Array.isArray)) return JSON.stringify(value)?.replaceAll(",", ", ");
+  return `[${value.map((item) => lines(item, `${margin} `)).join(`,\n${margin} `)}]`;
+}
+
+function nested(shape, neutral) {
+  if (!shape.length) return neutral;
+  return Array.from({ length: Math.max(shape[0], 1) }, () => nested(shape.slice(1), neutral));
 }

@@ -5,6 +5,8 @@ import { make } from "./elements.js";
 import { formOf } from "./forms.js";
 import { Live } from "./live.js";
 
+const LONGEST = 4000; // characters of a body in the curl line
+const MOST = 20000; // characters of JSON that are shown
 const EMPTY = "Change what you like, then press Predict.";
 const $ = (id) => document.getElementById(id);
 const live = new Live();
@@ -66,7 +68,9 @@ function request() {
 function changed() {
   unmark();
   const { type, body, file, from } = request();
-  const data = file ? `--data-binary ${quoted(from ? "@-" : `@${file}`)}` : `-d ${quoted(body)}`;
+  const long = !file && body !== null && body.length > LONGEST; // for a command line
+  const name = file ?? (long ? "row.json" : null);
+  const data = name ? `--data-binary ${quoted(from ? "@-" : `@${name}`)}` : `-d ${quoted(body)}`;
   const fetched = from ? `curl -s ${quoted(new URL(from, document.baseURI).href)} | ` : "";
   $("curl").textContent = `${fetched}curl -s ${quoted(address())} -H 'Content-Type: ${type}' ${data}`;
 }
@@ -107,8 +111,9 @@ async function predict() {
     return;
   }
   // A list of numbers on one line; no text of the answer holds a line break as it is.
-  const neat = JSON.stringify(answer, null, 2).replace(/\[\n[\s\d.,e+-]*\]/g, (list) => list.replace(/\s+/g, "").replaceAll(",", ", "));
-  const raw = { status, text: neat, took };
+  const neat = JSON.stringify(answer, null, 2).replace(/\[\n(?:[\s\d.,e+-]|null)*\]/g, (list) => list.replace(/\s+/g, "").replaceAll(",", ", "));
+  const cut = neat.length > MOST ? `${neat.slice(0, MOST)}…\n(${neat.length.toLocaleString("en")} characters in all)` : neat;
+  const raw = { status, text: cut, took };
   if (status === 200) {
     tell([...showAnswer(model, answer), ...showUnread(unread)], raw);
     if (body === request().body) form.show?.(detectionsOf(model, answer));

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mlopsdeploy.columns import Field, Task
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.lines.answering import Answer
@@ -296,22 +297,35 @@ def test_memory_does_not_grow_with_the_lines(churn_onnx, tmp_path):
 # ---------------------------------------------------------------- what is written and shown
 
 
-def answer(text, number=1, **facts):
-    return Answer(Line(number, text.encode(), 0.0, 1_700_000_000.0), text, **facts)
+def answer(text, number=1, said=None, **facts):
+    if isinstance(said, tuple):
+        said = dict(zip(("label", "score"), said, strict=True))
+    return Answer(Line(number, text.encode(), 0.0, 1_700_000_000.0), text, said, **facts)
+
+
+class Feelings(Task):
+    """A classifier as far as its outputs go."""
+
+    inputs = (Field("text", "str"),)
+    labels = ("NEGATIVE", "POSITIVE")
+    outputs = Field("label", "str"), Field("score", "float32"), Field("truncated", "bool")
+
+
+FEELINGS = Feelings()
 
 
 ANSWERS = [
-    answer("fine", 1, label="POSITIVE", score=0.99),
+    answer("fine", 1, said=("POSITIVE", 0.99)),
     answer("", 2),
     answer("x,y", 3, problem="'age' is not a number"),
     answer("age", 4, header=True),
-    answer("long", 5, label="NEGATIVE", score=0.51, truncated=True),
+    answer("long", 5, said=("NEGATIVE", 0.51), truncated=True),
 ]
 
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_path, echo):
-    writer = LineEvents(str(tmp_path / "e.jsonl"), echo=echo)
+    writer = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=echo)
     writer.write(ANSWERS)
     writer.report(Event("lost", "gone", {"source": "x"}))
     writer.close()
@@ -335,7 +349,7 @@ def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_pat
 @pytest.mark.parametrize("keep", [False, True])
 def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
     for _ in range(2):
-        writer = LineEvents(str(tmp_path / "e.jsonl"), echo=False, keep=keep)
+        writer = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=False, keep=keep)
         writer.write(ANSWERS[:1])
         writer.close()
     assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + keep
@@ -343,8 +357,10 @@ def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
 
 def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
     log, stopped = [], []
-    good = LineEvents(str(tmp_path / "e.jsonl"), echo=False)
-    outputs = Outputs([LineEvents("/dev/full", echo=False), good], log.append, stopped.append)
+    good = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=False)
+    outputs = Outputs(
+        [LineEvents("/dev/full", FEELINGS, echo=False), good], log.append, stopped.append
+    )
     outputs.write(ANSWERS[:1])
     assert outputs.failed == ["--events: No space left on device"]
     outputs.write(ANSWERS[:1])
@@ -358,7 +374,7 @@ def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
 
 def test_without_an_output_left_it_ends():
     log, stopped = [], []
-    outputs = Outputs([LineEvents("/dev/full", echo=False)], log.append, stopped.append)
+    outputs = Outputs([LineEvents("/dev/full", FEELINGS, echo=False)], log.append, stopped.append)
     outputs.write(ANSWERS[:1])
     outputs.write(ANSWERS[:1])
     outputs.close()
@@ -366,12 +382,12 @@ def test_without_an_output_left_it_ends():
     assert stopped == ["nothing to write to"]
 
 
-def shown(answers, *, echo=True, width=60, color=False):
+def shown(answers, *, task=FEELINGS, echo=True, width=60, color=False):
     console = Console(
         file=io.StringIO(), force_terminal=color, width=width, highlight=False,
         color_system="standard" if color else None,
     )  # fmt: skip
-    Readable(console, ("NEGATIVE", "POSITIVE"), echo=echo).write(answers)
+    Readable(console, task, echo=echo).write(answers)
     return console.file.getvalue()
 
 
@@ -384,14 +400,14 @@ def test_lines_for_people():
         "NEGATIVE  0.510  long",
     ]
     assert shown(ANSWERS[:1], echo=False).rstrip() == "POSITIVE  0.990"
-    unread = answer("gut", label="POSITIVE", score=0.99, unread="de")
+    unread = answer("gut", said=("POSITIVE", 0.99), unread="de")
     assert shown([unread]) == "POSITIVE  0.990  not read (de)  gut\n"
     assert "\x1b[1;35mPOSITIVE" in shown(ANSWERS[:1], color=True)
 
 
 def test_a_line_stays_one_line_and_can_not_drive_the_terminal():
-    (line,) = shown([answer("x" * 200, label="POSITIVE", score=1.0)]).splitlines()
+    (line,) = shown([answer("x" * 200, said=("POSITIVE", 1.0))]).splitlines()
     assert len(line) == 60
     assert line.endswith("…")
-    text = shown([answer("a\x1b[2J\x07b\rc\u202e[red]", label="POSITIVE", score=1.0)])
+    text = shown([answer("a\x1b[2J\x07b\rc\u202e[red]", said=("POSITIVE", 1.0))])
     assert text == "POSITIVE  1.000  a·[2J·b·c·[red]\n"

@@ -1,0 +1,124 @@
+"""What a model is for, where neither the user nor its files name the task.
+
+It follows from the tensors and from how the graph makes its outputs, never from values. What can
+be read in several ways is a doubt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mlopsdeploy.columns import Fact, Field, Made, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.errors import DoubtError
+
+_KINDS = {
+    "softmax": "classification", "sigmoid": "classification", "logits": "classification",
+    "label": "classification", "values": "regression", "distances": "clustering",
+    "decision": "outliers",
+}  # fmt: skip
+_OF_TABLES = {
+    "classification": "tabular_classification", "regression": "tabular_regression",
+    "clustering": "clustering", "outliers": "anomaly_detection",
+    "reconstruction": "anomaly_detection",
+}  # fmt: skip
+_OF_PICTURES = {"classification": "image_classification", "regression": "image_regression"}
+
+
+def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fact:
+    """The task of a model that no file names.
+
+    Args:
+        files: the model's.
+        runtime: its tensors.
+        options: what becomes of a doubt.
+
+    Raises:
+        DoubtError: it may be for several things.
+    """
+    if not _takes_picture(runtime):
+        kind, why = _kind(files, runtime, options, "tabular")
+        return Fact("task", _OF_TABLES.get(kind, kind), why)
+    if any(len(output.shape) != 1 for output in runtime.outputs):
+        return Fact("task", "object_detection", "a picture in, more than a row of numbers out")
+    kind, why = _kind(files, runtime, options, "image")
+    return Fact("task", _OF_PICTURES.get(kind, kind), why)
+
+
+def _takes_picture(runtime: Runtime) -> bool:
+    if len(runtime.inputs) != 1 or len(runtime.inputs[0].shape) != 3:
+        return False
+    shape = runtime.inputs[0].shape
+    return shape[2] in (1, 3, -1) or shape[0] in (1, 3)
+
+
+def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) -> tuple[str, str]:
+    """The kind of answer, or a task that goes with any data, and what tells so."""
+    written, yaml = files.written, files.yaml
+    if yaml.heads:
+        return "multi_output", "heads in the YAML"
+    if written.task:
+        return written.task, written.task_source
+    numbers = [output for output in runtime.outputs if output.dtype.startswith("float")]
+    if not numbers:
+        return "classification", "its outputs are labels alone"
+    if yaml.activation is not None or yaml.output is not None:
+        return "classification", "the YAML says how its probabilities are made"
+    made = [written.outputs.get(output.name, Made("", "")) for output in numbers]
+    columns = all(len(written.classes.get(output.name, ())) == 1 for output in numbers)
+    if len(numbers) > 1 and not columns:
+        return _of_several(files, numbers, made, options)
+    kind, source = made[0]
+    width = int(np.prod(numbers[0].shape, dtype=int))
+    alone = len(runtime.outputs) == 1 and width > 1
+    back = data == "tabular" and alone and _widths(runtime.inputs) == [width]
+    if kind in _KINDS and not (kind == "sigmoid" and back and not files.labels):
+        return _KINDS[kind], source
+    if files.labels:
+        return "classification", f"labels, from {files.labels_from}"
+    readings = [
+        (f"task: {data}_regression", "values"),
+        (f"activation: {'sigmoid' if width == 1 else 'softmax'}", "logits of classes"),
+    ]
+    if kind == "sigmoid":
+        readings = [("activation: none", "probabilities of several labels")]
+    if back:
+        readings.append(("task: anomaly_detection", "an autoencoder's input given back"))
+    readings.append(("task: tensors", "numbers to be left as they are"))
+    why = f" ({source})" if source else ""
+    many = "one number" if width == 1 else f"{width} numbers" if width > 0 else "numbers"
+    options.doubt(
+        DoubtError(
+            files.name, f"its output {numbers[0].name!r} has {many} without a meaning{why}",
+            readings,
+        )
+    )  # fmt: skip
+    return "regression", "nothing (a guess)"
+
+
+def _of_several(
+    files: ModelFiles, outputs: Sequence[Field], made: Sequence[Made], options: TaskOptions
+) -> tuple[str, str]:
+    kinds = [one.kind for one in made]
+    if all(_KINDS.get(kind) in ("classification", "regression") for kind in kinds):
+        return "multi_output", f"{len(outputs)} outputs, each an answer"
+    if "distances" in kinds or "decision" in kinds:
+        place = next(n for n, kind in enumerate(kinds) if kind in ("distances", "decision"))
+        return _KINDS[kinds[place]], made[place].source
+    names = [output.name for output in outputs]
+    options.doubt(
+        DoubtError(
+            files.name, f"has {len(names)} outputs of numbers, {', '.join(names)}",
+            (
+                (f"output: {names[0]}", "one of them holds the probabilities of classes"),
+                (f"heads: {{{names[0]}: {{task: regression}}}}", "several are answers"),
+                ("task: tensors", "all are to be left as they are"),
+            ),
+        )
+    )  # fmt: skip
+    return "tensors", "nothing (a guess)"
+
+
+def _widths(tensors: Sequence[Field]) -> list[int]:
+    return [int(np.prod(tensor.shape, dtype=int)) for tensor in tensors]

@@ -1,0 +1,327 @@
+"""Labels and their probabilities: the head of a classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlopsdeploy.columns import (
+    AnswerColumns,
+    Array,
+    Columns,
+    Fact,
+    Field,
+    objects,
+)
+from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
+from mlopsdeploy.tasks.heads import Given, Head, flat, floats
+from mlopsdeploy.tasks.scores import choose, sigmoid, softmax, starts_with_background
+
+_ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
+_MEANING = {
+    "none": "probabilities",
+    "sigmoid": "logits: a sigmoid follows",
+    "softmax": "logits: a softmax follows",
+}
+
+
+class Classes(Head):
+    """Label, its probability, and those of all classes.
+
+    Two classes: the second is given from the threshold on (0.5 when None). More: a label is given
+    from the threshold on, else none. Where each class has a probability of its own, every label
+    from the threshold on (0.5), joined by "|". A model that gives a label without probabilities
+    has no score.
+
+    Raises:
+        ModelError: it can't be known what the outputs are, or how many classes there are.
+    """
+
+    def __init__(self, given: Given) -> None:
+        self._given = given
+        self._name = given.files.name
+        names = [field for field in given.outputs if not field.dtype.startswith("float")]
+        self._own = names[0] if len(names) == 1 else None
+        self._columns = _column_each(given)
+        scores = None if self._columns else _scores_output(given, labels=bool(names))
+        self._scores_output = scores
+        first = self._columns[0] if self._columns else scores
+        if first is None or given.made(first).kind == "decision":
+            self._only_label(first)
+            return
+        kind = given.made(first).kind
+        self._width = len(self._columns) or given.width(first)
+        self._activation, why = self._read_activation(first)
+        alone = self._own is None or given.width(self._own) > 1
+        several = self._width > 1 and alone and (kind == "sigmoid" or self._activation == "sigmoid")
+        self.multi_label = given.files.multi_label or several
+        classes = max(self._width, 2) if not self.multi_label else self._width
+        self.labels, self._own_classes, named = self._read_labels(classes)
+        self.threshold = _threshold(given)
+        self._names = np.array([*self.labels, ""], dtype=object)
+        self._outcome = (
+            given.column("label"), given.column("score"), given.column("scores"),
+        )  # fmt: skip
+        label, score, all_scores = self._outcome
+        shape = (len(self.labels) or -1,)
+        made = Field(label, "str"), Field(score, "float32"), Field(all_scores, "float32", shape)
+        self.outputs: tuple[Field, ...] = made
+        self.answers = (AnswerColumns(label, score, all_scores, self.labels, given.name),)
+        where = scores.name if scores else ", ".join(field.name for field in self._columns)
+        each = "each its own probability" if self.multi_label else _MEANING[self._activation]
+        self.facts = (
+            Fact("scores", f"{where} ({self._width or '?'})", "the file"),
+            Fact("scores are", each, why),
+            *named,
+        )
+        # One probability in float32 with nothing beside it: every microsecond of it counts.
+        self._fast = (
+            scores.name
+            if scores is not None
+            and self._own is None
+            and not self.multi_label
+            and self._width == 1
+            and scores.dtype == "float32"
+            and self._activation == "none"
+            else ""
+        )
+
+    # ---------------------------------------------------------------- what the outputs are
+
+    def _only_label(self, decision: Field | None) -> None:
+        given = self._given
+        if self._own is None:
+            raise ModelError(f"{self._name}: gives no probabilities; is it a classifier?")
+        classes = given.files.written.classes.get(self._own.name, ())
+        self.labels = given.files.labels or classes
+        self._own_classes = classes
+        self.multi_label = False
+        self.threshold = None
+        label = given.column("label")
+        self.outputs = (Field(label, "str"),)
+        self.answers = (AnswerColumns(label, labels=self.labels, name=given.name),)
+        why = "its decision values are no probabilities" if decision else "it gives no probability"
+        self.facts = (Fact("answer", "a label alone", why),)
+        self._outcome = (label, "", "")
+        self._fast = ""
+        self._names = np.array([*self.labels, ""], dtype=object)
+
+    def _read_activation(self, scores: Field) -> tuple[str, str]:
+        given = self._given
+        if given.files.yaml.activation is not None:
+            return given.files.yaml.activation, "the YAML"
+        kind, source = given.made(scores)
+        alone = self._own is None and not self._columns
+        if kind == "softmax" and given.width(scores) == 1 and alone:
+            raise ModelError(
+                f"{self._name}: its output {scores.name!r} is a softmax of one number, which is "
+                "always 1; a sigmoid was meant, with which it has to be trained again (or say "
+                "'activation: none' in a YAML beside it)"
+            )
+        if kind in ("softmax", "sigmoid"):
+            return "none", source
+        if kind == "logits" or (kind == "linear" and self._own is None):
+            return ("softmax" if given.width(scores) != 1 else "sigmoid"), source
+        if kind in ("linear", "values"):
+            raise ModelError(
+                f"{self._name}: its output {scores.name!r} is no probability ({source}); name one "
+                "that is with 'output:', or say 'task: tensors' to have its outputs as they are"
+            )
+        more = "softmax" if given.width(scores) != 1 else "sigmoid"
+        given.options.doubt(
+            DoubtError(
+                self._name,
+                f"nothing tells what its output {scores.name!r} holds",
+                (("activation: none", "probabilities"), (f"activation: {more}", "logits")),
+            )
+        )
+        return "none", "nothing (a guess)"
+
+    def _read_labels(self, classes: int) -> tuple[tuple[str, ...], tuple[str, ...], list[Fact]]:
+        """Names of the classes; those that the file itself has for them; what was understood."""
+        given, files = self._given, self._given.files
+        written = files.written.classes
+        own = next(
+            (
+                written[field.name]
+                for field in (self._scores_output, self._own)
+                if field is not None and field.name in written
+            ),
+            tuple(written[field.name][0] for field in self._columns),
+        )
+        labels = files.labels
+        if not labels:
+            if own:
+                return own, own, [Fact("labels", _some(own), "the file")]
+            known = tuple(str(number) for number in range(classes)) if self._width else ()
+            facts = [Fact("labels", f"{classes} classes by number", "nothing names them")]
+            return known, own, facts if self._width else []
+        if own and {*own} == {*labels} and own != labels:
+            raise ModelError(
+                f"{files.name}: {files.labels_from or 'the YAML'} names {', '.join(labels)}, but "
+                f"the model's own order is {', '.join(own)}; list them in this order, or leave "
+                "them out"
+            )
+        facts = [Fact("labels", f"{len(labels)}: {_some(labels)}", files.labels_from)]
+        if not self._width:
+            return labels, own, facts
+        named, offset = self._placed(labels, classes)
+        return named, own, [*facts, *([offset] if given.data == "image" else [])]
+
+    def _placed(self, labels: tuple[str, ...], classes: int) -> tuple[tuple[str, ...], Fact]:
+        """A label for each class; lists of pictures' labels with and without a background fit."""
+        files = self._given.files
+        offset, why = files.yaml.label_offset, "the YAML"
+        if offset is None:
+            if len(labels) == classes:
+                offset, why = 0, f"as many classes as labels, {classes}"
+            elif len(labels) == classes + 1 and starts_with_background(labels):
+                offset, why = 1, f"the first label, {labels[0]!r}, has no class"
+            elif len(labels) == classes - 1 and not starts_with_background(labels) and classes > 2:
+                offset, why = (
+                    -1,
+                    f"{classes} classes for {len(labels)} labels: class 0 is the background",
+                )
+            else:
+                raise ModelError(
+                    f"{files.name}: gives {classes} classes, but {files.labels_from or 'the YAML'} "
+                    f"names {len(labels)}; name as many, or say which label is the first class's "
+                    "with 'label_offset:'"
+                )
+        known = dict(enumerate(labels))
+        names = tuple(
+            known.get(number, "background" if number < 0 else str(number))
+            for number in range(offset, offset + classes)
+        )
+        return names, Fact("label of class 0", repr(names[0]), why)
+
+    # ---------------------------------------------------------------- reading them
+
+    def decode(self, tensors: Columns, rows: int) -> Columns:
+        """See `Head.decode`: `label`, `score`, `scores` (rows, classes)."""
+        if self._fast and rows == 1:
+            return self._decode_one(tensors[self._fast])
+        label_column, score_column, scores_column = self._outcome
+        if not score_column:
+            return {label_column: self._own_labels(tensors, rows)}
+        scores = self._probabilities(tensors, rows)
+        threshold = self.threshold
+        if self.multi_label:
+            chosen = scores >= (0.5 if threshold is None else threshold)
+            names = self._names[:-1]
+            label = objects(["|".join(names[row]) for row in chosen])
+            score = scores.max(axis=1, initial=0)
+            score[~np.isfinite(scores).all(axis=1)] = np.nan
+        else:
+            names = self._names
+            if scores.shape[1] != len(names) - 1:
+                names = np.array([*map(str, range(scores.shape[1])), ""], dtype=object)
+            if threshold is None and scores.shape[1] == 2:
+                threshold = 0.5
+            label, score = choose(scores, names, threshold)
+            if self._own is not None and self.threshold is None:
+                own = self._own_places(tensors, rows)
+                known = own >= 0
+                score = np.where(known, scores[np.arange(rows), own], score)
+                label = np.where(known, names[own], label)
+        return {label_column: label, score_column: score, scores_column: scores}
+
+    def _probabilities(self, tensors: Columns, rows: int) -> Array:
+        if self._columns:
+            scores = np.column_stack([tensors[field.name].reshape(rows) for field in self._columns])
+        else:
+            assert self._scores_output is not None
+            scores = flat(tensors, self._scores_output, rows)
+        scores = scores.astype(np.float32, copy=False)
+        if self._activation == "sigmoid":
+            scores = sigmoid(scores)
+        elif self._activation == "softmax":
+            return softmax(scores)
+        else:
+            self._check(scores)
+            scores = np.clip(scores, 0, 1)
+        if scores.shape[1] == 1 and not self.multi_label:  # of the second class
+            return np.hstack([1 - scores, scores])
+        return scores
+
+    def _decode_one(self, output: Array) -> Columns:
+        """The same for one row of one sigmoid: a request, where every microsecond counts."""
+        second = output.reshape(-1)[0]
+        if not 0 <= second <= 1:
+            self._check(output)
+            second = second.clip(0, 1)
+        first = 1 - second
+        chosen = bool(second >= (0.5 if self.threshold is None else self.threshold))
+        label, score, scores = self._outcome
+        return {
+            label: objects([self._names[int(chosen)]]),
+            score: np.array([second if chosen else first]),
+            scores: np.array([[first, second]]),
+        }
+
+    def _check(self, scores: Array) -> None:
+        lowest, highest = -_ROUNDING, 1 + _ROUNDING
+        if scores.size and (
+            np.fmin.reduce(scores, axis=None) < lowest
+            or np.fmax.reduce(scores, axis=None) > highest
+        ):
+            far = float(scores.flat[np.nanargmax(np.abs(scores - 0.5))])
+            kinds = f"task: {self._given.data}_regression, or activation: sigmoid or softmax"
+            raise ModelError(
+                f"{self._name}: answers with {far:.4g} where a probability from 0 to 1 is expected;"
+                f" say what it is in a YAML beside the file ({kinds})"
+            )
+
+    def _own_places(self, tensors: Columns, rows: int) -> Array:
+        """The class of each row by the model's own label; -1 where it is none of them."""
+        assert self._own is not None
+        own = tensors[self._own.name].reshape(rows, -1)[:, 0]
+        classes = self._own_classes
+        if not classes:
+            whole = own.dtype.kind in "iu"
+            places = own.astype(np.intp) if whole else np.full(rows, -1)
+            return np.where((places >= 0) & (places < len(self.labels)), places, -1)
+        place = {name: number for number, name in enumerate(classes)}
+        found = (place.get(name, -1) for name in own.astype(str).tolist())
+        return np.fromiter(found, np.intp, rows)
+
+    def _own_labels(self, tensors: Columns, rows: int) -> Array:
+        assert self._own is not None
+        own = tensors[self._own.name].reshape(rows, -1)[:, 0].astype(str).astype(object)
+        if not self.labels or self.labels == self._own_classes:
+            return own
+        places = self._own_places(tensors, rows)
+        return np.where(places >= 0, self._names[places], own)
+
+
+def _scores_output(given: Given, *, labels: bool) -> Field | None:
+    """The output that holds a number for each class; None where there are labels alone."""
+    found = floats(given.outputs)
+    if not found and labels:
+        return None
+    if given.files.yaml.output is None and len(found) > 1:
+        likely = [field for field in found if given.made(field).kind in ("softmax", "sigmoid")]
+        found = likely if len(likely) == 1 else found
+    return given.chosen(found, "the probabilities")
+
+
+def _column_each(given: Given) -> tuple[Field, ...]:
+    """Outputs that hold one class's probability each, as a ZipMap with columns has them."""
+    classes = given.files.written.classes
+    found = floats(given.outputs)
+    if len(found) > 1 and all(len(classes.get(field.name, ())) == 1 for field in found):
+        return tuple(found)
+    return ()
+
+
+def _threshold(given: Given) -> float | None:
+    asked = given.options.threshold
+    threshold = given.files.threshold if asked is None else asked
+    if threshold is not None and threshold > 1:
+        raise ConfigError(
+            f"{given.files.name}: threshold {threshold:g}: a probability has no more than 1"
+        )
+    return threshold
+
+
+def _some(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:4]) + (", …" if len(names) > 4 else "")

@@ -1,0 +1,79 @@
+"""Rows of a table in, several answers out: whether it is fraud, and of which kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from mlopsdeploy.columns import Field, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.core.model_yaml import HeadKeys
+from mlopsdeploy.errors import DoubtError, ModelError
+from mlopsdeploy.tasks.classes import Classes
+from mlopsdeploy.tasks.heads import Given, Head
+from mlopsdeploy.tasks.table import TableTask
+from mlopsdeploy.tasks.values import Values
+
+_PROBABLE = ("softmax", "sigmoid", "logits")
+
+
+class MultiOutput(TableTask):
+    """Features by name before; for each output the columns of its own answer, named after it.
+
+    What an output is follows from how the graph makes it, or from `heads:` in the YAML, which may
+    also leave outputs out.
+
+    Raises:
+        ModelError: `heads:` names what isn't there, or an output can be read in two ways.
+    """
+
+    def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
+        self._set_table(files, runtime, options)
+        given = self._given(files, runtime, options)
+        chosen = files.yaml.heads or {output.name: HeadKeys() for output in runtime.outputs}
+        there = {output.name: output for output in runtime.outputs}
+        for name in chosen:
+            if name not in there:
+                raise ModelError(
+                    f"{files.name}: heads names {name!r}, but it gives {', '.join(there)}"
+                )
+        self._set_heads([_head(given, there[name], keys) for name, keys in chosen.items()])
+
+
+def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
+    files = given.files
+    kind = given.made(output).kind
+    yaml = files.yaml.model_copy(update={"output": None, "activation": keys.activation})
+    own = replace(
+        given,
+        files=replace(
+            files,
+            yaml=yaml,
+            labels=keys.labels or (),
+            labels_from="heads in the YAML" if keys.labels else "",
+            threshold=keys.threshold,
+        ),
+        outputs=(output,),
+        name=output.name,
+    )
+    task = keys.task
+    if task is None and (keys.activation or keys.labels or kind in _PROBABLE):
+        task = "classification"
+    elif task is None and kind == "values":
+        task = "regression"
+    elif task is None:
+        many = given.width(output) != 1
+        own.options.doubt(
+            DoubtError(
+                files.name,
+                f"its output {output.name!r} has no activation ({given.made(output).source})",
+                (
+                    (f"heads: {{{output.name}: {{task: regression}}}}", "values"),
+                    (
+                        f"heads: {{{output.name}: {{activation: "
+                        f"{'softmax' if many else 'sigmoid'}}}}}",
+                        "logits",
+                    ),
+                ),
+            )
+        )
+        task = "regression"
+    return Values(own) if task == "regression" else Classes(own)
