@@ -115,7 +115,7 @@ def test_a_yaml_may_say_it_all(load, pictures):
         ),
         ("softmax", "label_offset: x", "label_offset: expected a whole number, not 'x'"),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),
-        ("heads", "task: image_classification", "and not a number for each class"),
+        ("heads", "task: image_classification", "has several outputs that may be the probabilities"),
     ],
 )
 def test_what_can_not_be_understood_is_one_line(load, name, said, message):
