@@ -389,9 +389,13 @@ def row_models(folder):
 
 def row_model(path, function, dtype):
     module = tf.Module()
-    spec = tf.TensorSpec((None, 4), dtype, name="row")
-    module.call = tf.function(function, input_signature=[spec])
-    concrete = module.call.get_concrete_function()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), dtype, name="row")])
+    def call(row):
+        return function(row)
+
+    module.call = call
+    concrete = call.get_concrete_function()
     path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
 
 
