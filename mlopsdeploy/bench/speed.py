@@ -7,6 +7,7 @@ is compared with another is measured next to it.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +74,9 @@ def made_up_rows(model: Model, rows: int) -> Columns:
     for place, column in enumerate(model.task.inputs):
         if column.dtype == "str":
             text = example if isinstance(example, str) else ""
-            columns[column.name] = _texts(text, model.task.languages, rows, draw)
+            shape = (rows, *(max(size, 1) for size in column.shape))
+            texts = _texts(text, model.task.languages, math.prod(shape), draw)
+            columns[column.name] = texts.reshape(shape)
         else:
             value = _value(example, column.name, place)
             columns[column.name] = _numbers(column, value, rows, draw)

@@ -18,8 +18,9 @@ from mlopsdeploy.bench import processes
 from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
+from mlopsdeploy.columns import DataKind
 from mlopsdeploy.core import machine
-from mlopsdeploy.core.images import PICTURE_TASKS, decode
+from mlopsdeploy.core.images import decode
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 SAMPLE = 2000  # rows of it that are taken
@@ -90,6 +91,7 @@ class Measurements:
     """Of one model on one machine.
 
     Attributes:
+        data: what a row is.
         missing: of a strategy that could not be measured, why.
         row_bytes: what one request brings, in bytes.
         machine: where this was measured, in words.
@@ -98,7 +100,7 @@ class Measurements:
     """
 
     model: str
-    task: str
+    data: DataKind
     machine: str
     cores: int
     row_bytes: float
@@ -153,7 +155,7 @@ class _Measuring:
         self.log(f"looking at {self.model}")
         about = self._run("models", "inspect", self.model)
         batch: BatchSpeed | None
-        if about["task"] in PICTURE_TASKS:
+        if about["data"] == "image":
             edge = self._watch()
             files = self._pictures()
             bodies, kind = self._as_jpeg(files), JPEG
@@ -168,7 +170,7 @@ class _Measuring:
         serve = self._attempt("serve", lambda: self._serve(bodies, kind))
         size = sum(map(len, bodies)) / len(bodies)
         return Measurements(
-            about["name"], about["task"], machine.name(), machine.core_count(), size,
+            about["name"], about["data"], machine.name(), machine.core_count(), size,
             batch, serve, edge, self.missing, tuple(self.notes),
         )  # fmt: skip
 
@@ -222,26 +224,38 @@ class _Measuring:
     def _batch(self, columns: dict[str, str], rows: Rows, rate: float) -> BatchSpeed:
         """A run over the sample's rows, again and again and no two alike."""
         text = [columns["text"]] if set(columns) == {"text"} else []
-        path = self.folder / "rows.csv"
+        arrays = any(isinstance(value, list) for value in rows[0].values())  # no cell of a CSV
+        path = self.folder / ("rows.jsonl" if arrays else "rows.csv")
 
         def make(count: int) -> Path:
+            turns = (divmod(place, len(rows)) for place in range(count))
+            made = (
+                {**rows[place], **{name: _turned(rows[place][name], turn) for name in text}}
+                for turn, place in turns
+            )
             with path.open("w", encoding="utf-8", newline="") as file:
-                writer = csv.DictWriter(file, list(columns.values()))
-                writer.writeheader()
-                for place in range(count):
-                    row = rows[place % len(rows)]
-                    turn = place // len(rows)
-                    writer.writerow({**row, **{name: _turned(row[name], turn) for name in text}})
+                if arrays:
+                    file.writelines(f"{_as_json(row)}\n" for row in made)
+                else:
+                    writer = csv.DictWriter(file, list(columns.values()))
+                    writer.writeheader()
+                    writer.writerows(made)
             return path
 
         first = min(max(int(rate * self.settings.seconds), len(rows)), len(rows) * GROWTH)
-        return self._grown("rows", len(rows), first, MOST_ROWS, make)
+        output = "rows.out.jsonl" if arrays else "rows.out.csv"
+        return self._grown("rows", len(rows), first, MOST_ROWS, make, output)
 
     def _grown(
-        self, what: str, sample: int, count: int, most: int, make: Callable[[int], Path]
+        self,
+        what: str,
+        sample: int,
+        count: int,
+        most: int,
+        make: Callable[[int], Path],
+        output: str,
     ) -> BatchSpeed:
         """A run over `count` rows or pictures, made from `sample`; longer ones until one lasts."""
-        output = "rows.out.csv" if what == "rows" else "pictures.out.jsonl"
         for _ in range(RUNS):
             self.log(f"batch: {count:,} {what}")
             summary = self._run_batch(make(count), output)
@@ -278,7 +292,8 @@ class _Measuring:
                 (folder / f"{place:06}{suffix}").write_bytes(content + str(place).encode())
             return folder
 
-        return self._grown("pictures", len(files), len(files), MOST_PICTURES, make)
+        output = "pictures.out.jsonl"
+        return self._grown("pictures", len(files), len(files), MOST_PICTURES, make, output)
 
     def _pictures(self) -> list[tuple[str, bytes]]:
         """Suffix and content of the sample's pictures; frames of a video as JPEG."""
@@ -406,6 +421,8 @@ def _typed(fields: Sequence[dict[str, Any]], columns: dict[str, str], rows: Rows
     for row in rows:
         values = {name: row[column] for name, column in columns.items()}
         for name in numbers & set(values):
+            if isinstance(values[name], list):
+                continue
             value = float(values[name])
             values[name] = int(value) if value.is_integer() else value
         typed.append(values)

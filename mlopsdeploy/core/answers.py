@@ -15,6 +15,7 @@ import numpy as np
 from mlopsdeploy.columns import AnswerColumns, Array, Columns, Field, Task, rows_of
 
 _FLOATS = (float, np.floating)
+_LONGEST = 1e15  # from there on a number is written with an exponent
 _GLANCE = 3  # values of an array that people are shown
 # How many digits may tell a float of so many bytes from all others.
 _DIGITS = {2: (1, 2, 3, 4, 5), 4: (6, 7, 8, 9)}
@@ -48,12 +49,38 @@ def answered(task: Task, predictions: Columns) -> Array:
     return found
 
 
+def counted(
+    task: Task, answer: AnswerColumns, predictions: Columns, rows: Array | None = None
+) -> Counted:
+    """What is counted of one answer, over the rows that have one (`rows`, where that is known)."""
+    if rows is None:
+        rows = np.flatnonzero(answered(task, predictions))
+    number = predictions[answer.number][rows] if answer.number else None
+    labels = predictions[answer.label][rows].tolist() if answer.label else [""] * len(rows)
+    if number is None or number.dtype != object:
+        return Counted(rows, labels, None if number is None else number.astype(np.float64))
+    counts = [len(row) for row in number]
+    flat = np.concatenate([*number, np.zeros(0)], dtype=np.float64)
+    return Counted(np.repeat(rows, counts), [label for row in labels for label in row], flat)
+
+
+def blank(task: Task, predictions: Columns) -> None:
+    """Take the label, which means nothing then, of each row that has no answer."""
+    for answer in task.answers:
+        if answer.label and answer.number and not task.finds_objects:
+            predictions[answer.label][~_finite(predictions[answer.number])] = ""
+
+
 def unanswered(answers: Sequence[AnswerColumns], predictions: Columns) -> list[int]:
     """The rows that are not `answered`, ascending; the fast way, for columns of one row each."""
     found: list[int] = []
     for answer in answers:
-        numbers = predictions[answer.number] if answer.number else None
-        if numbers is None or numbers.dtype == object:  # of a detector none is without
+        if not answer.number:
+            labels = predictions[answer.label].tolist()
+            found += [row for row, label in enumerate(labels) if not label]
+            continue
+        numbers = predictions[answer.number]
+        if numbers.dtype == object:  # of a detector none is without
             continue
         listed = numbers.tolist()
         if not all(map(isfinite, listed)):
@@ -77,28 +104,6 @@ def each_label(task: Task, labels: Iterable[str]) -> Iterator[str]:
 def spoken(label: str) -> str:
     """A label for people; of several, each."""
     return label.replace("|", ", ")
-
-
-def counted(
-    task: Task, answer: AnswerColumns, predictions: Columns, rows: Array | None = None
-) -> Counted:
-    """What is counted of one answer, over the rows that have one (`rows`, where that is known)."""
-    if rows is None:
-        rows = np.flatnonzero(answered(task, predictions))
-    number = predictions[answer.number][rows] if answer.number else None
-    labels = predictions[answer.label][rows].tolist() if answer.label else [""] * len(rows)
-    if number is None or number.dtype != object:
-        return Counted(rows, labels, None if number is None else number.astype(np.float64))
-    counts = [len(row) for row in number]
-    flat = np.concatenate([*number, np.zeros(0)], dtype=np.float64)
-    return Counted(np.repeat(rows, counts), [label for row in labels for label in row], flat)
-
-
-def blank(task: Task, predictions: Columns) -> None:
-    """Take the label, which means nothing then, of each row that has no answer."""
-    for answer in task.answers:
-        if answer.label and answer.number and not task.finds_objects:
-            predictions[answer.label][~_finite(predictions[answer.number])] = ""
 
 
 def shown(task: Task) -> list[Field]:
@@ -166,32 +171,21 @@ def _number(answer: AnswerColumns, said: Mapping[str, Any]) -> str:
     number = said[answer.number]
     if number is None:
         return "–"
-    return f"{number:.2f}" if answer.is_probability else f"{number:.6g}"
+    return f"{number:.2f}" if answer.is_probability else figure(number)
+
+
+def figure(number: float, digits: int = 6) -> str:
+    """A number for people: so many digits, and all before the point: `31.4`, `1234567`, `1e-09`."""
+    text = f"{number:.{digits}g}"
+    return f"{number:.0f}" if "e+" in text and abs(number) < _LONGEST else text
 
 
 def glance(value: Any) -> str:
     """A value for people; of a large array its first numbers and its shape: `0.1, 2, … (28×28)`."""
     array = np.asarray(value, object if isinstance(value, str) else None)
     shown = array.reshape(-1)[: _GLANCE if array.size > 2 * _GLANCE else None].tolist()
-    text = ", ".join(f"{one:.6g}" if isinstance(one, float) else str(one) for one in shown)
+    text = ", ".join(figure(one) if isinstance(one, float) else str(one) for one in shown)
     return text if len(shown) == array.size else f"{text}, … ({'×'.join(map(str, array.shape))})"
-
-
-def plain(value: Any) -> Any:
-    """A value of a column as JSON has it: six digits of a float, None for what is not finite."""
-    if isinstance(value, _FLOATS):
-        return float(f"{value:.6g}") if isfinite(value) else None
-    if isinstance(value, np.ndarray):
-        return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
-    if isinstance(value, bytes):
-        return value.decode(errors="backslashreplace")
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def each_row(flags: Array) -> Array:
-    """Whether any value of a row is true, bool (rows,), for values of shape (rows, ...)."""
-    found: Array = np.asarray(flags.reshape(len(flags), -1).any(axis=1))
-    return found
 
 
 def exact(value: Any) -> Any:
@@ -227,6 +221,23 @@ def _shortest(values: Array) -> Array:
             made[same] = rounded[same]
             open_ &= ~same
     return made
+
+
+def plain(value: Any) -> Any:
+    """A value of a column as JSON has it: six digits of a float, None for what is not finite."""
+    if isinstance(value, _FLOATS):
+        return float(f"{value:.6g}") if isfinite(value) else None
+    if isinstance(value, np.ndarray):
+        return [plain(item) for item in value] if value.dtype.kind in "fO" else value.tolist()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def each_row(flags: Array) -> Array:
+    """Whether any value of a row is true, bool (rows,), for values of shape (rows, ...)."""
+    found: Array = np.asarray(flags.reshape(len(flags), -1).any(axis=1))
+    return found
 
 
 def _finite(values: Array) -> Array:

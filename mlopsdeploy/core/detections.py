@@ -39,7 +39,9 @@ class Detection:
             return [(name, answers.glance(value)) for name, value in self.values.items()]
         number = ""
         if self.score is not None:
-            number = f"{self.score:.0%}" if self.answer.is_probability else f"{self.score:.6g}"
+            number = (
+                f"{self.score:.0%}" if self.answer.is_probability else answers.figure(self.score)
+            )
         label = answers.spoken(self.label)
         name = self.answer.name or ("" if label else self.answer.number)
         return [(" ".join(filter(None, (name, label))), number)]

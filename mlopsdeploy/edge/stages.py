@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from mlopsdeploy.columns import AnswerColumns
-from mlopsdeploy.core.answers import plain
+from mlopsdeploy.core.answers import figure
 
 ORDER = ("capture", "encode", "infer", "decode", "draw")  # and then the outputs
 WINDOW = 4096  # latest values that percentiles are taken of: two minutes at 30 frames a second
@@ -57,14 +57,18 @@ class Spread:
         self.high = max(self.high, float(numbers.max()))
 
     def as_dict(self) -> dict[str, float]:
-        """The same for JSON, with six digits."""
+        """The same for JSON, with nine digits, as many as a float32 has."""
         values = {"mean": self.sum / self.count, "min": self.low, "max": self.high}
-        return {"count": self.count, **{key: plain(value) for key, value in values.items()}}
+        return {
+            "count": self.count,
+            **{key: float(f"{value:.9g}") for key, value in values.items()},
+        }
 
     @property
     def words(self) -> str:
         """The same for people: `31.4 on average, 2.1 to 60.3`."""
-        return f"{self.sum / self.count:.4g} on average, {self.low:.4g} to {self.high:.4g}"
+        mean, low, high = (figure(one, 4) for one in (self.sum / self.count, self.low, self.high))
+        return f"{mean} on average, {low} to {high}" if low != high else f"always {mean}"
 
 
 class Stats:
@@ -76,6 +80,7 @@ class Stats:
         frames: frames or lines that went through.
         labels: how often each was found.
         numbers: other numbers than probabilities, such as a regression's values, by their name.
+        answered: lines that have an answer.
         empty: lines with nothing to score.
         unreadable: lines that could not be scored.
         dropped: lines that came too fast.
@@ -86,7 +91,7 @@ class Stats:
     def __init__(self) -> None:
         self.stages: dict[str, Values] = {}
         self.ages = Values()
-        self.frames = self.empty = self.unreadable = self.dropped = 0
+        self.frames = self.empty = self.unreadable = self.dropped = self.answered = 0
         self.labels: Counter[str] = Counter()
         self.numbers: dict[str, Spread] = {}
         self.unread: Counter[str] = Counter()

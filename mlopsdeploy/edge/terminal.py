@@ -157,8 +157,9 @@ class LineView:
         rows = [("lines", f"{lines:,} in {summary['seconds']:.1f} s{speed}")]
         if lines:
             rows.append(("latency", f"{latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"))
-        whole = sum(labels.values())
-        shares = [f"{label} {count:,} ({count / whole:.0%})" for label, count in labels.items()]
+        shares = [
+            f"{label} {count:,} ({count / stats.answered:.0%})" for label, count in labels.items()
+        ]
         rows += _under("labels", shares) + _spreads(stats)
         if summary["models"]:
             rows.append(("read by", ", ".join(f"{a} {b:,}" for a, b in summary["models"].items())))

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import tflite_graph
 from mlopsdeploy.model_files.flat_buffers import NO_FIELDS, Table, root
@@ -33,6 +34,8 @@ _DAMAGED = (
     struct.error, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError,
     MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
+_MAX_TEXT = 16 << 20  # bytes of a label file, or of one at the end of a model's
+_MAX_CLASS = 1_000_000
 _LABEL_FILES = (2, 3)  # AssociatedFileType: TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
 _COLORS = {1: "rgb", 2: "gray"}  # ColorSpaceType
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
@@ -79,6 +82,11 @@ def read(path: Path) -> dict[str, Any]:
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 model = root(data)
+                if elsewhere := [group.text(0) for group in model.tables(8)]:
+                    raise ModelError(
+                        f"{path}: keeps weights in another file, {elsewhere[0][:80]!r}, which is "
+                        "not read; convert the model into one file"
+                    )
                 found = {**_graph(model), **_metadata(model)}
                 found["graph"] = tflite_graph.read_graph(model)
             if zipfile.is_zipfile(path):
@@ -225,13 +233,13 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if CARRIED in names:
-            return {"written": json.loads(archive.read(CARRIED))["written"]}
+            return {"written": json.loads(_text_in(archive, CARRIED))["written"]}
         for name in _ULTRALYTICS:
             if name in names:
-                return _ultralytics(archive.read(name).decode("utf-8"), f"{name} within the file")
+                return _ultralytics(_text_in(archive, name), f"{name} within the file")
 
         def labels_in(name: str) -> tuple[str, ...]:
-            return parse_labels(archive.read(name).decode("utf-8"))
+            return parse_labels(_text_in(archive, name))
 
         each = [
             next(filter(names.__contains__, files), None)
@@ -249,6 +257,12 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
                 said = {"labels": labels_in(name), "labels_from": f"{name} within the file"}
                 return {**more, **said}
     return more
+
+
+def _text_in(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).file_size > _MAX_TEXT:  # and no more of it is unpacked than that
+        raise ValueError(f"{name} is too large")
+    return archive.read(name).decode("utf-8")
 
 
 def _ultralytics(text: str, where: str) -> dict[str, Any]:
@@ -275,12 +289,32 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
 
 def find_labels(model: Path) -> Path | None:
     """The label file next to a model's file, if there is one."""
-    places = (model.parent / name.format(stem=model.stem) for name in _NAMES)
-    return next((place for place in places if place.is_file()), None)
+    places = (within(model.parent, name.format(stem=model.stem)) for name in _NAMES)
+    return next((place for place in places if place and place.is_file()), None)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names in a label file.
+
+    Raises:
+        ModelError: it can't be read, or is none.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_TEXT + 1)
+        if len(content) > _MAX_TEXT:
+            raise ValueError("it is too large")
+        return parse_labels(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Names by class number; "???" stands for a number that the file leaves out."""
+    """Names by class number; "???" stands for a number that the file leaves out.
+
+    Raises:
+        ValueError: it has a number that no class has.
+    """
     if items := _ITEM.findall(text):
         return _by_number(dict(map(_item, items)))
     lines = [line.strip() for line in text.lstrip("\ufeff").strip("\r\n").splitlines()]
@@ -294,6 +328,8 @@ def parse_labels(text: str) -> tuple[str, ...]:
 
 
 def _by_number(names: dict[int, str]) -> tuple[str, ...]:
+    if max(names) > _MAX_CLASS:
+        raise ValueError(f"it numbers a class {str(max(names))[:20]}")
     return tuple(names.get(number, "???") for number in range(max(names) + 1))
 
 

@@ -216,9 +216,9 @@ class Route(Declared):
     )
     answer: dict[str, str] | None = setting(
         None,
-        "What each key of the answer holds: label, score, scores, scores.LABEL, label == LABEL, "
-        "threshold, model, version; of a detector detections, of pictures width and height, "
-        "of texts unread",
+        "What each key of the answer holds: any output, such as label, score, scores or value; "
+        "scores.LABEL, label == LABEL, threshold, model, version; of a detector detections, of "
+        "pictures width and height, of texts unread",
     )
 
 

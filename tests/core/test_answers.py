@@ -79,3 +79,61 @@ def test_rendering() -> None:
     assert answers.score_columns(CLASSIFIER) == [
         ("score_no", "scores", 0), ("score_yes", "scores", 1)
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_exact_digits_are_few_and_give_the_number_back(dtype: str) -> None:
+    draw = np.random.default_rng(0)
+    values = (draw.normal(size=200) * 10.0 ** draw.uniform(-4, 4, 200)).astype(dtype)
+    listed = answers.exact(values)
+    np.testing.assert_array_equal(np.array(listed).astype(dtype), values)
+    assert listed == [answers.exact(value) for value in values]
+    assert [float(str(value)) for value in values] == pytest.approx(listed, rel=1e-15)
+    odd = np.array([[np.nan, np.inf], [-0.0, 0.1]], dtype)
+    assert answers.exact(odd) == [[None, None], [0.0, 0.1]]
+    assert answers.exact(odd[0, 0]) is None
+
+
+def test_a_number_that_is_no_probability_keeps_its_digits() -> None:
+    price = {"value": np.array([1234567.0, np.nan], np.float32)}
+    assert answers.documents(REGRESSION, price) == [{"value": 1234567.0}, {"value": None}]
+    assert answers.document(REGRESSION, price) == {"value": 1234567.0}
+    assert answers.words(REGRESSION, price, 1) == "–"
+
+
+def test_all_documents_are_each_document() -> None:
+    predictions = {
+        "label": objects(["yes", "no"]),
+        "score": np.array([1 / 3, np.nan], np.float32),
+        "scores": np.zeros((2, 2), np.float32),
+    }
+    each = [answers.document(CLASSIFIER, predictions, row) for row in range(2)]
+    assert answers.documents(CLASSIFIER, predictions) == each
+    assert each == [{"label": "yes", "score": 0.333333}, {"label": "no", "score": None}]
+
+
+def test_tensors_for_people() -> None:
+    assert answers.words(TENSORS, {"embedding": np.ones((1, 3), np.float32)}) == "embedding 1, 1, 1"
+    image = Declared(Field("mask", "float32", (28, 28)), answers=())
+    assert answers.words(image, {"mask": np.zeros((1, 28, 28))}) == "mask 0, 0, 0, … (28×28)"
+
+
+def test_what_answers_consist_of() -> None:
+    assert answers.answer_columns(CLASSIFIER) == ["label", "score"]
+    assert answers.answer_columns(REGRESSION) == ["value"]
+    assert answers.answer_columns(TENSORS) == ["embedding"]
+
+
+def test_labels_one_by_one() -> None:
+    several = Declared(LABEL, SCORE, multi_label=True)
+    assert [*answers.each_label(several, ["a|b", "", "a"])] == ["a", "b", "a"]
+    assert [*answers.each_label(CLASSIFIER, ["a|b", ""])] == ["a|b"]
+
+
+def test_rows_without_an_answer_the_fast_way() -> None:
+    predictions = {
+        "label": objects(["", "x", "y"]), "score": np.array([np.nan, 0.5, np.inf], np.float32),
+    }  # fmt: skip
+    assert answers.unanswered(CLASSIFIER.answers, predictions) == [0, 2]
+    assert answers.unanswered((), predictions) == []
+    assert answers.unanswered(Declared(LABEL).answers, predictions) == [0]

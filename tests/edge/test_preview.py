@@ -22,7 +22,7 @@ CAT = Detection("cat", 0.9, (0.25, 0.25, 0.75, 0.75))
 STATE = {
     "camera": "/media/<b>cam</b>.mp4", "model": "detector 1.0", "live": True, "fps": 12.34,
     "frames": 1234, "dropped": 5, "age": {"p50": 21.0, "p99": 42.0}, "temperature": 48.2,
-    "labels": {"cat": 700}, "bottleneck": "infer",
+    "labels": {"cat": 700}, "numbers": {"value": "31 on average"}, "bottleneck": "infer",
     "stages": {"capture": {"p50": 1, "p99": 2}, "infer": {"p50": 7, "p99": 9}},
 }  # fmt: skip
 
@@ -177,7 +177,7 @@ def test_the_page_in_chromium(preview, chromium, wait_for):
     assert text(chromium, "#camera") == ["b>.mp4"], "the name, and not as HTML"
     assert text(chromium, "#numbers dd") == ["12.3", "1,234", "5", "21", "42", "48"]
     assert text(chromium, "tr.slowest td") == ["infer", "7.0", "9.0"]
-    assert text(chromium, "#labels li span") == ["cat", "700"]
+    assert text(chromium, "#labels li span") == ["cat", "700", "value", "31 on average"]
     assert text(chromium, "#status") == ["live"]
     # Nothing sticks out, on a phone either.
     for width in (1280, 390):

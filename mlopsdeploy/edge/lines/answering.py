@@ -193,6 +193,7 @@ class LinePipeline:
             truncated = said.pop(TRUNCATED, False)
             if is_known:  # else the row lacks what the model can't do without
                 answers[row] = Answer(line, text, said, truncated, why)
+        self._stats.answered += sum(known)
         for one in task.answers:
             found = counted(task, one, predictions)
             numbers = () if found.numbers is None else found.numbers

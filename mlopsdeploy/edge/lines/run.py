@@ -14,7 +14,7 @@ from rich.text import Text
 
 from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import AnswerColumns, Columns, Task
-from mlopsdeploy.core.answers import shown, spoken, words_of
+from mlopsdeploy.core.answers import figure, shown, spoken, words_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, Reporter, iso
 from mlopsdeploy.edge.lines.answering import TRUNCATED, Answer, LinePipeline
@@ -286,7 +286,7 @@ class Readable:
             text = _printable(spoken(label)) or "–"
             yield text.ljust(self._width), f"{style} {'dim' if unsure else 'bold'}"
         if number is not None:
-            yield f"{number:.3f}" if one.is_probability else f"{number:.6g}"
+            yield f"{number:.3f}" if one.is_probability else figure(number)
 
 
 def _printable(text: str) -> str:
