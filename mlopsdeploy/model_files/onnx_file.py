@@ -21,6 +21,7 @@ _DTYPES = {
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 """TensorProto.DataType."""
+_POINTER = b"version https://git-lfs"
 _SMALL = 1 << 16  # bytes: of a constant that is read
 
 
@@ -130,6 +131,10 @@ def external_files(file: Path) -> list[Path]:
 def _opened(file: Path) -> Iterator[mmap.mmap]:
     """Mapped: weights are stepped over, and so never read."""
     with reading(file), file.open("rb") as opened:
+        if opened.read(len(_POINTER)) == _POINTER:
+            raise ModelError(
+                f"{file}: a pointer of Git LFS, and not the model; get that with 'git lfs pull'"
+            )
         yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
 
 
@@ -153,6 +158,16 @@ def _locations(content: mmap.mmap) -> Iterator[str]:
                     yield from map(_text, entry[2])
         for number, inner in _HOLDS.get(kind, {}).items():
             pending.extend((inner, value) for value in fields[number])
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    """What the author of an `.onnx` file wrote into it, by key.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    with _opened(file) as content:
+        return dict(map(_entry, _message(memoryview(content))[14]))
 
 
 class OnnxFile:
@@ -238,6 +253,25 @@ class OnnxFile:
         while maker is not None and maker.kind == "Identity":
             maker = self.makers.get(maker.takes[0])
         return maker
+
+    def numbered(self, output: str) -> Plain | None:
+        """The scores whose largest names a label that ONNX Runtime gives the number of instead.
+
+        So it does with whole numbers as names of two classes that leaves have scores for each of:
+        0 and 1 come in place of what stands in the file.
+        """
+        maker: Node | None = None
+        while (made := self.makers.get(output)) is not None:
+            maker = made
+            if made.kind not in ("Cast", "Identity", "Reshape"):
+                break
+            output = made.takes[0]
+        if maker is None or maker.kind != "TreeEnsembleClassifier" or output != maker.gives[0]:
+            return None
+        names = maker.attribute("classlabels_int64s")
+        if names is None or len(names) != 2 or tuple(names) == (0, 1) or len(maker.gives) < 2:
+            return None
+        return Plain(output, maker.gives[1], 2)
 
     @property
     def own_rule(self) -> str:
