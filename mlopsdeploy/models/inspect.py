@@ -54,14 +54,15 @@ def inspect_model(
         log: called with a line about each slow step (a compilation).
 
     Returns:
-        `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
-        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
-        dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
-        the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
+        `name`, `version`, `digest`, `task`, `data` (what its rows are), `threshold` (None without
+        one), `labels`, `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of
+        the file: name, dtype, shape of a row; `runtime` and `runtime_why`, `precision` and
+        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
         `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and why;
         `doubts`: what can be read in several ways, of which the report shows the first. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
-        all this of each, and of them all `name`, `version`, `digest`, `task` and `languages`.
+        all this of each, and of them all `name`, `version`, `digest`, `task`, `data` and
+        `languages`.
 
     Raises:
         MlopsDeployError: see `load_model`.
@@ -84,6 +85,7 @@ def inspect_model(
             "version": files.version,
             "digest": files.digest,
             "task": files.task,
+            "data": parts[0]["data"],
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
@@ -107,6 +109,7 @@ def inspect_model(
         "digest_covers": dict(files.digest_covers),
         "task": model.task_name,
         "task_from": model.task_from,
+        "data": model.task.data,
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
