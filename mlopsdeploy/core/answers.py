@@ -115,8 +115,7 @@ def plain(value: Any) -> Any:
 
 def each_row(flags: Array) -> Array:
     """Whether any value of a row is true, bool (rows,), for values of shape (rows, ...)."""
-    found: Array = flags if flags.ndim == 1 else flags.any(axis=tuple(range(1, flags.ndim)))
-    return found
+    return np.asarray(flags.any(axis=tuple(range(1, flags.ndim))))
 
 
 def _finite(values: Array) -> Array:
