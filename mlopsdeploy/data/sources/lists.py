@@ -43,7 +43,7 @@ def lists_in(
         rows = [row if isinstance(row, np.ndarray) else none for row in found]
         if len({row.shape for row in rows}) > 1:
             return _ragged(rows, kind, spelled, reasons)
-        dense = pa.chunked_array([pa.array([*chain.from_iterable(row.flat for row in rows)])])
+        dense = _column([*chain.from_iterable(row.flat for row in rows)])
         shape = sides
     array, wrong = _values(dense, kind, spelled)
     array = array.reshape(len(column), *shape)
@@ -73,6 +73,14 @@ def _dense(column: pa.ChunkedArray, shape: Shape) -> pa.ChunkedArray | None:
             return None
         array = array.flatten()
     return pa.chunked_array([array])
+
+
+def _column(values: list[Any]) -> pa.ChunkedArray:
+    try:
+        return pa.chunked_array([pa.array(values)])
+    except (pa.ArrowException, OverflowError):  # of several kinds
+        texts = [None if value is None else str(value) for value in values]
+        return pa.chunked_array([pa.array(texts, pa.large_string())])
 
 
 def _values(column: pa.ChunkedArray, kind: str, spelled: str) -> tuple[Array, dict[int, str]]:
@@ -129,7 +137,7 @@ def _ragged(
 ) -> tuple[Array, dict[int, str]]:
     made = []
     for place, row in enumerate(rows):
-        values, wrong = _values(pa.chunked_array([pa.array(list(row.flat))]), kind, spelled)
+        values, wrong = _values(_column(list(row.flat)), kind, spelled)
         made.append(values.reshape(row.shape))
         if wrong:
             reasons.setdefault(place, next(iter(wrong.values())))
