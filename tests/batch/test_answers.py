@@ -69,8 +69,10 @@ MODELS = {
     "two": model_of(
         X,
         [
-            Field("fraud_label", "str"), Field("fraud_score", "float32"),
-            Field("fraud_scores", "float32", (2,)), Field("price", "float32"),
+            Field("fraud_label", "str"),
+            Field("fraud_score", "float32"),
+            Field("fraud_scores", "float32", (2,)),
+            Field("price", "float32"),
         ],
         two,
         answers=(FRAUD, AnswerColumns(number="price", name="price")),

@@ -79,3 +79,10 @@ def test_rendering() -> None:
     assert answers.score_columns(CLASSIFIER) == [
         ("score_no", "scores", 0), ("score_yes", "scores", 1)
     ]  # fmt: skip
+
+
+def test_an_answer_that_is_a_label_alone_is_none_without_it() -> None:
+    clusters = Declared(LABEL)
+    predictions = {"label": objects(["a", "", "b"])}
+    assert answers.answered(clusters, predictions).tolist() == [True, False, True]
+    assert answers.answered(TENSORS, {"embedding": np.zeros((2, 3))}).tolist() == [True, True]
