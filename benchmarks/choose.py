@@ -35,7 +35,7 @@ def measured(model: str, seconds: float) -> dict[str, Any]:
 
 def entry(found: dict[str, Any]) -> str:
     """One value of `_BUILT_IN`; what could not be measured is None, with the reason."""
-    lines = [f"{found['task']!r},", f"{_short(found['row_bytes'])},"]
+    lines = [f"{found['data']!r},", f"{_short(found['row_bytes'])},"]
     for name, kind in (("batch", "BatchSpeed"), ("serve", "ServeSpeed"), ("edge", "EdgeSpeed")):
         speed = found[name]
         if speed is None:

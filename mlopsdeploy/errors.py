@@ -101,7 +101,15 @@ def one_line(error: BaseException, *, last: bool = False) -> str:
     All its lines in a row, or with `last` the last that isn't empty, where the cause stands there.
     """
     lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if last and lines else " ".join(lines))[:200] or type(error).__name__
+    return shortened(lines[-1] if last and lines else " ".join(lines)) or type(error).__name__
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A text of so many characters at most, cut between two words."""
+    if len(text) <= most:
+        return text
+    kept = text[: most - 1]
+    return f"{kept.rpartition(' ')[0] or kept} …"[:most]
 
 
 @contextmanager

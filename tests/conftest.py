@@ -305,7 +305,7 @@ def _with_onnx(checkpoint: Path, folder: Path) -> Path:
     (folder / "onnx").mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_bytes((checkpoint / name).read_bytes())
-    export_onnx.export(checkpoint, folder / "onnx")
+    export_onnx.export(checkpoint, folder / "onnx", POSITIONS)
     (folder / "onnx" / "parity.json").unlink()
     return folder
 

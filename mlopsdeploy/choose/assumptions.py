@@ -8,6 +8,7 @@ from typing import Any
 from mlopsdeploy.choose.measurements import BatchSpeed, EdgeSpeed, Load, Measurements, ServeSpeed
 from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.choose.units import duration, money, number
+from mlopsdeploy.columns import DataKind
 
 # Why each default is what it is; shown wherever it went into a figure.
 WHY = {
@@ -82,9 +83,9 @@ def measurements(data: str) -> Measurements:
     model = MODELS[data]
     command = f"mlopsdeploy choose --model {model} --sample examples/{_SAMPLES[data]}"
     how = f"assumed: {command} on {_MACHINE}, 2026-11-23"
-    task, size, batch, serve, edge = _BUILT_IN[data]
+    kind, size, batch, serve, edge = _BUILT_IN[data]
     return Measurements(
-        f"a model like {model!r}", task, _MACHINE, 2, size,
+        f"a model like {model!r}", kind, _MACHINE, 2, size,
         replace(batch, how=how), replace(serve, how=how), replace(edge, how=how),
         notes=(
             f"speeds: {command}, on {_MACHINE}, 2026-11-23",
@@ -94,24 +95,24 @@ def measurements(data: str) -> Measurements:
     )  # fmt: skip
 
 
-# `python benchmarks/choose.py` prints these anew: as `choose` measured them, rounded; task, bytes a
+# `python benchmarks/choose.py` prints these anew: as `choose` measured them, rounded; data, bytes a
 # row, and the three.
 _MACHINE = "2 cores of AMD EPYC, Linux"
-_BUILT_IN = {
+_BUILT_IN: dict[str, tuple[DataKind, float, BatchSpeed, ServeSpeed, EdgeSpeed]] = {
     "table": (
-        "tabular_classification", 471.0, BatchSpeed(531_000.0, 0.84, 239.0, ""),
+        "table", 471.0, BatchSpeed(531_000.0, 0.84, 239.0, ""),
         ServeSpeed(34_100.0, (Load(3410.0, 0.000275, 0.000752, 17_140),
                               Load(17_100.0, 0.000397, 0.00322, 85_057)), 0.6, 143.0, ""),
         EdgeSpeed(45_100.0, 0.0000353, 0.0000627, 82.0, ""),
     ),
     "text": (
-        "text_classification", 157.0, BatchSpeed(854.0, 1.45, 586.0, ""),
+        "text", 157.0, BatchSpeed(854.0, 1.45, 586.0, ""),
         ServeSpeed(385.0, (Load(38.5, 0.00601, 0.0212, 216),
                            Load(193.0, 0.00925, 0.0719, 982)), 1.1, 607.0, ""),
         EdgeSpeed(586.0, 0.00276, 0.0159, 450.0, ""),
     ),
     "pictures": (
-        "object_detection", 17_100.0, BatchSpeed(369.0, 0.97, 244.0, ""),
+        "image", 17_100.0, BatchSpeed(369.0, 0.97, 244.0, ""),
         ServeSpeed(402.0, (Load(40.2, 0.00591, 0.0133, 216),
                            Load(201.0, 0.0077, 0.054, 1017)), 0.7, 247.0, ""),
         EdgeSpeed(418.0, 0.00196, 0.00338, 187.0, ""),

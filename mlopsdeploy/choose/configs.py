@@ -12,7 +12,7 @@ from mlopsdeploy.choose.decide import Decision
 from mlopsdeploy.choose.factors import FACTORS
 from mlopsdeploy.choose.measurements import Measurements
 from mlopsdeploy.choose.settings import ChooseSettings
-from mlopsdeploy.core.images import PICTURE_TASKS, SUFFIXES
+from mlopsdeploy.core.images import SUFFIXES
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import DEFAULT_MODEL
 
@@ -52,7 +52,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
             settings["price_per_hour"] = answers.price_per_hour
     elif strategy == "serve":
         settings = {"models": [{**settings, **features}], "port": 8080, **running}
-    elif found.task in PICTURE_TASKS:
+    elif found.data == "image":
         camera = answers.sample or "0"
         settings = {**settings, "camera": camera, "events": "events.jsonl", **running}
     else:
@@ -64,7 +64,7 @@ def config(answers: ChooseSettings, found: Measurements, decision: Decision) -> 
 
 def _input(answers: ChooseSettings, found: Measurements) -> str:
     """The sample, or where `batch` can't read it, as a video, a name for what it could."""
-    if found.task not in PICTURE_TASKS:
+    if found.data != "image":
         return answers.sample or "data.csv"
     sample = Path(answers.sample or "")
     readable = answers.sample and (sample.is_dir() or sample.suffix.lower() in SUFFIXES)

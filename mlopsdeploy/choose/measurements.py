@@ -18,8 +18,9 @@ from mlopsdeploy.bench import processes
 from mlopsdeploy.bench.load_client import load
 from mlopsdeploy.choose.settings import STRATEGIES, ChooseSettings, Strategy
 from mlopsdeploy.choose.units import number
+from mlopsdeploy.columns import DataKind
 from mlopsdeploy.core import machine
-from mlopsdeploy.core.images import PICTURE_TASKS, decode
+from mlopsdeploy.core.images import decode
 from mlopsdeploy.errors import ConfigError, MlopsDeployError
 
 SAMPLE = 2000  # rows of it that are taken
@@ -90,6 +91,7 @@ class Measurements:
     """Of one model on one machine.
 
     Attributes:
+        data: what a row is.
         missing: of a strategy that could not be measured, why.
         row_bytes: what one request brings, in bytes.
         machine: where this was measured, in words.
@@ -98,7 +100,7 @@ class Measurements:
     """
 
     model: str
-    task: str
+    data: DataKind
     machine: str
     cores: int
     row_bytes: float
@@ -153,7 +155,7 @@ class _Measuring:
         self.log(f"looking at {self.model}")
         about = self._run("models", "inspect", self.model)
         batch: BatchSpeed | None
-        if about["task"] in PICTURE_TASKS:
+        if about["data"] == "image":
             edge = self._watch()
             files = self._pictures()
             bodies, kind = self._as_jpeg(files), JPEG
@@ -168,7 +170,7 @@ class _Measuring:
         serve = self._attempt("serve", lambda: self._serve(bodies, kind))
         size = sum(map(len, bodies)) / len(bodies)
         return Measurements(
-            about["name"], about["task"], machine.name(), machine.core_count(), size,
+            about["name"], about["data"], machine.name(), machine.core_count(), size,
             batch, serve, edge, self.missing, tuple(self.notes),
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """A Hugging Face checkpoint to ONNX, once, in a process of its own.
 
-PyTorch is needed to read the format, never to run it. Beside the file stands the proof that its
-outputs are the checkpoint's; without proof the file is not used.
+PyTorch is needed to read the format, and to run it only where no graph gives the same answers.
+Beside the file stands the proof that it gives them; without proof it is not used.
 """
 
 from __future__ import annotations
@@ -9,33 +9,61 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.cache import cache_folder, cached, use
+from mlopsdeploy.model_files.cache import USED, cache_folder, cached, delete, use
 
-LARGEST_DIFFERENCE = 1e-3  # of a logit, over the rows of the proof
+LARGEST_DIFFERENCE = 1e-3  # of a logit, relative where that is above 1, over the proof's rows
+_AT_FAULT = 3  # the exit code of the child where the model itself is
 
 
-def to_onnx(checkpoint: Path, digest: str, log: Callable[[str], None] = lambda _: None) -> Path:
+_REFUSED = "refused.json"  # in place of the graph, so that nobody tries in vain each time
+_TOOLS = ("torch", "transformers", "onnx", "onnxruntime")
+
+
+class NotExportedError(ModelError):
+    """A checkpoint that PyTorch runs and that has no graph of the same answers.
+
+    Args:
+        checkpoint: its folder.
+        reason: why, as one line.
+    """
+
+    def __init__(self, checkpoint: Path, reason: str) -> None:
+        super().__init__(f"{checkpoint}: can't be exported to ONNX ({reason}); use --runtime torch")
+        self.reason = reason
+
+
+def to_onnx(
+    checkpoint: Path, digest: str, longest: int, log: Callable[[str], None] = lambda _: None
+) -> Path:
     """The ONNX file of a checkpoint, exported on first use.
 
     Args:
         checkpoint: folder with config.json and safetensors.
         digest: SHA-256 of the checkpoint's content; its place in the cache.
+        longest: the most tokens that the model takes.
         log: called with a line when an export starts, and one about its parity.
 
     Raises:
-        ModelError: PyTorch is not installed, the export fails, or its answers differ.
+        NotExportedError: the export fails, or its answers differ.
+        ModelError: PyTorch is not installed, or it can't run the model either.
     """
     folder = cache_folder() / "onnx" / digest[:32]
     file = folder / "model.onnx"
     if use(folder):
-        return file
+        if file.is_file():
+            return file
+        if (refusal := _refusal_in(folder)).get("tools") == _versions():
+            raise NotExportedError(checkpoint, str(refusal.get("reason")))
+        delete(folder)
     missing = [name for name in ("torch", "transformers", "onnx") if not child.installed(name)]
     if missing:
         raise ModelError(
@@ -45,23 +73,55 @@ def to_onnx(checkpoint: Path, digest: str, log: Callable[[str], None] = lambda _
 
     def build(building: Path) -> None:
         log(f"exporting {checkpoint.name} to ONNX, once")
-        env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
-        code, reason = child.run("export_onnx.py", checkpoint, building, env=env)
-        if code:
-            raise ModelError(f"{checkpoint}: can't be exported to ONNX ({reason})")
-        proof = json.loads((building / "parity.json").read_text("utf-8"))
-        if proof["largest_difference"] > LARGEST_DIFFERENCE or proof["label_flips"]:
-            raise ModelError(
-                f"{checkpoint}: the exported ONNX file answers differently (by "
-                f"{proof['largest_difference']:.2g}, {proof['label_flips']} labels); "
-                "use --runtime torch"
-            )
-        log(
-            f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
-            f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
-        )
+        if reason := _export(checkpoint, building, longest, log):
+            for path in building.iterdir():
+                if path.name != USED:
+                    path.unlink()
+            content = {"reason": reason, "tools": _versions()}
+            (building / _REFUSED).write_text(json.dumps(content), "utf-8")
 
-    return cached(folder, build, log) / file.name
+    cached(folder, build, log)
+    if not file.is_file():
+        raise NotExportedError(checkpoint, str(_refusal_in(folder).get("reason")))
+    return file
+
+
+def _export(checkpoint: Path, building: Path, longest: int, log: Callable[[str], None]) -> str:
+    """Export and prove; why the graph can't be used, else empty."""
+    env = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    code, reason = child.run("export_onnx.py", checkpoint, building, str(longest), env=env)
+    if code == _AT_FAULT:
+        raise ModelError(reason)
+    if code < 0:  # killed, such as for want of memory: another time it may go well
+        raise NotExportedError(checkpoint, reason)
+    if code:
+        return reason
+    proof = json.loads((building / "parity.json").read_text("utf-8"))
+    largest, flips = proof["largest_difference"], proof["label_flips"]
+    if largest > LARGEST_DIFFERENCE or flips:
+        return f"what was exported answers differently, by {largest:.2g}, {flips} labels"
+    log(
+        f"exported; against the checkpoint on {proof['rows']} rows: largest difference "
+        f"{largest:.1e}, labels changed {flips}"
+    )
+    return ""
+
+
+def why_not_exported(digest: str) -> str:
+    """Why a checkpoint has no graph, where that was tried; else empty."""
+    return str(_refusal_in(cache_folder() / "onnx" / digest[:32]).get("reason", ""))
+
+
+def _refusal_in(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / _REFUSED).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in _TOOLS if child.installed(name)}
 
 
 def from_onnx(file: Path, digest: str) -> Path:

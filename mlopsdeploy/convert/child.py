@@ -17,6 +17,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from mlopsdeploy.errors import shortened
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -46,7 +48,7 @@ def run(script: str, *arguments: str | Path, env: Mapping[str, str]) -> tuple[in
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     if done.returncode < 0 or not lines:
         return done.returncode, f"its process ended with code {done.returncode}"
-    return done.returncode, lines[-1].strip()[:400]
+    return done.returncode, shortened(lines[-1].strip(), 400)
 
 
 def installed(package: str) -> bool:

@@ -15,47 +15,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlopsdeploy.columns import Array, Made, MadeAs, Written
+from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.model_files.graph_steps import ARITHMETIC, MOVES, made, pixels_for
 
-# What leaves numbers as they are, and only moves them or keeps some.
-_MOVES = {
-    "Identity", "IdentityN", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "PreventGradient",
-    "Snapshot", "Transpose", "EnsureShape", "Placeholder", "PlaceholderWithDefault", "Tile",
-    "BroadcastTo", "CheckNumerics",
-}  # fmt: skip
-_PARTS = {"StridedSlice", "Slice", "Split", "SplitV", "Unpack", "GatherV2", "Gather"}
-_ACTIVATIONS: Mapping[str, MadeAs] = {
-    "Softmax": "softmax", "Sigmoid": "sigmoid", "LogSoftmax": "logits",
-    **dict.fromkeys(
-        (
-            "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softplus", "Softsign", "Tanh", "Exp",
-            "Expm1", "Log", "Log1p", "Abs", "Square", "Sqrt", "Rsqrt", "Floor", "Ceil",
-            "SquaredDifference", "L2Loss", "Norm", "Erf", "Neg", "Pow",
-        ),
-        "values",
-    ),
-    **dict.fromkeys(
-        (
-            "ArgMax", "ArgMin", "Greater", "GreaterEqual", "Less", "LessEqual", "Round", "Rint",
-            "LookupTableFindV2", "LookupTableFind",
-        ),
-        "label",
-    ),
-}  # fmt: skip
-_SUMS = {
-    "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "Conv2D", "Conv3D",
-    "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "FusedBatchNorm",
-    "FusedBatchNormV2", "FusedBatchNormV3", "_FusedMatMul", "_FusedConv2D",
-}  # fmt: skip
-_ARITHMETIC = {"BiasAdd", "Add", "AddV2", "Sub", "Mul", "RealDiv", "Div", "DivNoNan"}
-_POOLS = {"Mean", "Max", "AvgPool", "MaxPool"}
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "NoOp"}
 _RESIZES = {
     "ResizeBilinear", "ResizeNearestNeighbor", "ResizeBicubic", "ResizeArea", "ReverseV2", "Pad",
     "PadV2", "CropAndResize", "ScaleAndTranslate",
 }  # fmt: skip
 _LOOKUPS = {"GatherV2": 1, "Gather": 1, "ResourceGather": 1, "OneHot": 0}  # which input is the ids
-_RANGES = {(0.0, 1.0): "0 to 255", (0.0, 255.0): "0 to 1", (127.5, 127.5): "-1 to 1"}
 _RANDOM = re.compile(r"(Stateless)?(Random|Truncated|Multinomial|Parameterized).*|RngReadAndSkip")
 _STATE = re.compile(r"Assign(Add|Sub)?Variable.*|Assign|ResourceScatter.*|ResourceApply.*")
 
@@ -104,7 +72,7 @@ def read_graph(opened: Opened, layers: Collection[str] = ()) -> Written:
         if tensor.shape.rank in (3, 4):
             pixels = pixels or reader.pixels(opened.graph, tensor)
     return Written(
-        outputs={name: reader.made(tensor) for name, tensor in opened.outputs.items()},
+        outputs={name: made(_Step(tensor, reader)) for name, tensor in opened.outputs.items()},
         pixels=pixels,
         sizes=reader.sizes(opened),
     )
@@ -124,17 +92,17 @@ def as_reconstruction(written: Written, opened: Opened, title: str = "") -> Writ
     (takes,) = opened.inputs.values()
     if not gives.shape.rank or gives.shape[1:].as_list() != takes.shape[1:].as_list():
         return written
-    made = written.outputs[name]
+    known = written.outputs[name]
     named = re.search("auto_?encoder|reconstruct", title, re.IGNORECASE)
     narrow = gives.shape.rank == 2 and _is_narrowed(opened, gives.shape[1])
-    if made.kind == "values" and written.task == "regression" and (named or narrow):
+    if known.kind == "values" and written.task == "regression" and (named or narrow):
         what = f"its name, {title}" if named else "an output like its input, narrower in between"
         return replace(
             written, task="reconstruction", task_source=f"{what}, and {written.task_source}"
         )
     doubtful = named or narrow or gives.shape.rank > 2
-    if made.kind == "sigmoid" and gives.shape[1:].num_elements() != 1 and doubtful:
-        why = f"{made.source}, of the shape of its input: that again, or probabilities?"
+    if known.kind == "sigmoid" and gives.shape[1:].num_elements() != 1 and doubtful:
+        why = f"{known.source}, of the shape of its input: that again, or probabilities?"
         return replace(written, outputs={name: Made("", why)}, task="", task_source="")
     return written
 
@@ -192,100 +160,6 @@ class _Reader:
         own = scopes[-1] if scopes and not self._layers else ""
         return "" if "PartitionedCall" in own else own
 
-    def _said(self, kind: MadeAs, operation: Any, what: str = "") -> Made:
-        place = self.place(operation.name)
-        step = what or operation.type
-        end = ", with no activation" if kind == "linear" else ""
-        return Made(kind, f"its last step, {step}{f' in {place}' if place else ''}{end}")
-
-    # ------------------------------------------------------------ outputs
-
-    def made(self, tensor: Any) -> Made:
-        """How an output is made, back to what made its numbers what they are."""
-        operation = tensor.op
-        kind = operation.type
-        if kind in _MOVES or kind in ("Cast", *_PARTS, *_POOLS):
-            return self._passed(tensor)
-        if kind in _ACTIVATIONS:
-            return self._said(_ACTIVATIONS[kind], operation)
-        if kind in _SUMS:
-            return self._said("linear", operation)
-        if kind in ("ConcatV2", "Pack"):
-            return self._joined(operation)
-        if kind in ("Maximum", "Minimum", "ClipByValue"):
-            inner = self._varying(operation)
-            before = self.made(inner[0]) if len(inner) == 1 else None
-            keeps = before and before.kind in ("softmax", "sigmoid", "values")
-            return before if before and keeps else self._said("values", operation)
-        if kind in _ARITHMETIC:
-            return self._arithmetic(operation)
-        return self._said("", operation)
-
-    def _passed(self, tensor: Any) -> Made:
-        operation = tensor.op
-        if operation.type.startswith("Placeholder"):
-            return self._said("", operation, "its own input")
-        index = tensor.value_index if operation.type == "IdentityN" else 0
-        index = 1 if operation.type == "Split" else index
-        before = operation.inputs[index]
-        made = self.made(before)
-        if operation.type == "Cast" and before.dtype == tf.bool and made.kind != "label":
-            return self._said("label", operation)
-        if operation.type in _PARTS and made.kind == "softmax" and _width(tensor) != _width(before):
-            # One class's probability of several: no longer all of those that add up to 1.
-            one = _width(tensor) in (None, 1) or tensor.shape.rank != before.shape.rank
-            return Made("sigmoid" if one else "", f"{made.source}, of which a part is given")
-        if operation.type in ("Max", "MaxPool") and made.kind == "softmax":
-            return self._said("", operation)
-        return made
-
-    def _joined(self, operation: Any) -> Made:
-        data = list(operation.inputs)
-        axis = operation.get_attr("axis") if operation.type == "Pack" else _value(data.pop())
-        made = [self.made(one) for one in data]
-        if {one.kind for one in made} == {"sigmoid"} and len(data) == 2:
-            first, second = data
-            if any(_is_rest(a, b) for a, b in ((first, second), (second, first))):
-                return self._said("softmax", operation, "a probability and what is left of 1")
-        rank = operation.outputs[0].shape.rank
-        last = axis is None or rank is None or int(axis) % rank == rank - 1
-        alike = len({one.kind for one in made}) == 1
-        if alike and (made[0].kind in ("sigmoid", "linear", "values") or not last):
-            return made[0]
-        return self._said("", operation)
-
-    def _arithmetic(self, operation: Any) -> Made:
-        kind = operation.type
-        varying = self._varying(operation)
-        if len(varying) == 2:
-            a, b = (_behind(one).op for one in varying)
-            if kind in ("RealDiv", "Div", "DivNoNan") and a.type == "Exp" and b.type == "Sum":
-                return self._said("softmax", operation, "a softmax written out")
-            if kind == "Mul":  # x * sigmoid(x) and its like
-                return self._said("values", operation, "a product")
-            return self._said("linear", operation)
-        if len(varying) != 1:
-            return self._said("", operation)
-        before = self.made(varying[0])
-        if _is_hard_sigmoid(operation, varying[0]):
-            return self._said("sigmoid", operation, "a hard sigmoid")
-        if before.kind == "sigmoid" and (
-            _is_rest(operation.outputs[0], None) or _is_one(operation)
-        ):
-            return before
-        if before.kind in ("sigmoid", "values"):
-            return self._said("values", operation, f"{kind} after {_step(before)}")
-        if before.kind in ("linear", "logits"):
-            return before
-        if _behind(varying[0]).op.type in ("Exp", "Sum", "Mean", *_POOLS):
-            return self._said("values", operation)
-        return self._said("linear" if kind == "BiasAdd" else "", operation)
-
-    def _varying(self, operation: Any) -> list[Any]:
-        return [one for one in operation.inputs if not is_constant(one)]
-
-    # ------------------------------------------------------------ pixels
-
     def pixels(
         self, graph: Any, tensor: Any
     ) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
@@ -295,31 +169,16 @@ class _Reader:
         if not steps:
             return None
         edges = [np.full((1, *sizes), edge, tensor.dtype.as_numpy_dtype) for edge in (0, 1)]
+        results = [step.outputs[0] for step in steps]
         try:
             with tf.compat.v1.Session(graph=graph) as session:
-                at_zero, at_one = (
-                    session.run([step.outputs[0] for step in steps], {tensor.name: edge})
-                    for edge in edges
-                )
+                zero, one = (session.run(results, {tensor.name: edge}) for edge in edges)
         except (ValueError, TypeError, tf.errors.OpError):
             return None
-        # All steps together first: a Rescaling to 0..1 and then a Normalization of that.
-        for count in range(len(steps), 0, -1):
-            offset = _per_channel(at_zero[count - 1])
-            gain = _per_channel(at_one[count - 1]) - offset
-            if found := pixel_range(gain, offset):
-                mean, std, low, high = found
-                named = dict.fromkeys(self.place(step.name) for step in steps[:count])
-                places = ", ".join(filter(None, named))
-                what = f"its first steps{f', in {places},' if places else ''}"
-                return (
-                    (mean,),
-                    (std,),
-                    f"{what} make {low:.3g} to {high:.3g} of {_RANGES[mean, std]}",
-                )
-        return None
-
-    # ------------------------------------------------------------ tables
+        offsets = [_per_channel(value) for value in zero]
+        gains = [_per_channel(value) - offsets[at] for at, value in enumerate(one)]
+        places = [self.place(step.name) for step in steps]
+        return pixels_for(list(zip(places, gains, offsets, strict=True)))
 
     def sizes(self, opened: Opened) -> dict[str, int]:
         """Of inputs that are looked up in tables, the size of the smallest."""
@@ -336,29 +195,36 @@ class _Reader:
         return found
 
 
-def pixel_range(gain: Array, offset: Array) -> tuple[float, float, float, float] | None:
-    """What pixels must be for `pixel * gain + offset`, by channel, to be what networks take.
+class _Step:
+    """An operation of TensorFlow's; see `Step`."""
 
-    Returns:
-        `mean` and `std` by which pixels of 0 to 255 become what the model takes, and the range
-        that its first steps make of them; None where they don't show it.
-    """
-    if np.allclose(gain, 1, atol=0.1) and np.all(np.abs(offset) < 0.1):
-        return None
-    best: tuple[float, tuple[float, float, float, float]] | None = None
-    for mean, std in _RANGES:
-        low, high = ((edge - mean) / std for edge in (0, 255))
-        ends = np.stack([gain * low + offset, gain * high + offset])
-        spread = float(np.mean(np.abs(ends[1] - ends[0])))
-        centre = float(np.mean(np.abs(ends.mean(axis=0))))
-        is_small = 0.4 <= spread <= 8 and centre <= 0.75 * spread
-        is_pixels = 240 <= spread <= 270 and (std != 1 or bool(np.all(np.abs(offset) > 50)))
-        if not np.isfinite(spread) or not (is_small or is_pixels):
-            continue
-        off = centre / spread
-        if best is None or off < best[0]:
-            best = off, (mean, std, float(ends.min()), float(ends.max()))
-    return best[1] if best else None
+    def __init__(self, tensor: Any, reader: _Reader) -> None:
+        self._operation, self._index, self._reader = tensor.op, tensor.value_index, reader
+        kind = self._operation.type
+        self.type = "Placeholder" if kind.startswith("Placeholder") else kind
+        self.place = reader.place(self._operation.name)
+        self.shape = tensor.shape.as_list() if tensor.shape.rank is not None else None
+        self.varies = not is_constant(tensor)
+        self.value = None if self.varies else _value(tensor)
+        self.is_bool = tensor.dtype == tf.bool
+        self.key = self._operation.name
+        self.axis = None
+        if kind == "Pack":
+            self.axis = self._operation.get_attr("axis")
+        elif kind == "ConcatV2":
+            axis = _value(self._operation.inputs[-1])
+            self.axis = None if axis is None else int(axis)
+
+    @property
+    def inputs(self) -> list[_Step]:
+        given = list(self._operation.inputs)
+        if self._operation.type == "ConcatV2":
+            given = given[:-1]
+        elif self._operation.type == "Split":  # its axis stands first
+            given = given[1:]
+        elif self._operation.type == "IdentityN":
+            given = [given[self._index]]
+        return [_Step(tensor, self._reader) for tensor in given]
 
 
 def _per_channel(values: Array) -> Array:
@@ -380,9 +246,9 @@ def _first_steps(tensor: Any) -> Iterator[Any]:
         if len(varying) != 1 or not operation.outputs:
             return
         normalises = operation.type.startswith("FusedBatchNorm")
-        if operation.type in _ARITHMETIC or normalises:
+        if operation.type in ARITHMETIC or normalises:
             yield operation
-        elif operation.type not in ("Cast", "StridedSlice", *_MOVES, *_RESIZES):
+        elif operation.type not in ("Cast", "StridedSlice", *MOVES, *_RESIZES):
             return
         tensor = operation.outputs[0]
 
@@ -403,16 +269,6 @@ def is_constant(tensor: Any) -> bool:
     return True
 
 
-def _behind(tensor: Any) -> Any:
-    """What was there before casts, and before a small number was added to keep off zero."""
-    while tensor.op.type in ("Identity", "Cast", "Reshape", "Maximum", "AddV2"):
-        varying = [one for one in tensor.op.inputs if not is_constant(one)]
-        if len(varying) != 1:
-            break
-        tensor = varying[0]
-    return tensor
-
-
 def _value(tensor: Any) -> Any:
     """A constant's value, if it is a single one."""
     while tensor.op.type in ("Identity", "Cast") and tensor.op.inputs:
@@ -426,47 +282,13 @@ def _width(tensor: Any) -> int | None:
     return cast("int | None", tensor.shape[-1]) if rank else None
 
 
-def _is_rest(tensor: Any, of: Any) -> bool:
-    """Whether it is 1 - x, of this x if one is given."""
-    while tensor.op.type in _MOVES and tensor.op.inputs:
-        tensor = tensor.op.inputs[0]
-    if tensor.op.type != "Sub" or _value(tensor.op.inputs[0]) != 1:
-        return False
-    return of is None or _source(tensor.op.inputs[1]) is _source(of)
-
-
-def _source(tensor: Any) -> Any:
-    while tensor.op.type in _MOVES and tensor.op.inputs:
-        tensor = tensor.op.inputs[0]
-    return tensor.op
-
-
-def _is_one(operation: Any) -> bool:
-    """Whether it multiplies or divides by 1, or adds 0."""
-    neutral = 1 if operation.type in ("Mul", "RealDiv", "Div", "DivNoNan") else 0
-    return any(is_constant(one) and _value(one) == neutral for one in operation.inputs)
-
-
-def _is_hard_sigmoid(operation: Any, varying: Any) -> bool:
-    """Whether it is relu6(x + 3) / 6, or Keras' older clip(x / 5 + 0.5)."""
-    if varying.op.type != "Relu6" or operation.type not in ("Mul", "RealDiv"):
-        return False
-    factor = next((_value(one) for one in operation.inputs if is_constant(one)), None)
-    wanted = 6 if operation.type == "RealDiv" else 1 / 6
-    return factor is not None and abs(float(factor) - wanted) < 1e-3
-
-
-def _step(made: Made) -> str:
-    return made.source.removeprefix("its last step, ")
-
-
 def _looked_up(ids: Any) -> Any:
     """The input that these indices are, as they came; None where they are made within."""
     while True:
         operation = ids.op
         if operation.type in ("Placeholder", "PlaceholderWithDefault"):
             return ids
-        if operation.type in ("Cast", "StridedSlice", "Slice", *_MOVES) and operation.inputs:
+        if operation.type in ("Cast", "StridedSlice", "Slice", *MOVES) and operation.inputs:
             ids = operation.inputs[0]
         elif operation.type == "SelectV2":  # Keras counts negative indices from the end
             ids = operation.inputs[2]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from mlopsdeploy.convert import child
 from mlopsdeploy.errors import ModelError, one_line
+from mlopsdeploy.model_files import onnx_written
+from mlopsdeploy.model_files.written import RT_INFO, to_json
 
 
 def to_openvino(graph: Path, file: Path, *, half: bool = False) -> Path:
     """Write `graph` as OpenVINO's `.xml` with its `.bin`; it still computes in float32.
+
+    What the author of an `.onnx` wrote of it, such as how its outputs are made, goes along.
 
     Args:
         graph: an `.onnx` or `.xml` file.
@@ -24,7 +29,10 @@ def to_openvino(graph: Path, file: Path, *, half: bool = False) -> Path:
     import openvino as ov
 
     try:
-        ov.save_model(ov.Core().read_model(str(graph)), str(file), compress_to_fp16=half)
+        model = ov.Core().read_model(str(graph))
+        if graph.suffix == ".onnx":
+            model.set_rt_info(json.dumps(to_json(onnx_written.read(graph))), [*RT_INFO])
+        ov.save_model(model, str(file), compress_to_fp16=half)
     except RuntimeError as error:  # OpenVINO raises nothing finer
         reason = one_line(error, last=True)
         raise ModelError(f"{graph}: OpenVINO can't read it ({reason})") from error

@@ -19,7 +19,6 @@ os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 # It would write about each damaged picture to standard error, which is what `decode` raises.
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-PICTURE_TASKS = ("object_detection", "image_classification", "image_regression")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 _JPEG_MARKER = re.compile(rb"\xff+[^\x00\xff]")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
-from mlopsdeploy.convert import checkpoint, from_keras, quantize
+from mlopsdeploy.convert import checkpoint, from_keras, quantize, tokenizer
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
 from mlopsdeploy.core.machine import core_count
@@ -21,6 +21,7 @@ from mlopsdeploy.core.which_task import which_task
 from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import note_use
+from mlopsdeploy.model_files.huggingface import TASKS as TEXT_TASKS
 from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.settings import DEFAULT_MODEL, Running
 
@@ -202,6 +203,8 @@ def _prepared(
 ) -> tuple[ModelFiles, Any, Path]:
     """The model's files, if they are the ones that are meant; its runtime's class and file."""
     files = _found(reference, digest)
+    if files.tokenizer:
+        files = replace(files, tokenizer=tokenizer.as_json(files.tokenizer, log))
     runtime_class, graph = _choose(files, runtime, trust_model=trust_model, log=log)
     note_use(graph, files.name, reference)
     return files, runtime_class, graph
@@ -249,7 +252,8 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
             source, files.weights, target=target, trust_model=trust_model, log=log
         )
 
-    if runtime == "auto":
+    automatic = runtime == "auto"
+    if automatic:
         runtime = _first_installed(files)
         if runtime == "litert" and "tflite" not in files.graphs:
             compiled = from_tensorflow("auto")
@@ -262,9 +266,8 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
         if format_ in graphs and format_ != "saved_model":
             return runtime_class, graphs[format_]
     if "onnx" in formats and "checkpoint" in graphs:
-        made = checkpoint.to_onnx(graphs["checkpoint"], weights, log=log)
-        return runtime_class, made
-    if "checkpoint" in formats and "onnx" in graphs and files.task == "text_classification":
+        return _exported(files, runtime_class, automatic=automatic, log=log)
+    if "checkpoint" in formats and "onnx" in graphs and files.task in TEXT_TASKS:
         return runtime_class, checkpoint.from_onnx(graphs["onnx"], weights)
     for target in ("tflite", "saved_model"):
         if target in formats and not {"keras", "saved_model"}.isdisjoint(graphs):
@@ -274,12 +277,27 @@ def _choose(files: ModelFiles, runtime: str, *, trust_model: bool, log: Log) -> 
     )
 
 
+def _exported(
+    files: ModelFiles, runtime_class: Any, *, automatic: bool, log: Log
+) -> tuple[Any, Path]:
+    """A checkpoint as ONNX; as it is, on torch, where no graph gives the same answers."""
+    source = files.graphs["checkpoint"]
+    try:
+        made = checkpoint.to_onnx(source, files.weights, files.max_length, log)
+    except checkpoint.NotExportedError as error:
+        if not automatic:
+            raise
+        log(f"{files.name} runs on torch, as it can't be exported ({error.reason})")
+        return plugins.load("runtimes", "torch"), source
+    return runtime_class, made
+
+
 def _first_installed(files: ModelFiles) -> str:
     preferred = preferred_runtimes(files)
     if found := next(filter(plugins.installed, preferred), None):
         return found
     # What texts need besides comes with the runtime, so that nobody is sent a second time.
-    extra = "text" if files.task == "text_classification" else preferred[0]
+    extra = "text" if files.task in TEXT_TASKS else preferred[0]
     raise ConfigError(
         f"no runtime for {files.name} is installed: pip install 'mlopsdeploy[{extra}]'"
     )
@@ -287,6 +305,8 @@ def _first_installed(files: ModelFiles) -> str:
 
 def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
     """The model's task, and what tells so."""
+    if not files.task and "refused" in files.metadata:
+        raise ModelError(files.metadata["refused"])
     if not files.task:
         return which_task(files, runtime, options)
     source = "config.json"
@@ -301,7 +321,7 @@ def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: b
 
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:
     """What a model runs on when nobody says: the first of these that is installed."""
-    if files.task == "text_classification":
+    if files.task in TEXT_TASKS:
         return ("openvino", "onnxruntime", "torch")
     for format_, runtimes in _PREFERRED.items():
         if format_ in files.graphs:

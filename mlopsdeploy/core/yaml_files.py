@@ -19,8 +19,9 @@ from yaml.reader import ReaderError
 from mlopsdeploy.errors import MlopsDeployError
 
 MAX_BYTES = 4 << 20
-MAX_NODES = 250_000  # with aliases expanded
+MAX_NODES = 100_000  # with aliases expanded; each takes a parser in Python some 40 µs
 MAX_DEPTH = 50
+LONG = 100  # characters of a text that count as a value more
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -122,6 +123,7 @@ class _Loader(yaml.BaseLoader):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = 0
+        self._count = 0
         self._sizes: dict[Node, int] = {}
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
@@ -132,12 +134,17 @@ class _Loader(yaml.BaseLoader):
             if target is not None and target not in self._sizes:  # it isn't complete: we are in it
                 raise _RefusedError(f"*{event.anchor} stands within what it names", line)
         self._depth += 1
+        self._count += 1
         if self._depth > MAX_DEPTH:
             raise _RefusedError(f"nested deeper than {MAX_DEPTH}", line)
+        if self._count > MAX_NODES:
+            raise _RefusedError(f"holds more than {MAX_NODES:,} values", line)
         node: Node | None = super().compose_node(parent, index)
         self._depth -= 1
         if node is not None and node not in self._sizes:
             size = 1 + sum(self._sizes[child] for child in _children(node))
+            if isinstance(node, ScalarNode):
+                size += len(node.value) // LONG
             if size > MAX_NODES:
                 raise _refuse(node, f"expands to more than {MAX_NODES:,} values")
             self._sizes[node] = size

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.core.images import PICTURE_TASKS
+from mlopsdeploy.core import plugins
 from mlopsdeploy.data.addresses import file_part, is_database, is_remote, shown, split_table
 from mlopsdeploy.data.files import LOCK, MANIFEST, beside, lock_folder
 from mlopsdeploy.data.packing import compressor, split_packing
@@ -224,7 +224,9 @@ def means_pictures(settings: BatchSettings) -> bool:
     if not pictures or pictures_of(path):
         return False
     task = find_model(settings.model).task
-    return task in PICTURE_TASKS or (not task and len(pictures) > len(files_of(path)))
+    if not task:
+        return len(pictures) > len(files_of(path))
+    return bool(plugins.load("tasks", task).data == "image")
 
 
 # What the output of another format is called.

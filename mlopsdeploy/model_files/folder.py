@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.model_files.digest import graph_files, parts_of, sha256
+from mlopsdeploy.model_files.huggingface import TASKS, TOKENIZER_SOURCES
 
 # Of a text classifier: how texts become tokens, and what its outputs are called.
 BESIDE_TEXT = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -83,10 +85,13 @@ def write_folder(
             keys = {**keys, "float32": floating.name}
             for part in parts_of(floating):
                 _copy(part, building, part.relative_to(floating.parent))
-        text = files.task == "text_classification" and files.tokenizer is not None
-        for name in (*(BESIDE_TEXT if text else ()), *PAPERS):
-            if home and (home / name).is_file():
-                shutil.copyfile(home / name, building / name)
+        text = files.task in TASKS and files.tokenizer is not None
+        beside: tuple[str, ...] = BESIDE_TEXT if text else ()
+        if text and files.tokenizer and files.tokenizer.name != "tokenizer.json":
+            beside += (*TOKENIZER_SOURCES, "merges.txt", "added_tokens.json")
+        for name in (*beside, *PAPERS):
+            if home and (paper := within(home, name)) and paper.is_file():
+                shutil.copyfile(paper, building / name)
         made = [path for path in _all_in(building) if path.name not in PAPERS]
         sums = {path.relative_to(building).as_posix(): sha256(path) for path in made}
         document = {**_facts(files), **keys, "sha256": sums}

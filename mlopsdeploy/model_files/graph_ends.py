@@ -24,6 +24,11 @@ class Operator(Protocol):
     takes: tuple[str, ...]
     gives: tuple[str, ...]
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a classifier calls its classes, in the order of its scores."""
+        ...
+
     def attribute(self, name: str) -> Any:
         """None if it has none of this name."""
         ...
@@ -285,11 +290,11 @@ class Ends:
     def _zip_map(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
         return replace(
-            inner, classes=class_names(node) or inner.classes, trained=inner.trained | {"ZipMap"}
+            inner, classes=node.classes or inner.classes, trained=inner.trained | {"ZipMap"}
         )
 
     def _classifier(self, node: Operator, place: int) -> End:
-        classes, kind = class_names(node), node.kind
+        classes, kind = node.classes, node.kind
         trained = frozenset({kind})
         if place == 0:
             return End("label", kind, classes, trained=trained)
@@ -463,15 +468,6 @@ _RULES: dict[str, Callable[[Ends, Operator, int], End]] = {
     "ZipMap": Ends._zip_map,
     "Concat": Ends._concat,
 }
-
-
-def class_names(node: Operator) -> tuple[str, ...]:
-    """What a classifier or ZipMap of ai.onnx.ml calls its classes, in the order of its scores."""
-    for name in ("classlabels_strings", "classlabels_int64s", "classlabels_ints"):
-        found = node.attribute(name)
-        if found is not None and len(found):
-            return tuple(map(str, found))
-    return ()
 
 
 def words(values: Array) -> tuple[str, ...]:

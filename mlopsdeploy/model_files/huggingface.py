@@ -16,6 +16,7 @@ from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.json_file import read_json
+from mlopsdeploy.model_files.pointers import refuse_pointer
 
 CLASSIFIER = "ForSequenceClassification"
 TASKS = ("text_classification", "text_regression")
@@ -79,12 +80,16 @@ _OFFSET_POSITIONS = {
 }  # fmt: skip
 _LENGTHS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 # What transformers makes a tokenizer.json of, where there is none.
-_TOKENIZER_SOURCES = (
+TOKENIZER_SOURCES = (
     "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
     "spm.model",
 )  # fmt: skip
 _PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
 _HEADER_LIMIT = 100_000_000  # bytes; safetensors' own
+
+
+class OtherModelError(ModelError):
+    """A model of another kind than those that answer to a text."""
 
 
 class Understood(NamedTuple):
@@ -126,12 +131,15 @@ def understand(
     _check_head(folder, weights, labels, "model.yaml" if named else "config.json")
     task, multi_label, fact = _answer(folder, config, labels, yaml)
     tokens = read_json(folder / "tokenizer_config.json")
+    tokenizer = tokenizer_of(folder)
+    if tokenizer is not None:
+        refuse_pointer(tokenizer)
     return Understood(
         task,
         labels,
         "model.yaml" if named else "config.json",
         multi_label,
-        tokenizer_of(folder),
+        tokenizer,
         _max_length(folder, config, tokens),
         _pad_id(config, tokens, folder / "tokenizer.json"),
         _pad_side(folder, tokens),
@@ -193,7 +201,7 @@ def check_shards(folder: Path) -> None:
 
 def tokenizer_of(folder: Path) -> Path | None:
     """`tokenizer.json`, else a file that transformers makes one of; None where there is neither."""
-    names = ("tokenizer.json", *_TOKENIZER_SOURCES)
+    names = ("tokenizer.json", *TOKENIZER_SOURCES)
     found = next((folder / name for name in names if (folder / name).is_file()), None)
     return found or next(iter(sorted(folder.glob("*.model"))), None)
 
@@ -236,14 +244,14 @@ def _check_architecture(
     if any(name.endswith(CLASSIFIER) for name in names):
         return _check_kind_of_data(folder, names)
     if names:
-        raise ModelError(
+        raise OtherModelError(
             f"{folder}: is a {names[0]} (config.json), which {_head(names[0])}; of text models a "
             f"...{CLASSIFIER} runs{_or_tensors(graphs)}"
         )
     found = _head_of(weights)
     if found is None:
         return None
-    raise ModelError(
+    raise OtherModelError(
         f"{folder}: config.json has no 'architectures', and its weights are those of {found}; "
         f'put "architectures": ["...{CLASSIFIER}"] there if it is one, or \'task: '
         f"text_classification' into a model.yaml{_or_tensors(graphs)}"
@@ -288,7 +296,7 @@ def _check_kind_of_data(folder: Path, names: list[str]) -> None:
         processor = read_json(folder / "preprocessor_config.json")
         kind = "sounds" if "sampling_rate" in processor else "pictures"
         if processor:
-            raise ModelError(
+            raise OtherModelError(
                 f"{folder}: a {names[0]} that takes {kind} (preprocessor_config.json), not texts"
             )
 
@@ -296,7 +304,7 @@ def _check_kind_of_data(folder: Path, names: list[str]) -> None:
 def _check_pairs(folder: Path, config: Mapping[str, Any]) -> None:
     """A cross-encoder of sentence-transformers says so in `config.json`."""
     if "sentence_transformers" in config or "sbert_ce_default_activation_function" in config:
-        raise ModelError(
+        raise OtherModelError(
             f"{folder}: a cross-encoder of sentence-transformers (config.json), which scores pairs "
             "of texts; if it takes one text, put 'task: text_regression' into a model.yaml"
         )
@@ -386,13 +394,12 @@ def _check_head(
     folder: Path, weights: Mapping[str, Any], labels: tuple[str, ...], source: str
 ) -> None:
     """As many labels as the last layer has rows, as far as its name is known."""
-    for name in _LAST:
-        shape = weights.get(name)
-        if shape and shape[0] != len(labels):
-            raise ModelError(
-                f"{folder}: {source} has {len(labels)} labels, but the weights {name} have "
-                f"{shape[0]}; mend id2label, or put 'labels: [...]' into a model.yaml"
-            )
+    name = next((one for one in _LAST if weights.get(one)), "")
+    if name and weights[name][0] != len(labels):
+        raise ModelError(
+            f"{folder}: {source} names {len(labels)} labels, but {name} is for "
+            f"{weights[name][0]}; mend {'id2label' if source == 'config.json' else 'labels'} there"
+        )
 
 
 # ---------------------------------------------------------------- weights

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +16,14 @@ from mlopsdeploy.columns import Array
 from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 
-_DAMAGED = (IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 _DTYPES = {
     1: "float32", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 8: "str",
     9: "bool", 10: "float16", 11: "float64", 12: "uint32", 13: "uint64", 16: "bfloat16",
 }  # fmt: skip
 """TensorProto.DataType."""
+_SMALL = 1 << 16  # bytes: of a constant that is read
+
+
 # By the kind of a message, what its fields hold; a tensor may stand in any of them.
 _HOLDS = {
     "model": {7: "graph", 20: "training", 25: "function"},
@@ -34,7 +36,7 @@ _HOLDS = {
 }
 # A location that is none: ONNX Runtime would read its own memory, at an address of the file's.
 _MEMORY = "_ORT_MEM_ADDR_"
-_SMALL = 1 << 16  # bytes: of a constant that is read
+_DAMAGED = (OSError, IndexError, ValueError, TypeError, KeyError, OverflowError, MemoryError)
 
 
 class Port(NamedTuple):
@@ -49,6 +51,17 @@ class Port(NamedTuple):
     sizes: tuple[int, ...] | None = None
 
 
+class Plain(NamedTuple):
+    """An array that an output is made of: the `name` it has outside, and the `value` in the graph.
+
+    `classes` says how many classes it has a number for, where its maker tells; else 0.
+    """
+
+    name: str
+    value: str
+    classes: int = 0
+
+
 class Node:
     """One operator: its `kind`, the values that it `takes` and `gives`, its attributes."""
 
@@ -57,7 +70,18 @@ class Node:
         self.takes = tuple(map(_text, fields[1]))
         self.gives = tuple(map(_text, fields[2]))
         self.kind = _text(fields[4][0]) if fields[4] else ""
-        self._attributes = fields[5]
+        self._part, self._attributes = part, fields[5]
+
+    def with_text(self, name: str, text: str) -> bytes:
+        """The node as it is written, with this attribute."""
+        kept = b"".join(
+            whole
+            for number, whole, value in _slices(self._part)
+            if number != 5 or _first_text(value) != name
+        )
+        # AttributeProto of type STRING.
+        written = _field(1, name.encode()) + _field(4, text.encode()) + b"\xa0\x01\x03"
+        return kept + _field(5, written)
 
     def attribute(self, name: str) -> Any:
         """An int, a float, a str, a bytes-like graph, or an array or tuple of them; None if absent.
@@ -69,6 +93,15 @@ class Node:
             if _first_text(part) == name:
                 return _attribute(_message(part))
         return None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What a classifier or ZipMap calls its classes, in the order of its scores."""
+        for name in ("classlabels_strings", "classlabels_int64s", "classlabels_ints"):
+            found = self.attribute(name)
+            if found is not None and len(found):
+                return tuple(map(str, found))
+        return ()
 
 
 def external_files(file: Path) -> list[Path]:
@@ -96,10 +129,16 @@ def external_files(file: Path) -> list[Path]:
 @contextmanager
 def _opened(file: Path) -> Iterator[mmap.mmap]:
     """Mapped: weights are stepped over, and so never read."""
+    with reading(file), file.open("rb") as opened:
+        yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Around what looks into a file that may be damaged: one line says so."""
     try:
-        with file.open("rb") as opened:
-            yield mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError, IndexError, KeyError) as error:
+        yield
+    except _DAMAGED as error:
         raise ModelError(f"{file}: not an ONNX file, or cut off; fetch it again") from error
 
 
@@ -131,18 +170,13 @@ class OnnxFile:
     """
 
     def __init__(self, file: Path) -> None:
-        try:
-            self._read(file)
-        except _DAMAGED as error:
-            raise ModelError(
-                f"{file}: can't be read: it is damaged, cut off or no ONNX model"
-            ) from error
+        with _opened(file) as content:
+            self._read(memoryview(content))
 
-    def _read(self, file: Path) -> None:
-        with file.open("rb") as opened:  # an empty file is a ValueError
-            content = memoryview(mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ))
+    def _read(self, content: memoryview) -> None:
         model = _message(content)
-        graph = _message(model[7][0])
+        self._content, self._graph = content, model[7][0]
+        graph = _message(self._graph)
         self.producer = _text(model[2][0]) if model[2] else ""
         self.name = _text(graph[2][0]) if graph[2] else ""
         self.metadata: Mapping[str, str] = dict(map(_entry, model[14]))
@@ -181,25 +215,79 @@ class OnnxFile:
         part = self._constants.get(value)
         return None if part is None else _whole_numbers(_message(part)[1])
 
-    def parts(self, output: str) -> Mapping[str, str]:
-        """The values behind an output, by the name that each has outside: of a sequence, several.
+    def plain(self, output: str) -> tuple[Plain, ...]:
+        """The arrays behind an output: its own, that of a ZipMap's dicts, or those of a sequence.
 
-        What a sequence holds is told only of one that is put together in the graph.
+        Of a sequence only of one that is put together in the graph.
         """
-        maker = self.makers.get(output)
+        maker = self._behind(output)
+        if maker is not None and maker.kind == "ZipMap":
+            return (self._plain(output, maker.takes[0], maker.classes),)
+        if maker is None or maker.kind != "SequenceConstruct":
+            return (Plain(output, output),)
+        return tuple(
+            self._plain(f"{output}_{place}", value) for place, value in enumerate(maker.takes)
+        )
+
+    def _plain(self, name: str, value: str, classes: tuple[str, ...] = ()) -> Plain:
+        maker = self._behind(value)
+        return Plain(name, value, len(classes or (maker.classes if maker else ())))
+
+    def _behind(self, value: str) -> Node | None:
+        maker = self.makers.get(value)
         while maker is not None and maker.kind == "Identity":
             maker = self.makers.get(maker.takes[0])
-        if maker is None or maker.kind != "SequenceConstruct":
-            return {output: output}
-        return {f"{output}_{place}": value for place, value in enumerate(maker.takes)}
+        return maker
 
     @property
-    def loses_nan(self) -> bool:
-        """Whether it quantises values, which makes a number of NaN, and does not look for NaN."""
-        kinds = {node.kind for node in self.nodes}
-        return not {"IsNaN", "Imputer"} & kinds and any("QuantizeLinear" in k for k in kinds)
+    def own_rule(self) -> str:
+        """The operator by which it has an answer where a value is missing (NaN); else empty.
+
+        Converters of XGBoost, LightGBM and CatBoost write these trees' own rule. scikit-learn's
+        trees come without one: there NaN goes wherever a comparison happens to end.
+        """
+        for node in self.nodes:
+            if node.kind in ("IsNaN", "Imputer"):
+                return node.kind
+            if node.kind.startswith("TreeEnsemble"):
+                tracks = node.attribute("nodes_missing_value_tracks_true")
+                if self.producer.startswith(_RULED) or (tracks is not None and np.any(tracks)):
+                    return node.kind
+        return ""
+
+    def edited(self, outputs: Iterable[Plain], locale: str = "") -> bytes:
+        """The file with these arrays as its outputs, and perhaps another locale for lower case.
+
+        ONNX Runtime makes a dict in Python of each row of a ZipMap, sorts their keys, and has none
+        of float64.
+        """
+        given = {one.value for one in outputs}
+        graph = b""
+        dropped: set[str] = set()
+        for number, whole, value in _slices(self._graph):
+            if number == 1:
+                node = Node(value)
+                wraps = node.kind in ("ZipMap", "SequenceConstruct")
+                if (wraps or dropped.intersection(node.takes)) and not given.intersection(
+                    node.gives
+                ):
+                    dropped.update(node.gives)
+                    continue
+                if locale and node.kind == "StringNormalizer":
+                    graph += _field(1, node.with_text("locale", locale))
+                    continue
+            if number != 12:
+                graph += whole
+            elif (port := _text(_message(value)[1][0])) in given:
+                graph += whole
+                given.discard(port)
+        for value in sorted(given):  # of the type that it is found to have
+            graph += _field(12, _field(1, value.encode()))
+        head = b"".join(bytes(whole) for number, whole, _ in _slices(self._content) if number != 7)
+        return head + _field(7, graph)
 
 
+_RULED = ("OnnxMLTools", "CatBoost")
 _SCALARS = ("value_float", "value_int", "value_string", "value_floats", "value_ints")
 
 
@@ -271,7 +359,7 @@ def _message(data: memoryview | int) -> defaultdict[int, list[Any]]:
     """Values by field number: ints, or the bytes of texts, messages and packed lists.
 
     Raises:
-        ValueError, IndexError: it is no message.
+        ValueError, IndexError: it is no such message, or cut off.
     """
     if isinstance(data, int):
         raise ValueError("a number in place of a message")
@@ -286,7 +374,7 @@ def _message(data: memoryview | int) -> defaultdict[int, list[Any]]:
         size = {1: 8, 5: 4}.get(key & 7)
         if size is None:
             if key & 7 != 2:
-                raise ValueError("no wire type of protobuf")
+                raise ValueError(f"a field of type {key & 7}")
             size, place = _varint(data, place)
         if place + size > len(data):
             raise ValueError("cut off")
@@ -304,6 +392,34 @@ def _message(data: memoryview | int) -> defaultdict[int, list[Any]]:
     return fields
 
 
+def _slices(data: memoryview) -> Iterator[tuple[int, memoryview, Any]]:
+    """Each field's number, its bytes with the key, and its value, as in `_message`."""
+    place = 0
+    while place < len(data):
+        start = place
+        key, place = _varint(data, place)
+        size = {1: 8, 5: 4}.get(key & 7, 0)
+        if key & 7 != 5 and key & 7 != 1:
+            size, place = _varint(data, place)
+        value: Any = size if key & 7 == 0 else data[place : place + size]
+        place += 0 if key & 7 == 0 else size
+        yield key >> 3, data[start:place], value
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A text or message as a field."""
+    return _written(number << 3 | 2) + _written(len(content)) + content
+
+
+def _written(number: int) -> bytes:
+    """A varint."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    return bytes((*found, number))
+
+
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
     number = shift = 0
     while True:
@@ -313,7 +429,7 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
         if byte < 128:
             return number, place
         if shift > 63:
-            raise ValueError("no number of protobuf")
+            raise ValueError("a number of more than 64 bits")
 
 
 def _first_text(data: memoryview) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from mlopsdeploy.columns import Made, Written
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.graph_ends import End, Ends
-from mlopsdeploy.model_files.onnx_file import OnnxFile, Port
+from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, reading
 
 # skl2onnx calls a graph after the class of the model.
 _ESTIMATOR = re.compile(r"ONNX\((\w+)\)")
@@ -41,12 +41,18 @@ def read(file: Path) -> Written:
         ModelError: it can't be read.
     """
     graph = OnnxFile(file)
+    with reading(file):
+        return _read(file, graph)
+
+
+def _read(file: Path, graph: OnnxFile) -> Written:
     ends = Ends(graph)
     estimator = _ESTIMATOR.fullmatch(graph.name)
     found: dict[str, tuple[Port, End]] = {}
     for port in graph.outputs:
-        for name, value in graph.parts(port.name).items():
-            found[name] = (port, ends.of(value))
+        parts = graph.plain(port.name)
+        for name, value, _ in parts:
+            found[name] = (port, ends.of(port.name if len(parts) == 1 else value))
     outputs = {name: end for name, (_, end) in found.items()}
     task, task_source = _task(graph, ends, outputs, estimator[1] if estimator else "")
     outputs = {
@@ -113,7 +119,7 @@ def _settled(graph: OnnxFile, port: Port, end: End, all_of_them: Any) -> End:
         if (end.is_share and one_of) or end.is_distribution:
             return replace(end, kind="softmax")
         if end.kind not in ("softmax", "sigmoid"):
-            operator = f"{end.operator}: no probabilities"
+            operator = f"{end.operator}: not shown to be probabilities"
             return replace(end, kind="values", operator=operator, classes=())
     elif end.kind in ("linear", "") and graph.producer == "skl2onnx" and not labels:
         # It writes a label for each classifier.

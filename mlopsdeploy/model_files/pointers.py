@@ -24,6 +24,4 @@ def refuse_pointer(path: Path) -> None:
     except OSError:  # whoever needs it says so
         return
     if found:
-        raise ModelError(
-            f"{path}: a Git LFS pointer, not the file; run 'git lfs pull' in its folder"
-        )
+        raise ModelError(f"{path}: a Git LFS pointer, not the file; run 'git lfs pull' there")

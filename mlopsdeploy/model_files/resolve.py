@@ -28,7 +28,7 @@ from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
 from mlopsdeploy.model_files.json_file import read_json
 from mlopsdeploy.model_files.pointers import refuse_pointer
-from mlopsdeploy.model_files.tflite_metadata import find_labels, parse_labels
+from mlopsdeploy.model_files.tflite_metadata import find_labels, read_labels
 
 _BUILT_IN = Path(__file__).parents[1] / "builtin"
 # What ends a file's name; a hub id may hold dots too, as `org/name-v1.5`.
@@ -143,7 +143,13 @@ def _read_folder(folder: Path, *, name: str) -> ModelFiles:
     if files.task and files.task not in huggingface.TASKS:  # a model.yaml tells all of it
         return _described(graphs, yaml_file, name=name)
     named, labels_from = _described_labels(files.yaml, {}, None, yaml_file)
-    found = huggingface.understand(folder, config, graphs, files.yaml, named)
+    try:
+        found = huggingface.understand(folder, config, graphs, files.yaml, named)
+    except huggingface.OtherModelError as error:
+        if not {"onnx", "openvino"} & set(graphs):
+            raise
+        # Who asks for its tensors as they are may have them.
+        return replace(_described(graphs, yaml_file, name=name), metadata={"refused": str(error)})
     files = replace(
         _with_languages(files, folder / "README.md"),
         task=found.task,
@@ -304,14 +310,14 @@ def _described_labels(
 ) -> tuple[tuple[str, ...], str]:
     """Names of the classes and their source: a YAML, the model's own file, a file next to it."""
     if isinstance(yaml.labels, str):  # a file, relative to the YAML
-        labels = _read_labels(_named(yaml_file, yaml.labels))
+        labels = read_labels(_named(yaml_file, yaml.labels))
         return labels, f"{yaml.labels}, which {yaml_file.name} names"
     if yaml.labels:
         return yaml.labels, yaml_file.name
     if "labels" in metadata:
         return metadata["labels"], metadata["labels_from"]
     file = find_labels(tflite) if tflite else None
-    return (_read_labels(file), f"{file.name} next to the model") if file else ((), "")
+    return (read_labels(file), f"{file.name} next to the model") if file else ((), "")
 
 
 def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) -> None:
@@ -327,13 +333,6 @@ def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) ->
                 f"{graphs['tflite']}: needs TensorFlow's own operator {operator}; convert the "
                 "model without SELECT_TF_OPS"
             )
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        return parse_labels(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:

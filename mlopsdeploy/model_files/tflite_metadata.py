@@ -1,10 +1,10 @@
 """What a `.tflite` file says of itself: graph, TFLite Metadata, files zipped to its end; labels.
 
-A `.tflite` file is a FlatBuffer (https://flatbuffers.dev/internals), and so are TFLite Metadata and
-MediaPipe's description of a detector, which travel in its buffers. The few fields of them that
-matter here are read in place, with no package and without reading the weights. The numbers of the
-fields are those of TensorFlow's `schema.fbs`, tflite-support's `metadata_schema.fbs` and
-MediaPipe's `object_detector_metadata_schema.fbs`.
+A `.tflite` file is a FlatBuffer, and so are TFLite Metadata and MediaPipe's description of a
+detector, which travel in its buffers. The few fields of them that matter here are read with no
+package and without reading the weights. The numbers of the fields are those of TensorFlow's
+`schema.fbs`, tflite-support's `metadata_schema.fbs` and MediaPipe's
+`object_detector_metadata_schema.fbs`.
 
 A label file, at its end or next to it, has one name a line, `number name` a line, or is a label map
 in protobuf's text format.
@@ -18,25 +18,30 @@ import mmap
 import re
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array
+from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import tflite_graph
+from mlopsdeploy.model_files.flat_buffers import NO_FIELDS, Table, root
 
 _DAMAGED = (
     struct.error, IndexError, ValueError, TypeError, AttributeError, SyntaxError, RecursionError,
     MemoryError, zipfile.BadZipFile,
 )  # fmt: skip
+_MAX_TEXT = 16 << 20  # bytes of a label file, or of one at the end of a model's
+_MAX_CLASS = 1_000_000
 _LABEL_FILES = (2, 3)  # AssociatedFileType: TENSOR_AXIS_LABELS, TENSOR_VALUE_LABELS
 _COLORS = {1: "rgb", 2: "gray"}  # ColorSpaceType
 _BOX_ORDERS = {1: "xyxy", 2: "xywh from corner", 3: "xywh"}  # BoundingBoxType
 _ULTRALYTICS = ("metadata.json", "temp_meta.txt")
 _ULTRALYTICS_TASKS = {"detect": "object_detection", "classify": "image_classification"}
-_OPERATORS = {0: "ADD", 18: "MUL", 41: "SUB", 42: "DIV", 114: "QUANTIZE"}
+_QUANTIZE = 114  # BuiltinOperator
 CARRIED = "mlopsdeploy.json"
 # Next to a model `detect.tflite`, the likeliest first.
 _NAMES = (
@@ -64,8 +69,9 @@ def read(path: Path) -> dict[str, Any]:
       divisors, and `sigmoid`, whether scores are logits.
     - `threshold`: the least score that its author deems good.
     - `operators`: names of its custom operators.
-    - `starts_with`: what the graph does to its input first, as `_first_operation` has it.
-    - `written`, and more, that `carry` put there.
+    - `quantises_to`: the range that the graph quantises its input to first, `low` and `high`.
+    - `graph`: a `Written`, what its operators tell, and the labels of each of several outputs.
+    - `written`: what `carry` put there.
 
     Raises:
         ModelError: what it says can't be read.
@@ -75,83 +81,27 @@ def read(path: Path) -> dict[str, Any]:
             return {}  # the runtime will say so
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                model = _root(data)
+                model = root(data)
+                if elsewhere := [group.text(0) for group in model.tables(8)]:
+                    raise ModelError(
+                        f"{path}: keeps weights in another file, {elsewhere[0][:80]!r}, which is "
+                        "not read; convert the model into one file"
+                    )
                 found = {**_graph(model), **_metadata(model)}
-            label_files = found.pop("label_files", [])
-            return found | (_zipped(path, label_files) if zipfile.is_zipfile(path) else {})
+                found["graph"] = tflite_graph.read_graph(model)
+            if zipfile.is_zipfile(path):
+                found |= _zipped(path, found)
+            return found
         except _DAMAGED as error:
             raise ModelError(
                 f"{path}: its metadata can't be read: it is damaged, cut off or no .tflite"
             ) from error
 
 
-# ---------------------------------------------------------------- FlatBuffers
-
-
-class _Table:
-    """A table: fields by number, each of which may be missing."""
-
-    def __init__(self, data: Any, at: int) -> None:
-        self._data, self._at = data, at
-        self._vtable = at - self._unpack("<i", at)
-        self._size = self._unpack("<H", self._vtable)
-
-    def _unpack(self, kind: str, at: int) -> Any:
-        return struct.unpack_from(kind, self._data, at)[0]
-
-    def _where(self, field: int) -> int:
-        """Where a field stands, 0 if it is missing."""
-        slot = 4 + 2 * field
-        offset = self._unpack("<H", self._vtable + slot) if slot < self._size else 0
-        return self._at + offset if offset else 0
-
-    def _follow(self, at: int) -> int:
-        return at + int(self._unpack("<I", at))
-
-    def number(self, field: int, kind: str = "<i") -> Any:
-        """0 if it is missing."""
-        at = self._where(field)
-        return self._unpack(kind, at) if at else 0
-
-    def table(self, field: int) -> _Table:
-        """One without fields if it is missing."""
-        at = self._where(field)
-        return _Table(self._data, self._follow(at)) if at else _NO_FIELDS
-
-    def union(self, kind: int) -> _Table:
-        """Field 1, if field 0 says that it is of this kind."""
-        return self.table(1) if self.number(0, "<B") == kind else _NO_FIELDS
-
-    def array(self, field: int, dtype: str) -> Array:
-        """A vector of numbers; empty if it is missing."""
-        at = self._where(field)
-        if not at:
-            return np.empty(0, dtype)
-        at = self._follow(at)
-        count = self._unpack("<I", at) * np.dtype(dtype).itemsize
-        return np.frombuffer(self._data[at + 4 : at + 4 + count], dtype)
-
-    def text(self, field: int) -> str:
-        return self.array(field, "u1").tobytes().decode("utf-8", "replace")
-
-    def tables(self, field: int) -> Iterator[_Table]:
-        if at := self._where(field):
-            at = self._follow(at)
-            for place in range(at + 4, at + 4 + 4 * self._unpack("<I", at), 4):
-                yield _Table(self._data, self._follow(place))
-
-
-_NO_FIELDS = _Table(struct.pack("<HHi", 4, 8, 4), 4)
-
-
-def _root(data: Any) -> _Table:
-    return _Table(data, struct.unpack_from("<I", data, 0)[0])
-
-
 # ---------------------------------------------------------------- the graph
 
 
-def _graph(model: _Table) -> dict[str, Any]:
+def _graph(model: Table) -> dict[str, Any]:
     codes = list(model.tables(1))
     found: dict[str, Any] = {}
     if custom := tuple(name for name in (code.text(1) for code in codes) if name):
@@ -159,42 +109,32 @@ def _graph(model: _Table) -> dict[str, Any]:
     if "TFLite_Detection_PostProcess" in custom:
         found["task"] = "object_detection"
     if first := _first_operation(model, codes):
-        found["starts_with"] = first
+        found["quantises_to"] = first
     return found
 
 
-def _first_operation(model: _Table, codes: list[_Table]) -> dict[str, Any]:
-    """What the graph does to its first input before all else, where that shows what it takes.
+def _first_operation(model: Table, codes: list[Table]) -> dict[str, float]:
+    """The range that the graph cuts its first input to, where it quantises that before all else.
 
-    `{"operator": "MUL", "by": 0.0039}` for arithmetic with a constant (its mean over channels);
-    `{"operator": "QUANTIZE", "low": -1.0, "high": 1.0}` for the range that a float is cut to.
+    `{"low": -1.0, "high": 1.0}`; empty where it begins with something else.
     """
     graph = next(model.tables(2))
     first = graph.array(1, "<i4")[:1]
-    tensors, buffers = list(graph.tables(0)), list(model.tables(4))
+    tensors = list(graph.tables(0))
     for operation in graph.tables(3):
-        inputs = operation.array(1, "<i4")
-        if not len(first) or first[0] not in inputs:
+        if not len(first) or first[0] not in operation.array(1, "<i4"):
             continue
         code = codes[operation.number(0, "<I")]
-        name = _OPERATORS.get(max(code.number(0, "<b"), code.number(3)))
-        if name == "QUANTIZE":
-            range_ = _range(tensors[operation.array(2, "<i4")[0]])
-            return {"operator": name, **range_} if range_ else {}
-        if name is None or len(inputs) != 2:
+        if max(code.number(0, "<b"), code.number(3)) != _QUANTIZE:
             return {}
-        other = tensors[inputs[1] if inputs[0] == first[0] else inputs[0]]
-        constant = buffers[other.number(2, "<I")].array(0, "u1")
-        if other.number(1, "<b") != 0 or not constant.size:  # not float32, or not a constant
-            return {}
-        return {"operator": name, "by": float(constant.view("<f4").mean())}
+        return _range(tensors[operation.array(2, "<i4")[0]])
     return {}
 
 
-def _range(tensor: _Table) -> dict[str, float]:
+def _range(tensor: Table) -> dict[str, float]:
     """The real numbers that a tensor of eight bits can hold; empty where none are known."""
     quantization = tensor.table(4)
-    if quantization is _NO_FIELDS:
+    if quantization is NO_FIELDS:
         return {}
     scale = float(quantization.array(2, "<f4")[0])
     zero = int(quantization.array(3, "<i8")[0])
@@ -205,27 +145,29 @@ def _range(tensor: _Table) -> dict[str, float]:
 # ---------------------------------------------------------------- TFLite Metadata
 
 
-def _metadata(model: _Table) -> dict[str, Any]:
+def _metadata(model: Table) -> dict[str, Any]:
     entry = next((item for item in model.tables(6) if item.text(0) == "TFLITE_METADATA"), None)
     if entry is None:
         return {}
     buffer = list(model.tables(4))[entry.number(1, "<I")]
-    metadata = _root(buffer.array(0, "u1").tobytes())
-    graph = next(metadata.tables(3), _NO_FIELDS)
+    metadata = root(buffer.array(0, "u1").tobytes())
+    graph = next(metadata.tables(3), NO_FIELDS)
     texts = {"name": metadata.text(0), "description": metadata.text(1)}
     found: dict[str, Any] = {key: text for key, text in texts.items() if text}
     for tensor in list(graph.tables(2))[:1]:
         found.update(_input(tensor))
     for output in graph.tables(3):
-        found.update(_output(output))
+        said = _output(output)
+        found.setdefault("label_files_by_output", []).append(said.get("label_files", []))
+        found.update(said)
         found.setdefault("outputs", []).append(output.text(0))
     for custom in graph.tables(9):
         if custom.text(0) == "DETECTOR_METADATA":
-            found.update(_detector(_root(custom.array(1, "u1").tobytes())))
+            found.update(_detector(root(custom.array(1, "u1").tobytes())))
     return found
 
 
-def _input(tensor: _Table) -> dict[str, Any]:
+def _input(tensor: Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     image = tensor.table(3).union(2)  # ImageProperties
     if color := _COLORS.get(image.number(0, "<b")):
@@ -234,18 +176,18 @@ def _input(tensor: _Table) -> dict[str, Any]:
     if width := size.number(0, "<I"):
         found["size"] = (size.number(1, "<I"), width)
     for options in (unit.union(1) for unit in tensor.tables(4)):  # NormalizationOptions
-        if options is not _NO_FIELDS:
+        if options is not NO_FIELDS:
             found["mean"] = options.array(0, "<f4").tolist()
             found["std"] = options.array(1, "<f4").tolist()
     return found
 
 
-def _output(tensor: _Table) -> dict[str, Any]:
+def _output(tensor: Table) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if files := [file.text(0) for file in tensor.tables(6) if file.number(2, "<b") in _LABEL_FILES]:
         found["label_files"] = files
     box = tensor.table(3).union(3)  # BoundingBoxProperties
-    if box is not _NO_FIELDS:
+    if box is not NO_FIELDS:
         index = tuple(box.array(0, "<u4").tolist())
         order = _BOX_ORDERS.get(box.number(1, "<b"), "")
         if order == "xyxy" and index == (1, 0, 3, 2):
@@ -254,12 +196,12 @@ def _output(tensor: _Table) -> dict[str, Any]:
             found["box_order"] = order
         found["pixels"] = box.number(2, "<b") == 1
     for options in (unit.union(3) for unit in tensor.tables(4)):  # ScoreThresholdingOptions
-        if options is not _NO_FIELDS:
+        if options is not NO_FIELDS:
             found["threshold"] = float(options.number(0, "<f"))
     return found
 
 
-def _detector(options: _Table) -> dict[str, Any]:
+def _detector(options: Table) -> dict[str, Any]:
     """MediaPipe's description of a detector without non-maximum suppression."""
     anchors, decoding = options.table(1).table(0).tables(0), options.table(2)
     x_center, y_center, width, height = range(4)
@@ -286,21 +228,41 @@ def carry(path: Path, facts: Mapping[str, Any]) -> None:
         archive.writestr(CARRIED, json.dumps(facts))
 
 
-def _zipped(path: Path, label_files: list[str]) -> dict[str, Any]:
+def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
+    """What the files at its end add to what was found before."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if CARRIED in names:
-            return {**json.loads(archive.read(CARRIED))}
+            return {"written": json.loads(_text_in(archive, CARRIED))["written"]}
         for name in _ULTRALYTICS:
             if name in names:
-                return _ultralytics(archive.read(name).decode("utf-8"), f"{name} within the file")
+                return _ultralytics(_text_in(archive, name), f"{name} within the file")
+
+        def labels_in(name: str) -> tuple[str, ...]:
+            return parse_labels(_text_in(archive, name))
+
+        each = [
+            next(filter(names.__contains__, files), None)
+            for files in found.get("label_files_by_output", [])
+        ]
+        more: dict[str, Any] = {}
+        if len(list(filter(None, each))) > 1:
+            outputs = zip(found["graph"].outputs, each, strict=False)
+            classes = {output: labels_in(name) for output, name in outputs if name}
+            more = {"graph": replace(found["graph"], classes=classes)}
         texts = [name for name in names if name.endswith(".txt")]
         likely = [name for name in texts if "label" in name.lower()]
-        for name in [*label_files, *likely, *(texts if len(texts) == 1 else [])]:
+        for name in [*found.get("label_files", []), *likely, *(texts if len(texts) == 1 else [])]:
             if name in names:
-                labels = parse_labels(archive.read(name).decode("utf-8"))
-                return {"labels": labels, "labels_from": f"{name} within the file"}
-    return {}
+                said = {"labels": labels_in(name), "labels_from": f"{name} within the file"}
+                return {**more, **said}
+    return more
+
+
+def _text_in(archive: zipfile.ZipFile, name: str) -> str:
+    if archive.getinfo(name).file_size > _MAX_TEXT:  # and no more of it is unpacked than that
+        raise ValueError(f"{name} is too large")
+    return archive.read(name).decode("utf-8")
 
 
 def _ultralytics(text: str, where: str) -> dict[str, Any]:
@@ -327,12 +289,32 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
 
 def find_labels(model: Path) -> Path | None:
     """The label file next to a model's file, if there is one."""
-    places = (model.parent / name.format(stem=model.stem) for name in _NAMES)
-    return next((place for place in places if place.is_file()), None)
+    places = (within(model.parent, name.format(stem=model.stem)) for name in _NAMES)
+    return next((place for place in places if place and place.is_file()), None)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """The names in a label file.
+
+    Raises:
+        ModelError: it can't be read, or is none.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_TEXT + 1)
+        if len(content) > _MAX_TEXT:
+            raise ValueError("it is too large")
+        return parse_labels(content.decode("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: not a label file in UTF-8 ({error})") from error
 
 
 def parse_labels(text: str) -> tuple[str, ...]:
-    """Names by class number; "???" stands for a number that the file leaves out."""
+    """Names by class number; "???" stands for a number that the file leaves out.
+
+    Raises:
+        ValueError: it has a number that no class has.
+    """
     if items := _ITEM.findall(text):
         return _by_number(dict(map(_item, items)))
     lines = [line.strip() for line in text.lstrip("\ufeff").strip("\r\n").splitlines()]
@@ -346,6 +328,8 @@ def parse_labels(text: str) -> tuple[str, ...]:
 
 
 def _by_number(names: dict[int, str]) -> tuple[str, ...]:
+    if max(names) > _MAX_CLASS:
+        raise ValueError(f"it numbers a class {str(max(names))[:20]}")
     return tuple(names.get(number, "???") for number in range(max(names) + 1))
 
 

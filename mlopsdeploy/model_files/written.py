@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +14,10 @@ from mlopsdeploy.columns import Made, MadeAs, ModelFiles, Written
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import onnx_written, tflite_metadata
 from mlopsdeploy.model_files.folder import proof_in
+
+RT_INFO = ("mlopsdeploy", "written")
+"""Where OpenVINO's own file, which keeps no metadata of ONNX, has it."""
+_RT_INFO = re.compile(r'<mlopsdeploy>\s*<written value="([^"]*)"')
 
 
 def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
@@ -24,12 +31,24 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
         ModelError: a file that a runtime may open can't be read all the same.
     """
     if graph.suffix == ".tflite":
-        return from_json(tflite_metadata.read(graph).get("written", {}), graph)
+        said = tflite_metadata.read(graph)
+        carried = said.get("written")
+        return from_json(carried, graph) if carried else said.get("graph", Written())
     if graph.is_dir():  # compiled here: its proof lies beside it
         return from_json(proof_in(graph.parent).get("written", {}), graph)
     if graph.suffix == ".onnx":
         return onnx_written.read(graph)
+    if graph.suffix == ".xml":
+        return _of_openvino(graph)
     return Written()
+
+
+def _of_openvino(graph: Path) -> Written:
+    try:
+        found = _RT_INFO.search(graph.read_text("utf-8"))
+        return from_json(json.loads(html.unescape(found[1])) if found else {}, graph)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{graph}: can't be read ({error})") from error
 
 
 def to_json(written: Written) -> dict[str, Any]:

@@ -184,7 +184,7 @@ def _graph(
         if "onnx" in graphs:
             return graphs["onnx"], "onnx", {}
         if "checkpoint" in graphs:
-            graph = checkpoint.to_onnx(graphs["checkpoint"], files.weights, log=log)
+            graph = checkpoint.to_onnx(graphs["checkpoint"], files.weights, files.max_length, log)
             return graph, "checkpoint", proof_in(graph.parent)
     ways = "a checkpoint or ONNX" if target != "litert" else "Keras, a SavedModel or .tflite"
     raise ModelError(

@@ -90,11 +90,16 @@ def read_rows(
 def _present(columns: Columns) -> Array:
     kept = np.ones(rows_of(columns), bool)
     for values in columns.values():
-        kept &= [_can_be_scored(v) for v in values] if values.dtype == object else ~np.isnan(values)
+        if values.dtype == object:
+            kept &= np.fromiter(map(_can_be_scored, values), bool, len(values))
+        elif values.dtype.kind == "f":
+            kept &= ~np.isnan(values).reshape(len(values), -1).any(axis=1)
     return kept
 
 
 def _can_be_scored(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind != "f" or not np.isnan(value).any()
     if not isinstance(value, bytes):
         return value is not None and bool(str(value).strip())
     try:
@@ -140,6 +145,47 @@ def as_labels(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array
         f"--label-column {column}: holds none of the labels {', '.join(labels)}, nor their "
         f"numbers from 0 on; it has {', '.join(map(repr, sorted(set(written))[:5]))}"
     )
+
+
+def as_several(truth: Array, labels: tuple[str, ...], column: str) -> tuple[Array, Array, str]:
+    """What a column says is right, where a row may have several labels, joined by "|".
+
+    Returns:
+        Which labels each row has, bool (rows, labels); which rows are known, bool (rows,); and
+        what was done, in words.
+
+    Raises:
+        InputError: nothing in the column is a label.
+    """
+    place = {label.casefold(): number for number, label in enumerate(labels)}
+    has = np.zeros((len(truth), len(labels)), bool)
+    known = np.ones(len(truth), bool)
+    for row, value in enumerate(truth):
+        names = [name.strip().casefold() for name in str(value or "").split("|") if name.strip()]
+        known[row] = all(name in place for name in names)
+        has[row, [place[name] for name in names if name in place]] = True
+    if not has.any():
+        raise InputError(
+            f"--label-column {column}: holds none of the labels {', '.join(labels)}; several of a "
+            'row are joined by "|"'
+        )
+    return has, known, f'labels in {column!r}, joined by "|"; an empty cell has none'
+
+
+def as_numbers(truth: Array, column: str) -> tuple[Array, str]:
+    """What a column says is right, as numbers, NaN where there is none; and that, in words.
+
+    Raises:
+        InputError: nothing in the column is a number.
+    """
+    numbers = np.array([_number("" if value is None else str(value)) for value in truth], float)
+    if not np.isfinite(numbers).any():
+        some = sorted({str(value) for value in truth})[:5]
+        raise InputError(
+            f"--label-column {column}: the models answer with numbers, but it holds "
+            f"{', '.join(map(repr, some))}"
+        )
+    return numbers, f"numbers in {column!r}"
 
 
 def _number(value: str) -> float:

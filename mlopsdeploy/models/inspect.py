@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mlopsdeploy.bench import speed
 from mlopsdeploy.columns import ModelFiles, Runtime, Task
+from mlopsdeploy.convert.checkpoint import why_not_exported
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import facts, plain_table
 from mlopsdeploy.core.loading import load_model, preferred_runtimes, prepare_model
@@ -24,6 +25,7 @@ from mlopsdeploy.errors import ConfigError, DoubtError, MlopsDeployError, ModelE
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.cache import cache_folder
 from mlopsdeploy.model_files.folder import proof_in, weight_files
+from mlopsdeploy.model_files.huggingface import TASKS
 from mlopsdeploy.models.tables import bytes_of, proof_line, size
 
 BATCH_SECONDS, ROW_SECONDS = 1.0, 0.4
@@ -52,14 +54,15 @@ def inspect_model(
         log: called with a line about each slow step (a compilation).
 
     Returns:
-        `name`, `version`, `digest`, `task`, `threshold` (None without one), `labels`,
-        `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of the file: name,
-        dtype, shape of a row; `runtime` and `runtime_why`, `precision` and `precision_why`; `runs`,
-        the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
+        `name`, `version`, `digest`, `task`, `data` (what its rows are), `threshold` (None without
+        one), `labels`, `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of
+        the file: name, dtype, shape of a row; `runtime` and `runtime_why`, `precision` and
+        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
         `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and why;
         `doubts`: what can be read in several ways, of which the report shows the first. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
-        all this of each, and of them all `name`, `version`, `digest`, `task` and `languages`.
+        all this of each, and of them all `name`, `version`, `digest`, `task`, `data` and
+        `languages`.
 
     Raises:
         MlopsDeployError: see `load_model`.
@@ -82,6 +85,7 @@ def inspect_model(
             "version": files.version,
             "digest": files.digest,
             "task": files.task,
+            "data": parts[0]["data"],
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
@@ -105,6 +109,7 @@ def inspect_model(
         "digest_covers": dict(files.digest_covers),
         "task": model.task_name,
         "task_from": model.task_from,
+        "data": model.task.data,
         "runtime": model.runtime.name,
         "precision": model.runtime.precision,
         **_choice(files, model, graph, runtime),
@@ -200,8 +205,10 @@ def _runtime_why(files: ModelFiles, name: str, asked: str, proof: dict[str, Any]
     preferred = preferred_runtimes(files)
     before = preferred[: preferred.index(name)] if name in preferred else ()
     if not before:
-        form = "text classifiers" if files.task == "text_classification" else "its format"
+        form = "texts" if files.task in TASKS else "its format"
         return f"the first choice for {form}"
+    if name == "torch" and (reason := why_not_exported(files.weights)):
+        return f"it can't be exported to ONNX ({reason})"
     missing = [other for other in before if not plugins.installed(other)]
     return f"{', '.join(missing)} is not installed"
 
@@ -298,7 +305,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
 def _languages(report: dict[str, Any]) -> str:
     if report["languages"]:
         return f"{', '.join(report['languages'])} (from {report['languages_from']})"
-    return "nothing names them" if report["task"] == "text_classification" else ""
+    return "nothing names them" if report["task"] in TASKS else ""
 
 
 def _labels(report: dict[str, Any]) -> str:

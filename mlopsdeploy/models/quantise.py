@@ -131,7 +131,7 @@ def _float_graph(files: ModelFiles) -> Path:
     """What OpenVINO runs of the float model."""
     form, graph = next(iter(_first(files.graphs).items()))
     if form == "checkpoint":
-        return checkpoint.to_onnx(graph, files.weights)
+        return checkpoint.to_onnx(graph, files.weights, files.max_length)
     return graph
 
 

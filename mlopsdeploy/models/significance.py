@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from mlopsdeploy.columns import Array
 Z = 1.959964  # of 95 % of a normal distribution
 DRAWS = 1000  # of the bootstrap
 SEED = 1
+DRAWN = 20_000_000  # rows drawn in all, at most; of so many fewer draws tell as much
+FLIPPED = 12  # rows whose signs are flipped in all ways
 
 
 def share(part: int, whole: int) -> dict[str, float]:
@@ -79,3 +82,96 @@ def _f1(pairs: Array) -> float:
     either = pairs.sum(axis=1) + pairs[:, :count].sum(axis=0)
     f1 = np.divide(2 * hits, either, out=np.zeros(count), where=either > 0)
     return float(f1[1] if count == 2 else f1[either > 0].mean())
+
+
+def f1_of_several(truth: Array, said: Array) -> dict[str, Any]:
+    """F1 over all labels of all rows, which may each have several, with a 95 % interval.
+
+    Args:
+        truth: bool of shape (rows, labels).
+        said: the same.
+    """
+    counts = np.stack(
+        [(truth & said).sum(axis=1), truth.sum(axis=1) + said.sum(axis=1)], axis=1
+    ).astype(np.float64)  # of each row: hits, and predicted + true
+
+    def f1(sums: Array) -> float:
+        return float(2 * sums[0] / sums[1]) if sums[1] else 0.0
+
+    if not len(counts):
+        return {"value": 0.0, "low": 0.0, "high": 1.0, "of": "all labels"}
+    drawn = [f1(counts[rows].sum(axis=0)) for rows in _draws(len(counts))]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return {
+        "value": f1(counts.sum(axis=0)), "low": float(low), "high": float(high), "of": "all labels",
+    }  # fmt: skip
+
+
+def errors_of(truth: Array, values: Array) -> dict[str, dict[str, float | None]]:
+    """`mae`, `rmse` and `r2` of numbers, each with `low` and `high`, its 95 % bootstrap interval.
+
+    `r2` is None where the truth is the same in all rows.
+    """
+    parts = np.stack([np.abs(values - truth), (values - truth) ** 2, truth, truth**2], axis=1)
+
+    def figures(means: Array) -> tuple[float, float, float]:
+        spread = means[3] - means[2] ** 2
+        left = means[1] / spread if spread > 1e-12 * max(means[3], 1e-300) else np.nan
+        return float(means[0]), float(np.sqrt(means[1])), float(1 - left)
+
+    names = ("mae", "rmse", "r2")
+    if not len(parts):
+        return {name: {"value": None, "low": None, "high": None} for name in names}
+    parts[:, 2] -= parts[:, 2].mean()  # so that the spread loses no digits
+    parts[:, 3] = parts[:, 2] ** 2
+    value = figures(parts.mean(axis=0))
+    drawn = np.array([figures(parts[rows].mean(axis=0)) for rows in _draws(len(parts))])
+    found: dict[str, dict[str, float | None]] = {}
+    for place, name in enumerate(names):
+        known = drawn[np.isfinite(drawn[:, place]), place]
+        low, high = np.percentile(known, (2.5, 97.5)) if len(known) else (np.nan, np.nan)
+        figure = {"value": value[place], "low": float(low), "high": float(high)}
+        found[name] = {key: one if math.isfinite(one) else None for key, one in figure.items()}
+    return found
+
+
+def _draws(rows: int) -> Iterator[Array]:
+    """Places of rows drawn with replacement, as the bootstrap has it."""
+    draw = np.random.default_rng(SEED)
+    for _ in range(max(min(DRAWS, DRAWN // rows), 100)):
+        yield draw.integers(0, rows, rows)
+
+
+def sign_flips(differences: Array) -> float:
+    """How likely the mean of paired differences is this far from 0 by chance, on two sides.
+
+    Were there nothing to it, each difference could as well have the other sign: Fisher 1935, "The
+    Design of Experiments". All signs of a few rows are tried; of more, their sum is near to
+    normal, with the sum of the squares as its variance.
+    """
+    differences = differences[differences != 0]
+    count = len(differences)
+    if not count:
+        return 1.0
+    total = abs(float(differences.sum()))
+    if count > FLIPPED:
+        return math.erfc(total / math.sqrt(2 * float((differences**2).sum())))
+    signs = (np.arange(2**count)[:, np.newaxis] >> np.arange(count)) % 2 * 2 - 1
+    return float((np.abs(signs @ differences) >= total * (1 - 1e-12)).mean())
+
+
+def rand_index(table: Array) -> float:
+    """How alike two groupings are, whatever the groups are called: 1 the same, 0 by chance.
+
+    The adjusted Rand index of the counts of each pair of groups: Hubert and Arabie 1985,
+    "Comparing partitions".
+    """
+
+    def pairs(counts: Array) -> float:
+        return float((counts * (counts - 1) / 2).sum())
+
+    together, one, other = pairs(table), pairs(table.sum(axis=1)), pairs(table.sum(axis=0))
+    every = pairs(np.array([table.sum()]))
+    by_chance = one * other / every if every else 0.0
+    most = (one + other) / 2
+    return 1.0 if most == by_chance else (together - by_chance) / (most - by_chance)

@@ -42,6 +42,16 @@ def proof_line(proof: Mapping[str, Any]) -> str:
     if proof.get("largest_difference") is None:
         return str(proof.get("unproven", ""))
     return (
-        f"on {proof['rows']} rows: largest difference {proof['largest_difference']:.1e}, "
-        f"labels changed {proof['label_flips']}"
+        f"on {proof['rows']} rows{_covered(proof)}: largest difference "
+        f"{proof['largest_difference']:.1e}, labels changed {proof['label_flips']}"
     )
+
+
+def _covered(proof: Mapping[str, Any]) -> str:
+    """Of texts, which rows these were."""
+    lengths = proof.get("lengths")
+    if not lengths:
+        return ""
+    how = "padded and not" if proof.get("padded") else "of one length at a time"
+    sizes = ", ".join(map(str, proof.get("batches", ())))
+    return f" of {lengths[0]} to {lengths[-1]} tokens, {how}, in batches of {sizes}"

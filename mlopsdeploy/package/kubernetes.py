@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from cronsim import CronSim
 
-from mlopsdeploy.core.images import MAX_PIXELS, PICTURE_TASKS
+from mlopsdeploy.core.images import MAX_PIXELS
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.plan import TEMPLATES, Plan, render
 from mlopsdeploy.package.sizing import MIB
@@ -103,7 +103,7 @@ def memory(plan: Plan) -> tuple[int, int]:
     bodies = 0
     if plan.strategy == "serve":
         threads = int(plan.settings.get("request_threads", 16))
-        pictures = any(model.task in PICTURE_TASKS for model in plan.models)
+        pictures = any(model.data == "image" for model in plan.models)
         largest = plan.settings.get("max_body") or (MAX_BODY_OF_PICTURES if pictures else MAX_BODY)
         bodies = plan.workers * (2 * threads * int(largest) + 3 * MAX_PIXELS * pictures)
     return _round_up(requested), _round_up(requested + (bodies or requested))

@@ -92,7 +92,7 @@ def pack(
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     return PackedModel(
         name, original.version, digest, source=reference, built_in=reference in built_in(),
-        runtime=runtime, task=original.task_name, bytes=size,
+        runtime=runtime, task=original.task_name, data=original.task.data, bytes=size,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mlopsdeploy import __version__
+from mlopsdeploy.columns import DataKind
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.lock import Lock
@@ -70,6 +71,7 @@ class PackedModel:
         built_in: whether it travels in mlopsdeploy's own wheel.
         runtime: what runs it.
         task: what it is for.
+        data: what its rows are.
         bytes: the size of its files.
         parts: of models that stand side by side, each.
     """
@@ -81,6 +83,7 @@ class PackedModel:
     built_in: bool
     runtime: str
     task: str
+    data: DataKind
     bytes: int
     parts: tuple[PackedModel, ...] = ()
 

@@ -17,7 +17,14 @@ from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
 from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.runtimes import openvino_graph
-from mlopsdeploy.runtimes.common import dense, no_rows, rows_with_nan, with_nan
+from mlopsdeploy.runtimes.common import (
+    by_length,
+    dense,
+    no_rows,
+    rows_with_nan,
+    takes_one_length,
+    with_nan,
+)
 
 # Scales per 128 activations: the fastest group that runs int8 kernels. Groups of 0 and of the
 # whole row silently run at float speed.
@@ -69,6 +76,7 @@ class OpenVino(Runtime):
             settings = _settings(precision, threads, self.streams, has_bfloat16, static=static)
             self.inputs = tuple(_field(port) for port in model.inputs)
             self.outputs = tuple(_field(port) for port in model.outputs)
+            self._unmasked = takes_one_length(self.inputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
             self._checked = openvino_graph.check_indices(model)
             compiled = core.compile_model(model, "CPU", settings)
@@ -82,6 +90,9 @@ class OpenVino(Runtime):
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`; waits while all requests are busy."""
+        return by_length(self._run, tensors) if self._unmasked else self._run(tensors)
+
+    def _run(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         if not rows_of(feed):
             return no_rows(self.outputs)

@@ -403,12 +403,9 @@ def _normalization(
         return _of_range(low, high, f"the tensor's quantisation holds {low:.3g} to {high:.3g}")
     if np.dtype(dtype).kind in "iu":
         return (0.0,), (1.0,), f"a tensor of {dtype} that is not quantised takes pixels"
-    begin = files.metadata.get("starts_with") or {}
-    if begin.get("operator") == "QUANTIZE":
-        low, high = begin["low"], begin["high"]
+    if cut := files.metadata.get("quantises_to"):
+        low, high = cut["low"], cut["high"]
         return _of_range(low, high, f"the graph first quantises it to {low:.3g} to {high:.3g}")
-    if begin and (known := _of_arithmetic(begin["operator"], begin["by"])):
-        return known
     if from_zero:
         return (0.0,), (255.0,), "the custom of such models"
     options.doubt(
@@ -440,17 +437,6 @@ def _of_range(low: float, high: float, why: str) -> Normalization:
             return mean, std, why
     std_of_range = 255 / max(high - low, 1e-9)
     return (-low * std_of_range,), (std_of_range,), f"{why}: pixels are spread over that"
-
-
-def _of_arithmetic(operator: str, by: float) -> Normalization | None:
-    """What the input of `x * by` and the like must have been."""
-    factor = {"MUL": by, "DIV": 1 / by if by else 0.0}.get(operator)
-    why = f"the graph itself begins with {operator} by {by:.4g}"
-    if factor is not None:
-        return ((0.0,), (1.0,), why) if 0.002 <= factor <= 0.02 else None
-    if abs(by) > 50:
-        return (0.0,), (1.0,), why
-    return ((0.0,), (255.0,), why) if 0.3 <= abs(by) <= 0.7 else None
 
 
 def _formula(mean: tuple[float, ...], std: tuple[float, ...]) -> str:

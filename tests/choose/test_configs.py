@@ -64,7 +64,7 @@ def test_a_schedule_for_every_interval():
 
 def test_batch_runs_it(found, written, customers, churn_onnx, mlopsdeploy, tmp_path):
     answers = ChooseSettings(model=str(churn_onnx), sample=str(customers), response_time="25h")
-    strategy, path = written(answers, replace(found, task="tabular_classification"))
+    strategy, path = written(answers, replace(found, data="table"))
     assert strategy == "batch"
     said = yaml.safe_load(path.read_text("utf-8"))
     assert said["schedule"] == "0 2 * * *"
@@ -75,7 +75,7 @@ def test_batch_runs_it(found, written, customers, churn_onnx, mlopsdeploy, tmp_p
 
 def test_serve_runs_it(found, written, churn_onnx, tmp_path):
     answers = ChooseSettings(model=str(churn_onnx))
-    strategy, path = written(answers, replace(found, task="tabular_classification"))
+    strategy, path = written(answers, replace(found, data="table"))
     assert strategy == "serve"
     port = machine.free_port()
     command = [*processes.OURS, "serve", "--config", path, "--port", str(port), "--workers", "1"]
@@ -86,7 +86,7 @@ def test_serve_runs_it(found, written, churn_onnx, tmp_path):
 
 def test_edge_runs_it_over_lines(found, written, mlopsdeploy, churn_onnx, tmp_path):
     answers = ChooseSettings(model=str(churn_onnx), data_at="device", features="age,visits,spend")
-    strategy, path = written(answers, replace(found, task="tabular_classification"))
+    strategy, path = written(answers, replace(found, data="table"))
     assert strategy == "edge"
     done = mlopsdeploy("edge", "--config", path, "--threads", "1", stdin=b"40,1,90\n")
     assert done.code == 0, done
@@ -107,7 +107,7 @@ def test_it_runs_over_pictures(
     found, written, mlopsdeploy, tmp_path, strategy, answers, flags, made
 ):
     answers["sample"] = str(answers["sample"])
-    detector = replace(found, task="object_detection")
+    detector = replace(found, data="image")
     got, path = written(ChooseSettings(model="detector", **answers), detector)
     assert got == strategy
     done = mlopsdeploy(strategy, "--config", path, *flags)
@@ -119,7 +119,7 @@ def test_a_video_is_no_input_of_batch(found, written):
     answers = ChooseSettings(
         model="detector", sample=str(EXAMPLES / "street.mp4"), response_time="25h"
     )
-    strategy, path = written(answers, replace(found, task="object_detection"))
+    strategy, path = written(answers, replace(found, data="image"))
     assert strategy == "batch"
     assert "input: photos/" in path.read_text("utf-8")
 

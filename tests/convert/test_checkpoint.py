@@ -13,6 +13,8 @@ from mlopsdeploy.convert import checkpoint
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 
+from ..conftest import POSITIONS
+
 
 @pytest.fixture
 def rows(tmp_path):
@@ -24,7 +26,7 @@ def rows(tmp_path):
 def test_exports_once_and_keeps_the_proof(bert_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path))
     said = []
-    file = checkpoint.to_onnx(bert_checkpoint, "a" * 64, log=said.append)
+    file = checkpoint.to_onnx(bert_checkpoint, "a" * 64, POSITIONS, log=said.append)
     assert file == tmp_path / "onnx" / ("a" * 32) / "model.onnx"
     proof = json.loads((file.parent / "parity.json").read_text("utf-8"))
     assert proof["largest_difference"] <= checkpoint.LARGEST_DIFFERENCE
@@ -34,7 +36,7 @@ def test_exports_once_and_keeps_the_proof(bert_checkpoint, tmp_path, monkeypatch
     assert len(said) == 2
     assert "labels changed 0" in said[1]
     before = file.stat().st_mtime_ns
-    assert checkpoint.to_onnx(bert_checkpoint, "a" * 64, log=said.append) == file
+    assert checkpoint.to_onnx(bert_checkpoint, "a" * 64, POSITIONS, log=said.append) == file
     assert file.stat().st_mtime_ns == before
     assert len(said) == 2, "the second call has nothing to say"
     assert [path.name for path in (tmp_path / "onnx").iterdir()] == ["a" * 32]
@@ -93,8 +95,8 @@ def test_a_checkpoint_that_cannot_be_exported(tmp_path, bert_checkpoint, monkeyp
     monkeypatch.setenv("MLOPSDEPLOY_CACHE", str(tmp_path / "cache"))
     folder = shutil.copytree(bert_checkpoint, tmp_path / "broken")
     (folder / "model.safetensors").write_bytes(b"nothing")
-    with pytest.raises(ModelError, match="can't be exported to ONNX") as raised:
-        checkpoint.to_onnx(folder, "b" * 64)
+    with pytest.raises(ModelError, match="transformers can't load it") as raised:
+        checkpoint.to_onnx(folder, "b" * 64, POSITIONS)
     assert "\n" not in str(raised.value)
     assert list((tmp_path / "cache" / "onnx").iterdir()) == []
 

@@ -78,13 +78,17 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
     for old, new in zip("abcdef", "bcdefg", strict=True)
 )
 
+LONG_BOMB = f"a: &a {'x' * 99_000}\nb: [{'*a, ' * 200}]\n"
+
 
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
         ("a: 1\nb: 2\na: 3\n", "line 3: the key 'a' stands there twice"),
         ("a: {x: 1,\n  x: 2}\n", "line 2: the key 'x' stands there twice"),
-        (BOMB, "line 6: expands to more than 250,000 values"),
+        (BOMB, "line 6: expands to more than 100,000 values"),
+        (LONG_BOMB, "line 2: expands to more than 100,000 values"),
+        ("a:\n" + "- b\n" * 100_001, "line 99999: holds more than 100,000 values"),
         ("a: &a\n  - *a\n", "line 2: *a stands within what it names"),
         ("a: *b\n", "line 1: not YAML (found undefined alias 'b')"),
         ("a: " + "[" * 200, "line 1: nested deeper than 50"),

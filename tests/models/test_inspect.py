@@ -55,10 +55,11 @@ def test_json_says_what_the_digest_covers(churn_onnx, tmp_path):
 def test_inspect_of_a_model_that_leaves_nothing_to_find_out(shown):
     report = inspect_model("fraud")
     assert report["task"] == "tabular_classification"
-    assert report["facts"] == []
+    assert {fact["source"] for fact in report["facts"]} <= {"the YAML", "model.yaml", "the file"}
+    assert report["doubts"] == []
     text = shown(show, report, width=200)
     assert "inputs     30 × float32: Time, V1," in text
-    assert "legitimate, fraud (from model.yaml)" in text
+    assert "2: legitimate, fraud" in text
     assert "transaction (30) float32 → fraud_probability (1) float32" in text
 
 
@@ -96,7 +97,7 @@ def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp
     report = inspect_model(str(bert))
     assert report["runs"] == "model.onnx"
     assert report["compiled"] == {}
-    assert report["runtime_why"] == "the first choice for text classifiers"
+    assert report["runtime_why"] == "the first choice for texts"
     assert "this CPU has" in report["precision_why"]
     assert report["labels_from"] == "config.json"
     assert report["inputs"] == [{"name": "text", "dtype": "str", "shape": []}]
@@ -104,7 +105,7 @@ def test_inspect_says_which_file_runs_on_what_and_why(bert, bert_checkpoint, tmp
 
 def test_what_has_no_names_is_said(churn_onnx, shown):
     report = inspect_model(str(churn_onnx), runtime="onnxruntime")
-    assert "0, 1: nothing names them" in shown(show, report)
+    assert "2 classes by number  nothing names them" in shown(show, report)
 
 
 def test_what_is_missing_is_why_another_runtime_runs(bert, monkeypatch):

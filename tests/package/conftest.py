@@ -19,7 +19,7 @@ from mlopsdeploy.package.sizing import Measured
 
 FRAUD = PackedModel(
     "fraud", "1.0.0", "ab" * 32, "fraud", built_in=True, runtime="litert",
-    task="tabular_classification", bytes=0,
+    task="tabular_classification", data="table", bytes=0,
 )  # fmt: skip
 CHURN = replace(FRAUD, name="churn", version="", source="churn.onnx", built_in=False, bytes=400)
 LOCK = Lock(

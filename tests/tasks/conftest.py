@@ -6,12 +6,19 @@ import pytest
 
 from mlopsdeploy.core.loading import load_model
 
+# What nothing in these files tells.
+UNTOLD = {
+    **dict.fromkeys(("best_class", "corners", "heads"), "input: {mean: 0, std: 255}"),
+    "logits": "activation: softmax",
+    "with_background": "activation: none",
+}
+
 
 @pytest.fixture
 def load(tflite_models, tmp_path, request):
     """`load("yolo_v8", labels="a\\nb", said="threshold: 0.2")`: with files beside the model.
 
-    The labels go into the file that the test's module calls LABEL_FILE.
+    What nothing else tells of a model, the file says too. The labels go into the file that the test's module calls LABEL_FILE.
     """
 
     def make(name, *, labels=None, said=None, **how):
@@ -19,8 +26,9 @@ def load(tflite_models, tmp_path, request):
         shutil.copy(tflite_models / path.name, path)
         if labels:
             (tmp_path / request.module.LABEL_FILE).write_text(labels)
-        if said:
-            path.with_suffix(".yaml").write_text(said)
+        told = "\n".join(dict.fromkeys(filter(None, (said, UNTOLD.get(name)))))
+        if told:
+            path.with_suffix(".yaml").write_text(told)
         return load_model(str(path), threads=1, **how)
 
     return make

@@ -38,10 +38,10 @@ def test_every_kind_gives_the_same_probabilities(load, pictures):
 @pytest.mark.parametrize(
     ("name", "what", "value", "why"),
     [
-        ("softmax", "scores are", "probabilities", "add up to 1"),
-        ("logits", "scores are", "logits: a softmax follows", "the values"),
-        ("softmax_int8", "scores are", "probabilities", "steps of 1/256"),
-        ("takes_pixels", "normalisation", "0 to 255", "begins with MUL"),
+        ("softmax", "scores are", "probabilities", "its last step, Softmax"),
+        ("logits", "scores are", "logits: a softmax follows", "the YAML"),
+        ("softmax_int8", "scores are", "probabilities", "its last step, Softmax"),
+        ("takes_pixels", "normalisation", "0 to 255", "its first steps make 0 to 1"),
         ("quantised_inside", "normalisation", "0 to 1", "first quantises"),
         ("softmax_uint8", "pixels become", "the pixels as they are", ""),
         ("softmax_int8", "normalisation", "-1 to 1", "quantisation"),
@@ -98,7 +98,7 @@ def test_classes_without_labels_are_numbers(load, pictures):
 
 
 def test_a_yaml_may_say_it_all(load, pictures):
-    said = "labels: [r, g, b]\nactivation: softmax\noutput: output_0\ninput: {color: bgr}"
+    said = "labels: [r, g, b]\noutput: output_0\ninput: {color: bgr}"
     model = load("logits", said=said)
     assert list(model.predict({"image": pictures})["label"]) == ["g", "b", "r"]
     assert facts(model)["scores are"].source == "the YAML"

@@ -34,10 +34,6 @@ def understood(tensors, found=None, doubts=None, **how):
     return made, {entry.name: entry for entry in facts}
 
 
-def starts(operator, **how):
-    return {"starts_with": {"operator": operator, **how}}
-
-
 @pytest.mark.parametrize(
     ("said", "metadata", "quantization", "expected", "why"),
     [
@@ -47,9 +43,7 @@ def starts(operator, **how):
         (None, {}, ("int8", 1 / 255, -128), ((0,), (255,)), "quantisation holds 0 to 1"),
         (None, {}, ("uint8", 1.0, 0), ((0,), (1,)), "quantisation holds 0 to 255"),
         (None, {}, ("uint8", 0.01866, 114), IMAGENET, "quantisation"),
-        (None, starts("MUL", by=1 / 255), None, ((0,), (1,)), "begins with MUL"),
-        (None, starts("SUB", by=0.45), None, ((0,), (255,)), "begins with SUB"),
-        (None, starts("QUANTIZE", low=-1.0, high=1.0), None, ((127.5,), (127.5,)), "first quant"),
+        (None, {"quantises_to": {"low": -1.0, "high": 1.0}}, None, ((127.5,), (127.5,)), "first"),
     ],
 )
 def test_normalisation_and_where_it_is_from(said, metadata, quantization, expected, why):
