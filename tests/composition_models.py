@@ -71,7 +71,9 @@ labels: [old, rare]
 
 
 def tags(x):
-    return tf.sigmoid(tf.matmul(x, [[0.1, 0.0], [0.0, -1.0], [0.0, 0.02]]) + tf.constant([-4.5, 1.0]))
+    return tf.sigmoid(
+        tf.matmul(x, [[0.1, 0.0], [0.0, -1.0], [0.0, 0.02]]) + tf.constant([-4.5, 1.0])
+    )
 
 
 GROUPS = f"""{HEAD}
