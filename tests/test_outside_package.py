@@ -124,7 +124,8 @@ def sales(tmp_path):
     days = ["monday", "tuesday"]
     weights = np.array([[-1, -2, -3], [2, 3, 4]])
     np.savez(tmp_path / "sales.npz", center=np.zeros(2), weights=weights, columns=days)
-    (tmp_path / "sales.yaml").write_text("task: forecast\n", "utf-8")
+    said = "task: forecast\nserve: {answer: {forecast: forecast, total: total}}\n"
+    (tmp_path / "sales.yaml").write_text(said, "utf-8")
     rows = pd.DataFrame([[10, 12], [5, 4], [0, 7]], columns=days)
     rows.to_csv(tmp_path / "sales.csv", index=False)
     return [[14, 16, 18], [3, 2, 1], [14, 21, 28]]
