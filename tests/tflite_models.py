@@ -365,6 +365,40 @@ def described(path, source, buffer, *, label_file=None, labels=()):
             archive.writestr(label_file, "\n".join(labels))
 
 
+def row_models(folder):
+    """Of rows, each made of the same product."""
+    weights = tf.constant(np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3))
+    table = tf.constant(np.linspace(-1, 1, 28, dtype=np.float32).reshape(7, 4))
+    ends = {
+        "linear": lambda x: {"scores": x + 0.5},
+        "relu": lambda x: {"scores": tf.nn.relu(x)},
+        "softmax": lambda x: {"scores": tf.nn.softmax(x)},
+        "sigmoid": lambda x: {"scores": tf.reshape(tf.sigmoid(x), (-1, 3, 1))},
+        "rest": lambda x: {"scores": tf.concat([1 - tf.sigmoid(x), tf.sigmoid(x)], 1)},
+        "several": lambda x: {"chance": tf.sigmoid(x), "price": x, "kind": tf.argmax(x, 1)},
+        "random": lambda x: {"scores": x + tf.random.normal((3,))},
+    }
+    for name, end in ends.items():
+        row_model(folder / f"row_{name}.tflite", lambda x, end=end: end(x @ weights), tf.float32)
+    looked_up = lambda ids: {"scores": tf.reduce_sum(tf.gather(table, ids), 1)}  # noqa: E731
+    row_model(folder / "row_ids.tflite", looked_up, tf.int32)
+    row_model(
+        folder / "row_float_ids.tflite", lambda ids: looked_up(tf.cast(ids, tf.int32)), tf.float32
+    )
+
+
+def row_model(path, function, dtype):
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 4), dtype, name="row")])
+    def call(row):
+        return function(row)
+
+    module.call = call
+    concrete = call.get_concrete_function()
+    path.write_bytes(tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert())
+
+
 def main(folder):
     def make(name, function, **how):
         return convert(folder / f"{name}.tflite", function, **how)
@@ -460,6 +494,7 @@ def main(folder):
         labels=["red", "green", "blue"],
     )
     zipped(folder / "labels_within.tflite", softmax, "labelmap.txt", "red\ngreen\nblue\n")
+    row_models(folder)
 
 
 if __name__ == "__main__":

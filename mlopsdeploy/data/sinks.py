@@ -35,8 +35,9 @@ from mlopsdeploy.data.sources import (
     WithText,
     format_of,
 )
-from mlopsdeploy.data.sources.base import as_text, column_at, values_of
+from mlopsdeploy.data.sources.base import column_at
 from mlopsdeploy.data.sources.records import quoted
+from mlopsdeploy.data.sources.values import as_text, values_of
 
 ROW_GROUP = 65_536
 

@@ -340,7 +340,6 @@ def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) ->
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:
-    huggingface.check_shards(folder)
     graphs = {}
     for format_, names in _PLACES.items():
         if found := next((folder / name for name in names if (folder / name).is_file()), None):

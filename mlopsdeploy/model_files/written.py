@@ -46,7 +46,7 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
 def _of_openvino(graph: Path) -> Written:
     try:
         found = _RT_INFO.search(graph.read_text("utf-8"))
-        if found is None:
+        if found is None:  # not made here
             return openvino_written.read(graph)
         return from_json(json.loads(html.unescape(found[1])), graph)
     except (OSError, ValueError) as error:

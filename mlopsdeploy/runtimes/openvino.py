@@ -88,7 +88,6 @@ class OpenVino(Runtime):
                 _field(port, _sizes(port)[1:], _name(port, names)) for port in model.inputs
             )
             sizes = {_name(port, names): _sizes(port) for port in model.inputs}
-            self._unmasked = takes_one_length(self.inputs)
             self._rows = rows_at_a_time(file, sizes)
             self._axes: list[tuple[Field, int, RowAxis]] = []
             names = [port.name for port in graph.outputs] if graph else []
@@ -97,6 +96,7 @@ class OpenVino(Runtime):
                 self._axes.append((_field(port, shape, name), place, axis))
             self.outputs = tuple(field for field, _, _ in self._axes)
             given = len(model.outputs)
+            self._unmasked = takes_one_length(self.inputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
             self._checked = given if openvino_graph.check_indices(model) else None
             # Given a width that its constants don't fit, it reads and writes beyond its memory.

@@ -1,29 +1,69 @@
-"""What the operators of a .tflite file tell."""
+"""What the operators of a `.tflite` file tell, by the names that its runtime has for tensors."""
 
 import pytest
 
-from mlopsdeploy.model_files import find_model, tflite_metadata
+from mlopsdeploy.columns import ModelFiles
+from mlopsdeploy.model_files import tflite_metadata
 from mlopsdeploy.model_files.written import read_written
+from mlopsdeploy.runtimes.litert import LiteRT
+
+
+def graph(tflite_models, name):
+    return tflite_metadata.read(tflite_models / f"{name}.tflite")["graph"]
 
 
 @pytest.mark.parametrize(
-    ("name", "pixels"), [("takes_pixels", (0.0,)), ("zero_to_one", None), ("described", None)]
+    ("name", "kind"),
+    [
+        ("row_linear", "linear"),
+        ("row_relu", "values"),
+        ("row_softmax", "softmax"),
+        ("row_sigmoid", "sigmoid"),
+        ("row_rest", "softmax"),
+        ("softmax", "softmax"),
+        ("softmax_int8", "softmax"),
+        ("softmax_uint8", "softmax"),
+        ("softmax_float16", "softmax"),
+        ("quantised_inside", "softmax"),
+        ("sigmoid", "sigmoid"),
+        ("row_ids", ""),
+        ("post_process", ""),
+    ],
 )
-def test_pixels(tflite_models, name, pixels):
-    found = tflite_metadata.read(tflite_models / f"{name}.tflite")["graph"].pixels
-    assert (found and found[0]) == pixels
-
-
-def test_a_file_of_somebody_else_s_is_read(tflite_models):
-    files = find_model(str(tflite_models / "described.tflite"))
-    written = read_written(files, files.graphs["tflite"])
-    assert len(written.outputs) == 1
-    (made,) = written.outputs.values()
+def test_how_the_first_output_is_made(tflite_models, name, kind):
+    made = next(iter(graph(tflite_models, name).outputs.values()))
+    assert made.kind == kind
     assert made.source.startswith("its last step, ")
 
 
-def test_what_is_carried_goes_before(tflite_models, tmp_path):
-    file = tmp_path / "model.tflite"
-    file.write_bytes((tflite_models / "zero_to_one.tflite").read_bytes())
-    tflite_metadata.carry(file, {"written": {"task": "regression", "task_source": "its loss"}})
-    assert read_written(find_model(str(file)), file).task == "regression"
+def test_several_outputs_have_the_names_that_the_runtime_has(tflite_models):
+    path = tflite_models / "row_several.tflite"
+    written = read_written(ModelFiles("m", "", "", "", {}), path)
+    kinds = {name: made.kind for name, made in written.outputs.items()}
+    assert kinds == {"chance": "sigmoid", "price": "linear", "kind": "label"}
+    assert {*kinds} == {field.name for field in LiteRT(path).outputs}
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std"),
+    [("takes_pixels", 0, 1), ("softmax", 127.5, 127.5), ("softmax_float16", 127.5, 127.5)],
+)
+def test_what_pixels_must_be_from_the_first_steps(tflite_models, name, mean, std):
+    pixels = graph(tflite_models, name).pixels
+    assert pixels[:2] == ((mean,), (std,))
+    assert pixels[2].startswith("its first steps make 0 to 1 of ")
+
+
+@pytest.mark.parametrize("name", ["zero_to_one", "softmax_int8", "row_linear"])
+def test_what_begins_with_nothing_tells_nothing_of_pixels(tflite_models, name):
+    assert graph(tflite_models, name).pixels is None
+
+
+@pytest.mark.parametrize("name", ["row_ids", "row_float_ids"])
+def test_how_large_the_table_of_an_input_is(tflite_models, name):
+    assert graph(tflite_models, name).sizes == {"row": 7}
+
+
+def test_what_draws_at_random(tflite_models):
+    assert "draws random numbers" in graph(tflite_models, "row_random").changing
+    assert not graph(tflite_models, "row_linear").changing

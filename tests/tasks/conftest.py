@@ -18,7 +18,8 @@ UNTOLD = {
 def load(tflite_models, tmp_path, request):
     """`load("yolo_v8", labels="a\\nb", said="threshold: 0.2")`: with files beside the model.
 
-    What nothing else tells of a model, the file says too. The labels go into the file that the test's module calls LABEL_FILE.
+    What nothing else tells of a model stands in its YAML too. The labels go into the file that the
+    test's module calls LABEL_FILE.
     """
 
     def make(name, *, labels=None, said=None, **how):

@@ -1,8 +1,10 @@
+import shutil
+
 import numpy as np
 import pytest
 
 from mlopsdeploy.core.loading import load_model
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import DoubtError, ModelError
 
 LABEL_FILE = "labels.txt"
 THREE = ("softmax", "logits", "softmax_int8", "softmax_uint8", "softmax_float16", "takes_pixels")
@@ -115,9 +117,21 @@ def test_a_yaml_may_say_it_all(load, pictures):
         ),
         ("softmax", "label_offset: x", "label_offset: expected a whole number, not 'x'"),
         ("softmax", "output: nothing", "output is 'nothing', but it gives"),
-        ("heads", "task: image_classification", "and not a number for each class"),
+        (
+            "heads",
+            "task: image_classification",
+            "several outputs that may be the probabilities .* name one",
+        ),
     ],
 )
 def test_what_can_not_be_understood_is_one_line(load, name, said, message):
     with pytest.raises(ModelError, match=message):
         load(name, said=said)
+
+
+@pytest.mark.parametrize("name", ["logits", "with_background"])
+def test_numbers_that_no_step_tells_of_are_a_doubt(tflite_models, tmp_path, name):
+    shutil.copy(tflite_models / f"{name}.tflite", tmp_path)
+    (tmp_path / f"{name}.yaml").write_text("task: image_classification")
+    with pytest.raises(DoubtError, match=r"activation: none.*activation: softmax"):
+        load_model(str(tmp_path / f"{name}.tflite"), threads=1)
