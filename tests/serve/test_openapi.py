@@ -148,7 +148,8 @@ def test_schemathesis_finds_nothing(serve, churn_onnx, per_feature_onnx, tmp_pat
     """Thousands of good and bad requests to a real server: no answer that is not described."""
     tensors = {"model": str(per_feature_onnx), "name": "tensors", "task": "tensors"}
     models = [
-        "fraud", f"churn={churn_onnx}", f"pair={per_feature_onnx}", "sentiment", "detector", tensors,
+        "fraud", f"churn={churn_onnx}", f"pair={per_feature_onnx}", "sentiment", "detector",
+        tensors,
     ]  # fmt: skip
     server = serve("--workers", "1", models=models, runtime="auto", max_body=100_000)
     config = tmp_path / "schemathesis.toml"
