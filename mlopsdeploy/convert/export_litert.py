@@ -14,8 +14,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,26 +24,41 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mlopsdeploy.columns import Columns, Runtime, Written, rows_of
+from mlopsdeploy.columns import Columns, Runtime, Written, rows_of, take
 from mlopsdeploy.convert.keras_losses import Loss, read_losses, with_losses
-from mlopsdeploy.convert.parity import BOUND, EXTREME, SWAY, Case, Unfit, allowed, nudged, prove
+from mlopsdeploy.convert.parity import (
+    BATCHES,
+    BOUND,
+    EXTREME,
+    SWAY,
+    Case,
+    Unfit,
+    allowed,
+    nudged,
+    prove,
+)
 from mlopsdeploy.convert.tensorflow_graph import (
+    Opened,
     as_reconstruction,
     open_graph,
     read_graph,
     what_changes,
+    widths_taken,
 )
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import ModelError, one_line, shortened
 from mlopsdeploy.model_files import tflite_metadata
 from mlopsdeploy.model_files.digest import graph_files
 from mlopsdeploy.model_files.written import to_json
 from mlopsdeploy.runtimes.common import in_steps
 from mlopsdeploy.runtimes.tensorflow import TensorFlow, check_graph, signature_of
+from mlopsdeploy.runtimes.tflite_file import TFLiteFile, set_none_aside
 
 # Layers that compute something else while they are trained, and do so wherever they are told to;
 # those that augment pictures are, by default, and don't.
 _TRAINED_OTHERWISE = re.compile("Dropout|Noise|BatchNormalization")
-LENGTHS = (7, 32, 64, 224)  # tried for sizes that are free; two that the model takes are used
+# Tried for sizes that are free, with those that the graph itself has; two that it takes are used.
+LENGTHS = (7, 32, 64, 224)
+_NO_ANSWER = (ValueError, tf.errors.OpError)  # to these rows
 
 
 class Unprovable(Exception):  # noqa: N818  # not an error: it runs, unproven
@@ -166,7 +182,7 @@ def _unreadable(source: Path, form: str, error: Exception) -> str:
     """Why Keras can't load a file, and what to do, in one line."""
     message = " ".join(str(error).rpartition("Exception encountered:")[2].split())
     unknown = re.search(r"(?:Unknown \w+:|Could not locate \w+) '([^']+)'", message)
-    reason = f"it knows no {unknown[1]!r}" if unknown else message[:120]
+    reason = f"it knows no {unknown[1]!r}" if unknown else shortened(message, 120)
     if form == "h5" and (version := _h5_version(source)) and not version.startswith("3"):
         return (
             f"was saved by Keras {version}, and Keras {keras.__version__} can't load it "
@@ -200,14 +216,14 @@ def read_saved_model(source: Path, *, trusted: bool) -> Graph:
     return Graph("the SavedModel", function, dict(specs), owner)
 
 
-def read_written(graph: Graph, *, changes: bool) -> Written:
+def read_written(graph: Graph, opened: Opened, *, changes: bool) -> Written:
     """What the model's author wrote: in the graph, in its layers, in how it was trained.
 
     Args:
         graph: the model.
+        opened: its graph.
         changes: whether it was seen to give another answer to the same row.
     """
-    opened = open_graph(graph.call, graph.inputs)
     written = read_graph(opened, graph.layers)
     widths = {
         name: math.prod(size or 0 for size in tensor.shape[1:])
@@ -243,7 +259,7 @@ def save(graph: Graph, folder: Path, rows: int | None) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def to_litert(graph: Graph, file: Path, rows: int | None) -> Runtime:
+def to_litert(graph: Graph, file: Path, rows: int | None) -> TFLiteFile:
     """Convert, and open in the runtime that will run it.
 
     Raises:
@@ -264,30 +280,35 @@ def _unfit(message: str) -> str:
     """The reason in a converter's page of errors."""
     lacking = re.search(r"(?:TF Select|Custom) ops: (.+)", message)
     if lacking:
-        return f"it has no {lacking[1].strip()[:100]}"
+        return f"it has no {shortened(lacking[1].strip(), 100)}"
     if "element_shape to be static" in message:
         return "a recurrent layer needs a fixed number of rows"
-    return " ".join(re.sub(r"loc\([^:]*:", "", message).split())[:120]
+    return shortened(" ".join(re.sub(r"loc\([^:]*:", "", message).split()), 120)
 
 
 # ---------------------------------------------------------------- proving
 
 
-def examples(graph: Graph, length: int, count: int = 14) -> Columns:
+def examples(graph: Graph, length: int, limits: Mapping[str, int], count: int = 14) -> Columns:
     """Rows that a model may meet: zeros, ones, very large, very small, and random ones.
 
     The first six are edges; of several inputs, each has its edges in a different order in the
     second half, so that a zero here meets a number there.
+
+    Args:
+        graph: the model.
+        length: of sizes that are free.
+        limits: of inputs of whole numbers, one more than the largest; see `_limits`.
+        count: how many.
     """
     draw = np.random.default_rng(length)
-    limits = _limits(graph, length)
     columns = {}
     for place, (name, spec) in enumerate(graph.inputs.items()):
         shape = (count, *_row_shape(spec, length))
         if spec.dtype == tf.string:
             words = np.array(["", "good", "A bad film!", "12.5", "é 好", "x" * 300], dtype=object)
             values = words[draw.integers(0, len(words), shape)]
-        elif spec.dtype.is_floating:
+        elif name not in limits:
             values = draw.normal(size=shape)
             for row, edge in enumerate((0, 1, -1, 1e-6, EXTREME, -EXTREME)):
                 values[row] = edge
@@ -296,7 +317,7 @@ def examples(graph: Graph, length: int, count: int = 14) -> Columns:
             values[10] *= 100
         else:
             values = draw.integers(0, limits[name], shape)
-            values[0], values[1], values[2] = 0, 1, limits[name] - 1
+            values[0], values[1], values[2] = 0, min(1, limits[name] - 1), limits[name] - 1
         if place:
             values[count // 2 :] = np.roll(values, place, axis=0)[count // 2 :]
         columns[name] = values.astype(_dtype(spec))
@@ -311,17 +332,24 @@ def _dtype(spec: Any) -> Any:
     return object if spec.dtype == tf.string else spec.dtype.as_numpy_dtype
 
 
-def _limits(graph: Graph, length: int) -> dict[str, int]:
-    """One more than the largest integer that each input is known to take: an embedding's size."""
+def _limits(graph: Graph, length: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """One more than the largest whole number that each input is known to take.
+
+    Args:
+        graph: the model.
+        length: of sizes that are free.
+        sizes: of inputs that are looked up in tables, real numbers too, the table's.
+    """
     types = {name: spec.dtype for name, spec in graph.inputs.items()}
     limits = {name: 2 for name, type_ in types.items() if type_.is_integer or type_.is_bool}
     for name in limits:
         for limit in (3, 5, 10, 20, 50, 100, 1000, 10000):
             tried = {**limits, name: limit}
-            if limit - 1 > types[name].max or not _takes(graph, length, tried):
+            if name in sizes or limit - 1 > types[name].max or not _takes(graph, length, tried):
                 break
             limits = tried
-    return limits
+    within = {name: min(size, types[name].max + 1) for name, size in sizes.items() if name in types}
+    return limits | within
 
 
 def _takes(graph: Graph, length: int, limits: dict[str, int] | None = None) -> bool:
@@ -332,22 +360,26 @@ def _takes(graph: Graph, length: int, limits: dict[str, int] | None = None) -> b
         columns[name] = np.full((2, *_row_shape(spec, length)), fill, _dtype(spec))
     try:
         graph.run(columns)
-    except (ValueError, tf.errors.OpError):
+    except _NO_ANSWER:
         return False
     return True
 
 
-def lengths(graph: Graph) -> list[int]:
+def lengths(graph: Graph, opened: Opened) -> list[int]:
     """For sizes that the model leaves free, one or two that it takes; anything where none is."""
     if all(size is not None for spec in graph.inputs.values() for size in spec.shape[1:]):
         return [1]
-    taken = [length for length in LENGTHS if _takes(graph, length)][:2]
+    tried = dict.fromkeys((*LENGTHS, *widths_taken(opened), *range(1, 65)))
+    taken = list(islice((length for length in tried if _takes(graph, length)), 2))
     if not taken:
-        raise ModelError("takes inputs of free size, but none that was tried: " + str(LENGTHS))
+        raise ModelError(
+            f"takes inputs of free size, but none that was tried ({max(tried)} at most); save it "
+            "with the sizes that it takes"
+        )
     return taken
 
 
-def cases(graph: Graph) -> list[Case]:
+def cases(graph: Graph, opened: Opened, sizes: Mapping[str, int]) -> list[Case]:
     """What the proof asks.
 
     Raises:
@@ -355,23 +387,85 @@ def cases(graph: Graph) -> list[Case]:
         Unprovable: the model gives another answer each time.
     """
     made = []
-    for length in lengths(graph):
-        columns = examples(graph, length)
-        expected = graph.run(columns)
+    for length in lengths(graph, opened):
+        columns = examples(graph, length, _limits(graph, length, sizes))
+        try:
+            expected = graph.run(columns)
+        except _NO_ANSWER as error:
+            raise ModelError(
+                f"computes no answer to made-up rows ({one_line(error)}); save it with integer "
+                "inputs where it looks them up"
+            ) from error
         again = Case(columns, expected, allowed(expected, expected))
         if again.off(graph.run(columns), slice(None)) > 1:
             raise Unprovable(
                 "it gives another answer each time (it draws random numbers or keeps a state)"
             )
         case = Case(columns, expected, allowed(expected, graph.run(nudged(columns))))
-        for rows in (slice(6, 7), slice(9, 11)):
-            if case.off(graph.run({k: v[rows] for k, v in columns.items()}), rows) > 1:
-                raise ModelError(
-                    "a row's answer depends on the rows beside it, so that no rows can be "
-                    "computed together; save the model as it is used, one row at a time"
-                )
+        _check_alone(graph, case, (slice(6, 7), slice(9, 11)))
         made.append(case)
     return made
+
+
+def _check_alone(graph: Graph, case: Case, parts: Iterable[slice]) -> None:
+    """Raise ModelError if rows have other answers without those beside them."""
+    for rows in parts:
+        if case.off(graph.run(take(case.columns, rows)), rows) > 1:
+            raise ModelError(
+                "a row's answer depends on the rows beside it, so that no rows can be "
+                "computed together; save the model as it is used, one row at a time"
+            )
+
+
+_UNUSUAL = {"NaN": (np.nan, np.nan), "infinity": (np.inf, -np.inf)}
+
+
+def answered(graph: Graph, reference: list[Case], runtime: Runtime) -> list[str]:
+    """Which of NaN and infinite numbers a runtime answers as the original does.
+
+    Args:
+        graph: the model.
+        reference: ordinary rows.
+        runtime: sets no row aside.
+    """
+    found = []
+    for what, (first, second) in _UNUSUAL.items():
+        try:
+            for usual in reference:
+                prove([_unusual(graph, usual, first, second)], runtime)
+        except (Unfit, ModelError, *_NO_ANSWER):
+            continue
+        found.append(what)
+    return found
+
+
+def _unusual(graph: Graph, usual: Case, first: float, second: float) -> Case:
+    """Rows with such numbers in the first place, in the last, in several, and everywhere."""
+    columns = {name: array[6:14].copy() for name, array in usual.columns.items()}
+    for array in columns.values():
+        if array.dtype.kind == "f":
+            flat = array.reshape(len(array), -1)
+            flat[0, 0], flat[1, -1], flat[2], flat[3] = first, second, first, second
+            flat[4, ::2], flat[5, 0], flat[5, -1] = second, first, second
+    expected = graph.run(columns)
+    with np.errstate(invalid="ignore"):
+        case = Case(columns, expected, allowed(expected, expected))
+    _check_alone(graph, case, [slice(row, row + 1) for row in range(rows_of(columns))])
+    return case
+
+
+def _covered(graph: Graph, opened: Opened, sizes: Mapping[str, int]) -> str:
+    """What the proof's rows hold, for people."""
+    taken = lengths(graph, opened)
+    parts = []
+    if any(spec.dtype.is_floating and name not in sizes for name, spec in graph.inputs.items()):
+        parts.append(f"zeros, ones, random numbers, and up to {EXTREME:.0e} either way")
+    parts += [
+        f"{name} from 0 to {limit - 1}" for name, limit in _limits(graph, taken[0], sizes).items()
+    ]
+    if taken != [1]:
+        parts.append(f"sizes of {' and '.join(map(str, taken))}")
+    return f"{'; '.join(parts) or 'texts'}; batches of none, {', '.join(map(str, BATCHES))} and all"
 
 
 # ---------------------------------------------------------------- the whole
@@ -391,14 +485,17 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
     because = ""
     for rows in dict.fromkeys((graph.fixed_rows, graph.fixed_rows or 1)):
         try:
-            proof = prove(reference, to_litert(graph, file, rows))
+            runtime = to_litert(graph, file, rows)
+            runtime.set_aside = set_none_aside
+            proof = prove(reference, runtime)
         except Unfit as unfit:
             file.unlink(missing_ok=True)
             because, last = because or str(unfit), unfit
             continue
         if rows and not because:
             because = "the model was made so"
-        return {**proof, "fixed_rows": rows, "fixed_because": because or None}
+        answers = answered(graph, reference, runtime)
+        return {**proof, "fixed_rows": rows, "fixed_because": because or None, "answers": answers}
     raise last
 
 
@@ -419,6 +516,7 @@ def compile_saved_model(
     if reference is not None:
         try:
             proof = prove(reference, runtime)
+            proof["answers"] = answered(graph, reference, runtime)
         except Unfit as unfit:
             raise ModelError(f"as a SavedModel, {unfit}") from unfit
     because = "the model was made so" if graph.fixed_rows else None
@@ -432,9 +530,11 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
         graph = read_saved_model(source, trusted=trusted)
     else:
         graph = read_keras(source, form, trusted=trusted)
+    opened = open_graph(graph.call, graph.inputs)
+    sizes = read_graph(opened).sizes
     reference, unproven, proof = None, None, None
     try:
-        reference = cases(graph)
+        reference = cases(graph, opened, sizes)
     except Unprovable as error:
         unproven = str(error)
     if kind == "litert":
@@ -446,14 +546,15 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
             why = str(unfit)
     if proof is None:
         proof = compile_saved_model(graph, reference, source, folder, trusted=trusted)
-    written = to_json(read_written(graph, changes=unproven is not None))
+    written = to_json(read_written(graph, opened, changes=unproven is not None))
     if (file := folder / "model.tflite").exists():
-        tflite_metadata.carry(file, {"written": written})
+        tflite_metadata.carry(file, {"written": written, "answers": proof["answers"]})
     else:
         proof["written"] = written
     proof |= {
         "reference": graph.name,
         "unproven": unproven,
+        "covered": _covered(graph, opened, sizes) if reference else None,
         "not_litert": why or None,
         "bound": f"{BOUND:g} * max(1, |answer|) + {SWAY} * what an input's last bit moves it",
         "seconds": round(time.monotonic() - start, 1),
@@ -472,9 +573,7 @@ def main(source: str, folder: str, form: str, trust: str, kind: str, why: str = 
     except ModelError as error:  # the path is put in front of it by the parent
         sys.exit(str(error).removeprefix(f"{source}: ").removeprefix(f"{folder}/saved_model: "))
     except Exception as error:  # noqa: BLE001  # TensorFlow raises of every kind
-        sys.exit(
-            f"can't be compiled ({type(error).__name__}: {' '.join(str(error).split())[:150]})"
-        )
+        sys.exit(f"can't be compiled ({type(error).__name__}: {one_line(error)})")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ _TENSORFLOWS = (
     "tf-nightly",
 )
 # What a compilation writes; another number where that changes, so that it is made anew.
-_WRITES = 2
+_WRITES = 3
 _TRUSTED = "-trusted"
 
 
@@ -153,4 +153,7 @@ def _agreement(proof: Mapping[str, Any]) -> str:
     if proof["fixed_rows"]:
         count = "1 row" if proof["fixed_rows"] == 1 else f"{proof['fixed_rows']} rows"
         line += f"; {count} per call, because {proof['fixed_because']}"
+    if aside := [what for what in ("NaN", "infinity") if what not in proof.get("answers", ())]:
+        done = "have no answer" if not proof["not_litert"] else "may have another in each batch"
+        line += f"; rows with {' or '.join(aside)} {done}, since {proof['reference']} differs there"
     return line

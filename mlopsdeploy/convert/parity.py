@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Runtime, rows_of
-from mlopsdeploy.errors import MlopsDeployError
+from mlopsdeploy.columns import Array, Columns, Runtime, rows_of, take
+from mlopsdeploy.errors import MlopsDeployError, one_line
 
 # How far an answer may be off, of its size or of 1 if it is smaller. Both sides compute in
 # float32; sums in another order and other polynomials for exp and tanh make 1e-6 of it.
@@ -100,13 +100,16 @@ def prove(reference: list[Case], runtime: Runtime) -> dict[str, Any]:
     ordinary, extreme, share, flips, rows = 0.0, 0.0, 0.0, 0, 0
     for case in reference:
         total = rows_of(case.columns)
+        none = runtime.run(take(case.columns, slice(0)))
+        if any(len(array) for array in none.values()):
+            raise Unfit("it has answers to no rows")
         for batch in (*BATCHES, total):
             for start in range(0, total, batch):
                 chosen = slice(start, start + batch)
                 try:
                     got = runtime.run({name: array[chosen] for name, array in case.columns.items()})
                 except (MlopsDeployError, ValueError, RuntimeError) as error:
-                    raise Unfit(" ".join(str(error).split())[:120]) from error
+                    raise Unfit(one_line(error)) from error
                 if set(got) != set(case.expected):
                     raise Unfit("its outputs have other names")
                 off = case.off(got, chosen)

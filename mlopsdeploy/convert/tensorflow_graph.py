@@ -107,6 +107,16 @@ def as_reconstruction(written: Written, opened: Opened, title: str = "") -> Writ
     return written
 
 
+def widths_taken(opened: Opened) -> list[int]:
+    """How many numbers its products with constants take, of which an input may be one side."""
+    found = {
+        one.inputs[1].shape[-2]
+        for one in opened.graph.get_operations()
+        if one.type.startswith(("MatMul", "BatchMatMul")) and one.inputs[1].shape.rank
+    }
+    return sorted(width for width in found if width)
+
+
 def _is_narrowed(opened: Opened, width: int | None) -> bool:
     """Whether all goes through fewer numbers than that somewhere."""
     widths = [

@@ -71,7 +71,7 @@ def read(path: Path) -> dict[str, Any]:
     - `operators`: names of its custom operators.
     - `quantises_to`: the range that the graph quantises its input to first, `low` and `high`.
     - `graph`: a `Written`, what its operators tell, and the labels of each of several outputs.
-    - `written`: what `carry` put there.
+    - `written`, and `answers`, which of NaN and infinite numbers have one: what `carry` put there.
 
     Raises:
         ModelError: what it says can't be read.
@@ -233,7 +233,8 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if CARRIED in names:
-            return {"written": json.loads(_text_in(archive, CARRIED))["written"]}
+            facts = json.loads(_text_in(archive, CARRIED))
+            return {key: facts[key] for key in ("written", "answers") if key in facts}
         for name in _ULTRALYTICS:
             if name in names:
                 return _ultralytics(_text_in(archive, name), f"{name} within the file")

@@ -7,7 +7,7 @@ all map the same file: a further interpreter costs its activations and nothing e
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,21 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.runtimes.common import dense, in_steps, no_rows, quietly, rows_with_nan, with_nan
+from mlopsdeploy.model_files import tflite_metadata
+from mlopsdeploy.runtimes.common import (
+    dense,
+    in_steps,
+    no_rows,
+    quietly,
+    rows_not_finite,
+    rows_with_nan,
+    with_nan,
+)
+
+
+def set_none_aside(tensors: Columns) -> list[int]:  # noqa: ARG001
+    """No row has to go without an answer."""
+    return []
 
 
 class TFLiteFile(Runtime):
@@ -26,6 +40,10 @@ class TFLiteFile(Runtime):
     Where the file leaves the number of rows open, all rows of a call run at once; where it fixes
     it, they run in steps of that size. Quantised tensors are real numbers to the outside; an
     input that already has the file's integer type (a uint8 picture) is taken as it is.
+
+    What of NaN and infinite numbers a file that was compiled here answers as its original does,
+    the proof has shown, and other rows with such numbers have no answer. Of other files none with
+    NaN has one, unless their graph itself looks for it.
 
     Args:
         file: the `.tflite` file.
@@ -64,7 +82,7 @@ class TFLiteFile(Runtime):
             for tensor in (*first.inputs, *first.outputs)
             if tensor.quantization
         }
-        self._takes_nan = _looks_for_nan(first.interpreter)
+        self.set_aside = _set_aside(file, first.interpreter)
         self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
         self._idle.put(first)
         for _ in range(self.streams - 1):
@@ -75,7 +93,7 @@ class TFLiteFile(Runtime):
         own = {name: tensors[name] for name in self._names}
         if not len(own[self._names[0]]):
             return no_rows(self.outputs)
-        unknown = [] if self._takes_nan else rows_with_nan(own)
+        unknown = self.set_aside(own)
         opened = self._idle.get()
         try:
             outputs = opened.run(own)
@@ -195,6 +213,16 @@ def _tensor(detail: dict[str, Any], names: dict[int, str]) -> _Tensor:
     shape = tuple(int(size) for size in detail["shape_signature"][1:])
     name = names.get(index, str(detail["name"]))
     return _Tensor(Field(name, "float32" if quantization else dtype, shape), index, quantization)
+
+
+def _set_aside(file: Path, interpreter: Any) -> Callable[[Columns], list[int]]:
+    """The places of the rows that the file has no answer to."""
+    answers = tflite_metadata.read(file).get("answers")
+    if answers is None:
+        return set_none_aside if _looks_for_nan(interpreter) else rows_with_nan
+    if "infinity" not in answers:
+        return rows_not_finite
+    return set_none_aside if "NaN" in answers else rows_with_nan
 
 
 def _looks_for_nan(interpreter: Any) -> bool:

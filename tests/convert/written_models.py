@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from mlopsdeploy.convert import export_litert
+from mlopsdeploy.convert.tensorflow_graph import open_graph
 from mlopsdeploy.model_files.written import to_json
 
 layers, ops = keras.layers, keras.ops
@@ -21,7 +22,8 @@ def read(folder, name, model, suffix="keras"):
     file = folder / f"{name}.{suffix}"
     model.save(file)
     graph = export_litert.read_keras(file, suffix, trusted=False)
-    FOUND[name] = to_json(export_litert.read_written(graph, changes=False))
+    opened = open_graph(graph.call, graph.inputs)
+    FOUND[name] = to_json(export_litert.read_written(graph, opened, changes=False))
 
 
 def of(*parts, shape=(4,), **how):
@@ -165,7 +167,8 @@ def saved_models(folder):
         module.call = tf.function(call, input_signature=[spec])
         tf.saved_model.save(module, str(folder / name), signatures=module.call)
         graph = export_litert.read_saved_model(folder / name, trusted=False)
-        FOUND[name] = to_json(export_litert.read_written(graph, changes=False))
+        opened = open_graph(graph.call, graph.inputs)
+        FOUND[name] = to_json(export_litert.read_written(graph, opened, changes=False))
 
     def inner(rows):
         return tf.function(lambda x: tf.nn.softmax(x @ weights))(rows)
