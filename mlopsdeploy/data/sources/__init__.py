@@ -29,9 +29,9 @@ from mlopsdeploy.errors import InputError, needs
 
 __all__ = [
     "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "Partitioned",
-    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "WithText",
-    "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture", "open_source",
-    "parts_of", "pictures_of", "together", "with_content",
+    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithArrays", "WithPictures",
+    "WithText", "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture",
+    "open_source", "parts_of", "pictures_of", "together", "with_content",
 ]  # fmt: skip
 
 _SUFFIXES = {
