@@ -15,6 +15,7 @@ from mlopsdeploy.errors import DoubtError
 
 _KINDS = {
     "softmax": "classification", "sigmoid": "classification", "logits": "classification",
+    "sigmoid logits": "classification",
     "label": "classification", "values": "regression", "distances": "clustering",
     "decision": "outliers",
 }  # fmt: skip

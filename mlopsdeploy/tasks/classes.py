@@ -45,7 +45,7 @@ class Classes(Head):
         scores = None if self._columns else _scores_output(given, labels=bool(names))
         self._scores_output = scores
         first = self._columns[0] if self._columns else scores
-        if first is None or given.made(first).kind == "decision":
+        if first is None or (self._own and self._is_no_probability(first)):
             self._only_label(first)
             return
         kind = given.made(first).kind
@@ -87,6 +87,10 @@ class Classes(Head):
 
     # ---------------------------------------------------------------- what the outputs are
 
+    def _is_no_probability(self, output: Field) -> bool:
+        asked = self._given.files.yaml.activation is not None
+        return not asked and self._given.made(output).kind in ("decision", "values", "linear")
+
     def _only_label(self, decision: Field | None) -> None:
         given = self._given
         if self._own is None:
@@ -117,6 +121,8 @@ class Classes(Head):
                 "always 1; a sigmoid was meant, with which it has to be trained again (or say "
                 "'activation: none' in a YAML beside it)"
             )
+        if kind == "sigmoid logits":
+            return "sigmoid", source
         if kind in ("softmax", "sigmoid"):
             return "none", source
         if kind == "logits" or (kind == "linear" and self._own is None):
@@ -202,7 +208,11 @@ class Classes(Head):
             return self._decode_one(tensors[self._fast])
         label_column, score_column, scores_column = self._outcome
         if not score_column:
-            return {label_column: self._own_labels(tensors, rows)}
+            label = self._own_labels(tensors, rows)
+            if self._scores_output is not None:  # of a row that has no answer, it means nothing
+                known = np.isfinite(flat(tensors, self._scores_output, rows)).all(axis=1)
+                label = np.where(known, label, "")
+            return {label_column: label}
         scores = self._probabilities(tensors, rows)
         threshold = self.threshold
         if self.multi_label:

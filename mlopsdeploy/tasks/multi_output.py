@@ -8,11 +8,11 @@ from mlopsdeploy.columns import Field, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.core.model_yaml import HeadKeys
 from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.classes import Classes
-from mlopsdeploy.tasks.heads import Given, Head
+from mlopsdeploy.tasks.heads import Given, Head, floats
 from mlopsdeploy.tasks.table import TableTask
 from mlopsdeploy.tasks.values import Values
 
-_PROBABLE = ("softmax", "sigmoid", "logits")
+_PROBABLE = ("softmax", "sigmoid", "logits", "sigmoid logits")
 
 
 class MultiOutput(TableTask):
@@ -28,7 +28,10 @@ class MultiOutput(TableTask):
     def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         self._set_table(files, runtime, options)
         given = self._given(files, runtime, options)
-        chosen = files.yaml.heads or {output.name: HeadKeys() for output in runtime.outputs}
+        # Labels beside probabilities say nothing of their own.
+        chosen = files.yaml.heads or {
+            output.name: HeadKeys() for output in floats(runtime.outputs) or runtime.outputs
+        }
         there = {output.name: output for output in runtime.outputs}
         for name in chosen:
             if name not in there:

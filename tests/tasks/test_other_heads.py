@@ -101,6 +101,13 @@ def test_several_answers():
     assert [answer.name for answer in found.answers] == ["fraud", "kind", "price"]
 
 
+def test_labels_beside_several_probabilities_are_no_answer():
+    made = {"p_0": "softmax", "p_1": "softmax"}
+    two = [Field(name, "float32", (2,)) for name in made]
+    found = MultiOutput(files(made=made), runtime(LABEL, *two), NO_OPTIONS)
+    assert [answer.name for answer in found.answers] == ["p_0", "p_1"]
+
+
 def test_several_answers_of_which_one_is_not_known():
     with pytest.raises(DoubtError, match=r"'y' has no activation .*heads: \{y: \{task: regress"):
         MultiOutput(files(made={"p": "sigmoid", "y": "linear"}), runtime("p", "y"), NO_OPTIONS)

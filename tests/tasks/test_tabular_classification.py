@@ -117,13 +117,22 @@ def test_an_output_for_each_class():
     assert got["label"].tolist() == ["stay", "leave", "stay"]
 
 
-@pytest.mark.parametrize("decisions", [(), (TWO,)])
-def test_a_label_without_probabilities_has_no_score(decisions):
-    made = {"p": "decision"}
-    found = task(LABEL, *decisions, made=made, classes={"label": ("no", "yes")})
+@pytest.mark.parametrize("kind", [None, "decision", "values", "linear"])
+def test_a_label_without_probabilities_has_no_score(kind):
+    outputs = (LABEL, TWO) if kind else (LABEL,)
+    found = task(*outputs, made={"p": kind or ""}, classes={"label": ("no", "yes")})
     assert [field.name for field in found.outputs] == ["label"]
     tensors = {"label": np.array(["yes", "no", "yes"], object), "p": np.zeros((3, 2))}
-    assert found.decode(tensors, ROWS)["label"].tolist() == ["yes", "no", "yes"]
+    tensors["p"][1] = np.nan  # of a row that was set aside
+    expected = ["yes", "" if kind else "no", "yes"]
+    assert found.decode(tensors, ROWS)["label"].tolist() == expected
+
+
+def test_logits_that_are_each_their_own():
+    found = task(THREE, made="sigmoid logits", labels=("a", "b", "c"))
+    got = found.decode({"p": np.array([[2.0, 0.5, -3], [-1, -1, -1], [0, 0, 0]])}, ROWS)
+    assert got["label"].tolist() == ["a|b", "", "a|b|c"]
+    np.testing.assert_allclose(got["scores"][0], [0.880797, 0.622459, 0.047426], atol=1e-6)
 
 
 def test_a_row_without_an_answer_does_not_touch_the_others():
