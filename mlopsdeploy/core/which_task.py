@@ -59,19 +59,32 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
     written, yaml = files.written, files.yaml
     if yaml.heads:
         return "multi_output", "heads in the YAML"
-    if written.task:
-        return written.task, written.task_source
-    numbers = [output for output in runtime.outputs if output.dtype.startswith("float")]
+    numbers = _floats(runtime.outputs)
     if not numbers:
-        return "classification", "its outputs are labels alone"
+        return (
+            written.task or "classification",
+            written.task_source or "its outputs are labels alone",
+        )
     if yaml.activation is not None or yaml.output is not None:
         return "classification", "the YAML says how its probabilities are made"
     made = [written.outputs.get(output.name, Made("", "")) for output in numbers]
     columns = all(len(written.classes.get(output.name, ())) == 1 for output in numbers)
-    if len(numbers) > 1 and not columns:
+    several = len(numbers) > 1 and not columns
+    if written.task == "clustering" and made[0].kind == "softmax":  # a mixture, not centres
+        return "classification", f"{written.task_source}, with a probability for each component"
+    if written.task and not (written.task == "classification" and several):
+        return written.task, written.task_source
+    if several:
         return _of_several(files, numbers, made, options)
-    kind, source = made[0]
-    width = int(np.prod(numbers[0].shape, dtype=int))
+    return _of_one(files, runtime, options, data, made[0])
+
+
+def _of_one(
+    files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str, made: Made
+) -> tuple[str, str]:
+    (output,) = _floats(runtime.outputs)[:1]
+    kind, source = made
+    width = int(np.prod(output.shape, dtype=int))
     alone = len(runtime.outputs) == 1 and width > 1
     back = data == "tabular" and alone and _widths(runtime.inputs) == [width]
     if kind in _KINDS and not (kind == "sigmoid" and back and not files.labels):
@@ -91,7 +104,7 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
     many = "one number" if width == 1 else f"{width} numbers" if width > 0 else "numbers"
     options.doubt(
         DoubtError(
-            files.name, f"its output {numbers[0].name!r} has {many} without a meaning{why}",
+            files.name, f"its output {output.name!r} has {many} without a meaning{why}",
             readings,
         )
     )  # fmt: skip
@@ -119,6 +132,10 @@ def _of_several(
         )
     )  # fmt: skip
     return "tensors", "nothing (a guess)"
+
+
+def _floats(tensors: Sequence[Field]) -> list[Field]:
+    return [tensor for tensor in tensors if tensor.dtype.startswith("float")]
 
 
 def _widths(tensors: Sequence[Field]) -> list[int]:

@@ -44,6 +44,7 @@ def test_what_the_graph_tells(inputs, outputs, made, task):
     ("known", "task"),
     [
         ({"kind": "regression"}, "tabular_regression"),
+        ({"kind": "clustering"}, "clustering"),
         ({"kind": "reconstruction"}, "anomaly_detection"),
         ({"labels": ("a", "b", "c")}, "tabular_classification"),
         ({"said": {"activation": "softmax"}}, "tabular_classification"),
@@ -53,6 +54,18 @@ def test_what_the_graph_tells(inputs, outputs, made, task):
 def test_what_its_author_tells_besides(known, task):
     known = files(made={"y": "linear"}, **known)
     assert which_task(known, runtime(field(3), inputs=TABLE), NO_OPTIONS).value == task
+
+
+def test_a_mixture_has_probabilities_and_no_distances():
+    known = files(made={"y": "softmax"}, kind="clustering")
+    found = which_task(known, runtime(LABEL, field(3), inputs=TABLE), NO_OPTIONS)
+    assert found.value == "tabular_classification"
+
+
+def test_a_classifier_of_several_answers():
+    known = files(made={"y": "softmax", "z": "softmax"}, kind="classification")
+    tensors = runtime(LABEL, field(2), field(2, "z"), inputs=TABLE)
+    assert which_task(known, tensors, NO_OPTIONS).value == "multi_output"
 
 
 @pytest.mark.parametrize(
