@@ -208,6 +208,6 @@ def test_every_guide_is_short_and_in_the_index():
     for page in pages:
         assert f"]({page}.md)" in index
         text = (GUIDES / f"{page}.md").read_text("utf-8")
-        assert len(text.splitlines()) <= 90
+        assert len(text.splitlines()) <= 110
         for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
             assert docs.is_there(GUIDES / page, target), target

@@ -68,7 +68,7 @@ def test_an_empty_file_says_nothing(tmp_path):
         ("batch_size: many", ["batch_size", "'many'", "integer"]),
         ("batch_size: 0", ["batch_size", "greater than or equal to 1"]),
         ("precision: fp16", ["precision", "'fp16'", "bfloat16"]),
-        ("threshold: 1.5", ["threshold", "1.5"]),
+        ("threshold: high", ["threshold", "number"]),
         ("delimiter: ';;'", ["delimiter"]),
         ("limit: [1]", ["limit", "[1]"]),
         ("- a\n- b", ["expected 'key: value' lines"]),

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, Task, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize, tokenizer
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.by_language import by_language
@@ -137,6 +137,7 @@ def load_model(
         running = exact() if precision == "float32" else run(file, precision)
         what = _task(files, running, options, asked=bool(task))
         built = plugins.load("tasks", what.value).build(files, running, options)
+        _check_threshold(built, files.name)
         low = running.precision in RECHECK_MARGIN and "float32" in precisions
         recheck = exact if low else None
         return Model(
@@ -317,6 +318,12 @@ def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: b
     elif files.task == files.metadata.get("task"):
         source = "the file's metadata"
     return Fact("task", files.task, source)
+
+
+def _check_threshold(task: Task, name: str) -> None:
+    probable = task.finds_objects or any(answer.is_probability for answer in task.answers)
+    if probable and task.threshold is not None and not 0 <= task.threshold <= 1:
+        raise ConfigError(f"{name}: threshold {task.threshold:g}: a probability is from 0 to 1")
 
 
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from mlopsdeploy.columns import (
     Field,
     objects,
 )
-from mlopsdeploy.errors import ConfigError, DoubtError, ModelError
+from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.heads import Given, Head, flat, floats
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax, starts_with_background
 
@@ -56,7 +56,7 @@ class Classes(Head):
         self.multi_label = given.files.multi_label or several
         classes = max(self._width, 2) if not self.multi_label else self._width
         self.labels, self._own_classes, named = self._read_labels(classes)
-        self.threshold = _threshold(given)
+        self.threshold = given.threshold
         self._names = np.array([*self.labels, ""], dtype=object)
         self._outcome = (
             given.column("label"), given.column("score"), given.column("scores"),
@@ -321,16 +321,6 @@ def _column_each(given: Given) -> tuple[Field, ...]:
     if len(found) > 1 and all(len(classes.get(field.name, ())) == 1 for field in found):
         return tuple(found)
     return ()
-
-
-def _threshold(given: Given) -> float | None:
-    asked = given.options.threshold
-    threshold = given.files.threshold if asked is None else asked
-    if threshold is not None and threshold > 1:
-        raise ConfigError(
-            f"{given.files.name}: threshold {threshold:g}: a probability has no more than 1"
-        )
-    return threshold
 
 
 def _some(names: tuple[str, ...]) -> str:

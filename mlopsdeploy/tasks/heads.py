@@ -74,6 +74,12 @@ class Given:
     name: str = ""
     widths: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def threshold(self) -> float | None:
+        """The user's, else the model's own."""
+        asked = self.options.threshold
+        return self.files.threshold if asked is None else asked
+
     def made(self, output: Field) -> Made:
         """How an output is made, as far as its author tells."""
         return self.files.written.outputs.get(output.name, UNKNOWN)

@@ -33,7 +33,7 @@ class Outliers(Head):
             raise ModelError(f"{files.name}: gives no decision function")
         self._decision = given.chosen(values, "the decision function")
         self._own = numbers[0] if numbers else None
-        self.threshold = _threshold(given)
+        self.threshold = given.threshold
         label, decision = given.column("label"), given.column("decision")
         self.outputs = (Field(label, "str"), Field(decision, "float32"))
         self.answers = (AnswerColumns(label, decision, labels=self.labels, name=given.name),)
@@ -74,7 +74,7 @@ class Reconstruction(Head):
             )
         self._output = given.chosen(fitting, "the reconstruction")
         self.labels = _names(given)
-        self.threshold = _threshold(given)
+        self.threshold = given.threshold
         label, error = given.column("label"), given.column("error")
         number = Field(error, "float32")
         judged = self.threshold is not None
@@ -109,11 +109,6 @@ def _names(given: Given) -> tuple[str, ...]:
             "detector has two, first that of anomalies"
         )
     return labels or NAMES
-
-
-def _threshold(given: Given) -> float | None:
-    asked = given.options.threshold
-    return given.files.threshold if asked is None else asked
 
 
 def _named(names: tuple[str, ...], usual: Array) -> Array:
