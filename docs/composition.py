@@ -18,17 +18,39 @@ _GRAPHS = {
     "tensorflow": ALL,
     "tflite": ("edge",),
 }
+_TEXTS = {"openvino": ALL, "onnxruntime": ALL, "torch": ALL}
+# A task, and what it is tried with where there are several kinds.
 WORKS: dict[str, dict[str, tuple[str, ...]]] = {
-    "text_classification": {"openvino": ALL, "onnxruntime": ALL, "torch": ALL},
+    "text_classification": _TEXTS,
+    "text_regression": _TEXTS,
     "tabular_classification": _GRAPHS,
+    "tabular_classification: several labels": _GRAPHS,
+    "tabular_regression": _GRAPHS,
+    "tabular_regression: windows": _GRAPHS,
+    "multi_output": _GRAPHS,
+    "clustering": _GRAPHS,
+    "anomaly_detection: detectors": _GRAPHS,
+    "anomaly_detection: autoencoders": _GRAPHS,
     "image_classification": _GRAPHS,
+    "image_regression": _GRAPHS,
     "object_detection": _GRAPHS,
+    "tensors": _GRAPHS,
 }
 
 READMES = {
-    "README.md": ("texts", "rows of numbers", "pictures, a label each", "pictures, boxes"),
-    "README.zh-CN.md": ("文本", "数值行", "图片，每张一个标签", "图片，目标框"),
-}
+    "README.md": (
+        "texts, a label each", "texts, numbers", "rows, a label each", "rows, several labels",
+        "rows, numbers", "windows (time, features)", "rows, several answers", "rows, clusters",
+        "rows, outliers", "rows, reconstruction error", "pictures, a label each",
+        "pictures, numbers", "pictures, boxes", "any tensors as they are",
+    ),
+    "README.zh-CN.md": (
+        "文本，每条一个标签", "文本，数值", "数据行，每行一个标签", "数据行，多个标签",
+        "数据行，数值", "时间窗口（时间 × 特征）", "数据行，多个输出", "数据行，聚类",
+        "数据行，离群点", "数据行，重构误差",
+        "图片，每张一个标签", "图片，数值", "图片，目标框", "任意张量，原样输出",
+    ),
+}  # fmt: skip
 BEGIN, END = "<!-- composition -->\n", "<!-- /composition -->"
 
 

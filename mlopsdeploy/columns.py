@@ -396,7 +396,14 @@ def take(columns: Columns, rows: npt.NDArray[np.intp] | slice) -> Columns:
 
 def concat(parts: Sequence[Columns]) -> Columns:
     """The rows of all parts, one after another; the first part says which columns there are."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def joined(parts: Sequence[Array]) -> Array:
+    """The rows of all parts; as an object array of each row's where these differ in shape."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return np.concatenate(parts)
+    return objects([row for part in parts for row in part])
 
 
 def objects(values: list[Any]) -> Array:

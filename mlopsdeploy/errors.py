@@ -96,7 +96,7 @@ def after_writing() -> Iterator[None]:
 
 
 def one_line(error: BaseException, *, last: bool = False) -> str:
-    """What a library says went wrong, within 200 characters, or else the error's class.
+    """What a library says went wrong, in words up to 200 characters, or else the error's class.
 
     All its lines in a row, or with `last` the last that isn't empty, where the cause stands there.
     """

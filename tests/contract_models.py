@@ -13,7 +13,10 @@ import numpy as np
 
 SIDE = 8  # pixels
 FEATURES = ["shop", "age", "visits"]
-YAML = f"features: [{', '.join(FEATURES)}]\nlabels: [stays, leaves]\n"
+YAML = (
+    f"task: tabular_classification\nfeatures: [{', '.join(FEATURES)}]\n"
+    "labels: [stays, leaves]\nactivation: none\n"
+)
 PICTURE_YAML = (
     "task: image_classification\nlabels: [stays, leaves]\nactivation: none\n"
     "input: {mean: 0, std: 1}\n"

@@ -59,7 +59,7 @@ def pump(tmp_path):
 
 def test_each_of_its_files_is_under_sixty_lines():
     files = sorted((PACKAGE / "mlopsdeploy_example").glob("*.py"))
-    assert [path.stem for path in files] == ["__init__", "anomaly", "linear"]
+    assert [path.stem for path in files] == ["__init__", "anomaly", "forecast", "linear"]
     assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in files)
     said = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(said["entry-points"]) == {"mlopsdeploy.runtimes", "mlopsdeploy.tasks"}
@@ -113,6 +113,64 @@ def test_edge(mlopsdeploy, installed, pump, tmp_path):
     labels = [answer["label"] for answer in answers if answer["event"] == "line"]
     assert len(labels) == ROWS
     assert labels[7] == "unusual"
+
+
+# ---------------------------------------------------------------- an answer without a label
+
+
+@pytest.fixture
+def sales(tmp_path):
+    """sales.npz, which sees the last rise go on for three days, sales.csv, and what must come."""
+    days = ["monday", "tuesday"]
+    weights = np.array([[-1, -2, -3], [2, 3, 4]])
+    np.savez(tmp_path / "sales.npz", center=np.zeros(2), weights=weights, columns=days)
+    said = "task: forecast\nserve: {answer: {forecast: forecast, total: total}}\n"
+    (tmp_path / "sales.yaml").write_text(said, "utf-8")
+    rows = pd.DataFrame([[10, 12], [5, 4], [0, 7]], columns=days)
+    rows.to_csv(tmp_path / "sales.csv", index=False)
+    return [[14, 16, 18], [3, 2, 1], [14, 21, 28]]
+
+
+def test_a_forecast_under_batch(mlopsdeploy, installed, sales, tmp_path):
+    done = mlopsdeploy("batch", "sales.csv", "--model", "sales.npz", "-o", "f.jsonl", **installed)
+    assert done.code == 0, done
+    assert "label" not in done.err
+    answers = [json.loads(line) for line in (tmp_path / "f.jsonl").read_text("utf-8").splitlines()]
+    assert [answer["forecast"] for answer in answers] == sales
+    assert [answer["total"] for answer in answers] == [48, 6, 63]
+    assert not {"label", "score"} & set(answers[0])
+
+
+def test_a_forecast_under_serve(installed, sales, clone, tmp_path, monkeypatch):
+    (tmp_path / "bin").symlink_to(clone / "bin")
+    monkeypatch.setenv("PYTHONPATH", installed["env"]["PYTHONPATH"])
+    port = docs.free_port()
+    with docs.running(tmp_path, f"mlopsdeploy serve --model sales.npz --port {port}", port):
+        url = f"http://127.0.0.1:{port}/v1/models/sales:predict"
+        answer = docs.post(url, json.dumps({"instances": [10, 12]}))
+        assert answer == {"forecast": [14, 16, 18], "total": 48}
+
+
+def test_a_forecast_under_edge(mlopsdeploy, installed, sales):
+    done = mlopsdeploy(
+        "edge", "--model", "sales.npz", "--lines", "-", stdin=b"10,12\n5,4\n", **installed
+    )
+    assert done.code == 0, done
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    lines = [answer for answer in answers if answer["event"] == "line"]
+    assert [line["forecast"] for line in lines] == sales[:2]
+
+
+def test_a_doubt_of_its_own_is_a_question(mlopsdeploy, installed, sales, tmp_path):
+    np.savez(
+        tmp_path / "sales.npz", center=np.zeros(2), weights=np.ones((2, 1)), columns=["a", "b"]
+    )
+    done = mlopsdeploy("batch", "sales.csv", "--model", "sales.npz", **installed)
+    assert done.code == 2
+    assert "sales: forecasts one step only: a value (task: tabular_regression) or" in done.err
+
+
+# ---------------------------------------------------------------- what goes wrong
 
 
 def test_inspect_tells_of_both(mlopsdeploy, installed, pump):

@@ -169,7 +169,8 @@ def job_for(
     path = goal.path if goal else "-"
     format_ = goal.format if goal else output_format("-", source)
     sample = source.sample() if settings.report else {}
-    dates, categories = choose_breakdowns(sample, set(columns.values()))
+    taken = {part for column in columns.values() for part in (column, *parts_of(column, sample))}
+    dates, categories = choose_breakdowns(sample, taken)
     return Job(
         model=model,
         columns=columns,
@@ -212,7 +213,11 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
     columns: dict[str, str] = {}
     try:
         columns = match_columns(
-            model, source, text_column=settings.text_column, image_column=settings.image_column
+            model,
+            source,
+            text_column=settings.text_column,
+            image_column=settings.image_column,
+            features=settings.features,
         )
     except InputError as error:
         questions.append(str(error).removeprefix(f"{source.path}: "))
@@ -227,7 +232,12 @@ def _columns(settings: BatchSettings, model: Model, source: Source) -> dict[str,
         )
     if settings.numbers == "auto" and columns and model.task.data == "table":
         sample, fields = source.sample(), model.task.inputs
-        names = [columns[field.name] for field in fields if field.dtype != "str"]
+        names = [
+            part
+            for field in fields
+            if field.dtype != "str" and not (field.shape and columns[field.name] in sample)
+            for part in parts_of(columns[field.name], sample)
+        ]
         questions += filter(None, [question_of_numbers({name: sample[name] for name in names})])
     if questions:
         raise InputError(f"{source.path}: {'; and it '.join(questions)}")

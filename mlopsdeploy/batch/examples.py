@@ -11,6 +11,7 @@ from mlopsdeploy.columns import Array, Columns
 
 EXCERPT = 300  # characters
 MOST_FEATURES = 40
+SHOWN = 6  # numbers of a row's array
 
 _KINDS = {"most": 1.0, "least": -1.0}  # kind -> the sign that makes the larger score the better
 
@@ -51,7 +52,7 @@ class Examples:
         def content(row: int) -> Any:
             if text is not None:
                 return _excerpt(columns[text][row])
-            return tuple((name, _plain(columns[name][row])) for name in names)
+            return tuple((_short(name), _plain(columns[name][row])) for name in names)
 
         labels = np.unique(places).tolist()
         for kind, sign in _KINDS.items():
@@ -121,7 +122,16 @@ def _excerpt(text: str | None) -> str:
     return text if len(text) <= EXCERPT else text[: EXCERPT - 1].rstrip() + "…"
 
 
+def _short(name: str) -> str:
+    """A column's name; of one that is made of many, the first and the last."""
+    first, _, rest = name.partition(",")
+    return f"{first} to {rest.rpartition(',')[2]}" if rest.count(",") >= SHOWN else name
+
+
 def _plain(value: Any) -> Any:
     """For JSON, which knows no NumPy and no NaN."""
+    if isinstance(value, np.ndarray):
+        shown = ", ".join(f"{number}" for number in value.reshape(-1)[:SHOWN].tolist())
+        return f"{shown}, …" if value.size > SHOWN else shown
     value = value.item() if isinstance(value, np.generic) else value
     return None if isinstance(value, float) and not np.isfinite(value) else value

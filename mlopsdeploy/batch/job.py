@@ -217,7 +217,14 @@ class Job:
         extra = {name: "str" for name in self.breakdowns if name not in kinds}
         texts = tuple(name for name, kind in kinds.items() if kind == "str")
         new = tuple(self.new_columns) if self.kept is None else ()
-        return Wanted({**kinds, **extra}, self.raw, new, texts, self.kept, self.delimiter)
+        shapes = {
+            self.columns[field.name]: field.shape
+            for field in self.model.task.inputs
+            if field.shape and not names_pictures
+        }
+        texts = tuple(name for name in texts if name not in shapes)
+        every = {**kinds, **extra}
+        return Wanted(every, self.raw, new, texts, self.kept, self.delimiter, shapes)
 
     @property
     def new_columns(self) -> list[str]:

@@ -218,6 +218,7 @@ def render(
         score=lambda value: "–" if value is None else f"{value:.3f}",
         rounded=lambda value: "–" if value is None else rounded(value),
         number=_number,
+        digits=lambda value: f"{value:,.7g}",
         some=_some,
         tied=lambda words: re.sub(r"(?<=\d) (?=(?:s|min|h|%)\b)", "\u00a0", words),
     )
@@ -265,7 +266,8 @@ def _answers(
                 name: _section(name, place)
                 for name in ("labels", "scores", "dates", "categories", "examples")
             },
-            "of": f" of {answer['name']}" if answer["name"] else "",
+            "of": f": {answer['name']}" if answer["name"] else "",
+            "what": named(answer, "score") if answer["is_probability"] else answer["number"],
             "means": means,
             "mean": overall(answer)["mean"] if answer["number"] else None,
             "table": _labels(answer, before, names) if answer["label"] else None,

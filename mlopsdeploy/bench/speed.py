@@ -129,7 +129,7 @@ def _numbers(column: Field, example: Any, rows: int, draw: np.random.Generator) 
 def rows_that_fit(model: Model, wanted: int) -> int:
     """How many rows to make up: fewer of large arrays, such as pictures."""
     shapes = [column.shape for column in model.task.inputs]
-    size = sum(int(np.prod(np.maximum(shape, 320))) for shape in shapes)
+    size = sum(int(np.prod([320 if side < 0 else side for side in shape])) for shape in shapes)
     arrays = any(len(shape) > 1 for shape in shapes)
     return max(min(wanted, 16 * LARGEST // max(size, 1)), 4) if arrays else wanted
 

@@ -236,8 +236,7 @@ def plain(value: Any) -> Any:
 
 def each_row(flags: Array) -> Array:
     """Whether any value of a row is true, bool (rows,), for values of shape (rows, ...)."""
-    found: Array = np.asarray(flags.reshape(len(flags), -1).any(axis=1))
-    return found
+    return np.asarray(flags.any(axis=tuple(range(1, flags.ndim))))
 
 
 def _finite(values: Array) -> Array:

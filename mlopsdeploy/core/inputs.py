@@ -8,7 +8,7 @@ what they can do (`columns` and `[name]`), so that pandas, polars and Arrow are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -30,6 +30,8 @@ _MISSING = re.compile(
 )
 _CASES = (str.lower, str.upper, str.capitalize)
 _WORDS = ["NA", "N/A", "#N/A", "<NA>", "nan", "-nan", "null", "none"]
+WHOLE = 2**53 - 1
+"""Up to this, float64 has every whole number."""
 NOT_A_NUMBER = ["", "-", "NaN", *sorted({way(word) for word in _WORDS for way in _CASES})]
 """Those that files have most, for a parser that takes a list; `number_of` knows all."""
 _KINDS: Mapping[str, set[type]] = {"str": {str}, "bool": {bool}}
@@ -157,6 +159,82 @@ def exact(rows: Sequence[Any], field: Field) -> Array:
     return whole.reshape(array.shape)
 
 
+def size_of(shape: tuple[int, ...]) -> int:
+    """How many numbers a row of a shape has; -1 where it may have any."""
+    return -1 if any(side < 0 for side in shape) else int(np.prod(shape, dtype=int))
+
+
+def parts_of_row(
+    field: Field, names: Collection[str], features: Sequence[str] = ()
+) -> tuple[str, ...]:
+    """The columns that hold a number each of a row of several, row by row; empty without such.
+
+    Args:
+        field: the input that takes the row.
+        names: of the columns that there are.
+        features: their names, where somebody lists as many as the row has numbers; else they are
+            called `NAME_0`, `NAME_1` and so on.
+    """
+    size = size_of(field.shape)
+    if not field.shape or size < 1:
+        return ()
+    listed = tuple(features) if len(features) == size else ()
+    parts = listed or tuple(f"{field.name}_{place}" for place in range(size))
+    return parts if set(parts) <= set(names) else ()
+
+
+def lacking_row(field: Field, names: Sequence[str], features: Sequence[str] = ()) -> str:
+    """What to say where a table has neither lists for an input nor the columns of its parts."""
+    size, name = size_of(field.shape), field.name
+    if size < 0:
+        return (
+            f"takes arrays as {name!r}, of shape {shape_words(field.shape)}, which no column holds"
+        )
+    there = f"; there is {some(names) or 'no column'}"
+    if len(features) == size and (missing := [one for one in features if one not in names]):
+        return f"lacks {some(missing)} of the {size} features of {name!r}{there}"
+    named = [f"{name}_{place}" for place in range(size)]
+    if missing := [one for one in named if one not in names]:
+        if len(missing) < size:
+            return f"lacks {some(missing)} of the {size} columns of {name!r}{there}"
+        shape = f" ({shape_words(field.shape)})" if len(field.shape) > 1 else ""
+        return (
+            f"takes {size} numbers a row{shape} as {name!r}: a column {name!r} of lists, or "
+            f"columns {named[0]!r} to {named[-1]!r}{there}"
+        )
+    return ""
+
+
+def not_exact(numbers: Array, dtype: str) -> Array:
+    """Which of some numbers, float64, a type can't hold as they are, bool; NaN is none of them.
+
+    No whole number from 2**53 on: of these float64 itself has not all.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return np.asarray(~np.isnan(numbers) & (numbers != 0) & (numbers != 1))
+    if kind.kind not in "iu":
+        return np.asarray(np.abs(numbers) > np.finfo(kind).max)
+    limits = np.iinfo(kind)
+    low, high = max(limits.min, -WHOLE), min(limits.max, WHOLE)
+    with np.errstate(invalid="ignore"):
+        wrong = (np.rint(numbers) != numbers) | (numbers < low) | (numbers > high)
+    return np.asarray(wrong & ~np.isnan(numbers))
+
+
+def number_words(dtype: str) -> str:
+    """What a value has to be, for people: `a whole number from 0 to 255`."""
+    kind = np.dtype(dtype)
+    if kind.kind == "b":
+        return "true or false"
+    if kind.kind not in "iu":
+        return f"a number of {dtype}"
+    limits = np.iinfo(kind)
+    if kind.itemsize > 4:
+        return "a whole number below 2**53"
+    return f"a whole number from {limits.min:,} to {limits.max:,}"
+
+
 def fits(shape: tuple[int, ...] | None, wanted: tuple[int, ...]) -> bool:
     """Whether a row's shape is a field's, whose -1 stands for any size; None is uneven."""
     return (
@@ -192,16 +270,42 @@ def _by_name(task: Task, rows: Any, model: str) -> Mapping[str, Any] | None:
         return _of_dicts(rows, wanted, model)
     else:
         return None
-    lacking = [name for name in wanted if name not in names]
+    made = _named(task, rows, names, model)
+    lacking = [one for one in task.inputs if one.name not in made]
     if not lacking:
-        return {name: rows[name] for name in wanted}
+        return made
     if task.matrix and task.matrix.name in names:
         return _by_place(task, rows[task.matrix.name], model)
     if task.inputs == (task.matrix,) and frame:  # features without names
         parts = [_numbers(rows[name], str(name), model) for name in names]
         return {wanted[0]: np.column_stack(parts)}
-    raise InputError(
-        f"{model}: lacks {some(lacking)}, which it needs; there is {some(names) or 'no column'}"
+    raise _lacks(task, lacking, [*map(str, names)], model)
+
+
+def _named(task: Task, rows: Any, names: Sequence[str], model: str) -> dict[str, Any]:
+    """The inputs that columns are called by, or that these are the parts of."""
+    made: dict[str, Any] = {}
+    for one in task.inputs:
+        if one.name in names:
+            made[one.name] = rows[one.name]
+        elif parts := parts_of_row(one, names, features_of(task)):
+            columns = [_numbers(rows[part], part, model) for part in parts]
+            made[one.name] = np.stack(columns, axis=1)
+    return made
+
+
+def features_of(task: Task) -> Sequence[str]:
+    """What somebody calls the columns of a row of several numbers, if the task says."""
+    features: Sequence[str] = getattr(task, "features", ())
+    return features
+
+
+def _lacks(task: Task, lacking: Sequence[Field], names: list[str], model: str) -> InputError:
+    if shaped := next((one for one in lacking if one.shape and one.dtype != "str"), None):
+        return InputError(f"{model}: {lacking_row(shaped, names, features_of(task))}")
+    return InputError(
+        f"{model}: lacks {some([one.name for one in lacking])}, which it needs; there is "
+        f"{some(names) or 'no column'}"
     )
 
 
@@ -243,18 +347,62 @@ def _column(task: Task, field: Field, values: Any, model: str) -> Array:
     if task.data == "image":
         return _pictures(values, model)
     if field.dtype == "str":
+        if field.shape:
+            return _words(values, field, model)
         return _texts(values, field.name, model, strict=task.data == "text")
-    if not field.shape:
-        return _numbers(values, field.name, model)
-    for place, row in enumerate(values):
-        if not fits(shape := _shape(row), field.shape):
+    array = _arrays(values, field, model) if field.shape else _numbers(values, field.name, model)
+    if array.dtype != object:
+        _check_exact(array, field, model)
+    return array
+
+
+def _check_exact(array: Array, field: Field, model: str) -> None:
+    kind = np.dtype(field.dtype)
+    if array.dtype == kind or (array.dtype.kind in "iu" and np.can_cast(array.dtype, kind)):
+        return
+    wrong = not_exact(array, field.dtype)
+    if wrong.any():
+        row = int(np.argwhere(wrong)[0][0])
+        value = array[wrong][0]
+        raise RowError(
+            f"{model}: row {row}, column {field.name!r}: {value:.17g} is not "
+            f"{number_words(field.dtype)}",
+            [row],
+        )
+
+
+def _arrays(values: Any, field: Field, model: str) -> Array:
+    """Rows of several numbers each, float64 of (rows, ...); object where they differ in shape.
+
+    A row may be flat: its numbers row by row.
+    """
+    size = size_of(field.shape)
+    if not isinstance(values, np.ndarray) or values.dtype == object:
+        values = list(values)
+    shapes = [values.shape[1:]] if isinstance(values, np.ndarray) else [*map(_shape, values)]
+    for place, shape in enumerate(shapes):
+        if not fits(shape, field.shape) and shape != (size,) and not _is_missing(values[place]):
             raise RowError(
                 f"{model}: row {place} has {_values(shape)}, but the model takes "
                 f"{_values(field.shape)}",
                 [place],
             )
-    array = _numbers(values, field.name, model, flat=False)
-    return array if len(array) else array.reshape(0, *(max(side, 0) for side in field.shape))
+    if isinstance(values, np.ndarray):
+        array = _numbers(values, field.name, model, flat=False)
+        return array.reshape(-1, *field.shape) if size >= 0 else array
+    sides = tuple(max(side, 0) for side in field.shape)
+    if size < 0 and len(set(shapes)) == 1 and values:
+        sides = shapes[0] or sides
+    rows = []
+    for place, row in enumerate(values):
+        if _is_missing(row):
+            rows.append(np.full(sides, np.nan))
+            continue
+        numbers = _numbers([row], field.name, model, flat=False, first=place)
+        rows.append(numbers[0].reshape(sides) if size >= 0 else numbers[0])
+    if len({row.shape for row in rows}) > 1:
+        return objects(rows)
+    return np.stack(rows) if rows else np.zeros((0, *sides))
 
 
 def _shape(row: Any) -> tuple[int, ...] | None:
@@ -265,6 +413,11 @@ def _shape(row: Any) -> tuple[int, ...] | None:
         return tuple(np.shape(row))
     except ValueError:
         return None
+
+
+def shape_words(shape: tuple[int, ...]) -> str:
+    """`10×3`, and `n` for a size that varies."""
+    return "×".join("n" if side < 0 else str(side) for side in shape)
 
 
 def _values(shape: tuple[int, ...] | None) -> str:
@@ -293,6 +446,21 @@ def _texts(values: Any, name: str, model: str, *, strict: bool) -> Array:
     return objects(texts)
 
 
+def _words(values: Any, field: Field, model: str) -> Array:
+    """Rows of several texts each, str of (rows, ...)."""
+    rows = [np.array(row, object) for row in values]
+    for place, row in enumerate(rows):
+        if not fits(row.shape, field.shape):
+            raise RowError(
+                f"{model}: row {place} has {_values(row.shape)}, but the model takes "
+                f"{_values(field.shape)}",
+                [place],
+            )
+    if len({row.shape for row in rows}) > 1:
+        return objects(rows)
+    return np.stack(rows) if rows else np.zeros((0, *(max(n, 0) for n in field.shape)), object)
+
+
 def number_of(value: Any) -> float:
     """A number from its value, or as people write it: `-1.5`, `2e3`; true and false are 1 and 0.
 
@@ -314,8 +482,11 @@ def number_of(value: Any) -> float:
     return number
 
 
-def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
-    """Values as float64, NaN where there is none."""
+def _numbers(values: Any, name: str, model: str, *, flat: bool = True, first: int = 0) -> Array:
+    """Values as float64, NaN where there is none; whole numbers beyond 2**53 as they are.
+
+    `first` is the number of the first row, for messages.
+    """
     if isinstance(values, (list, tuple)):
         try:
             array = np.array(values)
@@ -327,8 +498,19 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
         array = np.asarray(values)
     if flat and array.ndim != 1:
         raise InputError(f"{model}: {name!r} has a shape of {array.shape}, not one number a row")
+    if (
+        array.dtype.kind in "iu"
+        and array.size
+        and not -WHOLE <= array.min() <= array.max() <= WHOLE
+    ):
+        return array
     if array.dtype.kind in "biuf":
         return array.astype(np.float64, copy=False)
+    return _each_number(array, name, model, first)
+
+
+def _each_number(array: Array, name: str, model: str, first: int) -> Array:
+    """As `_numbers`, value by value."""
     made = np.full(array.size, np.nan)
     flattened: list[Any] = array.reshape(-1).tolist()
     for place, value in enumerate(flattened):
@@ -339,12 +521,18 @@ def _numbers(values: Any, name: str, model: str, *, flat: bool = True) -> Array:
                 raise TypeError
             made[place] = number_of(value)
         except (TypeError, ValueError):
-            row = place // max(array.size // len(array), 1)
+            row = first + place // max(array.size // len(array), 1)
             shown = str(value) if len(str(value)) <= 40 else f"{str(value)[:40]}…"
             raise RowError(
                 f"{model}: row {row}, column {name!r}: {shown!r} is no number", [row]
             ) from None
     return made.reshape(array.shape)
+
+
+def _beyond_float(array: Array) -> bool:
+    """Whether there are whole numbers that float64 may not have."""
+    whole = array.dtype.kind in "iu" and array.size > 0
+    return whole and not -WHOLE <= int(array.min()) <= int(array.max()) <= WHOLE
 
 
 def _has_value(task: Task, field: Field, column: Array) -> Array:
@@ -355,6 +543,8 @@ def _has_value(task: Task, field: Field, column: Array) -> Array:
         return np.array([value is not None for value in column], bool)
     if field.dtype.startswith(("float", "str")):  # NaN and None are the model's to deal with
         return np.ones(len(column), bool)
+    if column.dtype == object:
+        return np.array([not np.isnan(row).any() for row in column], bool)
     return np.asarray(~np.isnan(column).any(axis=tuple(range(1, column.ndim))))
 
 

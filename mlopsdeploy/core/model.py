@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlopsdeploy.columns import Columns, Runtime, Task, concat, objects, rows_of, take
+from mlopsdeploy.core import answers
 from mlopsdeploy.core.inputs import missing, picture, read_rows
 from mlopsdeploy.core.languages import UNKNOWN, languages_of, not_read
 from mlopsdeploy.core.model_yaml import ModelYaml
@@ -111,13 +112,16 @@ class Model:
                 ignored. Or, without names: a list, array or Series of texts; a matrix, as an
                 array or a list of lists, with the model's features in its order; a list of
                 pictures, each its pixels (uint8 of shape (height, width, 3), BGR), its path or
-                its file's bytes, or one array of shape (rows, height, width, 3).
+                its file's bytes, or one array of shape (rows, height, width, 3). An input of
+                several numbers a row is a column of lists or arrays, or columns `NAME_0` to
+                `NAME_n`.
 
         Returns:
-            An array for each of `task.outputs`: `label` and `score`, `scores` of shape (rows,
-            labels), of a text model `truncated`, of a detector `boxes` (then each row's values
-            are arrays). A row with nothing to score, such as None or a blank text, has the label
-            "" and NaN; of a detector None. No rows are arrays of length 0.
+            An array for each of `task.outputs`: of a classifier `label` and `score`, `scores` of
+            shape (rows, labels), of a text model `truncated`, of a detector `boxes` (then each
+            row's values are arrays), of a regression `value`. A row with nothing to score, such as
+            None or a blank text, has the label "" and NaN; of a detector None. No rows are arrays
+            of length 0.
 
         Raises:
             InputError: columns are missing or of different length, or a row has another width than
@@ -155,13 +159,19 @@ class Model:
                 LanguageWarning,
                 stacklevel=3,
             )
+        if not self.task.answers and len(places) < len(present):
+            row = int(np.flatnonzero(~present)[0])
+            raise RowError(
+                f"{self.name}: row {row} lacks a value, without which it can't be", [row]
+            )
         for name in predictions.keys() & found.keys():
             values = found[name]
-            if values.shape[1:] != predictions[name].shape[1:]:  # as many classes as there are
-                predictions[name] = np.full((len(present), *values.shape[1:]), np.nan, values.dtype)
+            kept = predictions[name]
+            if values.shape[1:] != kept.shape[1:] or values.dtype != kept.dtype:
+                fill: Any = {"f": np.nan, "O": None}.get(values.dtype.kind, 0)
+                predictions[name] = np.full((len(present), *values.shape[1:]), fill, values.dtype)
             predictions[name][places] = values
-        if not self.task.finds_objects:
-            predictions["label"][~np.isfinite(predictions["score"])] = ""
+        answers.blank(self.task, predictions)
         return predictions
 
     def check_languages(self, texts: Sequence[str], where: str) -> None:
@@ -215,7 +225,8 @@ class Model:
             all_scores: add a column `score_LABEL` for each label.
 
         Returns:
-            `label`, `score`, and what else the model outputs; of a detector, lists of each.
+            What the model outputs, such as `label` and `score`; arrays, and all of a detector, as
+            lists.
 
         Raises:
             ConfigError: pandas is not installed, or all scores of a model without named labels.
@@ -231,17 +242,18 @@ class Model:
         """
         with needs("predict_frame", "pandas"):
             import pandas as pd  # only who calls this needs it
-        if all_scores and (self.task.finds_objects or not self.task.labels):
+        places = answers.score_columns(self.task)
+        if all_scores and (self.task.finds_objects or not places):
             raise ConfigError(f"all_scores: {self.name} does not have one score for each label")
         predictions = self._predict(rows)
-        scores = predictions.pop("scores", None)
+        hidden = {answer.scores for answer in self.task.answers}
         columns = {
-            name: list(array) if array.dtype == object else array
+            name: list(array) if array.dtype == object or array.ndim > 1 else array
             for name, array in predictions.items()
+            if name not in hidden
         }
-        if all_scores and scores is not None:
-            for place, label in enumerate(self.task.labels):
-                columns[f"score_{label}"] = scores[:, place]
+        if all_scores:
+            columns |= {name: predictions[scores][:, place] for name, scores, place in places}
         index = rows.index if isinstance(rows, (pd.DataFrame, pd.Series)) else None
         return pd.DataFrame(columns, index=index)
 

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlopsdeploy.core.inputs import some
+from mlopsdeploy.columns import Field
+from mlopsdeploy.core.inputs import features_of, lacking_row, parts_of_row, some
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.sources import PictureFiles, Source, is_picture, parts_of
 from mlopsdeploy.errors import InputError, ModelError
 
+MANY_PARTS = 6  # columns of one input, from which on they are counted
 TEXT_NAME = "review_text"
 # What people call a column of texts: one of these words, and perhaps others of these with it.
 _TEXT_WORDS = """
@@ -36,7 +38,10 @@ def content_column(columns: Mapping[str, str]) -> str | None:
 def scored(columns: Mapping[str, str]) -> str:
     """What is scored, for people: the columns that a model is given."""
     names = list(columns.values())
-    return names[0] if len(names) == 1 else f"{len(names)} columns: {some(names)}"
+    if len(names) == 1 and names[0].count(",") < MANY_PARTS:
+        return names[0]
+    names = [part for name in names for part in name.split(",")]
+    return f"{len(names)} columns: {some(names)}"
 
 
 def reading(read: Mapping[str, Any]) -> Iterator[str]:
@@ -52,6 +57,7 @@ def match_columns(
     *,
     text_column: str | None = None,
     image_column: str | None = None,
+    features: Sequence[str] = (),
 ) -> dict[str, str]:
     """The model's input -> the source's column.
 
@@ -60,10 +66,12 @@ def match_columns(
         source: what the rows come from.
         text_column: the column of texts, where the user names it.
         image_column: the column of paths of pictures, where the user names it.
+        features: the columns of a row of several numbers, where the user names them. Such a row is
+            a column of lists, or as many columns: these are then all in the name, with commas.
 
     Raises:
         InputError: a column is missing, or several could be meant.
-        ModelError: the model takes what no column holds, or does not name its features.
+        ModelError: the model does not name its features.
     """
     fields, path = model.task.inputs, source.path
     pictures = model.task.data == "image"
@@ -82,20 +90,39 @@ def match_columns(
         raise InputError(f"--text-column: {model.name} takes {what}, not a text")
     if pictures:
         return {fields[0].name: choose_image_column(sample, image_column, path)}
-    if any(len(field.shape) > 1 for field in fields):
-        raise ModelError(f"{model.name}: takes arrays, which no column of a table is")
-    if nameless := next((field for field in fields if field.shape), None):
-        raise ModelError(
-            f"{model.name}: takes {nameless.shape[0]} features but does not name them; list the "
-            "columns in the model's order with --features a,b,c or 'features:' in a YAML beside "
-            "the file"
+    return {
+        field.name: _column_of(
+            field, list(sample), features or features_of(model.task), model, path
         )
-    missing = [field.name for field in fields if field.name not in sample]
-    if missing:
+        for field in fields
+    }
+
+
+def _column_of(
+    field: Field, names: list[str], features: Sequence[str], model: Model, path: str
+) -> str:
+    """The column of an input; of a row of several numbers perhaps several, with commas between."""
+    if field.name in names:
+        return field.name
+    if not field.shape:
+        missing = [one.name for one in model.task.inputs if one.name not in names]
         raise InputError(
-            f"{path}: lacks {some(missing)}, which {model.name} needs; it has {some(list(sample))}"
+            f"{path}: lacks {some(missing)}, which {model.name} needs; it has {some(names)}"
         )
-    return {field.name: field.name for field in fields}
+    parts = parts_of_row(field, names, features)
+    if comma := next((part for part in parts if "," in part), None):
+        raise InputError(f"{path}: column {comma!r} has a comma in its name; rename it")
+    if parts:
+        return ",".join(parts)
+    problem = f"{path}: {model.name} {lacking_row(field, names, features)}"
+    if field == model.task.matrix and not features:  # of features that nobody names
+        problem = (
+            f"{model.name}: takes {field.shape[0]} features but does not name them; list the "
+            "columns in the model's order with --features a,b,c or 'features:' in a YAML beside "
+            f"the file; or {problem}"
+        )
+        raise ModelError(problem)
+    raise InputError(problem)
 
 
 def choose_text_column(sample: Mapping[str, Sequence[Any]], asked: str | None, path: str) -> str:

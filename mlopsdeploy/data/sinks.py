@@ -31,12 +31,14 @@ from mlopsdeploy.data.sources import (
     Partitioned,
     Source,
     Window,
+    WithArrays,
     WithPictures,
     WithText,
     format_of,
 )
-from mlopsdeploy.data.sources.base import as_text, column_at, values_of
+from mlopsdeploy.data.sources.base import column_at
 from mlopsdeploy.data.sources.records import quoted
+from mlopsdeploy.data.sources.values import as_text, values_of
 
 ROW_GROUP = 65_536
 
@@ -74,7 +76,7 @@ def delimiter_for(path: str, source: Source) -> str:
 
 def _file_of(source: Source) -> Source:
     """The file that an input is, or the first one of it."""
-    rows = source.rows if isinstance(source, WithPictures | WithText) else source
+    rows = source.rows if isinstance(source, WithArrays | WithPictures | WithText) else source
     return rows.first if isinstance(rows, JoinedSource) else rows
 
 
@@ -225,7 +227,7 @@ class _TableCsvSink:
         table = with_predictions(window, predictions, self._columns)
         for place, field in enumerate(table.schema):
             if not _is_plain(field.type):
-                table = table.set_column(place, field.name, _spelled(table.column(place)))
+                table = table.set_column(place, field.name, in_words(table.column(place)))
         pyarrow.csv.write_csv(table, self._file, options)
 
 
@@ -313,7 +315,7 @@ def _as_text(values: Any, quoted: Callable[[str], str], missing: str = "") -> pa
     """One string per value; `missing` for no label and for NaN. Lists are JSON."""
     if isinstance(values, pa.Array):
         if pa.types.is_nested(values.type):
-            values = _spelled(values)
+            values = in_words(values)
             if quoted is not _json_text:
                 values = pa.array([text and quoted(text) for text in values.to_pylist()])
         return pc.fill_null(values.cast(pa.large_string()), missing)
@@ -340,7 +342,7 @@ def _is_plain(type_: pa.DataType) -> bool:
     return any(is_kind(type_) for is_kind in kinds)
 
 
-def _spelled(values: Any) -> pa.Array:
+def in_words(values: Any) -> pa.Array:
     """Values as text: lists and structs as JSON, bytes as UTF-8, a duration as 1 day, 0:00:00."""
     nested = pa.types.is_nested(values.type)
     if nested:

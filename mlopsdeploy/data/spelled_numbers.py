@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from mlopsdeploy.data.sources.base import numbers_in
 from mlopsdeploy.data.sources.spelling import PLAIN, SPELLINGS
+from mlopsdeploy.data.sources.values import numbers_in
 
 _MOST = 0.9  # of a column's values: the others may be mistakes
 _FEW = 3  # among others that are read

@@ -403,10 +403,25 @@ class Ends:
         return self.start(node.takes[0]) if node is not None and node.kind == "Abs" else value
 
     def _is_log_total(self, value: str, of: str) -> bool:
+        """Whether a value is the logarithm of the sum of another's exponents."""
         node = self._graph.makers.get(self.start(value))
-        if node is None or node.kind != "ReduceLogSumExp":
+        if node is None:
             return False
-        return self.start(node.takes[0]) == self.start(of)
+        if node.kind == "ReduceLogSumExp":
+            return self.start(node.takes[0]) == self.start(of)
+        if node.kind == "Add":  # the largest is taken out before, and added again
+            return any(self._is_log_total(one, of) for one in node.takes)
+        found = [node.kind]
+        while found[-1] in ("Log", "ReduceSum", "Exp") and node.takes:
+            value = self.start(node.takes[0])
+            node = self._graph.makers.get(value)
+            if node is None:
+                return False
+            found.append(node.kind)
+        if found[:3] != ["Log", "ReduceSum", "Exp"]:
+            return False
+        inner = node.takes[0] if node.kind == "Sub" else value
+        return self.start(of) in (value, self.start(inner))
 
     def _concat(self, node: Operator, _: int) -> End:
         ends = [self.of(value) for value in node.takes]

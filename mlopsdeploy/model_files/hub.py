@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from mlopsdeploy.errors import ModelError, one_line
+from mlopsdeploy.model_files.huggingface import refuse_other_forms
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w./-]+)?")
 _NEEDED = [
@@ -54,7 +56,11 @@ def download(reference: str) -> Path:
     try:
         listed = huggingface_hub.HfApi().model_info(name, revision=revision or None, timeout=5)
         files = {sibling.rfilename for sibling in listed.siblings or ()}
+        if not any(fnmatch(file, pattern) for file in files for pattern in (*_ONNX, *_WEIGHTS)):
+            refuse_other_forms(Path(name), files)  # before anything travels
         return fetch(_NEEDED + (_ONNX if _ONNX[0] in files else _WEIGHTS), local=False)
+    except ModelError:
+        raise
     except Exception as error:  # its HTTP client's errors are not part of its interface
         raise ModelError(
             f"{reference}: not in the local cache, and the hub did not give it "

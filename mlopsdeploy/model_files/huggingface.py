@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model_yaml import ModelYaml
 from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files.digest import graph_files
 from mlopsdeploy.model_files.json_file import read_json
 from mlopsdeploy.model_files.pointers import refuse_pointer
 
@@ -174,29 +175,6 @@ def refuse_other_forms(folder: Path, files: Iterable[str]) -> None:
             )
     if gguf := sorted(name for name in names if name.endswith(".gguf")):
         raise ModelError(f"{folder}: {gguf[0]} is a language model of llama.cpp, which writes text")
-
-
-def check_shards(folder: Path) -> None:
-    """All parts of a checkpoint in several files.
-
-    Raises:
-        ModelError: the index can't be read, or a file that it names is missing.
-    """
-    index = folder / "model.safetensors.index.json"
-    if (folder / "model.safetensors").is_file() or not index.is_file():
-        return
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise ModelError(f"{index}: has no weight_map; fetch it again")
-    names = {name if isinstance(name, str) else "" for name in places.values()}
-    if odd := sorted(name for name in names if Path(name).name != name or not name):
-        raise ModelError(f"{index}: names {odd[0]!r}, which is no file in its folder")
-    missing = sorted(name for name in names if not (folder / name).is_file())
-    if missing:
-        raise ModelError(
-            f"{folder}: {len(missing)} of {len(names)} parts of the checkpoint are missing, "
-            f"{missing[0]} first; fetch them"
-        )
 
 
 def tokenizer_of(folder: Path) -> Path | None:
@@ -408,8 +386,9 @@ def _check_head(
 def _weights(folder: Path) -> dict[str, list[int]]:
     """The shapes of a checkpoint's weights by name, from the headers of its files."""
     found: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        found |= _shapes(path)
+    for path in graph_files("checkpoint", folder):
+        if path.suffix == ".safetensors":
+            found |= _shapes(path)
     return found
 
 

@@ -155,6 +155,16 @@ def _locations(content: mmap.mmap) -> Iterator[str]:
             pending.extend((inner, value) for value in fields[number])
 
 
+def metadata_of(file: Path) -> dict[str, str]:
+    """What the author of an `.onnx` file wrote into it, by key.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    with _opened(file) as content:
+        return dict(map(_entry, _message(memoryview(content))[14]))
+
+
 class OnnxFile:
     """The graph of an `.onnx` file, of which weights are stepped over, and so never read.
 
@@ -238,6 +248,25 @@ class OnnxFile:
         while maker is not None and maker.kind == "Identity":
             maker = self.makers.get(maker.takes[0])
         return maker
+
+    def numbered(self, output: str) -> Plain | None:
+        """The scores whose largest names a label that ONNX Runtime gives the number of instead.
+
+        So it does with whole numbers as names of two classes that leaves have scores for each of:
+        0 and 1 come in place of what stands in the file.
+        """
+        maker: Node | None = None
+        while (made := self.makers.get(output)) is not None:
+            maker = made
+            if made.kind not in ("Cast", "Identity", "Reshape"):
+                break
+            output = made.takes[0]
+        if maker is None or maker.kind != "TreeEnsembleClassifier" or output != maker.gives[0]:
+            return None
+        names = maker.attribute("classlabels_int64s")
+        if names is None or len(names) != 2 or tuple(names) == (0, 1) or len(maker.gives) < 2:
+            return None
+        return Plain(output, maker.gives[1], 2)
 
     @property
     def own_rule(self) -> str:

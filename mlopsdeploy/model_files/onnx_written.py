@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from mlopsdeploy.columns import Made, Written
-from mlopsdeploy.errors import ModelError
+import numpy as np
+
+from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.model_files.author_names import classes_in, features_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
-from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, reading
+from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, metadata_of, reading
+from mlopsdeploy.model_files.tflite_metadata import ultralytics
 
 # skl2onnx calls a graph after the class of the model.
 _ESTIMATOR = re.compile(r"ONNX\((\w+)\)")
@@ -28,7 +30,6 @@ _RANDOM = {
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
     "RandomUniformLike",
 }  # fmt: skip
-_CLASS_KEYS = ("classes", "class_names", "labels", "names")
 
 
 def read(file: Path) -> Written:
@@ -61,14 +62,21 @@ def _read(file: Path, graph: OnnxFile) -> Written:
     if task in ("clustering", "outliers"):
         outputs = dict(_named_by_task(task, ends, found, outputs))
     classes = {name: end.classes for name, end in outputs.items() if end.classes}
+    if lost := _lost_by_catboost(graph, outputs):
+        outputs = {
+            name: end if end.kind == "label" else End(operator=lost)
+            for name, end in outputs.items()
+        }
     return Written(
         outputs={name: Made(end.kind, _source(end)) for name, end in outputs.items()},
-        classes=classes or _classes_of_author(graph.metadata, outputs),
+        classes=classes
+        or classes_in(graph.metadata, {name: end.kind for name, end in outputs.items()}),
         task=task,
         task_source=task_source,
+        pixels=_pixels(graph),
         changing=_changing(graph),
         sizes=_sizes(graph, ends),
-        features=_features(file, graph.metadata),
+        features=features_in(file, graph.metadata),
     )
 
 
@@ -146,45 +154,76 @@ def _named_by_task(
             yield name, end
 
 
+def _lost_by_catboost(graph: OnnxFile, outputs: Mapping[str, End]) -> str:
+    """What CatBoost leaves out of an `.onnx` file, which holds what it was trained for beside."""
+    if not graph.producer.startswith("CatBoost"):
+        return ""
+    loss = re.search(r'"loss_function":\{[^{}]*"type":"(\w+)"', graph.metadata.get("params", ""))
+    name = loss[1] if loss else ""
+    softmax = any(end.kind == "softmax" for end in outputs.values())
+    if softmax and name in ("MultiClassOneVsAll", "MultiLogloss", "MultiCrossEntropy"):
+        return f"a softmax, though CatBoost trained it for {name}"
+    if not softmax and name in ("Poisson", "Tweedie", "LogLinQuantile"):
+        return f"a sum of trees, of which CatBoost itself gives the exponent ({name})"
+    return ""
+
+
 def _source(end: End) -> str:
     return f"the last operator, {end.operator}" if end.operator else ""
 
 
-def _classes_of_author(
-    metadata: Mapping[str, str], outputs: Mapping[str, End]
-) -> dict[str, tuple[str, ...]]:
-    names = next(filter(None, (names_in(metadata.get(key, "")) for key in _CLASS_KEYS)), ())
-    takes = ("softmax", "sigmoid", "logits", "linear", "label", "")
-    return {name: names for name, end in outputs.items() if names and end.kind in takes}
+def exported(file: Path) -> dict[str, Any]:
+    """What Ultralytics wrote into an export of it, as `tflite_metadata.read` has it; else nothing.
 
-
-def names_in(text: str) -> tuple[str, ...]:
-    """Of a JSON list, or of a dict by number in JSON or as Python writes it; else none."""
+    Raises:
+        ModelError: the file can't be read.
+    """
+    written = metadata_of(file)
+    if not {"names", "task", "stride"} <= written.keys():
+        return {}
     try:
-        found = json.loads(text)
-    except ValueError:
-        try:
-            found = ast.literal_eval(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            return ()
-    if isinstance(found, dict):
-        try:
-            found = [found[key] for key in sorted(found, key=int)]
-        except (ValueError, TypeError):
-            return ()
-    if not isinstance(found, list | tuple):
-        return ()
-    return tuple(str(name) for name in found)
+        meta = {key: ast.literal_eval(written.get(key, "None")) for key in ("names", "imgsz")}
+        return ultralytics({**meta, "task": written["task"]}, "the file's metadata")
+    except (ValueError, TypeError, AttributeError, SyntaxError, MemoryError, RecursionError):
+        return {}
 
 
-def _features(file: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Under `feature_names`: a JSON list, or names between commas."""
-    written = metadata.get("feature_names", "")
-    try:
-        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
-    except ValueError as error:
-        raise ModelError(f"{file}: its feature_names are not a JSON list ({error})") from error
-    return tuple(str(name).strip() for name in names if str(name).strip())
+def _pixels(graph: OnnxFile) -> tuple[tuple[float, ...], tuple[float, ...], str] | None:
+    """What the one picture that comes in must hold, by what the graph does to it first."""
+    pictures = [port for port in graph.inputs if port.sizes is not None and len(port.sizes) == 4]
+    if len(graph.inputs) != 1 or not pictures:
+        return None
+    operators, scale, shift = _arithmetic(graph, pictures[0].name)
+    why = f"the graph itself begins with {' and '.join(operators)}"
+    by, least = float(np.abs(scale).mean()), float(np.abs(shift).mean())
+    if 0.002 <= by <= 0.05 or (by == 1 and least > 50):
+        return (0.0,), (1.0,), why
+    if 1.5 <= by <= 10 or (by == 1 and 0.3 <= least <= 0.7):
+        return (0.0,), (255.0,), why
+    return None
+
+
+def _arithmetic(graph: OnnxFile, value: str) -> tuple[list[str], Array, Array]:
+    """The operators, and the factor and term for each channel, that a value first goes through."""
+    operators: list[str] = []
+    scale, shift = np.ones(1), np.zeros(1)
+    while len(takers := [node for node in graph.nodes if value in node.takes]) == 1:
+        node, first = takers[0], takers[0].takes[0] == value
+        if node.kind not in ("Cast", "Identity", "Transpose"):
+            constant = graph.constant(node.takes[-1 if first else 0])
+            if len(node.takes) != 2 or constant is None or constant.size not in (1, 3):
+                break
+            number = constant.reshape(-1).astype(np.float64)
+            if node.kind == "Mul" or (node.kind == "Div" and first and number.all()):
+                factor = number if node.kind == "Mul" else 1 / number
+                scale, shift = scale * factor, shift * factor
+            elif node.kind in ("Add", "Sub") and first:
+                shift = shift + (number if node.kind == "Add" else -number)
+            else:
+                break
+            operators.append(node.kind)
+        value = node.gives[0]
+    return operators, scale, shift
 
 
 def _changing(graph: OnnxFile) -> str:

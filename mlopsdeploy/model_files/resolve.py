@@ -23,7 +23,7 @@ from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
-from mlopsdeploy.model_files import hub, huggingface, tflite_metadata
+from mlopsdeploy.model_files import hub, huggingface, onnx_written, tflite_metadata
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
 from mlopsdeploy.model_files.json_file import read_json
@@ -252,7 +252,11 @@ def _described(
     for graph in graphs.values():
         refuse_pointer(graph / "saved_model.pb" if graph.is_dir() else graph)
     files = _read_yaml(graphs, yaml_file, name=name, known=known)
-    metadata = tflite_metadata.read(graphs["tflite"]) if "tflite" in graphs else {}
+    metadata: dict[str, Any] = {}
+    if "tflite" in graphs:
+        metadata = tflite_metadata.read(graphs["tflite"])
+    elif "onnx" in graphs:
+        metadata = onnx_written.exported(graphs["onnx"])
     _check_operators(graphs, metadata)
     labels, labels_from = _described_labels(files.yaml, metadata, graphs.get("tflite"), yaml_file)
     files = replace(
@@ -336,7 +340,6 @@ def _check_operators(graphs: Mapping[str, Path], metadata: Mapping[str, Any]) ->
 
 
 def _find_graphs(folder: Path) -> dict[str, Path]:
-    huggingface.check_shards(folder)
     graphs = {}
     for format_, names in _PLACES.items():
         if found := next((folder / name for name in names if (folder / name).is_file()), None):

@@ -272,6 +272,11 @@ def _ultralytics(text: str, where: str) -> dict[str, Any]:
         meta = json.loads(text)
     except ValueError:
         meta = ast.literal_eval(text)
+    return ultralytics(meta, where)
+
+
+def ultralytics(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """What Ultralytics writes into each model that it exports, as `read` has it."""
     found: dict[str, Any] = {}
     if names := meta.get("names"):
         entries = enumerate(names) if isinstance(names, list) else names.items()

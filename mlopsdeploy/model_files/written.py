@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from mlopsdeploy.columns import Made, MadeAs, ModelFiles, Written
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files import onnx_written, tflite_metadata
+from mlopsdeploy.model_files import onnx_written, openvino_written, tflite_metadata
 from mlopsdeploy.model_files.folder import proof_in
 
 RT_INFO = ("mlopsdeploy", "written")
@@ -46,7 +46,9 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
 def _of_openvino(graph: Path) -> Written:
     try:
         found = _RT_INFO.search(graph.read_text("utf-8"))
-        return from_json(json.loads(html.unescape(found[1])) if found else {}, graph)
+        if found is None:  # not made here
+            return openvino_written.read(graph)
+        return from_json(json.loads(html.unescape(found[1])), graph)
     except (OSError, ValueError) as error:
         raise ModelError(f"{graph}: can't be read ({error})") from error
 

@@ -57,8 +57,9 @@ def inspect_model(
         `name`, `version`, `digest`, `task`, `data` (what its rows are), `threshold` (None without
         one), `labels`, `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of
         the file: name, dtype, shape of a row; `runtime` and `runtime_why`, `precision` and
-        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files` (bytes by name), `bytes`,
-        `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and why;
+        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files`
+        (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was
+        understood, and why;
         `doubts`: what can be read in several ways, of which the report shows the first. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
         all this of each, and of them all `name`, `version`, `digest`, `task`, `data` and

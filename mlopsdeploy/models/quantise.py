@@ -59,7 +59,7 @@ def quantise_model(
         ModelError: more labels differ than may.
     """
     files = find_one(reference, "quantise")
-    _check(files.name, files.task, files.precision, files.graphs)
+    _check(files, reference)
     folder = checked_output(output, files, "int8", reference, overwrite=overwrite)
     floating = load_model(reference, runtime="openvino", precision="float32", log=log)
     rows = read_rows(data, floating, text_column=text_column, limit=READ_ROWS).columns
@@ -109,13 +109,20 @@ def quantise_model(
     }
 
 
-def _check(name: str, task: str, precision: str | None, graphs: Mapping[str, Path]) -> None:
+def _check(files: ModelFiles, reference: str) -> None:
     """Say in one line where int8 does not apply."""
-    if precision == "int8":
+    name = files.name
+    if files.precision == "int8":
         raise ConfigError(f"{name}: is int8 as it is (its model.yaml says so, with a proof)")
-    if task == "text_classification":
+    if files.task == "text_classification":
         return
-    if "tflite" in graphs and task != "tabular_classification":
+    data = load_model(reference, threads=1).task.data
+    if data == "text":
+        raise ConfigError(
+            f"{name}: int8 is for text classifiers: its proof counts labels, and a "
+            f"{files.task} gives none"
+        )
+    if data == "image":
         raise ConfigError(
             f"{name}: models of pictures are quantised when they are made, with pictures to "
             "calibrate on (ai-edge-quantizer; recipes/build_detector.py shows how); bring the "

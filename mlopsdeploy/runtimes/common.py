@@ -5,16 +5,101 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import isfinite, isnan
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, concat, rows_of, take
-from mlopsdeploy.errors import RowError
+from mlopsdeploy.errors import ModelError, RowError
 
 _one_at_a_time = threading.Lock()
+
+
+Size = int | str | None
+"""Of an axis: its length, or the name of one that is free, or None for another that is."""
+
+
+def rows_at_a_time(file: Path, inputs: Mapping[str, Sequence[Size]]) -> int:
+    """How many rows a file takes at a time, by the sizes of its inputs' axes; 0: any number.
+
+    Raises:
+        ModelError: an input has no axis for rows, or they differ in how many they take.
+    """
+    for name, sizes in inputs.items():
+        if len(sizes) == 1 and isinstance(sizes[0], int) and sizes[0] > 1:
+            raise ModelError(
+                f"{file}: input {name!r} takes {sizes[0]} numbers and has no axis for rows; export "
+                "the model with rows as the first axis of each input"
+            )
+    found = {sizes[0] for sizes in inputs.values() if sizes and isinstance(sizes[0], int)}
+    if len(found) > 1:
+        raise ModelError(
+            f"{file}: its inputs take {' and '.join(map(str, sorted(found)))} rows; export the "
+            "model with rows as the first axis of each input"
+        )
+    return found.pop() if found else 0
+
+
+class RowAxis(NamedTuple):
+    """What of an output is rows.
+
+    Attributes:
+        axis: that of the rows, or None where all of it belongs to the one row that it takes.
+        fixed: how long the file says that its first axis is, whatever rows come in; else 0. Given
+            as many rows, that axis would pass for them: see `one_more_row`.
+    """
+
+    axis: int | None = 0
+    fixed: int = 0
+
+    def first(self, value: object, rows: int, name: str) -> Array:
+        """An output with the rows as its first axis.
+
+        Raises:
+            ModelError: it has none of this length.
+        """
+        array, axis = np.asarray(value), self.axis
+        if axis is None:
+            return array[None]
+        if self.fixed == 1 and array.ndim and array.shape[0] != 1:  # which the file has wrong
+            axis = 0
+        if array.ndim <= axis or array.shape[axis] != rows:
+            raise ModelError(
+                f"output {name!r} has the shape {array.shape} for {rows} rows: it can't be told "
+                "which of it belongs to which row; export the model with rows as the first axis of "
+                "each output"
+            )
+        return np.moveaxis(array, axis, 0) if axis else array
+
+
+def row_axis(
+    inputs: Iterable[Sequence[Size]], sizes: Sequence[Size]
+) -> tuple[RowAxis, tuple[int, ...]]:
+    """What of an output is rows, and the shape of one, by the sizes of all inputs' axes and its."""
+    inputs = [one for one in inputs if one]
+    first = sizes[0] if sizes else None
+    firsts = {one[0] for one in inputs}
+    fixed, axis = (first if isinstance(first, int) else 0), 0
+    if firsts == {1} and sizes and first != 1:
+        return RowAxis(None), tuple(size if isinstance(size, int) else -1 for size in sizes)
+    if fixed and not any(isinstance(size, int) for size in firsts):
+        # What inputs call their rows, or the only axis that can follow them.
+        free = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
+        named = [place for place in free if sizes[place] and sizes[place] in firsts]
+        others = any(not isinstance(size, int) for one in inputs for size in one[1:])
+        axis = next(iter(named or (free if len(free) == 1 and not others else ())), 0)
+    shape = [size for place, size in enumerate(sizes) if place != axis]
+    known = RowAxis(axis, 0 if fixed == 1 and axis == 0 else fixed)
+    return known, tuple(size if isinstance(size, int) else -1 for size in shape)
+
+
+def one_more_row(tensors: Columns) -> Columns:
+    """The last row once more."""
+    return {name: np.concatenate([array, array[-1:]]) for name, array in tensors.items()}
 
 
 def dense(field: Field, array: Array) -> Array:

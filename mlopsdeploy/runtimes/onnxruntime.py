@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -17,19 +16,23 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as status
 
-from mlopsdeploy.columns import Array, Columns, Field, Runtime, Written, rows_of
+from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
-from mlopsdeploy.model_files import onnx_written
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Plain, external_files, reading
 from mlopsdeploy.runtimes.common import (
+    RowAxis,
+    Size,
     by_length,
     dense,
     in_steps,
     no_rows,
+    one_more_row,
+    row_axis,
+    rows_at_a_time,
     rows_not_finite,
     takes_one_length,
     with_nan,
-)
+)  # fmt: skip
 
 
 class OnnxRuntime(Runtime):
@@ -75,30 +78,26 @@ class OnnxRuntime(Runtime):
         with reading(file):
             plain = [part for port in graph.outputs for part in graph.plain(port.name)]
             self._own_rule = graph.own_rule
+            named = {one.value: graph.numbered(one.value) for one in plain}
+            self._named = {
+                label: (scores.value, np.array(graph.makers[scores.value].classes, np.int64))
+                for label, scores in named.items()
+                if scores is not None
+            }
         try:
-            self._session = _session(file, graph, plain, options)
+            fetched = [*plain, *filter(None, named.values())]
+            self._session = _session(file, graph, fetched, options)
         except _FAILURES as error:
             raise ModelError(f"{file}: {_why(error)}") from error
         inputs, given = self._session.get_inputs(), self._session.get_outputs()
-        self._rows = _rows_at_a_time(file, inputs)
+        shapes: dict[str, Sequence[Size]] = {node.name: node.shape for node in inputs}
+        self._rows = rows_at_a_time(file, shapes)
         self.inputs = tuple(_field(file, node) for node in inputs)
         outputs = {node.name: node for node in given}
-        self._outputs = [_output(file, one, outputs[one.value], inputs) for one in plain]
+        self._outputs = [_output(file, one, outputs[one.value], shapes) for one in plain]
         self.outputs = tuple(one.field for one in self._outputs)
         self._unmasked = takes_one_length(self.inputs)
-        self.metadata = {
-            **self._session.get_modelmeta().custom_metadata_map,
-            **self._from_nodes(onnx_written.read(file)),
-        }
-
-    def _from_nodes(self, written: Written) -> dict[str, str]:
-        """`classes` (a JSON list) of a classifier's label, `regressor` of a lone number."""
-        labels = [node.name for node in self._session.get_outputs() if node.type not in _FLOATS]
-        if classes := next(filter(None, map(written.classes.get, labels)), ()):
-            return {"classes": json.dumps(classes)}
-        made = list(written.outputs.values())
-        is_regressor = written.task == "regression" and len(made) == 1
-        return {"regressor": made[0].source.split()[-1]} if is_regressor else {}
+        self.metadata = self._session.get_modelmeta().custom_metadata_map
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`. A ZipMap is an array of (rows, classes), in the order of its classes.
@@ -125,44 +124,32 @@ class OnnxRuntime(Runtime):
 
     def _run(self, feed: Columns) -> Columns:
         rows = rows_of(feed)
-        # As many rows as such an output has of something else would hide that these are no rows.
-        hidden = not self._rows and any(one.fixed == rows for one in self._outputs)
+        hidden = not self._rows and any(one.rows.fixed == rows for one in self._outputs)
         if hidden:
-            feed = {name: np.concatenate([array, array[-1:]]) for name, array in feed.items()}
+            feed = one_more_row(feed)
         try:
-            values = self._session.run([one.value for one in self._outputs], feed)
+            named = [scores for scores, _ in self._named.values()]
+            names = [*(one.value for one in self._outputs), *named]
+            values = dict(zip(names, self._session.run(names, feed), strict=True))
         except _FAILURES as error:
-            reason = one_line(error, last=True).rpartition("Status Message: ")[2]
+            reason = str(error).rpartition("Status Message: ")[2].rpartition(" was false. ")[2]
+            reason = one_line(RuntimeError(_PREFIX.sub("", reason)), last=True)
             raise RowError(f"ONNX Runtime can't compute these values ({reason})") from error
+        for label, (scores, classes) in self._named.items():
+            chosen = classes[np.argmax(values[scores], axis=1)]
+            values[label] = chosen.astype(values[label].dtype).reshape(values[label].shape)
         return {
-            one.field.name: one.rows_of(value, rows + hidden)[:rows]
-            for one, value in zip(self._outputs, values, strict=True)
+            one.field.name: one.rows.first(values[one.value], rows + hidden, one.field.name)[:rows]
+            for one in self._outputs
         }
 
 
 class _Output(NamedTuple):
-    """An array of the graph, and what of it is rows.
-
-    `axis` is that of the rows, or None where all of it belongs to the one row that it takes; and
-    `fixed` how long the first axis is, where the file says that it doesn't follow the rows.
-    """
+    """An array of the graph, and what of it is rows."""
 
     field: Field
     value: str
-    axis: int | None
-    fixed: int
-
-    def rows_of(self, value: object, rows: int) -> Array:
-        array = np.asarray(value)
-        if self.axis is None:
-            return array[None]
-        if array.ndim <= self.axis or array.shape[self.axis] != rows:
-            raise ModelError(
-                f"output {self.field.name!r} has the shape {array.shape} for {rows} rows: it "
-                "can't be told which of it belongs to which row; export the model with rows "
-                "as the first axis of each output"
-            )
-        return np.moveaxis(array, self.axis, 0) if self.axis else array
+    rows: RowAxis
 
 
 def _session(
@@ -171,7 +158,7 @@ def _session(
     def session(model: str | bytes) -> ort.InferenceSession:
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    wrapped = [one.value for one in plain] != [port.name for port in graph.outputs]
+    wrapped = not {one.value for one in plain} <= {port.name for port in graph.outputs}
     if wrapped and not external_files(file):
         model: str | bytes = graph.edited(plain)
     else:
@@ -206,7 +193,8 @@ def _why(error: BaseException) -> str:
             f"makes texts lower case by the locale {locale['name']}, which this machine lacks; "
             "add it (Debian: apt-get install locales && dpkg-reconfigure locales)"
         )
-    return f"ONNX Runtime can't load it ({one_line(type(error)(_PREFIX.sub('', text)))})"
+    reason = _PREFIX.sub("", text.rpartition(" was false. ")[2])
+    return f"ONNX Runtime can't load it ({one_line(RuntimeError(reason))})"
 
 
 _PREFIX = re.compile(
@@ -215,46 +203,14 @@ _PREFIX = re.compile(
 )
 
 
-def _rows_at_a_time(file: Path, inputs: Sequence[ort.NodeArg]) -> int:
-    """How many rows the file takes at a time; 0: any number."""
-    for node in inputs:
-        first = node.shape[0] if node.shape else None
-        if isinstance(first, int) and len(node.shape) == 1 and first > 1:
-            raise ModelError(
-                f"{file}: input {node.name!r} takes {first} numbers and has no axis for rows; "
-                "export the model with rows as the first axis of each input"
-            )
-    found = {node.shape[0] for node in inputs if node.shape and isinstance(node.shape[0], int)}
-    if len(found) > 1:
-        raise ModelError(
-            f"{file}: its inputs take {' and '.join(map(str, sorted(found)))} rows; export the "
-            "model with rows as the first axis of each input"
-        )
-    return found.pop() if found else 0
-
-
-def _output(file: Path, one: Plain, node: ort.NodeArg, inputs: Sequence[ort.NodeArg]) -> _Output:
-    sizes: list[object] = list(node.shape)
+def _output(
+    file: Path, one: Plain, node: ort.NodeArg, inputs: Mapping[str, Sequence[Size]]
+) -> _Output:
+    sizes: list[Size] = list(node.shape)
     if not sizes and one.value != one.name:  # nobody has written down its shape
         sizes = [None, one.classes or None]
-    dtype = _dtype(file, node)
-    first = sizes[0] if sizes else None
-    firsts = {one.shape[0] for one in inputs if one.shape}
-    fixed = first if isinstance(first, int) and first > 1 else 0
-    axis: int | None = 0
-    if firsts == {1} and sizes and first != 1:
-        axis = None  # one row at a time, and all of this is its
-    elif firsts and not any(isinstance(size, int) for size in firsts) and fixed:
-        # A name that inputs have for their rows, or the only size that can follow them.
-        free = [place for place, size in enumerate(sizes) if not isinstance(size, int)]
-        named = [
-            place for place in free if isinstance(sizes[place], str) and sizes[place] in firsts
-        ]
-        others = [size for one in inputs for size in one.shape[1:] if not isinstance(size, int)]
-        axis = next(iter(named or ([] if others or len(free) != 1 else free)), 0)
-    rest = [size for place, size in enumerate(sizes) if place != axis]
-    shape = tuple(size if isinstance(size, int) else -1 for size in rest)
-    return _Output(Field(one.name, dtype, shape), one.value, axis, 0 if axis is None else fixed)
+    axis, shape = row_axis(inputs.values(), sizes)
+    return _Output(Field(one.name, _dtype(file, node), shape), one.value, axis)
 
 
 _TOO_NEW = re.compile(
@@ -267,7 +223,6 @@ _FAILURES: tuple[type[Exception], ...] = (
     ValueError,
     MemoryError,
 )
-_FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
 
 def _field(file: Path, node: ort.NodeArg) -> Field:

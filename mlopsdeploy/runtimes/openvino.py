@@ -7,6 +7,7 @@ threads on one stream, since nothing waits for anything.
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,15 +17,22 @@ import openvino as ov
 from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
 from mlopsdeploy.core.once import once
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
+from mlopsdeploy.model_files.onnx_file import OnnxFile
 from mlopsdeploy.runtimes import openvino_graph
 from mlopsdeploy.runtimes.common import (
+    RowAxis,
+    Size,
     by_length,
     dense,
+    in_steps,
     no_rows,
-    rows_with_nan,
+    one_more_row,
+    row_axis,
+    rows_at_a_time,
+    rows_not_finite,
     takes_one_length,
     with_nan,
-)
+)  # fmt: skip
 
 # Scales per 128 activations: the fastest group that runs int8 kernels. Groups of 0 and of the
 # whole row silently run at float speed.
@@ -74,15 +82,36 @@ class OpenVino(Runtime):
                 if precision == "int8":
                     openvino_graph.weights_to_int8(model)
             settings = _settings(precision, threads, self.streams, has_bfloat16, static=static)
-            self.inputs = tuple(_field(port) for port in model.inputs)
-            self.outputs = tuple(_field(port) for port in model.outputs)
+            graph = OnnxFile(file) if file.suffix == ".onnx" else None
+            names = [port.name for port in graph.inputs] if graph else []
+            self.inputs = tuple(
+                _field(port, _sizes(port)[1:], _name(port, names)) for port in model.inputs
+            )
+            sizes = {_name(port, names): _sizes(port) for port in model.inputs}
+            self._rows = rows_at_a_time(file, sizes)
+            self._axes: list[tuple[Field, int, RowAxis]] = []
+            names = [port.name for port in graph.outputs] if graph else []
+            for place, port, name in _outputs(model, names):
+                axis, shape = row_axis(sizes.values(), _sizes(port))
+                self._axes.append((_field(port, shape, name), place, axis))
+            self.outputs = tuple(field for field, _, _ in self._axes)
+            given = len(model.outputs)
             self._unmasked = takes_one_length(self.inputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
-            self._checked = openvino_graph.check_indices(model)
+            self._checked = given if openvino_graph.check_indices(model) else None
+            # Given a width that its constants don't fit, it reads and writes beyond its memory.
+            self._free = [
+                field.name
+                for field in self.inputs
+                if field.shape == (-1,) and field.dtype.startswith("float")
+            ]
+            self._model = model.clone() if self._free else None
+            self._widths: set[tuple[int, ...]] = set()
             compiled = core.compile_model(model, "CPU", settings)
         except RuntimeError as error:  # OpenVINO raises nothing finer
+            other = "; --runtime onnxruntime may" if file.suffix == ".onnx" else ""
             raise ModelError(
-                f"{file}: OpenVINO can't load it ({one_line(error, last=True)})"
+                f"{file}: OpenVINO can't load it ({one_line(error, last=True)}){other}"
             ) from error
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(self.streams):
@@ -90,22 +119,55 @@ class OpenVino(Runtime):
 
     def run(self, tensors: Columns) -> Columns:
         """See `Runtime.run`; waits while all requests are busy."""
-        return by_length(self._run, tensors) if self._unmasked else self._run(tensors)
+        return by_length(self._all, tensors) if self._unmasked else self._all(tensors)
 
-    def _run(self, tensors: Columns) -> Columns:
+    def _all(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
         if not rows_of(feed):
             return no_rows(self.outputs)
         for name, array in feed.items():
             if array.dtype == np.int64:  # which OpenVINO computes in 32 bits, and takes the lower
                 dense(Field(name, "int32"), array)
+        if self._model is not None:
+            self._check_widths(self._model, tuple(feed[name].shape[1] for name in self._free))
+        unknown = () if self._takes_nan else rows_not_finite(feed)
+        if self._rows and rows_of(feed) != self._rows:
+            return with_nan(in_steps(self._run, feed, self._rows), unknown)
+        return with_nan(self._run(feed), unknown)
+
+    def _check_widths(self, model: ov.Model, widths: tuple[int, ...]) -> None:
+        if widths in self._widths:
+            return
+        sizes = dict(zip(self._free, widths, strict=True))
+        trial = model.clone()
+        ports = zip(self.inputs, trial.inputs, strict=True)
+        shapes = {
+            port: ov.PartialShape([-1, sizes[field.name]])
+            for field, port in ports
+            if field.name in sizes
+        }
+        try:
+            trial.reshape(shapes)
+        except RuntimeError as error:
+            given = " and ".join(f"{width} for {name}" for name, width in sizes.items())
+            raise RowError(f"the model takes another number of features than {given}") from error
+        self._widths.add(widths)
+
+    def _run(self, feed: Columns) -> Columns:
+        rows = rows_of(feed)
+        hidden = not self._rows and any(axis.fixed == rows for _, _, axis in self._axes)
+        if hidden:
+            feed = one_more_row(feed)
         request = self._requests.get()
         try:
             # The inputs are ours until it returns, so they are shared; the outputs are copied,
             # since the request's own buffers are overwritten by its next caller.
-            values = request.infer(feed, share_inputs=True)
-            outputs = {field.name: values[index] for index, field in enumerate(self.outputs)}
-            beyond = self._checked and bool(values[len(outputs)].any())
+            values = request.infer(dict(enumerate(feed.values())), share_inputs=True)
+            outputs = {
+                field.name: axis.first(values[place], rows + hidden, field.name)[:rows]
+                for field, place, axis in self._axes
+            }
+            beyond = self._checked is not None and bool(values[self._checked].any())
         except RuntimeError as error:
             reason = one_line(error, last=True)
             raise RowError(f"OpenVINO can't compute these values ({reason})") from error
@@ -113,13 +175,36 @@ class OpenVino(Runtime):
             self._requests.put(request)
         if beyond:
             raise RowError("OpenVINO can't compute these values (an index beyond a table's end)")
-        return outputs if self._takes_nan else with_nan(outputs, rows_with_nan(feed))
+        return outputs
 
 
-def _field(port: ov.Output) -> Field:
-    sizes = list(port.get_partial_shape())[1:]
-    shape = tuple(size.get_length() if size.is_static else -1 for size in sizes)
-    return Field(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, shape)
+def _outputs(model: ov.Model, names: Sequence[str]) -> list[tuple[int, ov.Output, str]]:
+    """The outputs with their place and name; one port may be several outputs of an `.onnx` file."""
+    ports = list(enumerate(model.outputs))
+    named = {name: place for place, port in ports for name in port.get_names()}
+    if names and all(name in named for name in names):
+        return [(named[name], model.outputs[named[name]], name) for name in names]
+    return [(place, port, _name(port, names)) for place, port in ports]
+
+
+def _name(port: ov.Output, names: Sequence[str]) -> str:
+    """What the `.onnx` file calls it, where it has several names."""
+    found = port.get_names()
+    known = [name for name in names if name in found]
+    return next(iter(known), "") or min(found, default=port.get_node().get_friendly_name())
+
+
+def _sizes(port: ov.Output) -> list[Size]:
+    shape = port.get_partial_shape()
+    if not shape.rank.is_static:
+        return []
+    return [size.get_length() if size.is_static else None for size in shape]
+
+
+def _field(port: ov.Output, shape: Sequence[Size], name: str) -> Field:
+    kind = np.dtype(port.get_element_type().to_dtype())
+    sizes = tuple(size if isinstance(size, int) else -1 for size in shape)
+    return Field(name, "str" if kind.kind in "OSU" else kind.name, sizes)
 
 
 def _settings(

@@ -424,7 +424,8 @@ def test_the_report_counts_objects(photos):
     assert statistics["lengths"]["unit"] == "objects"
     assert statistics["lengths"]["rows"] == 4
     assert statistics["lengths"]["counts"][:3] == [1, 1, 2]
-    assert {name: one["rows"] for name, one in statistics["answers"][0]["labels"].items() if one["rows"]} == {
+    labels = statistics["answers"][0]["labels"]
+    assert {name: one["rows"] for name, one in labels.items() if one["rows"]} == {
         "Chair": 3, "Car": 2,
     }  # fmt: skip
     assert summary["labels"] == {"Chair": 3, "Car": 2}

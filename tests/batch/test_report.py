@@ -17,13 +17,12 @@ from mlopsdeploy.columns import objects
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.errors import InputError, MlopsDeployError
 
-EVIL = (
-    "<script>document.title = 'taken'</script><img src=http://evil.example/x.png onerror=alert(1)>"
-)
-
 from ..answering import classifier
 
 TASK = classifier()
+EVIL = (
+    "<script>document.title = 'taken'</script><img src=http://evil.example/x.png onerror=alert(1)>"
+)
 
 LABELS = ["NEGATIVE", "POSITIVE"]
 
@@ -224,9 +223,8 @@ def test_a_hundred_labels(written):
 def test_many_days_become_weeks(written):
     statistics = statistics_of(100)
     days = np.datetime64("2026-01-01") + np.arange(200)
-    statistics["answers"][0]["by_date"]["rows"] = {
-        str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days
-    }
+    by_date = statistics["answers"][0]["by_date"]
+    by_date["rows"] = {str(day): {"NEGATIVE": 1, "POSITIVE": 2} for day in days}
     page, _ = written(manifest_of(statistics))
     assert "per week, 2025-12-29 to" in page
     assert re.search(r'2026-01-05</th><td class="n">21</td>', page)
@@ -243,10 +241,8 @@ def test_many_days_become_weeks(written):
 )
 def test_periods(written, period, days):
     statistics = statistics_of(100)
-    statistics["answers"][0]["by_date"] |= {
-        "period": period,
-        "rows": {day: {"NEGATIVE": 1} for day in days},
-    }
+    rows = {day: {"NEGATIVE": 1} for day in days}
+    statistics["answers"][0]["by_date"] |= {"period": period, "rows": rows}
     page, _ = written(manifest_of(statistics))
     plot = page[page.index('<figure class="broad">') : page.index('<figure class="narrow">')]
     ticks = [text for text in re.findall(r"<text[^>]*>([^<]+)", plot) if "%" not in text]

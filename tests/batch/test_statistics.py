@@ -17,7 +17,7 @@ from mlopsdeploy.batch.statistics import (
 from mlopsdeploy.columns import objects, take
 from mlopsdeploy.errors import InputError
 
-from ..answering import classifier
+from ..answering import REGRESSION, classifier
 
 TASK = classifier()
 
@@ -84,10 +84,8 @@ def test_counts_are_what_a_plain_count_gives():
         tokens.max(),
     )
     assert lengths["counts"][:-1] == np.histogram(tokens, LENGTH_EDGES)[0].tolist()
-    by_date, by_country = (
-        known["answers"][0]["by_date"],
-        known["answers"][0]["by_category"]["country"]["rows"],
-    )
+    by_date = known["answers"][0]["by_date"]
+    by_country = known["answers"][0]["by_category"]["country"]["rows"]
     here = scored & (columns["date"] == "2026-01-05")
     assert sum(by_date["rows"]["2026-01-05"].values()) == here.sum()
     assert by_date["undated"] == (scored & (columns["date"] == "?")).sum() > 0
@@ -176,11 +174,8 @@ def test_an_empty_run():
     statistics = Statistics(classifier(*LABELS).answers, **WANTED)
     add(statistics, rows(10), slice(0, 0))
     known = json.loads(json.dumps(statistics.as_dict()))
-    assert (known["rows"], known["lengths"], known["answers"][0]["by_date"]["rows"]) == (
-        0,
-        None,
-        {},
-    )
+    assert (known["rows"], known["lengths"]) == (0, None)
+    assert known["answers"][0]["by_date"]["rows"] == {}
     assert known["answers"][0]["labels"]["NEGATIVE"]["mean"] is None
     assert Statistics.from_dict(known).as_dict() == known
 
@@ -244,9 +239,8 @@ def test_memory_is_bounded():
     statistics.add(TASK, np.arange(count), columns, {"label": label, "score": np.ones(count)})
     known = statistics.as_dict()
     assert len(known["answers"][0]["labels"]) == MOST_LABELS + 1
-    assert known["answers"][0]["labels"][OTHER]["rows"] == count - (
-        MOST_LABELS - 1
-    )  # "a" has a place
+    others = known["answers"][0]["labels"][OTHER]["rows"]
+    assert others == count - (MOST_LABELS - 1)  # "a" has a place
     cities = known["answers"][0]["by_category"]["city"]["rows"]
     assert len(cities) == MOST_VALUES + 1
     assert sum(cities[OTHER].values()) == count - MOST_VALUES
@@ -279,3 +273,41 @@ def test_when_days_become_months_does_not_matter():
 def test_another_format_is_not_guessed():
     with pytest.raises(InputError, match="another version"):
         Statistics.from_dict({"format": 0})
+
+
+def test_means_of_numbers_per_day_and_category():
+    """Exact, in any order, and after a restart."""
+    random = np.random.default_rng(2)
+    value = random.normal(1e5, 1e5, 600).astype(np.float32)
+    value[::50] = np.nan
+    days = np.datetime64("2026-01-01") + random.integers(0, 1500, 600)
+    columns = {
+        "date": objects([str(day) for day in days]),
+        "country": objects(random.choice(["FR", "DE"], 600).tolist()),
+    }
+
+    def count(*parts):
+        made = Statistics(REGRESSION.answers, **WANTED)
+        for part in parts:
+            some = {"value": value[part]}, take(columns, part)
+            made.add(REGRESSION, part + 1, some[1], some[0])
+            made = Statistics.from_dict(json.loads(json.dumps(made.as_dict())))
+        return made.as_dict()["answers"][0]
+
+    order = random.permutation(600)
+    whole = count(np.arange(600))
+    parted = count(order[:100], order[100:])
+    for one in (whole, parted):
+        one["by_category"]["country"]["rows"] = dict(
+            sorted(one["by_category"]["country"]["rows"].items())
+        )
+    assert parted == whole
+    mine = np.isfinite(value) & (columns["country"] == "FR")
+    mean = np.mean(value[mine], dtype=np.float64)
+    assert whole["by_category"]["country"]["means"]["FR"] == pytest.approx(mean, rel=1e-12)
+    january = np.isfinite(value) & (days < np.datetime64("2026-02-01"))
+    assert whole["by_date"]["period"] == "month"
+    mean = np.mean(value[january], dtype=np.float64)
+    assert whole["by_date"]["means"]["2026-01-01"] == pytest.approx(mean, rel=1e-12)
+    lowest = [each["score"] for each in whole["examples"]["rows"][""]["least"]]
+    assert lowest == [np.nanmin(value)]  # of rows with the same content

@@ -37,7 +37,7 @@ def test_a_table(churn_onnx, customers, tmp_path):
     settings = ChooseSettings(model=str(churn_onnx), sample=str(customers), seconds=0.3)
     found = measure(settings, said.append)
     check(found)
-    assert found.task == "tabular_classification"
+    assert found.data == "table"
     assert any("serve" in line for line in said)
     assert sorted(tmp_path.iterdir()) == before  # nothing is left beside the sample
 
@@ -54,7 +54,7 @@ def test_texts_of_models_side_by_side(bert, reviews, tmp_path):
     settings = ChooseSettings(model=model, sample=str(sample), text_column="said", seconds=0.3)
     found = measure(settings)
     check(found)
-    assert found.task == "text_classification"
+    assert found.data == "text"
     assert "from 20 of" in found.batch.how.replace("made from", "from")
 
 
@@ -62,7 +62,7 @@ def test_pictures():
     settings = ChooseSettings(model="detector", sample=str(EXAMPLES / "street.mp4"), seconds=0.3)
     found = measure(settings)
     check(found)
-    assert found.task == "object_detection"
+    assert found.data == "image"
     assert "pictures made from" in found.batch.how
 
 

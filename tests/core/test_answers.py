@@ -137,3 +137,10 @@ def test_rows_without_an_answer_the_fast_way() -> None:
     assert answers.unanswered(CLASSIFIER.answers, predictions) == [0, 2]
     assert answers.unanswered((), predictions) == []
     assert answers.unanswered(Declared(LABEL).answers, predictions) == [0]
+
+
+def test_an_answer_that_is_a_label_alone_is_none_without_it() -> None:
+    clusters = Declared(LABEL)
+    predictions = {"label": objects(["a", "", "b"])}
+    assert answers.answered(clusters, predictions).tolist() == [True, False, True]
+    assert answers.answered(TENSORS, {"embedding": np.zeros((2, 3))}).tolist() == [True, True]

@@ -11,11 +11,13 @@ import pyarrow as pa
 import pytest
 
 from mlopsdeploy import LanguageWarning
-from mlopsdeploy.columns import objects, take
+from mlopsdeploy.columns import Field, objects, rows_of, take
 from mlopsdeploy.core import by_language, model
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError, InputError, RowError
 from mlopsdeploy.tasks import texts
+
+from ..answering import answering
 
 AGES, VISITS, SPEND = [20, 40, 60], [1, 0, 8], [10.0, 300.0, 50.5]
 TABLE = {"age": AGES, "visits": VISITS, "spend": SPEND}
@@ -477,3 +479,80 @@ def test_a_model_is_shown_in_one_line(churn):
         r"<Model churn: TabularClassification, onnxruntime float32, digest [0-9a-f]{12}>",
         repr(churn),
     )
+
+
+# ---------------------------------------------------------------- arrays
+
+
+class Echo:
+    """A runtime that gives what it gets."""
+
+    name, precision, streams, batch_scale = "echo", "float32", 1, 1
+
+    def run(self, tensors):
+        return tensors
+
+
+def arrays(*inputs, **more):
+    task = answering(*inputs, data="table", batch_cost=64, answers=(), **more)
+    task.inputs = inputs
+    task.encode = dict
+    task.cost = lambda encoded: np.ones(rows_of(encoded), np.int64)
+    task.collate = dict
+    task.decode = lambda tensors, _: {
+        one.name: tensors[one.name].astype("O" if one.dtype == "str" else one.dtype)
+        for one in inputs
+    }
+    return model.Model("echo", "", "e" * 64, task, Echo())
+
+
+WINDOW = Field("x", "float32", (2, 3))
+ROWS = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ROWS,
+        ROWS.tolist(),
+        list(ROWS),
+        ROWS.reshape(2, 6),
+        {"x": ROWS},
+        {"x": ROWS.tolist()},
+        pd.DataFrame({"x": ROWS.tolist()}),
+        pd.DataFrame({"x": list(ROWS.reshape(2, 6))}),
+        pd.DataFrame(ROWS.reshape(2, 6), columns=[f"x_{place}" for place in range(6)]),
+        [{"x": row} for row in ROWS.tolist()],
+        pa.table({"x": ROWS.tolist()}),
+    ],
+)
+def test_arrays_of_a_row(rows):
+    found = arrays(WINDOW).predict(rows)["x"]
+    assert found.tolist() == ROWS.tolist()
+    assert found.dtype == np.float32
+
+
+def test_arrays_in_a_frame():
+    frame = arrays(WINDOW, Field("n", "int64")).predict_frame({"x": ROWS, "n": [2**60 + 1, 5]})
+    assert frame["x"][1].tolist() == ROWS[1].tolist()
+    assert frame["n"].tolist() == [2**60 + 1, 5]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "rows", "problem"),
+    [
+        ([WINDOW], [[1, 2]], "row 0 has 2 values, but the model takes a shape of (2, 3)"),
+        ([WINDOW], {"y": [1]}, "takes 6 numbers a row (2×3) as 'x'"),
+        (
+            [Field("n", "int8")],
+            {"n": [1, 200]},
+            "row 1, column 'n': 200 is not a whole number from",
+        ),
+        ([Field("n", "int64")], {"n": [1, 2.5]}, "row 1, column 'n': 2.5 is not a whole number"),
+        ([Field("ok", "bool")], {"ok": [True, 3]}, "row 1, column 'ok': 3 is not true or false"),
+        ([Field("n", "int64")], {"n": [1, None]}, "row 1 lacks a value"),
+    ],
+)
+def test_what_an_array_or_a_type_does_not_hold(inputs, rows, problem):
+    with pytest.raises(InputError, match=re.escape(problem)):
+        arrays(*inputs).predict(rows)

@@ -13,8 +13,9 @@ def test_what_there_is():
         "litert", "onnxruntime", "openvino", "tensorflow", "tflite", "torch",
     )  # fmt: skip
     assert plugins.names("tasks") == (
-        "image_classification", "object_detection", "tabular_classification", "text_classification",
-        "text_regression",
+        "anomaly_detection", "clustering", "image_classification", "image_regression",
+        "multi_output", "object_detection", "tabular_classification", "tabular_regression",
+        "tensors", "text_classification", "text_regression",
     )  # fmt: skip
 
 
@@ -26,7 +27,7 @@ def test_classes_by_name():
 def test_an_unknown_name():
     with pytest.raises(ConfigError, match="no runtime called 'onxruntime'; did you mean 'onnxrun"):
         plugins.load("runtimes", "onxruntime")
-    with pytest.raises(ConfigError, match="no task called 'x'; there are: image_classification, "):
+    with pytest.raises(ConfigError, match="no task called 'x'; there are: anomaly_detection, cl"):
         plugins.load("tasks", "x")
 
 

@@ -370,11 +370,68 @@ def test_tables_and_what_draws_at_random(tmp_path):
     assert written.changing == "it draws at random (RandomNormalLike)"
 
 
+PIXELS = {
+    "raw": ([("Mul", 1 / 255)], 1.0),
+    "raw, to -1 and 1": ([("Sub", 127.5), ("Div", 127.5)], 1.0),
+    "raw, per channel": ([("Sub", [123.7, 116.3, 103.5]), ("Div", [58.4, 57.1, 57.4])], 1.0),
+    "0 to 1": ([("Mul", 2.0), ("Sub", 1.0)], 255.0),
+    "0 to 1, per channel": (
+        [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])],
+        255.0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PIXELS)
+def test_pixels_that_the_graph_begins_with(tmp_path, name):
+    steps, std = PIXELS[name]
+    constants = [
+        (f"c{place}", np.float32(number).reshape(-1, 1, 1))
+        for place, (_, number) in enumerate(steps)
+    ]
+    nodes = [
+        (kind, [f"x{place}" if place else "x", f"c{place}"], [f"x{place + 1}"], {})
+        for place, (kind, _) in enumerate(steps)
+    ]
+    nodes.append(("Relu", [f"x{len(steps)}"], ["y"], {}))
+    inputs = [("x", TensorProto.FLOAT, [None, 3, 8, 8])]
+    model = graph(nodes, [("y", TensorProto.FLOAT, ["n", 3, 8, 8])], constants, inputs)
+    why = f"the graph itself begins with {' and '.join(kind for kind, _ in steps)}"
+    assert read(model, tmp_path / "m.onnx").pixels == ((0.0,), (std,), why)
+
+
+def test_exports_of_ultralytics(tmp_path):
+    from mlopsdeploy.model_files.resolve import find_model
+
+    model = graph(
+        [("MatMul", ["x", "w"], ["y"], {})], [("y", TensorProto.FLOAT, ["n", 2])], [("w", W)]
+    )
+    helper.set_model_props(
+        model,
+        {"task": "detect", "stride": "32", "imgsz": "[640, 480]", "names": "{0: 'cat', 1: 'dog'}"},
+    )
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    files = find_model(str(tmp_path / "m.onnx"))
+    assert (files.task, files.labels) == ("object_detection", ("cat", "dog"))
+    assert files.metadata["size"] == (640, 480)
+
+
+def test_what_catboost_leaves_out_is_not_taken_for_probabilities(tmp_path):
+    path = forest(tmp_path / "trees.onnx")
+    model = onnx.load(path)
+    model.producer_name = "CatBoost 1.2"
+    helper.set_model_props(
+        model,
+        {"params": json.dumps({"loss_function": {"type": "MultiLogloss"}}, separators=(",", ":"))},
+    )
+    assert kinds(read(model, path)) == {"label": "label", "probabilities": ""}
+
+
 def test_files_that_are_none(tmp_path):
     whole = forest(tmp_path / "whole.onnx").read_bytes()
     draw = np.random.default_rng(0)
     broken = [
-        b"", b"version https://git-lfs.github.com/spec/v1\n", b"\x08\x08", b"PK\x03\x04" * 9,
+        b"", b"\x08\x08", b"PK\x03\x04" * 9,
         *(whole[:place] for place in range(1, len(whole), 7)),
         *(draw.bytes(300) for _ in range(50)),
     ]  # fmt: skip

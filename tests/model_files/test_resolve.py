@@ -260,3 +260,16 @@ def test_a_card_comes_from_the_hub_where_there_is_one(bert, tmp_path, monkeypatc
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: siblings)
     files = find_model("org/tiny")
     assert files.yaml.languages == (("en",) if card else None)
+
+
+def test_a_model_of_the_hub_without_weights_that_are_read(monkeypatch):
+    def snapshot_download(*_, local_files_only, **__):
+        assert local_files_only, "nothing travels"
+        raise OSError("it is not in the cache")
+
+    names = ("config.json", "pytorch_model.bin")
+    siblings = SimpleNamespace(siblings=[SimpleNamespace(rfilename=name) for name in names])
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: siblings)
+    with pytest.raises(ModelError, match=r"org/tiny: pytorch_model.bin is a pickle"):
+        find_model("org/tiny")

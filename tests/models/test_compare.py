@@ -97,8 +97,8 @@ def test_models_side_by_side_and_one_of_them(write_rows, reviews, shown):
     assert "B doesn't read  1 de" in text
 
 
-def test_what_can_not_be_compared_is_one_line(bert, three_class_bert, fraud_folder, tflite_models):
-    detector = tflite_models / "post_process.tflite"
+def test_what_can_not_be_compared_is_one_line(bert, three_class_bert, fraud_folder):
+    detector = "detector"
     for first, second, message in (
         (bert, three_class_bert, "has 2 labels and .* 3"),
         (bert, fraud_folder, "is a TextClassification, fraud a TabularClass"),

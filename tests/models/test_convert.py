@@ -4,6 +4,8 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 import yaml
 
@@ -135,3 +137,22 @@ def test_without_a_proof_there_is_no_folder(churn_onnx, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="nothing was written"):
         compile_model(str(churn_onnx), output=str(tmp_path / "made"), overwrite=True)
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["old"]
+
+
+def test_openvino_keeps_how_outputs_are_made(tmp_path):
+    """Its own files have no place for what ONNX tells: two sigmoids are two labels a row."""
+    graph = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[n,3] x) => (float[n,2] p) <float[3,2] w = {1.0, 0.0, 0.0, 1.0, 0.0, 0.0}> {
+          z = MatMul(x, w)
+          p = Sigmoid(z)
+        }"""
+    )
+    onnx.save(graph, str(tmp_path / "tags.onnx"))
+    source = load_model(str(tmp_path / "tags.onnx"), runtime="onnxruntime")
+    compile_model(str(tmp_path / "tags.onnx"), to="openvino", output=str(tmp_path / "made"))
+    made = load_model(str(tmp_path / "made"), runtime="openvino", precision="float32")
+    rows = np.array([[3, 3, 0], [3, -3, 0]], np.float32)
+    for model in (source, made):
+        assert model.task.multi_label
+        assert model.predict(rows)["label"].tolist() == ["0|1", "0"]

@@ -6,10 +6,12 @@ import threading
 import cv2
 import jsonschema_rs
 import numpy as np
+import onnxruntime
 import pytest
 import tritonclient.http as triton
 from werkzeug.serving import make_server
 
+from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import create_app
 from mlopsdeploy.settings import ServeSettings
@@ -320,3 +322,35 @@ def test_a_text_models_logits(client, sentiment):
     )
     assert logits.shape[0] == scores.shape[0] == 2
     assert (logits.argmax(axis=1) == scores.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_a_file_as_tensors_answers_as_its_runtime_does(client, churn_onnx, binary):
+    """The real task, on a real file."""
+    model = load_model(str(churn_onnx), task="tensors", runtime="onnxruntime", threads=1)
+    session = onnxruntime.InferenceSession(churn_onnx, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+    rows = np.array([[80, 0, 99], [1, 9, np.nan if binary else 0]], np.float32)
+    expected = dict(
+        zip([one.name for one in session.get_outputs()], session.run(None, {given.name: rows}),
+            strict=True)
+    )  # fmt: skip
+    call = client({"churn": model})
+    described = call("GET", "/v2/models/churn").json
+    assert [one["name"] for one in described["inputs"]] == [given.name]
+    assert [one["name"] for one in described["outputs"]] == [*expected]
+    tensor = triton.InferInput(given.name, [2, 3], "FP32").set_data_from_numpy(rows, binary)
+    body, length = triton.InferenceServerClient.generate_request_body([tensor])
+    headers = {"Inference-Header-Content-Length": str(length)} if length else {}
+    got = call("POST", "/v2/models/churn/infer", bytes(body), headers)
+    assert got.status == 200, got
+    answer = triton.InferenceServerClient.parse_response_body(
+        got.body,
+        header_length=int(got.headers.get("inference-header-content-length", 0)) or None,
+    )
+    for name, array in expected.items():
+        np.testing.assert_array_equal(answer.as_numpy(name), array)
+    alone = call("POST", path("churn"), {"instances": [80, 0, 99]}).json
+    assert {name: np.asarray(value).tolist() for name, value in alone.items()} == {
+        name: pytest.approx(array[0].tolist()) for name, array in expected.items()
+    }

@@ -146,7 +146,11 @@ def test_a_schema_follows_the_models_fields(document):
 
 def test_schemathesis_finds_nothing(serve, churn_onnx, per_feature_onnx, tmp_path, some):
     """Thousands of good and bad requests to a real server: no answer that is not described."""
-    models = ["fraud", f"churn={churn_onnx}", f"pair={per_feature_onnx}", "sentiment", "detector"]
+    tensors = {"model": str(per_feature_onnx), "name": "tensors", "task": "tensors"}
+    models = [
+        "fraud", f"churn={churn_onnx}", f"pair={per_feature_onnx}", "sentiment", "detector",
+        tensors,
+    ]  # fmt: skip
     server = serve("--workers", "1", models=models, runtime="auto", max_body=100_000)
     config = tmp_path / "schemathesis.toml"
     config.write_text(CONFIG, "utf-8")

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+from mlopsdeploy.data.sinks import in_words
 from mlopsdeploy.errors import InputError
 
 _MYSQL = ("mysql", "mariadb")
@@ -153,7 +154,9 @@ def stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     def cast(column: pa.Array, type_: pa.DataType) -> pa.Array:
         if column.type == type_:
             return column
-        if pa.types.is_nested(column.type) or pa.types.is_interval(column.type):
+        if pa.types.is_nested(column.type):
+            return in_words(column).cast(type_)
+        if pa.types.is_interval(column.type):
             return pa.array([_text(value) for value in column.to_pylist()], type_)
         return pc.cast(column, type_, safe=False)  # unsafe: nanoseconds to microseconds
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mlopsdeploy.data import packing
@@ -24,13 +24,14 @@ from mlopsdeploy.data.sources.json_document import is_json, open_json
 from mlopsdeploy.data.sources.parquet import ParquetSource
 from mlopsdeploy.data.sources.partitions import Partitioned, is_partition, partitions
 from mlopsdeploy.data.sources.texts import WithText, parts_of, together
+from mlopsdeploy.data.sources.wide import WithArrays
 from mlopsdeploy.errors import InputError, needs
 
 __all__ = [
     "Chunk", "CsvSource", "InputFile", "JoinedSource", "ParquetSource", "Partitioned",
-    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithPictures", "WithText",
-    "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture", "open_source",
-    "parts_of", "pictures_of", "together", "with_content",
+    "PictureFiles", "ReadOptions", "Source", "Wanted", "Window", "WithArrays", "WithPictures",
+    "WithText", "chunks", "files_of", "format_of", "format_read", "has_data_name", "is_picture",
+    "open_source", "parts_of", "pictures_of", "together", "with_content",
 ]  # fmt: skip
 
 _SUFFIXES = {
@@ -98,15 +99,23 @@ def with_content(source: Source, columns: Mapping[str, str], *, pictures: bool) 
 
     Args:
         source: the rows.
-        columns: the model's input -> the source's column; "title,body" is two of texts.
+        columns: the model's input -> the source's column; "title,body" is two of texts, "x_0,x_1"
+            two numbers of each row.
         pictures: whether the model looks at pictures.
     """
     if pictures:
         return WithPictures(source, *columns.values())
-    text = columns.get("text")
-    if text is None or (parts := parts_of(text, source.names)) == [text]:
+    several = {name: parts for name in columns.values() if (parts := _several(name, source.names))}
+    if not several:
         return source
-    return WithText(source, text, parts)
+    text = columns.get("text")
+    return WithText(source, text, several[text]) if text in several else WithArrays(source, several)
+
+
+def _several(column: str, names: Sequence[str]) -> list[str]:
+    """The columns that one is made of; empty where it is one of the rows' own, or within one."""
+    parts = parts_of(column, names)
+    return parts if len(parts) > 1 else []
 
 
 def files_of(path: str, output: str = "") -> list[str]:

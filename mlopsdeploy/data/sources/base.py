@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlopsdeploy.columns import Array, Columns, objects
-from mlopsdeploy.core.inputs import number_of
+from mlopsdeploy.core.inputs import not_exact, number_words
 from mlopsdeploy.data.bad_rows import BadRow
 from mlopsdeploy.data.sources.input_file import InputFile
-from mlopsdeploy.data.sources.spelling import is_plain, plain
+from mlopsdeploy.data.sources.lists import lists_in
+from mlopsdeploy.data.sources.spelling import is_plain
+from mlopsdeploy.data.sources.values import as_text, is_bytes, is_utf8, numbers_in, values_of
 from mlopsdeploy.errors import InputError
 
 SAMPLE_ROWS = 200
@@ -107,7 +109,8 @@ def total_share(parts: Sequence[Chunk]) -> float | None:
 class Wanted:
     """What of a source's rows is asked for.
 
-    `columns` maps a column's name to "str" or a NumPy number type. `raw` asks for `records`
+    `columns` maps a column's name to "str" or a NumPy number type; of one that has a list in each
+    row, `shapes` has its shape, with -1 for a size that varies. `raw` asks for `records`
     rather than a `table` (see `Window`). `new` are the columns that will be added: a row that
     already has one is a bad row. So is one with a list or an object in one of the columns `texts`.
     `kept` are the columns that go on to the output, by name or path; None is all of them.
@@ -120,6 +123,12 @@ class Wanted:
     texts: Collection[str] = ()
     kept: Collection[str] | None = None
     delimiter: str = ""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def cells(self) -> dict[str, str]:
+        """As `columns`, for files whose cells are text: so are lists."""
+        return {name: "str" if name in self.shapes else kind for name, kind in self.columns.items()}
 
 
 @dataclass(frozen=True)
@@ -331,21 +340,30 @@ def with_columns(
     dropped = np.zeros(rows.rows, bool)
     for name, kind in wanted.columns.items():
         column = column_at(table, name)
-        if kind == "str":
+        reasons: Mapping[int, str] = {}
+        if name in wanted.shapes:
+            columns[name], reasons = lists_in(column, kind, wanted.shapes[name], numbers)
+        elif kind == "str":
             values = values_of(column)
             columns[name] = objects([_text(value) for value in values])
-            if name not in wanted.texts:
-                continue
-            wrong, missing = _no_texts(column), "text"
+            if name in wanted.texts:
+                wrong = np.flatnonzero(_no_texts(column)).tolist()
+                reasons = dict.fromkeys(wrong, "holds no text")
         else:
-            columns[name], wrong = numbers_in(column, numbers)
-            missing = "number"
-        bad += [
-            rows.bad_row(place, f"column {name!r} holds no {missing}", line(place))
-            for place in np.flatnonzero(wrong & ~dropped).tolist()
-        ]
-        dropped |= wrong
+            columns[name], reasons = _numbers(column, kind, numbers)
+        for place, reason in reasons.items():
+            if not dropped[place]:
+                bad.append(rows.bad_row(place, f"column {name!r} {reason}", line(place)))
+                dropped[place] = True
     return replace(rows, columns=columns).without(bad, dropped)
+
+
+def _numbers(column: pa.ChunkedArray, kind: str, spelled: str) -> tuple[Array, dict[int, str]]:
+    """Numbers of a type, float64, and why some rows have none."""
+    values, wrong = numbers_in(column, spelled)
+    reasons = dict.fromkeys(np.flatnonzero(wrong).tolist(), "holds no number")
+    inexact = np.flatnonzero(not_exact(values, kind) & ~wrong).tolist()
+    return values, {**reasons, **dict.fromkeys(inexact, f"does not hold {number_words(kind)}")}
 
 
 def _no_texts(column: pa.ChunkedArray) -> Array:
@@ -353,14 +371,9 @@ def _no_texts(column: pa.ChunkedArray) -> Array:
     if pa.types.is_nested(column.type):
         return np.asarray(pc.is_valid(column))
     wrong = np.zeros(len(column), bool)
-    if _is_bytes(column.type):
+    if is_bytes(column.type):
         wrong[:] = [value is not None and not is_utf8(value) for value in column.to_pylist()]
     return wrong
-
-
-def _is_bytes(type_: pa.DataType) -> bool:
-    kinds = pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary
-    return any(is_kind(type_) for is_kind in kinds)
 
 
 def told_apart(cells: Sequence[str]) -> list[str]:
@@ -374,51 +387,6 @@ def told_apart(cells: Sequence[str]) -> list[str]:
             name = f"{base}.{number}"
         names.append(name)
     return names
-
-
-def is_utf8(value: bytes) -> bool:
-    """Whether bytes are text in UTF-8."""
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def numbers_in(column: pa.ChunkedArray, spelled: str = "auto") -> tuple[Array, Array]:
-    """Values as float64, NaN where there is none; and where there was something else."""
-    if not is_plain(spelled):
-        column = _plain(column, spelled)
-    try:
-        values = column.cast(pa.float64()).to_numpy()
-        return values, np.isinf(values)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        pass
-    values = np.full(len(column), np.nan)
-    bad = np.zeros(len(column), bool)
-    for row, value in enumerate(values_of(column)):
-        if value is None:
-            continue
-        try:
-            values[row] = number_of(value)
-        except (TypeError, ValueError):
-            bad[row] = True
-    return values, bad
-
-
-def _plain(column: pa.ChunkedArray, spelled: str) -> pa.ChunkedArray:
-    """A column's texts as plain numbers; what is no text stays as it is."""
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if _is_bytes(column.type):
-        column = pa.chunked_array([values_of(column)], pa.large_string())
-    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    return plain(column, spelled) if is_text else column
-
-
-def as_text(record: bytes) -> str:
-    r"""A row as it stands in the file; bytes that are no UTF-8 as `\xe9`."""
-    return record.decode("utf-8", "backslashreplace")
 
 
 def shortened(record: bytes) -> str:
@@ -478,35 +446,3 @@ def column_at(table: pa.Table, path: str) -> pa.ChunkedArray:
         return table.column(path)
     before, _, last = path.rpartition(".")
     return pc.struct_field(column_at(table, before), last)
-
-
-def values_of(column: pa.ChunkedArray) -> list[Any]:
-    """Python's values, and text where Python has none: a date of the year 20000, nanoseconds.
-
-    Bytes are text where they are UTF-8, as the strings of some writers are, which don't say so.
-    """
-    values: list[Any]
-    try:
-        values = column.to_pylist()
-    except (ValueError, OverflowError, pa.ArrowException):
-        values = [_value_of(value) for value in column]
-    if _is_bytes(column.type):
-        values = [as_text(value) if isinstance(value, bytes) else value for value in values]
-    return values
-
-
-def _value_of(value: pa.Scalar) -> Any:
-    try:
-        return value.as_py()
-    except (ValueError, OverflowError, pa.ArrowException):
-        pass
-    if pa.types.is_struct(value.type):
-        return {name: _value_of(one) for name, one in value.items()}
-    if isinstance(value, pa.ListScalar | pa.LargeListScalar | pa.FixedSizeListScalar):
-        return [_value_of(one) for one in value.values]
-    if pa.types.is_duration(value.type):
-        return f"{value.value} {value.type.unit}"
-    try:
-        return value.cast(pa.string()).as_py()
-    except (ValueError, pa.ArrowException):
-        return str(value)

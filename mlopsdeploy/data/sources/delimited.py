@@ -27,7 +27,6 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
-    is_utf8,
     shortened,
     told_apart,
     with_columns,
@@ -44,6 +43,7 @@ from mlopsdeploy.data.sources.records import (
     value_of,
 )
 from mlopsdeploy.data.sources.spelling import is_plain
+from mlopsdeploy.data.sources.values import is_utf8
 from mlopsdeploy.errors import InputError
 
 READ_BYTES = 1 << 20
@@ -158,7 +158,7 @@ class CsvSource(FileSource):
         ends, kinds_wrong = find_records(data, self.dialect, self._layout.shape, last=True)
         records, starts, places_of = _slices(data, ends)
         # Where a table goes on, all of it is text as it stands: one type in every window.
-        kinds = wanted.columns if wanted.raw else dict.fromkeys(self.names, "str")
+        kinds = wanted.cells if wanted.raw else dict.fromkeys(self.names, "str")
         if not is_plain(self.numbers):
             kinds = dict.fromkeys(kinds, "str")
         wrong = {

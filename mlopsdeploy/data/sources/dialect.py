@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mlopsdeploy.data.sources.base import ReadOptions, is_utf8
+from mlopsdeploy.data.sources.base import ReadOptions
 from mlopsdeploy.data.sources.records import (
     Dialect,
     Shape,
@@ -21,6 +21,7 @@ from mlopsdeploy.data.sources.records import (
     is_number,
     value_of,
 )
+from mlopsdeploy.data.sources.values import is_utf8
 from mlopsdeploy.errors import InputError
 
 LOOKED_AT = 1 << 18  # bytes

@@ -18,11 +18,11 @@ from mlopsdeploy.data.sources.base import (
     ReadOptions,
     Wanted,
     Window,
-    values_of,
     with_columns,
     with_paths,
 )
 from mlopsdeploy.data.sources.input_file import InputFile, NoRows
+from mlopsdeploy.data.sources.values import values_of
 from mlopsdeploy.errors import InputError
 
 BATCH_ROWS = 8192

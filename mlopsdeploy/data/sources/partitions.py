@@ -22,8 +22,8 @@ from mlopsdeploy.data.sources.base import (
     SourceOver,
     Wanted,
     Window,
-    numbers_in,
 )
+from mlopsdeploy.data.sources.values import numbers_in
 from mlopsdeploy.errors import InputError
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"

@@ -185,7 +185,8 @@ class LinePipeline:
                 self._score(take(columns, left), [rows[place] for place in left], answers)
             return
         task = self._model.task
-        known = answered(task, predictions).tolist()
+        has_answer = answered(task, predictions)
+        known = has_answer.tolist()
         unread = predictions.get("unread", [""] * len(known))
         said_of_all = documents(task, predictions)
         for row, said, is_known, why in zip(rows, said_of_all, known, unread, strict=True):
@@ -195,7 +196,7 @@ class LinePipeline:
                 answers[row] = Answer(line, text, said, truncated, why)
         self._stats.answered += sum(known)
         for one in task.answers:
-            found = counted(task, one, predictions)
+            found = counted(task, one, predictions, np.flatnonzero(has_answer))
             numbers = () if found.numbers is None else found.numbers
             self._stats.note(one, each_label(task, found.labels), numbers)
         self._stats.unread += unread_in(predictions)

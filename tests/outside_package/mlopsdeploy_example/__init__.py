@@ -1,1 +1,1 @@
-"""Linear maps in .npz files, and a task that finds unusual rows with them."""
+"""Linear maps in .npz files, and tasks that find unusual rows and forecast with them."""

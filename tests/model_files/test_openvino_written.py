@@ -1,0 +1,94 @@
+"""What is read in OpenVINO's `.xml`: the same as in the graph that it was made from."""
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset13 as ops
+
+from mlopsdeploy.columns import Made
+from mlopsdeploy.errors import ModelError
+from mlopsdeploy.model_files import openvino_written
+
+W = np.ones((3, 2), np.float32)
+
+
+def saved(folder, end, *, metadata=(), half=False):
+    """A layer of two numbers with an end, as a file."""
+    x = ops.parameter([-1, 3], np.float32, name="x")
+    outputs = end(ops.matmul(x, ops.constant(W), False, False))
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    for place, output in enumerate(outputs):
+        output.output(0).tensor.set_names({f"y{place}", f"also_y{place}"})
+    model = ov.Model([ops.result(output) for output in outputs], [x])
+    for key, value in metadata:
+        model.set_rt_info(value, ["framework", key])
+    ov.save_model(model, folder / "m.xml", compress_to_fp16=half)
+    return folder / "m.xml"
+
+
+def logs(x):
+    return ops.log_softmax(x, 1)
+
+
+ENDS = {
+    "softmax": lambda h: ops.softmax(h, 1),
+    "sigmoid": ops.sigmoid,
+    "linear": lambda h: ops.add(h, ops.constant(W[:1])),
+    "values": ops.relu,
+    "logits": logs,
+}
+
+
+@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
+def test_ends(tmp_path, kind, half):
+    written = openvino_written.read(saved(tmp_path, ENDS[kind], half=half))
+    assert {name: made.kind for name, made in written.outputs.items()} == {"also_y0": kind}
+
+
+def test_outputs_have_the_names_that_the_runtime_gives_them(tmp_path):
+    from mlopsdeploy.runtimes.openvino import OpenVino
+
+    file = saved(tmp_path, lambda h: [ops.softmax(h, 1), ops.relu(h)])
+    runtime = OpenVino(file, precision="float32")
+    assert [field.name for field in runtime.outputs] == list(openvino_written.read(file).outputs)
+    assert set(runtime.run({"x": np.ones((2, 3), np.float32)})) == {"also_y0", "also_y1"}
+
+
+def test_the_place_of_the_largest_is_a_label(tmp_path):
+    x = ops.parameter([-1, 3], np.float32, name="x")
+    top = ops.topk(x, ops.constant(np.int64(1)), 1, "max", "none")
+    top.output(1).tensor.set_names({"label"})
+    ov.save_model(ov.Model([top.output(1)], [x]), tmp_path / "m.xml")
+    written = openvino_written.read(tmp_path / "m.xml")
+    assert written.outputs == {"label": Made("label", "the last operator, ArgMax")}
+
+
+def test_names_that_the_author_wrote_beside(tmp_path):
+    names = [("classes", '["cat", "dog"]'), ("feature_names", "a,b, c")]
+    written = openvino_written.read(saved(tmp_path, ENDS["softmax"], metadata=names))
+    assert written.classes == {"also_y0": ("cat", "dog")}
+    assert written.features == ("a", "b", "c")
+
+
+def test_files_that_are_none(tmp_path):
+    file = saved(tmp_path, ENDS["linear"])
+    whole = file.read_text()
+    broken = [
+        "",
+        "<net",
+        "<annotation/>",
+        whole[: len(whole) // 2],
+        whole.replace("to-layer", "to"),
+    ]
+    broken.append(f"<!DOCTYPE net [<!ENTITY a 'b'>]>{whole[whole.index('<net') :]}")
+    for content in broken:
+        file.write_text(content)
+        with pytest.raises(
+            ModelError, match=r"m\.xml: no OpenVINO model, or cut off; fetch it again"
+        ):
+            openvino_written.read(file)
+    file.write_text(whole)
+    file.with_suffix(".bin").unlink()
+    with pytest.raises(ModelError, match=r"m\.bin: missing or can't be read; m\.xml needs it"):
+        openvino_written.read(file)
