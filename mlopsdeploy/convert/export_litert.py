@@ -347,13 +347,14 @@ def _limits(graph: Graph, length: int, sizes: Mapping[str, int]) -> dict[str, in
     """
     types = {name: spec.dtype for name, spec in graph.inputs.items()}
     limits = {name: 2 for name, type_ in types.items() if type_.is_integer or type_.is_bool}
+    most = {name: 1 if types[name].is_bool else int(types[name].max) for name in {*limits, *sizes}}
     for name in limits:
         for limit in (3, 5, 10, 20, 50, 100, 1000, 10000):
             tried = {**limits, name: limit}
-            if name in sizes or limit - 1 > types[name].max or not _takes(graph, length, tried):
+            if name in sizes or limit - 1 > most[name] or not _takes(graph, length, tried):
                 break
             limits = tried
-    within = {name: min(size, types[name].max + 1) for name, size in sizes.items() if name in types}
+    within = {name: min(size, most[name] + 1) for name, size in sizes.items()}
     return limits | within
 
 

@@ -81,6 +81,11 @@ def keras_models(folder):
     looked_up += [layers.Bidirectional(layers.GRU(3)), layers.Dense(1, "sigmoid", name="said")]
     tokens = draw.integers(0, 9, (ROWS, 4)).astype("float32")
     save(folder, "ids", keras.Sequential(looked_up), tokens)
+    amount, sure = keras.Input((2,), name="amount"), keras.Input((1,), dtype="bool", name="sure")
+    joined = layers.Concatenate()([amount, keras.ops.cast(sure, "float32")])
+    answer = layers.Dense(1, "sigmoid", name="answer")(joined)
+    flags = {"amount": numbers(2), "sure": np.arange(ROWS)[:, None] > 2}
+    save(folder, "flag", keras.Model({"amount": amount, "sure": sure}, answer), flags)
     large = [keras.Input((1,), dtype="int32", name="user"), layers.Embedding(50000, 2)]
     large += [layers.Flatten(), layers.Dense(1, "sigmoid", name="liked")]
     users = np.array([[0], [1], [49999], [777], [12345]], "int32")

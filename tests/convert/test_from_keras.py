@@ -69,6 +69,7 @@ def answers_of(made, name):
         ("lstm", {"series": (-1, 3)}, {"trend": (2,)}),
         ("ids", {"ids": (4,)}, {"said": (1,)}),
         ("users", {"user": (1,)}, {"liked": (1,)}),
+        ("flag", {"amount": (2,), "sure": (1,)}, {"answer": (1,)}),
         ("picture", {"picture": (-1, -1, 3)}, {"animal": (3,)}),
     ],
 )
