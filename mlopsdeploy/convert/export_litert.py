@@ -51,7 +51,6 @@ from mlopsdeploy.model_files.digest import graph_files
 from mlopsdeploy.model_files.written import to_json
 from mlopsdeploy.runtimes.common import in_steps
 from mlopsdeploy.runtimes.tensorflow import TensorFlow, check_graph, signature_of
-from mlopsdeploy.runtimes.tflite_file import TFLiteFile, set_none_aside
 
 # Layers that compute something else while they are trained, and do so wherever they are told to;
 # those that augment pictures are, by default, and don't.
@@ -77,6 +76,7 @@ class Graph:
     layers: tuple[str, ...] = ()  # their names
     in_training: tuple[str, ...] = ()  # those that are called as if they were being trained
     losses: Mapping[str, Loss] = field(default_factory=dict)  # by output
+    predict: Callable[[Columns], Columns] | None = None  # of Keras, its own way
 
     @property
     def fixed_rows(self) -> int | None:
@@ -150,6 +150,11 @@ def read_keras(source: Path, form: str, *, trusted: bool) -> Graph:
             for name, value in zip(gives, answers, strict=True)
         }
 
+    def predict(columns: Columns) -> Columns:
+        given = keras.tree.pack_sequence_as(struct, [columns[name] for name in names])
+        answers = keras.tree.flatten(model.predict(given, verbose=0))
+        return dict(zip(gives, answers, strict=True))
+
     layers = list(model._flatten_layers(include_self=False))
     in_training = tuple(
         layer.name
@@ -161,7 +166,7 @@ def read_keras(source: Path, form: str, *, trusted: bool) -> Graph:
     losses = {gives[outputs.index(name)]: loss for name, loss in losses.items()}
     return Graph(
         "Keras", call, specs, model, title=model.name, losses=losses, in_training=in_training,
-        layers=tuple(layer.name for layer in layers),
+        layers=tuple(layer.name for layer in layers), predict=predict,
     )  # fmt: skip
 
 
@@ -259,7 +264,7 @@ def save(graph: Graph, folder: Path, rows: int | None) -> None:
     archive.write_out(str(folder), verbose=False)
 
 
-def to_litert(graph: Graph, file: Path, rows: int | None) -> TFLiteFile:
+def to_litert(graph: Graph, file: Path, rows: int | None) -> Runtime:
     """Convert, and open in the runtime that will run it.
 
     Raises:
@@ -342,13 +347,14 @@ def _limits(graph: Graph, length: int, sizes: Mapping[str, int]) -> dict[str, in
     """
     types = {name: spec.dtype for name, spec in graph.inputs.items()}
     limits = {name: 2 for name, type_ in types.items() if type_.is_integer or type_.is_bool}
+    most = {name: 1 if types[name].is_bool else int(types[name].max) for name in {*limits, *sizes}}
     for name in limits:
         for limit in (3, 5, 10, 20, 50, 100, 1000, 10000):
             tried = {**limits, name: limit}
-            if name in sizes or limit - 1 > types[name].max or not _takes(graph, length, tried):
+            if name in sizes or limit - 1 > most[name] or not _takes(graph, length, tried):
                 break
             limits = tried
-    within = {name: min(size, types[name].max + 1) for name, size in sizes.items() if name in types}
+    within = {name: min(size, most[name] + 1) for name, size in sizes.items()}
     return limits | within
 
 
@@ -426,7 +432,7 @@ def answered(graph: Graph, reference: list[Case], runtime: Runtime) -> list[str]
     Args:
         graph: the model.
         reference: ordinary rows.
-        runtime: sets no row aside.
+        runtime: what will run it; rows that it has no answer to are NaN.
     """
     found = []
     for what, (first, second) in _UNUSUAL.items():
@@ -451,6 +457,11 @@ def _unusual(graph: Graph, usual: Case, first: float, second: float) -> Case:
     with np.errstate(invalid="ignore"):
         case = Case(columns, expected, allowed(expected, expected))
     _check_alone(graph, case, [slice(row, row + 1) for row in range(rows_of(columns))])
+    # Keras' predict compiles with XLA, whose ReLU has another answer to NaN than TensorFlow's own.
+    if graph.predict is not None:
+        said = in_steps(graph.predict, columns, graph.fixed_rows or rows_of(columns))
+        if case.off(said, slice(None)) > 1:
+            raise Unfit("it has several answers itself")
     return case
 
 
@@ -486,7 +497,6 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
     for rows in dict.fromkeys((graph.fixed_rows, graph.fixed_rows or 1)):
         try:
             runtime = to_litert(graph, file, rows)
-            runtime.set_aside = set_none_aside
             proof = prove(reference, runtime)
         except Unfit as unfit:
             file.unlink(missing_ok=True)

@@ -154,6 +154,10 @@ def _agreement(proof: Mapping[str, Any]) -> str:
         count = "1 row" if proof["fixed_rows"] == 1 else f"{proof['fixed_rows']} rows"
         line += f"; {count} per call, because {proof['fixed_because']}"
     if aside := [what for what in ("NaN", "infinity") if what not in proof.get("answers", ())]:
-        done = "have no answer" if not proof["not_litert"] else "may have another in each batch"
-        line += f"; rows with {' or '.join(aside)} {done}, since {proof['reference']} differs there"
+        rows = f"rows with {' or '.join(aside)}"
+        line += (
+            f"; {rows} are answered as TensorFlow does in each batch"
+            if proof["not_litert"]
+            else f"; {rows} have no answer, where {proof['reference']} may have one"
+        )
     return line

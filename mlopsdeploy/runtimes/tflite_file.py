@@ -29,11 +29,6 @@ from mlopsdeploy.runtimes.common import (
 )
 
 
-def set_none_aside(tensors: Columns) -> list[int]:  # noqa: ARG001
-    """No row has to go without an answer."""
-    return []
-
-
 class TFLiteFile(Runtime):
     """A `.tflite` file with an interpreter per stream; a subclass names its package.
 
@@ -41,9 +36,8 @@ class TFLiteFile(Runtime):
     it, they run in steps of that size. Quantised tensors are real numbers to the outside; an
     input that already has the file's integer type (a uint8 picture) is taken as it is.
 
-    What of NaN and infinite numbers a file that was compiled here answers as its original does,
-    the proof has shown, and other rows with such numbers have no answer. Of other files none with
-    NaN has one, unless their graph itself looks for it.
+    A row with NaN has no answer, unless the graph itself looks for NaN; nor has one with infinite
+    numbers, where the proof of a file that was compiled here shows that its original differs.
 
     Args:
         file: the `.tflite` file.
@@ -82,7 +76,7 @@ class TFLiteFile(Runtime):
             for tensor in (*first.inputs, *first.outputs)
             if tensor.quantization
         }
-        self.set_aside = _set_aside(file, first.interpreter)
+        self._set_aside = _set_aside(file, first.interpreter)
         self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
         self._idle.put(first)
         for _ in range(self.streams - 1):
@@ -93,7 +87,7 @@ class TFLiteFile(Runtime):
         own = {name: tensors[name] for name in self._names}
         if not len(own[self._names[0]]):
             return no_rows(self.outputs)
-        unknown = self.set_aside(own)
+        unknown = self._set_aside(own)
         opened = self._idle.get()
         try:
             outputs = opened.run(own)
@@ -217,12 +211,12 @@ def _tensor(detail: dict[str, Any], names: dict[int, str]) -> _Tensor:
 
 def _set_aside(file: Path, interpreter: Any) -> Callable[[Columns], list[int]]:
     """The places of the rows that the file has no answer to."""
-    answers = tflite_metadata.read(file).get("answers")
-    if answers is None:
-        return set_none_aside if _looks_for_nan(interpreter) else rows_with_nan
+    answers = tflite_metadata.read(file).get("answers", ("NaN", "infinity"))
     if "infinity" not in answers:
         return rows_not_finite
-    return set_none_aside if "NaN" in answers else rows_with_nan
+    if "NaN" in answers and _looks_for_nan(interpreter):
+        return lambda _: []
+    return rows_with_nan
 
 
 def _looks_for_nan(interpreter: Any) -> bool:

@@ -77,6 +77,20 @@ def keras_models(folder):
     kinds = draw.integers(0, 5, (ROWS, 2)).astype("int32")
     save(folder, "two", two, {"Amount": numbers(3), "kind": kinds})
 
+    looked_up = [keras.Input((4,), name="ids"), layers.Embedding(9, 4, mask_zero=True)]
+    looked_up += [layers.Bidirectional(layers.GRU(3)), layers.Dense(1, "sigmoid", name="said")]
+    tokens = draw.integers(0, 9, (ROWS, 4)).astype("float32")
+    save(folder, "ids", keras.Sequential(looked_up), tokens)
+    amount, sure = keras.Input((2,), name="amount"), keras.Input((1,), dtype="bool", name="sure")
+    joined = layers.Concatenate()([amount, keras.ops.cast(sure, "float32")])
+    answer = layers.Dense(1, "sigmoid", name="answer")(joined)
+    flags = {"amount": numbers(2), "sure": np.arange(ROWS)[:, None] > 2}
+    save(folder, "flag", keras.Model({"amount": amount, "sure": sure}, answer), flags)
+    large = [keras.Input((1,), dtype="int32", name="user"), layers.Embedding(50000, 2)]
+    large += [layers.Flatten(), layers.Dense(1, "sigmoid", name="liked")]
+    users = np.array([[0], [1], [49999], [777], [12345]], "int32")
+    save(folder, "users", keras.Sequential(large), users)
+
     lstm = [keras.Input((None, 3), name="series"), layers.LSTM(4), layers.Dense(2, name="trend")]
     save(folder, "lstm", keras.Sequential(lstm), numbers(9, 3))
     picture = [
@@ -134,12 +148,15 @@ def keras_models(folder):
 def saved_models(folder):
     rows = tf.TensorSpec([None, 4], tf.float32, "rows")
 
-    def make(name, call):
+    def make(name, call, rows=rows):
         module = tf.Module()
         module.call = tf.function(call, input_signature=[rows])
         tf.saved_model.save(module, str(folder / name), signatures=module.call)
         compile_as(folder, name, "saved_model")
 
+    free = tf.TensorSpec([None, None], tf.float32, "rows")
+    weights = tf.constant([[0.5], [-1], [2], [0.1], [0.3]])
+    make("free", lambda rows: {"out": tf.sigmoid(rows @ weights)}, free)
     make("plain", lambda rows: {"sum": tf.reduce_sum(rows, 1, keepdims=True)})
     make("lacking", lambda rows: {"out": tf.linalg.expm(tf.reshape(rows, [-1, 2, 2]) / 1e7)})
     make("random", lambda rows: {"out": rows + tf.random.normal(tf.shape(rows))})

@@ -67,6 +67,9 @@ def answers_of(made, name):
         ("fraud_h5", {"transaction": (6,)}, {"fraud": (1,)}),
         ("two", {"Amount": (3,), "kind": (2,)}, {"risk": (1,), "group": (3,)}),
         ("lstm", {"series": (-1, 3)}, {"trend": (2,)}),
+        ("ids", {"ids": (4,)}, {"said": (1,)}),
+        ("users", {"user": (1,)}, {"liked": (1,)}),
+        ("flag", {"amount": (2,), "sure": (1,)}, {"answer": (1,)}),
         ("picture", {"picture": (-1, -1, 3)}, {"animal": (3,)}),
     ],
 )
@@ -92,6 +95,44 @@ def test_any_number_of_rows_with_a_proof(made, name):
     assert proof["fixed_rows"] is None
     assert proof["not_litert"] is None
     assert {"tensorflow", "keras"} <= set(proof)
+
+
+@pytest.mark.parametrize(
+    ("name", "covered"),
+    [
+        ("fraud", "zeros, ones, random numbers, and up to 1e+06 either way; batches of none, 1, 2"),
+        ("ids", "ids from 0 to 8; batches"),
+        ("users", "user from 0 to 49999; batches"),
+        ("two", "kind from 0 to 4; batches"),
+        ("lstm", "sizes of 7 and 32; batches"),
+        ("free", "sizes of 5; batches"),
+    ],
+)
+def test_the_proof_names_what_it_covered(made, name, covered):
+    assert covered in proof_of(made, name)["covered"]
+
+
+def test_rows_that_the_original_answers_otherwise_have_no_answer(made):
+    proof = proof_of(made, "fraud")
+    assert not proof["answers"], "Keras' ReLU makes 0 of NaN when it predicts, and NaN when called"
+    line = keras._agreement(proof)
+    assert "rows with NaN or infinity have no answer, where Keras may have one" in line
+    runtime = LiteRT(made / "compiled" / "fraud" / "model.tflite")
+    values = np.ones((3, 6), np.float32)
+    values[1, 2] = np.nan
+    assert np.isnan(runtime.run({"transaction": values})["fraud"]).ravel().tolist() == [0, 1, 0]
+    assert runtime.run({"transaction": values[:0]})["fraud"].shape == (0, 1)
+
+
+def test_infinite_numbers_that_differ_have_no_answer(made, tmp_path):
+    file = tmp_path / "model.tflite"
+    file.write_bytes((made / "compiled" / "plain" / "model.tflite").read_bytes())
+    values = np.array([[1, 2, 3, 4], [np.inf, 0, 0, 0]], np.float32)
+    assert LiteRT(file).run({"rows": values})["sum"].tolist() == [[10], [np.inf]]
+    with zipfile.ZipFile(file, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("mlopsdeploy.json", json.dumps({"written": {}, "answers": ["NaN"]}))
+    got = LiteRT(file).run({"rows": values})["sum"]
+    np.testing.assert_array_equal(got, [[10], [np.nan]])
 
 
 def test_a_recurrent_layer_runs_row_by_row_with_any_length(made):
