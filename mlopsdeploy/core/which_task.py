@@ -38,7 +38,7 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
     Raises:
         DoubtError: it may be for several things.
     """
-    if not _takes_picture(runtime):
+    if not _takes_picture(files, runtime):
         kind, why = _kind(files, runtime, options, "tabular")
         return Fact("task", _OF_TABLES.get(kind, kind), why)
     if any(len(output.shape) != 1 for output in runtime.outputs):
@@ -47,7 +47,9 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
     return Fact("task", _OF_PICTURES.get(kind, kind), why)
 
 
-def _takes_picture(runtime: Runtime) -> bool:
+def _takes_picture(files: ModelFiles, runtime: Runtime) -> bool:
+    if files.yaml.input is not None:  # how pixels become numbers
+        return True
     if len(runtime.inputs) != 1 or len(runtime.inputs[0].shape) != 3:
         return False
     shape = runtime.inputs[0].shape

@@ -56,6 +56,13 @@ def test_what_its_author_tells_besides(known, task):
     assert which_task(known, runtime(field(3), inputs=TABLE), NO_OPTIONS).value == task
 
 
+def test_how_pixels_become_numbers_makes_a_picture_of_a_window():
+    window = (Field("x", "float32", (28, 28)),)
+    for said, task in (({}, "tabular_classification"), ({"std": 255}, "image_classification")):
+        known = files(made={"y": "softmax"}, said={"input": said} if said else {})
+        assert which_task(known, runtime(field(10), inputs=window), NO_OPTIONS).value == task
+
+
 def test_a_mixture_has_probabilities_and_no_distances():
     known = files(made={"y": "softmax"}, kind="clustering")
     found = which_task(known, runtime(LABEL, field(3), inputs=TABLE), NO_OPTIONS)

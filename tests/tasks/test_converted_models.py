@@ -127,11 +127,14 @@ def test_regressors_answer_with_a_value(rows, convert):
 
 @pytest.mark.parametrize("classes", [2, 3])
 def test_scores_that_are_no_probabilities(classes, rows, convert):
+    """The label stands alone: a decision value is no probability."""
     from sklearn.svm import LinearSVC
 
     answers = np.digitize(rows[:, 0], [-0.4, 0.6][: classes - 1])
-    with pytest.raises(ModelError, match="is no probability"):
-        load_model(str(convert(LinearSVC(), answers)), features=FEATURES, threads=1)
+    model = LinearSVC()
+    _, got = predict(convert(model, answers), rows)
+    assert list(got) == ["label"]
+    assert got["label"].tolist() == model.predict(rows).astype(str).tolist()
 
 
 @pytest.mark.parametrize(("field", "way"), [("opset", r"target_opset=\d+"), ("ir", "an older op")])
