@@ -393,7 +393,6 @@ def describe(threshold: float, rows: Rows) -> None:
         "name": "fraud",
         "version": VERSION,
         "task": "tabular_classification",
-        "activation": "none",
         "labels": ["legitimate", "fraud"],
         "features": list(FEATURES),
         "threshold": threshold,
