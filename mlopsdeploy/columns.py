@@ -265,6 +265,12 @@ class Runtime(Protocol):
     quantization: Mapping[str, Quantization] = {}
     """The tensors that the file holds as integers, by name; for `run` they are real numbers."""
 
+    missing_values: str = ""
+    """What becomes of a row with NaN, for people; empty where the class doesn't tell."""
+
+    takes_trust: ClassVar[bool] = False
+    """Whether its files may hold code: then it is made with `trusted` where the user trusts it."""
+
     streams: int
     """How many threads may usefully call `run` at the same time."""
 
@@ -302,6 +308,9 @@ class Task(Protocol):
 
     inputs: tuple[Field, ...]
     outputs: tuple[Field, ...]
+
+    features: tuple[str, ...] = ()
+    """What the columns are called that fill the one input of several numbers, if somebody says."""
 
     matrix: Field | None = None
     """The one tensor of numbers that `encode` takes in place of all `inputs`, if there is one:
@@ -373,10 +382,13 @@ class Task(Protocol):
 
 
 NEWER: Mapping[type, tuple[str, ...]] = {
-    Runtime: ("name", "precisions", "metadata", "quantization", "batch_scale", "native"),
+    Runtime: (
+        "name", "precisions", "metadata", "quantization", "missing_values", "takes_trust",
+        "batch_scale", "native",
+    ),
     Task: (
-        "data", "finds_objects", "answers", "matrix", "labels", "multi_label", "threshold",
-        "languages", "facts",
+        "data", "finds_objects", "answers", "features", "matrix", "labels", "multi_label",
+        "threshold", "languages", "facts",
     ),
 }  # fmt: skip
 """What a class of an outside package may leave out: `plugins.load` adds the value given above."""

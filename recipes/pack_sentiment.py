@@ -50,7 +50,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         float_folder = Path(scratch) / "float"
         float_folder.mkdir()
-        export(arguments.checkpoint, float_folder)
+        export(arguments.checkpoint, float_folder, longest=512)
         _copy_texts(arguments.checkpoint, float_folder)
         _pack(arguments.checkpoint, float_folder / "model.onnx", BUILT_IN / "model.onnx")
         _copy_texts(arguments.checkpoint, BUILT_IN)

@@ -288,21 +288,15 @@ def _named(task: Task, rows: Any, names: Sequence[str], model: str) -> dict[str,
     for one in task.inputs:
         if one.name in names:
             made[one.name] = rows[one.name]
-        elif parts := parts_of_row(one, names, features_of(task)):
+        elif parts := parts_of_row(one, names, task.features):
             columns = [_numbers(rows[part], part, model) for part in parts]
             made[one.name] = np.stack(columns, axis=1)
     return made
 
 
-def features_of(task: Task) -> Sequence[str]:
-    """What somebody calls the columns of a row of several numbers, if the task says."""
-    features: Sequence[str] = getattr(task, "features", ())
-    return features
-
-
 def _lacks(task: Task, lacking: Sequence[Field], names: list[str], model: str) -> InputError:
     if shaped := next((one for one in lacking if one.shape and one.dtype != "str"), None):
-        return InputError(f"{model}: {lacking_row(shaped, names, features_of(task))}")
+        return InputError(f"{model}: {lacking_row(shaped, names, task.features)}")
     return InputError(
         f"{model}: lacks {some([one.name for one in lacking])}, which it needs; there is "
         f"{some(names) or 'no column'}"

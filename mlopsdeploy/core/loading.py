@@ -120,7 +120,7 @@ def load_model(
         precision = str(files.precision)
     threads = threads or core_count()
     spread = {} if streams is None else {"streams": streams}
-    if trust_model and getattr(runtime_class, "takes_trust", False):
+    if trust_model and runtime_class.takes_trust:
         spread["trusted"] = True
     options = TaskOptions(threshold, features, long_text, doubts)
 

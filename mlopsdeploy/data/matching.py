@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mlopsdeploy.columns import Field
-from mlopsdeploy.core.inputs import features_of, lacking_row, parts_of_row, some
+from mlopsdeploy.core.inputs import lacking_row, parts_of_row, some
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.sources import PictureFiles, Source, is_picture, parts_of
 from mlopsdeploy.errors import InputError, ModelError
@@ -91,9 +91,7 @@ def match_columns(
     if pictures:
         return {fields[0].name: choose_image_column(sample, image_column, path)}
     return {
-        field.name: _column_of(
-            field, list(sample), features or features_of(model.task), model, path
-        )
+        field.name: _column_of(field, list(sample), features or model.task.features, model, path)
         for field in fields
     }
 

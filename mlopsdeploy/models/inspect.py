@@ -57,10 +57,10 @@ def inspect_model(
         `name`, `version`, `digest`, `task`, `data` (what its rows are), `threshold` (None without
         one), `labels`, `labels_from`; `inputs` and `outputs`, the columns, and `tensors`, those of
         the file: name, dtype, shape of a row; `runtime` and `runtime_why`, `precision` and
-        `precision_why`; `runs`, the file, and `compiled`, its proof if it was made here; `files`
-        (bytes by name), `bytes`, `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was
-        understood, and why;
-        `doubts`: what can be read in several ways, of which the report shows the first. Of texts
+        `precision_why`; of tables `missing_values`, what becomes of a row with one;
+        `runs`, the file, and `compiled`, its proof if it was made here; `files` (bytes by name),
+        `bytes`, `loaded_in_seconds`, `speed`; `task_from` and `facts`: what was understood, and
+        why; `doubts`: what can be read in several ways, the first of which is shown. Of texts
         `languages` (empty where nobody says) and `languages_from`. Of models side by side `parts`:
         all this of each, and of them all `name`, `version`, `digest`, `task`, `data` and
         `languages`.
@@ -192,6 +192,7 @@ def _choice(files: ModelFiles, model: Model, graph: Path, asked: str) -> dict[st
         "compiled": proof,
         "runtime_why": _runtime_why(files, name, asked, proof),
         "precision_why": _precision_why(files, model, name),
+        "missing_values": model.runtime.missing_values if model.task.data == "table" else "",
     }
 
 
@@ -297,6 +298,7 @@ def _facts(report: dict[str, Any]) -> list[tuple[str, str]]:
         ("proof", proof_line(report["compiled"])),
         ("runtime", f"{report['runtime']}: {report['runtime_why']}"),
         ("precision", f"{report['precision']}: {report['precision_why']}"),
+        ("missing values", report["missing_values"]),
         ("size", size(report["bytes"]) + (named if len(files) > 1 else "")),
         ("digest", report["digest"]),
         ("covers", ", ".join(name for part in report["digest_covers"].values() for name in part)),

@@ -16,7 +16,15 @@ import numpy as np
 from mlopsdeploy.columns import Array, Columns, Field, concat, rows_of, take
 from mlopsdeploy.errors import ModelError, RowError
 
+SET_ASIDE = "a row with one has no answer"
+"""Of a runtime that sets aside rows with NaN; else `own_rule`."""
+
 _one_at_a_time = threading.Lock()
+
+
+def own_rule(what: str = "") -> str:
+    """Of a runtime that lets NaN through to a graph which has an answer for it."""
+    return f"by the graph's own rule{f' ({what})' if what else ''}"
 
 
 Size = int | str | None

@@ -20,6 +20,7 @@ from mlopsdeploy.columns import Columns, Field, Runtime, rows_of
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Plain, external_files, reading
 from mlopsdeploy.runtimes.common import (
+    SET_ASIDE,
     RowAxis,
     Size,
     by_length,
@@ -27,6 +28,7 @@ from mlopsdeploy.runtimes.common import (
     in_steps,
     no_rows,
     one_more_row,
+    own_rule,
     row_axis,
     rows_at_a_time,
     rows_not_finite,
@@ -78,6 +80,7 @@ class OnnxRuntime(Runtime):
         with reading(file):
             plain = [part for port in graph.outputs for part in graph.plain(port.name)]
             self._own_rule = graph.own_rule
+            self.missing_values = own_rule(self._own_rule) if self._own_rule else SET_ASIDE
             named = {one.value: graph.numbered(one.value) for one in plain}
             self._named = {
                 label: (scores.value, np.array(graph.makers[scores.value].classes, np.int64))

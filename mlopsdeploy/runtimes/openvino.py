@@ -20,6 +20,7 @@ from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.model_files.onnx_file import OnnxFile
 from mlopsdeploy.runtimes import openvino_graph
 from mlopsdeploy.runtimes.common import (
+    SET_ASIDE,
     RowAxis,
     Size,
     by_length,
@@ -27,6 +28,7 @@ from mlopsdeploy.runtimes.common import (
     in_steps,
     no_rows,
     one_more_row,
+    own_rule,
     row_axis,
     rows_at_a_time,
     rows_not_finite,
@@ -98,6 +100,7 @@ class OpenVino(Runtime):
             given = len(model.outputs)
             self._unmasked = takes_one_length(self.inputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
+            self.missing_values = own_rule() if self._takes_nan else SET_ASIDE
             self._checked = given if openvino_graph.check_indices(model) else None
             # Given a width that its constants don't fit, it reads and writes beyond its memory.
             self._free = [

@@ -52,6 +52,7 @@ class TensorFlow(Runtime):
     formats: ClassVar = ("saved_model",)
     precisions: ClassVar = ("float32",)
     takes_trust: ClassVar = True
+    missing_values = "as TensorFlow answers"
 
     def __init__(
         self,

@@ -19,9 +19,11 @@ from mlopsdeploy.columns import Array, Columns, Field, Quantization, Runtime, ro
 from mlopsdeploy.errors import ConfigError, ModelError, RowError, one_line
 from mlopsdeploy.model_files import tflite_metadata
 from mlopsdeploy.runtimes.common import (
+    SET_ASIDE,
     dense,
     in_steps,
     no_rows,
+    own_rule,
     quietly,
     rows_not_finite,
     rows_with_nan,
@@ -76,7 +78,7 @@ class TFLiteFile(Runtime):
             for tensor in (*first.inputs, *first.outputs)
             if tensor.quantization
         }
-        self._set_aside = _set_aside(file, first.interpreter)
+        self._set_aside, self.missing_values = _set_aside(file, first.interpreter)
         self._idle: queue.SimpleQueue[_Opened] = queue.SimpleQueue()
         self._idle.put(first)
         for _ in range(self.streams - 1):
@@ -209,14 +211,14 @@ def _tensor(detail: dict[str, Any], names: dict[int, str]) -> _Tensor:
     return _Tensor(Field(name, "float32" if quantization else dtype, shape), index, quantization)
 
 
-def _set_aside(file: Path, interpreter: Any) -> Callable[[Columns], list[int]]:
-    """The places of the rows that the file has no answer to."""
+def _set_aside(file: Path, interpreter: Any) -> tuple[Callable[[Columns], list[int]], str]:
+    """What gives the places of the rows that the file has no answer to, and that for people."""
     answers = tflite_metadata.read(file).get("answers", ("NaN", "infinity"))
     if "infinity" not in answers:
-        return rows_not_finite
+        return rows_not_finite, f"{SET_ASIDE}, nor one with an infinite one"
     if "NaN" in answers and _looks_for_nan(interpreter):
-        return lambda _: []
-    return rows_with_nan
+        return lambda _: [], own_rule()
+    return rows_with_nan, SET_ASIDE
 
 
 def _looks_for_nan(interpreter: Any) -> bool:

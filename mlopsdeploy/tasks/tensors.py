@@ -33,9 +33,10 @@ class Tensors(Task):
     answers = ()
     batch_cost = _ELEMENTS
 
-    def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:  # noqa: ARG002
+    def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         self.inputs = runtime.inputs
         self.outputs = runtime.outputs
+        self.features = options.features or files.features
         single = len(self.inputs) == 1 and len(self.inputs[0].shape) == 1
         if single and self.inputs[0].dtype != "str" and self.inputs[0].shape[0] > 0:
             self.matrix = self.inputs[0]

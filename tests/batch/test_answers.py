@@ -237,7 +237,8 @@ def test_columns_go_on_as_they_are_spelled(run):
     assert summary["reasons"] == {"column 'x_3' holds no number": 1}
 
 
-def test_arrays_in_a_database_are_json(run, tmp_path):
+def test_arrays_in_a_database_are_json(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where the manifest of a database is
     path = tmp_path / "out.db"
     run("tensors", {"a": [1.0, None], "b": [2.0, 3.0]}, output=f"sqlite:///{path}#t")
     database = sqlite3.connect(path)
