@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.author_names import classes_in, features_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, metadata_of, reading
@@ -175,10 +176,12 @@ def _source(end: End) -> str:
 def exported(file: Path) -> dict[str, Any]:
     """What Ultralytics wrote into an export of it, as `tflite_metadata.read` has it; else nothing.
 
-    Raises:
-        ModelError: the file can't be read.
+    Nothing of a damaged file either: who opens it says so.
     """
-    written = metadata_of(file)
+    try:
+        written = metadata_of(file)
+    except ModelError:
+        return {}
     if not {"names", "task", "stride"} <= written.keys():
         return {}
     try:

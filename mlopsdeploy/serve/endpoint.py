@@ -103,12 +103,9 @@ class Served:
             parts.append({name: outputs[name] for name in wanted if name in outputs})
             if any(len(parts[-1].get(name, ())) != len(batch) for name in wanted):
                 raise _misshapen("has no value for each row")
-        try:
-            return take(concat(parts), np.argsort(np.concatenate(batches)))
-        except ValueError:
-            raise _misshapen(
-                "differs in shape from row to row; ask for one row at a time"
-            ) from None
+        if any(len({part[name].shape[1:] for part in parts}) > 1 for name in wanted):
+            raise _misshapen("differs in shape from row to row; ask for one row at a time")
+        return take(concat(parts), np.argsort(np.concatenate(batches)))
 
     def _in_turn(
         self, columns: Columns | Callable[[], Columns], call: Callable[[Columns], Columns], at: At
