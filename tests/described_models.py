@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from mlopsdeploy.columns import Field, Made, ModelFiles, TaskOptions, Written
 from mlopsdeploy.core.model_yaml import ModelYaml
+from mlopsdeploy.errors import RowError
 
 MATRIX = (Field("features", "float32", (2,)),)
 NO_OPTIONS = TaskOptions()
@@ -28,4 +29,10 @@ def files(*, made=None, classes=None, said=None, **known):
 def runtime(*outputs, inputs=MATRIX, **metadata):
     """Tensors; an output is a name of one number, or a field."""
     fields = tuple(Field(one, "float32", (1,)) if isinstance(one, str) else one for one in outputs)
-    return SimpleNamespace(inputs=inputs, outputs=fields, metadata=metadata, quantization={})
+    return SimpleNamespace(
+        inputs=inputs, outputs=fields, metadata=metadata, quantization={}, run=_refuse
+    )
+
+
+def _refuse(_):
+    raise RowError("there is no model")

@@ -137,7 +137,7 @@ def load_model(
         running = exact() if precision == "float32" else run(file, precision)
         what = _task(files, running, options, asked=bool(task))
         built = plugins.load("tasks", what.value).build(files, running, options)
-        _check_threshold(built, files.name)
+        _check_keys(files, built, what.value, threshold)
         low = running.precision in RECHECK_MARGIN and "float32" in precisions
         recheck = exact if low else None
         return Model(
@@ -320,10 +320,33 @@ def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: b
     return Fact("task", files.task, source)
 
 
-def _check_threshold(task: Task, name: str) -> None:
+# Of our own tasks, which keys of the YAML say nothing to them.
+_UNREAD = {
+    "multi_output": ("activation", "labels", "output", "threshold"),
+    "image_multi_output": ("activation", "labels", "output", "threshold"),
+    "tabular_regression": ("activation", "heads", "threshold"),
+    "image_regression": ("activation", "heads", "threshold"),
+    "clustering": ("activation", "heads", "threshold"),
+    "anomaly_detection": ("activation", "heads"),
+    "tabular_classification": ("heads",),
+    "image_classification": ("heads",),
+    "tensors": ("activation", "heads", "threshold"),
+}
+
+
+def _check_keys(files: ModelFiles, task: Task, name: str, threshold: float | None) -> None:
+    """Refuse what somebody says and nobody hears."""
+    for key in _UNREAD.get(name, ()):
+        if getattr(files.yaml, key) is not None:
+            where = "; put it under 'heads:'" if "multi_output" in name else "; leave it out"
+            raise ModelError(f"{files.name}: {key} says nothing to the task {name}{where}")
+    if threshold is not None and task.threshold is None:
+        raise ConfigError(f"{files.name}: threshold {threshold:g}: its answers have none")
     probable = task.finds_objects or any(answer.is_probability for answer in task.answers)
     if probable and task.threshold is not None and not 0 <= task.threshold <= 1:
-        raise ConfigError(f"{name}: threshold {task.threshold:g}: a probability is from 0 to 1")
+        raise ConfigError(
+            f"{files.name}: threshold {task.threshold:g}: a probability is from 0 to 1"
+        )
 
 
 def preferred_runtimes(files: ModelFiles) -> tuple[str, ...]:

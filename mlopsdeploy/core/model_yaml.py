@@ -271,7 +271,8 @@ def _explain(problem: dict[str, Any]) -> str:
     key = "".join(parts).lstrip(".")
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _PARTS[".".join(map(str, places[:-1]))].model_fields
+        parts = ".".join(map(str, places[:-1]))  # `heads` has keys of the user's own
+        known = _PARTS.get(parts, _PARTS[parts.partition(".")[0]]).model_fields
         return f"unknown key {key!r}; {did_you_mean(str(places[-1]), known)}"
     if kind == "missing":
         return f"{key}: missing"

@@ -16,7 +16,8 @@ from typing import Any
 from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
 
 EXTRAS = {
-    "image_classification": "edge", "image_regression": "edge", "object_detection": "edge",
+    "image_classification": "edge", "image_multi_output": "edge", "image_regression": "edge",
+    "object_detection": "edge",
     "text_classification": "text", "text_regression": "text",
 }  # fmt: skip
 """What to install for a task; batch brings what others need."""

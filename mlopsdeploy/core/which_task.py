@@ -13,6 +13,7 @@ import numpy as np
 from mlopsdeploy.columns import Fact, Field, Made, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.errors import DoubtError
 
+UNKNOWN = Made("", "")
 _KINDS = {
     "softmax": "classification", "sigmoid": "classification", "logits": "classification",
     "sigmoid logits": "classification",
@@ -24,7 +25,10 @@ _OF_TABLES = {
     "clustering": "clustering", "outliers": "anomaly_detection",
     "reconstruction": "anomaly_detection",
 }  # fmt: skip
-_OF_PICTURES = {"classification": "image_classification", "regression": "image_regression"}
+_OF_PICTURES = {
+    "classification": "image_classification", "regression": "image_regression",
+    "multi_output": "image_multi_output",
+}  # fmt: skip
 
 
 def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fact:
@@ -41,10 +45,10 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
     if not _takes_picture(files, runtime):
         kind, why = _kind(files, runtime, options, "tabular")
         return Fact("task", _OF_TABLES.get(kind, kind), why)
-    if any(len(output.shape) != 1 for output in runtime.outputs):
+    if any(len(output.shape) > 1 for output in runtime.outputs):
         return Fact("task", "object_detection", "a picture in, more than a row of numbers out")
     kind, why = _kind(files, runtime, options, "image")
-    return Fact("task", _OF_PICTURES.get(kind, kind), why)
+    return Fact("task", _OF_PICTURES.get(kind, "tensors"), why)
 
 
 def _takes_picture(files: ModelFiles, runtime: Runtime) -> bool:
@@ -61,15 +65,12 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
     written, yaml = files.written, files.yaml
     if yaml.heads:
         return "multi_output", "heads in the YAML"
-    numbers = _floats(runtime.outputs)
-    if not numbers:
-        return (
-            written.task or "classification",
-            written.task_source or "its outputs are labels alone",
-        )
-    if yaml.activation is not None or yaml.output is not None:
+    if yaml.activation is not None:
         return "classification", "the YAML says how its probabilities are made"
-    made = [written.outputs.get(output.name, Made("", "")) for output in numbers]
+    numbers = [one for one in _floats(runtime.outputs) if yaml.output in (None, one.name)]
+    if not numbers:
+        return _of_labels(files, runtime, options, data)
+    made = [written.outputs.get(output.name, UNKNOWN) for output in numbers]
     columns = all(len(written.classes.get(output.name, ())) == 1 for output in numbers)
     several = len(numbers) > 1 and not columns
     if written.task == "clustering" and made[0].kind == "softmax":  # a mixture, not centres
@@ -78,14 +79,37 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
         return written.task, written.task_source
     if several:
         return _of_several(files, numbers, made, options)
-    return _of_one(files, runtime, options, data, made[0])
+    return _of_one(files, runtime, options, data, numbers[0])
+
+
+def _of_labels(
+    files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str
+) -> tuple[str, str]:
+    """Of a model without real numbers: labels, or whole numbers that may count something."""
+    written = files.written
+    if written.task:
+        return written.task, written.task_source
+    output = runtime.outputs[0]
+    label = written.outputs.get(output.name, UNKNOWN).kind == "label"
+    if label or not output.dtype.startswith(("int", "uint")) or files.labels:
+        return "classification", "its outputs are labels alone"
+    options.doubt(
+        DoubtError(
+            files.name, f"its output {output.name!r} has whole numbers without a meaning",
+            (
+                (f"task: {data}_classification", "numbers of classes"),
+                (f"task: {data}_regression", "values"),
+                ("task: tensors", "numbers to be left as they are"),
+            ),
+        )
+    )  # fmt: skip
+    return "classification", "nothing (a guess)"
 
 
 def _of_one(
-    files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str, made: Made
+    files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str, output: Field
 ) -> tuple[str, str]:
-    (output,) = _floats(runtime.outputs)[:1]
-    kind, source = made
+    kind, source = files.written.outputs.get(output.name, UNKNOWN)
     width = int(np.prod(output.shape, dtype=int))
     alone = len(runtime.outputs) == 1 and width > 1
     back = data == "tabular" and alone and _widths(runtime.inputs) == [width]

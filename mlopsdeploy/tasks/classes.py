@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import numpy as np
 
 from mlopsdeploy.columns import (
@@ -111,16 +113,18 @@ class Classes(Head):
 
     def _read_activation(self, scores: Field) -> tuple[str, str]:
         given = self._given
-        if given.files.yaml.activation is not None:
-            return given.files.yaml.activation, "the YAML"
         kind, source = given.made(scores)
+        asked = given.files.yaml.activation
         alone = self._own is None and not self._columns
-        if kind == "softmax" and given.width(scores) == 1 and alone:
+        softmax_last = asked == "softmax" or (asked is None and kind == "softmax")
+        if softmax_last and given.width(scores) == 1 and alone:
             raise ModelError(
                 f"{self._name}: its output {scores.name!r} is a softmax of one number, which is "
                 "always 1; a sigmoid was meant, with which it has to be trained again (or say "
                 "'activation: none' in a YAML beside it)"
             )
+        if asked is not None:
+            return asked, "the YAML"
         if kind == "sigmoid logits":
             return "sigmoid", source
         if kind in ("softmax", "sigmoid"):
@@ -178,11 +182,12 @@ class Classes(Head):
         files = self._given.files
         offset, why = files.yaml.label_offset, "the YAML"
         if offset is None:
+            pictures = self._given.data == "image"
             if len(labels) == classes:
                 offset, why = 0, f"as many classes as labels, {classes}"
-            elif len(labels) == classes + 1 and starts_with_background(labels):
+            elif pictures and len(labels) == classes + 1 and starts_with_background(labels):
                 offset, why = 1, f"the first label, {labels[0]!r}, has no class"
-            elif len(labels) == classes - 1 and not starts_with_background(labels) and classes > 2:
+            elif pictures and len(labels) == classes - 1 and not starts_with_background(labels):
                 offset, why = (
                     -1,
                     f"{classes} classes for {len(labels)} labels: class 0 is the background",
@@ -224,15 +229,17 @@ class Classes(Head):
         else:
             names = self._names
             if scores.shape[1] != len(names) - 1:
+                if self._given.files.labels:
+                    raise ModelError(
+                        f"{self._name}: gives {scores.shape[1]} probabilities, but has "
+                        f"{len(names) - 1} labels"
+                    )
                 names = np.array([*map(str, range(scores.shape[1])), ""], dtype=object)
             if threshold is None and scores.shape[1] == 2:
                 threshold = 0.5
             label, score = choose(scores, names, threshold)
             if self._own is not None and self.threshold is None:
-                own = self._own_places(tensors, rows)
-                known = own >= 0
-                score = np.where(known, scores[np.arange(rows), own], score)
-                label = np.where(known, names[own], label)
+                label, score = self._by_own_label(tensors[self._own.name], label, scores, score)
         return {label_column: label, score_column: score, scores_column: scores}
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
@@ -240,7 +247,13 @@ class Classes(Head):
             scores = np.column_stack([tensors[field.name].reshape(rows) for field in self._columns])
         else:
             assert self._scores_output is not None
-            scores = flat(tensors, self._scores_output, rows)
+            scores = tensors[self._scores_output.name]
+            if sum(size > 1 for size in scores.shape[1:]) > 1:
+                raise ModelError(
+                    f"{self._name}: its output {self._scores_output.name!r} has a shape of "
+                    f"{scores.shape[1:]} for a row, and not a number for each class"
+                )
+            scores = scores.reshape(rows, -1)
         scores = scores.astype(np.float32, copy=False)
         if self._activation == "sigmoid":
             scores = sigmoid(scores)
@@ -281,26 +294,70 @@ class Classes(Head):
                 f" say what it is in a YAML beside the file ({kinds})"
             )
 
-    def _own_places(self, tensors: Columns, rows: int) -> Array:
-        """The class of each row by the model's own label; -1 where it is none of them."""
-        assert self._own is not None
-        own = tensors[self._own.name].reshape(rows, -1)[:, 0]
-        classes = self._own_classes
-        if not classes:
-            whole = own.dtype.kind in "iu"
-            places = own.astype(np.intp) if whole else np.full(rows, -1)
-            return np.where((places >= 0) & (places < len(self.labels)), places, -1)
-        place = {name: number for number, name in enumerate(classes)}
-        found = (place.get(name, -1) for name in own.astype(str).tolist())
-        return np.fromiter(found, np.intp, rows)
+    def _by_own_label(
+        self, own: Array, label: Array, scores: Array, score: Array
+    ) -> tuple[Array, Array]:
+        """Label and score by the model's own label, which the highest score need not be.
+
+        Without the file's names for its classes, a label is the model's own as it stands; names
+        that somebody else gave are those of the scores.
+        """
+        own = self._one_each(own, len(label))
+        if not self._own_classes:
+            if self._given.files.labels:
+                return label, score
+            return np.where(np.isfinite(score), own.astype(str), "").astype(object), score
+        places = self._own_places(own)
+        known = places >= 0
+        return (
+            np.where(known, self._names[places], label),
+            np.where(known, scores[np.arange(len(own)), places], score),
+        )
+
+    def _one_each(self, own: Array, rows: int) -> Array:
+        """The model's own labels, one a row."""
+        own = own.reshape(rows, -1)
+        if own.shape[1] != 1:
+            assert self._own is not None
+            raise ModelError(
+                f"{self._name}: its output {self._own.name!r} has {own.shape[1]} labels for a row;"
+                " say 'task: tensors' to have its outputs as they are"
+            )
+        return own[:, 0]
+
+    def _own_places(self, own: Array) -> Array:
+        """The class of each label; -1 where it is none of them."""
+        if own.dtype.kind in "iu" and self._whole is not None:
+            order, values = self._whole
+            found = np.searchsorted(values, own).clip(0, len(values) - 1)
+            return np.where(values[found] == own, order[found], -1)
+        place = {name: number for number, name in enumerate(self._own_classes)}
+        listed = (place.get(name, -1) for name in own.astype(str).tolist())
+        return np.fromiter(listed, np.intp, len(own))
+
+    @cached_property
+    def _whole(self) -> tuple[Array, Array] | None:
+        """The model's own classes where all are whole numbers: their places, and they, in order."""
+        try:
+            values = np.array([int(name) for name in self._own_classes], np.int64)
+        except ValueError:
+            return None
+        order = np.argsort(values)
+        return order, values[order]
 
     def _own_labels(self, tensors: Columns, rows: int) -> Array:
         assert self._own is not None
-        own = tensors[self._own.name].reshape(rows, -1)[:, 0].astype(str).astype(object)
+        own = self._one_each(tensors[self._own.name], rows)
+        names = own.astype(str).astype(object)
         if not self.labels or self.labels == self._own_classes:
-            return own
-        places = self._own_places(tensors, rows)
-        return np.where(places >= 0, self._names[places], own)
+            return names
+        if not self._own_classes:
+            raise ModelError(
+                f"{self._name}: {self._given.files.labels_from or 'the YAML'} names its labels, but"
+                " nothing tells which of the model's own each is; leave 'labels:' out"
+            )
+        places = self._own_places(own)
+        return np.where(places >= 0, self._names[places], names)
 
 
 def _scores_output(given: Given, *, labels: bool) -> Field | None:

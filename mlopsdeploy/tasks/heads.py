@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 
@@ -86,9 +86,10 @@ class Given:
 
     def width(self, output: Field) -> int:
         """How many numbers a row has, 0 where nobody knows."""
+        known = self.widths.get(output.name)
         if any(size < 0 for size in output.shape):
-            return self.widths.get(output.name, 0)
-        return int(np.prod(output.shape, dtype=int))
+            return known or 0
+        return known or int(np.prod(output.shape, dtype=int))
 
     def column(self, name: str) -> str:
         """What a column of this answer is called."""
@@ -143,6 +144,11 @@ class DenseTask(Task):
 
 class HeadsTask(DenseTask):
     """A dense task whose answers are read by heads; a subclass says what its rows are."""
+
+    head: ClassVar[type[Head]]
+
+    def _heads_for(self, given: Given) -> list[Head]:
+        return [type(self).head(given)]
 
     def _set_heads(self, heads: Sequence[Head]) -> None:
         self._heads = tuple(heads)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import Self
 
 from mlopsdeploy.columns import Columns, DataKind, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.tasks.classes import Classes
-from mlopsdeploy.tasks.heads import Given, Head, HeadsTask
+from mlopsdeploy.tasks.heads import Given, HeadsTask
 from mlopsdeploy.tasks.pictures import PICTURE, Pictures, probe, read_input
 
 
@@ -17,7 +17,6 @@ class ImageTask(HeadsTask):
     finds_objects = False
     inputs = (PICTURE,)
     batch_cost = 8
-    head: ClassVar[type[Head]]
 
     def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         widths = {}
@@ -28,7 +27,7 @@ class ImageTask(HeadsTask):
             takes, facts = read_input(files, runtime, options)
             self._pictures = Pictures(takes)
         given = Given(files, runtime.outputs, options, "image", widths=widths)
-        self._set_heads([type(self).head(given)])
+        self._set_heads(self._heads_for(given))
         self.facts = (*facts, *self.facts)
 
     @classmethod

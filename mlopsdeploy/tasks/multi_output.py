@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlopsdeploy.columns import Field, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import Field
 from mlopsdeploy.core.model_yaml import HeadKeys
 from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.classes import Classes
-from mlopsdeploy.tasks.heads import Given, Head, floats
+from mlopsdeploy.tasks.heads import Given, Head, HeadsTask, floats
 from mlopsdeploy.tasks.table import TableTask
 from mlopsdeploy.tasks.values import Values
 
 _PROBABLE = ("softmax", "sigmoid", "logits", "sigmoid logits")
 
 
-class MultiOutput(TableTask):
-    """Features by name before; for each output the columns of its own answer, named after it.
+class SeveralAnswers(HeadsTask):
+    """For each output the columns of its own answer, named after it.
 
     What an output is follows from how the graph makes it, or from `heads:` in the YAML, which may
     also leave outputs out.
@@ -25,20 +25,22 @@ class MultiOutput(TableTask):
         ModelError: `heads:` names what isn't there, or an output can be read in two ways.
     """
 
-    def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
-        self._set_table(files, runtime, options)
-        given = self._given(files, runtime, options)
+    def _heads_for(self, given: Given) -> list[Head]:
         # Labels beside probabilities say nothing of their own.
-        chosen = files.yaml.heads or {
-            output.name: HeadKeys() for output in floats(runtime.outputs) or runtime.outputs
+        chosen = given.files.yaml.heads or {
+            output.name: HeadKeys() for output in floats(given.outputs) or given.outputs
         }
-        there = {output.name: output for output in runtime.outputs}
+        there = {output.name: output for output in given.outputs}
         for name in chosen:
             if name not in there:
                 raise ModelError(
-                    f"{files.name}: heads names {name!r}, but it gives {', '.join(there)}"
+                    f"{given.files.name}: heads names {name!r}, but it gives {', '.join(there)}"
                 )
-        self._set_heads([_head(given, there[name], keys) for name, keys in chosen.items()])
+        return [_head(given, there[name], keys) for name, keys in chosen.items()]
+
+
+class MultiOutput(SeveralAnswers, TableTask):
+    """Features by name before, several answers after; see `SeveralAnswers`."""
 
 
 def _head(given: Given, output: Field, keys: HeadKeys) -> Head:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, DataKind, Field, ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.errors import ModelError, RowError
-from mlopsdeploy.tasks.heads import Given, Head, HeadsTask, widths_of
+from mlopsdeploy.tasks.heads import Given, HeadsTask, floats, widths_of
 
 
 class Table:
@@ -124,11 +124,10 @@ class TableTask(HeadsTask):
     data: DataKind = "table"
     finds_objects = False
     batch_cost = 8192
-    head: ClassVar[type[Head]]
 
     def __init__(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         self._set_table(files, runtime, options)
-        self._set_heads([type(self).head(self._given(files, runtime, options))])
+        self._set_heads(self._heads_for(self._given(files, runtime, options)))
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
@@ -143,10 +142,12 @@ class TableTask(HeadsTask):
         self.matrix = self._table.matrix
 
     def _given(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Given:
-        known = files.written.classes
-        unknown = any(-1 in out.shape and out.name not in known for out in runtime.outputs)
-        widths = {name: len(classes) for name, classes in known.items()}
-        if unknown:
+        known, numbers = files.written.classes, floats(runtime.outputs)
+        widths = {out.name: len(known[out.name]) for out in numbers if out.name in known}
+        # What a file says of the width of its labels is often wrong.
+        if len(numbers) < len(runtime.outputs) or any(
+            -1 in out.shape and out.name not in known for out in numbers
+        ):
             widths |= self._widths(runtime)
         return Given(files, runtime.outputs, options, "tabular", widths=widths)
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, ModelFiles, Runtime, TaskOptions, objects
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax
-from mlopsdeploy.tasks.texts import Texts
+from mlopsdeploy.tasks.texts import Texts, answer_in
 
 Activation = Literal["none", "sigmoid", "softmax"]
 
@@ -61,7 +61,7 @@ class TextClassification(Texts):
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
         """From the files of a sequence classifier."""
-        made = files.written.outputs.get("logits")
+        made = files.written.outputs.get(answer_in(field.name for field in runtime.outputs))
         inside = made is not None and made.kind in ("softmax", "sigmoid")  # in the graph itself
         return cls._of_files(
             files,

@@ -285,8 +285,7 @@ class Texts(Task):
 
     def _answers(self, tensors: Columns, encoded: Columns, width: int) -> Array:
         """The model's numbers, float32 of shape (windows, width)."""
-        logits = tensors["logits"] if "logits" in tensors else next(iter(tensors.values()))
-        logits = np.asarray(logits, np.float32)
+        logits = np.asarray(tensors[answer_in(tensors)], np.float32)
         rows = int(encoded["windows"].sum())
         if logits.shape != (rows, width):
             raise ModelError(
@@ -356,3 +355,9 @@ def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
         part.append(text)
     if part:
         yield part
+
+
+def answer_in(names: Iterable[str]) -> str:
+    """The output that a text's numbers are read from: `logits`, else the first."""
+    listed = list(names)
+    return listed[0] if listed and "logits" not in listed else "logits"

@@ -21,7 +21,7 @@ class Values(Head):
     labels = ()
 
     def __init__(self, given: Given) -> None:
-        self._output = output = given.chosen(floats(given.outputs), "the values")
+        self._output = output = given.chosen(floats(given.outputs) or given.outputs, "the values")
         width, names = given.width(output), given.files.labels
         if not width:
             raise ModelError(
@@ -34,7 +34,7 @@ class Values(Head):
             )
         if not names:
             names = ("value",) if width == 1 else tuple(f"value_{n}" for n in range(width))
-        self._kind = "float64" if output.dtype == "float64" else "float32"
+        self._kind = "float32" if output.dtype in ("float16", "float32") else "float64"
         alone = width == 1 and bool(given.name)  # the value of that name
         columns = [given.name] if alone else [given.column(name) for name in names]
         self.outputs = tuple(Field(name, self._kind) for name in columns)

@@ -22,6 +22,10 @@ def read(folder, text):
         ("labels: [[a]]", "labels[0]: expected text, not ['a']"),
         ("labels: [a, true]", "labels[1]: true is no text in YAML; put it in quotes: 'true'"),
         ("labels: [null]", "labels[0]: null is no text in YAML; put it in quotes: 'null'"),
+        (
+            "heads: {price: {tsk: regression}}",
+            "unknown key 'heads.price.tsk'; did you mean 'task'?",
+        ),
         ("threshold: high", "threshold: expected a number, not 'high'"),
         ("threshold: true", "threshold: expected a number, not True"),
         ("threshold: .nan", "threshold: expected a number, not nan"),

@@ -13,9 +13,9 @@ def test_what_there_is():
         "litert", "onnxruntime", "openvino", "tensorflow", "tflite", "torch",
     )  # fmt: skip
     assert plugins.names("tasks") == (
-        "anomaly_detection", "clustering", "image_classification", "image_regression",
-        "multi_output", "object_detection", "tabular_classification", "tabular_regression",
-        "tensors", "text_classification", "text_regression",
+        "anomaly_detection", "clustering", "image_classification", "image_multi_output",
+        "image_regression", "multi_output", "object_detection", "tabular_classification",
+        "tabular_regression", "tensors", "text_classification", "text_regression",
     )  # fmt: skip
 
 

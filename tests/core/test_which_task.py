@@ -24,7 +24,9 @@ def field(width, name="y"):
         (TABLE, [field(3)], "softmax", "tabular_classification"),
         (TABLE, [field(3)], "sigmoid", "tabular_classification"),
         (TABLE, [field(3)], "logits", "tabular_classification"),
-        (TABLE, [LABEL], "", "tabular_classification"),
+        (TABLE, [LABEL], "label", "tabular_classification"),
+        (PICTURE, [LABEL, field(3)], "softmax", "image_classification"),
+        (PICTURE, [field(1), field(3, "z")], "softmax", "image_multi_output"),
         (TABLE, [field(1)], "values", "tabular_regression"),
         (TABLE, [LABEL, field(3)], "distances", "clustering"),
         (TABLE, [LABEL, field(1)], "decision", "anomaly_detection"),
@@ -48,6 +50,7 @@ def test_what_the_graph_tells(inputs, outputs, made, task):
         ({"kind": "reconstruction"}, "anomaly_detection"),
         ({"labels": ("a", "b", "c")}, "tabular_classification"),
         ({"said": {"activation": "softmax"}}, "tabular_classification"),
+        ({"said": {"output": "y"}, "labels": ("a", "b", "c")}, "tabular_classification"),
         ({"said": {"heads": {"y": {"task": "regression"}}}}, "multi_output"),
     ],
 )
@@ -83,6 +86,7 @@ def test_a_classifier_of_several_answers():
         (TABLE, [field(4)], "linear", ["task: anomaly_detection"]),
         (TABLE, [field(4)], "sigmoid", ["activation: none", "task: anomaly_detection"]),
         (TABLE, [field(1), field(8, "z")], "linear", ["output: y", "heads: ", "task: tensors"]),
+        (TABLE, [LABEL], "", ["task: tabular_classification", "task: tabular_regression"]),
         (PICTURE, [field(512)], "linear", ["task: image_regression", "task: tensors"]),
     ],
 )

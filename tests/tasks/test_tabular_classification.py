@@ -100,6 +100,34 @@ def test_the_models_own_labels_are_kept():
     assert named.decode(tensors, ROWS)["label"].tolist() == ["stays", "leaves", "stays"]
 
 
+def test_whole_numbers_that_are_labels_and_no_places():
+    tensors = {
+        "label": np.array([3, 7, 5]),
+        "p": np.array([[0.9, 0.1, 0], [0, 0.2, 0.8], [0.4, 0.6, 0]], np.float32),
+    }
+    got = task(LABEL, THREE, made={"p": "softmax"}).decode(tensors, ROWS)
+    assert got["label"].tolist() == ["3", "7", "5"]
+    named = task(LABEL, THREE, made={"p": "softmax"}, labels=("a", "b", "c"))
+    assert named.decode(tensors, ROWS)["label"].tolist() == ["a", "c", "b"]  # of the scores
+    unordered = task(LABEL, THREE, made={"p": "softmax"}, classes={"label": ("7", "3", "5")})
+    got = unordered.decode(tensors, ROWS)
+    assert got["label"].tolist() == ["3", "7", "5"]
+    np.testing.assert_allclose(got["score"], [0.1, 0, 0], atol=1e-6)
+
+
+def test_several_labels_a_row_are_never_cut_to_the_first():
+    found = task(LABEL, TWO, made={"p": "softmax"}, classes={"label": ("0", "1")})
+    with pytest.raises(ModelError, match="'label' has 3 labels for a row; say 'task: tensors'"):
+        found.decode({"label": np.zeros((3, 3), int), "p": np.full((3, 2), 0.5)}, ROWS)
+    with pytest.raises(ModelError, match=r"a shape of \(3, 2\) for a row, and not a number for"):
+        found.decode({"label": np.zeros(3, int), "p": np.full((3, 3, 2), 0.5)}, ROWS)
+
+
+def test_a_background_is_a_thing_of_pictures():
+    with pytest.raises(ModelError, match=r"gives 3 classes, but m\.yaml names 2"):
+        task(THREE, labels=("a", "b"))
+
+
 def test_labels_in_another_order_than_the_models_own_are_refused():
     with pytest.raises(ModelError, match=r"m\.yaml names leave, stay, but .* order is stay, leave"):
         task(TWO, classes={"p": ("stay", "leave")}, labels=("leave", "stay"))
@@ -155,6 +183,8 @@ def test_an_output_that_nobody_describes_is_a_doubt(width, readings):
 def test_a_softmax_of_one_number_says_nothing():
     with pytest.raises(ModelError, match="a softmax of one number, which is always 1"):
         task(made="softmax")
+    with pytest.raises(ModelError, match="a softmax of one number"):
+        task(made="linear", said={"activation": "softmax"})
     assert task(made="softmax", said={"activation": "none"}).labels == ("0", "1")
 
 
