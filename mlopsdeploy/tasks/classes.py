@@ -150,14 +150,11 @@ class Classes(Head):
         """Names of the classes; those that the file itself has for them; what was understood."""
         given, files = self._given, self._given.files
         written = files.written.classes
-        own = next(
-            (
-                written[field.name]
-                for field in (self._scores_output, self._own)
-                if field is not None and field.name in written
-            ),
-            tuple(written[field.name][0] for field in self._columns),
-        )
+        by_score = written.get(self._scores_output.name, ()) if self._scores_output else ()
+        by_label = written.get(self._own.name, ()) if self._own else ()
+        own = by_score or by_label or tuple(written[field.name][0] for field in self._columns)
+        if by_label and {*by_label} != {*by_score} and len(by_label) == len(own):
+            own = by_label  # scores of a model within, by whose own classes nobody goes
         labels = files.labels
         if not labels:
             if own:

@@ -115,6 +115,14 @@ def test_whole_numbers_that_are_labels_and_no_places():
     np.testing.assert_allclose(got["score"], [0.1, 0, 0], atol=1e-6)
 
 
+def test_a_stack_goes_by_its_own_classes_and_not_by_those_within():
+    tensors = {"label": np.array([7, 5, 7]), "p": np.array([[0.1, 0.9], [0.8, 0.2], [0.4, 0.6]])}
+    classes = {"label": ("5", "7"), "p": ("0", "1")}
+    found = task(LABEL, TWO, made={"p": "softmax"}, classes=classes)
+    assert found.labels == ("5", "7")
+    assert found.decode(tensors, ROWS)["label"].tolist() == ["7", "5", "7"]
+
+
 def test_several_labels_a_row_are_never_cut_to_the_first():
     found = task(LABEL, TWO, made={"p": "softmax"}, classes={"label": ("0", "1")})
     with pytest.raises(ModelError, match="'label' has 3 labels for a row; say 'task: tensors'"):
