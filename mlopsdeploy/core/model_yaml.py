@@ -271,8 +271,8 @@ def _explain(problem: dict[str, Any]) -> str:
     key = "".join(parts).lstrip(".")
     kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
     if kind == "extra_forbidden":
-        parts = ".".join(map(str, places[:-1]))  # `heads` has keys of the user's own
-        known = _PARTS.get(parts, _PARTS[parts.partition(".")[0]]).model_fields
+        within = ".".join(map(str, places[:-1]))  # `heads` has keys of the user's own
+        known = _PARTS.get(within, _PARTS[within.partition(".")[0]]).model_fields
         return f"unknown key {key!r}; {did_you_mean(str(places[-1]), known)}"
     if kind == "missing":
         return f"{key}: missing"

@@ -150,8 +150,8 @@ class Classes(Head):
         """Names of the classes; those that the file itself has for them; what was understood."""
         given, files = self._given, self._given.files
         written = files.written.classes
-        by_score = written.get(self._scores_output.name, ()) if self._scores_output else ()
-        by_label = written.get(self._own.name, ()) if self._own else ()
+        both = self._scores_output, self._own
+        by_score, by_label = (written.get(field.name, ()) if field else () for field in both)
         own = by_score or by_label or tuple(written[field.name][0] for field in self._columns)
         if by_label and {*by_label} != {*by_score} and len(by_label) == len(own):
             own = by_label  # scores of a model within, by whose own classes nobody goes
