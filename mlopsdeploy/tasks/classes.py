@@ -216,28 +216,40 @@ class Classes(Head):
                 label = np.where(known, label, "")
             return {label_column: label}
         scores = self._probabilities(tensors, rows)
-        threshold = self.threshold
-        if self.multi_label:
-            chosen = scores >= (0.5 if threshold is None else threshold)
-            names = self._names[:-1]
-            label = objects(["|".join(names[row]) for row in chosen])
-            score = scores.max(axis=1, initial=0)
-            score[~np.isfinite(scores).all(axis=1)] = np.nan
-        else:
-            names = self._names
-            if scores.shape[1] != len(names) - 1:
-                if self._given.files.labels:
-                    raise ModelError(
-                        f"{self._name}: gives {scores.shape[1]} probabilities, but has "
-                        f"{len(names) - 1} labels"
-                    )
-                names = np.array([*map(str, range(scores.shape[1])), ""], dtype=object)
-            if threshold is None and scores.shape[1] == 2:
-                threshold = 0.5
-            label, score = choose(scores, names, threshold)
-            if self._own is not None and self.threshold is None:
-                label, score = self._by_own_label(tensors[self._own.name], label, scores, score)
+        label, score = (self._several if self.multi_label else self._one)(tensors, scores)
         return {label_column: label, score_column: score, scores_column: scores}
+
+    def _several(self, tensors: Columns, scores: Array) -> tuple[Array, Array]:  # noqa: ARG002
+        """Every label from the threshold on, and the highest score."""
+        chosen = scores >= (0.5 if self.threshold is None else self.threshold)
+        names = self._names[:-1]
+        score = scores.max(axis=1, initial=0)
+        score[~np.isfinite(scores).all(axis=1)] = np.nan
+        return objects(["|".join(names[row]) for row in chosen]), score
+
+    def _one(self, tensors: Columns, scores: Array) -> tuple[Array, Array]:
+        """The model's own label, else that of the highest score, and the score of it."""
+        names, threshold = self._names, self.threshold
+        if scores.shape[1] != len(names) - 1:
+            if self._given.files.labels:
+                raise ModelError(
+                    f"{self._name}: gives {scores.shape[1]} probabilities, but has "
+                    f"{len(names) - 1} labels"
+                )
+            names = np.array([*map(str, range(scores.shape[1])), ""], dtype=object)
+        by_own = self._own is not None and threshold is None
+        if by_own and self._own_classes:
+            own = self._own_places(self._one_each(tensors, len(scores)))
+            if own.min(initial=0) >= 0:  # which the highest score need not be
+                return names[own], scores[np.arange(len(own)), own]
+        if threshold is None and scores.shape[1] == 2:
+            threshold = 0.5
+        label, score = choose(scores, names, threshold)
+        if by_own and not self._own_classes and not self._given.files.labels:
+            # Nobody names its classes: the model's own label as it stands.
+            own = self._one_each(tensors, len(scores)).astype(str)
+            label = np.where(np.isfinite(score), own, "").astype(object)
+        return label, score
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
         if self._columns:
@@ -280,6 +292,10 @@ class Classes(Head):
 
     def _check(self, scores: Array) -> None:
         lowest, highest = -_ROUNDING, 1 + _ROUNDING
+        if len(scores) == 1:  # a request, of which NumPy would take longer
+            listed = scores.ravel().tolist()
+            if lowest <= min(listed) and max(listed) <= highest:
+                return
         if scores.size and (
             np.fmin.reduce(scores, axis=None) < lowest
             or np.fmax.reduce(scores, axis=None) > highest
@@ -291,31 +307,11 @@ class Classes(Head):
                 f" say what it is in a YAML beside the file ({kinds})"
             )
 
-    def _by_own_label(
-        self, own: Array, label: Array, scores: Array, score: Array
-    ) -> tuple[Array, Array]:
-        """Label and score by the model's own label, which the highest score need not be.
-
-        Without the file's names for its classes, a label is the model's own as it stands; names
-        that somebody else gave are those of the scores.
-        """
-        own = self._one_each(own, len(label))
-        if not self._own_classes:
-            if self._given.files.labels:
-                return label, score
-            return np.where(np.isfinite(score), own.astype(str), "").astype(object), score
-        places = self._own_places(own)
-        known = places >= 0
-        return (
-            np.where(known, self._names[places], label),
-            np.where(known, scores[np.arange(len(own)), places], score),
-        )
-
-    def _one_each(self, own: Array, rows: int) -> Array:
+    def _one_each(self, tensors: Columns, rows: int) -> Array:
         """The model's own labels, one a row."""
-        own = own.reshape(rows, -1)
+        assert self._own is not None
+        own = tensors[self._own.name].reshape(rows, -1)
         if own.shape[1] != 1:
-            assert self._own is not None
             raise ModelError(
                 f"{self._name}: its output {self._own.name!r} has {own.shape[1]} labels for a row;"
                 " say 'task: tensors' to have its outputs as they are"
@@ -324,13 +320,16 @@ class Classes(Head):
 
     def _own_places(self, own: Array) -> Array:
         """The class of each label; -1 where it is none of them."""
-        if own.dtype.kind in "iu" and self._whole is not None:
-            order, values = self._whole
-            found = np.searchsorted(values, own).clip(0, len(values) - 1)
-            return np.where(values[found] == own, order[found], -1)
-        place = {name: number for number, name in enumerate(self._own_classes)}
-        listed = (place.get(name, -1) for name in own.astype(str).tolist())
-        return np.fromiter(listed, np.intp, len(own))
+        if len(own) == 1 or own.dtype.kind not in "iu" or self._whole is None:
+            places = (self._place.get(str(label), -1) for label in own.tolist())
+            return np.fromiter(places, np.intp, len(own))
+        order, values = self._whole
+        found = np.searchsorted(values, own).clip(0, len(values) - 1)
+        return np.where(values[found] == own, order[found], -1)
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        return {name: number for number, name in enumerate(self._own_classes)}
 
     @cached_property
     def _whole(self) -> tuple[Array, Array] | None:
@@ -343,8 +342,7 @@ class Classes(Head):
         return order, values[order]
 
     def _own_labels(self, tensors: Columns, rows: int) -> Array:
-        assert self._own is not None
-        own = self._one_each(tensors[self._own.name], rows)
+        own = self._one_each(tensors, rows)
         names = own.astype(str).astype(object)
         if not self.labels or self.labels == self._own_classes:
             return names
