@@ -45,6 +45,18 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
     if not _takes_picture(files, runtime):
         kind, why = _kind(files, runtime, options, "tabular")
         return Fact("task", _OF_TABLES.get(kind, kind), why)
+    if len(runtime.outputs) == 1 and _is_map(runtime.outputs[0], runtime.inputs[0]):
+        options.doubt(
+            DoubtError(
+                files.name,
+                f"its output {runtime.outputs[0].name!r} has the shape of a map of pixels",
+                (
+                    ("task: tensors", "a map to be left as it is"),
+                    ("task: object_detection", "objects"),
+                ),
+            )
+        )
+        return Fact("task", "tensors", "nothing (a guess)")
     if any(len(output.shape) > 1 for output in runtime.outputs):
         return Fact("task", "object_detection", "a picture in, more than a row of numbers out")
     kind, why = _kind(files, runtime, options, "image")
@@ -58,6 +70,13 @@ def _takes_picture(files: ModelFiles, runtime: Runtime) -> bool:
         return False
     shape = runtime.inputs[0].shape
     return shape[2] in (1, 3, -1) or shape[0] in (1, 3)
+
+
+def _is_map(output: Field, picture: Field) -> bool:
+    """Whether it has a number, or some, for each pixel, or for each place of a square grid."""
+    sides = output.shape[:2]
+    square = len(sides) == 2 and sides[0] == sides[1] > 6
+    return len(output.shape) <= 3 and (square or sides in (picture.shape[:2], picture.shape[1:]))
 
 
 def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) -> tuple[str, str]:

@@ -87,6 +87,8 @@ def test_a_classifier_of_several_answers():
         (TABLE, [field(4)], "sigmoid", ["activation: none", "task: anomaly_detection"]),
         (TABLE, [field(1), field(8, "z")], "linear", ["output: y", "heads: ", "task: tensors"]),
         (TABLE, [LABEL], "", ["task: tabular_classification", "task: tabular_regression"]),
+        (PICTURE, [Field("y", "float32", (64, 64))], "", ["task: tensors", "task: object_det"]),
+        (PICTURE, [Field("y", "float32", (32, 32, 21))], "softmax", ["task: tensors"]),
         (PICTURE, [field(512)], "linear", ["task: image_regression", "task: tensors"]),
     ],
 )
