@@ -77,7 +77,10 @@ def read(path: Path) -> dict[str, Any]:
         ModelError: what it says can't be read.
     """
     with path.open("rb") as file:
-        if file.read(8)[4:] != b"TFL3":
+        start = file.read(8)
+        if not start:
+            raise ModelError(f"{path}: is empty; fetch it again")
+        if start[4:] != b"TFL3":
             return {}  # the runtime will say so
         try:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
