@@ -99,11 +99,13 @@ def _task(
         if label.smallest and numbers:
             return "clustering", f"its label is the {label.operator} of distances"
         starts = {ends.start(name): end for name, end in numbers.items()}
-        if label.sided and starts.get(label.chosen, End("sigmoid")).kind in (
-            "linear",
-            "values",
-            "",
-        ):
+        score = starts.get(label.chosen)
+        # Elsewhere the same is a classifier's: a logit, and whether it is above 0.
+        of_trees = graph.producer == "skl2onnx" or any(
+            node.kind.startswith(("TreeEnsemble", "SVM")) for node in graph.nodes
+        )
+        is_outliers = label.sided and label.edge == 0 and (label.low, label.high) == (-1, 1)
+        if is_outliers and of_trees and score and score.kind in ("linear", "values", ""):
             return "outliers", "its label is the side of 0 that its score is on"
     regressors = [kind for kind in trained if kind.endswith("Regressor")]
     if regressors and not labels:

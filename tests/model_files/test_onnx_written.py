@@ -330,6 +330,44 @@ def test_arithmetic_after_the_end(tmp_path, name):
     assert kinds(read(model, tmp_path / "m.onnx")) == {"y": kind}
 
 
+PICKED = {
+    "one of the probabilities": ("sigmoid", [("Gather", ["p", "last"], ["y"], {"axis": 1})]),
+    "two of the probabilities": ("", [("Gather", ["p", "places"], ["y"], {"axis": 1})]),
+    "the first position's": ("softmax", [("Gather", ["p", "zero"], ["y"], {"axis": 2})]),
+    "an axis that may be another": ("", [("Gather", ["p", "zero"], ["y"], {"axis": -1})]),
+    "a mean over a map": ("softmax", [("GlobalAveragePool", ["p"], ["y"], {})]),
+    "a mean over two axes": ("softmax", [("ReduceMean", ["p"], ["y"], {"axes": [2, 3]})]),
+    "a mean over classes": ("", [("ReduceMean", ["p"], ["y"], {"axes": [1]})]),
+    "the most over a map": ("", [("GlobalMaxPool", ["p"], ["y"], {})]),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_a_part_or_a_mean_of_probabilities(tmp_path, name):
+    kind, nodes = PICKED[name]
+    numbers = {"last": np.array(1), "zero": np.array(0), "places": np.array([0, 1])}
+    nodes = [("Softmax", ["x"], ["p"], {"axis": 1}), *nodes]
+    constants = [(one, numbers[one]) for one in nodes[1][1] if one in numbers]
+    inputs = [("x", TensorProto.FLOAT, [None, 3, 8, 8])]
+    outputs = [("y", TensorProto.FLOAT, ["n", "m"])]
+    written = read(graph(nodes, outputs, constants, inputs), tmp_path / "m.onnx")
+    assert kinds(written) == {"y": kind}
+
+
+@pytest.mark.parametrize("edge", [0, 2])
+def test_a_logit_and_its_side_are_no_outliers(tmp_path, edge):
+    nodes = [
+        ("MatMul", ["x", "w"], ["logit"], {}), ("Greater", ["logit", "t"], ["b"], {}),
+        ("Cast", ["b"], ["pred"], {"to": TensorProto.INT64}),
+    ]  # fmt: skip
+    outputs = [
+        ("logit", TensorProto.FLOAT, [None, 2]), ("pred", TensorProto.INT64, [None, 2])
+    ]  # fmt: skip
+    constants = [("w", W), ("t", np.float32(edge))]
+    written = read(graph(nodes, outputs, constants), tmp_path / "m.onnx")
+    assert (written.task, kinds(written)["pred"]) == ("", "label")
+
+
 def test_a_name_that_says_logits(tmp_path):
     for name, kind in (("logits", "logits"), ("class_logits", "logits"), ("mylogits2", "linear")):
         nodes = [("MatMul", ["x", "w"], [name], {})]
