@@ -234,6 +234,9 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
         names = archive.namelist()
         if CARRIED in names:
             facts = json.loads(_text_in(archive, CARRIED))
+            answers = facts.get("answers", [])
+            if not isinstance(answers, list) or not {*answers} <= {"NaN", "infinity"}:
+                raise ValueError(f"{CARRIED}: answers")
             return {key: facts[key] for key in ("written", "answers") if key in facts}
         for name in _ULTRALYTICS:
             if name in names:

@@ -30,6 +30,15 @@ def test_ultralytics_says_names_size_and_task(tflite_models):
     assert (found["size"], found["task"]) == ((64, 64), "object_detection")
 
 
+@pytest.mark.parametrize("answers", [5, "NaN", ["other"], [["NaN"]], {"NaN": 1}])
+def test_answers_that_a_file_carries_are_names(tflite_models, tmp_path, answers):
+    file = tmp_path / "m.tflite"
+    file.write_bytes((tflite_models / "row_linear.tflite").read_bytes())
+    tflite_metadata.carry(file, {"answers": answers})
+    with pytest.raises(ModelError, match="its metadata can't be read"):
+        tflite_metadata.read(file)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("quantised_inside", (0, 1)), ("takes_pixels", None), ("zero_to_one", None)],
