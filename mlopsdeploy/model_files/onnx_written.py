@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.core.channels import color_of
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.author_names import classes_in, features_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
@@ -75,6 +76,7 @@ def _read(file: Path, graph: OnnxFile) -> Written:
         task=task,
         task_source=task_source,
         pixels=_pixels(graph),
+        color=_color(graph),
         changing=_changing(graph),
         sizes=_sizes(graph, ends),
         features=features_in(file, graph.metadata),
@@ -206,6 +208,14 @@ def _pixels(graph: OnnxFile) -> tuple[tuple[float, ...], tuple[float, ...], str]
     if 1.5 <= by <= 10 or (by == 1 and 0.3 <= least <= 0.7):
         return (0.0,), (255.0,), why
     return None
+
+
+def _color(graph: OnnxFile) -> str:
+    """The order of the channels of the one picture, by the means that are taken off it first."""
+    if len(graph.inputs) != 1:
+        return ""
+    _, scale, shift = _arithmetic(graph, graph.inputs[0].name)
+    return color_of(-shift / scale) if np.all(scale) else ""
 
 
 def _arithmetic(graph: OnnxFile, value: str) -> tuple[list[str], Array, Array]:

@@ -28,6 +28,7 @@ def test_ultralytics_says_names_size_and_task(tflite_models):
     found = tflite_metadata.read(tflite_models / "yolo_ultralytics.tflite")
     assert found["labels"] == ("red", "green", "blue")
     assert (found["size"], found["task"]) == ((64, 64), "object_detection")
+    assert found["objectness"] is False
 
 
 @pytest.mark.parametrize("answers", [5, "NaN", ["other"], [["NaN"]], {"NaN": 1}])
