@@ -72,6 +72,7 @@ class Written:
         task_source: what tells so.
         pixels: the pixels that a picture's tensor takes, as `mean`, `std` (in steps of 0 to 255)
             and what tells so, such as a Rescaling layer inside.
+        color: the order of its channels, "bgr", where that shows.
         sizes: of inputs that an Embedding looks up, how many entries its table has.
         changing: why the same row may have another answer the next time; empty where nothing
             draws at random or keeps a state.
@@ -83,6 +84,7 @@ class Written:
     task: str = ""
     task_source: str = ""
     pixels: tuple[tuple[float, ...], tuple[float, ...], str] | None = None
+    color: str = ""
     sizes: Mapping[str, int] = field(default_factory=dict)
     changing: str = ""
     features: tuple[str, ...] = ()

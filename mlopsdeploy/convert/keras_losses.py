@@ -127,7 +127,16 @@ def _with_loss(made: Made, loss: Loss, width: int) -> Made:
                 "", f"{made.source}, but trained with {loss.name}: a probability, or a value?"
             )
         return made
-    if loss.name not in _CLASSES or made.kind != "linear" or not loss.from_logits:
+    if loss.name not in _CLASSES:
         return made
+    if made.kind == "sigmoid" and width > 1 and "categorical" in loss.name:
+        return Made(
+            "", f"{made.source}, but trained with {loss.name}: labels of their own, or classes "
+            "that exclude each other?"
+        )  # fmt: skip
+    if made.kind != "linear":
+        return made
+    if not loss.from_logits:
+        return Made("", f"{made.source}, but trained with {loss.name} of probabilities, not logits")
     own = loss.name.startswith("binary") and width != 1  # each label is its own
     return Made("sigmoid logits" if own else "logits", f"{why} from logits")

@@ -523,12 +523,6 @@ def _each_number(array: Array, name: str, model: str, first: int) -> Array:
     return made.reshape(array.shape)
 
 
-def _beyond_float(array: Array) -> bool:
-    """Whether there are whole numbers that float64 may not have."""
-    whole = array.dtype.kind in "iu" and array.size > 0
-    return whole and not -WHOLE <= int(array.min()) <= int(array.max()) <= WHOLE
-
-
 def _has_value(task: Task, field: Field, column: Array) -> Array:
     """Where there is something to compute, bool (rows,)."""
     if task.data == "text":

@@ -57,10 +57,12 @@ class End:
         classes: names of classes, in the order of the last axis.
         low, high: the bounds of each number.
         total: what the numbers of a row add up to, where that is known.
+        axes: the numbers that the axis of the classes has, as (1, -1), where that is known.
         root, scale, shift: another value that it is a multiple of, plus a number.
         logs: whether these are logarithms of probabilities of classes that exclude each other.
         chosen: of a label, the value whose largest (or with `smallest` the smallest) it is; of one
             that tells on which side of a number another value lies, with `sided`, that value.
+        edge: with `sided`, that number, where it is known.
         trained: the kinds of operators of trained models that it comes from.
     """
 
@@ -70,6 +72,7 @@ class End:
     low: float = -inf
     high: float = inf
     total: float | None = None
+    axes: tuple[int, ...] = ()
     root: str = ""
     scale: float = 1
     shift: float = 0
@@ -77,6 +80,7 @@ class End:
     chosen: str = ""
     smallest: bool = False
     sided: bool = False
+    edge: float | None = None
     trained: frozenset[str] = frozenset()
 
     @property
@@ -98,12 +102,14 @@ PASSING = {
     "Cast", "CastLike", "DequantizeLinear", "Dropout", "Expand", "Flatten", "Identity",
     "QuantizeLinear", "Reshape", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
+_MOVING = {"Expand", "Flatten", "Reshape", "Squeeze", "Transpose", "Unsqueeze"}
 _LINEAR = {
     "BatchNormalization", "Conv", "ConvInteger", "ConvTranspose", "Einsum", "FusedConv",
     "FusedGemm", "FusedMatMul", "Gemm", "GroupConvolution", "MatMul", "MatMulInteger",
     "MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "DynamicQuantizeMatMul",
 }  # fmt: skip
-_COMPARING = {"And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or"}
+_SIDES = {"Greater", "GreaterOrEqual", "Less", "LessOrEqual"}
+_COMPARING = {"And", "Equal", "Not", "Or", *_SIDES}
 _POSITIVE = {
     "Abs", "Exp", "ReduceL1", "ReduceL2", "ReduceSumSquare", "Relu", "Softplus", "Sqrt",
 }  # fmt: skip
@@ -160,6 +166,8 @@ class Ends:
             end = rule(self, node, node.gives.index(value))
         elif kind in PASSING:
             end = self.of(node.takes[0])
+            if kind in _MOVING:
+                end = replace(end, axes=())
         elif kind in _LINEAR:
             end = _activated(node, End("linear", kind))
         elif kind in _COMPARING:
@@ -178,23 +186,24 @@ class Ends:
     # ------------------------------------------------------------ probabilities
 
     def _softmax(self, node: Operator, _: int) -> End:
-        return End("softmax", node.kind, low=0, high=1, total=1)
+        return End("softmax", node.kind, low=0, high=1, total=1, axes=_axis_of(node))
 
     def _sigmoid(self, node: Operator, _: int) -> End:
         return End("sigmoid", node.kind, low=0, high=1)
 
     def _log_softmax(self, node: Operator, _: int) -> End:
-        return End("logits", node.kind, high=0, logs=True)
+        return End("logits", node.kind, high=0, logs=True, axes=_axis_of(node))
 
     def _log(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
         if inner.is_distribution:
-            return End("logits", "Log", high=0, logs=True)
+            return End("logits", "Log", high=0, logs=True, axes=inner.axes)
         return End("values", "Log")
 
     def _exp(self, node: Operator, _: int) -> End:
-        if self.of(node.takes[0]).logs:
-            return End("softmax", "Exp", low=0, high=1, total=1)
+        inner = self.of(node.takes[0])
+        if inner.logs:
+            return End("softmax", "Exp", low=0, high=1, total=1, axes=inner.axes)
         return End("values", "Exp", low=0)
 
     def _normalizer(self, node: Operator, _: int) -> End:
@@ -217,9 +226,9 @@ class Ends:
 
     def _number(self, node: Operator, place: int, name: str) -> float | None:
         given = node.attribute(name)
-        if given is None and len(node.takes) > place:
-            given = self._graph.constant(node.takes[place])
-        return None if given is None or np.size(given) != 1 else float(np.reshape(given, ()))
+        if given is None:
+            return self._one_number(node.takes[place]) if len(node.takes) > place else None
+        return None if np.size(given) != 1 else float(np.reshape(given, ()))
 
     # ------------------------------------------------------------ labels
 
@@ -241,16 +250,29 @@ class Ends:
                       if self._graph.constant(one) is None and not end.sided), "")  # fmt: skip
         known = next((end for end in inner if end.sided), None)
         if known is not None:
-            return replace(known, kind="label", operator=node.kind, low=0, high=1)
-        return End("label", node.kind, low=0, high=1, chosen=sided, sided=True)
+            edge = known.edge if node.kind == "Not" else None
+            return replace(known, kind="label", operator=node.kind, low=0, high=1, edge=edge)
+        edge = None
+        if node.kind in _SIDES:
+            edges = (self._one_number(value) for value in node.takes)
+            edge = next((number for number in edges if number is not None), None)
+        return End("label", node.kind, low=0, high=1, chosen=sided, sided=True, edge=edge)
+
+    def _one_number(self, value: str) -> float | None:
+        given = self._graph.constant(value)
+        return None if given is None or np.size(given) != 1 else float(np.reshape(given, ()))
 
     def _binarizer(self, node: Operator, _: int) -> End:
         self.of(node.takes[0])
-        return End("label", node.kind, low=0, high=1, chosen=self.start(node.takes[0]), sided=True)
+        return End(
+            "label", node.kind, low=0, high=1, chosen=self.start(node.takes[0]), sided=True,
+            edge=node.attribute("threshold") or 0,
+        )  # fmt: skip
 
     def _sign(self, node: Operator, _: int) -> End:
         self.of(node.takes[0])
-        return End("label", node.kind, low=-1, high=1, chosen=self.start(node.takes[0]), sided=True)
+        chosen = self.start(node.takes[0])
+        return End("label", node.kind, low=-1, high=1, chosen=chosen, sided=True, edge=0)
 
     def _encoder(self, node: Operator, _: int) -> End:
         names = node.attribute("values_strings")
@@ -274,7 +296,24 @@ class Ends:
         if inner.classes and places is not None and places.size == 1:
             place = int(places.reshape(-1)[0])
             classes = inner.classes[place : place + 1]
-        return replace(inner, classes=classes, total=None, root="", scale=1, shift=0)
+        picked = replace(inner, classes=classes, axes=(), root="", scale=1, shift=0)
+        if inner.kind != "softmax" and not inner.logs:
+            return replace(picked, total=None)
+        is_class = _same_axis(inner.axes, self._axis(node))
+        if is_class is False:  # such as the first word's
+            return replace(picked, classes=inner.classes)
+        one = is_class and places is not None and places.size == 1 and inner.kind == "softmax"
+        return replace(picked, kind="sigmoid" if one else "", total=None, logs=False)
+
+    def _axis(self, node: Operator) -> int | None:
+        """Along which a part is taken."""
+        if node.kind == "ArrayFeatureExtractor":
+            return -1
+        if node.kind == "Gather":
+            axis = node.attribute("axis")
+            return 0 if axis is None else int(axis)
+        axis = self._number(node, 3, "axes")
+        return None if axis is None else int(axis)
 
     def _places(self, node: Operator) -> Array | None:
         if node.kind == "Slice":
@@ -301,7 +340,7 @@ class Ends:
         after = node.attribute("post_transform") or "NONE"
         title = f"{kind} with post_transform {after}"
         shares = End("sigmoid", title, classes, low=0, high=1, trained=trained)
-        exclusive = replace(shares, kind="softmax", total=1.0)
+        exclusive = replace(shares, kind="softmax", total=1.0, axes=(1, -1))
         if after in ("SOFTMAX", "SOFTMAX_ZERO"):
             return exclusive
         if after == "LOGISTIC":
@@ -448,12 +487,35 @@ class Ends:
         if node.kind == "ReduceSum":
             low = 0.0 if inner.low >= 0 else -inf
             return End("values" if inner.kind != "linear" else "linear", "ReduceSum", low=low)
-        axes = node.attribute("axes")
-        if axes is None and len(node.takes) > 1:
-            axes = self._graph.constant(node.takes[1])
-        keeps = node.kind == "ReduceMean" and axes is not None and list(axes) == [0]
-        total = inner.total if keeps else None
-        return _kept(replace(inner, root="", scale=1, shift=0), inner.low, inner.high, total)
+        if node.kind in ("GlobalAveragePool", "AveragePool"):
+            axes: Any = (2, 3, 4)
+        else:
+            axes = node.attribute("axes")
+            if axes is None and len(node.takes) > 1:
+                axes = self._graph.constant(node.takes[1])
+            axes = None if axes is None else np.reshape(axes, -1).tolist()
+        whole = replace(inner, axes=(), root="", scale=1, shift=0)
+        if inner.kind != "softmax":
+            return _kept(whole, inner.low, inner.high, None)
+        keeps = axes is not None and (
+            axes == [0] or all(_same_axis(inner.axes, axis) is False for axis in axes)
+        )
+        if keeps and node.kind in ("GlobalAveragePool", "AveragePool", "ReduceMean"):
+            return whole
+        return replace(whole, kind="", total=None)
+
+
+def _axis_of(node: Operator) -> tuple[int, ...]:
+    """That of the classes; left out, it depends on the version of the operator."""
+    axis = node.attribute("axis")
+    return () if axis is None else (int(axis),)
+
+
+def _same_axis(axes: tuple[int, ...], axis: int | None) -> bool | None:
+    """Whether this is the axis that has these numbers; None where that can't be known."""
+    if axis is None or axis in axes:
+        return None if axis is None else True
+    return False if any((one < 0) == (axis < 0) for one in axes) else None
 
 
 _RULES: dict[str, Callable[[Ends, Operator, int], End]] = {

@@ -6,7 +6,7 @@ reader gives each of its operations as a `Step`, under TensorFlow's name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -46,6 +46,8 @@ _SUMS = {
     "FusedBatchNormV2", "FusedBatchNormV3",
 }  # fmt: skip
 _STEP = "its last step, "
+_DEEPEST = 100  # steps between an output and the one that tells
+_Look = Callable[["Step"], Made]
 
 
 class Step(Protocol):
@@ -82,24 +84,43 @@ class Step(Protocol):
 
 def made(step: Step) -> Made:
     """How an output is made, back to what made its numbers what they are."""
+    known: dict[object, Made] = {}
+    depth = 0
+
+    def look(step: Step) -> Made:
+        nonlocal depth
+        # Parts of one operation differ in their shape at most.
+        key = step.key, step.type, None if step.shape is None else tuple(step.shape)
+        if key not in known:
+            known[key] = _said("", step)  # what a ring would find, which no graph has
+            if depth < _DEEPEST:
+                depth += 1
+                known[key] = _made(step, look)
+                depth -= 1
+        return known[key]
+
+    return look(step)
+
+
+def _made(step: Step, look: _Look) -> Made:
     kind = step.type
     if kind == "Placeholder":
         return _said("", step, "its own input")
     if kind in MOVES or kind in ("Cast", *_PARTS, *_POOLS):
-        return _passed(step)
+        return _passed(step, look)
     if kind in _ACTIVATIONS:
         return _said(_ACTIVATIONS[kind], step)
     if kind in _SUMS:
         return _said("linear", step)
     if kind in ("ConcatV2", "Pack"):
-        return _joined(step)
+        return _joined(step, look)
     if kind in ("Maximum", "Minimum", "ClipByValue"):
         inner = _varying(step)
-        before = made(inner[0]) if len(inner) == 1 else None
+        before = look(inner[0]) if len(inner) == 1 else None
         keeps = before and before.kind in ("softmax", "sigmoid", "values")
         return before if before and keeps else _said("values", step)
     if kind in ARITHMETIC:
-        return _arithmetic(step)
+        return _arithmetic(step, look)
     return _said("", step)
 
 
@@ -109,9 +130,9 @@ def _said(kind: MadeAs, step: Step, what: str = "") -> Made:
     return Made(kind, f"{_STEP}{what or step.type}{place}{end}")
 
 
-def _passed(step: Step) -> Made:
+def _passed(step: Step, look: _Look) -> Made:
     before = step.inputs[0]
-    found = made(before)
+    found = look(before)
     if step.type == "Cast" and before.is_bool and found.kind != "label":
         return _said("label", step)
     if found.kind != "softmax":
@@ -125,8 +146,8 @@ def _passed(step: Step) -> Made:
     return found
 
 
-def _joined(step: Step) -> Made:
-    found = [made(one) for one in step.inputs]
+def _joined(step: Step, look: _Look) -> Made:
+    found = [look(one) for one in step.inputs]
     kinds = {one.kind for one in found}
     if kinds == {"sigmoid"} and len(found) == 2:
         first, second = step.inputs
@@ -139,18 +160,13 @@ def _joined(step: Step) -> Made:
     return _said("", step)
 
 
-def _arithmetic(step: Step) -> Made:
+def _arithmetic(step: Step, look: _Look) -> Made:
     varying = _varying(step)
     if len(varying) == 2:
-        divided = step.type in _DIVISIONS
-        if divided and [_behind(one).type for one in varying] == ["Exp", "Sum"]:
-            return _said("softmax", step, "a softmax written out")
-        if step.type == "Mul":  # x * sigmoid(x) and its like
-            return _said("values", step, "a product")
-        return _said("linear", step)
+        return _of_two(step, varying, look)
     if len(varying) != 1:
         return _said("", step)
-    before = made(varying[0])
+    before = look(varying[0])
     if _is_hard_sigmoid(step, varying[0]):
         return _said("sigmoid", step, "a hard sigmoid")
     if before.kind == "sigmoid" and (_is_rest(step) or _is_neutral(step)):
@@ -164,6 +180,18 @@ def _arithmetic(step: Step) -> Made:
     return _said("", step)
 
 
+def _of_two(step: Step, varying: Sequence[Step], look: _Look) -> Made:
+    if step.type in _DIVISIONS and [_behind(one).type for one in varying] == ["Exp", "Sum"]:
+        return _said("softmax", step, "a softmax written out")
+    if step.type == "Mul":  # x * sigmoid(x) and its like
+        return _said("values", step, "a product")
+    kinds = [look(one).kind for one in varying]
+    if step.type not in _DIVISIONS and set(kinds) == {"linear"}:
+        return _said("linear", step)
+    names = " and ".join(kind or "something else" for kind in kinds)
+    return _said("", step, f"{step.type} of {names}")
+
+
 def _varying(step: Step) -> list[Step]:
     return [one for one in step.inputs if one.varies]
 
@@ -175,8 +203,11 @@ def _constant(step: Step) -> float | None:
 
 def _behind(step: Step) -> Step:
     """What was there before casts, and before a small number was added to keep off zero."""
-    while step.type in ("Cast", "Maximum", "AddV2", *MOVES) and len(_varying(step)) == 1:
-        step = _varying(step)[0]
+    for _ in range(_DEEPEST):
+        varying = _varying(step)
+        if step.type not in ("Cast", "Maximum", "AddV2", *MOVES) or len(varying) != 1:
+            break
+        step = varying[0]
     return step
 
 
@@ -189,7 +220,9 @@ def _is_rest(step: Step, of: Step | None = None) -> bool:
 
 
 def _unmoved(step: Step) -> Step:
-    while step.type in MOVES and step.inputs:
+    for _ in range(_DEEPEST):
+        if step.type not in MOVES or not step.inputs:
+            break
         step = step.inputs[0]
     return step
 

@@ -407,7 +407,10 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         if path.stat().st_size < 8 + size + end:
             raise ModelError(broken)
         return {name: list(one["shape"]) for name, one in tensors.items()}
-    except (OSError, ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (
+        OSError, ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError,
+        MemoryError,
+    ) as error:  # fmt: skip
         raise ModelError(broken) from error
 
 
@@ -457,5 +460,8 @@ def _pad_id(config: Mapping[str, Any], tokens: Mapping[str, Any], tokenizer: Pat
     added = read_json(tokenizer).get("added_tokens")
     for one in added if isinstance(added, list) else ():
         if isinstance(one, dict) and one.get("content") == content and content is not None:
-            return int(one.get("id", 0))
+            held = one.get("id")
+            if not isinstance(held, int) or held < 0:
+                raise ModelError(f"{tokenizer}: the token {content!r} has no number as its id")
+            return held
     return 0

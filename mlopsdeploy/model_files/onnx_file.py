@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -272,17 +272,67 @@ class OnnxFile:
     def own_rule(self) -> str:
         """The operator by which it has an answer where a value is missing (NaN); else empty.
 
-        Converters of XGBoost, LightGBM and CatBoost write these trees' own rule. scikit-learn's
-        trees come without one: there NaN goes wherever a comparison happens to end.
+        Every way that an input goes must lead through one: a column that an Imputer doesn't see
+        stays NaN. Converters of XGBoost, LightGBM and CatBoost write these trees' own rule.
+        scikit-learn's trees come without one: there NaN goes wherever a comparison happens to end.
         """
+        return self._ended_by(lambda node: self._fills(node) or self._has_rule(node))
+
+    @property
+    def takes_infinity(self) -> bool:
+        """Whether infinite numbers come to nothing but trees with a rule of their own."""
+        return bool(self._ended_by(self._has_rule))
+
+    def _ended_by(self, ends: Callable[[Node], bool]) -> str:
+        """The operator that each way from an input comes to, past what only moves numbers.
+
+        Empty where one way doesn't; where several end in different ones, the first.
+        """
+        found = ""
+        floats = [port.name for port in self.inputs if port.dtype.startswith("float")]
+        pending, seen = floats or [port.name for port in self.inputs], set[str]()
+        given = {port.name for port in self.outputs}
+        while pending:
+            value = pending.pop()
+            if value in seen:
+                continue
+            seen.add(value)
+            if value in given:
+                return ""
+            for node in self._takers.get(value, ()):
+                if ends(node):
+                    found = found or node.kind
+                elif node.kind in _CARRIES:
+                    pending.extend(node.gives)
+                elif node.kind != "Shape":
+                    return ""
+        return found
+
+    @cached_property
+    def _takers(self) -> Mapping[str, Sequence[Node]]:
+        found: defaultdict[str, list[Node]] = defaultdict(list)
         for node in self.nodes:
-            if node.kind in ("IsNaN", "Imputer"):
-                return node.kind
-            if node.kind.startswith("TreeEnsemble"):
-                tracks = node.attribute("nodes_missing_value_tracks_true")
-                if self.producer.startswith(_RULED) or (tracks is not None and np.any(tracks)):
-                    return node.kind
-        return ""
+            for value in node.takes:
+                found[value].append(node)
+        return found
+
+    def _fills(self, node: Node) -> bool:
+        """Whether it tells missing values apart, or puts something in their place."""
+        if node.kind == "Imputer":
+            replaced = node.attribute("replaced_value_float")
+            return replaced is None or bool(np.isnan(replaced))
+        if node.kind == "Where":  # its other way is that to IsNaN
+            value = node.takes[0]
+            while (maker := self.makers.get(value)) and maker.kind in ("Not", "Cast", "Identity"):
+                value = maker.takes[0]
+            return maker is not None and maker.kind == "IsNaN"
+        return node.kind == "IsNaN"
+
+    def _has_rule(self, node: Node) -> bool:
+        if not node.kind.startswith("TreeEnsemble"):
+            return False
+        tracks = node.attribute("nodes_missing_value_tracks_true")
+        return self.producer.startswith(_RULED) or (tracks is not None and bool(np.any(tracks)))
 
     def edited(self, outputs: Iterable[Plain], locale: str = "") -> bytes:
         """The file with these arrays as its outputs, and perhaps another locale for lower case.
@@ -317,6 +367,12 @@ class OnnxFile:
 
 
 _RULED = ("OnnxMLTools", "CatBoost")
+# Of which a number comes out that is NaN, or infinite, where one that went in is.
+_CARRIES = {
+    "Add", "ArrayFeatureExtractor", "Cast", "Concat", "Div", "FeatureVectorizer", "Flatten",
+    "Gather", "Identity", "Mul", "Reshape", "Scaler", "Slice", "Split", "Squeeze", "Sub",
+    "Transpose", "Unsqueeze",
+}  # fmt: skip
 _SCALARS = ("value_float", "value_int", "value_string", "value_floats", "value_ints")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.core.channels import color_of
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.author_names import classes_in, features_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
@@ -75,6 +76,7 @@ def _read(file: Path, graph: OnnxFile) -> Written:
         task=task,
         task_source=task_source,
         pixels=_pixels(graph),
+        color=_color(graph),
         changing=_changing(graph),
         sizes=_sizes(graph, ends),
         features=features_in(file, graph.metadata),
@@ -99,11 +101,13 @@ def _task(
         if label.smallest and numbers:
             return "clustering", f"its label is the {label.operator} of distances"
         starts = {ends.start(name): end for name, end in numbers.items()}
-        if label.sided and starts.get(label.chosen, End("sigmoid")).kind in (
-            "linear",
-            "values",
-            "",
-        ):
+        score = starts.get(label.chosen)
+        # Elsewhere the same is a classifier's: a logit, and whether it is above 0.
+        of_trees = graph.producer == "skl2onnx" or any(
+            node.kind.startswith(("TreeEnsemble", "SVM")) for node in graph.nodes
+        )
+        is_outliers = label.sided and label.edge == 0 and (label.low, label.high) == (-1, 1)
+        if is_outliers and of_trees and score and score.kind in ("linear", "values", ""):
             return "outliers", "its label is the side of 0 that its score is on"
     regressors = [kind for kind in trained if kind.endswith("Regressor")]
     if regressors and not labels:
@@ -204,6 +208,14 @@ def _pixels(graph: OnnxFile) -> tuple[tuple[float, ...], tuple[float, ...], str]
     if 1.5 <= by <= 10 or (by == 1 and 0.3 <= least <= 0.7):
         return (0.0,), (255.0,), why
     return None
+
+
+def _color(graph: OnnxFile) -> str:
+    """The order of the channels of the one picture, by the means that are taken off it first."""
+    if len(graph.inputs) != 1:
+        return ""
+    _, scale, shift = _arithmetic(graph, graph.inputs[0].name)
+    return color_of(-shift / scale) if np.all(scale) else ""
 
 
 def _arithmetic(graph: OnnxFile, value: str) -> tuple[list[str], Array, Array]:

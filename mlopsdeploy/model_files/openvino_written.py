@@ -131,9 +131,8 @@ def read(file: Path) -> Written:
         raise ModelError(f"{file}: no OpenVINO model, or cut off; fetch it again") from error
     except OSError as error:
         raise ModelError(f"{weights}: missing or can't be read; {file.name} needs it") from error
-    starts = {
-        name: ends.start(layer.takes[0]) for layer, name in zip(results, outputs, strict=True)
-    }
+    # Two results of one value have one name.
+    starts = {_name(graph, layer): ends.start(layer.takes[0]) for layer in results}
     task, task_source, outputs = _purpose(ends, starts, outputs)
     return Written(
         outputs={

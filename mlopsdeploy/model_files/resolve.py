@@ -257,6 +257,8 @@ def _described(
         metadata = tflite_metadata.read(graphs["tflite"])
     elif "onnx" in graphs:
         metadata = onnx_written.exported(graphs["onnx"])
+    if "refused" in metadata:
+        metadata["refused"] = f"{name}: {metadata['refused']}"
     _check_operators(graphs, metadata)
     labels, labels_from = _described_labels(files.yaml, metadata, graphs.get("tflite"), yaml_file)
     files = replace(

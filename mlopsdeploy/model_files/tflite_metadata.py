@@ -60,6 +60,8 @@ def read(path: Path) -> dict[str, Any]:
 
     - `name`, `description`: of the model.
     - `task`: "object_detection" or "image_classification".
+    - `refused`: what it is for, if that is none of these.
+    - `objectness`: False of a detector that has none beside the scores of its classes.
     - `size`: height and width of the input; `color`: "rgb" or "gray".
     - `mean`, `std`: lists of one number or one per channel, in steps of 0 to 255.
     - `labels`, a tuple of names, and `labels_from`, where they stand.
@@ -237,6 +239,9 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
         names = archive.namelist()
         if CARRIED in names:
             facts = json.loads(_text_in(archive, CARRIED))
+            answers = facts.get("answers", [])
+            if not isinstance(answers, list) or not {*answers} <= {"NaN", "infinity"}:
+                raise ValueError(f"{CARRIED}: answers")
             return {key: facts[key] for key in ("written", "answers") if key in facts}
         for name in _ULTRALYTICS:
             if name in names:
@@ -285,8 +290,16 @@ def ultralytics(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
         entries = enumerate(names) if isinstance(names, list) else names.items()
         ordered = sorted((int(number), str(name)) for number, name in entries)
         found |= {"labels": tuple(name for _, name in ordered), "labels_from": where}
-    if task := _ULTRALYTICS_TASKS.get(str(meta.get("task"))):
-        found["task"] = task
+    if task := meta.get("task"):
+        found["objectness"] = False  # which older makers' detectors have
+        if known := _ULTRALYTICS_TASKS.get(str(task)):
+            found["task"] = known
+        else:
+            found["refused"] = (
+                f"is for Ultralytics' task {str(task)[:40]!r}, by {where}, which is not one of "
+                f"{', '.join(_ULTRALYTICS_TASKS)}; put 'task: tensors' into a YAML beside the file "
+                "for its outputs as they are"
+            )
     size = meta.get("imgsz")
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         found["size"] = (size[0], size[1])

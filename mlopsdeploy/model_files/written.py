@@ -34,7 +34,7 @@ def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
         said = tflite_metadata.read(graph)
         carried = said.get("written")
         return from_json(carried, graph) if carried else said.get("graph", Written())
-    if graph.is_dir():  # compiled here: its proof lies beside it
+    if (graph / "saved_model.pb").is_file():  # compiled here: its proof lies beside it
         return from_json(proof_in(graph.parent).get("written", {}), graph)
     if graph.suffix == ".onnx":
         return onnx_written.read(graph)
@@ -83,6 +83,7 @@ def _from_json(document: Mapping[str, Any]) -> Written:
         task=str(document.get("task", "")),
         task_source=str(document.get("task_source", "")),
         pixels=pixels,
+        color="bgr" if document.get("color") == "bgr" else "",
         sizes={str(name): int(size) for name, size in document.get("sizes", {}).items()},
         changing=str(document.get("changing", "")),
         features=_texts(document.get("features", ())),

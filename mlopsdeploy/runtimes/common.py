@@ -157,16 +157,20 @@ def rows_with_nan(tensors: Columns) -> list[int]:
     return sorted(found) if found else []
 
 
-def rows_not_finite(tensors: Columns) -> list[int]:
+def rows_not_finite(tensors: Columns, *, nan: bool = True) -> list[int]:
     """The places of the rows that have NaN, or in one of their features an infinite number.
 
-    Infinite numbers of a mask, which has more axes, are meant so.
+    Without `nan` only those with an infinite one. Infinite numbers of a mask, which has more axes,
+    are meant so.
     """
     found: set[int] = set()
     for array in tensors.values():
         # As above; where it is infinite, a square may be too large.
         if array.dtype.kind == "f" and not isfinite(np.vdot(array, array)):
-            found.update(rows_where(~np.isfinite(array) if array.ndim < 3 else np.isnan(array)))
+            if array.ndim < 3:
+                found.update(rows_where(~np.isfinite(array) if nan else np.isinf(array)))
+            elif nan:
+                found.update(rows_where(np.isnan(array)))
     return sorted(found) if found else []
 
 

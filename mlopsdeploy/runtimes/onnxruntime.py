@@ -79,8 +79,9 @@ class OnnxRuntime(Runtime):
         graph = OnnxFile(file)
         with reading(file):
             plain = [part for port in graph.outputs for part in graph.plain(port.name)]
-            self._own_rule = graph.own_rule
-            self.missing_values = own_rule(self._own_rule) if self._own_rule else SET_ASIDE
+            rule, self._takes_infinity = graph.own_rule, graph.takes_infinity
+            self._takes_nan = bool(rule)
+            self.missing_values = own_rule(rule) if rule else SET_ASIDE
             named = {one.value: graph.numbered(one.value) for one in plain}
             self._named = {
                 label: (scores.value, np.array(graph.makers[scores.value].classes, np.int64))
@@ -118,7 +119,7 @@ class OnnxRuntime(Runtime):
         rows = rows_of(feed)
         if not rows:
             return no_rows(self.outputs)
-        unknown = () if self._own_rule else rows_not_finite(feed)
+        unknown = () if self._takes_infinity else rows_not_finite(feed, nan=not self._takes_nan)
         if self._rows and rows != self._rows:
             outputs = in_steps(self._run, feed, self._rows)
         else:
@@ -162,21 +163,21 @@ def _session(
         return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     wrapped = not {one.value for one in plain} <= {port.name for port in graph.outputs}
-    if wrapped and not external_files(file):
-        model: str | bytes = graph.edited(plain)
-    else:
-        model = str(file)
+    model: str | bytes = graph.edited(plain) if wrapped else str(file)
+    if external_files(file):  # of bytes nobody knows where they lay
+        options.add_session_config_entry(_WEIGHTS_IN, str(file.parent))
     try:
         return session(model)
     except _FAILURES as error:
         # Texts are made lower case by a locale, en_US unless the file says another, which many
         # machines lack. All but these languages' have the same small letters.
         locale = _LOCALE.search(str(error))
-        if locale is None or locale["name"].startswith(_OTHER_LETTERS) or external_files(file):
+        if locale is None or locale["name"].startswith(_OTHER_LETTERS):
             raise
         return session(graph.edited(plain, _ANY_LOCALE))
 
 
+_WEIGHTS_IN = "session.model_external_initializers_file_folder_path"
 _LOCALE = re.compile(r"construct locale with name:(?P<name>\S+?):")
 _OTHER_LETTERS = ("tr", "az", "lt")  # Turkish, Azerbaijani, Lithuanian
 _ANY_LOCALE = "C.UTF-8"

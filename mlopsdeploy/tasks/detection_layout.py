@@ -209,6 +209,7 @@ class _OutputFinder:
             (known, why)
             for known, why in (
                 (self.keys.objectness, "the YAML"),
+                (self.files.metadata.get("objectness"), "the file's metadata"),
                 (False if labels and len(columns) == labels + 4 else None, f"{labels} labels"),
                 (True if labels and len(columns) == labels + 5 else None, f"{labels} labels"),
                 (columns.shape[1] == 3 * places or None, f"three boxes at {places} places"),

@@ -28,6 +28,7 @@ from mlopsdeploy.columns import (
     Runtime,
     TaskOptions,
 )
+from mlopsdeploy.core.channels import color_of
 from mlopsdeploy.errors import DoubtError, ModelError, RowError
 
 PICTURE = Field("image", "uint8", (-1, -1, 3))
@@ -373,6 +374,11 @@ def _color(files: ModelFiles, channels: int) -> tuple[str, str]:
             return color, why
     if channels == 1:
         return "gray", "the tensor has one channel"
+    if files.written.color:
+        return files.written.color, "the means that the graph takes off first"
+    for (mean,), why in _written(files, "mean"):
+        if color := color_of(np.array(mean)):
+            return color, f"the order of the means of {why}"
     return "rgb", "the custom"
 
 

@@ -45,7 +45,7 @@ def found(once_by):
         ("logit_h5", "logits", "the loss it was trained with, binary_crossentropy from logits"),
         ("logits_keras", "logits", "sparse_categorical_crossentropy from logits"),
         ("label_logits_keras", "sigmoid logits", "binary_crossentropy from logits"),
-        ("plain_loss_h5", "linear", "with no activation"),
+        ("plain_loss_h5", "", "with no activation, but trained with"),
         ("classes_keras", "softmax", "Softmax"),
         ("again_sigmoid", "", "of the shape of its input: that again, or probabilities?"),
         ("again_labels", "sigmoid", "Sigmoid"),

@@ -244,10 +244,23 @@ def test_parts_of_a_checkpoint_that_are_missing(folder):
     refused(folder, "model-00002-of-00002.safetensors: missing; .* names it")
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00" * 8, b"\xff" * 9, b"\x02" + bytes(7) + b"[]"])
+NESTED = (200_000).to_bytes(8, "little") + b"[" * 200_000
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00" * 8, b"\xff" * 9, b"\x02" + bytes(7) + b"[]", NESTED],
+    ids=["empty", "zeros", "too long", "a list", "nested"],
+)  # fmt: skip
 def test_weights_that_are_none(folder, content):
     (folder / "model.safetensors").write_bytes(content)
     refused(folder, "not safetensors, or cut off")
+
+
+def test_a_token_for_padding_whose_number_is_a_word(folder):
+    change(folder, pad_token_id=None)
+    change(folder, "tokenizer_config.json", pad_token="[PAD]")
+    change(folder, "tokenizer.json", added_tokens=[{"content": "[PAD]", "id": "none"}])
+    refused(folder, r"tokenizer\.json: the token '\[PAD\]' has no number as its id")
 
 
 def test_weights_that_are_cut_off(folder):

@@ -330,6 +330,44 @@ def test_arithmetic_after_the_end(tmp_path, name):
     assert kinds(read(model, tmp_path / "m.onnx")) == {"y": kind}
 
 
+PICKED = {
+    "one of the probabilities": ("sigmoid", [("Gather", ["p", "last"], ["y"], {"axis": 1})]),
+    "two of the probabilities": ("", [("Gather", ["p", "places"], ["y"], {"axis": 1})]),
+    "the first position's": ("softmax", [("Gather", ["p", "zero"], ["y"], {"axis": 2})]),
+    "an axis that may be another": ("", [("Gather", ["p", "zero"], ["y"], {"axis": -1})]),
+    "a mean over a map": ("softmax", [("GlobalAveragePool", ["p"], ["y"], {})]),
+    "a mean over two axes": ("softmax", [("ReduceMean", ["p"], ["y"], {"axes": [2, 3]})]),
+    "a mean over classes": ("", [("ReduceMean", ["p"], ["y"], {"axes": [1]})]),
+    "the most over a map": ("", [("GlobalMaxPool", ["p"], ["y"], {})]),
+}
+
+
+@pytest.mark.parametrize("name", PICKED)
+def test_a_part_or_a_mean_of_probabilities(tmp_path, name):
+    kind, nodes = PICKED[name]
+    numbers = {"last": np.array(1), "zero": np.array(0), "places": np.array([0, 1])}
+    nodes = [("Softmax", ["x"], ["p"], {"axis": 1}), *nodes]
+    constants = [(one, numbers[one]) for one in nodes[1][1] if one in numbers]
+    inputs = [("x", TensorProto.FLOAT, [None, 3, 8, 8])]
+    outputs = [("y", TensorProto.FLOAT, ["n", "m"])]
+    written = read(graph(nodes, outputs, constants, inputs), tmp_path / "m.onnx")
+    assert kinds(written) == {"y": kind}
+
+
+@pytest.mark.parametrize("edge", [0, 2])
+def test_a_logit_and_its_side_are_no_outliers(tmp_path, edge):
+    nodes = [
+        ("MatMul", ["x", "w"], ["logit"], {}), ("Greater", ["logit", "t"], ["b"], {}),
+        ("Cast", ["b"], ["pred"], {"to": TensorProto.INT64}),
+    ]  # fmt: skip
+    outputs = [
+        ("logit", TensorProto.FLOAT, [None, 2]), ("pred", TensorProto.INT64, [None, 2])
+    ]  # fmt: skip
+    constants = [("w", W), ("t", np.float32(edge))]
+    written = read(graph(nodes, outputs, constants), tmp_path / "m.onnx")
+    assert (written.task, kinds(written)["pred"]) == ("", "label")
+
+
 def test_a_name_that_says_logits(tmp_path):
     for name, kind in (("logits", "logits"), ("class_logits", "logits"), ("mylogits2", "linear")):
         nodes = [("MatMul", ["x", "w"], [name], {})]
@@ -374,6 +412,7 @@ PIXELS = {
     "raw": ([("Mul", 1 / 255)], 1.0),
     "raw, to -1 and 1": ([("Sub", 127.5), ("Div", 127.5)], 1.0),
     "raw, per channel": ([("Sub", [123.7, 116.3, 103.5]), ("Div", [58.4, 57.1, 57.4])], 1.0),
+    "raw, BGR": ([("Sub", [103.939, 116.779, 123.68])], 1.0),
     "0 to 1": ([("Mul", 2.0), ("Sub", 1.0)], 255.0),
     "0 to 1, per channel": (
         [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])],
@@ -397,7 +436,10 @@ def test_pixels_that_the_graph_begins_with(tmp_path, name):
     inputs = [("x", TensorProto.FLOAT, [None, 3, 8, 8])]
     model = graph(nodes, [("y", TensorProto.FLOAT, ["n", 3, 8, 8])], constants, inputs)
     why = f"the graph itself begins with {' and '.join(kind for kind, _ in steps)}"
-    assert read(model, tmp_path / "m.onnx").pixels == ((0.0,), (std,), why)
+    written = read(model, tmp_path / "m.onnx")
+    assert (written.pixels, written.color) == (
+        ((0.0,), (std,), why), "bgr" if "BGR" in name else ""
+    )  # fmt: skip
 
 
 def test_exports_of_ultralytics(tmp_path):
@@ -414,6 +456,22 @@ def test_exports_of_ultralytics(tmp_path):
     files = find_model(str(tmp_path / "m.onnx"))
     assert (files.task, files.labels) == ("object_detection", ("cat", "dog"))
     assert files.metadata["size"] == (640, 480)
+
+
+@pytest.mark.parametrize("task", ["obb", "pose", "segment"])
+def test_other_tasks_of_ultralytics_are_named(tmp_path, task):
+    from mlopsdeploy import load_model
+
+    model = graph(
+        [("MatMul", ["x", "w"], ["y"], {})], [("y", TensorProto.FLOAT, ["n", 2])], [("w", W)]
+    )
+    said = {"task": task, "stride": "32", "imgsz": "[64, 64]", "names": "{0: 'cat', 1: 'dog'}"}
+    helper.set_model_props(model, said)
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=f"Ultralytics' task '{task}'.*'task: tensors'"):
+        load_model(str(tmp_path / "m.onnx"), threads=1)
+    (tmp_path / "m.yaml").write_text("task: tensors\n")
+    assert load_model(str(tmp_path / "m.onnx"), threads=1).predict(X[:1, [0, 0, 0, 0]])
 
 
 def test_what_catboost_leaves_out_is_not_taken_for_probabilities(tmp_path):

@@ -55,6 +55,15 @@ def test_outputs_have_the_names_that_the_runtime_gives_them(tmp_path):
     assert set(runtime.run({"x": np.ones((2, 3), np.float32)})) == {"also_y0", "also_y1"}
 
 
+def test_one_value_given_twice(tmp_path):
+    x = ops.parameter([-1, 3], np.float32, name="x")
+    y = ops.softmax(x, 1)
+    y.output(0).tensor.set_names({"p"})
+    ov.save_model(ov.Model([ops.result(y), ops.result(y)], [x]), tmp_path / "m.xml")
+    made = Made("softmax", "the last operator, Softmax")
+    assert openvino_written.read(tmp_path / "m.xml").outputs == {"p": made}
+
+
 def test_the_place_of_the_largest_is_a_label(tmp_path):
     x = ops.parameter([-1, 3], np.float32, name="x")
     top = ops.topk(x, ops.constant(np.int64(1)), 1, "max", "none")

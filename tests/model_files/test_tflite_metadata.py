@@ -28,6 +28,16 @@ def test_ultralytics_says_names_size_and_task(tflite_models):
     found = tflite_metadata.read(tflite_models / "yolo_ultralytics.tflite")
     assert found["labels"] == ("red", "green", "blue")
     assert (found["size"], found["task"]) == ((64, 64), "object_detection")
+    assert found["objectness"] is False
+
+
+@pytest.mark.parametrize("answers", [5, "NaN", ["other"], [["NaN"]], {"NaN": 1}])
+def test_answers_that_a_file_carries_are_names(tflite_models, tmp_path, answers):
+    file = tmp_path / "m.tflite"
+    file.write_bytes((tflite_models / "row_linear.tflite").read_bytes())
+    tflite_metadata.carry(file, {"answers": answers})
+    with pytest.raises(ModelError, match="its metadata can't be read"):
+        tflite_metadata.read(file)
 
 
 @pytest.mark.parametrize(

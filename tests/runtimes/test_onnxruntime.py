@@ -6,8 +6,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import convert_sklearn, to_onnx
 from skl2onnx.common.data_types import DoubleTensorType, StringTensorType
+from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.multioutput import MultiOutputClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -278,6 +280,49 @@ def test_boosted_trees_keep_their_own_rule(opened, holes_in_training):
         model.fit(trained, X[:, 0])
         (found,) = opened(convert(model, initial_types=types)).run({"x": holes}).values()
         np.testing.assert_allclose(found.ravel(), model.predict(holes), atol=1e-5)
+
+
+HOLE, ENDLESS = [np.nan, 0, 0], [0, np.inf, 0]
+# Which have an answer: a hole in the first column, in the last one, an infinite number.
+IMPUTERS = {
+    "all columns": (SimpleImputer(), [True, True, False]),
+    "some columns": (
+        ColumnTransformer([("a", SimpleImputer(), [0, 1]), ("b", "passthrough", [2])]),
+        [False, False, False],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPUTERS)
+def test_an_imputer_covers_what_goes_through_it_alone(opened, name):
+    first, answered = IMPUTERS[name]
+    model = make_pipeline(first, LogisticRegression()).fit(X, THREE)
+    runtime = opened(to_onnx(model, X[:1], target_opset=OPSETS))
+    rows = np.array([HOLE, HOLE[::-1], ENDLESS], np.float32)
+    found = runtime.run({"X": rows})["output_probability"]
+    assert np.isfinite(found).all(axis=1).tolist() == answered
+    assert ("Imputer" in runtime.missing_values) == answered[0]
+
+
+def test_dicts_with_weights_in_another_file(tmp_path):
+    model = graph(
+        [
+            ("MatMul", ["x", "w"], ["h"], {}), ("Softmax", ["h"], ["p"], {}),
+            ("ZipMap", ["p"], ["y"], {"domain": "ai.onnx.ml", "classlabels_int64s": [4, 7, 9]}),
+        ],
+        [("x", FLOAT, ["n", 3])], [("p", FLOAT, ["n", 3])],
+        [("w", np.eye(3, dtype=np.float32))],
+    )  # fmt: skip
+    dicts = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, None))
+    kind = helper.make_sequence_type_proto(dicts)
+    model.graph.output[0].CopyFrom(helper.make_value_info("y", kind))
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    onnx.save(
+        model, tmp_path / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+    )
+    (found,) = OnnxRuntime(tmp_path / "m.onnx").run({"x": np.eye(3, dtype=np.float32)}).values()
+    assert found.shape == (3, 3)
+    assert found.argmax(axis=1).tolist() == [0, 1, 2]
 
 
 def test_decision_values_stay_as_they_are(opened):

@@ -53,6 +53,24 @@ def test_normalisation_and_where_it_is_from(said, metadata, quantization, expect
     assert why in facts["normalisation"].source
 
 
+CAFFE = [103.939, 116.779, 123.68]
+
+
+@pytest.mark.parametrize(
+    ("said", "written", "color"),
+    [
+        ({"mean": CAFFE}, Written(), "BGR"),
+        ({"mean": CAFFE, "color": "rgb"}, Written(), "RGB"),
+        ({"mean": CAFFE[::-1]}, Written(), "RGB"),
+        ({"mean": 0}, Written(color="bgr"), "BGR"),
+    ],
+    ids=["Caffe's means", "the YAML's word", "the other order", "within the graph"],
+)
+def test_the_order_of_channels_by_their_means(said, written, color):
+    _, facts = understood(Tensors(), replace(files(said), written=written))
+    assert facts["colour"].value == color
+
+
 def test_what_nothing_tells_is_a_doubt():
     with pytest.raises(DoubtError, match=r"which numbers its pixels become: 0 to 1 \(input: "):
         read_input(files(), Tensors(), TaskOptions())

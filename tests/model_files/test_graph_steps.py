@@ -1,0 +1,51 @@
+"""How an output is made, by steps that no file is needed for."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from mlopsdeploy.model_files.graph_steps import made
+
+
+@dataclass(eq=False)
+class Step:
+    type: str
+    inputs: tuple = ()
+    varies: bool = True
+    value: float | None = None
+    shape: tuple = (None, 10)
+    axis: int | None = None
+    place: str = ""
+    is_bool: bool = False
+
+    @property
+    def key(self):
+        return id(self)
+
+
+def activated(kind):
+    return Step(kind, (Step("MatMul", (Step("Placeholder"),)),))
+
+
+def test_what_is_joined_over_and_over_is_looked_at_once():
+    step = activated("Sigmoid")
+    for _ in range(60):
+        step = Step("ConcatV2", (step, step, step), axis=1)
+    assert made(step).kind == "sigmoid"
+    for _ in range(5000):
+        step = Step("Identity", (step,))
+    assert made(step).kind == "", "too deep to tell"
+
+
+@pytest.mark.parametrize("kind", ["Softmax", "Sigmoid"])
+def test_a_mean_of_probabilities_is_nothing_known(kind):
+    both = Step("AddV2", (activated(kind), activated(kind)))
+    mean = Step("Mul", (both, Step("Const", varies=False, value=0.5)))
+    assert made(mean).kind == made(both).kind == ""
+    named = f"AddV2 of {kind.lower()} and {kind.lower()}"
+    assert named in made(both).source
+
+
+def test_a_sum_of_linear_layers_is_linear():
+    part = Step("MatMul", (Step("Placeholder"),))
+    assert made(Step("AddV2", (part, Step("MatMul", (Step("Placeholder"),))))).kind == "linear"
