@@ -1,5 +1,8 @@
 """Detectors of every kind find the same rectangle, and say how they were understood."""
 
+import json
+import zipfile
+
 import numpy as np
 import pytest
 
@@ -167,6 +170,16 @@ def test_metadata_say_labels_anchors_and_threshold(tflite_models, pictures):
     assert facts(model)["anchors"].source == "the file's metadata"
     ultralytics = load_model(str(tflite_models / "yolo_ultralytics.tflite"), threads=1)
     assert list(ultralytics.predict({"image": pictures[:1]})["label"][0]) == ["green"]
+
+
+def test_what_ultralytics_writes_has_no_objectness(tflite_models, tmp_path):
+    file = tmp_path / "m.tflite"
+    file.write_bytes((tflite_models / "yolo_v8.tflite").read_bytes())
+    with zipfile.ZipFile(file, "a") as archive:  # one name less than columns of classes
+        said = {"names": {0: "red", 1: "green"}, "task": "detect"}
+        archive.writestr("metadata.json", json.dumps(said))
+    found = facts(load_model(str(file), threads=1))["objectness"]
+    assert (found.value, found.source) == ("none", "the file's metadata")
 
 
 def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
