@@ -108,7 +108,7 @@ def load_model(
         model = by_language(several_files, [once(partial(each, part)) for part in parts])
         return replace(model, chosen=chosen)
     files, runtime_class, graph = _prepared(reference, runtime, digest, trust_model, log)
-    files = replace(files, task=task or files.task, written=read_written(files, graph))
+    files = replace(files, task=task or files.task, written=read_written(graph))
     if files.written.changing and not files.yaml.changing:
         raise ModelError(
             f"{files.name}: the same row may have another answer the next time "

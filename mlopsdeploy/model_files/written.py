@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-from mlopsdeploy.columns import Made, MadeAs, ModelFiles, Written
+from mlopsdeploy.columns import Made, MadeAs, Written
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import onnx_written, openvino_written, tflite_metadata
 from mlopsdeploy.model_files.folder import proof_in
@@ -20,11 +20,10 @@ RT_INFO = ("mlopsdeploy", "written")
 _RT_INFO = re.compile(r'<mlopsdeploy>\s*<written value="([^"]*)"')
 
 
-def read_written(files: ModelFiles, graph: Path) -> Written:  # noqa: ARG001
+def read_written(graph: Path) -> Written:
     """What the files tell of the graph that runs, or of the one that it was compiled from.
 
     Args:
-        files: the model's.
         graph: the file, or the SavedModel's folder, that its runtime opens.
 
     Raises:

@@ -2,7 +2,6 @@
 
 import pytest
 
-from mlopsdeploy.columns import ModelFiles
 from mlopsdeploy.model_files import tflite_metadata
 from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.runtimes.litert import LiteRT
@@ -38,7 +37,7 @@ def test_how_the_first_output_is_made(tflite_models, name, kind):
 
 def test_several_outputs_have_the_names_that_the_runtime_has(tflite_models):
     path = tflite_models / "row_several.tflite"
-    written = read_written(ModelFiles("m", "", "", "", {}), path)
+    written = read_written(path)
     kinds = {name: made.kind for name, made in written.outputs.items()}
     assert kinds == {"chance": "sigmoid", "price": "linear", "kind": "label"}
     assert {*kinds} == {field.name for field in LiteRT(path).outputs}
