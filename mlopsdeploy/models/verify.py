@@ -136,7 +136,11 @@ def _check_runtimes(
         baseline = (where, got)
         note(where, OK, f"answers {rows_of(rows)} made-up rows; others are compared with it")
         if model.runtime.precision != precision:
-            theirs = answers(chosen, rows)
+            try:
+                theirs = answers(chosen, rows)
+            except (ModelError, RowError) as error:
+                note(f"{first} {precision}", FAILED, str(error))
+                continue
             _note_agreement(note, f"{first} {precision}", baseline, theirs, precision)
 
 

@@ -292,7 +292,7 @@ def test_models_that_take_arrays(made, write_rows, tmp_path):
     second = made("second", graph.format("Neg"), "task: tensors\n")
     lists = tmp_path / "rows.jsonl"
     lists.write_text('{"x": [0, 0, 0]}\n{"x": [1, 2, 3]}\n')
-    for data in (str(lists),):
+    for data in (str(lists), write_rows("rows.csv", x_0=[0, 1], x_1=[0, 2], x_2=[0, 3])):
         (answer,) = compare_models(first, second, data=data, runtime="onnxruntime")["answers"]
         assert answer["outputs"][0]["largest"] == 6
 
