@@ -246,7 +246,7 @@ def assemble(
         if array.dtype.kind == "f":  # a number is missing
             lost &= ~answers.each_row(np.isnan(array))
     for row in np.flatnonzero(lost).tolist():
-        reasons.setdefault(row, f"the model's {_numbers_of(model.task)} is not a number")
+        reasons.setdefault(row, f"the model's {answers.numbers_of(model.task)} is not a number")
     if reasons:
         dropped = np.zeros(window.rows, bool)
         dropped[list(reasons)] = True
@@ -254,10 +254,6 @@ def assemble(
         window = window.without(bad, dropped)
         predictions = {name: array[~dropped] for name, array in predictions.items()}
     return window, predictions
-
-
-def _numbers_of(task: Task) -> str:
-    return " or ".join(answer.number or answer.label for answer in task.answers)
 
 
 def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns, dict[int, str]]:

@@ -108,7 +108,11 @@ class Compare(Json, OfRows):
         "", "Another one, with its labels", positional=True, metavar="B", offers="model",
         required=True,
     )  # fmt: skip
-    label_column: str | None = setting(None, "What is right: a label, its number, or 1 to 5 stars")
+    label_column: str | None = setting(
+        None,
+        "What is right: a label, its number, or 1 to 5 stars; several labels joined by |; a "
+        "number; of several answers, the one that is called as the column is",
+    )
     limit: int = setting(5000, "Rows to read at most", ge=1)
     runtime: str = setting("auto", "For both; auto is the fastest", offers="runtime")
     precision: Precision = setting("auto", "For both; auto is each one's own")

@@ -88,6 +88,11 @@ def unanswered(answers: Sequence[AnswerColumns], predictions: Columns) -> list[i
     return sorted(set(found)) if found else found
 
 
+def numbers_of(task: Task) -> str:
+    """What an answer must have, by the outputs' names."""
+    return " or ".join(answer.number or answer.label for answer in task.answers)
+
+
 def answer_columns(task: Task) -> list[str]:
     """The outputs that an answer consists of: labels and numbers; all, where nothing is counted."""
     columns = [name for one in task.answers for name in (one.label, one.number) if name]

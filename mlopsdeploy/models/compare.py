@@ -88,7 +88,13 @@ def compare_models(
     rows = read_rows(
         data, models[0], text_column=text_column, label_column=label_column, limit=limit
     )
-    both = [rows.columns, _columns_of(models[1], rows.columns, data, text_column, limit)]
+    theirs = read_rows(data, models[1], text_column=text_column, limit=limit)
+    if theirs.fields == rows.fields:
+        theirs = rows
+    rows, theirs = rows.among(theirs.numbers), theirs.among(rows.numbers)
+    if not len(rows.numbers):
+        raise ConfigError(f"{data}: no row has what both models take")
+    both = [rows.columns, theirs.columns]
     total = rows_of(rows.columns)
     log(f"comparing on {total:,} rows")
     predictions, seconds, unread = _predict(models, both)
@@ -115,21 +121,6 @@ def compare_models(
         "answers": answers,
     }
     return {**compared, "verdict": verdict(compared)}
-
-
-def _columns_of(
-    second: Model, first: Columns, data: str, text_column: str | None, limit: int | None
-) -> Columns:
-    """The inputs of the second model in the rows of the first."""
-    if {field.name for field in second.task.inputs} == set(first):
-        return first
-    columns = read_rows(data, second, text_column=text_column, limit=limit).columns
-    if rows_of(columns) != rows_of(first):
-        raise ConfigError(
-            f"{data}: {rows_of(first):,} rows have what the first model takes and "
-            f"{rows_of(columns):,} what the second does; compare on rows that have both"
-        )
-    return columns
 
 
 def _predict(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, rows_of, take
+from mlopsdeploy.columns import Array, Columns, joined, rows_of, take
 from mlopsdeploy.core.images import decode
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.matching import match_columns
@@ -15,6 +16,7 @@ from mlopsdeploy.data.sources import Wanted, chunks, open_source, with_content
 from mlopsdeploy.errors import InputError
 
 STARS = range(1, 6)
+Fields = Mapping[str, tuple[str, str, tuple[int, ...]]]
 _GOOD, _BAD = ("positive", "pos", "good"), ("negative", "neg", "bad")
 
 
@@ -27,12 +29,28 @@ class Rows:
         truth: what a column of the file says is right, as it stands there; None without one.
         left_out: rows that lack a value or can't be read.
         names: of pictures, what the file or the folder calls them; None of other rows.
+        numbers: of the rows in the whole file, ascending.
+        fields: by the model's names: the column, the type and the shape.
     """
 
     columns: Columns
     truth: Array | None
     left_out: int
     names: Array | None = None
+    numbers: Array = field(default_factory=lambda: np.zeros(0, np.int64))
+    fields: Fields = field(default_factory=dict)
+
+    def among(self, numbers: Array) -> Rows:
+        """Those of these numbers; the others are left out."""
+        kept = np.flatnonzero(np.isin(self.numbers, numbers))
+        return replace(
+            self,
+            columns=take(self.columns, kept),
+            truth=None if self.truth is None else self.truth[kept],
+            names=None if self.names is None else self.names[kept],
+            numbers=self.numbers[kept],
+            left_out=self.left_out + len(self.numbers) - len(kept),
+        )
 
 
 def read_rows(
@@ -63,28 +81,41 @@ def read_rows(
         if pictures:
             kinds[names["image"]] = "str"
         raw = source.format != "parquet"
-        windows = [
-            source.parse(chunk, Wanted(kinds, raw)) for chunk in chunks(source, 8000, limit=limit)
-        ]
+        shapes = {
+            names[field.name]: field.shape
+            for field in model.task.inputs
+            if field.shape and not pictures
+        }
+        wanted = Wanted(kinds, raw, shapes=shapes)
+        windows = [source.parse(chunk, wanted) for chunk in chunks(source, 8000, limit=limit)]
     finally:
         source.close()
-    found = {
-        name: np.concatenate([window.columns[name] for window in windows])
-        for name in kinds
-        if windows
-    }
+    filled = [window for window in windows if window.rows]
+    if not filled:
+        raise InputError(f"{path}: has no row that can be scored")
+    found = {name: joined([window.columns[name] for window in filled]) for name in kinds}
+    numbers = np.concatenate([window.numbers for window in filled])
     bad = sum(len(window.bad) for window in windows)
-    columns = {name: found[column] for name, column in names.items() if found}
+    columns = {name: found[column] for name, column in names.items()}
     called = None
-    if pictures and columns:
+    if pictures:
         called = columns["image"]
-        columns = {"image": np.concatenate([window.pictures for window in windows])}
+        columns = {"image": np.concatenate([window.pictures for window in filled])}
     kept = _present(columns)
     if not kept.any():
         raise InputError(f"{path}: has no row that can be scored")
     truth = None if label_column is None else found[label_column][kept]
     called = None if called is None else called[kept]
-    return Rows(take(columns, np.flatnonzero(kept)), truth, bad + int((~kept).sum()), called)
+    scored = take(columns, np.flatnonzero(kept))
+    left_out = bad + int((~kept).sum())
+    return Rows(scored, truth, left_out, called, numbers[kept], _fields_of(model, names))
+
+
+def _fields_of(model: Model, names: Mapping[str, str]) -> Fields:
+    """Where each input comes from, its type and its shape: what decides on what is read."""
+    return {
+        field.name: (names[field.name], field.dtype, field.shape) for field in model.task.inputs
+    }
 
 
 def _present(columns: Columns) -> Array:

@@ -20,7 +20,7 @@ from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.loading import OtherFormatError, load_model
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.references import several
-from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
+from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError, RowError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.model_files.digest import ChecksumError
 from mlopsdeploy.models.agreement import agreement, answers, rows_for
@@ -122,21 +122,25 @@ def _check_runtimes(
             # Other precisions have other bounds.
             choices = plugins.load("runtimes", runtime).precisions
             model = load(runtime=runtime, precision="float32" if "float32" in choices else "auto")
+            got = answers(model, rows)
         except OtherFormatError:
             continue
-        except (ConfigError, ModelError) as error:
+        except (ConfigError, ModelError, RowError) as error:
             # That it can't run elsewhere breaks no promise; where it runs by default is above.
             note(runtime, FAILED if runtime == first else SKIPPED, str(error))
             continue
         where = f"{runtime} {model.runtime.precision}"
-        got = answers(model, rows)
         if baseline:
             _note_agreement(note, where, baseline, got, model.runtime.precision)
             continue
         baseline = (where, got)
         note(where, OK, f"answers {rows_of(rows)} made-up rows; others are compared with it")
         if model.runtime.precision != precision:
-            theirs = answers(chosen, rows)
+            try:
+                theirs = answers(chosen, rows)
+            except (ModelError, RowError) as error:
+                note(f"{first} {precision}", FAILED, str(error))
+                continue
             _note_agreement(note, f"{first} {precision}", baseline, theirs, precision)
 
 

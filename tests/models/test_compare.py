@@ -264,6 +264,39 @@ def linear(weights, bias, output="y"):
     }}"""
 
 
+def test_rows_that_only_one_model_can_take_are_left_out_of_both(made, write_rows):
+    def model(name, column):
+        graph = f"g (float[n] {column}) => (float[n] y) {{ y = Identity({column}) }}"
+        return made(name, graph, "task: tabular_regression\n")
+
+    data = write_rows("rows.csv", a=[1, "", 3, 4], b=[1, 2, "", 4], y=[1, 2, 3, 4])
+    found = compare_models(
+        model("first", "a"), model("second", "b"),
+        data=data, label_column="y", runtime="onnxruntime",
+    )  # fmt: skip
+    assert (found["rows"], found["left_out"]) == (2, 2)
+    assert [one["mae"]["value"] for one in found["models"]] == [0, 0]
+
+
+def test_equal_input_names_with_other_columns(made, write_rows):
+    first = made("first", linear([[1], [2]], [0]), "task: tabular_regression\nfeatures: [a, b]\n")
+    second = made("second", linear([[2], [1]], [0]), "task: tabular_regression\nfeatures: [b, a]\n")
+    data = write_rows("rows.csv", a=[1, 2, 3], b=[7, 5, 9])
+    (answer,) = compare_models(first, second, data=data, runtime="onnxruntime")["answers"]
+    assert answer["difference"]["mean"] == 0
+
+
+def test_models_that_take_arrays(made, write_rows, tmp_path):
+    graph = "g (float[n,3] x) => (float[n,3] y) {{ y = {}(x) }}"
+    first = made("first", graph.format("Identity"), "task: tensors\n")
+    second = made("second", graph.format("Neg"), "task: tensors\n")
+    lists = tmp_path / "rows.jsonl"
+    lists.write_text('{"x": [0, 0, 0]}\n{"x": [1, 2, 3]}\n')
+    for data in (str(lists), write_rows("rows.csv", x_0=[0, 1], x_1=[0, 2], x_2=[0, 3])):
+        (answer,) = compare_models(first, second, data=data, runtime="onnxruntime")["answers"]
+        assert answer["outputs"][0]["largest"] == 6
+
+
 def test_two_regressions(made, write_rows, shown):
     said = "task: tabular_regression\nfeatures: [a, b]\n"
     first = made("first", linear([[1], [2]], [0]), said)

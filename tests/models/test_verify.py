@@ -89,3 +89,18 @@ def test_of_models_side_by_side_each_is_checked(bert, tmp_path):
 def test_a_model_that_is_not_there_is_an_error():
     with pytest.raises(ModelError, match="no model called"):
         verify_model("nothing")
+
+
+def test_a_runtime_that_can_not_compute_the_model_is_noted(bert, monkeypatch):
+    real = verify.answers
+
+    def broken(model, rows):
+        if model.runtime.name == "onnxruntime":
+            raise ModelError("can't compute it")
+        return real(model, rows)
+
+    monkeypatch.setattr(verify, "answers", broken)
+    found = verify_model(str(bert), all_runtimes=True)
+    skipped = [c for c in found["checks"] if c["detail"] == "can't compute it"]
+    assert skipped
+    assert {check["result"] for check in skipped} <= {"skipped", "failed"}

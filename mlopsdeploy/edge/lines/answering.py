@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlopsdeploy.columns import Columns, take
-from mlopsdeploy.core.answers import answered, counted, documents, each_label
+from mlopsdeploy.columns import Array, Columns, take
+from mlopsdeploy.core.answers import answered, counted, documents, each_label, each_row, numbers_of
 from mlopsdeploy.core.model import Model, unread_in
 from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Event, Report
@@ -189,11 +189,16 @@ class LinePipeline:
         known = has_answer.tolist()
         unread = predictions.get("unread", [""] * len(known))
         said_of_all = documents(task, predictions)
-        for row, said, is_known, why in zip(rows, said_of_all, known, unread, strict=True):
+        lacking = _lacking(columns, len(known)).tolist()
+        cut = task.data == "text"  # elsewhere it may be an output of the model's
+        for place, (row, said) in enumerate(zip(rows, said_of_all, strict=True)):
             line, text, *_ = answers[row]
-            truncated = said.pop(TRUNCATED, False)
-            if is_known:  # else the row lacks what the model can't do without
-                answers[row] = Answer(line, text, said, truncated, why)
+            truncated = bool(said.pop(TRUNCATED, False)) if cut else False
+            if known[place]:
+                answers[row] = Answer(line, text, said, truncated, unread[place])
+            elif not lacking[place]:  # else the row lacks what the model can't do without
+                problem = f"the model's {numbers_of(task)} is not a number"
+                answers[row] = answers[row]._replace(problem=problem)
         self._stats.answered += sum(known)
         for one in task.answers:
             found = counted(task, one, predictions, np.flatnonzero(has_answer))
@@ -225,6 +230,15 @@ class LinePipeline:
         except OSError as error:
             text = f"{self._source.name}: can't be read on ({error.strerror})"
             raise MlopsDeployError(text) from error
+
+
+def _lacking(columns: Columns, rows: int) -> Array:
+    """Which rows have a number missing, bool (rows,)."""
+    lacking = np.zeros(rows, bool)
+    for array in columns.values():
+        if array.dtype.kind == "f":
+            lacking |= each_row(np.isnan(array)) if array.ndim > 1 else np.isnan(array)
+    return lacking
 
 
 def _unscored(line: Line) -> Answer:

@@ -313,7 +313,9 @@ def _reader(dtype: str) -> Callable[[Any], Any]:
             raise ValueError("is missing")
         if not number.is_integer():
             raise ValueError("is not a whole number")
-        exact = value if isinstance(value, int) else int(number)
+        digits = isinstance(value, str) and value.strip().lstrip("+-").isdecimal()
+        # A float rounds what is beyond 2**53.
+        exact = int(value) if digits or isinstance(value, int) else int(number)
         if not low <= exact <= high:
             raise ValueError("is too large for the model")
         return int(exact)

@@ -213,7 +213,9 @@ class LineEvents:
         if answer.problem:
             document["reason"] = answer.problem
         elif not answer.header:
-            document |= self._nothing if answer.said is None else answer.said
+            said = self._nothing if answer.said is None else answer.said
+            taken = {*document, "text"} if self._echo else document.keys()
+            document |= {f"output_{key}" if key in taken else key: said[key] for key in said}
         if answer.truncated:
             document["truncated"] = True
         if answer.unread:

@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from mlopsdeploy.core.loading import load_model
@@ -255,3 +256,15 @@ def test_later_lines_and_no_more_than_half_are_only_counted(make, default, text)
     pipeline, kept, _ = make(Memory([text]), model=default)
     pipeline.run()
     assert len(kept.answers) == text.count("\n")
+
+
+def test_a_complete_row_without_an_answer_has_a_reason(make, churn, monkeypatch):
+    def predict(_, columns):
+        return {"label": np.array([""], object), "score": np.array([np.nan], "float32")}
+
+    monkeypatch.setattr(type(churn), "predict_columns", predict)
+    pipeline, kept, _ = make(Memory(["25,3,100\n"]))
+    pipeline.run()
+    (answer,) = kept.answers
+    assert answer.problem == "the model's score is not a number"
+    assert pipeline._stats.empty == 0

@@ -112,3 +112,9 @@ def test_a_model_tells_how_its_lines_are_read(bert, churn_onnx, per_feature_onnx
     assert of(per_feature_onnx)(["25,3"]).columns["visits"].dtype == np.int64
     with pytest.raises(ConfigError, match="--model detector: takes pictures: name --camera"):
         parser_for(load_model("detector", threads=1))
+
+
+def test_whole_numbers_that_no_float_holds_are_read_exactly():
+    parsed = Rows([Field("id", "int64"), Field("n", "int64")], None)(["9007199254740993, 1e3"])
+    assert parsed.columns["id"].tolist() == [9007199254740993]
+    assert parsed.columns["n"].tolist() == [1000]
