@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 
 from mlopsdeploy.batch.incremental import ScoreStore
-from mlopsdeploy.columns import Array, Columns, Field, Task, concat, objects, rows_of, take
+from mlopsdeploy.columns import Array, Columns, Field, Task, concat, joined, objects, rows_of, take
 from mlopsdeploy.core import answers, images
 from mlopsdeploy.core.detections import detections_of
-from mlopsdeploy.core.inputs import missing, some
+from mlopsdeploy.core.inputs import has_numbers, missing, some
 from mlopsdeploy.core.model import Model, Predicted
 from mlopsdeploy.core.planner import Rows, plan, unique
 from mlopsdeploy.data.sources import Window
@@ -127,8 +127,7 @@ def prepare(
     else:
         present = np.ones(window.rows, bool)
         for field in model.task.inputs:
-            if not field.dtype.startswith(("float", "str")):  # it has no way to say "missing"
-                present &= ~answers.each_row(np.isnan(inputs[field.name]))
+            present &= has_numbers(field, inputs[field.name])
         # Exact duplicates among rows of numbers are rare, and finding them costs more than a row.
         distinct = inputs if present.all() else take(inputs, np.flatnonzero(present))
         inverse = np.arange(rows_of(distinct))
@@ -269,8 +268,7 @@ def _gathered(planned: Planned, computed: Sequence[Predicted]) -> tuple[Columns,
     place[np.concatenate([rows for rows, _ in filled])] = np.arange(planned.distinct - len(failed))
     names = set.intersection(*(set(predictions) for _, predictions in filled))
     return {
-        name: np.concatenate([predictions[name] for _, predictions in filled])[place]
-        for name in names
+        name: joined([predictions[name] for _, predictions in filled])[place] for name in names
     }, failed
 
 

@@ -529,6 +529,11 @@ def _has_value(task: Task, field: Field, column: Array) -> Array:
         return np.array([text is not None and bool(text.strip()) for text in column], bool)
     if task.data == "image":
         return np.array([value is not None for value in column], bool)
+    return has_numbers(field, column)
+
+
+def has_numbers(field: Field, column: Array) -> Array:
+    """Where a row lacks no number that the model can't do without, bool (rows,)."""
     if field.dtype.startswith(("float", "str")):  # NaN and None are the model's to deal with
         return np.ones(len(column), bool)
     if column.dtype == object:
