@@ -403,7 +403,8 @@ def _facts(
         yield from _answer_facts(answer, summary)
     if not summary["answers"]:
         yield "outputs", f"tensors as they are: {some([one.name for one in model.task.outputs])}"
-    if any(one.name == "truncated" for one in model.task.outputs):
+    texts = model.task.data == "text"
+    if texts and any(one.name == "truncated" for one in model.task.outputs):
         cut = f"{summary['truncated']:,}"
         if summary["truncated"]:
             cut += f", {summary['lost_tokens']:,} of {summary['tokens']:,} tokens not read"

@@ -101,7 +101,7 @@ class ScoreStore:
 
     def add(self, keys: Sequence[bytes], predictions: Columns) -> None:
         """Note what was computed, row by row; `commit` makes it last."""
-        names = [name for name in predictions if name != "margin"]
+        names = list(predictions)
         types = json.dumps({name: _type_of(predictions[name]) for name in names})
         lists = [_plain(predictions[name]) for name in names]
         rows = [

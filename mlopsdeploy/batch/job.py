@@ -134,6 +134,8 @@ class Summary:
         self.empty += int(np.count_nonzero(~answered))
         self.count_planned(planned)
         self.count_bad(window.bad)
+        if task.data != "text":  # where these may be names of its own outputs
+            return
         self.count_read(predictions)
         for name in ("truncated", "tokens", "lost_tokens"):
             if name in predictions:
@@ -436,7 +438,13 @@ class Running:
             if job.store:
                 for part in computed:
                     unknown = np.flatnonzero(~planned.known)[part.rows]
-                    job.store.add([planned.keys[row] for row in unknown], part.predictions)
+                    outputs = {field.name for field in job.model.task.outputs}
+                    kept = {
+                        name: column
+                        for name, column in part.predictions.items()
+                        if name != "margin" or name in outputs
+                    }
+                    job.store.add([planned.keys[row] for row in unknown], kept)
         self._summary.count(job.model.task, planned, window, predictions)
         text = content_column(job.columns)
         self._statistics.add(job.model.task, window.numbers, window.columns, predictions, text=text)

@@ -132,7 +132,7 @@ class Sample:
         counts.count_planned(planned)
         counts.count_bad(planned.window.bad)
         counts.empty += int((~planned.present).sum())
-        if "tokens" in planned.encoded:
+        if {"tokens", "lost_tokens"} <= planned.encoded.keys():
             # Every row counts, not every distinct text, as in the summary of a run.
             times = np.bincount(planned.inverse, minlength=planned.distinct)[~planned.known]
             lost = planned.encoded["lost_tokens"]

@@ -283,9 +283,8 @@ def _spread(task: Task, planned: Planned, distinct: Columns) -> Columns:
             predictions[name][planned.present] = objects(list(spread))
         return predictions
     predictions = _none(task, rows)
-    predictions |= {
-        name: objects([""] * rows) for name in ("unread", "model") if name in distinct
-    }  # of texts, see `Task.decode`
+    beside = {"unread", "model"} & distinct.keys() if task.data == "text" else ()
+    predictions |= {name: objects([""] * rows) for name in beside}  # see `Task.decode`
     everywhere = bool(planned.present.all())
     for name in distinct.keys() & predictions.keys():
         spread = distinct[name][planned.inverse]
@@ -301,7 +300,7 @@ def _spread(task: Task, planned: Planned, distinct: Columns) -> Columns:
 def _none(task: Task, rows: int) -> Columns:
     """Predictions of rows that have none."""
     predictions = missing(task.outputs, rows)
-    if any(field.name == "truncated" for field in task.outputs):
+    if task.data == "text" and any(field.name == "truncated" for field in task.outputs):
         predictions |= {name: np.zeros(rows, np.int64) for name in ("tokens", "lost_tokens")}
     for answer in task.answers:
         if answer.scores and answer.labels:  # as many, though only the model may know

@@ -99,11 +99,12 @@ class Statistics:
         scored = np.flatnonzero(is_answered)
         self._answered += len(scored)
         found = [answers.counted(task, one.columns, predictions, scored) for one in self._answers]
-        if "truncated" in predictions:
+        of_texts = predictions if task.data == "text" else {}  # else outputs that are called so
+        if "truncated" in of_texts:
             self._truncated += int(np.count_nonzero(predictions["truncated"]))
-        if "lost_tokens" in predictions:
+        if "lost_tokens" in of_texts:
             self._lost_tokens += int(predictions["lost_tokens"].sum())
-        if "tokens" in predictions:
+        if "tokens" in of_texts:
             self._lengths.add("tokens", predictions["tokens"][scored])
         elif task.finds_objects:
             counts = np.bincount(found[0].rows, minlength=len(numbers))

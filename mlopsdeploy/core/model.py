@@ -152,7 +152,7 @@ class Model:
         ]
         predictions = self._missing(len(present))
         found = concat(parts) if parts else {}
-        if unread := unread_in(found):
+        if self.task.data == "text" and (unread := unread_in(found)):
             warnings.warn(
                 f"{self.name}: doesn't read {unread.total():,} of {len(places):,} texts "
                 f"({counted(unread)}), so their labels mean little",
@@ -265,8 +265,9 @@ class Model:
             columns = take(columns, places)
         try:
             encoded = self.task.encode(columns)
-            how = "load_model('{}')"
-            self.check_unread(unread_in(encoded), rows_of(encoded), "predict", how)
+            if self.task.data == "text":
+                how = "load_model('{}')"
+                self.check_unread(unread_in(encoded), rows_of(encoded), "predict", how)
             return self._predict_encoded(encoded)
         except RowError as error:
             rows = places[list(error.rows)].tolist()

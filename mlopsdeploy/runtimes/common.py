@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, Field, concat, rows_of, take
+from mlopsdeploy.columns import Array, Columns, Field, concat, objects, rows_of, take
 from mlopsdeploy.errors import ModelError, RowError
 
 SET_ASIDE = "a row with one has no answer"
@@ -117,7 +117,10 @@ def dense(field: Field, array: Array) -> Array:
         RowError: a row has NaN, a fraction or too large a number for a tensor of whole numbers.
     """
     if field.dtype == "str":
-        return np.ascontiguousarray(array, object)
+        texts = np.ascontiguousarray(array, object)
+        if any(text is None for text in texts.flat):  # a missing text is an empty one
+            texts = objects([text or "" for text in texts.flat]).reshape(texts.shape)
+        return texts
     target = np.dtype(field.dtype)
     if array.dtype == target:
         return np.ascontiguousarray(array)

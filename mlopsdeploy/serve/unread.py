@@ -32,13 +32,14 @@ class Unread:
         self._name = name
         self._languages = ", ".join(model.task.languages)
         self._metrics = metrics
+        self._texts = model.task.data == "text"
         self._lock = threading.Lock()
         self._since: Counter[str] = Counter()  # the last line of the log
         self._next = 0.0
 
     def note(self, predictions: Columns) -> tuple[tuple[str, str], ...]:
         """Count those of a request; gives the headers of its answer, none if there are none."""
-        found = unread_in(predictions) if UNREAD in predictions else None
+        found = unread_in(predictions) if self._texts and UNREAD in predictions else None
         if not found:
             return ()
         self._metrics.unread(found)

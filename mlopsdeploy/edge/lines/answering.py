@@ -187,13 +187,14 @@ class LinePipeline:
         task = self._model.task
         has_answer = answered(task, predictions)
         known = has_answer.tolist()
-        unread = predictions.get("unread", [""] * len(known))
+        texts = task.data == "text"  # else these may be names of the model's own outputs
+        beside = predictions if texts else {}
+        unread = beside.get("unread", [""] * len(known))
         said_of_all = documents(task, predictions)
         lacking = _lacking(columns, len(known)).tolist()
-        cut = task.data == "text"  # elsewhere it may be an output of the model's
         for place, (row, said) in enumerate(zip(rows, said_of_all, strict=True)):
             line, text, *_ = answers[row]
-            truncated = bool(said.pop(TRUNCATED, False)) if cut else False
+            truncated = bool(said.pop(TRUNCATED, False)) if texts else False
             if known[place]:
                 answers[row] = Answer(line, text, said, truncated, unread[place])
             elif not lacking[place]:  # else the row lacks what the model can't do without
@@ -204,8 +205,8 @@ class LinePipeline:
             found = counted(task, one, predictions, np.flatnonzero(has_answer))
             numbers = () if found.numbers is None else found.numbers
             self._stats.note(one, each_label(task, found.labels), numbers)
-        self._stats.unread += unread_in(predictions)
-        self._stats.models.update(predictions.get("model", ()))
+        self._stats.unread += unread_in(beside)
+        self._stats.models.update(beside.get("model", ()))
 
     def _batches(self) -> Iterator[list[Line]]:
         left = self._limit or sys.maxsize

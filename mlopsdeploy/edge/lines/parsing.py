@@ -335,6 +335,8 @@ def _number(value: Any) -> float:
 
 
 def _text(value: Any) -> str:
+    if value is None:
+        return ""
     return value if isinstance(value, str) else json.dumps(value)
 
 

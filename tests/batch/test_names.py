@@ -1,0 +1,32 @@
+"""Outputs of tensors may be called as what we know of texts."""
+
+import json
+
+import onnx
+import onnx.parser
+import pytest
+
+from mlopsdeploy.batch import command
+from mlopsdeploy.settings import BatchSettings
+
+NAMES = ("margin", "unread", "model", "tokens", "truncated", "lost_tokens")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_output_of_that_name_is_written_each_night(tmp_path, name):
+    head = '<ir_version: 8, opset_import: ["" : 17]>'
+    text = f"{head} g (float[n,2] x) => (float[n,2] {name}) {{ {name} = Add(x, x) }}"
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    (tmp_path / "in.jsonl").write_text('{"x": [1, 2]}\n{"x": [3, 4]}\n', "utf-8")
+    output = tmp_path / "out.jsonl"
+    settings = BatchSettings(
+        input=str(tmp_path / "in.jsonl"),
+        model=str(tmp_path / "m.onnx"),
+        task="tensors",
+        output=str(output),
+        incremental=True,
+    )
+    for _ in range(2):
+        command.run_batch(settings)
+        rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+        assert rows == [{"x": [1, 2], name: [2, 4]}, {"x": [3, 4], name: [6, 8]}]
