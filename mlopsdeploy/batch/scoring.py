@@ -293,6 +293,10 @@ def _spread(task: Task, planned: Planned, distinct: Columns) -> Columns:
             kept[planned.present] = spread
             spread = kept
         predictions[name] = spread
+    if task.data == "table" and not everywhere:  # where no number stands for a missing one
+        for name in predictions.keys() - distinct.keys():
+            if predictions[name].dtype.kind in "biu":
+                predictions[name] = objects([None] * rows)
     answers.blank(task, predictions)
     return predictions
 

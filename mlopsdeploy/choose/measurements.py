@@ -213,9 +213,13 @@ class _Measuring:
         summary = self._run_batch(sample, "sample.jsonl", "--limit", str(SAMPLE))
         columns: dict[str, str] = summary["columns"]
         lines = (self.folder / "sample.jsonl").read_text("utf-8").splitlines()
-        rows = [
-            {column: row[column] for column in columns.values()} for row in map(json.loads, lines)
-        ]
+        found = [*map(json.loads, lines)]
+        if found and not set(columns.values()) <= found[0].keys():
+            raise ConfigError(
+                f"{self.sample}: fills an input of several numbers from several columns, which "
+                "can't be measured; put the numbers of a row into one column, as a list"
+            )
+        rows = [{column: row[column] for column in columns.values()} for row in found]
         rows = [row for row in rows if all(value not in (None, "") for value in row.values())]
         if not rows:
             raise ConfigError(f"{self.sample}: no row of it can be scored")

@@ -30,3 +30,22 @@ def test_an_output_of_that_name_is_written_each_night(tmp_path, name):
         command.run_batch(settings)
         rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
         assert rows == [{"x": [1, 2], name: [2, 4]}, {"x": [3, 4], name: [6, 8]}]
+
+
+def test_no_number_stands_for_a_missing_one(tmp_path):
+    """Nor where no row of a window has a value."""
+    head = '<ir_version: 8, opset_import: ["" : 17]>'
+    text = f"{head} g (int64[n,1] x) => (int64[n,1] y) {{ y = Add(x, x) }}"
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    (tmp_path / "in.jsonl").write_text('{"x": null}\n{"x": null}\n', "utf-8")
+    output = tmp_path / "out.jsonl"
+    command.run_batch(
+        BatchSettings(
+            input=str(tmp_path / "in.jsonl"),
+            model=str(tmp_path / "m.onnx"),
+            task="tensors",
+            output=str(output),
+        )
+    )
+    rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert rows == [{"x": None, "y": None}] * 2
