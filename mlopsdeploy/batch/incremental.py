@@ -102,16 +102,19 @@ class ScoreStore:
     def add(self, keys: Sequence[bytes], predictions: Columns) -> None:
         """Note what was computed, row by row; `commit` makes it last."""
         names = list(predictions)
-        types = json.dumps({name: _type_of(predictions[name]) for name in names})
-        lists = [_plain(predictions[name]) for name in names]
-        rows = [
-            (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
-            for key, row in zip(keys, zip(*lists, strict=True), strict=True)
-        ]
+        if not len(keys):
+            return
+        types = {name: _type_of(predictions[name]) for name in names}
         with self._errors_named():
-            if rows:
-                typed = [self._identity, types]
-                self._writing.execute("INSERT OR IGNORE INTO types VALUES (?, ?)", typed)
+            typed = [self._identity, json.dumps(types)]
+            self._writing.execute("INSERT OR IGNORE INTO types VALUES (?, ?)", typed)
+            question = "SELECT types.value FROM types WHERE identity = ?"
+            noted = json.loads(self._writing.execute(question, typed[:1]).fetchone()[0])
+            lists = [_plain(predictions[name], noted.get(name)) for name in names]
+            rows = [
+                (self._identity, key, json.dumps(dict(zip(names, row, strict=True))))
+                for key, row in zip(keys, zip(*lists, strict=True), strict=True)
+            ]
             self._writing.executemany("INSERT OR REPLACE INTO scored VALUES (?, ?, ?)", rows)
             added = [(key,) for key in keys]
             self._writing.executemany("INSERT OR IGNORE INTO added VALUES (?)", added)
@@ -144,19 +147,29 @@ def _type_of(values: Array) -> str:
     return "object" if values.dtype.kind in "OUS" else values.dtype.str
 
 
-def _plain(values: Array) -> list[Any]:
-    """For JSON; where rows differ in shape, each array says what it is."""
-    return [cell_of(value) for value in values] if values.dtype == object else values.tolist()
+def _plain(values: Array, noted: str | None) -> list[Any]:
+    """For JSON; where rows differ in shape, or from those before, each array says what it is."""
+    if values.dtype == object:
+        return [cell_of(value) for value in values]
+    if noted == _type_of(values):
+        listed: list[Any] = values.tolist()
+        return listed
+    return [cell_of(np.asarray(value)) for value in values]
 
 
 def _columns(rows: list[dict[str, Any]], types: dict[str, str]) -> Columns:
     columns: Columns = {}
     for name in rows[0]:
         values = [row[name] for row in rows]
-        if types[name] == "object":
-            columns[name] = objects([value_of(value) for value in values])
+        kind = None if types[name] == "object" else types[name]
+        nested = isinstance(values[0], list)
+        alike = not nested or len({np.shape(value) for value in values}) == 1
+        if kind and alike and not any(isinstance(value, dict) for value in values):
+            columns[name] = np.array(values, kind)
         else:
-            columns[name] = np.array(values, types[name])
+            columns[name] = objects(
+                [np.array(v, kind) if isinstance(v, list) else value_of(v) for v in values]
+            )
     return columns
 
 
