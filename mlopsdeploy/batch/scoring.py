@@ -289,13 +289,15 @@ def _spread(task: Task, planned: Planned, distinct: Columns) -> Columns:
     for name in distinct.keys() & predictions.keys():
         spread = distinct[name][planned.inverse]
         if not everywhere:
+            if not task.answers and spread.ndim > 1:  # a row without a list has none
+                spread = objects(list(spread))
             kept = _with_room(predictions[name], spread, gaps=task.data == "table")
             kept[planned.present] = spread
             spread = kept
         predictions[name] = spread
     if task.data == "table" and not everywhere:  # where no number stands for a missing one
         for name in predictions.keys() - distinct.keys():
-            if predictions[name].dtype.kind in "biu":
+            if predictions[name].dtype.kind in "biu" or not task.answers:
                 predictions[name] = objects([None] * rows)
     answers.blank(task, predictions)
     return predictions

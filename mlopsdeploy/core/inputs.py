@@ -534,10 +534,13 @@ def _has_value(task: Task, field: Field, column: Array) -> Array:
 
 def has_numbers(field: Field, column: Array) -> Array:
     """Where a row lacks no number that the model can't do without, bool (rows,)."""
+    if column.dtype == object and field.shape:
+        there = [row is not None for row in column]
+        if field.dtype.startswith(("float", "str")):
+            return np.array(there, bool)
+        return np.array([row is not None and not np.isnan(row).any() for row in column], bool)
     if field.dtype.startswith(("float", "str")):  # NaN and None are the model's to deal with
         return np.ones(len(column), bool)
-    if column.dtype == object:
-        return np.array([not np.isnan(row).any() for row in column], bool)
     return np.asarray(~np.isnan(column).any(axis=tuple(range(1, column.ndim))))
 
 

@@ -53,7 +53,8 @@ class Instances:
             self.kind = "numbers"
         else:
             self.kind = "values" if self.named else "arrays"
-        self.by_name = self.named or self.kind == "arrays"
+        self._whole = self.matrix is not None and self.fields == (self.matrix,)
+        self.by_name = self.named or self._whole or self.kind == "arrays"
         self.width = self.matrix.shape[0] if self.matrix else len(self.fields)
         body: Any = msgspec.defstruct("Body", [("rows", self._rows_type())], rename={"rows": key})
         self._decoder = msgspec.json.Decoder(body)
@@ -104,7 +105,7 @@ class Instances:
 
     def _field_type(self, field: Field) -> Any:
         if field.shape:
-            return list[Any]
+            return list[_bounded(field)] if self._whole else list[Any]  # type: ignore[misc]
         return _bounded(field) if self.matrix else _accepted(field)
 
     def _is_single(self, rows: Any) -> bool:
@@ -127,9 +128,10 @@ class Instances:
                     raise misfit(
                         422, "wrong-type", self.at(place), " must be a row as the others are"
                     )
-                rows[place] = msgspec.structs.astuple(row)
-            elif len(row) != self.width:
-                detail = f" must have {self.width} values, not {len(row)}"
+                values = msgspec.structs.astuple(row)
+                rows[place] = values[0] if self._whole else values
+            if len(rows[place]) != self.width:
+                detail = f" must have {self.width} values, not {len(rows[place])}"
                 raise _misfit("wrong-length", self.at(place, single=single), detail)
         return rows
 

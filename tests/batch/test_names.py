@@ -73,3 +73,24 @@ def test_rows_of_another_shape_are_known_the_next_night(tmp_path):
         rows = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
         assert [row["y"] for row in rows] == [[2 * one for one in row] for row in given]
     assert summary["reused"] == 5
+
+
+def test_a_row_without_a_list_is_empty(tmp_path):
+    head = '<ir_version: 8, opset_import: ["" : 17]>'
+    text = f"{head} g (float[n,k] x) => (float[n,k] y) {{ y = Add(x, x) }}"
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    output = tmp_path / "out.jsonl"
+    for given in ([None, None], [[1, 2], None, [3]], [[1, 2], None, [3, 4]]):
+        lines = "".join(json.dumps({"x": row}) + "\n" for row in given)
+        (tmp_path / "in.jsonl").write_text(lines, "utf-8")
+        summary = command.run_batch(
+            BatchSettings(
+                input=str(tmp_path / "in.jsonl"),
+                model=str(tmp_path / "m.onnx"),
+                task="tensors",
+                output=str(output),
+            )
+        )
+        rows = [json.loads(line)["y"] for line in output.read_text("utf-8").splitlines()]
+        assert rows == [row and [2 * one for one in row] for row in given]
+        assert summary["empty"] == given.count(None)

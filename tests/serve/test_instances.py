@@ -141,7 +141,6 @@ def test_the_sentence_says_what_is_wanted():
     assert refused(NUMBERS, "x")[2] == (
         "rows must be a list of 2 values or an object by feature name, not text"
     )
-    assert refused(UNNAMED, {"x": [1, 2]})[2] == "rows must be a list of 2 values, not an object"
     assert refused(NUMBERS, [1, None])[2].startswith("rows[1] must be a number")
     assert refused(NUMBERS, {"age": 1})[2] == "rows.visits is missing"
     assert refused(NUMBERS, b"[1]")[2] == "the body must be an object, not a list"
@@ -270,3 +269,12 @@ def test_deep_nesting_ends_in_an_answer_not_in_a_crash():
         body = b'{"images": ' + b"[" * depth + b"]" * depth + b"}"
         kind, _, _ = refused(PICTURES, body)
         assert kind in ("not-json", "wrong-shape")
+
+
+def test_the_one_input_by_its_name():
+    columns, single = UNNAMED.decode(b'{"rows": {"x": [1, 2]}}')
+    assert (columns["x"].tolist(), single) == ([[1, 2]], True)
+    columns, single = UNNAMED.decode(b'{"rows": [{"x": [1, 2]}, [3, 4]]}')
+    assert (columns["x"].tolist(), single) == ([[1, 2], [3, 4]], False)
+    with pytest.raises(Problem, match="must have 2 values, not 3"):
+        UNNAMED.decode(b'{"rows": [{"x": [1, 2, 3]}]}')

@@ -39,6 +39,8 @@ def lists_in(
         reasons = {place: row for place, row in enumerate(found) if isinstance(row, str)}
         good = [row for row in found if isinstance(row, np.ndarray)]
         sides = good[0].shape if good else tuple(max(side, 0) for side in shape)
+        if len(good) < len(found) and any(side < 0 for side in shape):
+            return _with_none(found, kind, spelled, reasons)
         none = np.full(sides, None, object)
         rows = [row if isinstance(row, np.ndarray) else none for row in found]
         if len({row.shape for row in rows}) > 1:
@@ -130,6 +132,18 @@ def _shape(value: Any) -> Shape | None:
     (within,) = inner or {()}
     assert within is not None
     return (len(value), *within)
+
+
+def _with_none(
+    found: list[Array | str | None], kind: str, spelled: str, reasons: dict[int, str]
+) -> tuple[Array, dict[int, str]]:
+    """Rows of a size that varies, None where there is no list."""
+    places = [place for place, row in enumerate(found) if isinstance(row, np.ndarray)]
+    wrong: dict[int, str] = {}
+    some, wrong = _ragged([found[place] for place in places], kind, spelled, wrong)  # type: ignore[misc]
+    column = objects([None] * len(found))
+    column[places] = some
+    return column, {**{places[row]: reason for row, reason in wrong.items()}, **reasons}
 
 
 def _ragged(

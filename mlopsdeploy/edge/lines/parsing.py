@@ -80,7 +80,7 @@ def parser_for(model: Model) -> Parser:
         return Arrays(fields)
     if len(fields) == 1 and fields[0].dtype == "str":
         return Texts(fields[0].name)
-    return Rows(fields, matrix)
+    return Rows(fields, matrix, model.task.features)
 
 
 @dataclass
@@ -179,10 +179,12 @@ class Rows:
         matrix: the same as one array, where all are numbers of one type.
     """
 
-    def __init__(self, fields: Sequence[Field], matrix: Field | None) -> None:
+    def __init__(
+        self, fields: Sequence[Field], matrix: Field | None, features: Sequence[str] = ()
+    ) -> None:
         self._matrix = matrix
         named = all(not one.shape for one in fields)
-        self._names = tuple(one.name for one in fields) if named else ()
+        self._names = tuple(one.name for one in fields) if named else tuple(features)
         dtypes = [one.dtype for one in fields] if named else [fields[0].dtype] * matrix.shape[0]  # type: ignore[union-attr]
         self._width = len(dtypes)
         self._fields = fields
@@ -241,6 +243,8 @@ class Rows:
 
     def _json(self, line: str) -> list[Any]:
         values = _from_json(line)
+        if isinstance(values, dict) and isinstance(values.get(self._fields[0].name), list):
+            values = values[self._fields[0].name]  # the one input, by its name
         if isinstance(values, dict):
             if not self._names:
                 raise ValueError("names values, but the model has no names")

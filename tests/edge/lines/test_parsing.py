@@ -118,3 +118,10 @@ def test_whole_numbers_that_no_float_holds_are_read_exactly():
     parsed = Rows([Field("id", "int64"), Field("n", "int64")], None)(["9007199254740993, 1e3"])
     assert parsed.columns["id"].tolist() == [9007199254740993]
     assert parsed.columns["n"].tolist() == [1000]
+
+
+def test_the_one_input_by_its_name_or_that_of_its_features():
+    x = Field("x", "float32", (2,))
+    parsed = Rows([x], x, ("a", "b"))(['{"x": [1, 2]}', '{"b": 4, "a": 3}', "b,a", "6,5"])
+    assert parsed.columns["x"].tolist() == [[1, 2], [3, 4], [5, 6]]
+    assert parsed.headers == [2]
