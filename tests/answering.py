@@ -22,8 +22,8 @@ def answering(*outputs: Field, **more: Any) -> Any:
 
 
 def classifier(*labels: str) -> Any:
-    """A label and its score."""
-    return answering(Field("label", "str"), Field("score", "float32"), labels=labels)
+    """A label and its score of a text."""
+    return answering(Field("label", "str"), Field("score", "float32"), labels=labels, data="text")
 
 
 REGRESSION = answering(Field("value", "float32"))

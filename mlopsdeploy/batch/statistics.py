@@ -98,7 +98,9 @@ class Statistics:
         is_answered = answers.answered(task, predictions)
         scored = np.flatnonzero(is_answered)
         self._answered += len(scored)
-        found = [answers.counted(task, one.columns, predictions, scored) for one in self._answers]
+        found = [
+            answers.counted_each(task, one.columns, predictions, scored) for one in self._answers
+        ]
         of_texts = predictions if task.data == "text" else {}  # else outputs that are called so
         if "truncated" in of_texts:
             self._truncated += int(np.count_nonzero(predictions["truncated"]))

@@ -55,6 +55,25 @@ def test_counting() -> None:
     assert found.numbers.tolist() == [1.5, -2.0]
 
 
+def test_several_labels_a_row_are_counted_one_by_one() -> None:
+    several = Declared(
+        LABEL, SCORE, Field("scores", "float32", (2,)), labels=("a", "b"), multi_label=True
+    )
+    predictions = {
+        "label": objects(["a|b", "", "b"]),
+        "score": np.array([0.9, 0.25, 0.75]),
+        "scores": np.array([[0.5, 0.9], [0.25, 0.1], [0.0, 0.75]]),
+    }
+    rows = np.arange(3)
+    found = answers.counted_each(several, several.answers[0], predictions, rows)
+    assert found.rows.tolist() == [0, 0, 1, 2]
+    assert found.labels == ["a", "b", "", "b"]
+    assert found.numbers is not None
+    assert found.numbers.tolist() == [0.5, 0.9, 0.25, 0.75]
+    one = answers.counted_each(CLASSIFIER, CLASSIFIER.answers[0], predictions, rows)
+    assert one.labels == ["a|b", "", "b"]
+
+
 def test_counting_objects() -> None:
     predictions = {
         "label": objects([objects(["cat", "dog"]), objects([])]),
