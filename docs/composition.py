@@ -33,6 +33,7 @@ WORKS: dict[str, dict[str, tuple[str, ...]]] = {
     "anomaly_detection: autoencoders": _GRAPHS,
     "image_classification": _GRAPHS,
     "image_regression": _GRAPHS,
+    "image_multi_output": _GRAPHS,
     "object_detection": _GRAPHS,
     "tensors": _GRAPHS,
 }
@@ -42,13 +43,14 @@ READMES = {
         "texts, a label each", "texts, numbers", "rows, a label each", "rows, several labels",
         "rows, numbers", "windows (time, features)", "rows, several answers", "rows, clusters",
         "rows, outliers", "rows, reconstruction error", "pictures, a label each",
-        "pictures, numbers", "pictures, boxes", "any tensors as they are",
+        "pictures, numbers", "pictures, several answers", "pictures, boxes",
+        "any tensors as they are",
     ),
     "README.zh-CN.md": (
         "文本，每条一个标签", "文本，数值", "数据行，每行一个标签", "数据行，多个标签",
         "数据行，数值", "时间窗口（时间 × 特征）", "数据行，多个输出", "数据行，聚类",
         "数据行，离群点", "数据行，重构误差",
-        "图片，每张一个标签", "图片，数值", "图片，目标框", "任意张量，原样输出",
+        "图片，每张一个标签", "图片，数值", "图片，多个输出", "图片，目标框", "任意张量，原样输出",
     ),
 }  # fmt: skip
 BEGIN, END = "<!-- composition -->\n", "<!-- /composition -->"

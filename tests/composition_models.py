@@ -207,6 +207,27 @@ def redness(picture):
     return tf.reduce_mean(picture, [1, 2])[:, :1]
 
 
+BOTH = f"""{HEAD}
+both (float[n,{SIZE},{SIZE},3] picture) => (float[n,1] redness, float[n,3] colour)
+<float[3,1] w = {{1.0, 0.0, 0.0}}, float twenty = {{20.0}}> {{
+  mean = ReduceMean<axes = [1, 2], keepdims = 0>(picture)
+  redness = MatMul(mean, w)
+  z = Mul(mean, twenty)
+  colour = Softmax<axis = 1>(z)
+}}"""
+BOTH_YAML = """\
+task: image_multi_output
+input: {mean: 0, std: 255}
+heads:
+  redness: {task: regression}
+  colour: {activation: none, labels: [red, green, blue]}
+"""
+
+
+def both(picture):
+    return redness(picture), colors(picture)
+
+
 # ---------------------------------------------------------------- rectangles on a picture
 
 # The box of what is bright, once, as a YOLO without objectness gives it, and nothing else.
@@ -306,6 +327,7 @@ def main(folder):
     write(folder / "window", WINDOW, WINDOW_YAML, "x", ["y"], window, (4, 2))
     write(folder / "raw", PRICE, "task: tensors\n", "x", ["y"], price, three)
     write(folder / "colors", COLORS, COLORS_YAML, "picture", ["p"], colors, picture)
+    write(folder / "both", BOTH, BOTH_YAML, "picture", ["redness", "colour"], both, picture)
     write(folder / "redness", REDNESS, REDNESS_YAML, "picture", ["y"], redness, picture)
     write(folder / "finder", FINDER, FINDER_YAML, "picture", ["found"], finder, picture)
 
