@@ -9,7 +9,8 @@ A *task* knows what data mean, a *runtime* knows how to run a file, and a model 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mlopsdeploy.core.model_yaml import ModelYaml
-from mlopsdeploy.errors import DoubtError
+from mlopsdeploy.errors import DoubtError, ModelError
 
 Array = npt.NDArray[Any]
 Columns = dict[str, Array]
@@ -40,6 +41,11 @@ class Field:
     shape: tuple[int, ...] = ()
 
 
+def floats(fields: Iterable[Field]) -> list[Field]:
+    """Those of real numbers."""
+    return [field for field in fields if field.dtype.startswith("float")]
+
+
 MadeAs = Literal[
     "softmax", "sigmoid", "logits", "sigmoid logits", "values", "linear", "label", "distances",
     "decision", "",
@@ -55,8 +61,8 @@ distances from the centres of clusters; how far inside (above 0) or outside of t
 class Made(NamedTuple):
     """How a graph makes an output, and what tells so: `the last layer's activation, softmax`."""
 
-    kind: MadeAs
-    source: str
+    kind: MadeAs = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,24 @@ class Written:
     sizes: Mapping[str, int] = field(default_factory=dict)
     changing: str = ""
     features: tuple[str, ...] = ()
+
+
+def named_features(model: object, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """The names under `feature_names`, as an author writes them: a JSON list, or between commas.
+
+    Args:
+        model: its name or file, for the message.
+        metadata: of the file, see `Runtime.metadata`.
+
+    Raises:
+        ModelError: it begins as a list and is none.
+    """
+    written = metadata.get("feature_names", "")
+    try:
+        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{model}: its feature_names are not a JSON list") from error
+    return tuple(str(name).strip() for name in names if str(name).strip())
 
 
 @dataclass(frozen=True)
@@ -235,8 +259,8 @@ def _has_boxes(task: Task) -> bool:
 def _answers_of(task: Task) -> tuple[AnswerColumns, ...]:
     names = [one.name for one in task.outputs]
     label, score, scores = (name if name in names else "" for name in ("label", "score", "scores"))
-    floats = [one.name for one in task.outputs if one.dtype.startswith("float") and not one.shape]
-    number = score or next(iter(floats), "")
+    numbers = (one.name for one in floats(task.outputs) if not one.shape)
+    number = score or next(numbers, "")
     return (AnswerColumns(label, number, scores, task.labels),) if label or number else ()
 
 

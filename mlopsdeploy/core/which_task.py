@@ -10,10 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlopsdeploy.columns import Fact, Field, Made, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import Fact, Field, Made, ModelFiles, Runtime, TaskOptions, floats
 from mlopsdeploy.errors import DoubtError
 
-UNKNOWN = Made("", "")
 _KINDS = {
     "softmax": "classification", "sigmoid": "classification", "logits": "classification",
     "sigmoid logits": "classification",
@@ -86,10 +85,10 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
         return "multi_output", "heads in the YAML"
     if yaml.activation is not None:
         return "classification", "the YAML says how its probabilities are made"
-    numbers = [one for one in _floats(runtime.outputs) if yaml.output in (None, one.name)]
+    numbers = [one for one in floats(runtime.outputs) if yaml.output in (None, one.name)]
     if not numbers:
         return _of_labels(files, runtime, options, data)
-    made = [written.outputs.get(output.name, UNKNOWN) for output in numbers]
+    made = [written.outputs.get(output.name, Made()) for output in numbers]
     columns = all(len(written.classes.get(output.name, ())) == 1 for output in numbers)
     several = len(numbers) > 1 and not columns
     if written.task == "clustering" and made[0].kind == "softmax":  # a mixture, not centres
@@ -109,7 +108,7 @@ def _of_labels(
     if written.task:
         return written.task, written.task_source
     output = runtime.outputs[0]
-    label = written.outputs.get(output.name, UNKNOWN).kind == "label"
+    label = written.outputs.get(output.name, Made()).kind == "label"
     if label or not output.dtype.startswith(("int", "uint")) or files.labels:
         return "classification", "its outputs are labels alone"
     options.doubt(
@@ -128,7 +127,7 @@ def _of_labels(
 def _of_one(
     files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str, output: Field
 ) -> tuple[str, str]:
-    kind, source = files.written.outputs.get(output.name, UNKNOWN)
+    kind, source = files.written.outputs.get(output.name, Made())
     width = int(np.prod(output.shape, dtype=int))
     alone = len(runtime.outputs) == 1 and width > 1
     back = data == "tabular" and alone and _widths(runtime.inputs) == [width]
@@ -177,10 +176,6 @@ def _of_several(
         )
     )  # fmt: skip
     return "tensors", "nothing (a guess)"
-
-
-def _floats(tensors: Sequence[Field]) -> list[Field]:
-    return [tensor for tensor in tensors if tensor.dtype.startswith("float")]
 
 
 def _widths(tensors: Sequence[Field]) -> list[int]:

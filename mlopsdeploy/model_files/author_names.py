@@ -5,9 +5,6 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from pathlib import Path
-
-from mlopsdeploy.errors import ModelError
 
 _CLASS_KEYS = ("classes", "class_names", "labels", "names")
 _WITH_CLASSES = ("softmax", "sigmoid", "logits", "linear", "label", "")
@@ -34,17 +31,3 @@ def names_in(text: str) -> tuple[str, ...]:
         except (ValueError, TypeError):
             return ()
     return tuple(str(name) for name in found) if isinstance(found, list | tuple) else ()
-
-
-def features_in(file: Path, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Of columns, under `feature_names`: a JSON list, or names between commas.
-
-    Raises:
-        ModelError: it begins as a list and is none.
-    """
-    written = metadata.get("feature_names", "")
-    try:
-        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
-    except (ValueError, RecursionError) as error:
-        raise ModelError(f"{file}: its feature_names are not a JSON list") from error
-    return tuple(str(name).strip() for name in names if str(name).strip())

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.columns import Array, Made, Written, named_features
 from mlopsdeploy.core.channels import color_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.author_names import classes_in, features_in
+from mlopsdeploy.model_files.author_names import classes_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
 from mlopsdeploy.model_files.onnx_file import OnnxFile, Port, metadata_of, reading
 from mlopsdeploy.model_files.tflite_metadata import ultralytics
@@ -79,7 +79,7 @@ def _read(file: Path, graph: OnnxFile) -> Written:
         color=_color(graph),
         changing=_changing(graph),
         sizes=_sizes(graph, ends),
-        features=features_in(file, graph.metadata),
+        features=named_features(file, graph.metadata),
     )
 
 

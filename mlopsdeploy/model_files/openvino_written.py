@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.columns import Array, Made, Written, named_features
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files.author_names import classes_in, features_in
+from mlopsdeploy.model_files.author_names import classes_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
 
 _SMALL = 1 << 16  # bytes: of a constant that is read
@@ -142,7 +142,7 @@ def read(file: Path) -> Written:
         classes=classes_in(metadata, {name: end.kind for name, end in outputs.items()}),
         task=task,
         task_source=task_source,
-        features=features_in(file, metadata),
+        features=named_features(file, metadata),
     )
 
 

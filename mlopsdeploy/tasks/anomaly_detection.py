@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlopsdeploy.columns import Columns, ModelFiles, Runtime, TaskOptions, rows_of
+from mlopsdeploy.columns import ModelFiles, Runtime, TaskOptions
 from mlopsdeploy.tasks.outliers import Outliers, Reconstruction
 from mlopsdeploy.tasks.table import TableTask
 
@@ -15,15 +15,7 @@ class AnomalyDetection(TableTask):
         given = self._given(files, runtime, options)
         detector = any(field.dtype.startswith("int") for field in runtime.outputs)
         decides = any(made.kind == "decision" for made in files.written.outputs.values())
-        self._reconstruction = None
         if detector or decides:
             self._set_heads([Outliers(given)])
         else:
-            self._reconstruction = Reconstruction(given, runtime.inputs[0])
-            self._set_heads([self._reconstruction])
-
-    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
-        """The head's columns; an autoencoder's need the input as well."""
-        if self._reconstruction is None:
-            return super().decode(tensors, encoded)
-        return self._reconstruction.decode_with(tensors, encoded, rows_of(encoded))
+            self._set_heads([Reconstruction(given, runtime.inputs[0])])

@@ -12,10 +12,12 @@ from mlopsdeploy.columns import (
     Columns,
     Fact,
     Field,
+    floats,
     objects,
+    rows_of,
 )
 from mlopsdeploy.errors import DoubtError, ModelError
-from mlopsdeploy.tasks.heads import Given, Head, flat, floats
+from mlopsdeploy.tasks.heads import Given, Head, flat
 from mlopsdeploy.tasks.scores import choose, sigmoid, softmax, starts_with_background
 
 _ROUNDING = 1e-5  # a forest sums its trees' votes in float32, and may come to 1.0000001
@@ -204,8 +206,9 @@ class Classes(Head):
 
     # ---------------------------------------------------------------- reading them
 
-    def decode(self, tensors: Columns, rows: int) -> Columns:
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """See `Head.decode`: `label`, `score`, `scores` (rows, classes)."""
+        rows = rows_of(encoded)
         if self._fast and rows == 1:
             return self._decode_one(tensors[self._fast])
         label_column, score_column, scores_column = self._outcome
@@ -216,10 +219,10 @@ class Classes(Head):
                 label = np.where(known, label, "")
             return {label_column: label}
         scores = self._probabilities(tensors, rows)
-        label, score = (self._several if self.multi_label else self._one)(tensors, scores)
+        label, score = self._several(scores) if self.multi_label else self._one(tensors, scores)
         return {label_column: label, score_column: score, scores_column: scores}
 
-    def _several(self, tensors: Columns, scores: Array) -> tuple[Array, Array]:  # noqa: ARG002
+    def _several(self, scores: Array) -> tuple[Array, Array]:
         """Every label from the threshold on, and the highest score."""
         chosen = scores >= (0.5 if self.threshold is None else self.threshold)
         names = self._names[:-1]

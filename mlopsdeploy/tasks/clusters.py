@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlopsdeploy.columns import AnswerColumns, Columns, Fact, Field, objects
+from mlopsdeploy.columns import AnswerColumns, Columns, Fact, Field, floats, objects, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.heads import Given, Head, flat, floats
+from mlopsdeploy.tasks.heads import Given, Head, flat
 
 
 class Clusters(Head):
@@ -43,8 +43,9 @@ class Clusters(Head):
         why = "the YAML" if files.task else files.written.task_source
         self.facts = (Fact("clusters", str(count) if count else "by number", why),)
 
-    def decode(self, tensors: Columns, rows: int) -> Columns:
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """See `Head.decode`."""
+        rows = rows_of(encoded)
         label, distance = self._columns
         found: Columns = {}
         distances = None if self._distances is None else flat(tensors, self._distances, rows)

@@ -23,8 +23,6 @@ from mlopsdeploy.columns import (
 )
 from mlopsdeploy.errors import ModelError
 
-UNKNOWN = Made("", "")
-
 
 class Head(Protocol):
     """Reads one answer.
@@ -45,8 +43,8 @@ class Head(Protocol):
 
     def __init__(self, given: Given) -> None: ...
 
-    def decode(self, tensors: Columns, rows: int) -> Columns:
-        """The columns of so many rows.
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """The columns of some rows, from the model's outputs and what was put in.
 
         Raises:
             ModelError: the tensors are not what the file announced.
@@ -82,7 +80,7 @@ class Given:
 
     def made(self, output: Field) -> Made:
         """How an output is made, as far as its author tells."""
-        return self.files.written.outputs.get(output.name, UNKNOWN)
+        return self.files.written.outputs.get(output.name, Made())
 
     def width(self, output: Field) -> int:
         """How many numbers a row has, 0 where nobody knows."""
@@ -118,11 +116,6 @@ class Given:
                 else f"{self.files.name}: has no output of numbers that could be {what}"
             )
         return outputs[0]
-
-
-def floats(outputs: Sequence[Field]) -> list[Field]:
-    """The outputs of real numbers."""
-    return [output for output in outputs if output.dtype.startswith("float")]
 
 
 def flat(tensors: Columns, output: Field, rows: int) -> Array:
@@ -162,13 +155,12 @@ class HeadsTask(DenseTask):
 
     def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """The columns of every head."""
-        rows = rows_of(encoded)
         if len(self._heads) == 1:
-            return self._heads[0].decode(tensors, rows)
+            return self._heads[0].decode(tensors, encoded)
         return {
             name: column
             for head in self._heads
-            for name, column in head.decode(tensors, rows).items()
+            for name, column in head.decode(tensors, encoded).items()
         }
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlopsdeploy.columns import Field
+from mlopsdeploy.columns import Field, floats
 from mlopsdeploy.core.model_yaml import HeadKeys
 from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.classes import Classes
-from mlopsdeploy.tasks.heads import Given, Head, HeadsTask, floats
+from mlopsdeploy.tasks.heads import Given, Head, HeadsTask
 from mlopsdeploy.tasks.table import TableTask
 from mlopsdeploy.tasks.values import Values
 

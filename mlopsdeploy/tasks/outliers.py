@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlopsdeploy.columns import AnswerColumns, Array, Columns, Fact, Field, objects
+from mlopsdeploy.columns import AnswerColumns, Array, Columns, Fact, Field, floats, objects, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.heads import Given, Head, flat, floats
+from mlopsdeploy.tasks.heads import Given, Head, flat
 
 NAMES = ("anomaly", "normal")
 
@@ -40,8 +40,9 @@ class Outliers(Head):
         why = "the YAML" if files.task else files.written.task_source
         self.facts = (Fact("anomalies", "decision below 0, outside of the usual", why),)
 
-    def decode(self, tensors: Columns, rows: int) -> Columns:
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """See `Head.decode`."""
+        rows = rows_of(encoded)
         decision = flat(tensors, self._decision, rows)[:, 0].astype(np.float32, copy=False)
         if self.threshold is not None or self._own is None:
             usual = decision >= (self.threshold or 0.0)
@@ -86,19 +87,16 @@ class Reconstruction(Head):
         self.facts = (Fact("error", f"mean squared difference from {self._input}", why),)
         self._columns = label, error
 
-    def decode_with(self, tensors: Columns, given: Columns, rows: int) -> Columns:
-        """The columns, from the outputs and the input's tensors."""
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """See `Head.decode`."""
+        rows = rows_of(encoded)
         back = flat(tensors, self._output, rows).astype(np.float64)
-        put_in = given[self._input].reshape(rows, -1).astype(np.float64)
+        put_in = encoded[self._input].reshape(rows, -1).astype(np.float64)
         error = np.square(back - put_in).mean(axis=1).astype(np.float32)
         label, column = self._columns
         if self.threshold is None:
             return {column: error}
         return {label: _named(self.labels, error <= self.threshold), column: error}
-
-    def decode(self, tensors: Columns, rows: int) -> Columns:
-        """Not from the outputs alone: see `decode_with`."""
-        raise NotImplementedError
 
 
 def _names(given: Given) -> tuple[str, ...]:

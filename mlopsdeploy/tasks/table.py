@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, DataKind, Field, ModelFiles, Runtime, TaskOptions
+from mlopsdeploy.columns import (
+    Array,
+    Columns,
+    DataKind,
+    Field,
+    ModelFiles,
+    Runtime,
+    TaskOptions,
+    floats,
+    named_features,
+)
 from mlopsdeploy.errors import ModelError, RowError
-from mlopsdeploy.tasks.heads import Given, HeadsTask, floats, widths_of
+from mlopsdeploy.tasks.heads import Given, HeadsTask, widths_of
 
 
 class Table:
@@ -136,7 +145,7 @@ class TableTask(HeadsTask):
 
     def _set_table(self, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> None:
         features = options.features or files.features or files.written.features
-        features = features or _named_features(runtime.metadata)
+        features = features or named_features(files.name, runtime.metadata)
         self._table = Table(runtime.inputs, features, files.name)
         self.inputs = self._table.inputs
         self.matrix = self._table.matrix
@@ -166,14 +175,3 @@ class TableTask(HeadsTask):
     def encode(self, columns: Columns) -> Columns:
         """See `Table.encode`."""
         return self._table.encode(columns)
-
-
-def _named_features(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    written = metadata.get("feature_names", "")
-    try:
-        names = json.loads(written) if written.lstrip().startswith("[") else written.split(",")
-    except ValueError as error:
-        raise ModelError(
-            f"feature_names in the model's file is not a JSON list ({error})"
-        ) from error
-    return tuple(str(name).strip() for name in names if str(name).strip())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlopsdeploy.columns import AnswerColumns, Columns, Fact, Field
+from mlopsdeploy.columns import AnswerColumns, Columns, Fact, Field, floats, rows_of
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.tasks.heads import Given, Head, flat, floats
+from mlopsdeploy.tasks.heads import Given, Head, flat
 
 
 class Values(Head):
@@ -44,9 +44,9 @@ class Values(Head):
         why = "the YAML" if given.files.task else given.made(output).source
         self.facts = (Fact("values", f"{output.name} ({width})", why),)
 
-    def decode(self, tensors: Columns, rows: int) -> Columns:
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
         """See `Head.decode`: a column for each value."""
-        values = flat(tensors, self._output, rows).astype(self._kind, copy=False)
+        values = flat(tensors, self._output, rows_of(encoded)).astype(self._kind, copy=False)
         return {
             column.name: np.ascontiguousarray(values[:, place])
             for place, column in enumerate(self.outputs)
