@@ -58,7 +58,7 @@ class RowAxis(NamedTuple):
     Attributes:
         axis: that of the rows, or None where all of it belongs to the one row that it takes.
         fixed: how long the file says that its first axis is, whatever rows come in; else 0. Given
-            as many rows, that axis would pass for them: see `one_more_row`.
+            as many rows, that axis would pass for them: see `rows_first`.
     """
 
     axis: int | None = 0
@@ -105,9 +105,38 @@ def row_axis(
     return known, tuple(size if isinstance(size, int) else -1 for size in shape)
 
 
-def one_more_row(tensors: Columns) -> Columns:
-    """The last row once more."""
-    return {name: np.concatenate([array, array[-1:]]) for name, array in tensors.items()}
+def rows_first(
+    run: Callable[[Columns], Sequence[object]],
+    tensors: Columns,
+    axes: Sequence[tuple[str, RowAxis]],
+    at_a_time: int,
+) -> Columns:
+    """A graph's outputs, each with the rows as its first axis.
+
+    Args:
+        run: gives the outputs for some rows, in the order of `axes`.
+        tensors: of at least one row.
+        axes: each output's name, and what of it is rows.
+        at_a_time: how many rows the graph takes at a time; 0: any number.
+
+    Raises:
+        ModelError: an output has no axis for the rows.
+    """
+
+    def outputs(part: Columns) -> Columns:
+        rows = rows_of(part)
+        # An axis that is as long whatever comes in mustn't pass for that of the rows.
+        hidden = not at_a_time and any(axis.fixed == rows for _, axis in axes)
+        if hidden:
+            part = {name: np.concatenate([array, array[-1:]]) for name, array in part.items()}
+        return {
+            name: axis.first(value, rows + hidden, name)[:rows]
+            for (name, axis), value in zip(axes, run(part), strict=True)
+        }
+
+    if at_a_time and rows_of(tensors) != at_a_time:
+        return in_steps(outputs, tensors, at_a_time)
+    return outputs(tensors)
 
 
 def dense(field: Field, array: Array) -> Array:

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import numpy as np
 
@@ -25,12 +25,11 @@ from mlopsdeploy.runtimes.common import (
     Size,
     by_length,
     dense,
-    in_steps,
     no_rows,
-    one_more_row,
     own_rule,
     row_axis,
     rows_at_a_time,
+    rows_first,
     rows_not_finite,
     takes_one_length,
     with_nan,
@@ -98,8 +97,10 @@ class OnnxRuntime(Runtime):
         self._rows = rows_at_a_time(file, shapes)
         self.inputs = tuple(_field(file, node) for node in inputs)
         outputs = {node.name: node for node in given}
-        self._outputs = [_output(file, one, outputs[one.value], shapes) for one in plain]
-        self.outputs = tuple(one.field for one in self._outputs)
+        known = [_output(file, one, outputs[one.value], shapes) for one in plain]
+        self.outputs = tuple(field for field, _ in known)
+        self._values = [one.value for one in plain]
+        self._axes = [(field.name, axis) for field, axis in known]
         self._unmasked = takes_one_length(self.inputs)
         self.metadata = self._session.get_modelmeta().custom_metadata_map
 
@@ -116,24 +117,14 @@ class OnnxRuntime(Runtime):
 
     def _all(self, tensors: Columns) -> Columns:
         feed = {field.name: dense(field, tensors[field.name]) for field in self.inputs}
-        rows = rows_of(feed)
-        if not rows:
+        if not rows_of(feed):
             return no_rows(self.outputs)
         unknown = () if self._takes_infinity else rows_not_finite(feed, nan=not self._takes_nan)
-        if self._rows and rows != self._rows:
-            outputs = in_steps(self._run, feed, self._rows)
-        else:
-            outputs = self._run(feed)
-        return with_nan(outputs, unknown)
+        return with_nan(rows_first(self._run, feed, self._axes, self._rows), unknown)
 
-    def _run(self, feed: Columns) -> Columns:
-        rows = rows_of(feed)
-        hidden = not self._rows and any(one.rows.fixed == rows for one in self._outputs)
-        if hidden:
-            feed = one_more_row(feed)
+    def _run(self, feed: Columns) -> list[object]:
         try:
-            named = [scores for scores, _ in self._named.values()]
-            names = [*(one.value for one in self._outputs), *named]
+            names = [*self._values, *(scores for scores, _ in self._named.values())]
             values = dict(zip(names, self._session.run(names, feed), strict=True))
         except _FAILURES as error:
             reason = str(error).rpartition("Status Message: ")[2].rpartition(" was false. ")[2]
@@ -142,18 +133,7 @@ class OnnxRuntime(Runtime):
         for label, (scores, classes) in self._named.items():
             chosen = classes[np.argmax(values[scores], axis=1)]
             values[label] = chosen.astype(values[label].dtype).reshape(values[label].shape)
-        return {
-            one.field.name: one.rows.first(values[one.value], rows + hidden, one.field.name)[:rows]
-            for one in self._outputs
-        }
-
-
-class _Output(NamedTuple):
-    """An array of the graph, and what of it is rows."""
-
-    field: Field
-    value: str
-    rows: RowAxis
+        return [values[name] for name in self._values]
 
 
 def _session(
@@ -209,12 +189,13 @@ _PREFIX = re.compile(
 
 def _output(
     file: Path, one: Plain, node: ort.NodeArg, inputs: Mapping[str, Sequence[Size]]
-) -> _Output:
+) -> tuple[Field, RowAxis]:
+    """An array of the graph, and what of it is rows."""
     sizes: list[Size] = list(node.shape)
     if not sizes and one.value != one.name:  # nobody has written down its shape
         sizes = [None, one.classes or None]
     axis, shape = row_axis(inputs.values(), sizes)
-    return _Output(Field(one.name, _dtype(file, node), shape), one.value, axis)
+    return Field(one.name, _dtype(file, node), shape), axis
 
 
 _TOO_NEW = re.compile(

@@ -25,12 +25,11 @@ from mlopsdeploy.runtimes.common import (
     Size,
     by_length,
     dense,
-    in_steps,
     no_rows,
-    one_more_row,
     own_rule,
     row_axis,
     rows_at_a_time,
+    rows_first,
     rows_not_finite,
     takes_one_length,
     with_nan,
@@ -91,12 +90,16 @@ class OpenVino(Runtime):
             )
             sizes = {_name(port, names): _sizes(port) for port in model.inputs}
             self._rows = rows_at_a_time(file, sizes)
-            self._axes: list[tuple[Field, int, RowAxis]] = []
             names = [port.name for port in graph.outputs] if graph else []
+            outputs: list[Field] = []
+            self._places: list[int] = []
+            self._axes: list[tuple[str, RowAxis]] = []
             for place, port, name in _outputs(model, names):
                 axis, shape = row_axis(sizes.values(), _sizes(port))
-                self._axes.append((_field(port, shape, name), place, axis))
-            self.outputs = tuple(field for field, _, _ in self._axes)
+                self._axes.append((name, axis))
+                self._places.append(place)
+                outputs.append(_field(port, shape, name))
+            self.outputs = tuple(outputs)
             given = len(model.outputs)
             self._unmasked = takes_one_length(self.inputs)
             self._takes_nan = openvino_graph.looks_for_nan(model)
@@ -134,9 +137,7 @@ class OpenVino(Runtime):
         if self._model is not None:
             self._check_widths(self._model, tuple(feed[name].shape[1] for name in self._free))
         unknown = () if self._takes_nan else rows_not_finite(feed)
-        if self._rows and rows_of(feed) != self._rows:
-            return with_nan(in_steps(self._run, feed, self._rows), unknown)
-        return with_nan(self._run(feed), unknown)
+        return with_nan(rows_first(self._run, feed, self._axes, self._rows), unknown)
 
     def _check_widths(self, model: ov.Model, widths: tuple[int, ...]) -> None:
         if widths in self._widths:
@@ -156,20 +157,13 @@ class OpenVino(Runtime):
             raise RowError(f"the model takes another number of features than {given}") from error
         self._widths.add(widths)
 
-    def _run(self, feed: Columns) -> Columns:
-        rows = rows_of(feed)
-        hidden = not self._rows and any(axis.fixed == rows for _, _, axis in self._axes)
-        if hidden:
-            feed = one_more_row(feed)
+    def _run(self, feed: Columns) -> list[object]:
         request = self._requests.get()
         try:
             # The inputs are ours until it returns, so they are shared; the outputs are copied,
             # since the request's own buffers are overwritten by its next caller.
             values = request.infer(dict(enumerate(feed.values())), share_inputs=True)
-            outputs = {
-                field.name: axis.first(values[place], rows + hidden, field.name)[:rows]
-                for field, place, axis in self._axes
-            }
+            outputs = [values[place] for place in self._places]
             beyond = self._checked is not None and bool(values[self._checked].any())
         except RuntimeError as error:
             reason = one_line(error, last=True)
