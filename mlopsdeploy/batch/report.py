@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -436,25 +436,32 @@ def _by_date(now: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any] | N
     counts = np.array([_by_series(rows[day], names) for day in days])
     if len(names) == len(now["labels"]):
         counts = counts[:, : len(names)]
-    words = (
-        f"Shares of labels by {known['column']}, per {period}, {days[0]} to {days[-1]}; "
-        "the table below has the numbers"
-    )
-    wide, narrow = (
-        plots.over_time(days, period, counts, words, width=width) for width in (780, 340)
-    )
+    words = f"Shares of labels by {known['column']}, {_span(period, days)}"
+    table = [
+        {"day": day, "rows": sum(row), "shares": _shares(row)}
+        for day, row in zip(days, counts.tolist(), strict=True)
+    ]
+    draw = partial(plots.over_time, days, period, counts, words)
+    return {**known, **_over_time(period, days, table, draw)}
+
+
+def _over_time(
+    period: str, days: Sequence[str], table: list[dict[str, Any]], draw: Callable[..., str]
+) -> dict[str, Any]:
+    """A plot over days for a screen, another for a phone, and what they show as a table."""
+    wide, narrow = (draw(width=width) for width in (780, 340))
     return {
-        **known,
         "period": period,
         "first": days[0],
         "last": days[-1],
         "wide": Markup(wide),  # noqa: S704  # ours
         "narrow": Markup(narrow),  # noqa: S704  # ours
-        "table": [
-            {"day": day, "rows": sum(row), "shares": _shares(row)}
-            for day, row in zip(days, counts.tolist(), strict=True)
-        ],
+        "table": table,
     }
+
+
+def _span(period: str, days: Sequence[str]) -> str:
+    return f"per {period}, {days[0]} to {days[-1]}; the table below has the numbers"
 
 
 def _means_by_date(now: Mapping[str, Any], _: Sequence[str]) -> dict[str, Any] | None:
@@ -470,28 +477,15 @@ def _means_by_date(now: Mapping[str, Any], _: Sequence[str]) -> dict[str, Any] |
     days = sorted(rows)
     counts = [sum(rows[day].values()) for day in days]
     means = [mean_of(sums[day][""], count) or 0.0 for day, count in zip(days, counts, strict=True)]
-    words = (
-        f"Mean {now['number']} by {known['column']}, per {period}, {days[0]} to {days[-1]}; "
-        "the table below has the numbers"
+    words = f"Mean {now['number']} by {known['column']}, {_span(period, days)}"
+    table = [
+        {"day": day, "rows": count, "mean": mean}
+        for day, count, mean in zip(days, counts, means, strict=True)
+    ]
+    draw = partial(
+        plots.means_over_time, days, period, counts, means, f"mean {now['number']}", words
     )
-    wide, narrow = (
-        plots.means_over_time(
-            days, period, counts, means, f"mean {now['number']}", words, width=width
-        )
-        for width in (780, 340)
-    )
-    return {
-        **known,
-        "period": period,
-        "first": days[0],
-        "last": days[-1],
-        "wide": Markup(wide),  # noqa: S704  # ours
-        "narrow": Markup(narrow),  # noqa: S704  # ours
-        "table": [
-            {"day": day, "rows": count, "mean": mean}
-            for day, count, mean in zip(days, counts, means, strict=True)
-        ],
-    }
+    return {**known, **_over_time(period, days, table, draw)}
 
 
 def _means_by_category(now: Mapping[str, Any], _: Sequence[str]) -> list[dict[str, Any]]:

@@ -161,15 +161,9 @@ def load_model(
 def load_as_set(running: Running, reference: str | None, **more: Any) -> Model:
     """As `load_model`, with what settings say of how it runs; `more` wins over them."""
     names = (
-        "runtime",
-        "precision",
-        "task",
-        "threshold",
-        "features",
-        "long_text",
-        "digest",
+        "runtime", "precision", "task", "threshold", "features", "long_text", "digest",
         "trust_model",
-    )
+    )  # fmt: skip
     options = {name: getattr(running, name) for name in names if hasattr(running, name)}
     return load_model(reference, **{**options, **more})
 
