@@ -445,20 +445,20 @@ class _ByCategory:
     def read(self, known: Mapping[str, Any], labels: Sequence[str]) -> Self:
         """Take over what `as_dict` described."""
         place = {name: number for number, name in enumerate(labels)}
-        for said, rows in known["rows"].items():
-            self._rows[self._meant(said)] = Counter({place[name]: rows[name] for name in rows})
-        self._sums.update({self._meant(said): long(sum_) for said, sum_ in known["sums"].items()})
+        for text, rows in known["rows"].items():
+            self._rows[self._parsed(text)] = Counter({place[name]: rows[name] for name in rows})
+        self._sums.update({self._parsed(text): long(sum_) for text, sum_ in known["sums"].items()})
         return self
 
     def _in_order(self) -> Sequence[Any]:
         return list(self._rows)
 
     def _said(self, value: Any) -> str:
-        """A value for JSON; `_meant` reads it."""
+        """A value for JSON; `_parsed` reads it."""
         return str(value)
 
-    def _meant(self, said: str) -> Any:
-        return said
+    def _parsed(self, text: str) -> Any:
+        return text
 
 
 class _ByDate(_ByCategory):
@@ -511,8 +511,8 @@ class _ByDate(_ByCategory):
     def _said(self, value: Any) -> str:
         return str(np.datetime64(value, "D"))
 
-    def _meant(self, said: str) -> Any:
-        return int(np.datetime64(said, "D").astype(np.int64))
+    def _parsed(self, text: str) -> Any:
+        return int(np.datetime64(text, "D").astype(np.int64))
 
     def _keys(self, values: Sequence[int] | Array) -> Sequence[int]:
         """The first day of each one's period."""

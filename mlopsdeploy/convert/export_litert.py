@@ -459,8 +459,8 @@ def _unusual(graph: Graph, usual: Case, first: float, second: float) -> Case:
     _check_alone(graph, case, [slice(row, row + 1) for row in range(rows_of(columns))])
     # Keras' predict compiles with XLA, whose ReLU has another answer to NaN than TensorFlow's own.
     if graph.predict is not None:
-        said = in_steps(graph.predict, columns, graph.fixed_rows or rows_of(columns))
-        if case.off(said, slice(None)) > 1:
+        outputs = in_steps(graph.predict, columns, graph.fixed_rows or rows_of(columns))
+        if case.off(outputs, slice(None)) > 1:
             raise Unfit("it has several answers itself")
     return case
 

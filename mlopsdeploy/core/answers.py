@@ -178,20 +178,21 @@ def words(task: Task, predictions: Columns, row: int = 0) -> str:
     return words_of(task, document(task, predictions, row))
 
 
-def words_of(task: Task, said: Mapping[str, Any]) -> str:
+def words_of(task: Task, values: Mapping[str, Any]) -> str:
     """The same, of the row's `document`."""
     if not task.answers:
-        return ", ".join(f"{name} {glance(value)}" for name, value in said.items())
-    return ", ".join(
-        " ".join(filter(None, (one.name, one.label and str(said[one.label]), _number(one, said))))
+        return ", ".join(f"{name} {glance(value)}" for name, value in values.items())
+    parts = (
+        (one.name, one.label and str(values[one.label]), _number(one, values))
         for one in task.answers
     )
+    return ", ".join(" ".join(filter(None, part)) for part in parts)
 
 
-def _number(answer: AnswerColumns, said: Mapping[str, Any]) -> str:
+def _number(answer: AnswerColumns, values: Mapping[str, Any]) -> str:
     if not answer.number:
         return ""
-    number = said[answer.number]
+    number = values[answer.number]
     if number is None:
         return "–"
     return f"{number:.2f}" if answer.is_probability else figure(number)

@@ -90,12 +90,12 @@ def detections_of(task: Task, predictions: Columns, row: int = 0) -> tuple[Detec
             Detection(str(label), float(score), tuple(box), answer)
             for label, score, box in zip(labels, scores, boxes, strict=True)
         )
-    said = answers.document(task, predictions, row)
+    values = answers.document(task, predictions, row)
     if not task.answers:
-        return (Detection("", None, answer=AnswerColumns(), values=said),)
+        return (Detection("", None, answer=AnswerColumns(), values=values),)
     return tuple(
-        Detection(said.get(one.label, ""), said.get(one.number), answer=one)
+        Detection(values.get(one.label, ""), values.get(one.number), answer=one)
         for one in task.answers
-        if (said[one.label] if one.label else True)
-        and not (one.number and said[one.number] is None)
+        if (values[one.label] if one.label else True)
+        and not (one.number and values[one.number] is None)
     )

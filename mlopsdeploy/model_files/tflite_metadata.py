@@ -162,9 +162,9 @@ def _metadata(model: Table) -> dict[str, Any]:
     for tensor in list(graph.tables(2))[:1]:
         found.update(_input(tensor))
     for output in graph.tables(3):
-        said = _output(output)
-        found.setdefault("label_files_by_output", []).append(said.get("label_files", []))
-        found.update(said)
+        about = _output(output)
+        found.setdefault("label_files_by_output", []).append(about.get("label_files", []))
+        found.update(about)
         found.setdefault("outputs", []).append(output.text(0))
     for custom in graph.tables(9):
         if custom.text(0) == "DETECTOR_METADATA":
@@ -263,8 +263,8 @@ def _zipped(path: Path, found: dict[str, Any]) -> dict[str, Any]:
         likely = [name for name in texts if "label" in name.lower()]
         for name in [*found.get("label_files", []), *likely, *(texts if len(texts) == 1 else [])]:
             if name in names:
-                said = {"labels": labels_in(name), "labels_from": f"{name} within the file"}
-                return {**more, **said}
+                named = {"labels": labels_in(name), "labels_from": f"{name} within the file"}
+                return {**more, **named}
     return more
 
 

@@ -30,9 +30,9 @@ def read_written(graph: Path) -> Written:
         ModelError: a file that a runtime may open can't be read all the same.
     """
     if graph.suffix == ".tflite":
-        said = tflite_metadata.read(graph)
-        carried = said.get("written")
-        return from_json(carried, graph) if carried else said.get("graph", Written())
+        metadata = tflite_metadata.read(graph)
+        carried = metadata.get("written")
+        return from_json(carried, graph) if carried else metadata.get("graph", Written())
     if (graph / "saved_model.pb").is_file():  # compiled here: its proof lies beside it
         return from_json(proof_in(graph.parent).get("written", {}), graph)
     if graph.suffix == ".onnx":

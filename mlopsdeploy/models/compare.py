@@ -175,12 +175,12 @@ def verdict(found: Mapping[str, Any]) -> str:
     ratio = max(speeds) / max(min(speeds), 1e-9)
     quick = "B" if speeds[1] > speeds[0] else "A"
     speed = f"{quick} is {ratio:.1f} times as fast" if ratio >= NEAR else "they are equally fast"
-    said = [
+    parts = [
         (f"{answer['name']}: " if answer["name"] else "")
         + _KINDS[answer["kind"]].quality(answer, found["models"])
         for answer in found["answers"]
     ]
-    return f"{'; '.join([*said, speed])}."
+    return f"{'; '.join([*parts, speed])}."
 
 
 def show_comparison(found: dict[str, Any], console: Console) -> None:

@@ -61,10 +61,10 @@ def compare(pair: Pair) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     found |= _judged(truth == a, truth == b, int((~known).sum()), how)
     figures = [
         {
-            "accuracy": share(int((said == truth).sum()), len(said)),
-            "f1": f1_interval(truth, said, len(labels)),
+            "accuracy": share(int((predicted == truth).sum()), len(predicted)),
+            "f1": f1_interval(truth, predicted, len(labels)),
         }
-        for said in (a, b)
+        for predicted in (a, b)
     ]
     return found, figures
 
@@ -92,11 +92,11 @@ def _compare_several(pair: Pair) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         return found, [{}, {}]
     truth, known, how = as_several(pair.truth, first.labels, pair.column)
     truth, a, b = truth[known], a[known], b[known]
-    right = [(said == truth).all(axis=1) for said in (a, b)]
+    right = [(predicted == truth).all(axis=1) for predicted in (a, b)]
     found |= _judged(right[0], right[1], int((~known).sum()), how)
     figures = [
-        {"accuracy": share(int(good.sum()), len(good)), "f1": f1_of_several(truth, said)}
-        for good, said in zip(right, (a, b), strict=True)
+        {"accuracy": share(int(good.sum()), len(good)), "f1": f1_of_several(truth, predicted)}
+        for good, predicted in zip(right, (a, b), strict=True)
     ]
     return found, figures
 
@@ -129,8 +129,8 @@ def _places(
             matched,
         )
     # Without probabilities a label that only one model has is just never given by the other.
-    said = {label for column in names for label in column.tolist() if label}
-    labels = tuple(dict.fromkeys([*first.labels, *second.labels, *sorted(said)]))
+    given = {label for column in names for label in column.tolist() if label}
+    labels = tuple(dict.fromkeys([*first.labels, *second.labels, *sorted(given)]))
     a, b = _place(names[0], labels), _place(names[1], labels)
     if not _numbered(first, labels):
         return labels, a, b, [], {}
@@ -164,8 +164,8 @@ def _sets(names: Array, labels: Sequence[str]) -> Array:
     """Which labels each row has, bool (rows, labels)."""
     has = np.zeros((len(names), len(labels)), bool)
     known = {label: place for place, label in enumerate(labels)}
-    for row, said in enumerate(names.tolist()):
-        has[row, [known[name] for name in said.split("|") if name]] = True
+    for row, joined in enumerate(names.tolist()):
+        has[row, [known[name] for name in joined.split("|") if name]] = True
     return has
 
 

@@ -84,15 +84,15 @@ def _f1(pairs: Array) -> float:
     return float(f1[1] if count == 2 else f1[either > 0].mean())
 
 
-def f1_of_several(truth: Array, said: Array) -> dict[str, Any]:
+def f1_of_several(truth: Array, predicted: Array) -> dict[str, Any]:
     """F1 over all labels of all rows, which may each have several, with a 95 % interval.
 
     Args:
         truth: bool of shape (rows, labels).
-        said: the same.
+        predicted: the same.
     """
     counts = np.stack(
-        [(truth & said).sum(axis=1), truth.sum(axis=1) + said.sum(axis=1)], axis=1
+        [(truth & predicted).sum(axis=1), truth.sum(axis=1) + predicted.sum(axis=1)], axis=1
     ).astype(np.float64)  # of each row: hits, and predicted + true
 
     def f1(sums: Array) -> float:

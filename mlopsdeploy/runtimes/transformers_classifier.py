@@ -111,9 +111,9 @@ class Classifier:
             self.model.config, "type_vocab_size", None
         ) not in (0, 1):
             # In GPT-2 and XLM the type of a token is one more token.
-            said = _read(folder / "tokenizer_config.json").get("model_input_names") or ()
+            takes = _read(folder / "tokenizer_config.json").get("model_input_names") or ()
             alike = _near(expected, self._try(short, token_type_ids=types), noise)
-            if alike or "token_type_ids" in said:
+            if alike or "token_type_ids" in takes:
                 self.inputs.append("token_type_ids")
         ids, mask = self.pad(short, LONG)
         masked = {"attention_mask": mask} if self.takes_mask else {}

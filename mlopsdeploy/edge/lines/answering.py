@@ -43,7 +43,7 @@ class Answer(NamedTuple):
     Attributes:
         line: the line.
         text: it as text; None if it is none.
-        said: the answer, as `answers.document` has it; None where there is none.
+        values: the answer, as `answers.document` has it; None where there is none.
         truncated: whether the text was longer than the model reads.
         unread: why the model doesn't read the text, such as its language; empty if it does.
         problem: why it was not scored; empty if it was, or there was nothing to score.
@@ -52,7 +52,7 @@ class Answer(NamedTuple):
 
     line: Line
     text: str | None
-    said: Mapping[str, Any] | None = None
+    values: Mapping[str, Any] | None = None
     truncated: bool = False
     unread: str = ""
     problem: str = ""
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
     @property
     def empty(self) -> bool:
         """Whether there was nothing to score."""
-        return self.said is None and not self.problem and not self.header
+        return self.values is None and not self.problem and not self.header
 
 
 class LinePipeline:
@@ -190,13 +190,13 @@ class LinePipeline:
         texts = task.data == "text"  # else these may be names of the model's own outputs
         beside = predictions if texts else {}
         unread = beside.get("unread", [""] * len(known))
-        said_of_all = documents(task, predictions)
+        answers_of_rows = documents(task, predictions)
         lacking = _lacking(columns, len(known)).tolist()
-        for place, (row, said) in enumerate(zip(rows, said_of_all, strict=True)):
+        for place, (row, values) in enumerate(zip(rows, answers_of_rows, strict=True)):
             line, text, *_ = answers[row]
-            truncated = bool(said.pop(TRUNCATED, False)) if texts else False
+            truncated = bool(values.pop(TRUNCATED, False)) if texts else False
             if known[place]:
-                answers[row] = Answer(line, text, said, truncated, unread[place])
+                answers[row] = Answer(line, text, values, truncated, unread[place])
             elif not lacking[place]:  # else the row lacks what the model can't do without
                 problem = f"the model's {numbers_of(task)} is not a number"
                 answers[row] = answers[row]._replace(problem=problem)

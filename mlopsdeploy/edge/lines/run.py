@@ -213,9 +213,9 @@ class LineEvents:
         if answer.problem:
             document["reason"] = answer.problem
         elif not answer.header:
-            said = self._nothing if answer.said is None else answer.said
+            values = self._nothing if answer.values is None else answer.values
             taken = {*document, "text"} if self._echo else document.keys()
-            document |= {f"output_{key}" if key in taken else key: said[key] for key in said}
+            document |= {f"output_{key}" if key in taken else key: values[key] for key in values}
         if answer.truncated:
             document["truncated"] = True
         if answer.unread:
@@ -262,27 +262,27 @@ class Readable:
             return Text.assemble((problem, "red"), "  ", (text, "dim"))
         if answer.header:
             return Text.assemble(("the header  ", "dim"), (text, "dim"))
-        if answer.said is None:
+        if answer.values is None:
             return Text("–", "dim")
-        said = answer.said
+        values = answer.values
         if self._task.answers:
-            parts = [part for one in self._task.answers for part in self._parts(one, said)]
+            parts = [part for one in self._task.answers for part in self._parts(one, values)]
         else:
-            parts = [_printable(words_of(self._task, said))]
+            parts = [_printable(words_of(self._task, values))]
         unread = f"not read ({answer.unread})  " if answer.unread else ""
         return Text.assemble(
             *(piece for part in parts for piece in (part, "  ")), (unread, "yellow"), text
         )
 
     def _parts(
-        self, one: AnswerColumns, said: Mapping[str, Any]
+        self, one: AnswerColumns, values: Mapping[str, Any]
     ) -> Iterator[str | tuple[str, str]]:
         """Of one answer its name, its label in colour, its number."""
         if one.name:
             yield one.name, "dim"
-        number = said[one.number] if one.number else None
+        number = values[one.number] if one.number else None
         if one.label:
-            label = said[one.label]
+            label = values[one.label]
             style = self._colors.setdefault(label, COLORS[len(self._colors) % len(COLORS)])
             unsure = number is not None and one.is_probability and number < UNSURE
             text = _printable(spoken(label)) or "–"

@@ -78,8 +78,8 @@ def test_every_line_is_answered_as_the_model_answers_it_alone(make, churn):
     for answer in kept.answers[::37]:
         columns = parser_for(churn)([answer.text]).columns
         alone = churn.predict(columns)
-        assert answer.said["label"] == alone["label"][0]
-        assert answer.said["score"] == pytest.approx(float(alone["score"][0]), abs=1e-6)
+        assert answer.values["label"] == alone["label"][0]
+        assert answer.values["score"] == pytest.approx(float(alone["score"][0]), abs=1e-6)
     assert reported == []
 
 
@@ -97,10 +97,10 @@ def test_what_is_odd_about_lines(make):
     pipeline.run()
     header, good, empty, wrong, lacking = kept.answers
     assert header.header
-    assert (good.said["label"], good.problem) == ("1", "")
-    assert (empty.said, empty.problem) == (None, "")
-    assert (wrong.said, wrong.problem) == (None, "'age' is not a number")
-    assert (lacking.said, lacking.problem) == (None, "")
+    assert (good.values["label"], good.problem) == ("1", "")
+    assert (empty.values, empty.problem) == (None, "")
+    assert (wrong.values, wrong.problem) == (None, "'age' is not a number")
+    assert (lacking.values, lacking.problem) == (None, "")
     stats = pipeline._stats
     assert (stats.frames, stats.empty, stats.unreadable) == (5, 2, 1)
     assert dict(stats.labels) == {"1": 1}
@@ -177,7 +177,7 @@ def test_a_line_that_the_model_fails_on_is_lost_alone(make, churn):
     pipeline.run()
     problems = {answer.line.number: answer.problem for answer in kept.answers if answer.problem}
     assert problems == {21: "no 66 please"}
-    assert sum(answer.said is not None for answer in kept.answers) == 40
+    assert sum(answer.values is not None for answer in kept.answers) == 40
 
 
 def test_a_source_that_breaks_is_one_line(make):
@@ -205,7 +205,7 @@ def test_texts_and_what_is_not_one(make, bert, reviews):
     pipeline, kept, _ = make(Bytes([]), model=model)
     pipeline.run()
     *good, long, broken = kept.answers
-    assert {answer.said["label"] for answer in good} <= {"NEGATIVE", "POSITIVE"}
+    assert {answer.values["label"] for answer in good} <= {"NEGATIVE", "POSITIVE"}
     assert [answer.truncated for answer in (good[0], long)] == [False, True]
     assert broken.problem == "is not UTF-8"
 
@@ -226,7 +226,7 @@ def test_lines_that_are_not_read_are_marked_and_counted(make, default):
     pipeline, kept, _ = make(Memory([ENGLISH + "\n" + GERMAN * 30, CHINESE]), model=model)
     pipeline.run()
     assert [answer.unread for answer in kept.answers] == ["", "", *["de"] * 30, ""]
-    assert [kept.answers[place].said["label"] for place in (0, -1)] == ["POSITIVE", "NEGATIVE"]
+    assert [kept.answers[place].values["label"] for place in (0, -1)] == ["POSITIVE", "NEGATIVE"]
     assert pipeline._stats.unread == {"de": 30}
     assert pipeline._stats.models == {"sentiment": 31, "sentiment-zh": 1}
 
