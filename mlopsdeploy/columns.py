@@ -300,6 +300,9 @@ class Runtime(Protocol):
     streams: int
     """How many threads may usefully call `run` at the same time."""
 
+    steady: ClassVar[bool] = False
+    """Whether a call takes as long as others of its size did, whatever the values are."""
+
     batch_scale: int = 1
     """How many times the work of a CPU core's batch one call should bring (1 on a CPU)."""
 
@@ -410,7 +413,7 @@ class Task(Protocol):
 NEWER: Mapping[type, tuple[str, ...]] = {
     Runtime: (
         "name", "precisions", "metadata", "quantization", "missing_values", "takes_trust",
-        "batch_scale", "native",
+        "steady", "batch_scale", "native",
     ),
     Task: (
         "data", "finds_objects", "answers", "features", "matrix", "labels", "multi_label",

@@ -35,7 +35,7 @@ KINDS = {  # and what has been imported there
         *("cv2", "filelock", "numpy", "onnxruntime", "openvino", "pyarrow.csv", "pyarrow.parquet"),
         *("pydantic", "rich.console", "sqlite3", "tokenizers", "yaml"),
         *("pandas", "numpy.random", "rich.progress"),  # PyArrow looks for the first
-        *("ai_edge_litert.interpreter", "flask", "granian.server"),
+        *("ai_edge_litert.interpreter", "flask", "uvloop"),
         *("mlopsdeploy.cli", "mlopsdeploy.batch.command", "mlopsdeploy.edge.command"),
         *("mlopsdeploy.runtimes.litert", "mlopsdeploy.runtimes.onnxruntime"),
         *("mlopsdeploy.runtimes.openvino", "mlopsdeploy.tasks.object_detection"),

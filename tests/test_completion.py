@@ -67,7 +67,7 @@ def tab(mlopsdeploy, shop):
         ("models inspect mod", ["models/", "models/a.onnx", "models/churn/"]),
         ("models compare fraud f", ["fraud"]),
         ("serve -c configs/", ["configs/night.yaml"]),
-        ("serve --server ", ["granian", "gunicorn"]),
+        ("serve --server ", ["asyncio", "gunicorn"]),
         ("choose --server ", ["cloud", "own", "none"]),
         ("package edge --to ", ["systemd", "docker"]),
         ("edge --precision b", ["bfloat16"]),
@@ -116,7 +116,7 @@ def test_bash_itself_completes_with_the_script(shop):
     done = subprocess.run(
         ["bash", "-c", line], cwd=shop, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["granian", "gunicorn"]
+    assert done.stdout.split() == ["asyncio", "gunicorn"]
 
 
 # ---------------------------------------------------------------- words that others know as well

@@ -8,7 +8,7 @@ import pytest
 # Every package that only an extra brings, by the name that it is imported by.
 EXTRAS = (
     "ai_edge_litert", "cronsim", "cv2", "duckdb", "fasttext", "filelock", "flask", "fsspec",
-    "granian", "h5py", "jinja2", "keras", "kubernetes_validate", "matplotlib", "msgspec", "nncf",
+    "h5py", "httptools", "jinja2", "keras", "kubernetes_validate", "matplotlib", "msgspec", "nncf",
     "onnx", "onnxruntime", "openvino", "packaging", "pandas", "prometheus_client", "pyarrow",
     "ray", "s3fs", "scipy", "sqlalchemy", "tensorflow", "tflite_runtime", "tokenizers", "torch",
     "transformers", "uv", "werkzeug",

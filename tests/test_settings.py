@@ -240,7 +240,7 @@ def test_serve_defaults_are_safe():
     assert [one.called for one in settings.models] == ["fraud"]
     assert settings.max_body is None, "as the model's rows need; see serve.app"
     assert settings.trust_model is False
-    assert settings.server == "granian"
+    assert settings.server == "asyncio"
     assert settings.workers is None
 
 

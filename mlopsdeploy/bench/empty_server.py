@@ -11,28 +11,54 @@ from collections.abc import Callable
 from typing import Any
 
 from mlopsdeploy.serve import server
-from mlopsdeploy.settings import ServeSettings, load
+from mlopsdeploy.serve.app import App, create_app
+from mlopsdeploy.serve.endpoint import Endpoint
+from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, problem_answer
+from mlopsdeploy.serve.supervisor import Pins
+from mlopsdeploy.settings import MAX_BODY_OF_PICTURES, ServeSettings, load
 
-HEADERS = [("Content-Type", "application/json"), ("Content-Length", "2")]
 
-
-def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
+class Empty(Endpoint):
     """The least that an answer can be."""
-    environ["wsgi.input"].read()
-    start_response("200 OK", HEADERS)
-    return [b"{}"]
+
+    def __init__(self) -> None:
+        self.max_body = MAX_BODY_OF_PICTURES
+        self.reads_long = False
+
+    def start(
+        self,
+        request: Request,  # noqa: ARG002
+        done: Callable[[Answer], None],
+        *,
+        here: bool = False,  # noqa: ARG002
+    ) -> None:
+        """See `Endpoint.start`."""
+        done(Answer(200, JSON, b"{}"))
+
+    def refuse(self, problem: Problem, request: Request) -> Answer:
+        """See `Endpoint.refuse`."""
+        return problem_answer(problem, request.id)
 
 
-def application() -> Callable[..., Any]:
+class AnyPath(dict[str, Endpoint]):
+    """One endpoint for all of them."""
+
+    def get(self, path: str, default: Any = None) -> Any:
+        """It, but for what asks how the server is."""
+        return default if path == "/readyz" else self["any"]
+
+
+def application(_generation: int, _pins: Pins | None) -> tuple[App, Pins]:
     """What a worker serves."""
-    return app
+    app = create_app({})
+    app.endpoints = AnyPath(any=Empty())
+    return app, {}
 
 
 def main() -> None:
     """Serve until a signal ends it."""
     settings = load(ServeSettings, sys.argv[-1], {})
-    with server.working_folder() as folder:
-        server.listen(settings, application, folder)
+    server.listen(settings, application)
 
 
 if __name__ == "__main__":

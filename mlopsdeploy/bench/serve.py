@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import io
 import json
 import os
 import re
@@ -33,7 +32,7 @@ from mlopsdeploy.serve import server
 from mlopsdeploy.serve.app import App, create_app
 from mlopsdeploy.serve.endpoint import Predict, PredictPictures
 from mlopsdeploy.serve.instances import Instances
-from mlopsdeploy.serve.messages import JSON
+from mlopsdeploy.serve.messages import JSON, Request
 from mlopsdeploy.serve.pictures import decode_all, with_sizes
 from mlopsdeploy.settings import ServeSettings
 
@@ -211,19 +210,14 @@ class Parts:
         else:
             given = _row(row, endpoint, self.model)
             self.kind, self.body = JSON, json.dumps({endpoint.instances.key: given}).encode()
-        answer = endpoint(self._environ(), "bench")
+        answer = endpoint(self._request())
         if answer.status != 200:
             detail = json.loads(answer.body).get("detail", "")
             raise InputError(f"{row or 'the example row'}: {self.name} refuses it: {detail}")
 
-    def _environ(self) -> dict[str, Any]:
-        return {
-            "REQUEST_METHOD": "POST",
-            "PATH_INFO": self.path,
-            "CONTENT_TYPE": self.kind,
-            "CONTENT_LENGTH": str(len(self.body)),
-            "wsgi.input": io.BytesIO(self.body),
-        }
+    def _request(self) -> Request:
+        headers = {"content-type": self.kind, "content-length": str(len(self.body))}
+        return Request("POST", self.path, headers, self.body, "bench", time.perf_counter())
 
     def _parse(self) -> Columns:
         if isinstance(self.endpoint, PredictPictures):
@@ -231,7 +225,7 @@ class Parts:
         return self.endpoint.instances.decode(self.body)[0]
 
     def measure(self) -> dict[str, float]:
-        """Median microseconds: parse, encode, model, decode, answer, endpoint, application.
+        """Median microseconds: parse, encode, model, decode, answer, endpoint.
 
         To parse is called "json", or "picture" where bodies are pictures.
         """
@@ -251,8 +245,7 @@ class Parts:
             "model": lambda: runtime.run(tensors),
             "decode": lambda: task.decode(outputs, encoded),
             "answer": lambda: endpoint._encode(endpoint.answers.one(predictions)),
-            "endpoint": lambda: endpoint(self._environ(), "bench"),
-            "application": lambda: list(self.app.wsgi_app(self._environ(), lambda *_: None)),
+            "endpoint": lambda: endpoint(self._request()),
         }
         times: dict[str, list[float]] = {name: [] for name in calls}
         gc.collect()

@@ -30,7 +30,7 @@ _EXTRAS = {
     "cv2": "edge",
     "filelock": "batch",
     "flask": "serve",
-    "granian": "serve",
+    "httptools": "serve",
     "jinja2": "report",
     "matplotlib": "report",
     "msgspec": "serve",

@@ -193,6 +193,15 @@ def prepare_model(
     return _prepared(reference, runtime, digest, trust_model, log)[2]
 
 
+def digest_of(reference: str) -> str:
+    """The SHA-256 of a model's files.
+
+    Raises:
+        ModelError: it can't be found.
+    """
+    return _found(reference, None).digest
+
+
 def _prepared(
     reference: str, runtime: str, digest: str | None, trust_model: bool, log: Log
 ) -> tuple[ModelFiles, Any, Path]:

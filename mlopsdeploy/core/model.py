@@ -268,7 +268,7 @@ class Model:
             if self.task.data == "text":
                 how = "load_model('{}')"
                 self.check_unread(unread_in(encoded), rows_of(encoded), "predict", how)
-            return self._predict_encoded(encoded)
+            return self.predict_encoded(encoded)
         except RowError as error:
             rows = places[list(error.rows)].tolist()
             where = f"row {rows[0]}: " if rows else ""
@@ -286,9 +286,10 @@ class Model:
         Raises:
             RowError: rows that it can't take; its `rows` are their places.
         """
-        return self._predict_encoded(self.task.encode(columns))
+        return self.predict_encoded(self.task.encode(columns))
 
-    def _predict_encoded(self, encoded: Columns) -> Columns:
+    def predict_encoded(self, encoded: Columns) -> Columns:
+        """As `predict_columns`, of what `task.encode` made of them."""
         if rows_of(encoded) == 1:
             try:
                 return self._call(encoded)

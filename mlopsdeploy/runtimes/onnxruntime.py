@@ -55,6 +55,7 @@ class OnnxRuntime(Runtime):
 
     formats: ClassVar = ("onnx",)
     precisions: ClassVar = ("float32",)
+    steady: ClassVar = True
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None

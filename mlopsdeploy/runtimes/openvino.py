@@ -63,6 +63,7 @@ class OpenVino(Runtime):
 
     formats: ClassVar = ("onnx", "openvino")
     precisions: ClassVar = ("float32", "bfloat16", "int8")
+    steady: ClassVar = True
 
     def __init__(
         self, file: Path, *, precision: str = "auto", threads: int = 1, streams: int | None = None

@@ -52,6 +52,7 @@ class TFLiteFile(Runtime):
     """
 
     formats: ClassVar = ("tflite",)
+    steady: ClassVar = True
     package: str
     interpreter: Any
 

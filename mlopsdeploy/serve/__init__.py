@@ -1,7 +1,7 @@
 """A model behind REST: requests in, answers out, in microseconds.
 
 `create_app(models, settings)` gives a Flask application that any WSGI server can host;
-`mlopsdeploy serve` puts it on Granian.
+`mlopsdeploy serve` runs it under a server of its own.
 """
 
 from typing import TYPE_CHECKING

@@ -8,10 +8,7 @@ calling the endpoint that the route's view would call. As soon as a host adds a 
 
 from __future__ import annotations
 
-import itertools
 import logging
-import os
-import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -31,19 +28,20 @@ from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
 from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
 from mlopsdeploy.serve.instances import Instances
-from mlopsdeploy.serve.messages import (
-    Environ,
-    Problem,
-    flask_response,
-    json_response,
-    problem_answer,
-)
+from mlopsdeploy.serve.messages import Answer, Problem, Request, RequestIds, problem_answer
 from mlopsdeploy.serve.metrics import Metrics
 from mlopsdeploy.serve.pictures import PictureInstances
+from mlopsdeploy.serve.speed import UNKNOWN, Speed
+from mlopsdeploy.serve.wsgi import (
+    Environ,
+    flask_response,
+    json_response,
+    wsgi_environ,
+    wsgi_request,
+)
 from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES, Route, ServeSettings
 
 STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
-_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _DETAILS = {404: "there is nothing at this path", 405: "this path takes another method"}
 access_log = logging.getLogger("mlopsdeploy.access")
 
@@ -53,14 +51,22 @@ class App(Flask):
 
     Attributes:
         endpoints: by path; each answers POST.
+        served: the models by name.
+        metrics: of all that is served.
+        max_body: the most bytes of a request to any other path.
+        health: what is answered to the paths that ask how the server is.
+        ids: of the requests.
     """
 
-    def __init__(self, *, log_requests: bool = False) -> None:
+    def __init__(self, metrics: Metrics, max_body: int, *, log_requests: bool = False) -> None:
         super().__init__("mlopsdeploy.serve", static_folder=None, template_folder="pages")
         self.endpoints: dict[str, Endpoint] = {}
-        self._log_requests = log_requests
-        self._ids = itertools.count(int.from_bytes(os.urandom(4), "big"))
-        self._id_prefix = os.urandom(4).hex()
+        self.served: dict[str, Served] = {}
+        self.metrics = metrics
+        self.max_body = max_body
+        self.health: dict[str, dict[str, Any]] = {}
+        self.ids = RequestIds()
+        self.log_requests = log_requests
         self._hooks = (
             self.before_request_funcs,
             self.after_request_funcs,
@@ -74,24 +80,22 @@ class App(Flask):
         self.endpoints[path] = endpoint
 
         def view() -> Response:
-            return flask_response(endpoint(request.environ, _request_id()))
+            return flask_response(_called(endpoint, request.environ, _request_id()))
 
         self.add_url_rule(path, endpoint=path, view_func=view, methods=["POST"])
 
     def wsgi_app(
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
-        """Every request comes in here and gets its id here."""
+        """Every request of another server comes in here and gets its id here."""
         started = perf_counter()
-        request_id = environ.get("HTTP_X_REQUEST_ID")
-        if request_id is None or not _ID.fullmatch(request_id):
-            request_id = f"{self._id_prefix}-{next(self._ids):x}"
+        request_id = self.ids.of(environ.get("HTTP_X_REQUEST_ID"))
         environ["mlopsdeploy.request_id"] = request_id
         status = 500
 
         endpoint = self.endpoints.get(environ["PATH_INFO"])
         if endpoint is not None and environ["REQUEST_METHOD"] == "POST" and not any(self._hooks):
-            answer = endpoint(environ, request_id)
+            answer = _called(endpoint, environ, request_id)
             headers = [
                 ("Content-Type", answer.content_type),
                 ("Content-Length", str(len(answer.body))),
@@ -99,8 +103,8 @@ class App(Flask):
                 *answer.headers,
             ]
             start_response(STATUS_LINES[answer.status], headers)
-            if self._log_requests:
-                _log(environ, answer.status, perf_counter() - started, request_id)
+            if self.log_requests:
+                self._log_of(environ, answer.status, started)
             return [answer.body]
 
         def start(line: str, headers: list[tuple[str, str]], error: Any = None) -> Any:
@@ -110,15 +114,53 @@ class App(Flask):
             return start_response(line, headers, error)
 
         body = super().wsgi_app(environ, start)
-        if self._log_requests:
-            _log(environ, status, perf_counter() - started, request_id)
+        if status >= 400:
+            self.metrics.refused(status)
+        if self.log_requests:
+            self._log_of(environ, status, started)
         return body
+
+    def page(self, request: Request, host: str, port: int) -> Answer:
+        """The answer of Flask to a request that came to our own server."""
+        environ = wsgi_environ(request, host, port)
+        environ["mlopsdeploy.request_id"] = request.id
+        response = Response.from_app(super().wsgi_app, environ, buffered=True)
+        if response.status_code >= 400:
+            self.metrics.refused(response.status_code)
+        skipped = ("content-type", "content-length", "x-request-id")
+        headers = tuple(one for one in response.headers.items() if one[0].lower() not in skipped)
+        kind = response.headers.get("Content-Type", "")
+        return Answer(response.status_code, kind, response.get_data(), headers)
+
+    def _log_of(self, environ: Environ, status: int, started: float) -> None:
+        _log_request(
+            environ["REQUEST_METHOD"], environ["PATH_INFO"], status, perf_counter() - started,
+            environ["mlopsdeploy.request_id"], environ.get("REMOTE_ADDR", ""),
+        )  # fmt: skip
+
+    def log(self, request: Request, status: int) -> None:
+        """A line of the access log."""
+        _log_request(
+            request.method, request.path, status, perf_counter() - request.arrived, request.id,
+            request.remote,
+        )  # fmt: skip
+
+
+def _called(endpoint: Endpoint, environ: Environ, request_id: str) -> Answer:
+    """An endpoint's answer to a request of another server."""
+    try:
+        asked = wsgi_request(environ, request_id, endpoint.max_body)
+    except Problem as problem:
+        head = Request("POST", "", {}, b"", request_id, perf_counter())
+        return endpoint.refuse(problem, head)
+    return endpoint(asked)
 
 
 def create_app(
     models: Mapping[str, Model],
     settings: ServeSettings | None = None,
     metrics_folder: Path | None = None,
+    speeds: Mapping[str, Speed] | None = None,
 ) -> App:
     """An application that serves models; hand it to any WSGI server.
 
@@ -128,28 +170,38 @@ def create_app(
             setting in `models` belongs to the model of that name.
         metrics_folder: an empty folder that all worker processes of a server share, so that
             `/metrics` tells of all of them; by default each tells of itself.
+        speeds: what calls of the models take, as `speed.measure` finds; without them requests are
+            computed one by one until the first ones tell.
 
     Raises:
         ConfigError: two routes are the same, or an answer asks for what its model does not give.
     """
     settings = settings or ServeSettings()
-    app = App(log_requests=settings.access_log)
     metrics = Metrics(models, metrics_folder)
+    app = App(metrics, settings.max_body or MAX_BODY, log_requests=settings.access_log)
     routes = {one.called: one for one in settings.models}
-    served = {name: Served(name, model, metrics.of(name)) for name, model in models.items()}
+    speeds = speeds or {}
+    for name, model in models.items():
+        route = routes.get(name)
+        slo = (route.slo if route else None) or settings.slo
+        counted = metrics.of(name)
+        app.served[name] = Served(name, model, counted, speeds.get(name, UNKNOWN), slo)
+    served = app.served
     for name, one in served.items():
         for path, endpoint in _endpoints(one, routes.get(name, Route()), settings.max_body):
             if path in app.endpoints:
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
-    open_inference.add(app, served, settings.max_body or MAX_BODY)
+    open_inference.add(app, served, app.max_body)
     pages.add(app, app.endpoints, served)
-    for path, document in {
+    app.health = {
         "/healthz": {"status": "ok"},
         "/readyz": {"status": "ready", "models": list(served)},
-        "/openapi.json": openapi.document(app.endpoints, served),
-    }.items():
+        **open_inference.HEALTH,
+    }
+    described = {"/openapi.json": openapi.document(app.endpoints, served)}
+    for path, document in {**app.health, **described}.items():
         app.add_url_rule(path, f"own {path}", partial(json_response, document))
     app.add_url_rule("/metrics", "own metrics", lambda: _exposition(metrics))
     for kind in (HTTPException, Exception):
@@ -204,13 +256,15 @@ def _error(error: Exception) -> Response:
     return flask_response(problem_answer(error, _request_id(), error=protocol))
 
 
-def _log(environ: Environ, status: int, seconds: float, request_id: str) -> None:
+def _log_request(
+    method: str, path: str, status: int, seconds: float, request_id: str, remote: str
+) -> None:
     request = {
-        "method": environ["REQUEST_METHOD"],
-        "path": quote(environ["PATH_INFO"], safe="/:", encoding="latin-1"),
+        "method": method,
+        "path": quote(path, safe="/:", encoding="latin-1"),
         "status": status,
         "seconds": round(seconds, 6),
         "request_id": request_id,
-        "remote": environ.get("REMOTE_ADDR", ""),
+        "remote": remote,
     }
     access_log.info("%(method)s %(path)s %(status)d", request, extra=request)

@@ -1,14 +1,14 @@
 """One route of one model: the only place that checks, answers, counts and logs its requests.
 
-An endpoint speaks WSGI's request on one side and bytes on the other, and knows nothing of Flask:
-the application calls it from a Flask view or straight away (see `app.App`), and both give the
-same answer, the same errors and the same metrics.
+An endpoint takes a request and gives an answer, and knows neither WSGI nor Flask nor the sockets:
+our server starts it (`start`) and goes on; another server's thread waits for it. Both get the same
+answer, the same errors and the same metrics.
 """
 
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -25,74 +25,59 @@ from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import (
     JSON,
     Answer,
-    Environ,
     Problem,
+    Request,
     expect_json,
     is_json,
     problem_answer,
-    read_body,
 )
 from mlopsdeploy.serve.metrics import ModelMetrics
 from mlopsdeploy.serve.pictures import FORM, TYPES, decode_all, from_form, with_sizes
+from mlopsdeploy.serve.queue import At, Call, Queue, Result
+from mlopsdeploy.serve.speed import UNKNOWN, Speed
 from mlopsdeploy.serve.unread import Unread
-
-At = Callable[[int], str]
-"""How to point at a row of a request."""
 
 
 class Served:
-    """A model of a server: its name, its metrics, and the gate before it.
+    """A model of a server: its name, its metrics, and the queue before it."""
 
-    The gate lets in as many requests as the runtime has streams; the others wait here, where they
-    are counted, and not somewhere inside the runtime.
-    """
-
-    def __init__(self, name: str, model: Model, metrics: ModelMetrics) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        metrics: ModelMetrics,
+        speed: Speed = UNKNOWN,
+        slo: float | None = None,
+    ) -> None:
         self.name = name
         self.model = model
         self.metrics = metrics
+        self.queue = Queue(model, metrics, speed, slo)
         self.unread = Unread(name, model, metrics)
         self._sees = model.task.data == "image"
         self._answers = model.task.answers
-        self._turns: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(model.runtime.streams):
-            self._turns.put(None)
 
-    def predict(
-        self, columns: Columns | Callable[[], Columns], at: At = "row {}".format
-    ) -> Columns:
-        """Predictions, when it is this request's turn; of pictures with their `width` and `height`.
-
-        Args:
-            columns: the rows, or what makes them. Decoded pictures are large: no more of them are
-                in memory than the model has streams.
-            at: how to point at a row of the request.
+    def checked(self, call: Call, predictions: Columns) -> Columns:
+        """Predictions that are answers; of pictures with their `width` and `height`.
 
         Raises:
-            Problem: 422 where the values are of the right kind, but the model has no answer to
-                them: it refuses them, or a number that its answer has is not finite.
+            Problem: 422 where a number that an answer has is not finite.
         """
-        columns, predictions = self._in_turn(columns, self.model.predict_columns, at)
+        if any((one.number or one.label) not in predictions for one in self._answers):
+            return predictions  # only what the file itself outputs was asked for
         if unknown := unanswered(self._answers, predictions):
-            raise _no_answer("the model has no answer to values like these", unknown, at)
+            raise _no_answer("the model has no answer to values like these", unknown, call.at)
         self.metrics.predicted(predictions, rows_of(predictions))
-        return with_sizes(predictions, columns["image"]) if self._sees else predictions
+        assert not callable(call.columns)
+        return with_sizes(predictions, call.columns["image"]) if self._sees else predictions
 
-    def raw(
-        self,
-        columns: Columns | Callable[[], Columns],
-        wanted: Collection[str],
-        at: At = "row {}".format,
-    ) -> Columns:
+    def raw(self, wanted: Collection[str], columns: Columns) -> Columns:
         """The runtime's own output tensors of these names, a row each, as the task gets them.
 
         Raises:
-            Problem: 422 where the model refuses the values, or where an output isn't an array of
-                one shape a row, as of long texts that are read in parts.
+            Problem: 422 where an output isn't an array of one shape a row, as of long texts that
+                are read in parts.
         """
-        return self._in_turn(columns, partial(self._run, wanted), at)[1]
-
-    def _run(self, wanted: Collection[str], columns: Columns) -> Columns:
         task, run = self.model.task, self.model.runtime.run
         encoded = task.encode(columns)
         batches = self.model.plan(encoded)
@@ -107,24 +92,6 @@ class Served:
             raise _misshapen("differs in shape from row to row; ask for one row at a time")
         return take(concat(parts), np.argsort(np.concatenate(batches)))
 
-    def _in_turn(
-        self, columns: Columns | Callable[[], Columns], call: Callable[[Columns], Columns], at: At
-    ) -> tuple[Columns, Columns]:
-        """The columns, and what a call makes of them, when it is this request's turn."""
-        try:
-            self._turns.get_nowait()
-        except queue.Empty:
-            self.metrics.waits(1)
-            self._turns.get()
-            self.metrics.waits(-1)
-        try:
-            columns = columns() if callable(columns) else columns
-            return columns, call(columns)
-        except RowError as error:
-            raise _no_answer("the model can't take values like these", error.rows, at) from None
-        finally:
-            self._turns.put(None)
-
 
 def _misshapen(detail: str) -> Problem:
     return Problem(422, "no-raw-output", f"an output of the model's file {detail}", "outputs")
@@ -136,7 +103,7 @@ def _no_answer(detail: str, rows: Sequence[int], at: At) -> Problem:
 
 
 class Endpoint:
-    """What all endpoints share; `answer` is theirs.
+    """What all endpoints share; `read` is theirs.
 
     Args:
         served: the model.
@@ -149,22 +116,73 @@ class Endpoint:
     def __init__(self, served: Served, max_body: int) -> None:
         self.served = served
         self.max_body = max_body
+        self.reads_long = served.model.task.data == "image"  # however small a body is
 
-    def __call__(self, environ: Environ, request_id: str) -> Answer:
-        """The answer to a request, whatever is wrong with it."""
-        started = perf_counter()
-        metrics = self.served.metrics
-        metrics.started()
+    def __call__(self, request: Request) -> Answer:
+        """The answer to a request, whatever is wrong with it; waits for it."""
+        answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self.start(request, answers.put, here=True)
+        return answers.get()
+
+    def start(
+        self, request: Request, done: Callable[[Answer], None], *, here: bool = False
+    ) -> None:
+        """Answer a request, now or later, whatever is wrong with it.
+
+        Args:
+            request: the request.
+            done: is given the answer, once, maybe in another thread.
+            here: see `Queue.put`.
+        """
+        served = self.served
+        served.metrics.started()
         try:
-            answer = self.answer(environ)
+            call = self.read(request)
+            call.finish, call.done = self._finish, done
+            call.patience = call.patience or request.patience()
+            call.bulk = request.is_bulk()
         except Exception as error:  # noqa: BLE001  (logged there)
-            answer = problem_answer(error, request_id, error=self.error)
-        metrics.answered(answer.status, perf_counter() - started, answer.rows)
-        return answer
+            done(self._counted(self._refusal(error, request), request))
+            return
+        try:
+            served.queue.put(call, here=here)
+        except Exception as error:  # noqa: BLE001  (the caller gets it)
+            self._finish(call, error)
 
-    def answer(self, environ: Environ) -> Answer:
-        """The answer to a request; raises a `Problem` where that is not as it should be."""
+    def _finish(self, call: Call, result: Result) -> None:
+        request = call.request
+        try:
+            if isinstance(result, Exception):
+                raise result
+            answer = call.respond(self.served.checked(call, result))
+        except RowError as error:
+            detail = "the model can't take values like these"
+            answer = self._refusal(_no_answer(detail, error.rows, call.at), request)
+        except Exception as error:  # noqa: BLE001  (logged there)
+            answer = self._refusal(error, request)
+        call.done(self._counted(answer, request, call.started))
+
+    def refuse(self, problem: Problem, request: Request) -> Answer:
+        """The answer to a request that came no further than its head; it is counted, too."""
+        self.served.metrics.started()
+        return self._counted(self._refusal(problem, request), request)
+
+    def read(self, request: Request) -> Call:
+        """What a request asks; raises a `Problem` where that is not as it should be."""
         raise NotImplementedError
+
+    def _refusal(self, error: Exception, request: Request) -> Answer:
+        return problem_answer(error, request.id, error=self.error)
+
+    def _counted(self, answer: Answer, request: Request, started: float = 0.0) -> Answer:
+        now = perf_counter()
+        seconds = now - request.arrived
+        self.served.metrics.answered(answer.status, seconds, answer.rows)
+        if not started:
+            return answer
+        waited = max(started - request.arrived, 0.0) * 1e3
+        timing = f"queue;dur={waited:.3f}, model;dur={(now - started) * 1e3:.3f}"
+        return answer._replace(headers=(*answer.headers, ("Server-Timing", timing)))
 
 
 class Predict(Endpoint):
@@ -182,21 +200,18 @@ class Predict(Endpoint):
         """A row as the model's author gave it in `model.yaml`, or None."""
         return self.served.model.yaml.example
 
-    def answer(self, environ: Environ) -> Answer:
-        """See `Endpoint.answer`."""
-        columns, single, at = self._read(environ)
-        predictions = self.served.predict(columns, at)
-        rows = rows_of(predictions)
-        answers = self.answers
+    def read(self, request: Request) -> Call:
+        """See `Endpoint.read`."""
+        expect_json(request.headers)
+        columns, single = self.instances.decode(request.body)
+        at = partial(self.instances.at, single=single)
+        return Call(request, columns, rows_of(columns), at, partial(self._respond, single=single))
+
+    def _respond(self, predictions: Columns, *, single: bool) -> Answer:
+        answers, rows = self.answers, rows_of(predictions)
         document = answers.one(predictions) if single else answers.many(predictions, rows)
         headers = self.served.unread.note(predictions)
         return Answer(200, JSON, self._encode(document), headers, rows)
-
-    def _read(self, environ: Environ) -> tuple[Columns | Callable[[], Columns], bool, At]:
-        """What to predict, whether it is one row that stood alone, and how to point at each."""
-        expect_json(environ)
-        columns, single = self.instances.decode(read_body(environ, self.max_body))
-        return columns, single, lambda place: self.instances.at(place, single=single)
 
 
 class PredictPictures(Predict):
@@ -208,20 +223,23 @@ class PredictPictures(Predict):
         is_picture = isinstance(example, str) and example.startswith("data:image/")
         return example if is_picture else None
 
-    def _read(self, environ: Environ) -> tuple[Callable[[], Columns], bool, At]:
-        content_type = environ.get("CONTENT_TYPE", "")
+    def read(self, request: Request) -> Call:
+        """See `Endpoint.read`."""
+        content_type = request.headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
-        pictures: Iterable[bytes | Array]
+        body = request.body
+        pictures: Collection[bytes | Array]
         if is_json(kind):
-            columns, single = self.instances.decode(read_body(environ, self.max_body))
+            columns, single = self.instances.decode(body)
             pictures = columns["image"]
-            places = [self.instances.at(at, single=single) for at in range(len(columns["image"]))]
+            places = [self.instances.at(at, single=single) for at in range(len(pictures))]
         elif kind in TYPES or kind == FORM:
-            body = read_body(environ, self.max_body)
             pictures = [body if kind in TYPES else from_form(body, content_type)]
             single, places = True, [""]
         else:
             detail = f"send a picture ({', '.join(TYPES)}), a form with one ({FORM}), or {JSON}"
             accepted = ", ".join((*TYPES, FORM, JSON))
             raise Problem(415, "no-picture-type", detail, headers=(("Accept", accepted),))
-        return lambda: decode_all(pictures, places), single, places.__getitem__
+        decode = partial(decode_all, pictures, places)
+        respond = partial(self._respond, single=single)
+        return Call(request, decode, len(pictures), places.__getitem__, respond)

@@ -52,14 +52,6 @@ class Text(logging.Formatter):
         return line
 
 
-class NoAdvice(logging.Filter):
-    """Without Granian's advice on threads: most of ours wait for bodies, and the gate for cores."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Whether a record stays."""
-        return "Python threads" not in str(record.msg)
-
-
 LogFormat = Literal["auto", "text", "json"]
 
 
@@ -75,13 +67,11 @@ def configuration(log_format: LogFormat) -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"no advice": {"()": NoAdvice}},
         "formatters": {"lines": {"()": Text if as_text(log_format) else JsonLines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "lines"}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
         "loggers": {
             "mlopsdeploy": ours,
-            "_granian": {**quiet, "filters": ["no advice"]},
-            **dict.fromkeys(("granian.access", "gunicorn.error", "gunicorn.access"), quiet),
+            **dict.fromkeys(("gunicorn.error", "gunicorn.access"), quiet),
         },
     }

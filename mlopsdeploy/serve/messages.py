@@ -1,4 +1,4 @@
-"""Requests and responses as bytes: bodies that are read, answers, and what is wrong with a request.
+"""Requests and responses as bytes: what came, what is answered, and what is wrong with a request.
 
 A problem (RFC 9457) names the field and what was expected of it. It repeats neither what was sent
 (it may be private, and ends up in logs) nor the whole schema.
@@ -6,23 +6,98 @@ A problem (RFC 9457) names the field and what was expected of it. It repeats nei
 
 from __future__ import annotations
 
+import itertools
 import logging
+import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from flask import Response
 
 log = logging.getLogger("mlopsdeploy.serve")
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
-_DISCARDED = 32 * 1024 * 1024  # bytes of a body that is too long, read so that its sender goes on
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises where a body is not JSON."""
-Environ = Mapping[str, Any]
+
+BUDGET_HEADERS = (("x-request-timeout", 1.0), ("x-envoy-expected-rq-timeout-ms", 0.001))
+"""Headers that say how long a caller waits, and the unit of each in seconds."""
+BULK_URGENCY = 5
+"""From here on a request is bulk, by its `Priority: u=0` to `u=7` (RFC 9218)."""
+_URGENCY = re.compile(r"(?:^|[,;\s])u=([0-7])(?:$|[,;\s])")
+_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+
+
+@dataclass(slots=True, eq=False)
+class Request:
+    """A request whose body has arrived.
+
+    Attributes:
+        method: in upper case.
+        path: decoded, without the query.
+        headers: by name in lower case; several of one name are joined by commas.
+        body: all of it.
+        id: of the caller's choice (`X-Request-ID`), or made here.
+        arrived: when its first byte can have been here, by `time.perf_counter`.
+        remote: the caller's address.
+        query: what stands behind the path's question mark.
+        gone: whether its caller has hung up.
+    """
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+    id: str
+    arrived: float
+    remote: str = ""
+    query: str = ""
+    gone: bool = False
+
+    def patience(self) -> float | None:
+        """The seconds that the caller says it waits; None if it says nothing.
+
+        Raises:
+            Problem: 400 where it is no number above 0.
+        """
+        headers = self.headers
+        for name, unit in BUDGET_HEADERS:
+            if name not in headers:
+                continue
+            try:
+                seconds = float(headers[name]) * unit
+            except ValueError:
+                seconds = math.nan
+            if not 0 < seconds < math.inf:
+                raise Problem(400, "bad-timeout", f"the header {name} must be a number above 0")
+            return seconds
+        return None
+
+    def is_bulk(self) -> bool:
+        """Whether the caller says that others go first."""
+        if "priority" not in self.headers:
+            return False
+        found = _URGENCY.search(self.headers["priority"])
+        return found is not None and int(found[1]) >= BULK_URGENCY
+
+
+class RequestIds:
+    """Ids of requests: the caller's own where it is one, else one that no other worker gives."""
+
+    def __init__(self) -> None:
+        self._numbers = itertools.count(int.from_bytes(os.urandom(4), "big"))
+        self._prefix = os.urandom(4).hex()
+
+    def of(self, given: str | None) -> str:
+        """The id of a request with this header `X-Request-ID`."""
+        if given is not None and _ID.fullmatch(given):
+            return given
+        return f"{self._prefix}-{next(self._numbers):x}"
 
 
 class Answer(NamedTuple):
@@ -74,13 +149,13 @@ def is_json(kind: str) -> bool:
     return kind == JSON or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def expect_json(environ: Environ) -> None:
+def expect_json(headers: Mapping[str, str]) -> None:
     """Refuses other content types.
 
     Raises:
         Problem: 415.
     """
-    content_type = environ.get("CONTENT_TYPE", "")
+    content_type = headers.get("content-type", "")
     if content_type == JSON:
         return
     kind = content_type.partition(";")[0].strip().lower()
@@ -88,33 +163,32 @@ def expect_json(environ: Environ) -> None:
         raise Problem(415, "not-json", "send JSON, with the header Content-Type: application/json")
 
 
-def read_body(environ: Environ, limit: int) -> bytes:
-    """The whole body.
+def expect_length(headers: Mapping[str, str], limit: int) -> int | None:
+    """How long the body is by its head; None where that shows only at its end.
 
     Raises:
-        Problem: 413 where it is longer than `limit` bytes, 415 where it is compressed, 400 and 411
-            where its length is no number or can't be known.
+        Problem: 413 where it is longer than `limit` bytes, 415 where it is compressed, 400 where
+            its length is no number.
     """
-    coding = environ.get("HTTP_CONTENT_ENCODING")
+    coding = headers.get("content-encoding")
     if coding and coding.lower() != "identity":
         detail = "send the body as it is, without Content-Encoding"
         raise Problem(415, "encoded", detail, headers=(("Accept-Encoding", "identity"),))
-    header = environ.get("CONTENT_LENGTH")
+    header = headers.get("content-length")
     if header and not (header.isascii() and header.isdigit()):
         raise Problem(400, "bad-length", "the header Content-Length is not a number")
     length = int(header) if header else None
+    if length is None and "transfer-encoding" not in headers:
+        return 0
     if length is not None and length > limit:
-        raise _too_long(limit, environ, length)
-    if length is None and environ.get("HTTP_TRANSFER_ENCODING") is None:
-        return b""
-    if length is None and not environ.get("wsgi.input_terminated"):
-        raise Problem(411, "no-length", "send the header Content-Length")
-    body: bytes = environ["wsgi.input"].read(limit + 1 if length is None else length)
-    if len(body) > limit:
-        raise _too_long(limit, environ)
-    if length is not None and len(body) < length:
-        raise Problem(400, "cut-off", "the body ended before its Content-Length")
-    return body
+        raise too_long(limit)
+    return length
+
+
+def too_long(limit: int) -> Problem:
+    """What is said of a body of more than `limit` bytes."""
+    detail = f"the body may have at most {limit:,} bytes; the server's max_body says so"
+    return Problem(413, "too-long", detail, headers=(("Connection", "close"),))
 
 
 def problem_answer(problem: Exception, request_id: str, *, error: bool = False) -> Answer:
@@ -141,27 +215,3 @@ def problem_answer(problem: Exception, request_id: str, *, error: bool = False) 
     }
     body = msgspec.json.encode(document)
     return Answer(problem.status, PROBLEM_JSON, body, problem.headers)
-
-
-def _too_long(limit: int, environ: Environ, length: int | None = None) -> Problem:
-    """A refusal that arrives: many clients read no answer before their whole body is sent."""
-    left = _DISCARDED
-    while left > 0 and (length is None or length <= _DISCARDED):
-        read = len(environ["wsgi.input"].read(min(left, 65536)))
-        if not read:
-            break
-        left -= read
-    detail = f"the body may have at most {limit:,} bytes; the server's max_body says so"
-    return Problem(413, "too-long", detail, headers=(("Connection", "close"),))
-
-
-def json_response(document: Any) -> Response:
-    """A document as JSON."""
-    return Response(msgspec.json.encode(document), content_type=JSON)
-
-
-def flask_response(answer: Answer) -> Response:
-    """An endpoint's answer."""
-    return Response(
-        answer.body, answer.status, content_type=answer.content_type, headers=list(answer.headers)
-    )

@@ -40,7 +40,8 @@ SECONDS = (
     1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
-CODES = (200, 400, 404, 411, 413, 415, 422, 500, 503)
+CODES = (200, 400, 404, 405, 408, 411, 413, 414, 415, 421, 422, 429, 431, 500, 503)
+CALLS = ("free", "full", "deadline")  # why a call of the model left, see `Queue`
 UNREAD = (*LANGUAGES, UNKNOWN, "other")  # why a text isn't read, see `core.model.unread_in`
 
 SCORES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
@@ -55,7 +56,8 @@ FEW = 8  # rows that are counted one by one
 _IN_FLIGHT, _QUEUE, _LATENCY = 0, 1, 2
 _PER_CODE = len(SECONDS) + 2
 _BATCH = _LATENCY + len(CODES) * _PER_CODE
-_UNREAD = _BATCH + len(ROWS) + 2
+_CALLS = _BATCH + len(ROWS) + 2
+_UNREAD = _CALLS + len(CALLS)
 _ANSWERS = _UNREAD + len(UNREAD)
 _UNREAD_CELLS = {reason: _UNREAD + place for place, reason in enumerate(UNREAD)}
 _NANOSECONDS = tuple(round(bound * 1e9) for bound in SECONDS)
@@ -110,7 +112,7 @@ class Metrics:
         self._answers = {name: answer_cells(model.task) for name, model in models.items()}
         sizes = [cells[-1].end if cells else _ANSWERS for cells in self._answers.values()]
         self._ends = np.cumsum([0, *sizes]).tolist()
-        size = 8 * max(self._ends[-1], 1)
+        size = 8 * (self._ends[-1] + len(CODES))
         if folder is None:
             memory: bytearray | mmap.mmap = bytearray(size)
         else:
@@ -128,6 +130,12 @@ class Metrics:
         task = self._models[model].task
         answers = self._answers[model]
         return ModelMetrics(self._cells[mine], self._sums[mine], task, answers, self._lock)
+
+    def refused(self, code: int) -> None:
+        """A request that is no model's was refused."""
+        place = CODES.index(code if code in CODES else 500)
+        with self._lock:
+            self._cells[self._ends[-1] + place] += 1
 
     def text(self) -> bytes:
         """The exposition of all workers together."""
@@ -150,6 +158,13 @@ class Metrics:
                 for name, part in parts.items()
             }
         )
+        refusals = CounterMetricFamily(
+            "mlopsdeploy_refused", "Requests refused that are no model's.", labels=["code"]
+        )
+        for code, count in zip(CODES, whole[self._ends[-1] :].tolist(), strict=True):
+            if count:
+                refusals.add_metric([str(code)], count)
+        yield refusals
         names = [[name] for name in self._models]
         now = np.sum(list(living.values()), axis=0)
         first = np.array(self._ends[:-1], np.intp)
@@ -212,7 +227,12 @@ class ModelMetrics:
             cells[start + _PER_CODE - 1] += nanoseconds
             if rows:
                 cells[_BATCH + bisect_left(ROWS, rows)] += 1
-                cells[_UNREAD - 1] += rows
+                cells[_CALLS - 1] += rows
+
+    def called(self, why: str) -> None:
+        """A call of the model left the queue."""
+        with self._lock:
+            self._cells[_CALLS + CALLS.index(why)] += 1
 
     def predicted(self, predictions: Columns, rows: int) -> None:
         """What was answered: labels and numbers of so many rows, which all have an answer."""
@@ -268,10 +288,16 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
     requests = CounterMetricFamily("mlopsdeploy_requests", "Requests answered.", labels=by_code)
     seconds = HistogramMetricFamily(
         "mlopsdeploy_request_seconds",
-        "Time from a request's arrival at the application to its answer.",
+        "Time from a request's arrival to its answer, with the time that it waited.",
         labels=by_code,
     )
     rows = HistogramMetricFamily("mlopsdeploy_batch_rows", "Rows per request.", labels=["model"])
+    calls = CounterMetricFamily(
+        "mlopsdeploy_queued_calls",
+        "Calls of the model with requests that waited, by why they left: no more waited (free), "
+        "more didn't fit (full), or the first had no more time (deadline).",
+        labels=["model", "reason"],
+    )
     unread = CounterMetricFamily(
         "mlopsdeploy_unread_texts",
         "Texts that the model doesn't read, by language; unknown: those of unknown tokens.",
@@ -284,12 +310,14 @@ def _requests(cells: Mapping[str, Array]) -> Iterator[Metric]:
             if sum(buckets):
                 requests.add_metric([model, str(code)], sum(buckets))
                 seconds.add_metric([model, str(code)], _cumulative(SECONDS, buckets), total / 1e9)
-        *buckets, total = counted[_BATCH:_UNREAD].tolist()
+        *buckets, total = counted[_BATCH:_CALLS].tolist()
         rows.add_metric([model], _cumulative(ROWS, buckets), total)
         for reason, count in zip(UNREAD, counted[_UNREAD:_ANSWERS].tolist(), strict=True):
             if count:
                 unread.add_metric([model, reason], count)
-    yield from (requests, seconds, rows, unread)
+        for why, count in zip(CALLS, counted[_CALLS:_UNREAD].tolist(), strict=True):
+            calls.add_metric([model, why], count)
+    yield from (requests, seconds, rows, unread, calls)
 
 
 def _answers(

@@ -30,19 +30,19 @@ from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.answers import plain
 from mlopsdeploy.core.inputs import fits
-from mlopsdeploy.serve.endpoint import At, Endpoint, Served
+from mlopsdeploy.serve.endpoint import Endpoint, Served
 from mlopsdeploy.serve.messages import (
     JSON,
     NOT_JSON,
     Answer,
-    Environ,
     Problem,
+    Request,
     explained,
-    json_response,
     misfit,
-    read_body,
 )
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
+from mlopsdeploy.serve.queue import Call
+from mlopsdeploy.serve.wsgi import json_response, wsgi_request
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -56,6 +56,8 @@ _misfit = partial(misfit, 400)
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 FILES = Field(PICTURE.name, "str")
 """The files of pictures, as a tensor."""
+HEALTH = {"/v2/health/live": {"live": True}, "/v2/health/ready": {"ready": True}}
+"""What the protocol answers to who asks how the server is."""
 COUNT = Field("count", "int64")
 """How many objects of a row are not padding."""
 
@@ -104,10 +106,10 @@ class Infer(Endpoint):
         self._known = {field.name: field for field in (*self.raw, *self.outputs)}
         self._raw = {field.name for field in self.raw}
 
-    def answer(self, environ: Environ) -> Answer:
-        """See `Endpoint.answer`."""
-        body = read_body(environ, self.max_body)
-        header, binary = _split(body, environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH"))
+    def read(self, request: Request) -> Call:
+        """See `Endpoint.read`."""
+        length = request.headers.get(_HEADER_LENGTH.lower())
+        header, binary = _split(request.body, length)
         try:
             asked = self._decoder.decode(header)
         except msgspec.ValidationError as error:
@@ -122,23 +124,22 @@ class Infer(Endpoint):
         first, values = next(iter(columns.items()))
         wanted = self._wanted(asked)
         rows = self._decoding(values) if self._pictures else columns
-        predictions = self._predict(rows, wanted, lambda place: f"inputs.{first}[{place}]")
-        return self._respond(asked, predictions, wanted)._replace(rows=len(values))
 
-    def _predict(
-        self, rows: Columns | Callable[[], Columns], wanted: list[tuple[Field, bool]], at: At
-    ) -> Columns:
-        """All that is wanted.
+        def respond(predictions: Columns) -> Answer:
+            return self._respond(asked, predictions, wanted)._replace(rows=len(values))
+
+        raw = [field.name for field, _ in wanted if field.name in self._raw]
+        compute = partial(self._compute, raw, len(raw) < len(wanted)) if raw else None
+        at = f"inputs.{first}[{{}}]".format
+        return Call(request, rows, len(values), at, respond, compute, _timeout(asked))
+
+    def _compute(self, raw: list[str], predicts: bool, columns: Columns) -> Columns:
+        """What the file outputs, and what the task does.
 
         What the file outputs is computed apart: predictions may be rechecked in another precision.
         """
-        raw = [field.name for field, _ in wanted if field.name in self._raw]
-        predictions: Columns = {}
-        if len(raw) < len(wanted):
-            predictions = self.served.predict(rows, at)
-            if self._ragged:
-                predictions = _padded(predictions, self._ragged)
-        return predictions | self.served.raw(rows, raw, at) if raw else predictions
+        predictions = self.served.model.predict_columns(columns) if predicts else {}
+        return predictions | self.served.raw(raw, columns)
 
     def _columns(self, tensors: list[Tensor], binary: memoryview) -> Columns:
         columns: Columns = {}
@@ -190,6 +191,8 @@ class Infer(Endpoint):
     def _respond(
         self, asked: InferRequest, predictions: Columns, wanted: list[tuple[Field, bool]]
     ) -> Answer:
+        if self._ragged and self._ragged[0].name in predictions:
+            predictions = _padded(predictions, self._ragged)
         outputs, chunks = [], []
         for field, as_bytes in wanted:
             values = predictions[field.name]
@@ -214,6 +217,21 @@ class Infer(Endpoint):
         return Answer(200, "application/octet-stream", b"".join([header, *chunks]), headers)
 
 
+def _timeout(asked: InferRequest) -> float | None:
+    """The seconds that the request waits: its parameter `timeout`, in microseconds as Triton's.
+
+    Raises:
+        Problem: 400 where it is no number above 0.
+    """
+    timeout = asked.parameters.get("timeout")
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or timeout <= 0:
+        detail = "must be a number of microseconds above 0"
+        raise _misfit("bad-timeout", "parameters.timeout", f" {detail}")
+    return float(timeout) / 1e6
+
+
 def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
     """The routes of the protocol that say what there is; `Infer` is an endpoint of its own."""
 
@@ -235,9 +253,7 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
 
     extensions = ["binary_tensor_data", "model_repository"]
     server = {"name": "mlopsdeploy", "version": __version__, "extensions": extensions}
-    health = {"/v2/health/live": {"live": True}, "/v2/health/ready": {"ready": True}}
-    for path, document in {"/v2": server, **health}.items():
-        app.add_url_rule(path, f"v2 {path}", partial(json_response, document))
+    app.add_url_rule("/v2", "v2", partial(json_response, server))
     for model in ("/v2/models/<name>", "/v2/models/<name>/versions/<version>"):
         app.add_url_rule(model, view_func=model_metadata)
         app.add_url_rule(f"{model}/ready", view_func=model_ready)
@@ -245,7 +261,7 @@ def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
 
     @app.post("/v2/repository/index")
     def repository_index() -> Response:
-        _check_index_request(read_body(request.environ, max_body))
+        _check_index_request(wsgi_request(request.environ, "", max_body).body)
         state = {"state": "READY", "reason": ""}
         return json_response(
             [{"name": name, "version": version_of(one), **state} for name, one in served.items()]

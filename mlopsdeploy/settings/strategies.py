@@ -231,6 +231,7 @@ class ServedModel(Route, Running, Pinned):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
     )  # fmt: skip
     features: Names = setting((), "Numbers: their names in the order of the model")
+    slo: Seconds | None = setting(None, "Time that a request may take", shown="the server's", gt=0)
 
     @property
     def called(self) -> str:
@@ -273,18 +274,35 @@ class ServeSettings(Running):
     workers: int | None = setting(
         None, "Processes", shown="as many as cores", bench=True, ge=1, le=1024
     )
-    server: Literal["granian", "gunicorn"] = setting("granian", "HTTP server", bench=True)
+    slo: Seconds | None = setting(
+        None, "Time that a request may take; what can only be late is refused", shown="1 s", gt=0
+    )
+    server: Literal["asyncio", "gunicorn"] = setting("asyncio", "HTTP server", bench=True)
     access_log: bool = setting(False, "Log every request")
     log_format: Literal["auto", "text", "json"] = setting("auto", "Form of the log")
-    request_threads: int = setting(
-        16, "Requests that a worker reads or waits with at a time", flag=None, ge=1, le=1024
-    )
     max_body: Size | None = setting(
         None, "Largest request", shown="4 MiB; 16 MiB for pictures", flag=None, gt=0
     )
     header_timeout: Seconds = setting(
         10.0, "Time that a caller may take to send its headers", flag=None, gt=0
     )
+    body_timeout: Seconds = setting(
+        30.0, "Time that a caller may take to send a body", flag=None, gt=0
+    )
+    body_rate: Size = setting(
+        1000, "Bytes a second that a body must come with, after its first 5 s", flag=None, ge=0
+    )
+    keep_alive: Seconds = setting(
+        120.0, "Time that a connection may be idle; load balancers hold them for 60", flag=None,
+        gt=0,
+    )  # fmt: skip
+    max_connections: int | None = setting(
+        None, "Connections of a worker", shown="as many as it may have open files", flag=None, ge=1
+    )
+    allowed_hosts: Names = setting(
+        (), "Names besides localhost that callers may ask for where it listens on this machine",
+        flag=None,
+    )  # fmt: skip
     drain_timeout: Seconds = setting(
         30.0, "Time that requests in work have to end at a shutdown", flag=None, gt=0
     )

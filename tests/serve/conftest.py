@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import pytest
@@ -23,6 +24,8 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.serve import create_app
+from mlopsdeploy.serve.messages import Answer, Request
+from mlopsdeploy.serve.queue import Call, Queue
 from mlopsdeploy.settings import ServeSettings
 
 from ..forks import Forks
@@ -99,6 +102,28 @@ def client() -> Callable[..., Callable[..., Got]]:
         return call
 
     return of
+
+
+@pytest.fixture(scope="session")
+def ask() -> Callable[..., Any]:
+    """`ask(queue, columns, **call)` waits for what a queue makes of a call."""
+
+    def of(asked: Queue, columns: Any, rows: int = 1, **more: Any) -> Any:
+        got: SimpleQueue[Any] = SimpleQueue()
+        call = made_call(columns, rows, finish=lambda _, result: got.put(result), **more)
+        asked.put(call, here=True)
+        result = got.get(timeout=60)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return of
+
+
+def made_call(columns: Any, rows: int = 1, *, age: float = 0.0, **more: Any) -> Call:
+    """A call of a request that came so many seconds ago."""
+    request = Request("POST", "/", {}, b"", "an-id", time.perf_counter() - age)
+    return Call(request, columns, rows, "row {}".format, lambda _: Answer(200, "", b""), **more)
 
 
 # ---------------------------------------------------------------- real servers
@@ -220,7 +245,7 @@ def server(serve: Callable[..., Server], churn_onnx: Path) -> Iterator[Server]:
         ready=2,
         workers=2,
         header_timeout=1.0,
-        request_threads=4,
+        keep_alive=1.0,
         max_body=200_000,
         access_log=True,
         models=["fraud", {"model": str(churn_onnx), "name": "churn", "runtime": "onnxruntime"}],
@@ -252,6 +277,8 @@ from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
 
 class Slow(OnnxRuntime):
     """Takes `age` seconds; fails below 0, and takes the process with it below -1."""
+
+    steady = False
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)

@@ -309,6 +309,8 @@ def test_both_ways_give_the_same_answers_and_count_the_same(client, fraud, churn
     for path, body, headers in requests:
         raw = body.encode() if isinstance(body, str) else body
         pair = [way("POST", path, raw, {**headers, "X-Request-ID": "the-same"}) for way in ways]
+        for one in pair:
+            one.headers.pop("server-timing", None)
         assert pair[0] == pair[1], (path, body)
     counted = [way("GET", "/metrics") for way in ways]
     for one in counted:
@@ -535,7 +537,8 @@ def test_it_keeps_to_wsgi_under_another_server(fraud, flask):
         # This server does not decode chunks; to read them would be to wait for ever.
         with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as bare:
             bare.sendall(
-                b"POST /detect_fraud HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"POST /detect_fraud HTTP/1.1\r\nHost: localhost\r\n"
+                b"Content-Type: application/json\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"
             )
             answer = bare.makefile("rb").read()

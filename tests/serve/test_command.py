@@ -23,7 +23,7 @@ import pytest
         (["--port", "99999"], ["--port", "99999"]),
         (["--port", "-1"], ["--port", "-1"]),
         (["--workers", "0"], ["--workers", "0"]),
-        (["--server", "uvicorn"], ["--server", "'uvicorn'", "granian"]),
+        (["--server", "uvicorn"], ["--server", "'uvicorn'", "asyncio"]),
         (["--log-format", "xml"], ["--log-format", "'xml'"]),
         (["--runtime", "litrt"], ["no runtime called 'litrt'", "litert"]),
         (["--config", "none.yaml"], ["none.yaml: no such file"]),
@@ -45,12 +45,12 @@ SERVE = "pip install 'mlopsdeploy[serve]'"
 
 @pytest.mark.parametrize(("package", "message"), [
     *((name, f"{name!r}: {SERVE}")
-      for name in ("flask", "granian", "msgspec", "prometheus_client")),
+      for name in ("flask", "httptools", "msgspec", "prometheus_client")),
     ("gunicorn", "pip install gunicorn"),
 ])  # fmt: skip
 def test_a_missing_package_says_what_to_install(mlopsdeploy, tmp_path, package, message):
     (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules[{package!r}] = None\n")
-    server = "gunicorn" if package == "gunicorn" else "granian"
+    server = "gunicorn" if package == "gunicorn" else "asyncio"
     env = {"PYTHONPATH": str(tmp_path)}
     done = mlopsdeploy("serve", "--port", "0", "--server", server, env=env)
     assert done.code == 2, done
@@ -122,7 +122,7 @@ def test_what_a_person_sees_in_a_terminal(tmp_path):
     assert re.fullmatch(r"models +fraud *", lines[0])
     assert re.fullmatch(r"try it +http://127\.0\.0\.1:\d+/ *", lines[1])
     assert "openapi.json" in lines[2]
-    assert re.fullmatch(r"server +granian, 1 worker *", lines[3])
+    assert re.fullmatch(r"server +1 worker *", lines[3])
     assert re.fullmatch(r"\d\d:\d\d:\d\d worker ready in \d+\.\d\d s", lines[4])
     assert lines[5].endswith("stopping; what is in work is answered first")
     assert lines[6].endswith("stopped")

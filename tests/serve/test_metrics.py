@@ -156,25 +156,10 @@ def test_a_killed_worker_is_replaced_and_its_counts_stay(two_workers):
     os.kill(killed, signal.SIGKILL)
     two_workers.until(lambda: killed not in two_workers.workers and len(two_workers.workers) == 2)
     two_workers.until(lambda: two_workers.log.count("worker ready") == 3)
-    assert "Unexpected exit from worker" in two_workers.log
+    assert "ended by SIGKILL; another one starts" in two_workers.log
     for shown in metrics_of_each(two_workers):
         name = "mlopsdeploy_requests_total"
         assert shown.metric(name) == before.metric(name)
         assert shown.metric("mlopsdeploy_in_flight") == 0
         assert shown.metric("mlopsdeploy_worker_resident_memory_bytes", pid=str(killed)) == 0
     assert two_workers.stop() == 0
-    assert "crash loop" not in two_workers.log
-
-
-def test_what_a_killed_worker_was_doing_is_not_in_flight(serve):
-    server = serve("--workers", "2", ready=2)
-    with server.connect() as connection:
-        connection.sendall(
-            b"POST /detect_fraud HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-            b"Content-Length: 100\r\n\r\n{"
-        )
-        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
-        for pid in server.workers:
-            os.kill(pid, signal.SIGKILL)
-        server.wait(4)
-    assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 0

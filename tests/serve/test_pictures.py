@@ -288,7 +288,7 @@ def test_a_telephones_picture_fits_and_the_refusal_says_what_to_raise(client, ca
     assert "max_body" in detail
 
 
-def test_no_more_pictures_are_decoded_at_once_than_the_model_has_streams(finder, image):
+def test_no_more_pictures_are_decoded_at_once_than_the_model_has_streams(finder, image, ask):
     served = Served("finder", finder, Metrics({"finder": finder}).of("finder"))
     now, most, lock = 0, 0, threading.Lock()
 
@@ -303,7 +303,8 @@ def test_no_more_pictures_are_decoded_at_once_than_the_model_has_streams(finder,
         return columns
 
     with ThreadPoolExecutor(6) as pool:
-        labels = [found["label"][0][0] for found in pool.map(served.predict, [decode] * 12)]
+        found = pool.map(lambda one: ask(served.queue, one), [decode] * 12)
+        labels = [one["label"][0][0] for one in found]
     assert labels == ["red"] * 12
     assert most == finder.runtime.streams == 1
 

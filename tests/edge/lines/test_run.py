@@ -261,8 +261,8 @@ def run_without(blocked, *arguments, line):
 @pytest.mark.parametrize("extra", ["text", "litert"])
 def test_a_device_needs_neither_opencv_nor_what_batch_needs(bert, extra):
     """`pip install 'mlopsdeploy[text]'`, or for numbers `[litert]`."""
-    blocked = ["cv2", "pyarrow", "filelock", "cronsim", "flask", "granian", "torch", "transformers",
-               "pandas", "onnxruntime", "onnx", "tensorflow"]  # fmt: skip
+    blocked = ["cv2", "pyarrow", "filelock", "cronsim", "flask", "httptools", "torch",
+               "transformers", "pandas", "onnxruntime", "onnx", "tensorflow"]  # fmt: skip
     blocked += ["ai_edge_litert"] if extra == "text" else ["openvino", "tokenizers"]
     model, line = (bert, "it was good") if extra == "text" else ("fraud", ",".join(["1"] * 30))
     done = run_without(blocked, "--model", str(model), line=line)

@@ -1,0 +1,391 @@
+"""One connection of a caller: HTTP/1.1 from bytes to requests, and from answers to bytes.
+
+The parsing is httptools' (Node's llhttp), on the event loop's own transport. What is decided here
+is what servers of applications leave open, and what a server that is never to fall over needs:
+how long heads and bodies may take and how large they may be, when a request arrived, whether its
+caller is still there. A connection holds no thread, however slow it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import urllib.parse
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+from functools import partial
+from http import HTTPStatus
+from threading import get_ident
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import httptools
+
+from mlopsdeploy.serve.messages import (
+    Answer,
+    Problem,
+    Request,
+    expect_length,
+    too_long,
+)
+
+if TYPE_CHECKING:
+    from mlopsdeploy.serve.worker import Worker
+
+MAX_URL = 8 << 10
+MAX_HEAD = 64 << 10
+MAX_HEADERS = 100
+RATE_FROM = 5.0  # seconds of a body after which it must come at the least rate
+LINGER = 2.0  # seconds that a refused body may go on before the connection is closed
+DISCARDED = 32 << 20  # bytes of it that are read meanwhile
+READ_AHEAD = 16  # requests sent ahead, before no more are read
+WRITE_SECONDS = 30.0  # that a caller may take to read some of an answer
+_STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n" for one in HTTPStatus}
+_KEYS = {
+    spelled.encode(): name
+    for name in (
+        *("host", "content-type", "content-length", "accept", "accept-encoding", "user-agent"),
+        *("connection", "x-request-id", "traceparent", "priority"),
+    )
+    for spelled in (name, name.title())
+}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Phase(Enum):
+    """What is read of a connection next."""
+
+    NEW = "its first bytes"
+    IDLE = "another request"
+    HEAD = "the rest of a head"
+    BODY = "the rest of a body"
+    REFUSED = "the rest of what was refused"
+
+
+@dataclass(slots=True)
+class Limits:
+    """Of all connections; times in seconds, sizes in bytes. See `ServeSettings`."""
+
+    header_timeout: float
+    body_timeout: float
+    body_rate: int
+    keep_alive: float
+
+
+class Connection(asyncio.Protocol):
+    """A connection, from its first byte to its last.
+
+    Args:
+        worker: what answers.
+    """
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.parser: Any = httptools.HttpRequestParser(self)
+        self.transport: Any = None
+        self.remote = ""
+        self.phase = Phase.NEW
+        self.since = perf_counter()  # in this phase, or without a request in work
+        self.read = 0  # bytes of a head that is not all there, or of what was refused
+        self.request: Request | None = None  # that is in work
+        self.keep = True  # whether the connection lives on after it
+        self.ahead: deque[tuple[Request, bool, Answer | None]] = deque()  # refused ones with theirs
+        self.paused = False
+        self.stuck: float | None = None  # since when the caller reads nothing
+        # Of the request that is read.
+        self.method = self.path = ""
+        self.version = "1.1"
+        self.url = b""
+        self.headers: dict[str, str] = {}
+        self.size = 0  # of the headers
+        self.parts: list[bytes] = []  # of the body
+        self.length = self.limit = 0
+        self.arrived = 0.0
+
+    # -- from the event loop
+
+    def connection_made(self, transport: Any) -> None:
+        """See asyncio.Protocol."""
+        self.transport = transport
+        peer = transport.get_extra_info("peername")
+        self.remote = str(peer[0]) if isinstance(peer, tuple) else ""
+        self.worker.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        if self.phase in (Phase.HEAD, Phase.REFUSED):
+            self.read += len(data)
+        elif self.phase is not Phase.BODY:
+            self._enter(Phase.HEAD)
+        if self.phase is not Phase.REFUSED:
+            self._feed(data)
+        elif self.read > DISCARDED:
+            self.transport.close()
+        if self.phase is Phase.HEAD and self.read > MAX_HEAD:
+            self._refuse(_large_head())
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # To what we don't speak. The parser takes the body for the other protocol's, so the
+            # request is parsed again as one that asks for none.
+            rest = data[upgrade.args[0] :]
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed(self._head() + rest)
+        except httptools.HttpParserCallbackError as error:
+            cause = error.__context__
+            if not isinstance(cause, Problem):
+                raise
+            self._refuse(cause)
+        except httptools.HttpParserError:
+            self._refuse(Problem(400, "not-http", "this is not HTTP/1.1, or its head is malformed"))
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """See asyncio.Protocol."""
+        if self.request is not None:
+            self.request.gone = True
+        if self.phase is Phase.BODY:
+            cut = Problem(400, "cut-off", "the body ended before its Content-Length")
+            self.worker.refuse(cut, self._request())
+        self._release_body()
+        self.ahead.clear()
+        self.worker.closed(self)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol: the caller doesn't read."""
+        self.stuck = perf_counter()
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self.stuck = None
+
+    # -- from the parser
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self.url = b""
+        self.headers = {}
+        self.parts = []
+        self.size = self.length = 0
+        self.method = self.path = ""
+        self.arrived = self.worker.now()
+        if self.phase is not Phase.HEAD:
+            self.phase = Phase.HEAD
+        self.since = self.arrived
+        self.read = 0
+
+    def on_url(self, url: bytes) -> None:
+        """A part of the URL."""
+        self.url += url
+        if len(self.url) > MAX_URL:
+            raise Problem(414, "long-url", f"the URL may have at most {MAX_URL:,} bytes")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header."""
+        headers = self.headers
+        key = _KEYS.get(name) or name.decode("latin-1").lower()
+        if key in headers:
+            self._again(key, value)
+            return
+        headers[key] = value.decode("latin-1")
+        self.size += len(name) + len(value)
+        if self.size > MAX_HEAD or len(headers) > MAX_HEADERS:
+            raise _large_head()
+
+    def _again(self, key: str, value: bytes) -> None:
+        """A header that has been before."""
+        if key == "host":
+            raise Problem(400, "two-hosts", "there are two headers Host")
+        joined = f"{self.headers[key]}, {value.decode('latin-1')}"
+        self.headers[key] = joined
+        self.size += len(joined)  # joining over and over again is work
+        if self.size > MAX_HEAD:
+            raise _large_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is there: what can be refused now is."""
+        worker, parser, headers = self.worker, self.parser, self.headers
+        self.method = parser.get_method().decode("ascii")
+        self.version = parser.get_http_version()
+        if parser.should_upgrade() and self.method == "CONNECT":
+            raise Problem(405, "method-not-allowed", "this is no proxy")
+        known = worker.routes.get(self.url)
+        self.path, self.limit = (_path(self.url), worker.app.max_body) if known is None else known
+        if headers.get("host") not in worker.good_hosts:
+            worker.check_host(headers.get("host"), self.version)
+        if known is None and (endpoint := worker.app.endpoints.get(self.path)) is not None:
+            self.limit = endpoint.max_body  # with a query, or written in another way
+        if expect_length(headers, self.limit) != 0:
+            self.phase = Phase.BODY
+            if "expect" in headers and headers["expect"].lower() == "100-continue":
+                self.transport.write(_CONTINUE)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self.length += len(body)
+        self.worker.held += len(body)
+        self.parts.append(body)
+        if self.length > self.limit:
+            raise too_long(self.limit)
+        if self.worker.held > self.worker.most_held:
+            detail = "the server holds as many bodies as it has memory for"
+            raise Problem(503, "busy", detail, headers=(("Retry-After", "1"),))
+
+    def on_message_complete(self) -> None:
+        """A request is there."""
+        if self.parser.should_upgrade():
+            return  # it comes again, see _feed
+        keep = self.parser.should_keep_alive()
+        parts = self.parts
+        request = self._request(parts[0] if len(parts) == 1 else b"".join(parts))
+        self._release_body()
+        self.phase = Phase.IDLE
+        if self.request is None and not self.ahead:
+            self._start(request, keep)
+            return
+        self.ahead.append((request, keep, None))
+        if len(self.ahead) >= READ_AHEAD and not self.paused:
+            self.paused = True
+            self.transport.pause_reading()
+
+    def _head(self) -> bytes:
+        """This head, of a request that asks for no other protocol."""
+        kept = {**self.headers, "connection": "keep-alive"}
+        kept.pop("upgrade", None)
+        lines = [f"{self.method} ".encode() + self.url + b" HTTP/1.1"]
+        lines += [f"{name}: {value}".encode("latin-1") for name, value in kept.items()]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _request(self, body: bytes = b"") -> Request:
+        headers = self.headers
+        request_id = self.worker.ids.of(headers.get("x-request-id"))
+        query = self.url.partition(b"?")[2].decode("latin-1") if b"?" in self.url else ""
+        return Request(
+            self.method, self.path, headers, body, request_id, self.arrived, self.remote, query
+        )
+
+    # -- answers
+
+    def _start(self, request: Request, keep: bool) -> None:
+        self.request = request
+        self.keep = keep
+        self.worker.handle(request, partial(self._done, request))
+
+    def _done(self, request: Request, answer: Answer) -> None:
+        """Takes the answer to a request, in whichever thread it was made."""
+        if get_ident() == self.worker.thread:
+            self._finish(request, answer)
+        else:
+            self.worker.loop.call_soon_threadsafe(self._finish, request, answer)
+
+    def _finish(self, request: Request, answer: Answer) -> None:
+        worker = self.worker
+        if worker.app.log_requests:
+            worker.app.log(request, answer.status)
+        if request.gone:
+            return
+        self.request = None
+        self.since = worker.now()
+        keep = self.keep and not worker.draining
+        self._write(answer, request.id, keep=keep, head=request.method == "HEAD")
+        if not keep:
+            self.transport.close()
+        elif self.ahead:
+            self._next()
+
+    def _next(self) -> None:
+        """Go on with what was sent ahead."""
+        request, keep, refusal = self.ahead.popleft()
+        if self.paused and len(self.ahead) < READ_AHEAD:
+            self.paused = False
+            self.transport.resume_reading()
+        if refusal is None:
+            self._start(request, keep)
+        else:
+            self._end(request, refusal)
+
+    def _refuse(self, problem: Problem) -> None:
+        """Say what is wrong, once what came before is answered; nothing behind it is read."""
+        self._release_body()
+        request = self._request()
+        answer = self.worker.refuse(problem, request)
+        self._enter(Phase.REFUSED)
+        self.read = 0
+        if self.request is None and not self.ahead:
+            self._end(request, answer)
+        else:
+            self.ahead.append((request, False, answer))
+
+    def _end(self, request: Request, answer: Answer) -> None:
+        """The last answer. Many callers read none before all of theirs is sent, so it lingers."""
+        self._write(answer, request.id, keep=False, head=False)
+        self.since = perf_counter()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _write(self, answer: Answer, request_id: str, *, keep: bool, head: bool) -> None:
+        if self.transport.is_closing():
+            return
+        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
+        if not keep:
+            more = more.replace("Connection: close\r\n", "") + "Connection: close\r\n"
+        elif self.version == "1.0":
+            more += "Connection: keep-alive\r\n"
+        text = (
+            f"{_STATUS_LINES[answer.status]}Content-Type: {answer.content_type}\r\n"
+            f"Content-Length: {len(answer.body)}\r\nX-Request-ID: {request_id}\r\n"
+            f"Date: {self.worker.date}\r\n{more}\r\n"
+        )
+        self.transport.write(text.encode("latin-1") + (b"" if head else answer.body))
+
+    # -- time
+
+    def _enter(self, phase: Phase) -> None:
+        self.phase = phase
+        self.since = self.worker.now()
+
+    def _release_body(self) -> None:
+        self.worker.held -= self.length
+        self.length = 0
+
+    def overdue(self, now: float) -> None:
+        """Close it, or refuse what takes too long."""
+        limits, waited = self.worker.limits, now - self.since
+        silent = {Phase.NEW: limits.header_timeout, Phase.IDLE: limits.keep_alive,
+                  Phase.REFUSED: LINGER}  # fmt: skip
+        if self.stuck is not None and now - self.stuck > WRITE_SECONDS:
+            self.transport.abort()
+        elif self.request is not None:
+            return
+        elif waited > silent.get(self.phase, math.inf):
+            self.transport.close()
+        elif self.phase is Phase.HEAD and waited > limits.header_timeout:
+            self._refuse(Problem(408, "slow-head", "the head of the request took too long"))
+        elif self.phase is Phase.BODY and self._is_slow(waited, limits):
+            self._refuse(Problem(408, "slow-body", "the body of the request took too long"))
+
+    def _is_slow(self, waited: float, limits: Limits) -> bool:
+        too_slow = waited > RATE_FROM and self.length < limits.body_rate * waited
+        return waited > limits.body_timeout or too_slow
+
+    def drain(self) -> None:
+        """The server ends: what has begun to come is answered, and nothing else."""
+        if self.request is None and not self.ahead and self.phase in (Phase.NEW, Phase.IDLE):
+            self.transport.close()
+
+
+def _path(url: bytes) -> str:
+    """Decoded, as Latin-1 stands for bytes in WSGI; of an absolute URL without its host."""
+    raw = url.partition(b"?")[0]
+    if not raw.startswith(b"/"):
+        raw = httptools.parse_url(raw).path or b"/"
+    if b"%" in raw:
+        raw = urllib.parse.unquote_to_bytes(raw)
+    return raw.decode("latin-1")
+
+
+def _large_head() -> Problem:
+    detail = f"the head may have at most {MAX_HEADERS} headers and {MAX_HEAD:,} bytes"
+    return Problem(431, "large-head", detail)

@@ -1,0 +1,437 @@
+"""The queue before a model: who is computed next and with whom, and who is refused at once.
+
+An idle model answers at once. While it is busy, requests wait, and those that wait are computed
+together, earliest deadline first, as far as the predicted time allows. A request that could only
+be answered too late is refused when it comes, and one whose caller is gone or whose time is over
+is dropped before it is computed. Large requests are computed in parts, between the others.
+
+The limit on what waits adapts itself, as in github.com/Netflix/concurrency-limits: predictions are
+corrected by the gradient of what calls take and what they were predicted to, and the share of the
+budget that may be predicted to be needed grows by addition and shrinks by multiplication (AIMD),
+as answers are in time or late. It is counted in seconds of predicted work and not in requests, as
+one text may be a hundred times another's work.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import math
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+
+from mlopsdeploy.columns import Columns, concat, take
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.core.planner import Rows, plan
+from mlopsdeploy.serve.messages import Answer, Problem, Request
+from mlopsdeploy.serve.metrics import ModelMetrics
+from mlopsdeploy.serve.speed import Speed, padded_cost
+
+SLO = 1.0
+"""Seconds that a request may take where nobody says."""
+BULK_SECONDS = 60.0  # that a large request may take, if its caller doesn't say: common time-outs
+INTERACTIVE = 0.5  # of the budget: what takes more on its own is bulk
+PART = 0.25  # of the budget: the most that a part of bulk holds up the others
+BULK_SHARE = 0.1  # of the model's time that bulk has at least
+INLINE = 1e-3  # seconds of work that the thread which reads requests may do itself
+WINDOW = 64  # answers after which the limit is adapted
+MOST_LATE = 0.01  # of them
+HEADROOM = (0.2, 0.9)  # of the budget: how much of it may be predicted to be needed
+_SMOOTH = 0.1  # weight of the newest call in what predictions are corrected by
+
+Result = Columns | Exception
+At = Callable[[int], str]
+"""How to point at a row of a request."""
+log = logging.getLogger("mlopsdeploy.serve")
+
+
+@dataclass(slots=True, eq=False)
+class Call:
+    """What a request asks of a model, read and checked.
+
+    Attributes:
+        request: the request.
+        columns: the rows, or what makes them. Decoded pictures are large: no more of them are in
+            memory than the model has streams.
+        rows: how many.
+        at: how to point at a row of the request.
+        respond: makes the answer of the predictions.
+        compute: in place of predictions, what else is made of the columns; such a call is
+            computed alone.
+        patience: seconds that the caller says it waits; None if it says nothing.
+        bulk: whether others go first.
+        finish: called once, with this and its predictions or what was raised, in the thread that
+            computed it.
+        done: is given the answer.
+        encoded: the columns as `task.encode` made them.
+        cost: their work, as `speed.padded_cost` has it.
+        seconds: predicted.
+        deadline: when the answer must be there.
+        started: when it was first computed.
+        batches: of a large one, the rows of each part.
+        parts: the predictions of those that are done.
+    """
+
+    request: Request
+    columns: Columns | Callable[[], Columns]
+    rows: int
+    at: At
+    respond: Callable[[Columns], Answer]
+    compute: Callable[[Columns], Columns] | None = None
+    patience: float | None = None
+    bulk: bool = False
+    finish: Callable[[Call, Result], None] = lambda _call, _result: None
+    done: Callable[[Answer], None] = lambda _answer: None
+    encoded: Columns | None = None
+    cost: int = 1
+    seconds: float = 0.0
+    deadline: float = math.inf
+    started: float = 0.0
+    batches: list[Rows] = field(default_factory=list)
+    parts: list[Columns] = field(default_factory=list)
+
+    def predict(self, model: Model) -> Columns:
+        """All of it in one go."""
+        columns = self.columns = self.columns() if callable(self.columns) else self.columns
+        if self.compute is not None:
+            return self.compute(columns)
+        if self.encoded is not None:
+            return model.predict_encoded(self.encoded)
+        return model.predict_columns(columns)
+
+    def joinable(self, other: Call) -> bool:
+        """Whether both can be computed as one."""
+        if self.encoded is None or other.encoded is None:
+            return False
+        return self.compute is None and other.compute is None and _shapes(self) == _shapes(other)
+
+
+def _shapes(call: Call) -> list[tuple[str, tuple[int, ...], np.dtype[np.generic]]]:
+    assert call.encoded is not None
+    return [(name, array.shape[1:], array.dtype) for name, array in call.encoded.items()]
+
+
+class Queue:
+    """The queue of one model.
+
+    Args:
+        model: the model.
+        metrics: where waiting, calls and refusals are counted.
+        speed: what its calls take.
+        slo: seconds that a request may take.
+    """
+
+    def __init__(
+        self, model: Model, metrics: ModelMetrics, speed: Speed, slo: float | None = None
+    ) -> None:
+        self.model = model
+        self.speed = speed
+        self.slo = SLO if slo is None else slo
+        self._metrics = metrics
+        self._streams = model.runtime.streams
+        self._free = self._streams
+        self._lock = threading.Lock()
+        self._work = threading.Condition(self._lock)
+        self._threads: list[threading.Thread] = []
+        self._waiting: list[tuple[float, int, Call]] = []
+        self._bulk: deque[Call] = deque()
+        self._numbers = itertools.count()
+        self._backlog = 0.0  # predicted seconds of what waits, without bulk
+        self._bulk_backlog = 0.0
+        self._until = 0.0  # when the running call is predicted to end
+        self._scale = 1.0  # what calls take, to what is predicted
+        self._headroom = HEADROOM[1]
+        self._answered = self._late = 0
+        self._bulk_owed = 0.0
+        # A part of bulk, in the planner's unit.
+        per_part = (self.slo * PART - speed.fixed) / speed.per_cost if speed.per_cost else math.inf
+        budget = model.task.batch_cost * model.runtime.batch_scale
+        self._budget = int(max(min(budget, per_part), speed.row, 1))
+        per_row = speed.per_cost * speed.row
+        self._quick_rows = int(min(max((INLINE - speed.fixed) / max(per_row, 1e-9), 1), 1 << 20))
+
+    # -- coming in
+
+    def put(self, call: Call, *, here: bool) -> None:
+        """Compute a call, now or later.
+
+        Args:
+            call: its `finish` is called when it is done; maybe before this returns.
+            here: whether this thread may compute it if the model is free.
+
+        Raises:
+            Problem: 503 where it could only be answered too late.
+            RowError: the model can't take a row.
+        """
+        if not self._at_once(call, here=here):
+            return
+        call.started = perf_counter()
+        try:
+            result = self._alone(call)
+        finally:
+            with self._lock:
+                self._free += 1
+                if self._waiting or self._bulk:
+                    self._work.notify()
+        if not self.speed.quick:
+            self._learn([call], perf_counter() - call.started)
+        _finish(call, result)
+
+    def _at_once(self, call: Call, *, here: bool) -> bool:
+        """Whether a call is computed in this thread; if not, it waits from now on."""
+        quick = self.speed.quick and call.rows <= self._quick_rows and not call.bulk
+        if quick and call.patience is None:
+            call.deadline = call.request.arrived + self.slo
+        else:
+            self._prepare(call)
+        with self._lock:
+            at_once = self._free > 0 and not self._waiting and not call.bulk
+            at_once = at_once and (here or quick or (call.seconds < INLINE and self.speed.steady))
+            if at_once:
+                self._free -= 1
+            else:
+                self._admit(call)
+        return at_once
+
+    def _prepare(self, call: Call) -> None:
+        """What is known of a call before it is computed: its work, deadline, and partition."""
+        if not self.speed.quick and not callable(call.columns) and call.compute is None:
+            call.encoded = self.model.task.encode(call.columns)
+            call.cost = padded_cost(self.model, call.encoded)
+        else:
+            call.cost = call.rows * self.speed.row
+        call.seconds = self.speed.seconds(call.cost) * self._scale
+        budget = self.slo if call.patience is None else call.patience
+        if call.bulk or call.seconds > self.slo * INTERACTIVE:
+            call.bulk = True
+            budget = BULK_SECONDS if call.patience is None else call.patience
+        call.deadline = call.request.arrived + budget
+
+    def _admit(self, call: Call) -> None:
+        now = perf_counter()
+        wait = max(self._until - now, 0.0) if not self._free else 0.0
+        wait += self._backlog / self._streams
+        if call.bulk:
+            wait += self._bulk_backlog / self._streams
+        allowed = (call.deadline - call.request.arrived) * self._headroom
+        if now + wait + call.seconds > call.request.arrived + allowed:
+            raise refused("busy", wait)
+        if call.bulk:
+            self._bulk.append(call)
+            self._bulk_backlog += call.seconds
+        else:
+            heapq.heappush(self._waiting, (call.deadline, next(self._numbers), call))
+            self._backlog += call.seconds
+        self._metrics.waits(1)
+        if len(self._threads) < self._streams:
+            self._start()
+        self._work.notify()
+
+    def _start(self) -> None:
+        thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def expire(self) -> None:
+        """Answer those whose time is over, though no call ends that would come upon them."""
+        now = perf_counter()
+        with self._lock:
+            dead = [one for _, _, one in self._waiting if one.request.gone or now > one.deadline]
+            if dead:
+                self._waiting = [one for one in self._waiting if one[2] not in dead]
+                heapq.heapify(self._waiting)
+                self._backlog = sum(one.seconds for _, _, one in self._waiting)
+                self._metrics.waits(-len(dead))
+        for call in dead:
+            _finish(call, refused("too-late", 0.0))
+
+    # -- computing
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._free or not (self._waiting or self._bulk):
+                    self._work.wait()
+                self._free -= 1
+                calls, dead = self._take()
+            try:
+                for call in dead:
+                    _finish(call, refused("too-late", 0.0))
+                if calls and calls[0].bulk:
+                    self._part(calls[0])
+                elif calls:
+                    self._compute(calls)
+            except Exception:
+                log.exception("the queue failed")
+            with self._lock:
+                self._free += 1
+                self._work.notify()
+
+    def _take(self) -> tuple[list[Call], list[Call]]:
+        """What is computed next, and what isn't any more."""
+        now = perf_counter()
+        dead: list[Call] = []
+        first = self._pop(now, dead)
+        if self._bulk and (first is None or self._bulk_owed > 0):
+            if first is not None:
+                self._push_back(first)
+            return self._next_part(now, dead), dead
+        if first is None:
+            return [], dead
+        calls = [first]
+        why = "free"
+        longest, cost = first.cost // first.rows, first.cost
+        while self._waiting and self.speed.joins:
+            call = self._waiting[0][2]
+            longest = max(longest, call.cost // call.rows)
+            cost = longest * (sum(one.rows for one in calls) + call.rows)
+            if cost > self._budget or not first.joinable(call):
+                why = "full"
+                break
+            if now + self.speed.seconds(cost) * self._scale > first.deadline:
+                why = "deadline"
+                break
+            if (popped := self._pop(now, dead)) is not None:
+                calls.append(popped)
+        self._metrics.called(why)
+        seconds = self.speed.seconds(cost) * self._scale
+        self._until = now + seconds
+        if self._bulk:
+            self._bulk_owed += BULK_SHARE * seconds
+        return calls, dead
+
+    def _pop(self, now: float, dead: list[Call]) -> Call | None:
+        """The waiting call of the earliest deadline that can still be answered."""
+        while self._waiting:
+            call = heapq.heappop(self._waiting)[2]
+            self._backlog = max(self._backlog - call.seconds, 0.0) if self._waiting else 0.0
+            self._metrics.waits(-1)
+            if not call.request.gone and now <= call.deadline:
+                return call
+            dead.append(call)
+        return None
+
+    def _push_back(self, call: Call) -> None:
+        heapq.heappush(self._waiting, (call.deadline, next(self._numbers), call))
+        self._backlog += call.seconds
+        self._metrics.waits(1)
+
+    def _next_part(self, now: float, dead: list[Call]) -> list[Call]:
+        while self._bulk:
+            call = self._bulk[0]
+            if not call.request.gone and now <= call.deadline:
+                seconds = min(self.slo * PART, call.seconds)
+                self._until = now + seconds
+                self._bulk_owed -= seconds
+                return [self._bulk.popleft()]
+            self._leave_bulk(self._bulk.popleft())
+            dead.append(call)
+        return []
+
+    def _leave_bulk(self, call: Call) -> None:
+        self._metrics.waits(-1)
+        self._bulk_backlog = max(self._bulk_backlog - call.seconds, 0.0) if self._bulk else 0.0
+
+    def _part(self, call: Call) -> None:
+        """Compute a part of a large call; the rest goes back to the head of its queue."""
+        if call.encoded is None:
+            with self._lock:
+                self._leave_bulk(call)
+            self._compute([call])
+            return
+        if not call.batches:
+            call.started = perf_counter()
+            call.batches = plan(self.model.task.cost(call.encoded), self._budget)
+        try:
+            part = take(call.encoded, call.batches[len(call.parts)])
+            call.parts.append(self.model.predict_encoded(part))
+        except Exception as error:  # noqa: BLE001  (the caller gets it)
+            # Its places are those of a part: all together tell those of the request.
+            call.parts.clear()
+            result: Result = self._alone(call) if len(call.batches) > 1 else error
+        else:
+            if len(call.parts) < len(call.batches):
+                with self._lock:
+                    self._bulk.appendleft(call)
+                return
+            order = np.argsort(np.concatenate(call.batches))
+            result = take(concat(call.parts), order)
+        with self._lock:
+            self._leave_bulk(call)
+        _finish(call, result)
+
+    def _compute(self, calls: list[Call]) -> None:
+        began = perf_counter()
+        for call in calls:
+            call.started = began
+        results = self._together(calls) if len(calls) > 1 else None
+        if results is None:
+            results = [self._alone(call) for call in calls]
+        ended = perf_counter()
+        if not self.speed.quick:
+            self._learn(calls, ended - began)
+        for call, result in zip(calls, results, strict=True):
+            _finish(call, result)
+            self._answered += 1
+            self._late += ended > call.deadline
+        if self._answered >= WINDOW:
+            self._adapt()
+
+    def _together(self, calls: list[Call]) -> list[Result] | None:
+        """The predictions of each; None where not all of them can be computed."""
+        encoded = concat([call.encoded for call in calls if call.encoded is not None])
+        try:
+            predictions = self.model.predict_encoded(encoded)
+        except Exception:  # noqa: BLE001  (each alone tells whose it is)
+            return None
+        ends = np.cumsum([call.rows for call in calls]).tolist()
+        return [
+            take(predictions, slice(end - call.rows, end))
+            for call, end in zip(calls, ends, strict=True)
+        ]
+
+    def _alone(self, call: Call) -> Result:
+        try:
+            return call.predict(self.model)
+        except Exception as error:  # noqa: BLE001  (the caller gets it)
+            return error
+
+    # -- adapting
+
+    def _learn(self, calls: list[Call], took: float) -> None:
+        """What calls take changes with the machine's other load."""
+        longest = max(call.cost // call.rows for call in calls)
+        cost = longest * sum(call.rows for call in calls)
+        ratio = took / max(self.speed.seconds(cost), 1e-9)
+        self._scale += _SMOOTH * (min(max(ratio, 0.2), 20.0) - self._scale)
+
+    def _adapt(self) -> None:
+        """Admit less while answers are late, and more while they aren't."""
+        with self._lock:
+            late = self._late / max(self._answered, 1)
+            self._headroom += -0.1 * self._headroom if late > MOST_LATE else 0.02
+            self._headroom = min(max(self._headroom, HEADROOM[0]), HEADROOM[1])
+            self._answered = self._late = 0
+
+
+def _finish(call: Call, result: Result) -> None:
+    try:
+        call.finish(call, result)
+    except Exception:
+        log.exception("an answer could not be given")
+
+
+def refused(kind: str, wait: float) -> Problem:
+    """503, and when to come again."""
+    after = str(max(math.ceil(wait), 1))
+    words = {
+        "busy": "the server is busy, and could answer only too late",
+        "too-late": "the time for this request was over before it was its turn",
+    }
+    return Problem(503, kind, words[kind], headers=(("Retry-After", after),))

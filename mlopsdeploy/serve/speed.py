@@ -1,0 +1,133 @@
+"""How long a model takes here: measured once at warm-up, fitted, and used to plan calls.
+
+A call takes `fixed + per_cost * cost` seconds, where its cost is that of `core.planner`: rows times
+the longest of them, as they are padded. So one line predicts calls of any size and length.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+import numpy as np
+
+from mlopsdeploy.columns import Columns, rows_of
+from mlopsdeploy.core.model import Model
+from mlopsdeploy.errors import RowError
+
+ROWS = (1, 2, 4, 8, 16)
+WORDS = (8, 32, 128)  # of texts
+SECONDS = 0.4  # that a model is measured at most, beside the call that is running then
+REPEATS = 5
+QUICK = 200e-6  # a call that takes less costs less than handing it to another thread
+GAIN = 0.85  # joined calls that don't take less than this share of what they take alone don't pay
+SENTENCE = "warmed up by a text that is long enough to tell its language and is read like others "
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What calls of a model take.
+
+    Attributes:
+        fixed: seconds of a call whatever is in it.
+        per_cost: seconds per unit of cost.
+        row: the cost of a common row.
+        steady: see `Runtime.steady`.
+    """
+
+    fixed: float
+    per_cost: float
+    row: int = 1
+    steady: bool = True
+
+    def seconds(self, cost: float) -> float:
+        """Of a call with so much in it."""
+        return self.fixed + self.per_cost * cost
+
+    @property
+    def quick(self) -> bool:
+        """Whether one row is computed sooner than another thread is woken."""
+        return self.steady and self.seconds(self.row) < QUICK
+
+    @property
+    def joins(self) -> bool:
+        """Whether requests that are computed together take less time than one by one."""
+        together = self.seconds(8 * self.row)
+        return not self.quick and together < GAIN * 8 * self.seconds(self.row)
+
+
+UNKNOWN = Speed(1e-3, 0.0, steady=False)
+"""Of a model that takes no row that can be made up; the first requests tell."""
+
+
+def measure(model: Model) -> Speed:
+    """Call a model with rows of several numbers and lengths; this warms it up, too.
+
+    Of models side by side each is called, as none of their texts is in the languages of all.
+    """
+    for one in (model, *(load() for load in model.parts)):
+        for _ in range(one.runtime.streams):
+            with suppress(RowError):  # it may know no such category, or take no such size
+                one.predict_columns(made_up(one, 1))
+    started = perf_counter()
+    costs: list[float] = []
+    times: list[float] = []
+    row = 1
+    for words in WORDS if model.task.data == "text" else WORDS[:1]:
+        for rows in ROWS:
+            # What is longer than the time that is left would only be cut off.
+            if times and perf_counter() - started + times[-1] * 2 > SECONDS:
+                continue
+            try:
+                cost, seconds = _timed(model, made_up(model, rows, words))
+            except RowError:
+                return UNKNOWN
+            row = cost if (rows, words) == (1, WORDS[1]) or not times else row
+            costs.append(cost)
+            times.append(seconds)
+    return replace(_fitted(np.array(costs), np.array(times), row), steady=model.runtime.steady)
+
+
+def _timed(model: Model, columns: Columns) -> tuple[int, float]:
+    """The cost of some rows, and the seconds that they take at best."""
+    encoded = model.task.encode(columns)
+    cost = padded_cost(model, encoded)
+    best = np.inf
+    for _ in range(REPEATS):
+        began = perf_counter()
+        model.predict_columns(columns)
+        best = min(best, perf_counter() - began)
+        if best > SECONDS / 10:
+            break
+    return cost, best
+
+
+def _fitted(costs: np.ndarray, times: np.ndarray, row: int) -> Speed:
+    """The line through them that is off by the least share."""
+    if len(times) < 2:
+        return Speed(0.0, float(times[0] / costs[0]), row)
+    matrix = np.stack([1 / times, costs / times], axis=1)
+    fixed, per_cost = np.linalg.lstsq(matrix, np.ones(len(times)), rcond=None)[0]
+    if fixed < 0:
+        fixed, per_cost = 0.0, float(np.median(times / costs))
+    return Speed(float(fixed), max(float(per_cost), 0.0), row)
+
+
+def padded_cost(model: Model, encoded: Columns) -> int:
+    """The cost of rows that are computed in one call."""
+    costs = model.task.cost(encoded)
+    return max(int(costs.max(initial=0)) * rows_of(encoded), 1)
+
+
+def made_up(model: Model, rows: int, words: int = 8) -> Columns:
+    """Rows of zeros; of texts so many words."""
+    text = " ".join((SENTENCE * (words // 16 + 1)).split()[:words])
+    columns: Columns = {}
+    for field in model.task.inputs:
+        shape = (rows, *(max(size, 1) for size in field.shape))
+        if field.dtype == "str":
+            columns[field.name] = np.full(shape, text, object)
+        else:
+            columns[field.name] = np.zeros(shape, field.dtype)
+    return columns
