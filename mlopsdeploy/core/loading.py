@@ -300,7 +300,9 @@ def _first_installed(files: ModelFiles) -> str:
 
 def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
     """The model's task, and what tells so."""
-    if not files.task and "refused" in files.metadata:
+    # Of a mask's or a pose's model the boxes alone are right; rotated ones would be other boxes.
+    rotated = files.task == "object_detection" and files.metadata.get("rotated")
+    if rotated or (not files.task and "refused" in files.metadata):
         raise ModelError(files.metadata["refused"])
     if not files.task:
         return which_task(files, runtime, options)

@@ -470,6 +470,9 @@ def test_other_tasks_of_ultralytics_are_named(tmp_path, task):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=f"Ultralytics' task '{task}'.*'task: tensors'"):
         load_model(str(tmp_path / "m.onnx"), threads=1)
+    if task == "obb":  # whose boxes would be read without their angle
+        with pytest.raises(ModelError, match="Ultralytics' task 'obb'.*'task: tensors'"):
+            load_model(str(tmp_path / "m.onnx"), threads=1, task="object_detection")
     (tmp_path / "m.yaml").write_text("task: tensors\n")
     assert load_model(str(tmp_path / "m.onnx"), threads=1).predict(X[:1, [0, 0, 0, 0]])
 
