@@ -65,6 +65,25 @@ class Made(NamedTuple):
     source: str = ""
 
 
+def readings_of(kind: MadeAs, width: int) -> list[tuple[str, str]]:
+    """What numbers of classes may be, where only a YAML can tell: its line, and what that means.
+
+    Args:
+        kind: how they are made; a last step without an activation gives no probabilities.
+        width: how many a row has.
+    """
+    several = width != 1
+    probabilities = [
+        ("activation: none", "probabilities of classes"),
+        *[("multi_label: true", "probabilities of several labels")] * several,
+    ]
+    logits = [
+        (f"activation: {'softmax' if several else 'sigmoid'}", "logits of classes"),
+        *[("activation: sigmoid", "logits of several labels")] * several,
+    ]
+    return logits if kind == "linear" else probabilities + logits
+
+
 @dataclass(frozen=True)
 class Written:
     """What a model's author wrote of it, read in its own files; empty where they don't tell.

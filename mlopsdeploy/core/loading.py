@@ -316,17 +316,20 @@ def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: b
     return Fact("task", files.task, source)
 
 
+_OF_CLASSES = ("activation", "multi_label")
 # Of our own tasks, which keys of the YAML say nothing to them.
 _UNREAD = {
-    "multi_output": ("activation", "labels", "output", "threshold"),
-    "image_multi_output": ("activation", "labels", "output", "threshold"),
-    "tabular_regression": ("activation", "heads", "threshold"),
-    "image_regression": ("activation", "heads", "threshold"),
-    "clustering": ("activation", "heads", "threshold"),
-    "anomaly_detection": ("activation", "heads"),
+    "multi_output": (*_OF_CLASSES, "labels", "output", "threshold"),
+    "image_multi_output": (*_OF_CLASSES, "labels", "output", "threshold"),
+    "tabular_regression": (*_OF_CLASSES, "heads", "threshold"),
+    "image_regression": (*_OF_CLASSES, "heads", "threshold"),
+    "text_regression": ("multi_label",),
+    "clustering": (*_OF_CLASSES, "heads", "threshold"),
+    "anomaly_detection": (*_OF_CLASSES, "heads"),
+    "object_detection": (*_OF_CLASSES, "heads"),
     "tabular_classification": ("heads",),
     "image_classification": ("heads",),
-    "tensors": ("activation", "heads", "threshold"),
+    "tensors": (*_OF_CLASSES, "heads", "threshold"),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mlopsdeploy.columns import Field, floats
+from mlopsdeploy.columns import Field, floats, readings_of
 from mlopsdeploy.core.model_yaml import HeadKeys
 from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.classes import Classes
@@ -46,7 +46,8 @@ class MultiOutput(SeveralAnswers, TableTask):
 def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
     files = given.files
     kind = given.made(output).kind
-    yaml = files.yaml.model_copy(update={"output": None, "activation": keys.activation})
+    said = {"activation": keys.activation, "multi_label": keys.multi_label}
+    yaml = files.yaml.model_copy(update={"output": None, **said})
     own = replace(
         given,
         files=replace(
@@ -60,24 +61,18 @@ def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
         name=output.name,
     )
     task = keys.task
-    if task is None and (keys.activation or keys.labels or kind in _PROBABLE):
+    told = keys.labels or any(value is not None for value in said.values())
+    if task is None and (told or kind in _PROBABLE):
         task = "classification"
     elif task is None and kind == "values":
         task = "regression"
     elif task is None:
-        many = given.width(output) != 1
+        ways = [("task: regression", "values"), *readings_of(kind, given.width(output))]
         own.options.doubt(
             DoubtError(
                 files.name,
                 f"its output {output.name!r} has no activation ({given.made(output).source})",
-                (
-                    (f"heads: {{{output.name}: {{task: regression}}}}", "values"),
-                    (
-                        f"heads: {{{output.name}: {{activation: "
-                        f"{'softmax' if many else 'sigmoid'}}}}}",
-                        "logits",
-                    ),
-                ),
+                [(f"heads: {{{output.name}: {{{line}}}}}", what) for line, what in ways],
             )
         )
         task = "regression"
