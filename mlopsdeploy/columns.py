@@ -92,6 +92,8 @@ class Written:
         outputs: how each output is made, by name.
         classes: of an output of labels or of probabilities, the names of its classes, in the order
             of the probabilities.
+        parts: of an output that holds several answers side by side, a row of numbers or a label
+            for each, what each is called in `outputs` and `classes`.
         task: what the whole model is for, where its files tell: the kind of answer alone, as
             "classification", "regression", "clustering", "outliers" or "reconstruction".
         task_source: what tells so.
@@ -106,6 +108,7 @@ class Written:
 
     outputs: Mapping[str, Made] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     task: str = ""
     task_source: str = ""
     pixels: tuple[tuple[float, ...], tuple[float, ...], str] | None = None

@@ -92,6 +92,8 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
     written, yaml = files.written, files.yaml
     if yaml.heads:
         return "multi_output", "heads in the YAML"
+    if written.parts:
+        return "multi_output", "names of classes for each of several answers"
     if yaml.activation is not None or yaml.multi_label is not None:
         return "classification", "the YAML says how its probabilities are made"
     numbers = [one for one in floats(runtime.outputs) if yaml.output in (None, one.name)]

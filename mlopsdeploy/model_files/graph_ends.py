@@ -298,8 +298,9 @@ class Ends:
         names = self._graph.constant(node.takes[0])
         if names is not None:
             number = self.of(node.takes[1])
-            if not number.chosen:  # a table of something else
-                return End("values", node.kind)
+            if not number.chosen:  # a table of something else, such as the shares of leaves
+                low = float(np.min(names, initial=0)) if names.dtype.kind in "fiu" else -inf
+                return End("values", node.kind, low=low)
             return replace(
                 number, kind="label", operator=number.operator or node.kind,
                 classes=words(names) if names.dtype.kind in "iOU" else (), root="",
