@@ -192,7 +192,7 @@ def model_yaml() -> str:
     ]
     for heading, keys in (("Keys", schema), *schema["$defs"].items()):
         rows = [
-            (_code(name), _kind(key), _example(key), key.get("description", ""))
+            (_code(name), _kind(key), _example(key), " ".join(key.get("description", "").split()))
             for name, key in keys["properties"].items()
         ]
         title = heading if heading == "Keys" else f"Keys of {heading.removesuffix('Keys').lower()}"

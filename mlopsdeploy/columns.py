@@ -65,6 +65,25 @@ class Made(NamedTuple):
     source: str = ""
 
 
+def readings_of(kind: MadeAs, width: int) -> list[tuple[str, str]]:
+    """What numbers of classes may be, where only a YAML can tell: its line, and what that means.
+
+    Args:
+        kind: how they are made; a last step without an activation gives no probabilities.
+        width: how many a row has.
+    """
+    several = width != 1
+    probabilities = [
+        ("activation: none", "probabilities of classes"),
+        *[("multi_label: true", "probabilities of several labels")] * several,
+    ]
+    logits = [
+        (f"activation: {'softmax' if several else 'sigmoid'}", "logits of classes"),
+        *[("activation: sigmoid", "logits of several labels")] * several,
+    ]
+    return logits if kind == "linear" else probabilities + logits
+
+
 @dataclass(frozen=True)
 class Written:
     """What a model's author wrote of it, read in its own files; empty where they don't tell.
@@ -73,6 +92,8 @@ class Written:
         outputs: how each output is made, by name.
         classes: of an output of labels or of probabilities, the names of its classes, in the order
             of the probabilities.
+        parts: of an output that holds several answers side by side, a row of numbers or a label
+            for each, what each is called in `outputs` and `classes`.
         task: what the whole model is for, where its files tell: the kind of answer alone, as
             "classification", "regression", "clustering", "outliers" or "reconstruction".
         task_source: what tells so.
@@ -87,6 +108,7 @@ class Written:
 
     outputs: Mapping[str, Made] = field(default_factory=dict)
     classes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    parts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     task: str = ""
     task_source: str = ""
     pixels: tuple[tuple[float, ...], tuple[float, ...], str] | None = None

@@ -218,7 +218,8 @@ def read_saved_model(source: Path, *, trusted: bool) -> Graph:
     for name, spec in specs.items():
         if not spec.shape.rank:
             raise ModelError(f"its input {name!r} has no axis for rows")
-    return Graph("the SavedModel", function, dict(specs), owner)
+    losses = read_losses(source, "saved_model", list(function.structured_outputs))
+    return Graph("the SavedModel", function, dict(specs), owner, losses=losses)
 
 
 def read_written(graph: Graph, opened: Opened, *, changes: bool) -> Written:

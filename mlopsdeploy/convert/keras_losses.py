@@ -1,4 +1,4 @@
-"""What a Keras file says of how its model was trained: the loss tells what its outputs are.
+"""What Keras wrote of how its model was trained: the loss tells what its outputs are.
 
 It is read as data; nothing of it is built.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mlopsdeploy.columns import Made, Written
+from mlopsdeploy.model_files.digest import KERAS_2
 
 _VALUES = {
     "mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error",
@@ -42,13 +43,13 @@ def read_losses(source: Path, form: str, outputs: Sequence[str]) -> dict[str, Lo
     """The loss of each of these outputs, as far as it was compiled with one.
 
     Args:
-        source: the file.
-        form: "keras" or "h5".
-        outputs: their names, in the model's order.
+        source: the file, or the folder of a SavedModel.
+        form: "keras", "h5" or "saved_model".
+        outputs: the names of their layers, in the model's order; of a SavedModel in any.
     """
     try:
-        written = _zipped(source) if form == "keras" else _in_hdf5(source)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        written = _READERS[form](source)
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
         return {}
     loss = written.get("loss") if isinstance(written, dict) else None
     if isinstance(loss, dict) and "class_name" not in loss:
@@ -71,6 +72,27 @@ def _in_hdf5(source: Path) -> Any:
 
     with h5py.File(source, "r") as file:
         return json.loads(file.attrs.get("training_config", "null"))
+
+
+def _in_saved_model(source: Path) -> Any:
+    """Of Keras 2, which wrote it beside the graph; each loss under the name of its layer."""
+    from google.protobuf.message import DecodeError
+    from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
+
+    try:
+        metadata = SavedMetadata.FromString((source / KERAS_2).read_bytes())
+    except DecodeError as error:
+        raise ValueError(KERAS_2) from error
+    (model,) = (json.loads(node.metadata) for node in metadata.nodes if node.node_path == "root")
+    loss, layers = model["training_config"]["loss"], model["config"].get("output_layers")
+    if isinstance(loss, list):
+        loss = {layer[0]: one for layer, one in zip(layers, loss, strict=True)}
+    elif isinstance(layers, dict) and isinstance(loss, dict):
+        loss = {layers[name][0]: one for name, one in loss.items()}
+    return {"loss": loss}
+
+
+_READERS = {"keras": _zipped, "h5": _in_hdf5, "saved_model": _in_saved_model}
 
 
 def _loss(written: Any) -> Loss | None:

@@ -309,7 +309,9 @@ def _first_installed(files: ModelFiles) -> str:
 
 def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: bool) -> Fact:
     """The model's task, and what tells so."""
-    if not files.task and "refused" in files.metadata:
+    # Of a mask's or a pose's model the boxes alone are right; rotated ones would be other boxes.
+    rotated = files.task == "object_detection" and files.metadata.get("rotated")
+    if rotated or (not files.task and "refused" in files.metadata):
         raise ModelError(files.metadata["refused"])
     if not files.task:
         return which_task(files, runtime, options)
@@ -323,17 +325,20 @@ def _task(files: ModelFiles, runtime: Runtime, options: TaskOptions, *, asked: b
     return Fact("task", files.task, source)
 
 
+_OF_CLASSES = ("activation", "multi_label")
 # Of our own tasks, which keys of the YAML say nothing to them.
 _UNREAD = {
-    "multi_output": ("activation", "labels", "output", "threshold"),
-    "image_multi_output": ("activation", "labels", "output", "threshold"),
-    "tabular_regression": ("activation", "heads", "threshold"),
-    "image_regression": ("activation", "heads", "threshold"),
-    "clustering": ("activation", "heads", "threshold"),
-    "anomaly_detection": ("activation", "heads"),
+    "multi_output": (*_OF_CLASSES, "labels", "output", "threshold"),
+    "image_multi_output": (*_OF_CLASSES, "labels", "output", "threshold"),
+    "tabular_regression": (*_OF_CLASSES, "heads", "threshold"),
+    "image_regression": (*_OF_CLASSES, "heads", "threshold"),
+    "text_regression": ("multi_label",),
+    "clustering": (*_OF_CLASSES, "heads", "threshold"),
+    "anomaly_detection": (*_OF_CLASSES, "heads"),
+    "object_detection": (*_OF_CLASSES, "heads"),
     "tabular_classification": ("heads",),
     "image_classification": ("heads",),
-    "tensors": ("activation", "heads", "threshold"),
+    "tensors": (*_OF_CLASSES, "heads", "threshold"),
 }
 
 

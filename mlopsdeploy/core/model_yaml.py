@@ -149,6 +149,8 @@ class HeadKeys(_Keys):
     """What it is, where the file doesn't tell."""
     activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
     """What turns it into probabilities."""
+    multi_label: bool | None = _optional(example=True)
+    """Whether it may have several labels, each with a probability of its own."""
     labels: tuple[Text, ...] | None = _optional(["card", "transfer"])
     """Names of its classes, or of its values, in the model's order."""
     threshold: Share | None = _optional(0.31)
@@ -196,6 +198,9 @@ class ModelYaml(_Keys):
     """Which output tensor holds the scores, where there are several."""
     activation: Literal["none", "sigmoid", "softmax"] | None = _optional("softmax")
     """What turns the output into probabilities; `none` where it holds some."""
+    multi_label: bool | None = _optional(example=True)
+    """Whether a row may have several labels, each with a probability of its own; a sigmoid of
+    several numbers says so by itself."""
     changing: bool | None = _optional(example=True)
     """Whether the same row may have another answer the next time: else such a model is refused."""
     input: InputKeys | None = None
@@ -237,7 +242,9 @@ class ModelYaml(_Keys):
         return self.model_dump(mode="json", exclude_unset=True)
 
 
-_SHAPING = {"label_offset", "output", "activation", "input", "heads", "outputs", "boxes"}
+_SHAPING = {
+    "label_offset", "output", "activation", "multi_label", "input", "heads", "outputs", "boxes",
+}  # fmt: skip
 _PARTS: dict[str, type[_Keys]] = {
     "": ModelYaml, "input": InputKeys, "outputs": OutputKeys, "boxes": BoxKeys, "serve": ServeKeys,
     "heads": HeadKeys,

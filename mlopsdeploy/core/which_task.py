@@ -10,7 +10,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlopsdeploy.columns import Fact, Field, Made, ModelFiles, Runtime, TaskOptions, floats
+from mlopsdeploy.columns import (
+    Fact,
+    Field,
+    Made,
+    ModelFiles,
+    Runtime,
+    TaskOptions,
+    floats,
+    readings_of,
+)
 from mlopsdeploy.errors import DoubtError
 
 _KINDS = {
@@ -83,7 +92,9 @@ def _kind(files: ModelFiles, runtime: Runtime, options: TaskOptions, data: str) 
     written, yaml = files.written, files.yaml
     if yaml.heads:
         return "multi_output", "heads in the YAML"
-    if yaml.activation is not None:
+    if written.parts:
+        return "multi_output", "names of classes for each of several answers"
+    if yaml.activation is not None or yaml.multi_label is not None:
         return "classification", "the YAML says how its probabilities are made"
     numbers = [one for one in floats(runtime.outputs) if yaml.output in (None, one.name)]
     if not numbers:
@@ -135,10 +146,7 @@ def _of_one(
         return _KINDS[kind], source
     if files.labels:
         return "classification", f"labels, from {files.labels_from}"
-    readings = [
-        (f"task: {data}_regression", "values"),
-        (f"activation: {'sigmoid' if width == 1 else 'softmax'}", "logits of classes"),
-    ]
+    readings = [(f"task: {data}_regression", "values"), *readings_of(kind, width)]
     if kind == "sigmoid":
         readings = [("activation: none", "probabilities of several labels")]
     if back:

@@ -92,12 +92,13 @@ def make_sink(
     Args:
         format_: "csv", "jsonl", or "parquet" (see `tables`).
         path: the output; a name that ends in .gz, .bz2, .xz or .zst is packed.
-        file: where to; what it holds already was written by such a sink.
+        file: where to; what it holds already was written by such a sink, if `path` isn't "-".
         source: the rows' own.
         columns: those of the input that are written, in this order, by name or by path; None is
             all of them. What is asked of the source has to say so, too: see `Wanted.kept`.
     """
-    started = file.tell() > 0 if file.seekable() else False
+    # Standard output may be a file, in which what stands is not ours.
+    started = path != "-" and file.seekable() and file.tell() > 0
     if format_ == "parquet":
         return _TableSink(file, columns)
 

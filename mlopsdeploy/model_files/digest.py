@@ -21,6 +21,9 @@ _TEXT_FILES = (
     "added_tokens.json", "vocab.txt", "vocab.json", "merges.txt", "*.model",
 )  # fmt: skip
 
+KERAS_2 = "keras_metadata.pb"
+"""Beside the graph of a SavedModel: its layers, and how they were trained."""
+
 
 def with_digest(files: ModelFiles, text_folder: Path | None = None) -> ModelFiles:
     """The files with `digest`, `weights` and `digest_covers`.
@@ -92,7 +95,7 @@ def graph_files(form: str, graph: Path) -> list[Path]:
         return _shards(graph)
     if form == "saved_model":
         found = [path for name in ("variables", "assets") for path in (graph / name).rglob("*")]
-        parts = sorted(path for path in found if path.is_file())
+        parts = sorted(path for path in (graph / KERAS_2, *found) if path.is_file())
         for part in parts:
             if within(graph, str(part.relative_to(graph))) is None:
                 raise ModelError(f"{part}: leads to a file outside of the model's folder")

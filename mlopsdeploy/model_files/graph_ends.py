@@ -46,6 +46,10 @@ class Graph(Protocol):
         """The values of a small constant; None where it is none."""
         ...
 
+    def rank(self, value: str) -> int | None:
+        """How many axes a value has; None where the file doesn't tell."""
+        ...
+
 
 @dataclass(frozen=True)
 class End:
@@ -186,13 +190,23 @@ class Ends:
     # ------------------------------------------------------------ probabilities
 
     def _softmax(self, node: Operator, _: int) -> End:
-        return End("softmax", node.kind, low=0, high=1, total=1, axes=_axis_of(node))
+        return End("softmax", node.kind, low=0, high=1, total=1, axes=self._axes(node))
+
+    def _axes(self, node: Operator) -> tuple[int, ...]:
+        """That of the classes; left out, it depends on the version of the operator."""
+        axis, rank = node.attribute("axis"), self._graph.rank(node.gives[0])
+        if axis is None:
+            return ()
+        maker = self._graph.makers.get(node.takes[0])
+        if maker is not None and maker.kind == "Gemm":  # PyTorch's older exporter tells no shapes
+            rank = 2
+        return (int(axis) % rank, int(axis) % rank - rank) if rank else (int(axis),)
 
     def _sigmoid(self, node: Operator, _: int) -> End:
         return End("sigmoid", node.kind, low=0, high=1)
 
     def _log_softmax(self, node: Operator, _: int) -> End:
-        return End("logits", node.kind, high=0, logs=True, axes=_axis_of(node))
+        return End("logits", node.kind, high=0, logs=True, axes=self._axes(node))
 
     def _log(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
@@ -284,8 +298,9 @@ class Ends:
         names = self._graph.constant(node.takes[0])
         if names is not None:
             number = self.of(node.takes[1])
-            if not number.chosen:  # a table of something else
-                return End("values", node.kind)
+            if not number.chosen:  # a table of something else, such as the shares of leaves
+                low = float(np.min(names, initial=0)) if names.dtype.kind in "fiu" else -inf
+                return End("values", node.kind, low=low)
             return replace(
                 number, kind="label", operator=number.operator or node.kind,
                 classes=words(names) if names.dtype.kind in "iOU" else (), root="",
@@ -302,15 +317,20 @@ class Ends:
         is_class = _same_axis(inner.axes, self._axis(node))
         if is_class is False:  # such as the first word's
             return replace(picked, classes=inner.classes)
-        one = is_class and places is not None and places.size == 1 and inner.kind == "softmax"
-        return replace(picked, kind="sigmoid" if one else "", total=None, logs=False)
+        picked = replace(picked, kind="", total=None, logs=False)
+        if not is_class or places is None or places.size != 1 or inner.kind != "softmax":
+            return picked
+        if not places.item() and not classes:
+            # Of two classes, a number alone is read as the second's.
+            return replace(picked, operator=f"{inner.operator}, of which the first class is given")
+        return replace(picked, kind="sigmoid")
 
     def _axis(self, node: Operator) -> int | None:
         """Along which a part is taken."""
         if node.kind == "ArrayFeatureExtractor":
             return -1
         if node.kind == "Gather":
-            axis = node.attribute("axis")
+            axis = self._number(node, 2, "axis")  # OpenVINO has it as an input
             return 0 if axis is None else int(axis)
         axis = self._number(node, 3, "axes")
         return None if axis is None else int(axis)
@@ -503,12 +523,6 @@ class Ends:
         if keeps and node.kind in ("GlobalAveragePool", "AveragePool", "ReduceMean"):
             return whole
         return replace(whole, kind="", total=None)
-
-
-def _axis_of(node: Operator) -> tuple[int, ...]:
-    """That of the classes; left out, it depends on the version of the operator."""
-    axis = node.attribute("axis")
-    return () if axis is None else (int(axis),)
 
 
 def _same_axis(axes: tuple[int, ...], axis: int | None) -> bool | None:

@@ -1,7 +1,7 @@
 """A Hugging Face folder: what its author wrote of the model, in `config.json` and beside it.
 
 `architectures` decides what a model is, `problem_type` and the number of labels what its numbers
-mean; `task:`, `activation:` and `labels:` of a `model.yaml` win over both.
+mean; `task:`, `activation:`, `multi_label:` and `labels:` of a `model.yaml` win over both.
 """
 
 from __future__ import annotations
@@ -300,6 +300,8 @@ def _answer(
     several = problem == "multi_label_classification"
     if yaml.activation in ("sigmoid", "softmax"):
         several = yaml.activation == "sigmoid" and len(labels) > 1
+    if yaml.multi_label is not None:
+        several = yaml.multi_label
     if yaml.task in TASKS:
         return yaml.task, several, ("answer", yaml.task.replace("_", " "), "task of model.yaml")
     numbers = "a number" if len(labels) == 1 else f"{len(labels)} numbers"
@@ -315,9 +317,10 @@ def _answer(
             "probability, into a model.yaml"
         )
     kind = "any of the labels" if several else "one of the labels"
-    source = "activation of model.yaml" if yaml.activation else "problem_type of config.json"
-    if not yaml.activation and problem is None:
-        source = f"config.json has {len(labels)} labels"
+    source = "problem_type of config.json" if problem else f"config.json has {len(labels)} labels"
+    for key in ("activation", "multi_label"):
+        if getattr(yaml, key) is not None:
+            source = f"{key} of model.yaml"
     return "text_classification", several, ("answer", kind, source)
 
 

@@ -194,9 +194,11 @@ class OnnxFile:
         self._constants: dict[str, memoryview] = {}
         for part in graph[5]:
             self._constants.update(dict.fromkeys(map(_text, _message(part)[8]), part))
-        ports = map(_port, graph[11])
+        ports = tuple(map(_port, graph[11]))
         self.inputs = tuple(port for port in ports if port.name not in self._constants)
         self.outputs = tuple(map(_port, graph[12]))
+        self._ports = {port.name: port for port in (*ports, *self.outputs)}
+        self._described = graph[13]
         self.functions = frozenset(
             _text(name) for part in model[25] for name in _message(part)[1][:1]
         )
@@ -219,6 +221,16 @@ class OnnxFile:
                     return None if isinstance(found, memoryview) else np.asarray(found)
             return None
         return _tensor(part)
+
+    def rank(self, value: str) -> int | None:
+        """How many axes a value has; None where the file doesn't tell."""
+        port = self._ports.get(value) or self._inner.get(value)
+        return None if port is None or port.sizes is None else len(port.sizes)
+
+    @cached_property
+    def _inner(self) -> Mapping[str, Port]:
+        """What exporters write of the values within, by name."""
+        return {port.name: port for port in map(_port, self._described)}
 
     def sizes(self, value: str) -> tuple[int, ...] | None:
         """The shape of a constant of any length; None where the value is none."""

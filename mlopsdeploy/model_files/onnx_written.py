@@ -69,10 +69,17 @@ def _read(file: Path, graph: OnnxFile) -> Written:
             name: end if end.kind == "label" else End(operator=lost)
             for name, end in outputs.items()
         }
+    classes = classes or classes_in(
+        graph.metadata, {name: end.kind for name, end in outputs.items()}
+    )
+    beside = _parts(graph, ends, found, outputs)
+    for name, each in beside.items():
+        outputs |= dict.fromkeys(each, outputs[name])
+        classes |= each
     return Written(
         outputs={name: Made(end.kind, _source(end)) for name, end in outputs.items()},
-        classes=classes
-        or classes_in(graph.metadata, {name: end.kind for name, end in outputs.items()}),
+        classes=classes,
+        parts={name: tuple(each) for name, each in beside.items()},
         task=task,
         task_source=task_source,
         pixels=_pixels(graph),
@@ -140,6 +147,33 @@ def _settled(graph: OnnxFile, port: Port, end: End, all_of_them: Any) -> End:
     elif end.kind == "linear" and re.search(r"(^|[^a-z])logits?$", port.name, re.IGNORECASE):
         return replace(end, kind="logits", operator=f"{end.operator}, and its name")
     return end
+
+
+def _parts(
+    graph: OnnxFile,
+    ends: Ends,
+    found: Mapping[str, tuple[Port, End]],
+    outputs: Mapping[str, End],
+) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Of outputs with an answer beside the other, the classes of each answer, by its name.
+
+    So skl2onnx writes a forest or neighbours trained for several targets: labels as (rows,
+    targets), each column with its own names, and probabilities as (targets, rows, classes).
+    """
+    if len(found) != 2:
+        return {}
+    columns: list[tuple[str, ...]] = []
+    for port, _ in found.values():
+        maker = graph.makers.get(ends.start(port.name))
+        if maker is not None and maker.kind == "Concat" and len(maker.takes) > 1:
+            columns = columns or [ends.of(value).classes for value in maker.takes]
+    if not columns or not all(columns):
+        return {}
+    return {
+        name: {f"{name}_{place}": classes for place, classes in enumerate(columns)}
+        for name, end in outputs.items()
+        if end.kind in ("label", "softmax")
+    }
 
 
 _CLASSIFIERS = {"LinearClassifier", "SVMClassifier", "TreeEnsembleClassifier"}

@@ -102,6 +102,12 @@ class _Graph:
             file.seek(int(data["offset"]))
             return np.frombuffer(file.read(int(data["size"])), dtype).reshape(shape)
 
+    def rank(self, value: str) -> int | None:
+        """How many axes a value has."""
+        layer, _, place = value.partition(":")
+        ports = self.layers[layer].ports if layer in self.layers else ()
+        return next((len(port.findall("dim")) for port in ports if port.get("id") == place), None)
+
     def _unpacked(self, value: str) -> str:
         """The constant that a value is converted from, as those of float16 are."""
         maker = self.makers.get(value)

@@ -60,7 +60,8 @@ def read(path: Path) -> dict[str, Any]:
 
     - `name`, `description`: of the model.
     - `task`: "object_detection" or "image_classification".
-    - `refused`: what it is for, if that is none of these.
+    - `refused`: what it is for, if that is none of these; `rotated`: whether its boxes are, so that
+      they are no objects' either.
     - `objectness`: False of a detector that has none beside the scores of its classes.
     - `size`: height and width of the input; `color`: "rgb" or "gray".
     - `mean`, `std`: lists of one number or one per channel, in steps of 0 to 255.
@@ -300,6 +301,7 @@ def ultralytics(meta: Mapping[str, Any], where: str) -> dict[str, Any]:
                 f"{', '.join(_ULTRALYTICS_TASKS)}; put 'task: tensors' into a YAML beside the file "
                 "for its outputs as they are"
             )
+            found["rotated"] = task == "obb"
     size = meta.get("imgsz")
     if isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size):
         found["size"] = (size[0], size[1])

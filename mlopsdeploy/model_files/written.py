@@ -79,6 +79,7 @@ def _from_json(document: Mapping[str, Any]) -> Written:
     return Written(
         outputs={str(name): _made(*made) for name, made in document.get("outputs", {}).items()},
         classes={str(name): _texts(held) for name, held in document.get("classes", {}).items()},
+        parts={str(name): _texts(parts) for name, parts in document.get("parts", {}).items()},
         task=str(document.get("task", "")),
         task_source=str(document.get("task_source", "")),
         pixels=pixels,

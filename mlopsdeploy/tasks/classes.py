@@ -14,6 +14,7 @@ from mlopsdeploy.columns import (
     Field,
     floats,
     objects,
+    readings_of,
     rows_of,
 )
 from mlopsdeploy.errors import DoubtError, ModelError
@@ -57,7 +58,8 @@ class Classes(Head):
         self._activation, why = self._read_activation(first)
         alone = self._own is None or given.width(self._own) > 1
         several = self._width > 1 and alone and (kind == "sigmoid" or self._activation == "sigmoid")
-        self.multi_label = given.files.multi_label or several
+        asked = given.files.yaml.multi_label
+        self.multi_label = (given.files.multi_label or several) if asked is None else asked
         classes = max(self._width, 2) if not self.multi_label else self._width
         self.labels, self._own_classes, named = self._read_labels(classes)
         self.threshold = given.threshold
@@ -92,7 +94,8 @@ class Classes(Head):
     # ---------------------------------------------------------------- what the outputs are
 
     def _is_no_probability(self, output: Field) -> bool:
-        asked = self._given.files.yaml.activation is not None
+        yaml = self._given.files.yaml
+        asked = yaml.activation is not None or yaml.multi_label is not None
         return not asked and self._given.made(output).kind in ("decision", "values", "linear")
 
     def _only_label(self, decision: Field | None) -> None:
@@ -116,7 +119,7 @@ class Classes(Head):
     def _read_activation(self, scores: Field) -> tuple[str, str]:
         given = self._given
         kind, source = given.made(scores)
-        asked = given.files.yaml.activation
+        asked, several = given.files.yaml.activation, given.files.yaml.multi_label
         alone = self._own is None and not self._columns
         softmax_last = asked == "softmax" or (asked is None and kind == "softmax")
         if softmax_last and given.width(scores) == 1 and alone:
@@ -132,18 +135,19 @@ class Classes(Head):
         if kind in ("softmax", "sigmoid"):
             return "none", source
         if kind == "logits" or (kind == "linear" and self._own is None):
-            return ("softmax" if given.width(scores) != 1 else "sigmoid"), source
+            return ("softmax" if given.width(scores) != 1 and not several else "sigmoid"), source
         if kind in ("linear", "values"):
             raise ModelError(
                 f"{self._name}: its output {scores.name!r} is no probability ({source}); name one "
                 "that is with 'output:', or say 'task: tensors' to have its outputs as they are"
             )
-        more = "softmax" if given.width(scores) != 1 else "sigmoid"
+        if several:
+            return "none", "the YAML"
         given.options.doubt(
             DoubtError(
                 self._name,
                 f"nothing tells what its output {scores.name!r} holds",
-                (("activation: none", "probabilities"), (f"activation: {more}", "logits")),
+                readings_of(kind, given.width(scores)),
             )
         )
         return "none", "nothing (a guess)"
@@ -225,21 +229,14 @@ class Classes(Head):
     def _several(self, scores: Array) -> tuple[Array, Array]:
         """Every label from the threshold on, and the highest score."""
         chosen = scores >= (0.5 if self.threshold is None else self.threshold)
-        names = self._names[:-1]
+        names = self._names_for(scores)[:-1]
         score = scores.max(axis=1, initial=0)
         score[~np.isfinite(scores).all(axis=1)] = np.nan
         return objects(["|".join(names[row]) for row in chosen]), score
 
     def _one(self, tensors: Columns, scores: Array) -> tuple[Array, Array]:
         """The model's own label, else that of the highest score, and the score of it."""
-        names, threshold = self._names, self.threshold
-        if scores.shape[1] != len(names) - 1:
-            if self._given.files.labels:
-                raise ModelError(
-                    f"{self._name}: gives {scores.shape[1]} probabilities, but has "
-                    f"{len(names) - 1} labels"
-                )
-            names = np.array([*map(str, range(scores.shape[1])), ""], dtype=object)
+        names, threshold = self._names_for(scores), self.threshold
         by_own = self._own is not None and threshold is None
         if by_own and self._own_classes:
             own = self._own_places(self._one_each(tensors, len(scores)))
@@ -253,6 +250,17 @@ class Classes(Head):
             own = self._one_each(tensors, len(scores)).astype(str)
             label = np.where(np.isfinite(score), own, "").astype(object)
         return label, score
+
+    def _names_for(self, scores: Array) -> Array:
+        """Those of the classes, and "" behind them; numbers where it wasn't known how many."""
+        names, count = self._names, scores.shape[1]
+        if count == len(names) - 1:
+            return names
+        if self._given.files.labels:
+            raise ModelError(
+                f"{self._name}: gives {count} probabilities, but has {len(names) - 1} labels"
+            )
+        return np.array([*map(str, range(count)), ""], dtype=object)
 
     def _probabilities(self, tensors: Columns, rows: int) -> Array:
         if self._columns:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
-from mlopsdeploy.columns import Field, floats
+from mlopsdeploy.columns import Columns, Field, floats, readings_of, rows_of
 from mlopsdeploy.core.model_yaml import HeadKeys
 from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.tasks.classes import Classes
@@ -12,7 +13,7 @@ from mlopsdeploy.tasks.heads import Given, Head, HeadsTask
 from mlopsdeploy.tasks.table import TableTask
 from mlopsdeploy.tasks.values import Values
 
-_PROBABLE = ("softmax", "sigmoid", "logits", "sigmoid logits")
+_OF_CLASSES = ("softmax", "sigmoid", "logits", "sigmoid logits", "label")
 
 
 class SeveralAnswers(HeadsTask):
@@ -26,17 +27,38 @@ class SeveralAnswers(HeadsTask):
     """
 
     def _heads_for(self, given: Given) -> list[Head]:
+        self._places: dict[str, tuple[str, int, int]] = {}
+        apart = tuple(self._apart(given))
+        outputs = apart or given.outputs
         # Labels beside probabilities say nothing of their own.
         chosen = given.files.yaml.heads or {
-            output.name: HeadKeys() for output in floats(given.outputs) or given.outputs
+            output.name: HeadKeys() for output in floats(outputs) or outputs
         }
-        there = {output.name: output for output in given.outputs}
+        there = {output.name: output for output in (*apart, *given.outputs)}
         for name in chosen:
             if name not in there:
                 raise ModelError(
                     f"{given.files.name}: heads names {name!r}, but it gives {', '.join(there)}"
                 )
         return [_head(given, there[name], keys) for name, keys in chosen.items()]
+
+    def _apart(self, given: Given) -> Iterator[Field]:
+        """The answers that the model has side by side in one output."""
+        written = given.files.written
+        for output in given.outputs:
+            for place, name in enumerate(written.parts.get(output.name, ())):
+                width = len(written.classes[name]) if len(output.shape) > 1 else 1
+                self._places[name] = output.name, place, width
+                yield Field(name, output.dtype, (width,))
+
+    def decode(self, tensors: Columns, encoded: Columns) -> Columns:
+        """The columns of every head."""
+        rows = rows_of(encoded)
+        parts = {  # one with fewer classes than another has zeros behind them
+            name: tensors[output][:, place].reshape(rows, -1)[:, :width]
+            for name, (output, place, width) in self._places.items()
+        }
+        return super().decode({**tensors, **parts}, encoded)
 
 
 class MultiOutput(SeveralAnswers, TableTask):
@@ -46,7 +68,8 @@ class MultiOutput(SeveralAnswers, TableTask):
 def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
     files = given.files
     kind = given.made(output).kind
-    yaml = files.yaml.model_copy(update={"output": None, "activation": keys.activation})
+    said = {"activation": keys.activation, "multi_label": keys.multi_label}
+    yaml = files.yaml.model_copy(update={"output": None, **said})
     own = replace(
         given,
         files=replace(
@@ -60,24 +83,18 @@ def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
         name=output.name,
     )
     task = keys.task
-    if task is None and (keys.activation or keys.labels or kind in _PROBABLE):
+    told = keys.labels or any(value is not None for value in said.values())
+    if task is None and (told or kind in _OF_CLASSES):
         task = "classification"
     elif task is None and kind == "values":
         task = "regression"
     elif task is None:
-        many = given.width(output) != 1
+        ways = [("task: regression", "values"), *readings_of(kind, given.width(output))]
         own.options.doubt(
             DoubtError(
                 files.name,
                 f"its output {output.name!r} has no activation ({given.made(output).source})",
-                (
-                    (f"heads: {{{output.name}: {{task: regression}}}}", "values"),
-                    (
-                        f"heads: {{{output.name}: {{activation: "
-                        f"{'softmax' if many else 'sigmoid'}}}}}",
-                        "logits",
-                    ),
-                ),
+                [(f"heads: {{{output.name}: {{{line}}}}}", what) for line, what in ways],
             )
         )
         task = "regression"

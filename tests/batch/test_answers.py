@@ -12,6 +12,7 @@ from rich.console import Console
 
 from mlopsdeploy.batch import command
 from mlopsdeploy.columns import AnswerColumns, Field, objects
+from mlopsdeploy.core.answers import document
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import BatchSettings
@@ -275,6 +276,15 @@ def test_rows_of_another_size_are_bad_rows(run):
 def test_where_the_numbers_of_a_row_are_not(run, rows, problem):
     with pytest.raises(InputError, match=problem):
         run("window", rows)
+
+
+def test_probabilities_have_the_digits_of_other_strategies(run):
+    """From 0.1 on; below, a file has six decimals, which no batch's rounding can change."""
+    a = np.float32([99.98765432, 12.3456789, 0.00123456789])
+    scored, _ = run("two", [{"a": float(one), "b": 0.0} for one in a], source="in.jsonl")
+    scores = [line["fraud_score"] for line in scored]
+    shown = [document(MODELS["two"].task, two({"a": a}), row)["fraud_score"] for row in range(3)]
+    assert (scores[:2], scores[2], shown[2]) == (shown[:2], 0.000012, 0.0000123457)
 
 
 @pytest.mark.parametrize("model", ["regression", "clusters", "two", "tensors"])

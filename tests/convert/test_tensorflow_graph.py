@@ -49,6 +49,9 @@ def found(once_by):
         ("classes_keras", "softmax", "Softmax"),
         ("again_sigmoid", "", "of the shape of its input: that again, or probabilities?"),
         ("again_labels", "sigmoid", "Sigmoid"),
+        ("keras_2", "values", "the loss it was trained with, mean_squared_error"),
+        ("keras_2_untrained", "linear", "with no activation"),
+        ("keras_2_damaged", "linear", "with no activation"),
     ],
 )
 def test_how_an_output_is_made(found, name, kind, source):
@@ -58,9 +61,11 @@ def test_how_an_output_is_made(found, name, kind, source):
 
 
 def test_each_of_several_outputs(found):
-    two, losses, saved = (found[name]["outputs"] for name in ("two", "two_losses", "saved"))
+    two, saved = (found[name]["outputs"] for name in ("two", "saved"))
     assert (two["risk"][0], two["days"][0]) == ("sigmoid", "values")
-    assert (losses["price"][0], losses["kind"][0]) == ("values", "logits")
+    for name in ("two_losses", "keras_2_list", "keras_2_dict"):
+        outputs = found[name]["outputs"]
+        assert (outputs["price"][0], outputs["kind"][0]) == ("values", "logits")
     assert (saved["scores"][0], saved["sum"][0]) == ("softmax", "linear")
 
 
@@ -70,6 +75,7 @@ def test_each_of_several_outputs(found):
         ("mse_keras", "regression", "mean_squared_error"),
         ("mse_h5", "regression", "mean_squared_error"),
         ("huber_keras", "regression", "huber"),
+        ("keras_2", "regression", "mean_squared_error"),
         ("classes_h5", "classification", "sparse_categorical_crossentropy"),
         ("again", "reconstruction", "an output like its input, narrower in between"),
         ("again_wide", "regression", "mean_squared_error"),

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.keras.protobuf.saved_metadata_pb2 import SavedMetadata
 
 from mlopsdeploy.convert import export_litert
 from mlopsdeploy.convert.tensorflow_graph import open_graph
@@ -179,6 +180,38 @@ def saved_models(folder):
         return {"out": tf.reduce_mean(tf.cast(picture, tf.float32) / 255, (1, 2))}
 
     make("saved_picture", call, picture)
+
+    def one(rows):
+        return {"price": rows @ weights[:, :1]}
+
+    def two(rows):
+        return {"kind": rows @ weights, **one(rows)}
+
+    classes = {"class_name": "SparseCategoricalCrossentropy", "config": {"from_logits": True}}
+    for name, ends, loss in (
+        ("keras_2", None, "mse"),
+        ("keras_2_list", [["price", 0, 0], ["kind", 0, 0]], ["mse", classes]),
+        ("keras_2_dict", {"p": ["price", 0, 0], "k": ["kind", 0, 0]}, {"p": "mse", "k": classes}),
+        ("keras_2_untrained", None, None),
+        ("keras_2_damaged", None, b"\x0a\xff"),
+    ):
+        told_of_keras_2(folder / name, ends, loss)
+        make(name, two if ends else one, rows)
+
+
+def told_of_keras_2(folder, ends, loss):
+    """What Keras 2 wrote into a SavedModel beside its graph; made by hand, as that is not here."""
+    trained = {} if loss is None else {"training_config": {"loss": loss, "metrics": None}}
+    metadata = SavedMetadata()
+    if not isinstance(loss, bytes):
+        model = {"class_name": "Functional", "config": {"output_layers": ends}, **trained}
+        metadata.nodes.add(node_path="root", identifier="_tf_keras_model").metadata = json.dumps(
+            model
+        )
+        metadata.nodes.add(node_id=1, node_path="root.layer-0", metadata="{}")
+    folder.mkdir()
+    written = loss if isinstance(loss, bytes) else metadata.SerializeToString()
+    (folder / "keras_metadata.pb").write_bytes(written)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def test_what_the_graph_tells(inputs, outputs, made, task):
         ({"kind": "reconstruction"}, "anomaly_detection"),
         ({"labels": ("a", "b", "c")}, "tabular_classification"),
         ({"said": {"activation": "softmax"}}, "tabular_classification"),
+        ({"said": {"multi_label": True}}, "tabular_classification"),
         ({"said": {"output": "y"}, "labels": ("a", "b", "c")}, "tabular_classification"),
         ({"said": {"heads": {"y": {"task": "regression"}}}}, "multi_output"),
     ],
@@ -83,6 +84,9 @@ def test_a_classifier_of_several_answers():
     [
         (TABLE, [field(1)], "linear", ["task: tabular_regression", "activation: sigmoid"]),
         (TABLE, [field(3)], "linear", ["task: tabular_regression", "activation: softmax"]),
+        (TABLE, [field(3)], "linear", ["logits of several labels (activation: sigmoid)"]),
+        (TABLE, [field(3)], "", ["probabilities of several labels (multi_label: true)"]),
+        (TABLE, [field(1)], "", ["probabilities of classes (activation: none)"]),
         (TABLE, [field(4)], "linear", ["task: anomaly_detection"]),
         (TABLE, [field(4)], "sigmoid", ["activation: none", "task: anomaly_detection"]),
         (TABLE, [field(1), field(8, "z")], "linear", ["output: y", "heads: ", "task: tensors"]),

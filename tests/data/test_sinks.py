@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import random
+import sys
 from decimal import Decimal
 
 import pyarrow as pa
@@ -379,6 +380,16 @@ def test_a_name_that_ends_in_tsv_means_tabs(score, tmp_path, name, columns):
     assert [row[:-3] for row in found[:3]] == [[row[place] for place in kept] for row in rows]
     assert content.count(b"\r\n") == 4
     assert b'"plain"' not in content
+
+
+def test_standard_output_has_a_header_below_what_stands_in_it(score, tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_text("review_text\ngood\n", "utf-8")
+    with (tmp_path / "o.csv").open("w") as file, monkeypatch.context() as patch:
+        print("# tonight", file=file, flush=True)
+        patch.setattr(sys, "stdout", file)
+        score(tmp_path / "r.csv", output="-")
+    lines = (tmp_path / "o.csv").read_text("utf-8").splitlines()
+    assert lines[:2] == ["# tonight", "review_text,label,score,truncated"]
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])

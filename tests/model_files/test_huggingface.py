@@ -129,6 +129,8 @@ ONE = {"id2label": {"0": "LABEL_0"}, "label2id": None}
         ({}, "task: text_regression", "text_regression", False),
         ({"problem_type": "regression"}, "task: text_classification", "text_classification", False),
         ({}, "activation: sigmoid", "text_classification", True),
+        ({}, "multi_label: true", "text_classification", True),
+        ({}, "activation: sigmoid\nmulti_label: false", "text_classification", False),
         ({"problem_type": "multi_label_classification"}, "activation: softmax",
          "text_classification", False),
         ({**ONE, "problem_type": "single_label_classification"}, "activation: sigmoid",

@@ -332,6 +332,7 @@ def test_arithmetic_after_the_end(tmp_path, name):
 
 PICKED = {
     "one of the probabilities": ("sigmoid", [("Gather", ["p", "last"], ["y"], {"axis": 1})]),
+    "the first of the probabilities": ("", [("Gather", ["p", "zero"], ["y"], {"axis": 1})]),
     "two of the probabilities": ("", [("Gather", ["p", "places"], ["y"], {"axis": 1})]),
     "the first position's": ("softmax", [("Gather", ["p", "zero"], ["y"], {"axis": 2})]),
     "an axis that may be another": ("", [("Gather", ["p", "zero"], ["y"], {"axis": -1})]),
@@ -352,6 +353,30 @@ def test_a_part_or_a_mean_of_probabilities(tmp_path, name):
     outputs = [("y", TensorProto.FLOAT, ["n", "m"])]
     written = read(graph(nodes, outputs, constants, inputs), tmp_path / "m.onnx")
     assert kinds(written) == {"y": kind}
+
+
+@pytest.mark.parametrize("linear", ["Gemm", "MatMul"])
+def test_the_second_column_of_a_softmax_is_the_second_class(tmp_path, linear):
+    from mlopsdeploy import load_model
+
+    nodes = [
+        (linear, ["x", "w"], ["h"], {}), ("Softmax", ["h"], ["p"], {"axis": -1}),
+        ("Gather", ["p", "one"], ["y"], {"axis": 1}),
+    ]  # fmt: skip
+    weights = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    constants = [("w", weights), ("one", np.array(1))]
+    model = graph(nodes, [("y", TensorProto.FLOAT, [None])], constants)
+    if linear == "MatMul":  # as exporters write it
+        model.graph.value_info.append(
+            helper.make_tensor_value_info("p", TensorProto.FLOAT, [None, 2])
+        )
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    rows = np.float32([[1, 0, 0, 1], [0, 2, 1, 0]])
+    found = load_model(str(tmp_path / "m.onnx"), threads=1).predict(rows)
+    expected = np.exp(rows @ weights)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(found["scores"], expected, rtol=1e-5)
+    assert found["label"].tolist() == expected.argmax(axis=1).astype(str).tolist()
 
 
 @pytest.mark.parametrize("edge", [0, 2])
@@ -470,6 +495,9 @@ def test_other_tasks_of_ultralytics_are_named(tmp_path, task):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelError, match=f"Ultralytics' task '{task}'.*'task: tensors'"):
         load_model(str(tmp_path / "m.onnx"), threads=1)
+    if task == "obb":  # whose boxes would be read without their angle
+        with pytest.raises(ModelError, match="Ultralytics' task 'obb'.*'task: tensors'"):
+            load_model(str(tmp_path / "m.onnx"), threads=1, task="object_detection")
     (tmp_path / "m.yaml").write_text("task: tensors\n")
     assert load_model(str(tmp_path / "m.onnx"), threads=1).predict(X[:1, [0, 0, 0, 0]])
 

@@ -39,6 +39,20 @@ ENDS = {
 }
 
 
+ENDS_PICKED = {
+    "the second class": ("sigmoid", 1, 1), "the first class": ("", 0, 1),
+    "the first row": ("softmax", 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDS_PICKED)
+def test_a_column_of_a_softmax(tmp_path, name):
+    kind, place, axis = ENDS_PICKED[name]
+    numbers = ops.constant(np.int64(place)), ops.constant(np.int64(axis))
+    file = saved(tmp_path, lambda h: ops.gather(ops.softmax(h, -1), *numbers))
+    assert openvino_written.read(file).outputs["also_y0"].kind == kind
+
+
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "float16"])
 def test_ends(tmp_path, kind, half):

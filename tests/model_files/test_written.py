@@ -14,6 +14,7 @@ def test_as_json_and_back():
     written = Written(
         outputs={"a": Made("softmax", "its last step"), "b": Made("", "unknown")},
         classes={"a": ("no", "yes")},
+        parts={"c": ("a", "b")},
         task="classification",
         task_source="its loss",
         pixels=((0.0,), (255.0,), "its first steps"),

@@ -101,6 +101,38 @@ def test_words_as_classes(name, zipmap, rows, convert):
     assert set(got["label"]) == {"leaves", "stays"}
 
 
+@pytest.mark.parametrize(("name", "most"), [("forest", [2, 3]), ("neighbours", [3, 3])])
+@pytest.mark.parametrize("zipmap", [True, False])
+def test_several_answers_of_one_estimator(name, most, zipmap, rows, convert):
+    """Which skl2onnx stacks, one answer behind the other, with zeros behind fewer classes."""
+    model = models()[name]()
+    edges = [-0.4, 0.6]
+    answers = np.stack(
+        [np.digitize(rows[:, place], edges[: count - 1]) for place, count in enumerate(most)], 1
+    )
+    path = convert(model, answers + 4, zipmap=zipmap)
+    assert load_model(str(path), threads=1).task_name == "multi_output"
+    _, got = predict(path, rows)
+    output = "output_probability" if zipmap else "probabilities"
+    for place, own in enumerate(model.predict_proba(rows)):
+        np.testing.assert_allclose(got[f"{output}_{place}_scores"], own, atol=2e-6)
+        clear = np.sort(own, axis=1)[:, -1] - np.sort(own, axis=1)[:, -2] > 1e-5
+        labels = model.predict(rows)[clear, place].astype(str)
+        assert got[f"{output}_{place}_label"][clear].tolist() == labels.tolist()
+
+
+def test_several_answers_of_a_tree_are_labels_alone(rows, convert):
+    """skl2onnx writes 1 for each class that its leaf has seen at all."""
+    from sklearn.tree import DecisionTreeClassifier
+
+    model = DecisionTreeClassifier(max_depth=3)
+    answers = (rows[:, :2] * rows[:, 2:] > 0).astype(int)
+    _, got = predict(convert(model, answers, zipmap=False), rows)
+    assert list(got) == ["label_0_label", "label_1_label"]
+    for place, labels in enumerate(got.values()):
+        assert labels.tolist() == model.predict(rows)[:, place].astype(str).tolist()
+
+
 def test_numbers_that_do_not_begin_at_zero(rows, convert):
     answers = np.where(rows[:, 0] > 0, 7, -2)
     labels, got = predict(convert(models()["forest"](), answers, zipmap=False), rows)

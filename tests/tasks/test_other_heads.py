@@ -101,6 +101,16 @@ def test_several_answers():
     assert [answer.name for answer in found.answers] == ["fraud", "kind", "price"]
 
 
+def test_several_labels_within_several_answers():
+    heads = {"kind": {"multi_label": True, "labels": ["a", "b"]}, "price": {"task": "regression"}}
+    two = Field("kind", "float32", (2,))
+    found = MultiOutput(files(said={"heads": heads}), runtime(two, "price"), NO_OPTIONS)
+    got = found.decode(
+        {"kind": np.array([[0.9, 0.7], [0.2, 0.6]]), "price": np.array([[1.0], [2.0]])}, ROWS
+    )
+    assert got["kind_label"].tolist() == ["a|b", "b"]
+
+
 def test_labels_beside_several_probabilities_are_no_answer():
     made = {"p_0": "softmax", "p_1": "softmax"}
     two = [Field(name, "float32", (2,)) for name in made]

@@ -169,6 +169,31 @@ def test_logits_that_are_each_their_own():
     np.testing.assert_allclose(got["scores"][0], [0.880797, 0.622459, 0.047426], atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "labels"),
+    [
+        ("", {"multi_label": True}, ["a|b", ""]),
+        ("", {"multi_label": True, "activation": "none"}, ["a|b", ""]),
+        ("", {"activation": "none"}, ["a", "c"]),
+        ("sigmoid", {"multi_label": False}, ["a", "c"]),
+    ],
+)
+def test_several_labels_or_one_as_the_yaml_says(kind, said, labels):
+    probabilities = np.array([[0.9, 0.6, 0.1], [0.2, 0.1, 0.3]])
+    found = task(THREE, made={"p": kind}, labels=("a", "b", "c"), said=said)
+    assert found.multi_label is ("a|b" in labels)
+    got = found.decode({"p": probabilities}, {"features": ROWS["features"][:2]})
+    assert got["label"].tolist() == labels
+    np.testing.assert_allclose(got["scores"], probabilities, rtol=1e-6)
+
+
+def test_several_labels_of_logits():
+    found = task(THREE, made="linear", labels=("a", "b", "c"), said={"multi_label": True})
+    got = found.decode({"p": np.array([[2.0, 0.5, -3]])}, {"features": ROWS["features"][:1]})
+    assert got["label"].tolist() == ["a|b"]
+    np.testing.assert_allclose(got["scores"][0], [0.880797, 0.622459, 0.047426], atol=1e-6)
+
+
 def test_a_row_without_an_answer_does_not_touch_the_others():
     got = task(made="sigmoid").decode({"p": np.array([[0.9], [np.nan], [0.1]])}, ROWS)
     assert np.isnan(got["score"][1])
@@ -176,15 +201,23 @@ def test_a_row_without_an_answer_does_not_touch_the_others():
 
 
 @pytest.mark.parametrize(
-    ("width", "readings"), [(1, "none.*sigmoid"), (2, "none.*softmax")]
-)  # fmt: skip
+    ("width", "readings"),
+    [
+        (1, ["activation: none", "activation: sigmoid"]),
+        (
+            2,
+            ["activation: none", "multi_label: true", "activation: softmax", "activation: sigmoid"],
+        ),
+    ],
+)
 def test_an_output_that_nobody_describes_is_a_doubt(width, readings):
     output = Field("p", "float32", (width,))
-    with pytest.raises(DoubtError, match=f"m: nothing tells what its output 'p' .*{readings}"):
+    match = f"m: nothing tells what its output 'p' .*{'.*'.join(readings)}"
+    with pytest.raises(DoubtError, match=match):
         TabularClassification(files(), runtime(output), NO_OPTIONS)
     doubts = []
     found = TabularClassification(files(), runtime(output), TaskOptions(doubts=doubts))
-    assert [len(doubt.readings) for doubt in doubts] == [2]
+    assert [[yaml for yaml, _ in doubt.readings] for doubt in doubts] == [readings]
     assert any("guess" in fact.source for fact in found.facts)
 
 

@@ -23,6 +23,8 @@ from mlopsdeploy.edge.loading import check_settings
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
+from ...answering import answering
+
 
 @pytest.fixture
 def score(churn_onnx):
@@ -344,6 +346,18 @@ def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_pat
         },
     ]  # fmt: skip
     assert lines[5]["event"] == "lost"
+
+
+@pytest.mark.parametrize(("echo", "named"), [(False, "text"), (True, "output_text")])
+def test_an_output_called_as_a_key_of_the_event_is_renamed(tmp_path, echo, named):
+    values = {"time": 0.25, "text": 3.0, "heat": 1.5}
+    task = answering(*(Field(name, "float32") for name in values), answers=())
+    writer = LineEvents(str(tmp_path / "e.jsonl"), task, echo=echo)
+    writer.write([answer("1,2", said=values)])
+    writer.close()
+    line = json.loads((tmp_path / "e.jsonl").read_text("utf-8"))
+    assert (line["time"], line["output_time"]) == ("2023-11-14T22:13:20.000Z", 0.25)
+    assert (line[named], line["heat"], line.get("text")) == (3.0, 1.5, "1,2" if echo else 3.0)
 
 
 @pytest.mark.parametrize("keep", [False, True])
