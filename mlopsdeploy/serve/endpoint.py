@@ -137,6 +137,7 @@ class Endpoint:
         served = self.served
         served.metrics.started()
         try:
+            served.queue.check(request)
             call = self.read(request)
             call.finish, call.done = self._finish, done
             call.patience = call.patience or request.patience()

@@ -40,6 +40,7 @@ INTERACTIVE = 0.5  # of the budget: what takes more on its own is bulk
 PART = 0.25  # of the budget: the most that a part of bulk holds up the others
 BULK_SHARE = 0.1  # of the model's time that bulk has at least
 INLINE = 1e-3  # seconds of work that the thread which reads requests may do itself
+SHORT = 4096  # bytes of a body that can't be a large request's
 WINDOW = 64  # answers after which the limit is adapted
 MOST_LATE = 0.01  # of them
 HEADROOM = (0.2, 0.9)  # of the budget: how much of it may be predicted to be needed
@@ -153,6 +154,7 @@ class Queue:
         per_part = (self.slo * PART - speed.fixed) / speed.per_cost if speed.per_cost else math.inf
         budget = model.task.batch_cost * model.runtime.batch_scale
         self._budget = int(max(min(budget, per_part), speed.row, 1))
+        self._interactive = max(self.slo * INTERACTIVE, 2 * speed.seconds(speed.row))
         per_row = speed.per_cost * speed.row
         self._quick_rows = int(min(max((INLINE - speed.fixed) / max(per_row, 1e-9), 1), 1 << 20))
 
@@ -180,8 +182,25 @@ class Queue:
                 if self._waiting or self._bulk:
                     self._work.notify()
         if not self.speed.quick:
-            self._learn([call], perf_counter() - call.started)
+            self._learn(call.cost, perf_counter() - call.started)
         _finish(call, result)
+
+    def check(self, request: Request) -> None:
+        """Refuse a request before it is read, where even the smallest could not be answered.
+
+        Under overload reading is most of what a refusal costs.
+
+        Raises:
+            Problem: 503.
+        """
+        if self._free or len(request.body) > SHORT or request.is_bulk():
+            return
+        now = perf_counter()
+        patience = request.patience()
+        allowed = (self.slo if patience is None else patience) * self._headroom
+        wait = max(self._until - now, 0.0) + self._backlog / self._streams
+        if now + wait > request.arrived + max(allowed, self.slo * self._headroom):
+            raise refused("busy", wait)
 
     def _at_once(self, call: Call, *, here: bool) -> bool:
         """Whether a call is computed in this thread; if not, it waits from now on."""
@@ -206,9 +225,10 @@ class Queue:
             call.cost = padded_cost(self.model, call.encoded)
         else:
             call.cost = call.rows * self.speed.row
-        call.seconds = self.speed.seconds(call.cost) * self._scale
+        alone = self.speed.seconds(call.cost)
+        call.seconds = alone * self._scale
         budget = self.slo if call.patience is None else call.patience
-        if call.bulk or call.seconds > self.slo * INTERACTIVE:
+        if call.bulk or alone > self._interactive:
             call.bulk = True
             budget = BULK_SECONDS if call.patience is None else call.patience
         call.deadline = call.request.arrived + budget
@@ -220,7 +240,9 @@ class Queue:
         if call.bulk:
             wait += self._bulk_backlog / self._streams
         allowed = (call.deadline - call.request.arrived) * self._headroom
-        if now + wait + call.seconds > call.request.arrived + allowed:
+        # An idle model answers, whatever is predicted: else nothing would tell that it's better.
+        idle = self._free > 0 and not self._waiting and not self._bulk
+        if not idle and now + wait + call.seconds > call.request.arrived + allowed:
             raise refused("busy", wait)
         if call.bulk:
             self._bulk.append(call)
@@ -350,7 +372,9 @@ class Queue:
             call.batches = plan(self.model.task.cost(call.encoded), self._budget)
         try:
             part = take(call.encoded, call.batches[len(call.parts)])
+            began = perf_counter()
             call.parts.append(self.model.predict_encoded(part))
+            self._learn(padded_cost(self.model, part), perf_counter() - began)
         except Exception as error:  # noqa: BLE001  (the caller gets it)
             # Its places are those of a part: all together tell those of the request.
             call.parts.clear()
@@ -375,7 +399,8 @@ class Queue:
             results = [self._alone(call) for call in calls]
         ended = perf_counter()
         if not self.speed.quick:
-            self._learn(calls, ended - began)
+            longest = max(call.cost // call.rows for call in calls)
+            self._learn(longest * sum(call.rows for call in calls), ended - began)
         for call, result in zip(calls, results, strict=True):
             _finish(call, result)
             self._answered += 1
@@ -404,10 +429,8 @@ class Queue:
 
     # -- adapting
 
-    def _learn(self, calls: list[Call], took: float) -> None:
+    def _learn(self, cost: int, took: float) -> None:
         """What calls take changes with the machine's other load."""
-        longest = max(call.cost // call.rows for call in calls)
-        cost = longest * sum(call.rows for call in calls)
         ratio = took / max(self.speed.seconds(cost), 1e-9)
         self._scale += _SMOOTH * (min(max(ratio, 0.2), 20.0) - self._scale)
 

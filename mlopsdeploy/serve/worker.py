@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ipaddress
 import logging
 import os
 import resource
@@ -40,6 +41,7 @@ HELD = 16  # of the largest bodies that a worker holds at a time
 RESERVED_FILES = 64  # that models, logs and pages open beside connections
 READERS = 2
 PAGES = 4
+ACCEPTED = 32  # connections at a time
 MOST_HOSTS = 100  # that are remembered as good ones
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -67,6 +69,7 @@ class Worker:
             settings.header_timeout, settings.body_timeout, settings.body_rate, settings.keep_alive
         )
         self.connections: set[Connection] = set()
+        self._connecting: set[asyncio.Task[None]] = set()
         self.held = 0  # bytes of bodies that are not all there
         largest = max([app.max_body, *(one.max_body for one in app.endpoints.values())])
         self.most_held = HELD * largest
@@ -137,11 +140,16 @@ class Worker:
             self.good_hosts.add(host)
 
     def _check_name(self, host: str) -> None:
+        """Names without a dot, and addresses, are nobody's to make mean this machine."""
         assert self._hosts is not None
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
-        name = name.strip("[]").lower()
-        if name not in self._hosts and not is_loopback(name):
-            detail = "this server answers to localhost; its setting allowed_hosts names others"
+        name = name.lower().rstrip(".")
+        ours = name in self._hosts or name.endswith(".localhost") or "." not in name
+        if not ours and not _is_address(name):
+            detail = (
+                "this server listens on this machine alone, and was asked for by another name; "
+                "its setting allowed_hosts takes names"
+            )
             raise Problem(421, "other-host", detail)
 
     def handle(self, request: Request, done: Callable[[Answer], None]) -> None:
@@ -223,29 +231,30 @@ class Worker:
     # -- connections
 
     def _accept(self) -> None:
-        """Take one connection, and leave the next to a worker that has fewer."""
-        loads = self._loads
-        if len(loads) > 1 and loads[self._place] > min(loads):
+        """Take what comes, until this worker has more than another one has."""
+        others = [load for place, load in enumerate(self._loads) if place != self._place]
+        room = min(others, default=ACCEPTED) - len(self.connections) + 1
+        if room < 1:
             self._look_away()
         try:
-            taken, _ = self._listener.accept()
+            for _ in range(min(max(room, 1), ACCEPTED)):
+                self._take(self._listener.accept()[0])
         except BlockingIOError:
-            return  # another worker has it
+            return  # there are no more, or another worker has them
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._refuse_one()
-            return
-        if len(self.connections) >= self._most:
+
+    def _take(self, taken: socket.socket) -> None:
+        if len(self.connections) + len(self._connecting) >= self._most:
             self._one_too_many(taken)
             return
         taken.settimeout(0)
         with suppress(OSError):
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self.loop.create_task(self._connect(taken))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    _tasks: set[asyncio.Task[None]] = set()  # noqa: RUF012  (of the process)
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     async def _connect(self, taken: socket.socket) -> None:
         try:
@@ -291,7 +300,15 @@ def _hosts(settings: ServeSettings) -> frozenset[str] | None:
     """The names to answer to; None where it is all of them."""
     if not is_loopback(settings.host):
         return None
-    return frozenset({"localhost", *(one.lower() for one in settings.allowed_hosts)})
+    return frozenset(one.lower() for one in settings.allowed_hosts)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True
 
 
 def _open_files() -> int:
