@@ -10,6 +10,7 @@ when all new ones are ready.
 from __future__ import annotations
 
 import logging
+import math
 import mmap
 import os
 import signal
@@ -71,6 +72,7 @@ class Slot:
     deaths: int = 0  # in a row
     again: float = 0.0  # when the next worker is started in it
     ending: bool = False
+    killed_at: float = math.inf  # if it has not ended by itself
 
 
 class Supervisor:
@@ -104,9 +106,12 @@ class Supervisor:
         self._coming: list[Slot] = []  # of the next generation
         self._signals: list[int] = []
         self._failure: MlopsDeployError | None = None
-        self._killed_at: float | None = None
+        self._generation = 0
+        self._once_more = False  # models are to be loaded anew when that is done
+        self._stopping = False
         self._once_ready = False
         self._terminal = _has_terminal()
+        self._nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     def run(self) -> None:
         """Until a signal ends it.
@@ -117,7 +122,7 @@ class Supervisor:
         with self._waking() as wake:
             for slot in self._slots:
                 self._start(slot)
-            while any(slot.process for slot in self._all) or self._killed_at is None:
+            while any(slot.process for slot in self._all) or not self._stopping:
                 self._wait(wake)
         log.info("stopped")
         if self._failure is not None:
@@ -144,24 +149,27 @@ class Supervisor:
                 self._bury(ended[one])
         while self._signals:
             self._take(self._signals.pop(0))
+        if self._once_more and not self._reloading:
+            self._once_more = False
+            self._reload()
         self._on_time(monotonic())
 
     def _pause(self) -> float | None:
-        moments = [slot.again for slot in self._all if not slot.process and slot.again]
-        if self._killed_at is not None:
-            moments.append(self._killed_at)
-        return max(min(moments) - monotonic(), 0.0) if moments else None
+        moments = [slot.killed_at for slot in self._all if slot.process]
+        if not self._stopping:
+            moments += [slot.again for slot in self._all if not slot.process]
+        first = min(moments, default=math.inf)
+        return None if math.isinf(first) else max(first - monotonic(), 0.0)
 
     def _on_time(self, now: float) -> None:
         for slot in self._all:
-            if self._killed_at is None and not slot.process and now >= slot.again:
-                self._start(slot)
-        if self._killed_at is not None and now >= self._killed_at:
-            self._killed_at = now + GRACE
-            for slot in self._all:
-                if slot.process:
-                    log.warning("worker %d did not end in time and is killed", slot.process.pid)
-                    slot.process.kill()
+            if slot.process is None:
+                if not self._stopping and now >= slot.again:
+                    self._start(slot)
+            elif now >= slot.killed_at:
+                log.warning("worker %d did not end in time and is killed", slot.process.pid)
+                slot.process.kill()
+                slot.killed_at = now + GRACE
 
     def _hear(self, slot: Slot) -> bool:
         """Whether a worker says that it is ready, or why it never will be."""
@@ -206,7 +214,7 @@ class Supervisor:
         self._loads[slot.place] = NOBODY
         if slot.ending:
             self._slots = [one for one in self._slots if one is not slot]
-        if slot.ending or self._killed_at is not None or slot not in self._all:
+        if slot.ending or self._stopping or slot not in self._all:
             return
         if slot in self._coming and not was_ready:
             log.warning("the models stay what they were: a new worker ended %s", _how(code))
@@ -226,18 +234,25 @@ class Supervisor:
     def _take(self, number: int) -> None:
         if number == signal.SIGHUP and not (self._terminal and not _has_terminal()):
             self._reload()
-        elif self._killed_at is None:
+        elif number == signal.SIGHUP and self._nohup:
+            self._terminal = False  # it is closed; from now on SIGHUP means the models
+        elif not self._stopping:
             log.info("stopping; what is in work is answered first")
             self._stop()
-        else:
-            self._killed_at = 0.0
+        elif number != signal.SIGHUP:  # of which a terminal that closes sends several
+            for slot in self._all:
+                slot.killed_at = 0.0
 
     def _stop(self) -> None:
-        if self._killed_at is None:
-            self._killed_at = monotonic() + self._drain_timeout + GRACE
+        self._stopping = True
         for slot in self._all:
-            if slot.process:
-                slot.process.terminate()
+            self._end(slot)
+
+    def _end(self, slot: Slot) -> None:
+        """Let a worker answer what it has, and end."""
+        if slot.process:
+            slot.killed_at = min(slot.killed_at, monotonic() + self._drain_timeout + GRACE)
+            slot.process.terminate()
 
     @contextmanager
     def _waking(self) -> Iterator[int]:
@@ -257,17 +272,25 @@ class Supervisor:
 
     # -- models anew
 
+    @property
+    def _reloading(self) -> bool:
+        """Whether there are workers of more than one generation."""
+        return bool(self._coming) or any(slot.ending for slot in self._slots)
+
     def _reload(self) -> None:
-        if self._coming or self._killed_at is not None:
-            log.warning("models are being loaded anew already")
-            return
-        log.info("loading the models anew")
-        self._come(None)
+        if self._reloading:
+            # Files may have changed since; and there is no place for a third generation.
+            log.info("the models are being loaded anew, and will be once more after that")
+            self._once_more = True
+        elif not self._stopping:
+            log.info("loading the models anew")
+            self._generation += 1
+            self._come(None)
 
     def _come(self, pins: Pins | None) -> None:
         taken = {slot.place for slot in self._all}
         place = next(place for place in range(len(self._loads)) if place not in taken)
-        slot = Slot(place, self._slots[0].generation + 1, pins)
+        slot = Slot(place, self._generation, pins)
         self._coming.append(slot)
         self._start(slot)
 
@@ -280,19 +303,19 @@ class Supervisor:
             log.info("the models are loaded anew")
             old, self._slots, self._coming = self._slots, self._coming, []
             for one in old:
-                one.ending = True
-                if one.process:
-                    self._slots.append(one)
-                    one.process.terminate()
+                self._retire(one)
+
+    def _retire(self, slot: Slot) -> None:
+        slot.ending = True
+        if slot.process:
+            self._slots.append(slot)
+            self._end(slot)
 
     def _give_up(self) -> None:
         """The old workers go on, and none of the new ones."""
         gone, self._coming = self._coming, []
         for slot in gone:
-            slot.ending = True
-            if slot.process:
-                self._slots.append(slot)
-                slot.process.terminate()
+            self._retire(slot)
 
     # -- workers
 
@@ -304,6 +327,7 @@ class Supervisor:
         )  # fmt: skip
         slot.process = get_context("fork").Process(target=self._in_worker, args=(start, receiver))
         slot.told, slot.started, slot.ready = receiver, monotonic(), False
+        slot.killed_at = math.inf
         slot.process.start()
         sender.close()
 
