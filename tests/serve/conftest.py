@@ -303,7 +303,8 @@ from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
 
 
 class Slow(OnnxRuntime):
-    """Takes `age` seconds; fails below 0, and takes the process with it below -1."""
+    """Takes the `age` of each row in seconds, and SLOW_ROW; fails below 0, and takes the process
+    with it below -1."""
 
     steady = False
 
@@ -312,12 +313,12 @@ class Slow(OnnxRuntime):
         time.sleep(float(os.environ.get("SLOW_START", 0)))
 
     def run(self, tensors):
-        seconds = float(tensors["features"][0, 0])
-        if seconds < -1:
+        ages = tensors["features"][:, 0]
+        if ages.min() < -1:
             os._exit(9)
-        if seconds < 0:
+        if ages.min() < 0:
             raise OSError("s3cr3t-4711 is what the arena holds")
-        time.sleep(seconds)
+        time.sleep(float(ages.sum()) + len(ages) * float(os.environ.get("SLOW_ROW", 0)))
         return super().run(tensors)
 '''
 
