@@ -30,6 +30,7 @@ QUICKEST, SLOWEST = 0.1, 30.0  # seconds until a worker is replaced
 HEALTHY = 30.0  # seconds that a worker must have lived for the next to come at once again
 FIRST_DEATHS = 3  # of workers before any was ready, which end the server
 NOBODY = 1 << 62  # connections of a worker that isn't there, so that nobody leaves it any
+LATECOMERS = 0.2  # seconds that workers have to take whoever came before the end
 GRACE = 2.0  # seconds beyond `drain_timeout` until a worker is killed
 Pins = Mapping[str, str]
 """The digests of models, by what callers know them by."""
@@ -109,6 +110,7 @@ class Supervisor:
         self._generation = 0
         self._once_more = False  # models are to be loaded anew when that is done
         self._stopping = False
+        self._deaf_at = math.inf
         self._once_ready = False
         self._terminal = _has_terminal()
         self._nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
@@ -158,10 +160,14 @@ class Supervisor:
         moments = [slot.killed_at for slot in self._all if slot.process]
         if not self._stopping:
             moments += [slot.again for slot in self._all if not slot.process]
-        first = min(moments, default=math.inf)
+        first = min([*moments, self._deaf_at])
         return None if math.isinf(first) else max(first - monotonic(), 0.0)
 
     def _on_time(self, now: float) -> None:
+        if now >= self._deaf_at:
+            self._deaf_at = math.inf
+            with suppress(OSError):  # not on every system
+                self._listener.shutdown(socket.SHUT_RDWR)
         for slot in self._all:
             if slot.process is None:
                 if not self._stopping and now >= slot.again:
@@ -244,6 +250,9 @@ class Supervisor:
                 slot.killed_at = 0.0
 
     def _stop(self) -> None:
+        if not self._stopping:
+            # Nobody would answer those who come later; refused, they can try elsewhere.
+            self._deaf_at = monotonic() + LATECOMERS
         self._stopping = True
         for slot in self._all:
             self._end(slot)

@@ -33,10 +33,12 @@ from mlopsdeploy.core.console import counted
 from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.serve.connection import Connection, Limits
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
+from mlopsdeploy.serve.queue import refused
 from mlopsdeploy.settings import ServeSettings
 
 if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
+    from mlopsdeploy.serve.endpoint import Endpoint
 
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
@@ -168,13 +170,19 @@ class Worker:
         endpoint = self.app.endpoints.get(request.path)
         if endpoint is not None and request.method == "POST":
             if len(request.body) > LARGE or endpoint.reads_long:
-                self._readers.submit(endpoint.start, request, done)
+                self._readers.submit(self._read, endpoint, request, done)
             else:
                 endpoint.start(request, done)
         elif request.path in self._fixed and request.method == "GET":
             done(self._fixed[request.path])
         else:
             self._pages.submit(self._page, request, done)
+
+    def _read(self, endpoint: Endpoint, request: Request, done: Callable[[Answer], None]) -> None:
+        if request.gone:  # while it waited for this thread
+            done(endpoint.refuse(refused("too-late", 0.0), request))
+        else:
+            endpoint.start(request, done)
 
     def _page(self, request: Request, done: Callable[[Answer], None]) -> None:
         # Of a page that was asked for its head, the connection sends no more than that.
@@ -221,6 +229,7 @@ class Worker:
         """
         if self.draining:
             return
+        self._accept()  # whoever is there already
         self.draining = True
         self.loop.remove_reader(self._listener)
         self.loop.call_later(LAST, self._close_idle)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import ask_slow as ask
-from .wire import GOOD
+from .wire import GOOD, read_all
 
 # ---------------------------------------------------------------- stopping
 
@@ -35,6 +35,22 @@ def test_what_is_in_work_is_answered_before_the_end(slow_server, tmp_path, numbe
     assert list((tmp_path / "tmp").glob("mlopsdeploy-*")) == []
     with pytest.raises(ConnectionError):
         server.get("/healthz")
+
+
+def test_who_comes_while_the_server_ends_is_turned_away_at_once(slow_server):
+    server = slow_server("--workers", "2", ready=2)
+    with ThreadPoolExecutor(1) as pool, server.connect() as idle:
+        in_work = pool.submit(ask, server, 3)
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
+        server.process.send_signal(signal.SIGTERM)
+        server.until(lambda: "stopping" in server.log)
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b"Connection: close" in read_all(idle), "what was on its way is answered"
+        time.sleep(0.5)
+        with pytest.raises(ConnectionRefusedError):
+            server.get("/healthz")
+        assert in_work.result().status == 200
+    assert server.process.wait(30) == 0
 
 
 def test_a_second_signal_does_not_wait(slow_server):
