@@ -145,17 +145,21 @@ class Connection(asyncio.Protocol):
             self._refuse(_not_http())
 
     def _parse(self, data: bytes | memoryview) -> None:
-        while data:
-            try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                # To what we don't speak. The parser takes the body for the other protocol's, so
-                # the request is parsed again as one that asks for none.
-                data = memoryview(data)[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.feed_data(self._head())
-            else:
-                return
+        while (end := self._parse_on(data)) is not None:
+            # It asks for what we don't speak. The parser takes the body for the other protocol's,
+            # so the request is parsed again as one that asks for none.
+            data = memoryview(data)[end:]
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(self._head())
+
+    def _parse_on(self, data: bytes | memoryview) -> int | None:
+        """Where a head ends that asks for another protocol; None if there is none."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            end: int = upgrade.args[0]
+            return end
+        return None
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See asyncio.Protocol."""

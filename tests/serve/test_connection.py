@@ -151,7 +151,9 @@ WRONG = [
     get("/", "".join(f"X{number}: y\r\n" for number in range(101))), b"garbage\r\n\r\n",
     post("/", b"x" * 60_000), get("/", "Host: h\r\n"),
     b"CONNECT h:443 HTTP/1.1\r\nHost: h\r\n\r\n",
-    post("/", b"", "Content-Encoding: gzip\r\n"), post("/", b"abc", "Content-Length: 4\r\n"),
+    post("/", b"", "Content-Encoding: gzip\r\n"),
+    post("/", b"", H2C + "Content-Encoding: gzip\r\n"),
+    post("/", b"abc", "Content-Length: 4\r\n"),
     CHUNKED.replace(b"\r\n\r\n3", b"\r\n\r\nz"),
     post("/", b"abc", "Transfer-Encoding: chunked\r\n"),
     CHUNKED.replace(b"\r\n\r\n3;", b"\r\nContent-Length: 3\r\n\r\n3;"),
@@ -398,6 +400,64 @@ def test_while_the_server_drains_answers_say_that_they_are_the_last(opened):
     worker.waiting.pop()()
     assert b"Connection: close" in transport.written
     assert transport.closing
+
+
+SPLINTERS = [
+    b"\r\n", b"\n", b"\0", b"\xff", b" ", b":", b"%zz", b"//", b"http://[", b"http://h:1/",
+    b"HTTP/1.0", b"CONNECT ", b"Transfer-Encoding: chunked\r\n", b"Content-Length: 5\r\n",
+    b"0\r\n\r\n",
+    b"Expect: 100-continue\r\n", b"Upgrade: x\r\nConnection: upgrade\r\n",
+    b"GET /slow HTTP/1.1\r\n",
+]  # fmt: skip
+SLOW = [get("/slow"), post("/slow", b"x" * 20_000), get("/slow", "Connection: close\r\n")]
+
+
+def mangled(generator):
+    data = bytearray(b"".join(generator.choices([*ALL, *WRONG, *SLOW], k=generator.randint(1, 6))))
+    for _ in range(generator.choice((0, 1, 3, 10))):
+        place = generator.randrange(len(data))
+        if generator.random() < 0.5:
+            data[place:place] = generator.choice(SPLINTERS)
+        else:
+            del data[place : place + generator.randint(1, 2)]
+    return bytes(data)
+
+
+def meanwhile(generator, connection, worker):
+    """Something that may happen between two pieces."""
+    happens = generator.randrange(6)
+    if happens == 0 and worker.waiting:
+        worker.waiting.pop(0)()
+    elif happens == 1 and connection.stuck is None:
+        connection.pause_writing()
+    elif happens == 2 and connection.stuck is not None:
+        connection.resume_writing()
+    elif happens == 3:
+        at(connection, worker, worker.clock + generator.choice((0.1, 6, 20)))
+    elif happens == 4 and generator.random() < 0.05:
+        worker.draining = True
+        connection.drain()
+
+
+def test_whatever_comes_and_happens_a_connection_ends_as_it_should(opened, some):
+    """Nothing is raised, nothing waits for ever, and no byte of a body is counted for ever."""
+    for seed in range(some(10_000, 200_000)):
+        generator = random.Random(seed)
+        connection, transport, worker = opened()
+        for part in pieces(generator, mangled(generator)):
+            if transport.closing:
+                break
+            connection.data_received(part)
+            meanwhile(generator, connection, worker)
+        while worker.waiting or (connection.stuck is not None and not transport.closing):
+            if connection.stuck is not None and not transport.closing:
+                connection.resume_writing()
+            while worker.waiting:
+                worker.waiting.pop(0)()
+        assert transport.closing or (connection.request is None and not connection.ahead), seed
+        assert transport.closing or not transport.paused, seed
+        connection.connection_lost(None)
+        assert worker.held == 0, seed
 
 
 # ---------------------------------------------------------------- sockets
@@ -768,6 +828,7 @@ def test_too_few_open_files_are_told(serve, most):
         "--workers", "1", keep_alive=60.0, **({"max_connections": most} if most else {}),
         prelude="import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))",
     )  # fmt: skip
+    time.sleep(0.5)  # until those that asked whether it is ready are gone
     with contextlib.ExitStack() as stack:
         for _ in range(150):
             stack.enter_context(server.connect())
