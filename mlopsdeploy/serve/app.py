@@ -26,6 +26,7 @@ from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
+from mlopsdeploy.serve.capacity import capacity
 from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import Answer, Problem, Request, RequestIds, problem_answer
@@ -193,6 +194,9 @@ def create_app(
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
+        if name in speeds:
+            one.capacity = capacity(one, app.endpoints[open_inference.path_of(one)])
+            metrics.of(name).can_take(one.capacity.requests_per_second)
     open_inference.add(app, served, app.max_body)
     pages.add(app, app.endpoints, served)
     app.health = {
@@ -204,6 +208,7 @@ def create_app(
     for path, document in {**app.health, **described}.items():
         app.add_url_rule(path, f"own {path}", partial(json_response, document))
     app.add_url_rule("/metrics", "own metrics", lambda: _exposition(metrics))
+    app.add_url_rule("/capacity", "own capacity", lambda: json_response(capacities(served)))
     for kind in (HTTPException, Exception):
         app.register_error_handler(kind, _error)
     rules = [rule.rule for rule in app.url_map.iter_rules()]
@@ -228,9 +233,9 @@ def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple
         max_body = max_body or MAX_BODY
         predict = Predict(served, max_body, Instances(served.model.task, key), answers)
     infer = open_inference.Infer(served, max_body)
-    base, version = f"/v2/models/{served.name}", open_inference.version_of(served)
-    at_version = f"{base}/versions/{version}/infer"
-    return [(path, predict), (f"{base}/infer", infer), (at_version, infer)]
+    version = open_inference.version_of(served)
+    at_version = f"/v2/models/{served.name}/versions/{version}/infer"
+    return [(path, predict), (open_inference.path_of(served), infer), (at_version, infer)]
 
 
 def _exposition(metrics: Metrics) -> Response:

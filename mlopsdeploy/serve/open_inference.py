@@ -314,6 +314,11 @@ def _metadata(served: Served) -> dict[str, Any]:
     }
 
 
+def path_of(served: Served) -> str:
+    """Where a model's tensors are sent to."""
+    return f"/v2/models/{served.name}/infer"
+
+
 def version_of(served: Served) -> str:
     """The protocol wants a version; a model without one is at its first."""
     return served.model.version or "1"

@@ -158,6 +158,14 @@ class Queue:
         per_row = speed.per_cost * speed.row
         self._quick_rows = int(min(max((INLINE - speed.fixed) / max(per_row, 1e-9), 1), 1 << 20))
 
+    def fits(self, rows: int) -> bool:
+        """Whether so many common rows may be computed together."""
+        return rows * self.speed.row <= self._budget
+
+    def now(self) -> dict[str, float]:
+        """How the limit has adapted: to be read by people."""
+        return {"slowdown": round(self._scale, 3), "share_of_slo": round(self._headroom, 3)}
+
     # -- coming in
 
     def put(self, call: Call, *, here: bool) -> None:

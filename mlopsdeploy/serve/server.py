@@ -167,8 +167,7 @@ def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
 
         def ready() -> None:
             start.tell(("ready", pins))
-            took = perf_counter() - started
-            log.info("worker ready in %.2f s", took, extra={"worker": os.getpid()})
+            _say_ready(app, perf_counter() - started)
 
         with asyncio.Runner(loop_factory=event_loop) as runner:
             runner.run(_worker(app, settings, start, ready))
@@ -182,6 +181,21 @@ def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
     finally:
         logging.shutdown()
         os._exit(code)
+
+
+def _say_ready(app: App, seconds: float) -> None:
+    takes = "".join(
+        f"; {name}: about {one.capacity}"
+        for name, one in app.served.items()
+        if one.capacity is not None
+    )
+    log.info("worker ready in %.2f s%s", seconds, takes, extra={"worker": os.getpid()})
+    for name, one in app.served.items():
+        if one.capacity is not None and one.capacity.p99 > one.queue.slo:
+            log.warning(
+                "%s: can't answer within %.3g s here: a row alone takes %.3g s",
+                name, one.queue.slo, one.capacity.seconds, extra={"model": name},
+            )  # fmt: skip
 
 
 async def _worker(
@@ -227,7 +241,7 @@ def _load_for_gunicorn(settings: ServeSettings, folder: Path, parent: int) -> Ap
         os.kill(parent, signal.SIGTERM)
         time.sleep(2)
         os._exit(0)
-    log.info("worker ready in %.2f s", perf_counter() - started, extra={"worker": os.getpid()})
+    _say_ready(app, perf_counter() - started)
     return app
 
 

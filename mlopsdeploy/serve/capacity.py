@@ -1,0 +1,110 @@
+"""What a worker can take on this machine: requests a second, and at which p99.
+
+Predicted from what calls take (see `speed`), and of what a request costs beside them. It is where
+a worker starts from, and not a promise: the queue corrects its predictions as it goes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mlopsdeploy.serve import open_inference
+from mlopsdeploy.serve.messages import Problem, Request
+from mlopsdeploy.serve.speed import made_up
+
+if TYPE_CHECKING:
+    from mlopsdeploy.serve.endpoint import Endpoint, Served
+
+HTTP_SECONDS = 40e-6
+"""Of a request's parsing, its writing and two system calls, on one Zen 4 core."""
+TRIES = 50
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What one worker can take of common rows, one a request.
+
+    Attributes:
+        slo: seconds that a request may take.
+        requests_per_second: at most.
+        p99: seconds that nearly all of them take then, those that wait for a call included.
+        rows: that are computed together then.
+        seconds: that a row takes alone.
+    """
+
+    slo: float
+    requests_per_second: float
+    p99: float
+    rows: int
+    seconds: float
+
+    def __str__(self) -> str:
+        rate = f"{self.requests_per_second:,.3g}" if self.requests_per_second < 100 else (
+            f"{round(self.requests_per_second, -1):,.0f}"
+        )  # fmt: skip
+        return f"{rate} requests/s, p99 {self.p99 * 1e3:.3g} ms"
+
+
+def capacity(served: Served, endpoint: Endpoint) -> Capacity:
+    """What a worker can take of a model's requests.
+
+    Args:
+        served: the model.
+        endpoint: where its tensors can be sent.
+    """
+    queue, speed = served.queue, served.queue.speed
+    around = HTTP_SECONDS + _around_call(served, endpoint)
+    rows = 1
+    while speed.joins and queue.fits(2 * rows):
+        if 2 * speed.seconds(2 * rows * speed.row) > queue.slo:
+            break
+        rows *= 2
+    seconds = speed.seconds(rows * speed.row)
+    rate = 1 / (seconds / rows / served.model.runtime.streams + around)
+    # One that just missed a call waits for it, and then for its own.
+    return Capacity(queue.slo, rate, 2 * (seconds + around), rows, speed.seconds(speed.row))
+
+
+def capacities(served: Mapping[str, Served]) -> dict[str, Any]:
+    """What is answered to `GET /capacity`: of this worker, and how its limits are now."""
+    models = {
+        name: {**asdict(one.capacity), "now": one.queue.now()}
+        for name, one in served.items()
+        if one.capacity is not None
+    }
+    return {"worker": os.getpid(), "models": models}
+
+
+def _around_call(served: Served, endpoint: Endpoint) -> float:
+    """Seconds of a request beside HTTP and the call of the model: to write costs as to read."""
+    if served.model.task.data == "image":  # its pixels as JSON are nobody's common request
+        return 0.0
+    body = _body(served)
+    times = []
+    for _ in range(TRIES):
+        request = Request("POST", "", {}, body, "", perf_counter())
+        try:
+            endpoint.read(request)
+        except Problem:  # it takes no such row
+            return 0.0
+        times.append(perf_counter() - request.arrived)
+    return 2 * min(times)
+
+
+def _body(served: Served) -> bytes:
+    columns = made_up(served.model, 1)
+    matrix = served.model.task.matrix
+    inputs = []
+    for field in open_inference.tensors_of(served)[0]:
+        shape = [1, *(max(size, 1) for size in field.shape)]
+        one = matrix is not None
+        values = [0] * field.shape[0] if one else columns[field.name].ravel().tolist()
+        datatype = open_inference.DATATYPES[field.dtype]
+        inputs.append({"name": field.name, "shape": shape, "datatype": datatype, "data": values})
+    return msgspec.json.encode({"inputs": inputs})
