@@ -210,7 +210,7 @@ def test_labels_and_probabilities_have_to_match():
 
 def test_features_have_to_be_named_and_counted():
     free = runtime("p", inputs=(Field("features", "float32", (-1,)),))
-    with pytest.raises(ModelError, match="does not name them"):
+    with pytest.raises(ModelError, match="does not name them.*or say 'task: tensors'"):
         TabularClassification(files(made={"p": "sigmoid"}, features=()), free, NO_OPTIONS)
     with pytest.raises(ModelError, match="takes 2 features, but 3 are named"):
         task(features=("a", "b", "c"))
