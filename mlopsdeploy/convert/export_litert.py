@@ -421,6 +421,8 @@ def cases(graph: Graph, opened: Opened, sizes: Mapping[str, int]) -> list[Case]:
                 f"computes no answer to made-up rows ({one_line(error)}); save it with integer "
                 "inputs where it looks them up"
             ) from error
+        if all(value.dtype.kind == "f" and np.isnan(value).all() for value in expected.values()):
+            raise ModelError("answers NaN to whatever it is given, as after a training that failed")
         again = Case(columns, expected, allowed(expected, expected))
         if again.off(graph.run(columns), slice(None)) > 1:
             raise Unprovable(

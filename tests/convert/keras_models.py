@@ -130,6 +130,10 @@ def keras_models(folder):
     beside = keras.Model(rows, layers.Dense(2)(rows - keras.ops.mean(rows, axis=0, keepdims=True)))
     keep(folder, "beside.keras", beside)
 
+    lost = keras.Sequential([keras.Input((3,)), layers.Dense(2, "softmax")])
+    lost.set_weights([np.full((3, 2), np.nan), np.zeros(2)])
+    keep(folder, "lost.keras", lost)
+
     class Doubled(layers.Layer):
         def call(self, values):
             return values * 2

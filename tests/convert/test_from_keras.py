@@ -206,6 +206,7 @@ def test_without_tf_keras_a_file_of_keras_2_names_what_it_needs(made):
     [
         ("keras2_unweighted.h5", r"saved by Keras 2\.11\.0.*[Ll]ayer"),
         ("own.h5", "'Doubled', which is neither a part of Keras nor in the file.*model.export"),
+        ("lost.keras", "answers NaN to whatever it is given"),
         ("beside.keras", "depends on the rows beside it"),
         ("scalar", r"output 'out' has the shape \(\)"),
         ("python", "Python code that isn't in a SavedModel"),
