@@ -466,6 +466,7 @@ def main(folder):
                 code.customCode = operator.encode()
         flatbuffer_utils.write_model(model, str(folder / f"{name}.tflite"))
     make("heads", lambda p: [tf.image.resize(p, (8, 8)), tf.image.resize(p, (4, 4))])
+    make("masks", lambda p: [p[..., :2] + 1, p[..., :1] * 2])
 
     softmax = make("softmax", probabilities, low=-1.0, high=1.0)
     make("logits", lambda p: 20 * tf.reduce_mean(p, [1, 2]), low=-1.0, high=1.0)

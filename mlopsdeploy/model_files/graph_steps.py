@@ -45,6 +45,7 @@ _SUMS = {
     "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2", "FusedBatchNorm",
     "FusedBatchNormV2", "FusedBatchNormV3",
 }  # fmt: skip
+_HARD_SIGMOID_OF_KERAS_2 = (("Maximum", 0), ("Minimum", 1), ("AddV2", 0.5), ("Mul", 0.2))
 _STEP = "its last step, "
 _DEEPEST = 100  # steps between an output and the one that tells
 _Look = Callable[["Step"], Made]
@@ -114,6 +115,8 @@ def _made(step: Step, look: _Look) -> Made:
         return _said("linear", step)
     if kind in ("ConcatV2", "Pack"):
         return _joined(step, look)
+    if _goes_back_by(step, _HARD_SIGMOID_OF_KERAS_2):
+        return _said("sigmoid", step, "a hard sigmoid")
     if kind in ("Maximum", "Minimum", "ClipByValue"):
         inner = _varying(step)
         before = look(inner[0]) if len(inner) == 1 else None
@@ -238,6 +241,18 @@ def _is_hard_sigmoid(step: Step, varying: Step) -> bool:
     factor = _constant(step)
     alike = wanted is not None and factor is not None and abs(factor - wanted) < 1e-3
     return alike and varying.type == "Relu6"
+
+
+def _goes_back_by(step: Step, path: Sequence[tuple[str, float]]) -> bool:
+    """Whether its last steps are these, backwards, each with its number."""
+    for kind, number in path:
+        constant, varying = _constant(step), _varying(step)
+        if step.type != kind or len(varying) != 1 or constant is None:
+            return False
+        if abs(constant - number) > 1e-3:
+            return False
+        step = varying[0]
+    return True
 
 
 def _width(step: Step) -> int | None:

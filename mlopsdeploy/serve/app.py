@@ -26,7 +26,7 @@ from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
-from mlopsdeploy.serve.capacity import capacity
+from mlopsdeploy.serve.capacity import capacities, capacity
 from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import Answer, Problem, Request, RequestIds, problem_answer

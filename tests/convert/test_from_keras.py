@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.runtimes.litert import LiteRT
+from mlopsdeploy.runtimes.tensorflow import TensorFlow
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +74,10 @@ def answers_of(made, name):
         ("users", {"user": (1,)}, {"liked": (1,)}),
         ("flag", {"amount": (2,), "sure": (1,)}, {"answer": (1,)}),
         ("picture", {"picture": (-1, -1, 3)}, {"animal": (3,)}),
+        ("operations", {"rows": (3,)}, {"out": (2,)}),
+        ("early", {"dense_input": (3,)}, {"out": (2,)}),
+        ("gates_h5", {"lstm_input": (5, 3)}, {"trend": (2,)}),
+        ("gates_keras", {"lstm_input": (5, 3)}, {"trend": (2,)}),
     ],
 )
 def test_litert_answers_as_keras_does_under_the_authors_names(made, name, inputs, outputs):
@@ -174,12 +181,32 @@ def test_files_of_keras_2(made):
     assert told(made, "keras2_deep.h5") is None, "Keras 2 wrote groups=1, which Keras 3 refuses"
 
 
+def test_a_saved_model_with_an_optimizer_of_keras_2(made):
+    file = keras.compile_model(made / "with_optimizer", "d" * 64, target="saved_model")
+    with np.load(made / "answers" / "with_optimizer.npz") as saved:
+        rows, expected = saved["rows"], saved["out"]
+    runtime = TensorFlow(file)
+    (given,) = runtime.inputs
+    np.testing.assert_allclose(runtime.run({given.name: rows})["out"], expected, atol=1e-6)
+
+
+def test_without_tf_keras_a_file_of_keras_2_names_what_it_needs(made):
+    lacking = "import sys; sys.modules['tf_keras'] = None; import runpy; "
+    lacking += "runpy.run_module('mlopsdeploy.convert.export_litert', run_name='__main__')"
+    arguments = (str(made / "keras2.h5"), str(made / "nowhere"), "h5", "untrusted", "litert")
+    ended = subprocess.run(
+        [sys.executable, "-c", lacking, *arguments], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "saved by Keras 2.11.0; reading it needs tf-keras: pip install" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("keras2_op.h5", r"by Keras 2\.11\.0, and Keras 3.* knows no 'TFOpLambda'.*SavedModel"),
         ("keras2_unweighted.h5", r"saved by Keras 2\.11\.0.*[Ll]ayer"),
         ("own.h5", "'Doubled', which is neither a part of Keras nor in the file.*model.export"),
+        ("lost.keras", "answers NaN to whatever it is given"),
         ("beside.keras", "depends on the rows beside it"),
         ("scalar", r"output 'out' has the shape \(\)"),
         ("python", "Python code that isn't in a SavedModel"),
@@ -317,6 +344,11 @@ HARMLESS = layer("Dense", units=1, kernel_initializer=layer("Zeros", "keras.init
         (layer("TFSMLayer", filepath="/tmp/other"), "TFSMLayer.*--trust-model"),
         (layer("TorchModuleWrapper"), "pickled.*--trust-model"),
         (layer("StringLookup", vocabulary="/etc/passwd"), "'/etc/passwd'.*--trust-model"),
+        (layer("DenseFeatures", vocabulary_file="/etc/passwd"), "'/etc/passwd'.*--trust-model"),
+        (layer("TFOpLambda", function="io.write_file"), "calls 'io.write_file'.*--trust-model"),
+        (layer("TFOpLambda", function="load_op_library"), "'load_op_library'.*--trust-model"),
+        (layer("SlicingOpLambda", function="math.x.y"), "calls 'math.x.y'.*--trust-model"),
+        (layer("ClassMethod", cls_ref="io.gfile", method_name="remove"), "runs.*--trust-model"),
         (layer("function", "keras.utils") | {"config": "get_file"}, "needs 'get_file'"),
         (layer("function", "keras.models") | {"config": "load_model"}, "needs 'load_model'"),
         (layer("function", "os") | {"config": "system"}, "needs 'system'"),
@@ -338,6 +370,7 @@ def test_code_is_found_wherever_it_stands(tmp_path, no_child, part, message):
 def test_what_trained_a_model_is_no_reason_to_refuse_it(tmp_path, no_child):
     config = layer("Sequential", "keras.src.models.sequential", layers=[HARMLESS])
     config["compile_config"] = {"loss": layer("my_loss", "my_package")}
+    config["config"]["layers"].append(layer("Dense", "tf_keras.layers", units=1))
     with pytest.raises(AssertionError, match="a child was started"):
         keras.compile_model(written(tmp_path, config), "e" * 64)
 

@@ -38,6 +38,8 @@ def found(once_by):
         ("one_of", "sigmoid", "Softmax, of which a part is given"),
         ("rest", "softmax", "what is left of 1"),
         ("heads", "sigmoid", "Sigmoid"),
+        ("hard_sigmoid_of_2", "sigmoid", "a hard sigmoid"),
+        ("bounded", "values", "Minimum"),
         ("clipped", "sigmoid", "Sigmoid"),
         ("steps", "softmax", "in time_distributed"),
         ("nested", "softmax", "Softmax"),

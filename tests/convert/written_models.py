@@ -65,6 +65,8 @@ def outputs(folder):
         "one_of": lambda x: ops.softmax(x)[:, 1:2],
         "rest": lambda x: ops.concatenate([1 - (p := ops.sigmoid(x[:, :1])), p]),
         "heads": lambda x: layers.Concatenate()([dense(1, "sigmoid")(x), dense(2, "sigmoid")(x)]),
+        "hard_sigmoid_of_2": lambda x: ops.clip(x * 0.2 + 0.5, 0, 1),
+        "bounded": lambda x: ops.clip(x * 0.3 + 0.5, 0, 1),
         "clipped": lambda x: ops.clip(ops.sigmoid(x), 1e-7, 1 - 1e-7),
     }.items():
         read(folder, name, ending(end))
