@@ -138,7 +138,7 @@ def create_app(
     routes = {one.called: one for one in settings.models}
     served = {name: Served(name, model, metrics.of(name)) for name, model in models.items()}
     for name, one in served.items():
-        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings.max_body):
+        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings):
             if path in app.endpoints:
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
@@ -161,21 +161,23 @@ def create_app(
     return app
 
 
-def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple[str, Endpoint]]:
+def _endpoints(served: Served, route: Route, settings: ServeSettings) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
     own = served.model.yaml.serve or ServeKeys()
     path = route.route or own.route or f"/v1/models/{served.name}:predict"
     key = route.input or own.input or "instances"
     answers = Answers(served.model, served.name, route.answer or own.answer)
     predict: Predict
+    max_body, max_rows = settings.max_body, settings.rows(served.model.task.data)
     if served.model.task.data == "image":
         max_body = max_body or MAX_BODY_OF_PICTURES
-        instances = PictureInstances(served.model.task, key)
-        predict = PredictPictures(served, max_body, instances, answers)
+        pictures = PictureInstances(served.model.task, key, max_rows)
+        predict = PredictPictures(served, max_body, pictures, answers)
     else:
         max_body = max_body or MAX_BODY
-        predict = Predict(served, max_body, Instances(served.model.task, key), answers)
-    infer = open_inference.Infer(served, max_body)
+        instances = Instances(served.model.task, key, max_rows)
+        predict = Predict(served, max_body, instances, answers)
+    infer = open_inference.Infer(served, max_body, max_rows)
     base, version = f"/v2/models/{served.name}", open_inference.version_of(served)
     at_version = f"{base}/versions/{version}/infer"
     return [(path, predict), (f"{base}/infer", infer), (at_version, infer)]

@@ -18,7 +18,8 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.inputs import exact
-from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit
+from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit, too_many
+from mlopsdeploy.settings import MAX_ROWS
 
 _misfit = functools.partial(misfit, 422)
 _WORDS = {
@@ -34,6 +35,7 @@ class Instances:
     Args:
         task: whose inputs the rows are.
         key: the name of the field that holds them.
+        max_rows: the most of them.
 
     Attributes:
         kind: what one row is: "text", "numbers" (a list or an object by name), "values" (the same
@@ -42,8 +44,9 @@ class Instances:
         by_name: whether a row may be an object by the fields' names.
     """
 
-    def __init__(self, task: Task, key: str) -> None:
+    def __init__(self, task: Task, key: str, max_rows: int = MAX_ROWS) -> None:
         self.key = key
+        self.max_rows = max_rows
         self.fields = task.inputs
         self.matrix = task.matrix
         self.named = all(not field.shape for field in self.fields)
@@ -63,7 +66,8 @@ class Instances:
         """The columns of all rows, and whether it was one row that stood alone.
 
         Raises:
-            Problem: 400 where it is not JSON, 422 where it is not what the model takes.
+            Problem: 400 where it is not JSON, 413 where these are too many rows, 422 where it is
+                not what the model takes.
         """
         try:
             rows = self._decoder.decode(body).rows
@@ -75,6 +79,8 @@ class Instances:
         if not rows and not single:
             raise _misfit("empty", self.key, " is empty: send at least one row")
         listed = [rows] if single else rows
+        if len(listed) > self.max_rows:
+            raise too_many(self.key, self.max_rows)
         if self.kind == "numbers":
             return {self.matrix.name: self._numbers(listed, single)}, single  # type: ignore[union-attr]
         if self.kind == "text":

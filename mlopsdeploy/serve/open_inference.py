@@ -41,8 +41,10 @@ from mlopsdeploy.serve.messages import (
     json_response,
     misfit,
     read_body,
+    too_many,
 )
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
+from mlopsdeploy.settings import MAX_ROWS
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -91,8 +93,9 @@ class Infer(Endpoint):
 
     error = True
 
-    def __init__(self, served: Served, max_body: int) -> None:
+    def __init__(self, served: Served, max_body: int, max_rows: int = MAX_ROWS) -> None:
         super().__init__(served, max_body)
+        self.max_rows = max_rows
         self.inputs, self.outputs = tensors_of(served)
         self._decoder = msgspec.json.Decoder(InferRequest)
         self.features = served.model.task.inputs
@@ -147,6 +150,8 @@ class Infer(Endpoint):
             if field is None:
                 detail = "has a name that the model does not know; its metadata has the names"
                 raise Problem(400, "unknown-input", f"an input {detail}", "inputs")
+            if tensor.shape and tensor.shape[0] > self.max_rows:
+                raise too_many(f"inputs.{field.name}", self.max_rows)
             files = self._pictures and tensor.datatype == "BYTES"
             columns[field.name], binary = _read(
                 tensor, FILES if files else field, binary, as_it_is=self._exact

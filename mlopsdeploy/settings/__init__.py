@@ -10,6 +10,9 @@ from mlopsdeploy.settings.strategies import (
     DEFAULT_MODEL,
     MAX_BODY,
     MAX_BODY_OF_PICTURES,
+    MAX_PICTURES,
+    MAX_ROWS,
+    MAX_TEXTS,
     BatchSettings,
     EdgeSettings,
     Route,
@@ -20,7 +23,7 @@ from mlopsdeploy.settings.strategies import (
 )
 
 __all__ = [
-    "DEFAULT_MODEL", "MAX_BODY", "MAX_BODY_OF_PICTURES", "BatchSettings", "Declared",
-    "EdgeSettings", "Options", "Route", "Running", "ServeSettings", "ServedModel", "Setting",
-    "SettingError", "Settings", "load", "setting", "unknown_variables",
+    "DEFAULT_MODEL", "MAX_BODY", "MAX_BODY_OF_PICTURES", "MAX_PICTURES", "MAX_ROWS", "MAX_TEXTS",
+    "BatchSettings", "Declared", "EdgeSettings", "Options", "Route", "Running", "ServeSettings",
+    "ServedModel", "Setting", "SettingError", "Settings", "load", "setting", "unknown_variables",
 ]  # fmt: skip

@@ -13,6 +13,10 @@ from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size
 # The largest request by default; a telephone's JPEG has up to 8 MB, and base64 adds a third.
 MAX_BODY = 4 << 20
 MAX_BODY_OF_PICTURES = 16 << 20
+# The most rows of a request by default: what takes a model seconds, and a file is for `batch`.
+MAX_ROWS = 10_000
+MAX_TEXTS = 1_024
+MAX_PICTURES = 64
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 _MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
@@ -282,6 +286,10 @@ class ServeSettings(Running):
     max_body: Size | None = setting(
         None, "Largest request", shown="4 MiB; 16 MiB for pictures", flag=None, gt=0
     )
+    max_rows: int | None = setting(
+        None, "Most rows of a request", shown="10,000; of texts 1,024, of pictures 64", flag=None,
+        ge=1,
+    )  # fmt: skip
     header_timeout: Seconds = setting(
         10.0, "Time that a caller may take to send its headers", flag=None, gt=0
     )
@@ -295,6 +303,10 @@ class ServeSettings(Running):
         if isinstance(value, dict) and "models" in value:
             return {**value, "models": units.names(value["models"])}
         return value
+
+    def rows(self, data: str) -> int:
+        """The most rows of a request to a model of such data."""
+        return self.max_rows or {"text": MAX_TEXTS, "image": MAX_PICTURES}.get(data, MAX_ROWS)
 
     def running(self, served: ServedModel) -> Running:
         """How one of the models runs: as is set for it, else as for all."""
