@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import gc
 import logging
-import logging.config
 import os
 import shutil
 import signal
@@ -59,7 +58,14 @@ def run_serve(settings: ServeSettings) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.configure(settings.log_format)
+    try:
+        _serve(settings)
+    finally:
+        logs.flush()  # the interpreter may end without its usual ceremony
+
+
+def _serve(settings: ServeSettings) -> None:
     for package in ("flask", "prometheus_client", settings.server):
         if not plugins.installed(package) and package != "gunicorn":
             raise ConfigError(
@@ -129,7 +135,8 @@ def _run(settings: ServeSettings) -> None:
         from mlopsdeploy.serve import app  # noqa: F401
 
         try:
-            listen(settings, partial(_load_app, settings, folder, os.getpid()), folder)
+            load = partial(_load_app, settings, folder, os.getpid(), logs.collect())
+            listen(settings, load, folder)
         finally:
             failure = folder / _FAILURE
             if failure.exists():
@@ -150,7 +157,9 @@ def load_models(settings: ServeSettings) -> dict[str, Model]:
     return models
 
 
-def _load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[..., Any]:
+def _load_app(
+    settings: ServeSettings, folder: Path, parent: int, native: int | None
+) -> Callable[..., Any]:
     """The application of one worker, its models loaded and warm.
 
     What goes wrong is left in `folder` for the parent, which then stops: starting the worker
@@ -159,7 +168,8 @@ def _load_app(settings: ServeSettings, folder: Path, parent: int) -> Callable[..
     from mlopsdeploy.serve.app import create_app
 
     threading.Thread(target=_outlive_nobody, args=(parent, folder), daemon=True).start()
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.divert(native)
+    logs.configure(settings.log_format)
     started = perf_counter()
     try:
         models = load_models(settings)
