@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import operator
 import re
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +23,8 @@ from mlopsdeploy.core.inputs import exact
 from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit, too_many
 from mlopsdeploy.settings import MAX_ROWS
 
+_LARGE = 1 << 18  # bytes of a body; such ones are parsed one at a time
+_parsing = threading.Lock()
 _misfit = functools.partial(misfit, 422)
 _WORDS = {
     "str": "text", "float": "a number", "int": "a whole number", "bool": "true or false",
@@ -69,6 +73,10 @@ class Instances:
             Problem: 400 where it is not JSON, 413 where these are too many rows, 422 where it is
                 not what the model takes.
         """
+        with one_at_a_time(body):
+            return self._decode(body)
+
+    def _decode(self, body: bytes) -> tuple[Columns, bool]:
         try:
             rows = self._decoder.decode(body).rows
         except msgspec.ValidationError as error:
@@ -260,6 +268,11 @@ class Instances:
             place = re.search(r"\(byte (\d+)\)", str(error))
             detail = "the body is not JSON" + (f" (at byte {place[1]})" if place else "")
         return Problem(400, "not-json", detail)
+
+
+def one_at_a_time(body: bytes) -> AbstractContextManager[Any]:
+    """What to parse a body within: of large ones no two take their many times the memory."""
+    return _parsing if len(body) > _LARGE else nullcontext()
 
 
 def _json_type(field: Field) -> type:

@@ -31,6 +31,7 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.answers import plain
 from mlopsdeploy.core.inputs import fits
 from mlopsdeploy.serve.endpoint import At, Endpoint, Served
+from mlopsdeploy.serve.instances import one_at_a_time
 from mlopsdeploy.serve.messages import (
     JSON,
     NOT_JSON,
@@ -111,8 +112,20 @@ class Infer(Endpoint):
         """See `Endpoint.answer`."""
         body = read_body(environ, self.max_body)
         header, binary = _split(body, environ.get("HTTP_INFERENCE_HEADER_CONTENT_LENGTH"))
+        with one_at_a_time(header):
+            asked = self._asked(header)
+            columns = self._columns(asked.inputs, binary)
+            for tensor in asked.inputs:
+                tensor.data = None  # many times as large as its array
+        first, values = next(iter(columns.items()))
+        wanted = self._wanted(asked)
+        rows = self._decoding(values) if self._pictures else columns
+        predictions = self._predict(rows, wanted, lambda place: f"inputs.{first}[{place}]")
+        return self._respond(asked, predictions, wanted)._replace(rows=len(values))
+
+    def _asked(self, header: bytes) -> InferRequest:
         try:
-            asked = self._decoder.decode(header)
+            asked: InferRequest = self._decoder.decode(header)
         except msgspec.ValidationError as error:
             message, where = explained(error)
             if message.startswith("Object missing"):
@@ -121,12 +134,7 @@ class Infer(Endpoint):
             raise Problem(400, "wrong-type", detail, where) from None
         except NOT_JSON:
             raise Problem(400, "not-json", "the body is not JSON") from None
-        columns = self._columns(asked.inputs, binary)
-        first, values = next(iter(columns.items()))
-        wanted = self._wanted(asked)
-        rows = self._decoding(values) if self._pictures else columns
-        predictions = self._predict(rows, wanted, lambda place: f"inputs.{first}[{place}]")
-        return self._respond(asked, predictions, wanted)._replace(rows=len(values))
+        return asked
 
     def _predict(
         self, rows: Columns | Callable[[], Columns], wanted: list[tuple[Field, bool]], at: At

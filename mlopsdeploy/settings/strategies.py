@@ -13,7 +13,7 @@ from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size
 # The largest request by default; a telephone's JPEG has up to 8 MB, and base64 adds a third.
 MAX_BODY = 4 << 20
 MAX_BODY_OF_PICTURES = 16 << 20
-# The most rows of a request by default: what takes a model seconds, and a file is for `batch`.
+# The most rows of a request by default; more are work for `batch`.
 MAX_ROWS = 10_000
 MAX_TEXTS = 1_024
 MAX_PICTURES = 64
