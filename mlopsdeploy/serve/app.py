@@ -189,7 +189,7 @@ def create_app(
         app.served[name] = Served(name, model, counted, speeds.get(name, UNKNOWN), slo)
     served = app.served
     for name, one in served.items():
-        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings.max_body):
+        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings):
             if path in app.endpoints:
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
@@ -218,21 +218,23 @@ def create_app(
     return app
 
 
-def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple[str, Endpoint]]:
+def _endpoints(served: Served, route: Route, settings: ServeSettings) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
     own = served.model.yaml.serve or ServeKeys()
     path = route.route or own.route or f"/v1/models/{served.name}:predict"
     key = route.input or own.input or "instances"
     answers = Answers(served.model, served.name, route.answer or own.answer)
     predict: Predict
+    max_body, max_rows = settings.max_body, settings.rows(served.model.task.data)
     if served.model.task.data == "image":
         max_body = max_body or MAX_BODY_OF_PICTURES
-        instances = PictureInstances(served.model.task, key)
-        predict = PredictPictures(served, max_body, instances, answers)
+        pictures = PictureInstances(served.model.task, key, max_rows)
+        predict = PredictPictures(served, max_body, pictures, answers)
     else:
         max_body = max_body or MAX_BODY
-        predict = Predict(served, max_body, Instances(served.model.task, key), answers)
-    infer = open_inference.Infer(served, max_body)
+        instances = Instances(served.model.task, key, max_rows)
+        predict = Predict(served, max_body, instances, answers)
+    infer = open_inference.Infer(served, max_body, max_rows)
     version = open_inference.version_of(served)
     at_version = f"/v2/models/{served.name}/versions/{version}/infer"
     return [(path, predict), (open_inference.path_of(served), infer), (at_version, infer)]

@@ -70,7 +70,8 @@ def _predict(endpoint: Predict) -> Schema:
     one = _object(answers.schemas)
     many = _object({"predictions": _array(one), "model": _TEXT, "version": _TEXT})
     row = _row(instances)
-    rows = {"anyOf": [row, _array(row, -1)]}
+    listed = {**_array(row, -1), "maxItems": instances.max_rows}
+    rows = {"anyOf": [row, listed]}
     media: Schema = {"schema": _object({instances.key: rows})}
     example = endpoint.example()
     if example is not None:

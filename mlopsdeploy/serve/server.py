@@ -10,7 +10,6 @@ import asyncio
 import errno
 import gc
 import logging
-import logging.config
 import os
 import shutil
 import signal
@@ -68,7 +67,14 @@ def run_serve(settings: ServeSettings) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.configure(settings.log_format)
+    try:
+        _serve(settings)
+    finally:
+        logs.flush()  # the interpreter may end without its usual ceremony
+
+
+def _serve(settings: ServeSettings) -> None:
     for package in ("flask", "httptools", "prometheus_client"):
         if not plugins.installed(package):
             raise ConfigError(
@@ -129,7 +135,9 @@ def _run(settings: ServeSettings, pins: Pins) -> None:
 
     with working_folder() as folder:
         if settings.server == "gunicorn":
-            _gunicorn(settings, partial(_load_for_gunicorn, settings, folder, os.getpid()), folder)
+            native = logs.collect()
+            load = partial(_load_for_gunicorn, settings, folder, os.getpid(), native)
+            _gunicorn(settings, load, folder)
         else:
             listen(settings, partial(_load_app, settings, folder), pins)
 
@@ -147,15 +155,16 @@ def listen(settings: ServeSettings, load: Load, pins: Pins | None = None) -> Non
     """
     with _listener(settings.host, settings.port) as listener:
         Supervisor(
-            partial(_work, settings, load), worker_count(settings), listener,
+            partial(_work, settings, load, logs.collect()), worker_count(settings), listener,
             settings.drain_timeout, pins,
         ).run()  # fmt: skip
 
 
-def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
+def _work(settings: ServeSettings, load: Load, native: int | None, start: Start) -> NoReturn:
     """What a worker does; what goes wrong while it loads, its parent hears."""
     threading.Thread(target=_outlive_nobody, args=(start.parent,), daemon=True).start()
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.divert(native)
+    logs.configure(settings.log_format)
     code = 0
     try:
         started = perf_counter()
@@ -219,13 +228,16 @@ def _load_app(
     return create_app(models, settings, counted, speeds), pins
 
 
-def _load_for_gunicorn(settings: ServeSettings, folder: Path, parent: int) -> App:
+def _load_for_gunicorn(
+    settings: ServeSettings, folder: Path, parent: int, native: int | None
+) -> App:
     """As `_load_app`; what goes wrong is left in `folder` for the parent, which then stops.
 
     Starting the worker again would not help.
     """
     threading.Thread(target=_outlive_nobody, args=(parent,), daemon=True).start()
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.divert(native)
+    logs.configure(settings.log_format)
     started = perf_counter()
     try:
         app, _ = _load_app(settings, folder, 0, None)

@@ -30,14 +30,13 @@ from mlopsdeploy.core.console import counted
 from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.serve.connection import Connection, Limits
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
-from mlopsdeploy.settings import ServeSettings
+from mlopsdeploy.settings import BODIES_HELD, ServeSettings
 
 if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
 
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
-HELD = 16  # of the largest bodies that a worker holds at a time
 RESERVED_FILES = 64  # that models, logs and pages open beside connections
 READERS = 2
 PAGES = 4
@@ -72,7 +71,7 @@ class Worker:
         self._connecting: set[asyncio.Task[None]] = set()
         self.held = 0  # bytes of bodies that are not all there
         largest = max([app.max_body, *(one.max_body for one in app.endpoints.values())])
-        self.most_held = HELD * largest
+        self.most_held = BODIES_HELD * largest
         self.draining = False
         self.ids = RequestIds()
         self.thread = threading.get_ident()
