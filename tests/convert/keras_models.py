@@ -165,6 +165,13 @@ def saved_models(folder):
     make("plain", lambda rows: {"sum": tf.reduce_sum(rows, 1, keepdims=True)})
     make("lacking", lambda rows: {"out": tf.linalg.expm(tf.reshape(rows, [-1, 2, 2]) / 1e7)})
     make("random", lambda rows: {"out": rows + tf.random.normal(tf.shape(rows))})
+
+    def unsteady(rows):
+        alone = tf.cast(tf.equal(tf.shape(rows)[0], 1), tf.float32)
+        silent = tf.cast(tf.reduce_all(tf.equal(rows, 0), 1, keepdims=True), tf.float32)
+        return {"out": tf.reduce_sum(rows, 1, keepdims=True) + 0.05 * alone * silent}
+
+    make("unsteady", unsteady)
     make("scalar", lambda rows: {"out": tf.reduce_sum(rows)})
     make("python", lambda rows: {"out": tf.py_function(lambda x: x * 2, [rows], tf.float32)})
 

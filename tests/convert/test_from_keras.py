@@ -171,6 +171,14 @@ def test_what_litert_lacks_is_left_to_tensorflow(made):
     assert random["largest_difference"] is None
 
 
+def test_a_saved_model_whose_rounding_moves_with_the_batch_runs_as_it_is(made):
+    proof = proof_of(made, "unsteady")
+    assert "in TensorFlow itself, its answers differ by" in proof["unproven"]
+    assert keras._agreement(proof).startswith("compiled without a proof: in TensorFlow itself")
+    runtime = TensorFlow(made / "compiled" / "unsteady" / "saved_model")
+    assert runtime.run({"rows": np.ones((2, 4), np.float32)})["out"].tolist() == [[4], [4]]
+
+
 def test_files_of_keras_2(made):
     runtime = LiteRT(made / "compiled" / "keras2" / "model.tflite")
     (given,), (gives,) = runtime.inputs, runtime.outputs
