@@ -1,9 +1,9 @@
 /* Load for an HTTP server from one core: far more requests a second than a Python client can make.
 
 Open loop: requests are due at random moments (a Poisson process) whatever the server does. A
-request takes a kept-alive connection that is idle, else a new one while there are fewer than so
-many, else it waits in the client, which counts. Who has no answer a while after the request was due
-hangs up. Closed loop (rate 0): each connection always has one request on its way; a client that
+request takes the kept-alive connection that was last used, else a new one while there are fewer
+than so many, else it waits in the client, which counts; a connection that is idle for a second is
+closed. Who has no answer a while after the request was due hangs up. Closed loop (rate 0): each connection always has one request on its way; a client that
 is not answered with 200 asks again a little later. Meanwhile a path of the server's health may be
 asked, on a new connection each time, as orchestrators do.
 
@@ -33,6 +33,7 @@ share of a core that the client used. */
 
 enum { HEAD = 8192, EVENTS = 512, HEALTH_CONNECTIONS = 256 };
 enum { NO_ANSWER = 0, BROKEN = -1 };      /* in place of an HTTP status */
+static const double IDLE = 1;            /* seconds that a connection is kept for */
 static const double HEALTH_PATIENCE = 5;  /* seconds */
 static const double ASK_AGAIN = 0.01;     /* seconds, of a closed loop's client that was refused */
 static const double SPIN = 30e-6;         /* seconds: shorter waits than that are not slept */
@@ -52,7 +53,7 @@ struct connection {
     int busy, health;
     struct request request;
     size_t sent;
-    double due;
+    double due, idle_since;
     float late;
     struct connection *before, *after;  /* of those that wait for an answer, the oldest first */
     char head[HEAD];
@@ -71,8 +72,10 @@ static size_t request_count, next_request;
 static struct record *records;
 static size_t record_count, record_room;
 static struct connection *all, *probes;
-static struct connection **idle;  /* a ring of connections without a request, open or not */
-static size_t connection_count, idle_first, idle_count;
+/* A ring of connections without a request: first those that are closed, then the open ones, of which
+   the last one is the last used. */
+static struct connection **idle;
+static size_t connection_count, idle_first, idle_count, idle_open;
 static struct waiting *waiting;   /* a ring of requests without a connection */
 static size_t waiting_room = 1 << 20, waiting_first, waiting_count;
 static double *refused;           /* closed loop: a ring of moments at which clients ask again */
@@ -128,10 +131,32 @@ static void end(struct connection *c, int status, double at) {
     c->busy = 0;
     if (c->close || status <= 0 || c->health) hang_up(c);
     if (c->health) return;
-    idle[(idle_first + idle_count++) % connection_count] = c;
+    idle_count++;
+    c->idle_since = at;
+    if (c->fd < 0) {
+        idle_first = (idle_first + connection_count - 1) % connection_count;
+        idle[idle_first] = c;
+    } else {
+        idle_open++;
+        idle[(idle_first + idle_count - 1) % connection_count] = c;
+    }
     if (!is_closed_loop) return;
     if (status == 200) ready_count++;
     else refused[(refused_first + refused_count++) % connection_count] = at + ASK_AGAIN;
+}
+
+static struct connection *take_idle(void) {
+    if (idle_open) idle_open--;
+    return idle[(idle_first + --idle_count) % connection_count];
+}
+
+static void close_idle(double before) {
+    while (idle_open) {
+        struct connection *c = idle[(idle_first + idle_count - idle_open) % connection_count];
+        if (c->idle_since > before) return;
+        hang_up(c);
+        idle_open--;
+    }
 }
 
 static void send_on(struct connection *c) {
@@ -352,25 +377,20 @@ int main(int count, char **given) {
                  at - waiting[waiting_first].due, NO_ANSWER, 0);
             waiting_first = (waiting_first + 1) % waiting_room;
         }
+        close_idle(at - IDLE);
         /* As many as are idle now and no more: one that breaks at once is idle again. */
         for (size_t tries = idle_count; tries && waiting_count; tries--) {
             struct waiting next = waiting[waiting_first];
-            struct connection *c = idle[idle_first];
             waiting_first = (waiting_first + 1) % waiting_room;
             waiting_count--;
-            idle_first = (idle_first + 1) % connection_count;
-            idle_count--;
-            start(c, turn(), next.due, next.late);
+            start(take_idle(), turn(), next.due, next.late);
         }
         for (; refused_count && refused[refused_first] <= at; refused_count--, ready_count++)
             refused_first = (refused_first + 1) % connection_count;
         for (size_t tries = ready_count; tries && !over; tries--) {
-            struct connection *c = idle[idle_first];
             ready_count--;
-            idle_first = (idle_first + 1) % connection_count;
-            idle_count--;
             sent++;
-            start(c, turn(), at, 0);
+            start(take_idle(), turn(), at, 0);
             over = most && sent >= most;
         }
         int none = in_work.first.after == &in_work.first && in_probe.first.after == &in_probe.first;
