@@ -31,9 +31,10 @@ PATIENCE = 60.0
 SEED = 20
 STORM = Path(__file__).resolve().parent / "open_loop.c"
 RECORD = np.dtype(
-    [("due", "f8"), ("late", "f4"), ("latency", "f4"), ("status", "i4"), ("health", "i4")]
+    [("due", "f8"), ("late", "f4"), ("latency", "f4"), ("status", "i4"), ("kind", "i4")]
 )
 NO_ANSWER, BROKEN = 0, -1  # in place of a status
+HEALTH, RETRY_AFTER = 1, 2  # bits of a kind
 
 Json = dict[str, Any]
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -105,6 +106,7 @@ class Storm:
         due: seconds since the start, by request.
         latency: seconds from then to the answer's end, or until there was none.
         status: HTTP's, or `NO_ANSWER` where the client hung up, `BROKEN` where the server did.
+        retry_after: whether the answer says when to come again.
         health: latencies of answers about its health with 200, in seconds; infinite without.
         seconds: of load.
         late_p99_ms: how late the client itself was.
@@ -114,6 +116,7 @@ class Storm:
     due: Array
     latency: Array
     status: Array
+    retry_after: Array
     health: Array
     seconds: float
     late_p99_ms: float
@@ -153,7 +156,8 @@ class Storming:
             raise processes.CommandError(f"the load: {messages.strip()}")
         found = np.fromfile(self.records, RECORD)
         found = found[np.argsort(found["due"], kind="stable")]
-        asked, probes = found[found["health"] == 0], found[found["health"] == 1]
+        is_probe = found["kind"] & HEALTH != 0
+        asked, probes = found[~is_probe], found[is_probe]
         if not len(asked):
             raise processes.CommandError("the load sent nothing")
         healthy = np.where(probes["status"] == 200, probes["latency"], np.inf)
@@ -162,6 +166,7 @@ class Storming:
             due=asked["due"],
             latency=asked["latency"],
             status=asked["status"],
+            retry_after=asked["kind"] & RETRY_AFTER != 0,
             health=healthy,
             seconds=self.seconds or float(ends.max()),
             late_p99_ms=1000 * percentile(asked["late"], 99),

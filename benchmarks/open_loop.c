@@ -33,6 +33,7 @@ share of a core that the client used. */
 
 enum { HEAD = 8192, EVENTS = 512, HEALTH_CONNECTIONS = 256 };
 enum { NO_ANSWER = 0, BROKEN = -1 };      /* in place of an HTTP status */
+enum { HEALTH = 1, RETRY_AFTER = 2 };     /* bits of a kind */
 static const double IDLE = 1;            /* seconds that a connection is kept for */
 static const double HEALTH_PATIENCE = 5;  /* seconds */
 static const double ASK_AGAIN = 0.01;     /* seconds, of a closed loop's client that was refused */
@@ -43,7 +44,7 @@ struct record {
     float late;     /* seconds that this client itself was late to notice it */
     float latency;  /* seconds from `due` to the whole answer, or to its failure */
     int32_t status; /* HTTP's, NO_ANSWER or BROKEN */
-    int32_t health; /* whether it asked for the server's health */
+    int32_t kind;   /* HEALTH, if it asked for that, and RETRY_AFTER, if the answer says when */
 };
 
 struct request { const char *text; size_t size; };
@@ -58,7 +59,7 @@ struct connection {
     struct connection *before, *after;  /* of those that wait for an answer, the oldest first */
     char head[HEAD];
     size_t received;   /* bytes of the head so far */
-    int status, chunked, close;
+    int status, chunked, close, retry_after;
     long body;         /* bytes that are still to come; -1: until the end of the connection */
     int in_body;
     char tail[5];      /* the latest bytes of a chunked body */
@@ -103,12 +104,12 @@ static void *room_for(size_t count, size_t size) {
     return found;
 }
 
-static void note(double due, float late, double latency, int status, int is_health) {
+static void note(double due, float late, double latency, int status, int kind) {
     if (record_count == record_room) {
         record_room = record_room ? 2 * record_room : 1 << 16;
         if (!(records = realloc(records, record_room * sizeof *records))) fail("memory");
     }
-    records[record_count++] = (struct record){due, late, (float)latency, status, is_health};
+    records[record_count++] = (struct record){due, late, (float)latency, status, kind};
 }
 
 static void append(struct list *list, struct connection *c) {
@@ -125,7 +126,8 @@ static void hang_up(struct connection *c) {
 
 /* The end of a request, with or without an answer. */
 static void end(struct connection *c, int status, double at) {
-    note(c->due, c->late, at - c->due, status, c->health);
+    int kind = (c->health ? HEALTH : 0) | (status > 0 && c->retry_after ? RETRY_AFTER : 0);
+    note(c->due, c->late, at - c->due, status, kind);
     c->before->after = c->after;
     c->after->before = c->before;
     c->busy = 0;
@@ -231,6 +233,7 @@ static int take(struct connection *c, const char *data, size_t size) {
         const char *keep = header(c->head, "connection");
         c->status = atoi(c->head + 9);
         c->chunked = coding && !strncasecmp(coding, "chunked", 7);
+        c->retry_after = header(c->head, "retry-after") != NULL;
         c->body = length ? atol(length) : -1;
         c->close = (keep && !strncasecmp(keep, "close", 5)) || !strncmp(c->head, "HTTP/1.0", 8);
         c->in_body = 1;

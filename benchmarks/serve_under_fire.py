@@ -20,8 +20,9 @@ answer. A client hangs up after 20 budgets.
   connections. Who is refused there asks again after 10 ms.
 - `goodput`: answers with 200 within the budget, a second, in an open loop (load.py's `storm`) at
   0.5, 1, 2, 3 and 4 times that server's own capacity; with it p99 of the accepted (200), the share
-  that was refused (any other answer), that had no answer (the client hung up, or the server did),
-  how long refusals took, and the health check: every 50 ms on a new connection.
+  that was refused (any other answer), how long refusals took and whether they say when to come
+  again, the shares that had no answer (the client hung up) and were broken off, and the health
+  check: every 50 ms on a new connection.
 - `recovery`: seconds after the load of 4 times capacity until it answers in time again, asked
   one by one.
 - `at equal rates`: p99 of every server at half of mosec's capacity and at all of it, in the same
@@ -33,7 +34,8 @@ answer. A client hangs up after 20 budgets.
   reload of its model for MLServer. The others are restarted as a whole by what stands around them,
   so they have no figure; Ray Serve replaces replicas when a new version is deployed, which is no
   restart.
-- `memory`: of the process tree (PSS) after 2 % of many requests to the fraud network and after all.
+- `memory`: of the process tree (PSS) after 2 % of many requests to the fraud network and after all,
+  or as many as are answered in a quarter of an hour.
 - `bare call`: the model in a loop on the same core, per rows of a call: the limit.
 
 Each figure is a median of the rounds; servers take turns, mosec first, as its rates are the others'
@@ -84,6 +86,7 @@ ROWS, WAIT = 32, 0.1  # of a rival's batch at most; that it waits, in budgets
 RECOVER = 6  # times the seconds of a load, for the recovery
 KILLED_WORKERS = 2
 KILL_SECONDS, QUICK_KILL_SECONDS = 40.0, 16.0  # of load around a kill, three quarters of it after
+MEMORY_SECONDS = 900.0  # at most, for the many requests after which memory is read
 WINDOW = 0.5  # seconds
 FULL = 0.95  # of the answers in time before the kill
 HELD = 0.8  # of the memory of a killed worker
@@ -202,6 +205,7 @@ class Fire:
     refused: float
     refused_p50_ms: float | None
     refused_p99_ms: float | None
+    retry_after: float | None
     no_answer: float
     broken: float
     health_p50_ms: float | None
@@ -292,6 +296,7 @@ def fire(storm: Storm, rate: float, slo: float) -> Fire:
         refused=float(refused.mean()),
         refused_p50_ms=_ms(storm.latency[refused], 50),
         refused_p99_ms=_ms(storm.latency[refused], 99),
+        retry_after=float(storm.retry_after[refused].mean()) if refused.any() else None,
         no_answer=float((storm.status == load.NO_ANSWER).mean()),
         broken=float((storm.status == load.BROKEN).mean()),
         health_p50_ms=_ms(storm.health, 50),
@@ -562,16 +567,11 @@ class Bench:
         count = self.settings.memory_requests
         with self.serving(contestant, "fraud") as server:
             server.wait_until_right(self.cases["fraud"][0])
-            found: Json = {"requests": count}
+            found: Json = {"requests": 0}
             for title, share in (("early_mb", 0.02), ("late_mb", 0.98)):
-                self.fire(
-                    contestant,
-                    server,
-                    "fraud",
-                    rate=0,
-                    count=max(round(share * count), 1),
-                    **closed(CLOSED[1]),
-                )
+                part = {"count": max(round(share * count), 1), "seconds": share * MEMORY_SECONDS}
+                done = self.fire(contestant, server, "fraud", rate=0, **part, **closed(CLOSED[1]))
+                found["requests"] += sum(done.statuses.values())
                 found[title] = server.memory()[1]
         run.memory = found
         log(f"  {contestant.name}, memory: {found}")
@@ -753,9 +753,10 @@ def _model_section(results: Json, model: str) -> list[str]:
         columns = (
             ("accepted p50, ms", "accepted_p50_ms", 1), ("accepted p99, ms", "accepted_p99_ms", 1),
             ("refused, %", "refused", 100), ("refusal p50, ms", "refused_p50_ms", 1),
-            ("refusal p99, ms", "refused_p99_ms", 1), ("no answer, %", "no_answer", 100),
-            ("broken, %", "broken", 100), ("health p50, ms", "health_p50_ms", 1),
-            ("health p99, ms", "health_p99_ms", 1), ("health failed, %", "health_failed", 100),
+            ("refusal p99, ms", "refused_p99_ms", 1), ("with Retry-After, %", "retry_after", 100),
+            ("no answer, %", "no_answer", 100), ("broken, %", "broken", 100),
+            ("health p50, ms", "health_p50_ms", 1), ("health p99, ms", "health_p99_ms", 1),
+            ("health failed, %", "health_failed", 100),
         )  # fmt: skip
         lines += _table(
             ["server", *(column[0] for column in columns)],
@@ -797,12 +798,12 @@ def _model_section(results: Json, model: str) -> list[str]:
             )  # fmt: skip
     held = {name: [run for run in found if run["memory"]] for name, found in runs.items()}
     if any(held.values()):
-        count = max(run["memory"]["requests"] for found in held.values() for run in found)
-        lines += ["", f"Memory (PSS) over {count:,} requests:", ""]
+        lines += ["", "Memory (PSS) over many requests:", ""]
         lines += _table(
-            ["server", "after 2 %, MB", "after all, MB"],
+            ["server", "requests", "after 2 %, MB", "after all, MB"],
             [
-                [title[name], _cell(found, "memory", "early_mb"), _cell(found, "memory", "late_mb")]
+                [title[name],
+                 *(_cell(found, "memory", part) for part in ("requests", "early_mb", "late_mb"))]
                 for name, found in held.items() if found
             ],
         )  # fmt: skip
