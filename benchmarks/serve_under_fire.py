@@ -50,6 +50,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -97,6 +98,7 @@ BOTH = ("openvino==2026.4.1", "tokenizers==0.23.3")
 PINS = {
     name: (*serve.PINS[name], *BOTH) for name in ("mosec", "litserve", "bentoml", "mlserver", "ray")
 }
+PINS["mlserver"] += ("uvloop<0.22",)  # its workers ask for a loop that newer ones no longer make
 
 Json = dict[str, Any]
 
@@ -604,7 +606,7 @@ class Bench:
                 names = [*OURS, "openvino", "tokenizers"]
             else:
                 python = self.program(environment, "python")
-                names = [pin.partition("==")[0].partition("[")[0] for pin in PINS[environment]]
+                names = [re.split(r"[\[<=]", pin)[0] for pin in PINS[environment]]
             self.versions[contestant.name] = versions(python, names)
         return chosen
 
