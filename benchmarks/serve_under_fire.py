@@ -80,7 +80,7 @@ EXAMPLES = HERE.parent / "examples"
 MODELS = ("sentiment", "fraud")
 MULTIPLES = (0.5, 1.0, 2.0, 3.0, 4.0)
 SHOWN = (1.0, 2.0, 4.0)  # of these, in tables of their own; all are in the JSON
-CLOSED = (8, 32, 128)  # connections of the closed loop
+CLOSED = (2, 8, 32, 128)  # connections of the closed loop
 CONNECTIONS = 2048  # of the open loop, at most
 HANG_UP = 20  # budgets
 ROWS, WAIT = 32, 0.1  # of a rival's batch at most; that it waits, in budgets
@@ -88,6 +88,7 @@ RECOVER = 6  # times the seconds of a load, for the recovery
 KILLED_WORKERS = 2
 KILL_SECONDS, QUICK_KILL_SECONDS = 40.0, 16.0  # of load around a kill, three quarters of it after
 MEMORY_SECONDS = 900.0  # at most, for the many requests after which memory is read
+MEMORY_CONNECTIONS = 32
 WINDOW = 0.5  # seconds
 FULL = 0.95  # of the answers in time before the kill
 HELD = 0.8  # of the memory of a killed worker
@@ -572,7 +573,9 @@ class Bench:
             found: Json = {"requests": 0}
             for title, share in (("early_mb", 0.02), ("late_mb", 0.98)):
                 part = {"count": max(round(share * count), 1), "seconds": share * MEMORY_SECONDS}
-                done = self.fire(contestant, server, "fraud", rate=0, **part, **closed(CLOSED[1]))
+                done = self.fire(
+                    contestant, server, "fraud", rate=0, **part, **closed(MEMORY_CONNECTIONS)
+                )
                 found["requests"] += sum(done.statuses.values())
                 found[title] = server.memory()[1]
         run.memory = found
