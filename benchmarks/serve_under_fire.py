@@ -83,6 +83,7 @@ SHOWN = (1.0, 2.0, 4.0)  # of these, in tables of their own; all are in the JSON
 CLOSED = (2, 8, 32, 128)  # connections of the closed loop
 CONNECTIONS = 2048  # of the open loop, at most
 HANG_UP = 20  # budgets
+LATE = 0.1  # budgets: a load that is later than that has not asked as it should
 ROWS, WAIT = 32, 0.1  # of a rival's batch at most; that it waits, in budgets
 RECOVER = 6  # times the seconds of a load, for the recovery
 KILLED_WORKERS = 2
@@ -422,6 +423,7 @@ class Bench:
         """Answers a second by connections; the first load, which warms up, is not counted."""
         found: dict[int, float] = {}
         for connections in (CLOSED[-1], *CLOSED):
+            self.settle(server, self.cases[model][0])  # what was asked before is done
             seconds = max(self.settings.seconds / 2, 1.0)
             with self.storming(
                 contestant, server, model, rate=0, seconds=seconds, **closed(connections)
@@ -473,7 +475,8 @@ class Bench:
                 log(
                     f"  {contestant.name}, {model}, {multiple:g} × {run.capacity:,.0f}/s: goodput "
                     f"{found.goodput:,.0f}/s, refused {found.refused:.0%}, no answer "
-                    f"{found.no_answer + found.broken:.0%}, {found.others:.0%} to others"
+                    f"{found.no_answer + found.broken:.0%}, {found.others:.0%} to others, "
+                    f"the load late by {found.late_p99_ms:.1f} ms"
                 )
             run.recovery = self.settle(server, cases[0])
             if run.recovery is not None:
@@ -616,9 +619,7 @@ class Bench:
     def measure_bare(self, this: Round, chosen: Sequence[Contestant]) -> None:
         """In the environment of whichever rival there is: they all have the same packages."""
         rival = next((c.venv for c in chosen if c.venv), None)
-        if rival is None:
-            return
-        python = self.program(rival, "python")
+        python = self.program(rival, "python") if rival else self.settings.python
         seconds = str(max(self.settings.seconds / 5, 0.5))
         for model in self.settings.models:
             command = (python, PEERS / "fire_bare.py", "--seconds", seconds)
@@ -828,6 +829,7 @@ def _loads(results: Json) -> list[Json]:
 def markdown(results: Json) -> str:
     """The result file as Markdown."""
     info, rounds, loads = results["machine"], results["rounds"], _loads(results)
+    late = [one for one in loads if one["late_p99_ms"] > LATE * results["slo_ms"]]
     told = "is told so" if results["told_slo"] else "has no option to be told so"
     lines = [
         "# Serving under fire",
@@ -838,7 +840,9 @@ def markdown(results: Json) -> str:
         f"Other processes took {spread([100 * one['others'] for one in loads], 0)} % of the cores "
         f"during the loads; the load itself was late by "
         f"{spread([one['late_p99_ms'] for one in loads], 2)} ms (p99) and used "
-        f"{spread([100 * one['load_busy'] for one in loads], 0)} % of its core.",
+        f"{spread([100 * one['load_busy'] for one in loads], 0)} % of its core. {len(late)} of "
+        f"{len(loads)} loads were late by more than a tenth of the budget: what they show is this "
+        "machine's as well.",
         "",
         f"An answer is in time within {results['slo_ms']:g} ms of the moment its request was due; "
         f"mlopsdeploy {told}. Clients hang up after {results['hang_up']} times that. One worker on "
