@@ -195,7 +195,9 @@ def create_app(
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
         if name in speeds:
-            one.capacity = capacity(one, app.endpoints[open_inference.path_of(one)])
+            infer = app.endpoints[open_inference.path_of(one)]
+            assert isinstance(infer, open_inference.Infer)
+            one.capacity = capacity(one, infer)
             metrics.of(name).can_take(one.capacity.requests_per_second)
     open_inference.add(app, served, app.max_body)
     pages.add(app, app.endpoints, served)

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from mlopsdeploy.serve import open_inference
+from mlopsdeploy.serve import openapi
 from mlopsdeploy.serve.messages import Problem, Request
-from mlopsdeploy.serve.speed import made_up
 
 if TYPE_CHECKING:
-    from mlopsdeploy.serve.endpoint import Endpoint, Served
+    from mlopsdeploy.serve.endpoint import Served
+    from mlopsdeploy.serve.open_inference import Infer
 
 HTTP_SECONDS = 40e-6
 """Of a request's parsing, its writing and two system calls, on one Zen 4 core."""
@@ -51,7 +51,7 @@ class Capacity:
         return f"{rate} requests/s, p99 {self.p99 * 1e3:.3g} ms"
 
 
-def capacity(served: Served, endpoint: Endpoint) -> Capacity:
+def capacity(served: Served, endpoint: Infer) -> Capacity:
     """What a worker can take of a model's requests.
 
     Args:
@@ -81,11 +81,11 @@ def capacities(served: Mapping[str, Served]) -> dict[str, Any]:
     return {"worker": os.getpid(), "models": models}
 
 
-def _around_call(served: Served, endpoint: Endpoint) -> float:
+def _around_call(served: Served, endpoint: Infer) -> float:
     """Seconds of a request beside HTTP and the call of the model: to write costs as to read."""
     if served.model.task.data == "image":  # its pixels as JSON are nobody's common request
         return 0.0
-    body = _body(served)
+    body = msgspec.json.encode(openapi.example_of(endpoint))
     times = []
     for _ in range(TRIES):
         request = Request("POST", "", {}, body, "", perf_counter())
@@ -95,16 +95,3 @@ def _around_call(served: Served, endpoint: Endpoint) -> float:
             return 0.0
         times.append(perf_counter() - request.arrived)
     return 2 * min(times)
-
-
-def _body(served: Served) -> bytes:
-    columns = made_up(served.model, 1)
-    matrix = served.model.task.matrix
-    inputs = []
-    for field in open_inference.tensors_of(served)[0]:
-        shape = [1, *(max(size, 1) for size in field.shape)]
-        one = matrix is not None
-        values = [0] * field.shape[0] if one else columns[field.name].ravel().tolist()
-        datatype = open_inference.DATATYPES[field.dtype]
-        inputs.append({"name": field.name, "shape": shape, "datatype": datatype, "data": values})
-    return msgspec.json.encode({"inputs": inputs})

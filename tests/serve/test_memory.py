@@ -65,7 +65,7 @@ def test_the_largest_requests_fit_into_what_is_allowed(serve, model):
         bodies += [json.dumps({key: [[0.1234567] * 30] * 10_000}).encode()]
     with ThreadPoolExecutor(4) as pool:
         statuses = {*pool.map(lambda body: server.call("POST", path, body, JSON).status, bodies)}
-    assert statuses == {200, 413, 422}
+    assert {200, 413, 422} <= statuses <= {200, 413, 422, 503}  # some would wait too long
     [worker] = server.workers
     data = "table" if model == "fraud" else "text"
     assert machine.peak_memory(worker) < allowed(data=data) - 32 * MAX_BODY  # as 16 may wait
