@@ -40,7 +40,7 @@ INTERACTIVE = 0.5  # of the budget: what takes more on its own is bulk
 PART = 0.25  # of the budget: the most that a part of bulk holds up the others
 BULK_SHARE = 0.1  # of the model's time that bulk has at least
 INLINE = 1e-3  # seconds of work that the thread which reads requests may do itself
-SHORT = 4096  # bytes of a body that can't be a large request's
+CAUTION = 0.8  # of what a body of this size took so far: one that could be answered is read
 WINDOW = 64  # answers after which the limit is adapted
 MOST_LATE = 0.01  # of them
 HEADROOM = (0.2, 0.9)  # of the budget: how much of it may be predicted to be needed
@@ -147,6 +147,7 @@ class Queue:
         self._bulk_backlog = 0.0
         self._until = 0.0  # when the running call is predicted to end
         self._scale = 1.0  # what calls take, to what is predicted
+        self._per_byte = 0.0  # cost of a body's bytes
         self._headroom = HEADROOM[1]
         self._answered = self._late = 0
         self._bulk_owed = 0.0
@@ -194,20 +195,27 @@ class Queue:
         _finish(call, result)
 
     def check(self, request: Request) -> None:
-        """Refuse a request before it is read, where even the smallest could not be answered.
+        """Refuse a request before it is read, where one of its size could not be answered.
 
         Under overload reading is most of what a refusal costs.
 
         Raises:
             Problem: 503.
         """
-        if self._free or len(request.body) > SHORT or request.is_bulk():
+        if self.speed.quick:  # what makes it late is the thread that reads
+            if perf_counter() > request.arrived + self.slo * self._headroom:
+                raise refused("busy", 0.0)
+            return
+        if self._free or request.is_bulk():
+            return
+        alone = self.speed.seconds(self._per_byte * len(request.body))
+        if alone > self._interactive:
             return
         now = perf_counter()
         patience = request.patience()
         allowed = (self.slo if patience is None else patience) * self._headroom
         wait = max(self._until - now, 0.0) + self._backlog / self._streams
-        if now + wait > request.arrived + max(allowed, self.slo * self._headroom):
+        if now + wait + CAUTION * alone * self._scale > request.arrived + allowed:
             raise refused("busy", wait)
 
     def _at_once(self, call: Call, *, here: bool) -> bool:
@@ -231,6 +239,8 @@ class Queue:
         if not self.speed.quick and not callable(call.columns) and call.compute is None:
             call.encoded = self.model.task.encode(call.columns)
             call.cost = padded_cost(self.model, call.encoded)
+            per_byte = call.cost / max(len(call.request.body), 1)
+            self._per_byte += _SMOOTH * (per_byte - self._per_byte)
         else:
             call.cost = call.rows * self.speed.row
         alone = self.speed.seconds(call.cost)
