@@ -299,19 +299,23 @@ class Queue:
                 while not self._free or not (self._waiting or self._bulk):
                     self._work.wait()
                 self._free -= 1
-                calls, dead = self._take()
             try:
-                for call in dead:
-                    _finish(call, refused("too-late", 0.0))
-                if calls and calls[0].bulk:
-                    self._part(calls[0])
-                elif calls:
-                    self._compute(calls)
+                self._next()
             except Exception:
                 log.exception("the queue failed")
             with self._lock:
                 self._free += 1
                 self._work.notify()
+
+    def _next(self) -> None:
+        with self._lock:
+            calls, dead = self._take()
+        for call in dead:
+            _finish(call, refused("too-late", 0.0))
+        if calls and calls[0].bulk:
+            self._part(calls[0])
+        elif calls:
+            self._compute(calls)
 
     def _take(self) -> tuple[list[Call], list[Call]]:
         """What is computed next, and what isn't any more."""
@@ -325,26 +329,26 @@ class Queue:
         if first is None:
             return [], dead
         calls = [first]
-        why = "free"
-        longest, cost = first.cost // first.rows, first.cost
-        while self._waiting and self.speed.joins:
-            call = self._waiting[0][2]
-            longest = max(longest, call.cost // call.rows)
-            cost = longest * (sum(one.rows for one in calls) + call.rows)
-            if cost > self._budget or not first.joinable(call):
-                why = "full"
-                break
-            if now + self.speed.seconds(cost) * self._scale > first.deadline:
-                why = "deadline"
-                break
+        while (why := self._why_no_more(calls, now)) is None:
             if (popped := self._pop(now, dead)) is not None:
                 calls.append(popped)
         self._metrics.called(why)
-        seconds = self.speed.seconds(cost) * self._scale
+        seconds = self.speed.seconds(_cost(calls)) * self._scale
         self._until = now + seconds
         if self._bulk:
             self._bulk_owed += BULK_SHARE * seconds
         return calls, dead
+
+    def _why_no_more(self, calls: list[Call], now: float) -> str | None:
+        """Why the next call that waits isn't computed with these; None if it is."""
+        if not self._waiting or not self.speed.joins:
+            return "free"
+        call = self._waiting[0][2]
+        cost = _cost([*calls, call])
+        if cost > self._budget or not calls[0].joinable(call):
+            return "full"
+        late = now + self.speed.seconds(cost) * self._scale > calls[0].deadline
+        return "deadline" if late else None
 
     def _pop(self, now: float, dead: list[Call]) -> Call | None:
         """The waiting call of the earliest deadline that can still be answered."""
@@ -417,8 +421,7 @@ class Queue:
             results = [self._alone(call) for call in calls]
         ended = perf_counter()
         if not self.speed.quick:
-            longest = max(call.cost // call.rows for call in calls)
-            self._learn(longest * sum(call.rows for call in calls), ended - began)
+            self._learn(_cost(calls), ended - began)
         for call, result in zip(calls, results, strict=True):
             _finish(call, result)
             self._answered += 1
@@ -459,6 +462,11 @@ class Queue:
             self._headroom += -0.1 * self._headroom if late > MOST_LATE else 0.02
             self._headroom = min(max(self._headroom, HEADROOM[0]), HEADROOM[1])
             self._answered = self._late = 0
+
+
+def _cost(calls: list[Call]) -> int:
+    """The work of calls that are computed as one, each padded to the longest row."""
+    return max(call.cost // call.rows for call in calls) * sum(call.rows for call in calls)
 
 
 def _finish(call: Call, result: Result) -> None:
