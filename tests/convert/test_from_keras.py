@@ -84,6 +84,14 @@ def test_litert_answers_as_keras_does_under_the_authors_names(made, name, inputs
         np.testing.assert_allclose(got[key or next(iter(outputs))], value, rtol=0, atol=1e-5)
 
 
+def test_the_second_column_of_a_softmax_is_the_second_class(made):
+    given, expected = answers_of(made, "second")
+    model = load_model(str(made / "compiled" / "second" / "model.tflite"), threads=1)
+    found = model.predict(given[""])
+    np.testing.assert_allclose(found["scores"][:, 1], expected[""], rtol=1e-5)
+    assert found["label"].tolist() == ["1" if score > 0.5 else "0" for score in expected[""]]
+
+
 @pytest.mark.parametrize("name", ["fraud", "fraud_h5", "two", "picture", "renamed", "plain"])
 def test_any_number_of_rows_with_a_proof(made, name):
     proof = proof_of(made, name)

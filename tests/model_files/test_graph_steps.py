@@ -15,6 +15,7 @@ class Step:
     value: float | None = None
     shape: tuple = (None, 10)
     axis: int | None = None
+    places: tuple | None = None
     place: str = ""
     is_bool: bool = False
 
