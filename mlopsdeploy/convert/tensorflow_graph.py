@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlopsdeploy.columns import Array, Made, Written
+from mlopsdeploy.columns import Array, Columns, Made, Written
 from mlopsdeploy.model_files.graph_steps import ARITHMETIC, MOVES, PARTS, Part, made, pixels_for
 
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "NoOp"}
@@ -24,6 +24,9 @@ _RESIZES = {
     "PadV2", "CropAndResize", "ScaleAndTranslate",
 }  # fmt: skip
 _LOOKUPS = {"GatherV2": 1, "Gather": 1, "ResourceGather": 1, "OneHot": 0}  # which input is the ids
+_LEFT_TO_KERNELS: dict[str, Callable[[Any], Any]] = {
+    "Relu": np.isnan, "Relu6": np.isnan, "Softmax": np.isinf,
+}  # fmt: skip
 _RANDOM = re.compile(r"(Stateless)?(Random|Truncated|Multinomial|Parameterized).*|RngReadAndSkip")
 _STATE = re.compile(r"Assign(Add|Sub)?Variable.*|Assign|ResourceScatter.*|ResourceApply.*")
 
@@ -147,6 +150,38 @@ def what_changes(opened: Opened, layers: Collection[str] = ()) -> str:
     return " and ".join(
         f"{what} in {', '.join(places)}" if places else what for what, places in found.items()
     )
+
+
+def left_to_kernels(opened: Opened, columns: Columns, rows: int | None) -> str:
+    """The kind of an operation that rows bring to what TensorFlow's kernels answer in several ways.
+
+    Where the CPU has AVX-512 or the like, TensorFlow takes oneDNN's kernels: their ReLU behind a
+    sum makes 0 of NaN, which TensorFlow's own keep, and their softmax of an infinite number has
+    other zeros. So what the original answers there depends on the machine.
+
+    Args:
+        opened: see `open_graph`.
+        columns: what comes in.
+        rows: how many it takes at once, where that is fixed.
+    """
+    found = [one for one in opened.graph.get_operations() if one.type in _LEFT_TO_KERNELS]
+    if not found:
+        return ""
+    count = len(next(iter(columns.values())))
+    step = rows or count
+    try:
+        with tf.compat.v1.Session(graph=opened.graph) as session:
+            for start in range(0, count, step):
+                places = np.arange(start, start + step) % count
+                feed = {tensor.name: columns[name][places]
+                        for name, tensor in opened.inputs.items()}  # fmt: skip
+                given = session.run([one.inputs[0] for one in found], feed)
+                for one, values in zip(found, given, strict=True):
+                    if _LEFT_TO_KERNELS[one.type](values).any():
+                        return str(one.type)
+    except (ValueError, TypeError, tf.errors.OpError):  # such as variables that are written
+        return str(found[0].type)
+    return ""
 
 
 def _all_operations(graph: Any) -> Iterator[tuple[str, str]]:

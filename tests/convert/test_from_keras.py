@@ -122,7 +122,9 @@ def test_the_proof_names_what_it_covered(made, name, covered):
 
 def test_rows_that_the_original_answers_otherwise_have_no_answer(made):
     proof = proof_of(made, "fraud")
-    assert not proof["answers"], "Keras' ReLU makes 0 of NaN when it predicts, and NaN when called"
+    assert not proof["answers"], "a ReLU makes 0 of NaN in oneDNN's kernels, and NaN in others"
+    assert proof_of(made, "second")["answers"] == ["NaN"], "so does a softmax of infinite numbers"
+    assert proof_of(made, "plain")["answers"] == ["NaN", "infinity"], "no kernel has it otherwise"
     line = keras._agreement(proof)
     assert "rows with NaN or infinity have no answer, where Keras may have one" in line
     runtime = LiteRT(made / "compiled" / "fraud" / "model.tflite")
