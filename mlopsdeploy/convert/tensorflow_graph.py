@@ -165,7 +165,7 @@ def left_to_kernels(opened: Opened, columns: Columns, rows: int | None) -> str:
         rows: how many it takes at once, where that is fixed.
     """
     found = [one for one in opened.graph.get_operations() if one.type in _LEFT_TO_KERNELS]
-    if not found:
+    if not found or all(array.dtype.kind != "f" for array in columns.values()):
         return ""
     count = len(next(iter(columns.values())))
     step = rows or count
