@@ -401,10 +401,12 @@ def _unmoved(step: Step) -> Step:
 
 def _is_neutral(step: Step) -> bool:
     """Whether it multiplies or divides by 1, or adds 0 or what keeps off it."""
-    if step.type in ("Mul", *_DIVISIONS):
-        return _constant(step) == 1 and step.inputs[0].varies
+    if step.type in ("Sub", *_DIVISIONS) and not step.inputs[0].varies:
+        return False
     number = _constant(step)
-    return number is not None and abs(number) < 1e-5 and step.inputs[0].varies
+    if number is None:
+        return False
+    return number == 1 if step.type in ("Mul", *_DIVISIONS) else abs(number) < 1e-5
 
 
 def _is_hard_sigmoid(step: Step, varying: Step) -> bool:
