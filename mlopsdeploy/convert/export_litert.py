@@ -41,6 +41,7 @@ from mlopsdeploy.convert.parity import (
 from mlopsdeploy.convert.tensorflow_graph import (
     Opened,
     as_reconstruction,
+    left_to_kernels,
     open_graph,
     read_graph,
     what_changes,
@@ -448,11 +449,12 @@ def _check_alone(graph: Graph, case: Case, parts: Iterable[slice]) -> None:
 _UNUSUAL = {"NaN": (np.nan, np.nan), "infinity": (np.inf, -np.inf)}
 
 
-def answered(graph: Graph, reference: list[Case], runtime: Runtime) -> list[str]:
-    """Which of NaN and infinite numbers a runtime answers as the original does.
+def answered(graph: Graph, opened: Opened, reference: list[Case], runtime: Runtime) -> list[str]:
+    """Which of NaN and infinite numbers a runtime answers as the original does on every machine.
 
     Args:
         graph: the model.
+        opened: its graph.
         reference: ordinary rows.
         runtime: what will run it; rows that it has no answer to are NaN.
     """
@@ -460,14 +462,14 @@ def answered(graph: Graph, reference: list[Case], runtime: Runtime) -> list[str]
     for what, (first, second) in _UNUSUAL.items():
         try:
             for usual in reference:
-                prove([_unusual(graph, usual, first, second)], runtime)
+                prove([_unusual(graph, opened, usual, first, second)], runtime)
         except (Unfit, ModelError, *_NO_ANSWER):
             continue
         found.append(what)
     return found
 
 
-def _unusual(graph: Graph, usual: Case, first: float, second: float) -> Case:
+def _unusual(graph: Graph, opened: Opened, usual: Case, first: float, second: float) -> Case:
     """Rows with such numbers in the first place, in the last, in several, and everywhere."""
     columns = {name: array[6:14].copy() for name, array in usual.columns.items()}
     for array in columns.values():
@@ -475,11 +477,13 @@ def _unusual(graph: Graph, usual: Case, first: float, second: float) -> Case:
             flat = array.reshape(len(array), -1)
             flat[0, 0], flat[1, -1], flat[2], flat[3] = first, second, first, second
             flat[4, ::2], flat[5, 0], flat[5, -1] = second, first, second
+    if kind := left_to_kernels(opened, columns, graph.fixed_rows):
+        raise Unfit(f"its {kind} has several answers itself")
     expected = graph.run(columns)
     with np.errstate(invalid="ignore"):
         case = Case(columns, expected, allowed(expected, expected))
     _check_alone(graph, case, [slice(row, row + 1) for row in range(rows_of(columns))])
-    # Keras' predict compiles with XLA, whose ReLU has another answer to NaN than TensorFlow's own.
+    # Keras' predict compiles, as a graph or with XLA, and may have other answers than its layers.
     if graph.predict is not None:
         outputs = in_steps(graph.predict, columns, graph.fixed_rows or rows_of(columns))
         if case.off(outputs, slice(None)) > 1:
@@ -504,7 +508,9 @@ def _covered(graph: Graph, opened: Opened, sizes: Mapping[str, int]) -> str:
 # ---------------------------------------------------------------- the whole
 
 
-def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[str, Any]:
+def compile_litert(
+    graph: Graph, opened: Opened, reference: list[Case], folder: Path
+) -> dict[str, Any]:
     """`model.tflite` for any number of rows, or for one where it can't be free, with its proof.
 
     Raises:
@@ -526,13 +532,19 @@ def compile_litert(graph: Graph, reference: list[Case], folder: Path) -> dict[st
             continue
         if rows and not because:
             because = "the model was made so"
-        answers = answered(graph, reference, runtime)
+        answers = answered(graph, opened, reference, runtime)
         return {**proof, "fixed_rows": rows, "fixed_because": because or None, "answers": answers}
     raise last
 
 
 def compile_saved_model(
-    graph: Graph, reference: list[Case] | None, source: Path, folder: Path, *, trusted: bool
+    graph: Graph,
+    opened: Opened,
+    reference: list[Case] | None,
+    source: Path,
+    folder: Path,
+    *,
+    trusted: bool,
 ) -> dict[str, Any]:
     """`saved_model`, with its proof if there is a reference."""
     target = folder / "saved_model"
@@ -548,7 +560,7 @@ def compile_saved_model(
     if reference is not None:
         try:
             proof = prove(reference, runtime)
-            proof["answers"] = answered(graph, reference, runtime)
+            proof["answers"] = answered(graph, opened, reference, runtime)
         except Unfit as unfit:
             if not source.is_dir():
                 raise ModelError(f"as a SavedModel, {unfit}") from unfit
@@ -576,11 +588,11 @@ def export(source: Path, folder: Path, form: str, kind: str, why: str, *, truste
         try:
             if reference is None:
                 raise Unfit(unproven)
-            proof = compile_litert(graph, reference, folder)
+            proof = compile_litert(graph, opened, reference, folder)
         except Unfit as unfit:
             why = str(unfit)
     if proof is None:
-        proof = compile_saved_model(graph, reference, source, folder, trusted=trusted)
+        proof = compile_saved_model(graph, opened, reference, source, folder, trusted=trusted)
     written = to_json(read_written(graph, opened, changes=unproven is not None))
     if (file := folder / "model.tflite").exists():
         tflite_metadata.carry(file, {"written": written, "answers": proof["answers"]})

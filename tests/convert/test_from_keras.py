@@ -91,6 +91,14 @@ def test_litert_answers_as_keras_does_under_the_authors_names(made, name, inputs
         np.testing.assert_allclose(got[key or next(iter(outputs))], value, rtol=0, atol=1e-5)
 
 
+def test_the_second_column_of_a_softmax_is_the_second_class(made):
+    given, expected = answers_of(made, "second")
+    model = load_model(str(made / "compiled" / "second" / "model.tflite"), threads=1)
+    found = model.predict(given[""])
+    np.testing.assert_allclose(found["scores"][:, 1], expected[""], rtol=1e-5)
+    assert found["label"].tolist() == ["1" if score > 0.5 else "0" for score in expected[""]]
+
+
 @pytest.mark.parametrize("name", ["fraud", "fraud_h5", "two", "picture", "renamed", "plain"])
 def test_any_number_of_rows_with_a_proof(made, name):
     proof = proof_of(made, name)
@@ -121,7 +129,9 @@ def test_the_proof_names_what_it_covered(made, name, covered):
 
 def test_rows_that_the_original_answers_otherwise_have_no_answer(made):
     proof = proof_of(made, "fraud")
-    assert not proof["answers"], "Keras' ReLU makes 0 of NaN when it predicts, and NaN when called"
+    assert not proof["answers"], "a ReLU makes 0 of NaN in oneDNN's kernels, and NaN in others"
+    assert proof_of(made, "second")["answers"] == ["NaN"], "so does a softmax of infinite numbers"
+    assert proof_of(made, "plain")["answers"] == ["NaN", "infinity"], "no kernel has it otherwise"
     line = keras._agreement(proof)
     assert "rows with NaN or infinity have no answer, where Keras may have one" in line
     runtime = LiteRT(made / "compiled" / "fraud" / "model.tflite")
