@@ -125,10 +125,12 @@ class App(Flask):
         """The answer of Flask to a request that came to our own server."""
         environ = wsgi_environ(request, host, port)
         environ["mlopsdeploy.request_id"] = request.id
+        if request.method == "HEAD":  # who writes the answer leaves out the body, not its length
+            environ["REQUEST_METHOD"] = "GET"
         response = Response.from_app(super().wsgi_app, environ, buffered=True)
         if response.status_code >= 400:
             self.metrics.refused(response.status_code)
-        skipped = ("content-type", "content-length", "x-request-id")
+        skipped = ("content-type", "content-length", "date", "x-request-id")
         headers = tuple(one for one in response.headers.items() if one[0].lower() not in skipped)
         kind = response.headers.get("Content-Type", "")
         return Answer(response.status_code, kind, response.get_data(), headers)
