@@ -204,25 +204,23 @@ def _made(step: Step, look: _Look) -> _End:
     kind = step.type
     if kind == "Placeholder":
         return _said("", step, "its own input")
-    if kind in PARTS:
-        return _part(step, look)
-    if kind in MOVES or kind in ("Cast", *_POOLS):
-        return _passed(step, look)
-    if kind in ("Log", "LogSoftmax", "Exp"):
-        return _logarithm(step, look)
     if kind in _ACTIVATIONS:
         end = _said(_ACTIVATIONS[kind], step)
         return replace(end, classes=_width(step)) if kind == "Softmax" else end
     if kind in _SUMS:
         return _said("linear", step)
-    if kind in ("ConcatV2", "Pack"):
-        return _joined(step, look)
     if _goes_back_by(step, _HARD_SIGMOID_OF_KERAS_2):
         return _said("sigmoid", step, "a hard sigmoid")
-    if kind in ("Maximum", "Minimum", "ClipByValue"):
-        return _bounded(step, look)
-    if kind in ARITHMETIC:
-        return _arithmetic(step, look)
+    for kinds, read in (
+        (PARTS, _part),
+        ((*MOVES, "Cast", *_POOLS), _passed),
+        (("Log", "LogSoftmax", "Exp"), _logarithm),
+        (("ConcatV2", "Pack"), _joined),
+        (("Maximum", "Minimum", "ClipByValue"), _bounded),
+        (ARITHMETIC, _arithmetic),
+    ):
+        if kind in kinds:
+            return read(step, look)
     return _said("", step)
 
 

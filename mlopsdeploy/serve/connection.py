@@ -37,10 +37,11 @@ MAX_URL = 8 << 10
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 100
 RATE_FROM = 5.0  # seconds of a body after which it must come at the least rate
-LINGER = 2.0  # seconds that a refused body may go on before the connection is closed
+LINGER = 2.0  # seconds without a byte after which the connection of a refused body is closed
 DISCARDED = 32 << 20  # bytes of it that are read meanwhile
 READ_AHEAD = 16  # requests sent ahead, before no more are read
-WRITE_SECONDS = 30.0  # that a caller may take to read some of an answer
+AHEAD_BYTES = 64 << 10  # of their bodies, likewise
+WRITE_SECONDS = 30.0  # in which a caller must read an answer at the least rate, too
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n" for one in HTTPStatus}
 _KEYS = {
     spelled.encode(): name
@@ -82,24 +83,28 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self.limits = worker.limits
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: Any = None
         self.remote = ""
         self.phase = Phase.NEW
         self.since = perf_counter()  # in this phase, or without a request in work
-        self.read = 0  # bytes of a head that is not all there, or of what was refused
+        self.read = 0  # bytes of a head or body that is not all there, or of what was refused
         self.request: Request | None = None  # that is in work
         self.keep = True  # whether the connection lives on after it
         self.ahead: deque[tuple[Request, bool, Answer | None]] = deque()  # refused ones with theirs
         self.paused = False
-        self.stuck: float | None = None  # since when the caller reads nothing
+        self.going_on = False
+        self.stuck: float | None = None  # since when the caller reads too little
+        self.unread = 0  # bytes of answers then
+        self.ends = math.inf  # when what was refused is read no longer
         # Of the request that is read.
         self.method = self.path = ""
         self.version = "1.1"
         self.url = b""
         self.headers: dict[str, str] = {}
         self.size = 0  # of the headers
-        self.parts: list[bytes] = []  # of the body
+        self.body: bytes | bytearray = b""
         self.length = self.limit = 0
         self.arrived = 0.0
 
@@ -114,33 +119,43 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        if self.phase in (Phase.HEAD, Phase.REFUSED):
-            self.read += len(data)
-        elif self.phase is not Phase.BODY:
+        self.read += len(data)
+        if self.phase in (Phase.NEW, Phase.IDLE):
             self._enter(Phase.HEAD)
         if self.phase is not Phase.REFUSED:
             self._feed(data)
-        elif self.read > DISCARDED:
-            self.transport.close()
+        else:
+            self.since = self.worker.now()
+            if self.read > DISCARDED:
+                self._close()
         if self.phase is Phase.HEAD and self.read > MAX_HEAD:
             self._refuse(_large_head())
+        elif self.phase is Phase.BODY and self.read > 2 * self.limit + MAX_HEAD:
+            self._refuse(too_long(self.limit))  # of sizes of chunks, or of headers behind them
 
     def _feed(self, data: bytes) -> None:
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            # To what we don't speak. The parser takes the body for the other protocol's, so the
-            # request is parsed again as one that asks for none.
-            rest = data[upgrade.args[0] :]
-            self.parser = httptools.HttpRequestParser(self)
-            self._feed(self._head() + rest)
+            self._parse(data)
         except httptools.HttpParserCallbackError as error:
             cause = error.__context__
             if not isinstance(cause, Problem):
                 raise
             self._refuse(cause)
         except httptools.HttpParserError:
-            self._refuse(Problem(400, "not-http", "this is not HTTP/1.1, or its head is malformed"))
+            self._refuse(_not_http())
+
+    def _parse(self, data: bytes | memoryview) -> None:
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                # To what we don't speak. The parser takes the body for the other protocol's, so
+                # the request is parsed again as one that asks for none.
+                data = memoryview(data)[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.feed_data(self._head())
+            else:
+                return
 
     def connection_lost(self, _error: Exception | None) -> None:
         """See asyncio.Protocol."""
@@ -150,16 +165,19 @@ class Connection(asyncio.Protocol):
             cut = Problem(400, "cut-off", "the body ended before its Content-Length")
             self.worker.refuse(cut, self._request())
         self._release_body()
+        self.worker.held -= sum(len(request.body) for request, _, _ in self.ahead)
         self.ahead.clear()
         self.worker.closed(self)
 
     def pause_writing(self) -> None:
-        """See asyncio.Protocol: the caller doesn't read."""
+        """See asyncio.Protocol: the caller doesn't read, so it gets no further answers."""
         self.stuck = perf_counter()
+        self.unread = self.transport.get_write_buffer_size()
 
     def resume_writing(self) -> None:
         """See asyncio.Protocol."""
         self.stuck = None
+        self._go_on()
 
     # -- from the parser
 
@@ -167,7 +185,7 @@ class Connection(asyncio.Protocol):
         """A request begins."""
         self.url = b""
         self.headers = {}
-        self.parts = []
+        self.body = b""
         self.size = self.length = 0
         self.method = self.path = ""
         self.arrived = self.worker.now()
@@ -184,6 +202,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header."""
+        if self.phase is Phase.BODY:
+            return  # behind it: nobody has asked for any, and they must not pass for the head's
         headers = self.headers
         key = _KEYS.get(name) or name.decode("latin-1").lower()
         if key in headers:
@@ -209,24 +229,42 @@ class Connection(asyncio.Protocol):
         worker, parser, headers = self.worker, self.parser, self.headers
         self.method = parser.get_method().decode("ascii")
         self.version = parser.get_http_version()
-        if parser.should_upgrade() and self.method == "CONNECT":
+        if self.version not in ("1.1", "1.0"):
+            raise _not_http()
+        if self.method == "CONNECT":
             raise Problem(405, "method-not-allowed", "this is no proxy")
+        if parser.should_upgrade():
+            return  # it comes again, see _parse
         known = worker.routes.get(self.url)
         self.path, self.limit = (_path(self.url), worker.app.max_body) if known is None else known
-        if headers.get("host") not in worker.good_hosts:
-            worker.check_host(headers.get("host"), self.version)
+        host = headers.get("host") if self.url.startswith(b"/") else self._host()
+        if host not in worker.good_hosts:
+            worker.check_host(host, self.version)
         if known is None and (endpoint := worker.app.endpoints.get(self.path)) is not None:
             self.limit = endpoint.max_body  # with a query, or written in another way
         if expect_length(headers, self.limit) != 0:
             self.phase = Phase.BODY
-            if "expect" in headers and headers["expect"].lower() == "100-continue":
+            self.read = 0
+            asks = "expect" in headers and headers["expect"].lower() == "100-continue"
+            if asks and self.version != "1.0":  # which knows no such answer
                 self.transport.write(_CONTINUE)
+
+    def _host(self) -> str | None:
+        """Whom an absolute URL names, which counts for more than the header."""
+        if self.url == b"*":
+            return self.headers.get("host")
+        return urllib.parse.urlsplit(self.url.decode("latin-1")).netloc
 
     def on_body(self, body: bytes) -> None:
         """A part of the body."""
+        if not self.length:
+            self.body = body
+        else:
+            if isinstance(self.body, bytes):
+                self.body = bytearray(self.body)
+            self.body += body
         self.length += len(body)
         self.worker.held += len(body)
-        self.parts.append(body)
         if self.length > self.limit:
             raise too_long(self.limit)
         if self.worker.held > self.worker.most_held:
@@ -236,25 +274,33 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """A request is there."""
         if self.parser.should_upgrade():
-            return  # it comes again, see _feed
+            return  # it comes again, see _parse
         keep = self.parser.should_keep_alive()
-        parts = self.parts
-        request = self._request(parts[0] if len(parts) == 1 else b"".join(parts))
-        self._release_body()
+        request = self._request(bytes(self.body))
+        self.body = b""
+        self.length = 0  # held until it is answered
+        self.read = 0
         self.phase = Phase.IDLE
-        if self.request is None and not self.ahead:
+        if self.request is None and not self.ahead and self.stuck is None:
             self._start(request, keep)
             return
         self.ahead.append((request, keep, None))
-        if len(self.ahead) >= READ_AHEAD and not self.paused:
+        if not self.paused and not self._has_room():
             self.paused = True
             self.transport.pause_reading()
 
+    def _has_room(self) -> bool:
+        """Whether more may be read ahead."""
+        few = len(self.ahead) < READ_AHEAD
+        return few and sum(len(request.body) for request, _, _ in self.ahead) < AHEAD_BYTES
+
     def _head(self) -> bytes:
         """This head, of a request that asks for no other protocol."""
-        kept = {**self.headers, "connection": "keep-alive"}
+        asked = self.headers.get("connection", "").lower().split(",")
+        options = [one.strip() for one in asked if one.strip() != "upgrade"]
+        kept = {**self.headers, "connection": ", ".join(options)}
         kept.pop("upgrade", None)
-        lines = [f"{self.method} ".encode() + self.url + b" HTTP/1.1"]
+        lines = [f"{self.method} ".encode() + self.url + f" HTTP/{self.version}".encode()]
         lines += [f"{name}: {value}".encode("latin-1") for name, value in kept.items()]
         return b"\r\n".join([*lines, b"", b""])
 
@@ -282,6 +328,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, request: Request, answer: Answer) -> None:
         worker = self.worker
+        worker.held -= len(request.body)
         if worker.app.log_requests:
             worker.app.log(request, answer.status)
         if request.gone:
@@ -291,14 +338,24 @@ class Connection(asyncio.Protocol):
         keep = self.keep and not worker.draining
         self._write(answer, request.id, keep=keep, head=request.method == "HEAD")
         if not keep:
-            self.transport.close()
+            self._close()
         elif self.ahead:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Go on with what was sent ahead, as long as it is answered at once."""
+        if self.going_on:
+            return
+        self.going_on = True
+        while self.ahead and self.request is None and self.stuck is None:
+            if self.transport.is_closing():
+                break
             self._next()
+        self.going_on = False
 
     def _next(self) -> None:
-        """Go on with what was sent ahead."""
         request, keep, refusal = self.ahead.popleft()
-        if self.paused and len(self.ahead) < READ_AHEAD:
+        if self.paused and self._has_room():
             self.paused = False
             self.transport.resume_reading()
         if refusal is None:
@@ -313,15 +370,15 @@ class Connection(asyncio.Protocol):
         answer = self.worker.refuse(problem, request)
         self._enter(Phase.REFUSED)
         self.read = 0
-        if self.request is None and not self.ahead:
-            self._end(request, answer)
-        else:
-            self.ahead.append((request, False, answer))
+        self.ahead.append((request, False, answer))
+        if self.request is None:
+            self._go_on()
 
     def _end(self, request: Request, answer: Answer) -> None:
         """The last answer. Many callers read none before all of theirs is sent, so it lingers."""
-        self._write(answer, request.id, keep=False, head=False)
-        self.since = perf_counter()
+        self._write(answer, request.id, keep=False, head=request.method == "HEAD")
+        self.since = self.worker.now()
+        self.ends = self.since + self.limits.body_timeout
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -346,25 +403,41 @@ class Connection(asyncio.Protocol):
         self.phase = phase
         self.since = self.worker.now()
 
+    def _close(self) -> None:
+        """Once the caller has read all; it must do so."""
+        self.transport.close()
+        if self.stuck is None:
+            self.pause_writing()
+
     def _release_body(self) -> None:
         self.worker.held -= self.length
         self.length = 0
+        self.body = b""
 
     def overdue(self, now: float) -> None:
         """Close it, or refuse what takes too long."""
-        limits, waited = self.worker.limits, now - self.since
+        limits, waited = self.limits, now - self.since
         silent = {Phase.NEW: limits.header_timeout, Phase.IDLE: limits.keep_alive,
                   Phase.REFUSED: LINGER}  # fmt: skip
-        if self.stuck is not None and now - self.stuck > WRITE_SECONDS:
-            self.transport.abort()
+        if self.stuck is not None:
+            self._watch(now, self.stuck)
         elif self.request is not None:
             return
-        elif waited > silent.get(self.phase, math.inf):
-            self.transport.close()
+        elif waited > silent.get(self.phase, math.inf) or now > self.ends:
+            self._close()
         elif self.phase is Phase.HEAD and waited > limits.header_timeout:
             self._refuse(Problem(408, "slow-head", "the head of the request took too long"))
         elif self.phase is Phase.BODY and self._is_slow(waited, limits):
             self._refuse(Problem(408, "slow-body", "the body of the request took too long"))
+
+    def _watch(self, now: float, since: float) -> None:
+        """Cut off who reads less than the least rate."""
+        if now - since < WRITE_SECONDS:
+            return
+        left = self.transport.get_write_buffer_size()
+        if left >= self.unread - max(self.limits.body_rate * WRITE_SECONDS, 1):
+            self.transport.abort()
+        self.stuck, self.unread = now, left
 
     def _is_slow(self, waited: float, limits: Limits) -> bool:
         too_slow = waited > RATE_FROM and self.length < limits.body_rate * waited
@@ -373,14 +446,17 @@ class Connection(asyncio.Protocol):
     def drain(self) -> None:
         """The server ends: what has begun to come is answered, and nothing else."""
         if self.request is None and not self.ahead and self.phase in (Phase.NEW, Phase.IDLE):
-            self.transport.close()
+            self._close()
 
 
 def _path(url: bytes) -> str:
     """Decoded, as Latin-1 stands for bytes in WSGI; of an absolute URL without its host."""
     raw = url.partition(b"?")[0]
     if not raw.startswith(b"/"):
-        raw = httptools.parse_url(raw).path or b"/"
+        try:
+            raw = httptools.parse_url(raw).path or b"/"
+        except httptools.HttpParserInvalidURLError as error:
+            raise _not_http() from error
     if b"%" in raw:
         raw = urllib.parse.unquote_to_bytes(raw)
     return raw.decode("latin-1")
@@ -389,3 +465,7 @@ def _path(url: bytes) -> str:
 def _large_head() -> Problem:
     detail = f"the head may have at most {MAX_HEADERS} headers and {MAX_HEAD:,} bytes"
     return Problem(431, "large-head", detail)
+
+
+def _not_http() -> Problem:
+    return Problem(400, "not-http", "this is not HTTP/1.1, or its head is malformed")

@@ -12,14 +12,17 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import math
 import os
 import resource
 import signal
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from email.utils import formatdate
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -35,8 +38,11 @@ from mlopsdeploy.settings import BODIES_HELD, ServeSettings
 if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
 
+RESTED = 50e-6  # seconds between the end of work and the next: then the loop waited for it
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
+LAST = 1.0  # seconds in which a request may still come on a connection that is to be closed
+TURNED_AWAY = 16  # connections that are refused and may still be read
 RESERVED_FILES = 64  # that models, logs and pages open beside connections
 READERS = 2
 PAGES = 4
@@ -69,7 +75,7 @@ class Worker:
         )
         self.connections: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
-        self.held = 0  # bytes of bodies that are not all there
+        self.held = 0  # bytes of bodies that are not answered
         largest = max([app.max_body, *(one.max_body for one in app.endpoints.values())])
         self.most_held = BODIES_HELD * largest
         self.draining = False
@@ -85,12 +91,16 @@ class Worker:
         self._listener = listener
         self._loads, self._place = balance
         self._moment = 0.0
+        self._looked = self._worked = perf_counter()
         self._hosts = _hosts(settings)
-        self._most = settings.max_connections or _open_files() - RESERVED_FILES
-        self._spare = os.open(os.devnull, os.O_RDONLY)  # given up to refuse what is one too many
+        self._most = settings.max_connections or max(_open_files() - RESERVED_FILES, 1)
+        # Given up to refuse what is one too many.
+        self._spare: int | None = os.open(os.devnull, os.O_RDONLY)
+        self._turned_away: deque[tuple[float, socket.socket]] = deque()
         self._readers = ThreadPoolExecutor(READERS, "reader")
         self._pages = ThreadPoolExecutor(PAGES, "page")
-        self._told = 0.0
+        self._away = False  # from the listener, so that other workers may accept
+        self._told = -math.inf
         self._done = asyncio.Event()
         self._fixed = {
             path: Answer(200, JSON, msgspec.json.encode(document))
@@ -100,14 +110,23 @@ class Worker:
     # -- what connections ask
 
     def now(self) -> float:
-        """When the loop last looked for what has come: no request can be said to be newer."""
+        """When what has come can have been here first, by `time.perf_counter`.
+
+        What is found when the loop looks has come since it looked before, unless it rested until
+        something came. So under load the time that a request waits to be read is in its latency.
+        """
         if not self._moment:
-            self._moment = perf_counter()
-            self.loop.call_soon(self._forget)
+            looked = perf_counter()
+            rested = looked - self._worked > RESTED
+            self._moment = looked if rested else self._looked
+            self._looked = looked
+            self.loop.call_soon(self._look)
         return self._moment
 
-    def _forget(self) -> None:
+    def _look(self) -> None:
+        """The loop is about to look for what has come."""
         self._moment = 0.0
+        self._worked = perf_counter()
 
     def opened(self, connection: Connection) -> None:
         """A caller is there."""
@@ -118,7 +137,10 @@ class Worker:
         """A caller is gone."""
         self.connections.discard(connection)
         self._loads[self._place] = len(self.connections)
-        if self.draining and not self.connections:
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self.draining and not self.connections and not self._connecting:
             self._done.set()
 
     def check_host(self, host: str | None, version: str) -> None:
@@ -165,8 +187,10 @@ class Worker:
             self._pages.submit(self._page, request, done)
 
     def _page(self, request: Request, done: Callable[[Answer], None]) -> None:
+        # Of a page that was asked for its head, the connection sends no more than that.
+        asked = replace(request, method="GET") if request.method == "HEAD" else request
         try:
-            answer = self.app.page(request, self._settings.host, self._settings.port)
+            answer = self.app.page(asked, self._settings.host, self._settings.port)
         except Exception as error:  # noqa: BLE001  (logged there)
             answer = problem_answer(error, request.id)
         done(answer)
@@ -192,6 +216,7 @@ class Worker:
             ready: called when connections are taken.
         """
         self.loop.add_signal_handler(signal.SIGTERM, self.drain)
+        self._loads[self._place] = 0
         self._listener.settimeout(0)
         self._listener.listen(1024)
         self._tick()
@@ -200,16 +225,21 @@ class Worker:
         await self._done.wait()
 
     def drain(self) -> None:
-        """Take no more, answer what is there, and end."""
+        """Take no more, answer what is there, and end.
+
+        A request may be on its way on an idle connection: it is answered, too.
+        """
         if self.draining:
             return
         self.draining = True
         self.loop.remove_reader(self._listener)
+        self.loop.call_later(LAST, self._close_idle)
+        self.loop.call_later(self._settings.drain_timeout, self._give_up)
+        self._end_if_done()
+
+    def _close_idle(self) -> None:
         for connection in [*self.connections]:
             connection.drain()
-        if not self.connections:
-            self._done.set()
-        self.loop.call_later(self._settings.drain_timeout, self._give_up)
 
     def _give_up(self) -> None:
         left = sum(connection.request is not None for connection in self.connections)
@@ -219,13 +249,15 @@ class Worker:
         self._done.set()
 
     def _tick(self) -> None:
+        self.loop.call_later(TICK, self._tick)  # first: nothing below may end it
         now = perf_counter()
         self.date = formatdate(usegmt=True)
         for connection in [*self.connections]:
             connection.overdue(now)
         for served in self.app.served.values():
             served.queue.expire()
-        self.loop.call_later(TICK, self._tick)
+        while self._turned_away and now > self._turned_away[0][0]:
+            self._turned_away.popleft()[1].close()
 
     # -- connections
 
@@ -243,6 +275,7 @@ class Worker:
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._refuse_one()
+                self._look_away()  # it would be told of them all the time
 
     def _take(self, taken: socket.socket) -> None:
         if len(self.connections) + len(self._connecting) >= self._most:
@@ -253,7 +286,11 @@ class Worker:
             taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = self.loop.create_task(self._connect(taken))
         self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._end_if_done()
 
     async def _connect(self, taken: socket.socket) -> None:
         try:
@@ -263,28 +300,43 @@ class Worker:
 
     def _look_away(self) -> None:
         """A millisecond for the others to take what comes."""
-        self.loop.remove_reader(self._listener)
-        self.loop.call_later(0.001, self._look_again)
+        if not self._away:
+            self._away = True
+            self.loop.remove_reader(self._listener)
+            self.loop.call_later(0.001, self._look_again)
 
     def _look_again(self) -> None:
+        self._away = False
         if not self.draining:
             self.loop.add_reader(self._listener, self._accept)
 
     def _refuse_one(self) -> None:
         """No file can be opened: the spare one is given up for as long as it takes to say so."""
-        os.close(self._spare)
+        while self._turned_away:
+            self._turned_away.popleft()[1].close()
+        if self._spare is not None:
+            os.close(self._spare)
+            self._spare = None
         with suppress(OSError):
             self._one_too_many(self._listener.accept()[0])
-        self._spare = os.open(os.devnull, os.O_RDONLY)
+        while self._turned_away:
+            self._turned_away.popleft()[1].close()
+        with suppress(OSError):  # another thread may have been quicker
+            self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def _one_too_many(self, taken: socket.socket) -> None:
         problem = Problem(503, "too-many-connections", "the server has all connections it may have")
         answer = problem_answer(problem, self.ids.of(None))
         head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {answer.content_type}\r\n"
         head += f"Content-Length: {len(answer.body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
-        with suppress(OSError), taken:
+        with suppress(OSError):
             taken.settimeout(0)
             taken.send(head.encode() + answer.body)
+            taken.shutdown(socket.SHUT_WR)
+        # Closed at once, it would be reset by a request that comes now, and the answer lost.
+        self._turned_away.append((perf_counter() + LAST, taken))
+        if len(self._turned_away) > TURNED_AWAY:
+            self._turned_away.popleft()[1].close()
         self.app.metrics.refused(503)
         if perf_counter() - self._told > 60:
             self._told = perf_counter()

@@ -207,7 +207,7 @@ def serve(
     forks: Forks, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Server]]:
     """`serve("--workers", "1", ready=1, **settings)` starts a server, which ends by itself; it can
-    import `modules` beside what is installed."""
+    import `modules` beside what is installed, and runs the Python of `prelude` first."""
     started: list[Server] = []
 
     def start(
@@ -216,6 +216,7 @@ def serve(
         env: dict[str, str] | None = None,
         host: str = "127.0.0.1",
         modules: Sequence[Path] = (),
+        prelude: str = "",
         **settings: Any,
     ) -> Server:
         folder = tmp_path_factory.mktemp("served")
@@ -223,7 +224,7 @@ def serve(
         popen = partial(
             forks.popen,
             env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
-            prelude=f"import sys; sys.path[:0] = {list(map(str, modules))}",
+            prelude=f"import sys; sys.path[:0] = {list(map(str, modules))}\n{prelude}",
         )
         server = Server(popen, folder, "--config", "serve.yaml", *arguments, host=host)
         started.append(server)
@@ -256,6 +257,32 @@ def server(serve: Callable[..., Server], churn_onnx: Path) -> Iterator[Server]:
     assert "nothing was written" not in server.log
     for line in server.log.splitlines():
         assert set(json.loads(line)) >= {"time", "level", "logger", "message"}
+
+
+@pytest.fixture
+def slow_server(
+    serve: Callable[..., Server], slow: Path, churn_onnx: Path, tmp_path: Path
+) -> Callable[..., Server]:
+    """`slow_server("--workers", "1")`: a request takes as many seconds as its `age` says.
+
+    Its temporary files lie in `tmp_path / "tmp"`.
+    """
+
+    def start(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> Server:
+        folder = tmp_path / "tmp"
+        folder.mkdir(exist_ok=True)
+        env = {"TMPDIR": str(folder), **(env or {})}
+        model = f"churn={options.pop('model', churn_onnx)}"
+        arguments = ("--model", model, "--runtime", "slow", *arguments)
+        return serve(*arguments, env=env, modules=[slow], **{"slo": 60, **options})
+
+    return start
+
+
+def ask_slow(server: Server, seconds: float, headers: Any = JSON) -> Got:
+    """A request that takes so long."""
+    body = {"instances": [seconds, 0, 0]}
+    return server.call("POST", "/v1/models/churn:predict", body, headers)
 
 
 def children(pid: int) -> list[int]:
