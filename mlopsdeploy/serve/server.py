@@ -185,6 +185,7 @@ def _work(settings: ServeSettings, load: Load, native: int | None, start: Start)
         code = error.exit_code
     except Exception:
         log.exception("a worker could not start")
+        logs.flush()  # once the parent knows, it ends this process
         start.tell(("failed", 1, "a worker could not start; the log has the reason"))
         code = 1
     finally:
