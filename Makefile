@@ -59,6 +59,7 @@ test-wheel: dist
 bench: $(VENV)/.dev
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/serve.py
+	$(BIN)/python benchmarks/serve_under_fire.py
 	$(BIN)/python benchmarks/edge.py
 
 clean:

@@ -43,7 +43,7 @@ import subprocess
 import sys
 import time
 import venv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -91,11 +91,19 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a server is asked about one transaction, and what it answers."""
+    """How a server is asked for one row, and what of its answer tells whether it is right."""
 
     path: str
-    body: Callable[[list[float]], Json]
-    is_fraud: Callable[[Any], bool]
+    body: Callable[[Any], Json]
+    answer: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row, and the right answer to it."""
+
+    row: Any
+    answer: Any
 
 
 DETECT_FRAUD = Protocol(
@@ -281,11 +289,28 @@ class Settings:
         return not self.only or name in self.only
 
 
+def peer_environment(models: Path, port: int, programs: Path, work: Path) -> dict[str, str]:
+    """What a peer script is told; see serve_peers/network.py."""
+    return {
+        "NETWORK": str(models),
+        "HOST": HOST,
+        "PORT": str(port),
+        "PATH": os.pathsep.join((str(programs), os.environ["PATH"])),
+        "PYTHONPATH": str(PEERS),
+        "UVICORN_ACCESS_LOG": "false",
+        "BENTOML_HOME": str(work / "bentoml"),
+        # No reports to the tools' makers: a benchmark should not call out.
+        "BENTOML_DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+
 def choose_cores() -> Cores:
     """Not two threads of one core, if it can be."""
     allowed = sorted(os.sched_getaffinity(0))
     if len(allowed) < 2:
-        raise SystemExit("serve.py needs two cores: one for the server, one for the load")
+        raise SystemExit("this needs two cores: one for the server, one for the load")
     siblings = Path(f"/sys/devices/system/cpu/cpu{allowed[0]}/topology/thread_siblings_list")
     shared = siblings.read_text(encoding="ascii").strip() if siblings.exists() else ""
     apart = [core for core in allowed[1:] if str(core) not in shared.replace("-", ",").split(",")]
@@ -295,17 +320,17 @@ def choose_cores() -> Cores:
 # --- one server ---
 
 
-def ask(port: int, protocol: Protocol, transaction: list[float]) -> bool:
+def ask(port: int, protocol: Protocol, row: Any) -> Any:
     """One request on a connection of its own. Raises on anything but a well-formed 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
     try:
-        body = json.dumps(protocol.body(transaction))
+        body = json.dumps(protocol.body(row))
         connection.request("POST", protocol.path, body, {"Content-Type": "application/json"})
         answer = connection.getresponse()
         text = answer.read()
         if answer.status != 200:
             raise processes.CommandError(f"answered {answer.status}: {text[:200]!r}")
-        return protocol.is_fraud(json.loads(text))
+        return protocol.answer(json.loads(text))
     except (http.client.HTTPException, ValueError, LookupError, TypeError) as error:
         raise processes.CommandError(f"no answer to understand: {error!r}") from error
     finally:
@@ -317,15 +342,15 @@ class Server:
 
     def __init__(
         self,
-        contestant: Contestant,
+        protocol: Protocol,
         command: Sequence[str],
         folder: Path,
         port: int,
         environment: dict[str, str],
     ) -> None:
-        self.protocol = contestant.protocol
+        self.protocol = protocol
         self.port = port
-        self.url = f"http://{HOST}:{port}{contestant.protocol.path}"
+        self.url = f"http://{HOST}:{port}{protocol.path}"
         self._log = folder / "server.log"
         self._started = time.perf_counter()
         with self._log.open("wb") as log:
@@ -338,15 +363,19 @@ class Server:
                 process_group=0,
             )
 
-    def wait_until_right(self, request: Json) -> float:
+    @property
+    def pid(self) -> int:
+        """Of the first process."""
+        return self._process.pid
+
+    def wait_until_right(self, case: Case) -> float:
         """Ask until the first right answer; tell the seconds since the start."""
         said = "nothing"
         while (waited := time.perf_counter() - self._started) < START_SECONDS:
             if self._process.poll() is not None:
                 raise processes.CommandError(f"ended at once: {self.last_words()}")
             try:
-                answer = ask(self.port, self.protocol, request["transaction_data"])
-                if answer == request["is_fraud"]:
+                if ask(self.port, self.protocol, case.row) == case.answer:
                     return time.perf_counter() - self._started
                 said = "a wrong answer"
             except (MlopsDeployError, OSError) as error:
@@ -354,10 +383,10 @@ class Server:
             time.sleep(ASK_AGAIN_SECONDS)
         raise processes.CommandError(f"no right answer within {waited:.0f} s; last: {said}")
 
-    def check_answers(self, requests: Sequence[Json]) -> None:
-        for request in requests:
-            if ask(self.port, self.protocol, request["transaction_data"]) != request["is_fraud"]:
-                raise processes.CommandError("answered a transaction wrong")
+    def check_answers(self, cases: Sequence[Case]) -> None:
+        for case in cases:
+            if ask(self.port, self.protocol, case.row) != case.answer:
+                raise processes.CommandError("answered a row wrong")
 
     def members(self) -> list[int]:
         return list(process_tree(self._process.pid))
@@ -400,7 +429,7 @@ class Bench:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.network = settings.work / "network"
-        self.requests: list[Json] = []
+        self.cases: list[Case] = []
         self.rounds: list[Round] = []
         self.failures: dict[str, str] = {}
         self.versions: dict[str, dict[str, str]] = {}
@@ -410,19 +439,7 @@ class Bench:
         return self.settings.peers / environment / "bin" / name
 
     def environment(self, port: int, programs: Path) -> dict[str, str]:
-        return {
-            "NETWORK": str(self.network),
-            "HOST": HOST,
-            "PORT": str(port),
-            "PATH": os.pathsep.join((str(programs), os.environ["PATH"])),
-            "PYTHONPATH": str(PEERS),
-            "UVICORN_ACCESS_LOG": "false",
-            "BENTOML_HOME": str(self.settings.work / "bentoml"),
-            # No reports to the tools' makers: a benchmark should not call out.
-            "BENTOML_DO_NOT_TRACK": "true",
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "RAY_USAGE_STATS_ENABLED": "0",
-        }
+        return peer_environment(self.network, port, programs, self.settings.work)
 
     def run_script(
         self, environment: str, name: str, *options: str, cores: Sequence[int]
@@ -440,7 +457,10 @@ class Bench:
         if not file.exists():
             log("making the network")
             self.run_script("keras", "make_network.py", cores=self.settings.cores.all)
-        self.requests = json.loads(file.read_text(encoding="utf-8"))
+        requests = json.loads(file.read_text(encoding="utf-8"))
+        self.cases = [
+            Case(request["transaction_data"], request["is_fraud"]) for request in requests
+        ]
 
     @contextlib.contextmanager
     def serving(self, contestant: Contestant) -> Iterator[Server]:
@@ -461,7 +481,7 @@ class Bench:
             command[0] = str(program)
             environment = self.environment(port, program.parent) | dict(contestant.variables)
         where = cores.all if contestant.all_cores else (cores.server,)
-        server = Server(contestant, pinned(where, command), folder, port, environment)
+        server = Server(contestant.protocol, pinned(where, command), folder, port, environment)
         try:
             yield server
         finally:
@@ -470,15 +490,14 @@ class Bench:
     # --- the load ---
 
     def bodies(self, contestant: Contestant) -> list[str]:
-        body = contestant.protocol.body
-        return [json.dumps(body(request["transaction_data"])) for request in self.requests]
+        return [json.dumps(contestant.protocol.body(case.row)) for case in self.cases]
 
     def measure(self, contestant: Contestant) -> Run:
         bodies, core = self.bodies(contestant), self.settings.cores.load
         seconds, folder = self.settings.seconds, self.settings.work / "load"
         with self.serving(contestant) as server:
-            cold_start = server.wait_until_right(self.requests[0])
-            server.check_answers(self.requests)
+            cold_start = server.wait_until_right(self.cases[0])
+            server.check_answers(self.cases)
             load.saturate(server.url, bodies, WARM_UP_SECONDS, core, folder)
             busy, own = processes.busy_seconds(), processes.own_seconds()
             used, start = server.cpu_seconds(), time.perf_counter()
@@ -489,7 +508,7 @@ class Bench:
             ours = processes.own_seconds() - own + server.cpu_seconds() - used
             others = (processes.busy_seconds() - busy - ours) / wall / (os.cpu_count() or 1)
             worker, tree, members = server.memory()
-            server.check_answers(self.requests)
+            server.check_answers(self.cases)
         return Run(
             requests_per_second=rate,
             p50_ms=open_loop["p50_ms"],
@@ -517,8 +536,8 @@ class Bench:
                 continue
             try:
                 with self.serving(contestant) as server:
-                    first = server.wait_until_right(self.requests[0])
-                    server.check_answers(self.requests)
+                    first = server.wait_until_right(self.cases[0])
+                    server.check_answers(self.cases)
             except (MlopsDeployError, OSError) as error:
                 self.failures[contestant.name] = str(error)
                 log(f"{contestant.name} left out: {error}")
@@ -657,11 +676,16 @@ def versions(python: Path, packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def setup(peers: Path, only: frozenset[str]) -> None:
-    """Create the environments that are missing; a complete one carries a mark."""
+def wanted_pins(only: frozenset[str]) -> dict[str, tuple[str, ...]]:
+    """The environments that the chosen contestants need."""
     wanted = {c.venv for c in CONTESTANTS if c.venv and (not only or c.name in only)}
-    for name in sorted(wanted | {"keras", "litert"}):
-        mark, pins = peers / name / "complete", PINS[name]
+    return {name: PINS[name] for name in wanted | {"keras", "litert"}}
+
+
+def setup(peers: Path, environments: Mapping[str, Sequence[str]]) -> None:
+    """Create the environments that are missing; a complete one carries a mark."""
+    for name, pins in sorted(environments.items()):
+        mark = peers / name / "complete"
         if mark.exists() and mark.read_text(encoding="utf-8") == repr(pins):
             continue
         log(f"environment {name}")
@@ -703,7 +727,7 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[Settings, bool]:
 if __name__ == "__main__":
     chosen_settings, only_setup = parse()
     if only_setup:
-        setup(chosen_settings.peers, chosen_settings.only)
+        setup(chosen_settings.peers, wanted_pins(chosen_settings.only))
     else:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # and so end the server as well
         Bench(chosen_settings).run()

@@ -40,6 +40,11 @@ class Field:
     dtype: str
     shape: tuple[int, ...] = ()
 
+    @property
+    def has_steps(self) -> bool:
+        """Whether a row has numbers along several axes, as those of each step or pixel."""
+        return sum(size != 1 for size in self.shape) > 1
+
 
 def floats(fields: Iterable[Field]) -> list[Field]:
     """Those of real numbers."""

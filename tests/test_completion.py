@@ -110,13 +110,13 @@ def test_a_script_for_each_shell(shell):
 def test_bash_itself_completes_with_the_script(shop):
     line = (
         f'PATH="{PROGRAM.parent}:$PATH"; eval "$(_MLOPSDEPLOY_COMPLETE=source_bash mlopsdeploy)";'
-        "COMP_WORDS=(mlopsdeploy serve --server g); COMP_CWORD=3;"
+        "COMP_WORDS=(mlopsdeploy serve --server gun); COMP_CWORD=3;"
         '_mlopsdeploy_completion mlopsdeploy; echo "${COMPREPLY[@]}"'
     )
     done = subprocess.run(
         ["bash", "-c", line], cwd=shop, capture_output=True, text=True, check=True, timeout=60
     )
-    assert done.stdout.split() == ["asyncio", "gunicorn"]
+    assert done.stdout.split() == ["gunicorn"]
 
 
 # ---------------------------------------------------------------- words that others know as well

@@ -375,6 +375,18 @@ def row_models(folder):
         "softmax": lambda x: {"scores": tf.nn.softmax(x)},
         "sigmoid": lambda x: {"scores": tf.reshape(tf.sigmoid(x), (-1, 3, 1))},
         "rest": lambda x: {"scores": tf.concat([1 - tf.sigmoid(x), tf.sigmoid(x)], 1)},
+        "second": lambda x: {"scores": tf.nn.softmax(x)[:, 1]},
+        "second_taken": lambda x: {"scores": tf.gather(tf.nn.softmax(x), [1], axis=1)},
+        "second_split": lambda x: {"scores": tf.split(tf.nn.softmax(x), 3, 1)[1]},
+        "second_of_sizes": lambda x: {"scores": tf.split(tf.nn.softmax(x), [1, 1, -1], 1)[1]},
+        "second_unstacked": lambda x: {"scores": tf.unstack(tf.nn.softmax(x), axis=1)[1]},
+        "second_sliced": lambda x: {"scores": tf.slice(tf.nn.softmax(x), [0, 1], [-1, 1])},
+        "first": lambda x: {"scores": tf.nn.softmax(x)[..., 0]},
+        "first_sliced": lambda x: {"scores": tf.slice(tf.nn.softmax(x), [0, 0], [-1, 1])},
+        "first_taken": lambda x: {"scores": tf.gather(tf.nn.softmax(x), 0, axis=1)},
+        "exp_log_second": lambda x: {"scores": tf.exp(tf.nn.log_softmax(x)[:, 1])},
+        "log_second": lambda x: {"scores": tf.nn.log_softmax(x)[:, 1]},
+        "log": lambda x: {"scores": tf.math.log(tf.nn.softmax(x))},
         "several": lambda x: {"chance": tf.sigmoid(x), "price": x, "kind": tf.argmax(x, 1)},
         "random": lambda x: {"scores": x + tf.random.normal((3,))},
     }
@@ -466,6 +478,7 @@ def main(folder):
                 code.customCode = operator.encode()
         flatbuffer_utils.write_model(model, str(folder / f"{name}.tflite"))
     make("heads", lambda p: [tf.image.resize(p, (8, 8)), tf.image.resize(p, (4, 4))])
+    make("masks", lambda p: [p[..., :2] + 1, p[..., :1] * 2])
 
     softmax = make("softmax", probabilities, low=-1.0, high=1.0)
     make("logits", lambda p: 20 * tf.reduce_mean(p, [1, 2]), low=-1.0, high=1.0)

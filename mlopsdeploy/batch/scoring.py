@@ -142,10 +142,16 @@ def prepare(
         encoded, cost = distinct, np.ones(rows_of(distinct), np.int64)
         batches = plan(cost, model.task.batch_cost * model.runtime.batch_scale)
     else:
-        encoded = model.task.encode(distinct) if rows_of(distinct) else {}
+        encoded = model.task.encode(_counted(model, distinct)) if rows_of(distinct) else {}
         cost = model.task.cost(encoded) if encoded else np.zeros(0, np.int64)
         batches = model.plan(encoded)
     return Planned(window, present, inverse, keys, there, found, encoded, cost, batches)
+
+
+def _counted(model: Model, columns: Columns) -> Columns:
+    """The same; of long texts all tokens are counted, as the summary says how many were lost."""
+    texts = model.task.data == "text"
+    return {**columns, "count_all": np.ones(rows_of(columns), bool)} if texts else columns
 
 
 def _is_text(field: Field) -> bool:

@@ -40,6 +40,7 @@ CONNECTIONS = (1, 4, 16, 64)
 EMPTY_CONNECTIONS = 16
 LONGEST_WAIT = 5.0  # seconds for an answer, before more connections are not tried
 WARM_UP = 0.3  # seconds of each load that are not counted
+PATIENCE = 60.0  # seconds that a request may take, if nobody says
 START = 120.0  # seconds that a server may take to load its models
 HALF = 0.5  # of saturation, where the open loop asks
 PARTS_SECONDS = 1.0
@@ -78,7 +79,8 @@ def bench_serve(
     if len(settings.models) > 1:
         raise ConfigError("bench serve: measures one model at a time; name one --model")
     cores = Cores()
-    settings = settings.replace(host="127.0.0.1", log_format="text", access_log=False)
+    slo = settings.slo or PATIENCE  # the most is asked for, and nothing is to be refused
+    settings = settings.replace(host="127.0.0.1", log_format="text", access_log=False, slo=slo)
     with cores.server_only():
         log("measuring the parts of a request")
         parts = Parts(settings, row)
@@ -364,10 +366,9 @@ def where(inside: Mapping[str, float], whole: float) -> dict[str, float]:
         inside: as measured in process, see `Parts.measure`.
         whole: what the server spends on a request under load.
     """
-    parts = {k: v for k, v in inside.items() if k not in ("endpoint", "application")}
+    parts = {k: v for k, v in inside.items() if k != "endpoint"}
     parts["checks, metrics"] = inside["endpoint"] - sum(parts.values())
-    parts["application"] = inside["application"] - inside["endpoint"]
-    parts["server, HTTP"] = whole - inside["application"]
+    parts["server, HTTP"] = whole - inside["endpoint"]
     return {name: round(max(value, 0.0), 1) for name, value in parts.items()}
 
 

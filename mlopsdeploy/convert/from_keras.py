@@ -29,7 +29,7 @@ _TENSORFLOWS = (
     "tf-nightly",
 )
 # What a compilation writes; another number where that changes, so that it is made anew.
-_WRITES = 3
+_WRITES = 4
 _TRUSTED = "-trusted"
 
 

@@ -7,6 +7,7 @@ to read (CVE-2025-12058, CVE-2026-1669), and be far larger than it looks (CVE-20
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -31,7 +32,20 @@ _CODE = {
     "TFSMLayer": "a TFSMLayer, which loads another model and runs",
     "JaxLayer": "a JaxLayer, which runs",
     "FlaxLayer": "a FlaxLayer, which runs",
+    "ClassMethod": "a call of a class's method, which runs",
 }
+# Functions of TensorFlow that Keras 2 wrote down as layers, by their names. These compute; others
+# load libraries, read and write files.
+_COMPUTES = re.compile(
+    r"(compat\.v1\.)?((__operators__|bitwise|image|linalg|math|nn|signal|strings)\.\w+|"
+    r"(abs|argmax|argmin|batch_to_space|boolean_mask|broadcast_to|cast|clip_by_\w+|concat|"
+    r"convert_to_tensor|cumsum|einsum|exp|expand_dims|fill|floor|gather|gather_nd|identity|matmul|"
+    r"maximum|minimum|norm|one_hot|ones|ones_like|pad|pow|range|rank|reduce_\w+|repeat|reshape|"
+    r"reverse|roll|round|shape|sigmoid|sign|size|slice|sort|space_to_batch|split|sqrt|square|"
+    r"squeeze|stack|stop_gradient|strided_slice|subtract|tanh|tensordot|tile|transpose|unstack|"
+    r"where|zeros|zeros_like))"
+)
+_OPERATIONS = {"TFOpLambda", "SlicingOpLambda"}
 # Of Keras, what models are made of; others (keras.utils.get_file) fetch files.
 _PARTS_OF_KERAS = {
     "activations", "constraints", "dtype_policies", "engine", "initializers", "layers", "losses",
@@ -70,6 +84,21 @@ def check(source: Path, *, trusted: bool) -> str:
             raise ModelError(f"{source}: {refusal}")
         _check_weights(source, form)
     return form
+
+
+def version(source: Path, form: str) -> str:
+    """The Keras that wrote a file that `check` took; "2" where none is written, as in old ones."""
+    if form == "h5":
+        import h5py
+
+        with h5py.File(source, "r") as file:
+            written = file.attrs.get("keras_version", "2")
+        return written.decode() if isinstance(written, bytes) else str(written)
+    with zipfile.ZipFile(source) as archive:
+        if "metadata.json" not in archive.namelist():
+            return "3"
+        metadata = json.loads(archive.read("metadata.json"))
+    return str(metadata.get("keras_version", "3")) if isinstance(metadata, dict) else "3"
 
 
 @contextmanager
@@ -160,26 +189,38 @@ def _refusals(config: Any) -> Iterator[str]:
         if not isinstance(part, dict):
             continue
         pending.extend(part.values())
-        name = str(part.get("class_name", "")).rpartition(">")[2]
-        if name in _CODE:
-            yield f"holds {_CODE[name]} its author's code; {_TRUST}"
-        if isinstance(part.get("vocabulary"), str):
-            yield f"names a file of this machine to read, {part['vocabulary'][:80]!r}; {_TRUST}"
-        if name and part.get("module", "builtins") != "builtins":
-            if name == "function":
-                name = str(part.get("config"))
-            if _is_foreign(part["module"], name):
-                yield (
-                    f"needs {name[:80]!r}, which is neither a part of Keras nor in the file; where "
-                    "it was made, model.export('folder') makes a SavedModel that can be used"
-                )
+        yield from _refusals_of_part(part)
+
+
+def _refusals_of_part(part: dict[str, Any]) -> Iterator[str]:
+    name = str(part.get("class_name", "")).rpartition(">")[2]
+    if name in _CODE:
+        yield f"holds {_CODE[name]} its author's code; {_TRUST}"
+    for key in ("vocabulary", "vocabulary_file"):
+        if isinstance(part.get(key), str):
+            yield f"names a file of this machine to read, {part[key][:80]!r}; {_TRUST}"
+    if name in _OPERATIONS and not _COMPUTES.fullmatch(function := _function_of(part)):
+        yield f"calls {function[:80]!r}, which may do more than compute; {_TRUST}"
+    if name and part.get("module", "builtins") != "builtins":
+        if name == "function":
+            name = str(part.get("config"))
+        if _is_foreign(part["module"], name):
+            yield (
+                f"needs {name[:80]!r}, which is neither a part of Keras nor in the file; where "
+                "it was made, model.export('folder') makes a SavedModel that can be used"
+            )
+
+
+def _function_of(part: dict[str, Any]) -> str:
+    config = part.get("config")
+    return str(config.get("function")) if isinstance(config, dict) else ""
 
 
 def _is_foreign(module: Any, name: str) -> bool:
     """Whether a part comes from elsewhere than the modules that models are made of."""
     package, *inner = str(module).split(".")
     inner = [part for part in inner if part != "src"]
-    if package != "keras" or (inner and inner[0] not in _PARTS_OF_KERAS):
+    if package not in ("keras", "tf_keras") or (inner and inner[0] not in _PARTS_OF_KERAS):
         return True
     return inner[:1] == ["models"] and name not in _MODELS
 

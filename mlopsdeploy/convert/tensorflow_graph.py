@@ -7,7 +7,7 @@ operations, a SavedModel's functions. Nothing is inferred from answers to made-u
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from mlopsdeploy.columns import Array, Made, Written
-from mlopsdeploy.model_files.graph_steps import ARITHMETIC, MOVES, made, pixels_for
+from mlopsdeploy.columns import Array, Columns, Made, Written
+from mlopsdeploy.model_files.graph_steps import ARITHMETIC, MOVES, PARTS, Part, made, pixels_for
 
 _SHAPES = {"Shape", "ShapeN", "Size", "Rank", "NoOp"}
 _RESIZES = {
@@ -24,6 +24,9 @@ _RESIZES = {
     "PadV2", "CropAndResize", "ScaleAndTranslate",
 }  # fmt: skip
 _LOOKUPS = {"GatherV2": 1, "Gather": 1, "ResourceGather": 1, "OneHot": 0}  # which input is the ids
+_LEFT_TO_KERNELS: dict[str, Callable[[Any], Any]] = {
+    "Relu": np.isnan, "Relu6": np.isnan, "Softmax": np.isinf,
+}  # fmt: skip
 _RANDOM = re.compile(r"(Stateless)?(Random|Truncated|Multinomial|Parameterized).*|RngReadAndSkip")
 _STATE = re.compile(r"Assign(Add|Sub)?Variable.*|Assign|ResourceScatter.*|ResourceApply.*")
 
@@ -149,6 +152,38 @@ def what_changes(opened: Opened, layers: Collection[str] = ()) -> str:
     )
 
 
+def left_to_kernels(opened: Opened, columns: Columns, rows: int | None) -> str:
+    """The kind of an operation that rows bring to what TensorFlow's kernels answer in several ways.
+
+    Where the CPU has AVX-512 or the like, TensorFlow takes oneDNN's kernels: their ReLU behind a
+    sum makes 0 of NaN, which TensorFlow's own keep, and their softmax of an infinite number has
+    other zeros. So what the original answers there depends on the machine.
+
+    Args:
+        opened: see `open_graph`.
+        columns: what comes in.
+        rows: how many it takes at once, where that is fixed.
+    """
+    found = [one for one in opened.graph.get_operations() if one.type in _LEFT_TO_KERNELS]
+    if not found or all(array.dtype.kind != "f" for array in columns.values()):
+        return ""
+    count = len(next(iter(columns.values())))
+    step = rows or count
+    try:
+        with tf.compat.v1.Session(graph=opened.graph) as session:
+            for start in range(0, count, step):
+                places = np.arange(start, start + step) % count
+                feed = {tensor.name: columns[name][places]
+                        for name, tensor in opened.inputs.items()}  # fmt: skip
+                given = session.run([one.inputs[0] for one in found], feed)
+                for one, values in zip(found, given, strict=True):
+                    if _LEFT_TO_KERNELS[one.type](values).any():
+                        return str(one.type)
+    except (ValueError, TypeError, tf.errors.OpError):  # such as variables that are written
+        return str(found[0].type)
+    return ""
+
+
 def _all_operations(graph: Any) -> Iterator[tuple[str, str]]:
     definition = graph.as_graph_def()
     for part in (definition.node, *(one.node_def for one in definition.library.function)):
@@ -217,13 +252,14 @@ class _Step:
         self.varies = not is_constant(tensor)
         self.value = None if self.varies else _value(tensor)
         self.is_bool = tensor.dtype == tf.bool
-        self.key = self._operation.name
+        self.key = tensor.name
         self.axis = None
         if kind == "Pack":
             self.axis = self._operation.get_attr("axis")
         elif kind == "ConcatV2":
             axis = _value(self._operation.inputs[-1])
             self.axis = None if axis is None else int(axis)
+        self.places = _places(self._operation, self._index) if kind in PARTS else None
 
     @property
     def inputs(self) -> list[_Step]:
@@ -235,6 +271,49 @@ class _Step:
         elif self._operation.type == "IdentityN":
             given = [given[self._index]]
         return [_Step(tensor, self._reader) for tensor in given]
+
+
+def _places(operation: Any, index: int) -> Sequence[int] | None:
+    """Of what takes a part: see `Step.places`."""
+    kind = operation.type
+    inputs = list(operation.inputs)
+    given = inputs.pop(1 if kind == "Split" else 0)
+    rank, width = given.shape.rank, _width(given)
+    if not rank or width is None:
+        return None
+    numbers = [_constant(one) for one in inputs]
+    axis: Any = None
+    if kind == "Unpack":
+        axis = operation.get_attr("axis")
+    elif kind == "Gather":
+        axis = 0
+    elif kind in ("GatherV2", "Split", "SplitV"):
+        axis = numbers.pop()
+    if kind == "GatherV2" and operation.get_attr("batch_dims"):
+        return None
+    masks: dict[str, int] = {}
+    if kind == "StridedSlice":
+        names = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+        masks = {name: operation.get_attr(f"{name}_mask") for name in names}
+    return Part(
+        kind, rank, width, numbers, None if axis is None else int(axis), index,
+        len(operation.outputs), masks,
+    ).places  # fmt: skip
+
+
+def _constant(tensor: Any) -> Any:
+    """The numbers of what no input has a part in, such as places; None where it's unknown."""
+    operation = tensor.op
+    if operation.type == "SelectV2" and operation.inputs[0].op.type == "Less":
+        tensor = operation.inputs[2]  # Keras counts negative indices from the end
+    value = tf.get_static_value(tensor)
+    if value is None and is_constant(tensor):  # as Keras computes them
+        try:
+            with tf.compat.v1.Session(graph=tensor.graph) as session:
+                value = session.run(tensor)
+        except (ValueError, TypeError, tf.errors.OpError):
+            return None
+    return value
 
 
 def _per_channel(values: Array) -> Array:

@@ -52,6 +52,8 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
     """
     if not _takes_picture(files, runtime):
         kind, why = _kind(files, runtime, options, "tabular")
+        if kind == "classification" and (steps := _of_steps(files, runtime)):
+            return Fact("task", "tensors", steps)
         return Fact("task", _OF_TABLES.get(kind, kind), why)
     if len(runtime.outputs) == 1 and _is_map(runtime.outputs[0], runtime.inputs[0]):
         options.doubt(
@@ -69,6 +71,17 @@ def which_task(files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Fac
         return Fact("task", "object_detection", "a picture in, more than a row of numbers out")
     kind, why = _kind(files, runtime, options, "image")
     return Fact("task", _OF_PICTURES.get(kind, "tensors"), why)
+
+
+def _of_steps(files: ModelFiles, runtime: Runtime) -> str:
+    """Why the classes are not those of a row but of each of its steps, where they are."""
+    numbers = [one for one in floats(runtime.outputs) if files.yaml.output in (None, one.name)]
+    if len(numbers) != 1 or not numbers[0].has_steps or files.labels or files.yaml.activation:
+        return ""
+    output, made = numbers[0], files.written.outputs.get(numbers[0].name, Made())
+    if made.kind in ("sigmoid", "sigmoid logits"):  # of which each is its own
+        return ""
+    return f"its output {output.name!r} has classes for each step of a row, not for the row"
 
 
 def _takes_picture(files: ModelFiles, runtime: Runtime) -> bool:

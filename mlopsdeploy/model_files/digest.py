@@ -14,6 +14,7 @@ from mlopsdeploy.core.paths import within
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.json_file import read_json
 from mlopsdeploy.model_files.onnx_file import external_files
+from mlopsdeploy.model_files.openvino_written import described_in
 
 # Of a text model: what says how a text becomes tokens, and outputs labels.
 _TEXT_FILES = (
@@ -119,7 +120,7 @@ def _shards(checkpoint: Path) -> list[Path]:
 
 
 def parts_of(graph: Path | None) -> list[Path]:
-    """A graph's file and those next to it that hold its weights; none of none.
+    """A graph's file and those next to it that hold its weights and tell of it; none of none.
 
     Raises:
         ModelError: as `graph_files` does.
@@ -128,8 +129,11 @@ def parts_of(graph: Path | None) -> list[Path]:
         return []
     if graph.suffix == ".onnx":
         return [graph, *external_files(graph)]
+    if graph.suffix != ".xml":
+        return [graph]
     weights = graph.with_suffix(".bin")
-    return [graph, weights] if graph.suffix == ".xml" and weights.is_file() else [graph]
+    described = described_in(graph)
+    return [graph, *[weights] * weights.is_file(), *([described] if described else [])]
 
 
 class ChecksumError(ModelError):

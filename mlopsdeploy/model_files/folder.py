@@ -78,7 +78,8 @@ def write_folder(
     with appearing(output.resolve(), replace=True) as building:
         home = home_of(files)
         for part in parts_of(graph):
-            renamed = part == graph or form != "onnx"  # else the ONNX file says where it lies
+            # What another name goes by is named in the ONNX file, or has a name of its own.
+            renamed = part == graph or (form != "onnx" and part.stem == graph.stem)
             name = Path(NAMES[form]).stem + part.suffix if renamed else None
             _copy(part, building, name or part.relative_to(graph.parent))
         if floating:

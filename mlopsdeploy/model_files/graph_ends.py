@@ -63,7 +63,8 @@ class End:
         total: what the numbers of a row add up to, where that is known.
         axes: the numbers that the axis of the classes has, as (1, -1), where that is known.
         root, scale, shift: another value that it is a multiple of, plus a number.
-        logs: whether these are logarithms of probabilities of classes that exclude each other.
+        exponent: of logarithms of probabilities, how those are made; None where they are none.
+        rest: of one class's probability, how what is left of 1 is made; None of all else.
         chosen: of a label, the value whose largest (or with `smallest` the smallest) it is; of one
             that tells on which side of a number another value lies, with `sided`, that value.
         edge: with `sided`, that number, where it is known.
@@ -80,7 +81,8 @@ class End:
     root: str = ""
     scale: float = 1
     shift: float = 0
-    logs: bool = False
+    exponent: MadeAs | None = None
+    rest: MadeAs | None = None
     chosen: str = ""
     smallest: bool = False
     sided: bool = False
@@ -206,18 +208,24 @@ class Ends:
         return End("sigmoid", node.kind, low=0, high=1)
 
     def _log_softmax(self, node: Operator, _: int) -> End:
-        return End("logits", node.kind, high=0, logs=True, axes=self._axes(node))
+        return End("logits", node.kind, high=0, exponent="softmax", axes=self._axes(node))
 
     def _log(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
         if inner.is_distribution:
-            return End("logits", "Log", high=0, logs=True, axes=inner.axes)
+            return End("logits", "Log", high=0, exponent="softmax", axes=inner.axes)
+        if inner.kind == "sigmoid" or inner.rest is not None:  # which no softmax gives back
+            kind = inner.kind
+            return End("", f"Log of {inner.operator}", high=0, exponent=kind, rest=inner.rest)
         return End("values", "Log")
 
     def _exp(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
-        if inner.logs:
+        if inner.exponent == "softmax":
             return End("softmax", "Exp", low=0, high=1, total=1, axes=inner.axes)
+        if inner.exponent is not None:
+            what = f"Exp of {inner.operator}"
+            return End(inner.exponent, what, low=0, high=1, rest=inner.rest)
         return End("values", "Exp", low=0)
 
     def _normalizer(self, node: Operator, _: int) -> End:
@@ -229,8 +237,10 @@ class Ends:
 
     def _clip(self, node: Operator, _: int) -> End:
         inner = self.of(node.takes[0])
-        if inner.kind in ("softmax", "sigmoid", "label"):
+        if inner.kind in ("softmax", "sigmoid", "label") or inner.rest is not None:
             return inner
+        if inner.exponent is not None:
+            return replace(inner, kind="", exponent="", root="", scale=1, shift=0)
         bounds = [self._number(node, 1, "min"), self._number(node, 2, "max")]
         low, high = (
             (-inf if bounds[0] is None else bounds[0]),
@@ -312,18 +322,22 @@ class Ends:
             place = int(places.reshape(-1)[0])
             classes = inner.classes[place : place + 1]
         picked = replace(inner, classes=classes, axes=(), root="", scale=1, shift=0)
-        if inner.kind != "softmax" and not inner.logs:
+        if "softmax" not in (inner.kind, inner.exponent):
             return replace(picked, total=None)
         is_class = _same_axis(inner.axes, self._axis(node))
         if is_class is False:  # such as the first word's
             return replace(picked, classes=inner.classes)
-        picked = replace(picked, kind="", total=None, logs=False)
-        if not is_class or places is None or places.size != 1 or inner.kind != "softmax":
+        logs = inner.exponent is not None
+        picked = replace(picked, kind="", total=None, exponent="" if logs else None)
+        if not is_class or places is None or places.size != 1:
             return picked
-        if not places.item() and not classes:
-            # Of two classes, a number alone is read as the second's.
-            return replace(picked, operator=f"{inner.operator}, of which the first class is given")
-        return replace(picked, kind="sigmoid")
+        # Of two classes, a number alone is read as the second's. Counted from the end, all but the
+        # last may be the first.
+        place = int(places.item())
+        kind: MadeAs = "sigmoid" if place > 0 or place == -1 or classes else ""
+        what = "the first class" if place == 0 else "a class"
+        picked = replace(picked, rest="", operator=f"{inner.operator}, of which {what} is given")
+        return replace(picked, exponent=kind) if logs else replace(picked, kind=kind)
 
     def _axis(self, node: Operator) -> int | None:
         """Along which a part is taken."""
@@ -402,10 +416,12 @@ class Ends:
         if node.kind == "Div" and ends[0].low >= 0 and self._is_total(node.takes[1], node.takes[0]):
             return End("softmax", "numbers divided by their sum", low=0, high=1, total=1)
         if node.kind == "Sub" and self._is_log_total(node.takes[1], node.takes[0]):
-            return End("logits", "ReduceLogSumExp", high=0, logs=True)
+            return End("logits", "ReduceLogSumExp", high=0, exponent="softmax")
         if node.kind == "Mul" and all(end.is_share for end in ends):
             return _kept(_mixed(ends), 0, 1, None)
         if node.kind == "Sub":
+            if any(end.exponent is not None for end in ends):
+                return End("", "Sub of logarithms of probabilities")
             return End("linear" if "linear" in {end.kind for end in ends} else "values", "Sub")
         return End("values", node.kind)
 
@@ -434,7 +450,10 @@ class Ends:
         made = _kept(replace(end, scale=end.scale * scale), low, high, total)
         if not even or not isfinite(lowest):
             return replace(made, root="", scale=1, shift=0)
-        return replace(made, shift=end.shift * scale + shifts[0])
+        made = replace(made, shift=end.shift * scale + shifts[0])
+        if end.rest is not None and (made.scale, made.shift) == (-1, 1):
+            return replace(made, kind=end.rest, operator=f"1 minus {end.operator}")
+        return made
 
     def _is_total(self, value: str, of: str) -> bool:
         """Whether a value is the sum of another's numbers; both with what keeps it from being 0."""
@@ -579,7 +598,9 @@ def _mixed(ends: list[End]) -> End:
     kinds = {end.kind for end in ends}
     first = ends[0]
     kind: MadeAs = "values"
-    if len(kinds) == 1:
+    if any(end.exponent is not None for end in ends):
+        kind = ""
+    elif len(kinds) == 1:
         kind = first.kind
     elif kinds <= {"softmax", "sigmoid"}:
         kind = "sigmoid"
@@ -592,7 +613,9 @@ def _mixed(ends: list[End]) -> End:
 
 def _kept(end: End, low: float, high: float, total: float | None) -> End:
     """A value after arithmetic: of probabilities, what the numbers still show."""
-    made = replace(end, low=low, high=high, total=total, logs=False)
+    made = replace(end, low=low, high=high, total=total)
+    if end.exponent is not None:  # of sums and multiples of logarithms no softmax need be meant
+        return replace(made, kind="", exponent="")
     if end.kind in ("softmax", "sigmoid", "values") and made.is_share and made.is_distribution:
         return replace(made, kind="softmax")
     if end.kind in ("softmax", "sigmoid") and total is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from mlopsdeploy.columns import Array, Made, Written, named_features
+from mlopsdeploy.core.yaml_files import read_yaml
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files.author_names import classes_in
 from mlopsdeploy.model_files.graph_ends import End, Ends
+from mlopsdeploy.model_files.tflite_metadata import ultralytics
 
 _SMALL = 1 << 16  # bytes: of a constant that is read
+_MOST = 4 << 20  # bytes: of metadata
 _DTYPES = {
     "f16": "<f2", "f32": "<f4", "f64": "<f8", "i32": "<i4", "i64": "<i8", "i8": "i1", "u8": "u1",
 }  # fmt: skip
@@ -150,6 +154,33 @@ def read(file: Path) -> Written:
         task_source=task_source,
         features=named_features(file, metadata),
     )
+
+
+def described_in(file: Path) -> Path | None:
+    """The `metadata.yaml` that Ultralytics puts beside its exports; others' are none of ours."""
+    beside = file.with_name("metadata.yaml")
+    try:
+        with beside.open("rb") as opened:
+            content = opened.read(_MOST)
+    except OSError:
+        return None
+    keys = {key.decode() for key in re.findall(rb"^(\w+):", content, re.MULTILINE)}
+    return beside if keys >= {"names", "task", "stride"} else None
+
+
+def exported(file: Path) -> dict[str, Any]:
+    """What Ultralytics wrote beside an export, as `tflite_metadata.read` has it; else nothing.
+
+    Raises:
+        ModelError: it can't be read.
+    """
+    beside = described_in(file)
+    if beside is None:
+        return {}
+    try:
+        return ultralytics(read_yaml(beside, ModelError), f"{beside.name} next to the model")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ModelError(f"{beside}: damaged; fetch it again") from error
 
 
 def _purpose(

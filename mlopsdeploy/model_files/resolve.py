@@ -23,7 +23,13 @@ from mlopsdeploy.core.paths import within
 from mlopsdeploy.core.references import several
 from mlopsdeploy.core.yaml_files import front_matter, read_yaml
 from mlopsdeploy.errors import ModelError, did_you_mean
-from mlopsdeploy.model_files import hub, huggingface, onnx_written, tflite_metadata
+from mlopsdeploy.model_files import (
+    hub,
+    huggingface,
+    onnx_written,
+    openvino_written,
+    tflite_metadata,
+)
 from mlopsdeploy.model_files import mlflow_models as mlflow
 from mlopsdeploy.model_files.digest import digest_of_several, graph_files, verify, with_digest
 from mlopsdeploy.model_files.json_file import read_json
@@ -257,6 +263,8 @@ def _described(
         metadata = tflite_metadata.read(graphs["tflite"])
     elif "onnx" in graphs:
         metadata = onnx_written.exported(graphs["onnx"])
+    elif "openvino" in graphs:
+        metadata = openvino_written.exported(graphs["openvino"])
     if "refused" in metadata:
         metadata["refused"] = f"{name}: {metadata['refused']}"
     _check_operators(graphs, metadata)

@@ -5,7 +5,7 @@ The numbers of the fields and of the operators are those of TensorFlow's `schema
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,6 +35,7 @@ _CUSTOM = 32
 _FUSED = {1: "Relu", 2: "Relu", 3: "Relu6", 4: "Tanh"}  # ActivationFunctionType
 _FUSED_AT = {0: 0, 1: 5, 2: 1, 3: 3, 4: 4, 9: 0, 11: 0, 17: 5, 18: 0, 41: 0, 42: 0}
 _FLOATS = {0: "<f4", 1: "<f2"}  # TensorType
+_WHOLE = {2: "<i4", 4: "<i8"}
 _BOOL = 6
 _MOVED = {
     "Cast", "ResizeBilinear", "ResizeNearestNeighbor", "ReverseV2", "Pad", "PadV2", "StridedSlice",
@@ -69,6 +70,7 @@ class _Step:
     value: float | None = None
     is_bool: bool = False
     axis: int | None = None
+    places: Sequence[int] | None = None
     place: str = ""
 
     @property
@@ -112,10 +114,42 @@ class _Graph:
         maker = self._makers.get(tensor)
         if maker is not None:
             return self.constant(maker.inputs[0]) if maker.name == "Identity" else None
+        values = self._held(tensor, _FLOATS)
+        return None if values is None else values.astype(np.float64)
+
+    def _held(self, tensor: int, dtypes: Mapping[int, str]) -> Array | None:
+        maker = self._makers.get(tensor)
+        if maker is not None and maker.name == "SelectV2":
+            tensor = maker.inputs[2]  # Keras counts negative indices from the end
         held = self._tensors[tensor]
-        dtype = _FLOATS.get(held.number(1, "<b"))
+        dtype = dtypes.get(held.number(1, "<b"))
         content = self._buffers[held.number(2, "<I")].array(0, "u1")
-        return content.view(dtype).astype(np.float64) if dtype and content.size else None
+        return content.view(dtype) if dtype and content.size else None
+
+    def _places(self, maker: _Operator, tensor: int) -> Sequence[int] | None:
+        """Of what takes a part: see `graph_steps.Step`."""
+        kind, inputs = maker.name, list(maker.inputs)
+        shape = self.shape(inputs.pop(1 if kind == "Split" else 0))
+        width = shape[-1] if shape else None
+        if width is None:
+            return None
+        numbers = [self._held(one, _WHOLE) for one in inputs]
+        axis: int | None = None
+        masks: dict[str, int] = {}
+        if kind in ("Split", "SplitV"):
+            held = numbers.pop()
+            axis = None if held is None else int(held[0])
+        elif kind == "GatherV2":
+            axis = None if maker.options.number(1) else int(maker.options.number(0))
+        elif kind == "Unpack":
+            axis = int(maker.options.number(1))
+        elif kind == "StridedSlice":
+            names = ("begin", "end", "ellipsis", "new_axis", "shrink_axis")
+            masks = {name: maker.options.number(at) for at, name in enumerate(names)}
+        outputs = maker.outputs
+        return graph_steps.Part(
+            kind, len(shape), width, numbers, axis, list(outputs).index(tensor), len(outputs), masks
+        ).places
 
     def varies(self, tensor: int) -> bool:
         """Whether an input has a part in it."""
@@ -146,9 +180,10 @@ class _Graph:
         axis = None
         if maker.name in ("ConcatV2", "Pack"):
             axis = int(maker.options.number(0 if maker.name == "ConcatV2" else 1))
+        places = self._places(maker, tensor) if maker.name in graph_steps.PARTS else None
         step = _Step(
             maker.name, shape, varies, tensor, lambda: [self.step(one) for one in inputs],
-            is_bool=is_bool, axis=axis,
+            is_bool=is_bool, axis=axis, places=places,
         )  # fmt: skip
         if maker.fused:
             return _Step(maker.fused, shape, varies, (tensor, "fused"), lambda: [step])

@@ -16,8 +16,11 @@ from mlopsdeploy.core.images import MAX_PIXELS
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.plan import TEMPLATES, Plan, render
 from mlopsdeploy.package.sizing import MIB
-from mlopsdeploy.settings import MAX_BODY, MAX_BODY_OF_PICTURES
+from mlopsdeploy.settings import BODIES_HELD, MAX_BODY, MAX_BODY_OF_PICTURES
 
+# Bytes that one of a body may take while it is parsed (`[],` is a list) or, where it is a word
+# without end, tokenized; and that a pixel takes where another picture of a request is decoded.
+_PARSED, _TOKENIZED, _DECODED = 32, 160, 9
 # Seconds between "this pod goes" and SIGTERM, in which load balancers stop sending to it.
 LEAVE = 5
 
@@ -91,8 +94,7 @@ def memory(plan: Plan) -> tuple[int, int]:
     """Bytes to request and to allow.
 
     Measured: a fifth more than was seen. Not measured: half a GiB and four times the model, for
-    each worker. On top, in the limit, of a server what its threads can hold of the largest bodies
-    (twice: raw and parsed) and of the largest picture, decoded; of a batch as much again.
+    each worker. On top, in the limit, of a server `_largest`; of a batch as much again.
     """
     measured = plan.measured
     if measured is None:
@@ -100,13 +102,23 @@ def memory(plan: Plan) -> tuple[int, int]:
         requested = plan.workers * (512 * MIB + 4 * model)
     else:
         requested = int(1.2 * (measured.memory + (plan.workers - 1) * measured.worker))
-    bodies = 0
-    if plan.strategy == "serve":
-        threads = int(plan.settings.get("request_threads", 16))
-        pictures = any(model.data == "image" for model in plan.models)
-        largest = plan.settings.get("max_body") or (MAX_BODY_OF_PICTURES if pictures else MAX_BODY)
-        bodies = plan.workers * (2 * threads * int(largest) + 3 * MAX_PIXELS * pictures)
-    return _round_up(requested), _round_up(requested + (bodies or requested))
+    more = plan.workers * _largest(plan) if plan.strategy == "serve" else requested
+    return _round_up(requested), _round_up(requested + more)
+
+
+def _largest(plan: Plan) -> int:
+    """Bytes that the largest requests take in a worker.
+
+    It holds so many bodies (twice: raw and as columns), one of them is parsed, and as many as the
+    model has streams are computed.
+    """
+    streams = int(plan.settings.get("threads") or 1)
+    kinds = {model.data for model in plan.models}
+    by_default = MAX_BODY_OF_PICTURES if "image" in kinds else MAX_BODY
+    body = int(plan.settings.get("max_body") or by_default)
+    computed = {"image": _DECODED * MAX_PIXELS, "text": _TOKENIZED * body}
+    each = max(computed.get(kind, 0) for kind in kinds)
+    return (2 * BODIES_HELD + _PARSED) * body + streams * each
 
 
 def _round_up(size: int) -> int:

@@ -142,7 +142,7 @@ def signature_of(folder: Path) -> tuple[Any, Any]:
     """
     try:
         with quietly():
-            owner = tf.saved_model.load(str(folder))
+            owner = _restore(folder)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, tf.errors.OpError) as error:
         raise ModelError(f"{folder}: TensorFlow can't load it ({one_line(error)})") from error
     signatures = getattr(owner, "signatures", {})
@@ -154,6 +154,20 @@ def signature_of(folder: Path) -> tuple[Any, Any]:
             f"{'but ' + ', '.join(names) if names else 'at all'}; model.export('folder') writes one"
         )
     return signatures[name], owner
+
+
+def _restore(folder: Path) -> Any:
+    try:
+        return tf.saved_model.load(str(folder))
+    except AttributeError as error:  # it holds an optimizer of Keras 2, which that alone restores
+        try:
+            import tf_keras  # noqa: F401
+        except ImportError:
+            raise ModelError(
+                f"{folder}: was saved with its optimizer by Keras 2; reading it needs tf-keras: "
+                "pip install 'mlopsdeploy[tensorflow]'"
+            ) from error
+        return tf.saved_model.load(str(folder))
 
 
 def _set_up(streams: int, threads: int) -> bool:

@@ -26,6 +26,7 @@ from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.serve import metrics as prometheus
 from mlopsdeploy.serve import open_inference, openapi, pages
 from mlopsdeploy.serve.answers import Answers
+from mlopsdeploy.serve.capacity import capacities, capacity
 from mlopsdeploy.serve.endpoint import Endpoint, Predict, PredictPictures, Served
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import Answer, Problem, Request, RequestIds, problem_answer
@@ -124,10 +125,12 @@ class App(Flask):
         """The answer of Flask to a request that came to our own server."""
         environ = wsgi_environ(request, host, port)
         environ["mlopsdeploy.request_id"] = request.id
+        if request.method == "HEAD":  # who writes the answer leaves out the body, not its length
+            environ["REQUEST_METHOD"] = "GET"
         response = Response.from_app(super().wsgi_app, environ, buffered=True)
         if response.status_code >= 400:
             self.metrics.refused(response.status_code)
-        skipped = ("content-type", "content-length", "x-request-id")
+        skipped = ("content-type", "content-length", "date", "x-request-id")
         headers = tuple(one for one in response.headers.items() if one[0].lower() not in skipped)
         kind = response.headers.get("Content-Type", "")
         return Answer(response.status_code, kind, response.get_data(), headers)
@@ -188,11 +191,16 @@ def create_app(
         app.served[name] = Served(name, model, counted, speeds.get(name, UNKNOWN), slo)
     served = app.served
     for name, one in served.items():
-        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings.max_body):
+        for path, endpoint in _endpoints(one, routes.get(name, Route()), settings):
             if path in app.endpoints:
                 other = app.endpoints[path].served.name
                 raise ConfigError(f"models {other!r} and {name!r} have the same route {path}")
             app.add_endpoint(path, endpoint)
+        if name in speeds:
+            infer = app.endpoints[open_inference.path_of(one)]
+            assert isinstance(infer, open_inference.Infer)
+            one.capacity = capacity(one, infer)
+            metrics.of(name).can_take(one.capacity.requests_per_second)
     open_inference.add(app, served, app.max_body)
     pages.add(app, app.endpoints, served)
     app.health = {
@@ -204,6 +212,7 @@ def create_app(
     for path, document in {**app.health, **described}.items():
         app.add_url_rule(path, f"own {path}", partial(json_response, document))
     app.add_url_rule("/metrics", "own metrics", lambda: _exposition(metrics))
+    app.add_url_rule("/capacity", "own capacity", lambda: json_response(capacities(served)))
     for kind in (HTTPException, Exception):
         app.register_error_handler(kind, _error)
     rules = [rule.rule for rule in app.url_map.iter_rules()]
@@ -213,24 +222,26 @@ def create_app(
     return app
 
 
-def _endpoints(served: Served, route: Route, max_body: int | None) -> list[tuple[str, Endpoint]]:
+def _endpoints(served: Served, route: Route, settings: ServeSettings) -> list[tuple[str, Endpoint]]:
     """A model's endpoints by path: as the settings say, else its `model.yaml`, else the default."""
     own = served.model.yaml.serve or ServeKeys()
     path = route.route or own.route or f"/v1/models/{served.name}:predict"
     key = route.input or own.input or "instances"
     answers = Answers(served.model, served.name, route.answer or own.answer)
     predict: Predict
+    max_body, max_rows = settings.max_body, settings.rows(served.model.task.data)
     if served.model.task.data == "image":
         max_body = max_body or MAX_BODY_OF_PICTURES
-        instances = PictureInstances(served.model.task, key)
-        predict = PredictPictures(served, max_body, instances, answers)
+        pictures = PictureInstances(served.model.task, key, max_rows)
+        predict = PredictPictures(served, max_body, pictures, answers)
     else:
         max_body = max_body or MAX_BODY
-        predict = Predict(served, max_body, Instances(served.model.task, key), answers)
-    infer = open_inference.Infer(served, max_body)
-    base, version = f"/v2/models/{served.name}", open_inference.version_of(served)
-    at_version = f"{base}/versions/{version}/infer"
-    return [(path, predict), (f"{base}/infer", infer), (at_version, infer)]
+        instances = Instances(served.model.task, key, max_rows)
+        predict = Predict(served, max_body, instances, answers)
+    infer = open_inference.Infer(served, max_body, max_rows)
+    version = open_inference.version_of(served)
+    at_version = f"/v2/models/{served.name}/versions/{version}/infer"
+    return [(path, predict), (open_inference.path_of(served), infer), (at_version, infer)]
 
 
 def _exposition(metrics: Metrics) -> Response:

@@ -11,7 +11,7 @@ import queue
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -37,6 +37,9 @@ from mlopsdeploy.serve.queue import At, Call, Queue, Result
 from mlopsdeploy.serve.speed import UNKNOWN, Speed
 from mlopsdeploy.serve.unread import Unread
 
+if TYPE_CHECKING:
+    from mlopsdeploy.serve.capacity import Capacity
+
 
 class Served:
     """A model of a server: its name, its metrics, and the queue before it."""
@@ -53,6 +56,7 @@ class Served:
         self.model = model
         self.metrics = metrics
         self.queue = Queue(model, metrics, speed, slo)
+        self.capacity: Capacity | None = None  # once it is known
         self.unread = Unread(name, model, metrics)
         self._sees = model.task.data == "image"
         self._answers = model.task.answers

@@ -11,6 +11,8 @@ from __future__ import annotations
 import functools
 import operator
 import re
+import threading
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any
 
 import msgspec
@@ -18,8 +20,11 @@ import numpy as np
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.inputs import exact
-from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit
+from mlopsdeploy.serve.messages import NOT_JSON, Problem, explained, misfit, too_many
+from mlopsdeploy.settings import MAX_ROWS
 
+_LARGE = 1 << 18  # bytes of a body; such ones are parsed one at a time
+_parsing = threading.Lock()
 _misfit = functools.partial(misfit, 422)
 _WORDS = {
     "str": "text", "float": "a number", "int": "a whole number", "bool": "true or false",
@@ -34,6 +39,7 @@ class Instances:
     Args:
         task: whose inputs the rows are.
         key: the name of the field that holds them.
+        max_rows: the most of them.
 
     Attributes:
         kind: what one row is: "text", "numbers" (a list or an object by name), "values" (the same
@@ -42,8 +48,9 @@ class Instances:
         by_name: whether a row may be an object by the fields' names.
     """
 
-    def __init__(self, task: Task, key: str) -> None:
+    def __init__(self, task: Task, key: str, max_rows: int = MAX_ROWS) -> None:
         self.key = key
+        self.max_rows = max_rows
         self.fields = task.inputs
         self.matrix = task.matrix
         self.named = all(not field.shape for field in self.fields)
@@ -63,8 +70,13 @@ class Instances:
         """The columns of all rows, and whether it was one row that stood alone.
 
         Raises:
-            Problem: 400 where it is not JSON, 422 where it is not what the model takes.
+            Problem: 400 where it is not JSON, 413 where these are too many rows, 422 where it is
+                not what the model takes.
         """
+        with one_at_a_time(body):
+            return self._decode(body)
+
+    def _decode(self, body: bytes) -> tuple[Columns, bool]:
         try:
             rows = self._decoder.decode(body).rows
         except msgspec.ValidationError as error:
@@ -75,6 +87,8 @@ class Instances:
         if not rows and not single:
             raise _misfit("empty", self.key, " is empty: send at least one row")
         listed = [rows] if single else rows
+        if len(listed) > self.max_rows:
+            raise too_many(self.key, self.max_rows)
         if self.kind == "numbers":
             return {self.matrix.name: self._numbers(listed, single)}, single  # type: ignore[union-attr]
         if self.kind == "text":
@@ -254,6 +268,11 @@ class Instances:
             place = re.search(r"\(byte (\d+)\)", str(error))
             detail = "the body is not JSON" + (f" (at byte {place[1]})" if place else "")
         return Problem(400, "not-json", detail)
+
+
+def one_at_a_time(body: bytes) -> AbstractContextManager[Any]:
+    """What to parse a body within: of large ones no two take their many times the memory."""
+    return _parsing if len(body) > _LARGE else nullcontext()
 
 
 def _json_type(field: Field) -> type:

@@ -135,6 +135,16 @@ def misfit(status: int, kind: str, where: str, rest: str) -> Problem:
     return Problem(status, kind, where + rest, where)
 
 
+def too_many(where: str, limit: int) -> Problem:
+    """A refusal of more rows than a request may have."""
+    return misfit(
+        413,
+        "too-many-rows",
+        where,
+        f" may have {limit:,} rows at most; the server's max_rows says so",
+    )
+
+
 def explained(error: msgspec.ValidationError) -> tuple[str, str]:
     """What msgspec says of a value, and where it is: `rows[3].f2`, a missing field's name too."""
     message, _, path = str(error).partition(" - at `$")

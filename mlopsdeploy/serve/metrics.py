@@ -50,10 +50,10 @@ UNNAMED_LABELS = 64  # where nobody names the labels, they are numbers from 0 on
 OTHER = "other"
 FEW = 8  # rows that are counted one by one
 
-# The cells of one model: two gauges; per code the buckets of the latency, then its sum in
+# The cells of one model: three gauges; per code the buckets of the latency, then its sum in
 # nanoseconds; the buckets of the rows, then their sum; the texts that it doesn't read, by why; and
 # for each answer those of `AnswerCells`.
-_IN_FLIGHT, _QUEUE, _LATENCY = 0, 1, 2
+_IN_FLIGHT, _QUEUE, _CAPACITY, _LATENCY = 0, 1, 2, 3
 _PER_CODE = len(SECONDS) + 2
 _BATCH = _LATENCY + len(CODES) * _PER_CODE
 _CALLS = _BATCH + len(ROWS) + 2
@@ -171,6 +171,7 @@ class Metrics:
         for name, text, cell in (
             ("in_flight", "Requests being worked on.", _IN_FLIGHT),
             ("queue", "Requests that wait for the model to be free.", _QUEUE),
+            ("capacity", "Requests/s that can be taken, as measured at the start.", _CAPACITY),
         ):
             yield _gauge(name, text, ["model"], zip(names, now[first + cell].tolist(), strict=True))
         labels = ["model", "version", "digest", "runtime", "precision"]
@@ -210,6 +211,11 @@ class ModelMetrics:
         """A request came in."""
         with self._lock:
             self._cells[_IN_FLIGHT] += 1
+
+    def can_take(self, requests_per_second: float) -> None:
+        """What this worker can take of the model."""
+        with self._lock:
+            self._cells[_CAPACITY] = round(requests_per_second)
 
     def waits(self, requests: int) -> None:
         """A request begins (1) or ends (-1) to wait for the model."""

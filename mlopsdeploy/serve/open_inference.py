@@ -31,6 +31,7 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.answers import plain
 from mlopsdeploy.core.inputs import fits
 from mlopsdeploy.serve.endpoint import Endpoint, Served
+from mlopsdeploy.serve.instances import one_at_a_time
 from mlopsdeploy.serve.messages import (
     JSON,
     NOT_JSON,
@@ -39,10 +40,12 @@ from mlopsdeploy.serve.messages import (
     Request,
     explained,
     misfit,
+    too_many,
 )
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
 from mlopsdeploy.serve.queue import Call
 from mlopsdeploy.serve.wsgi import json_response, wsgi_request
+from mlopsdeploy.settings import MAX_ROWS
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -93,8 +96,9 @@ class Infer(Endpoint):
 
     error = True
 
-    def __init__(self, served: Served, max_body: int) -> None:
+    def __init__(self, served: Served, max_body: int, max_rows: int = MAX_ROWS) -> None:
         super().__init__(served, max_body)
+        self.max_rows = max_rows
         self.inputs, self.outputs = tensors_of(served)
         self._decoder = msgspec.json.Decoder(InferRequest)
         self.features = served.model.task.inputs
@@ -110,17 +114,11 @@ class Infer(Endpoint):
         """See `Endpoint.read`."""
         length = request.headers.get(_HEADER_LENGTH.lower())
         header, binary = _split(request.body, length)
-        try:
-            asked = self._decoder.decode(header)
-        except msgspec.ValidationError as error:
-            message, where = explained(error)
-            if message.startswith("Object missing"):
-                raise _misfit("missing", where, " is missing") from None
-            detail = f"{where or 'the body'} is not what the protocol says"
-            raise Problem(400, "wrong-type", detail, where) from None
-        except NOT_JSON:
-            raise Problem(400, "not-json", "the body is not JSON") from None
-        columns = self._columns(asked.inputs, binary)
+        with one_at_a_time(header):
+            asked = self._asked(header)
+            columns = self._columns(asked.inputs, binary)
+            for tensor in asked.inputs:
+                tensor.data = None  # many times as large as its array
         first, values = next(iter(columns.items()))
         wanted = self._wanted(asked)
         rows = self._decoding(values) if self._pictures else columns
@@ -132,6 +130,19 @@ class Infer(Endpoint):
         compute = partial(self._compute, raw, len(raw) < len(wanted)) if raw else None
         at = f"inputs.{first}[{{}}]".format
         return Call(request, rows, len(values), at, respond, compute, _timeout(asked))
+
+    def _asked(self, header: bytes) -> InferRequest:
+        try:
+            asked: InferRequest = self._decoder.decode(header)
+        except msgspec.ValidationError as error:
+            message, where = explained(error)
+            if message.startswith("Object missing"):
+                raise _misfit("missing", where, " is missing") from None
+            detail = f"{where or 'the body'} is not what the protocol says"
+            raise Problem(400, "wrong-type", detail, where) from None
+        except NOT_JSON:
+            raise Problem(400, "not-json", "the body is not JSON") from None
+        return asked
 
     def _compute(self, raw: list[str], predicts: bool, columns: Columns) -> Columns:
         """What the file outputs, and what the task does.
@@ -148,6 +159,8 @@ class Infer(Endpoint):
             if field is None:
                 detail = "has a name that the model does not know; its metadata has the names"
                 raise Problem(400, "unknown-input", f"an input {detail}", "inputs")
+            if tensor.shape and tensor.shape[0] > self.max_rows:
+                raise too_many(f"inputs.{field.name}", self.max_rows)
             files = self._pictures and tensor.datatype == "BYTES"
             columns[field.name], binary = _read(
                 tensor, FILES if files else field, binary, as_it_is=self._exact
@@ -312,6 +325,11 @@ def _metadata(served: Served) -> dict[str, Any]:
         "outputs": [_describe(field) for field in outputs],
         **({"parameters": {"raw_outputs": raw}} if raw else {}),
     }
+
+
+def path_of(served: Served) -> str:
+    """Where a model's tensors are sent to."""
+    return f"/v2/models/{served.name}/infer"
 
 
 def version_of(served: Served) -> str:

@@ -32,6 +32,7 @@ _REFUSALS = {
     415: "The body is of a type that is not taken.",
     422: "The body is of the right type, but not what the model takes.",
     500: "The server failed; its log has the reason.",
+    503: "The answer could only be late; the header Retry-After says when to ask again.",
 }
 _REFUSED = {404: "There is no such model.", **_REFUSALS}
 
@@ -70,7 +71,8 @@ def _predict(endpoint: Predict) -> Schema:
     one = _object(answers.schemas)
     many = _object({"predictions": _array(one), "model": _TEXT, "version": _TEXT})
     row = _row(instances)
-    rows = {"anyOf": [row, _array(row, -1)]}
+    listed = {**_array(row, -1), "maxItems": instances.max_rows}
+    rows = {"anyOf": [row, listed]}
     media: Schema = {"schema": _object({instances.key: rows})}
     example = endpoint.example()
     if example is not None:
@@ -164,13 +166,13 @@ def _infer(endpoint: Infer, path: str) -> Schema:
     answer = {"model_name": _TEXT, "model_version": _TEXT, "outputs": outputs}
     content = _media(JSON, _object(answer)) | _media("application/octet-stream", {})
     request = _media(JSON, _infer_request(endpoint, names))
-    request[JSON]["example"] = {"inputs": [_example(field) for field in endpoint.inputs]}
+    request[JSON]["example"] = example_of(endpoint)
     version = " at this version." if "/versions/" in path else "."
     return {
         "summary": f"Tensors in, tensors out: {endpoint.served.name}{version}",
         "requestBody": {"required": True, "content": request},
         "responses": _with_headers(
-            endpoint, _responses("The outputs.", content, 400, 413, 422, 500)
+            endpoint, _responses("The outputs.", content, 400, 413, 422, 500, 503)
         ),
     }
 
@@ -203,6 +205,11 @@ def _infer_request(endpoint: Infer, names: Schema) -> Schema:
     )
 
 
+def example_of(endpoint: Infer) -> dict[str, Any]:
+    """A request of one row."""
+    return {"inputs": [_example(field) for field in endpoint.inputs]}
+
+
 def _example(field: Field) -> dict[str, Any]:
     """A tensor of one row."""
     shape = [1, *(max(size, 1) for size in field.shape)]
@@ -231,6 +238,7 @@ def _operations() -> dict[str, Schema]:
     return {
         "/healthz": _get("Is the process alive?", _object({"status": _TEXT})),
         "/readyz": _get("Are the models loaded?", _object({"status": _TEXT, "models": _TEXTS})),
+        "/capacity": _get("What a worker can take of each model, and its limits now.", _ANY),
         "/metrics": _get("Numbers for Prometheus.", _TEXT, media="text/plain"),
         "/openapi.json": _get("This document.", _ANY),
         "/": _get("A page to try the models.", _TEXT, media="text/html"),

@@ -22,6 +22,7 @@ from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.images import MAX_PIXELS, decode
 from mlopsdeploy.serve.instances import Instances, depth_of
 from mlopsdeploy.serve.messages import Problem, misfit
+from mlopsdeploy.settings import MAX_PICTURES
 
 TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 FORM = "multipart/form-data"
@@ -49,10 +50,11 @@ class PictureInstances(Instances):
     Args:
         task: of pictures.
         key: the name of the field that holds them.
+        max_rows: the most of them.
     """
 
-    def __init__(self, task: Task, key: str) -> None:
-        super().__init__(task, key)
+    def __init__(self, task: Task, key: str, max_rows: int = MAX_PICTURES) -> None:
+        super().__init__(task, key, max_rows)
         self.kind, self.by_name = "pictures", False
 
     def _rows_type(self) -> Any:

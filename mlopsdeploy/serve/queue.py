@@ -40,7 +40,7 @@ INTERACTIVE = 0.5  # of the budget: what takes more on its own is bulk
 PART = 0.25  # of the budget: the most that a part of bulk holds up the others
 BULK_SHARE = 0.1  # of the model's time that bulk has at least
 INLINE = 1e-3  # seconds of work that the thread which reads requests may do itself
-SHORT = 4096  # bytes of a body that can't be a large request's
+CAUTION = 0.8  # of what a body of this size took so far: one that could be answered is read
 WINDOW = 64  # answers after which the limit is adapted
 MOST_LATE = 0.01  # of them
 HEADROOM = (0.2, 0.9)  # of the budget: how much of it may be predicted to be needed
@@ -147,6 +147,7 @@ class Queue:
         self._bulk_backlog = 0.0
         self._until = 0.0  # when the running call is predicted to end
         self._scale = 1.0  # what calls take, to what is predicted
+        self._per_byte = 0.0  # cost of a body's bytes
         self._headroom = HEADROOM[1]
         self._answered = self._late = 0
         self._bulk_owed = 0.0
@@ -157,6 +158,14 @@ class Queue:
         self._interactive = max(self.slo * INTERACTIVE, 2 * speed.seconds(speed.row))
         per_row = speed.per_cost * speed.row
         self._quick_rows = int(min(max((INLINE - speed.fixed) / max(per_row, 1e-9), 1), 1 << 20))
+
+    def fits(self, rows: int) -> bool:
+        """Whether so many common rows may be computed together."""
+        return rows * self.speed.row <= self._budget
+
+    def now(self) -> dict[str, float]:
+        """How the limit has adapted: to be read by people."""
+        return {"slowdown": round(self._scale, 3), "share_of_slo": round(self._headroom, 3)}
 
     # -- coming in
 
@@ -186,20 +195,27 @@ class Queue:
         _finish(call, result)
 
     def check(self, request: Request) -> None:
-        """Refuse a request before it is read, where even the smallest could not be answered.
+        """Refuse a request before it is read, where one of its size could not be answered.
 
         Under overload reading is most of what a refusal costs.
 
         Raises:
             Problem: 503.
         """
-        if self._free or len(request.body) > SHORT or request.is_bulk():
+        if self.speed.quick:  # what makes it late is the thread that reads
+            if perf_counter() > request.arrived + self.slo * self._headroom:
+                raise refused("busy", 0.0)
+            return
+        if self._free or request.is_bulk():
+            return
+        alone = self.speed.seconds(self._per_byte * len(request.body))
+        if alone > self._interactive:
             return
         now = perf_counter()
         patience = request.patience()
         allowed = (self.slo if patience is None else patience) * self._headroom
         wait = max(self._until - now, 0.0) + self._backlog / self._streams
-        if now + wait > request.arrived + max(allowed, self.slo * self._headroom):
+        if now + wait + CAUTION * alone * self._scale > request.arrived + allowed:
             raise refused("busy", wait)
 
     def _at_once(self, call: Call, *, here: bool) -> bool:
@@ -223,6 +239,8 @@ class Queue:
         if not self.speed.quick and not callable(call.columns) and call.compute is None:
             call.encoded = self.model.task.encode(call.columns)
             call.cost = padded_cost(self.model, call.encoded)
+            per_byte = call.cost / max(len(call.request.body), 1)
+            self._per_byte += _SMOOTH * (per_byte - self._per_byte)
         else:
             call.cost = call.rows * self.speed.row
         alone = self.speed.seconds(call.cost)
@@ -281,19 +299,23 @@ class Queue:
                 while not self._free or not (self._waiting or self._bulk):
                     self._work.wait()
                 self._free -= 1
-                calls, dead = self._take()
             try:
-                for call in dead:
-                    _finish(call, refused("too-late", 0.0))
-                if calls and calls[0].bulk:
-                    self._part(calls[0])
-                elif calls:
-                    self._compute(calls)
+                self._next()
             except Exception:
                 log.exception("the queue failed")
             with self._lock:
                 self._free += 1
                 self._work.notify()
+
+    def _next(self) -> None:
+        with self._lock:
+            calls, dead = self._take()
+        for call in dead:
+            _finish(call, refused("too-late", 0.0))
+        if calls and calls[0].bulk:
+            self._part(calls[0])
+        elif calls:
+            self._compute(calls)
 
     def _take(self) -> tuple[list[Call], list[Call]]:
         """What is computed next, and what isn't any more."""
@@ -307,26 +329,26 @@ class Queue:
         if first is None:
             return [], dead
         calls = [first]
-        why = "free"
-        longest, cost = first.cost // first.rows, first.cost
-        while self._waiting and self.speed.joins:
-            call = self._waiting[0][2]
-            longest = max(longest, call.cost // call.rows)
-            cost = longest * (sum(one.rows for one in calls) + call.rows)
-            if cost > self._budget or not first.joinable(call):
-                why = "full"
-                break
-            if now + self.speed.seconds(cost) * self._scale > first.deadline:
-                why = "deadline"
-                break
+        while (why := self._why_no_more(calls, now)) is None:
             if (popped := self._pop(now, dead)) is not None:
                 calls.append(popped)
         self._metrics.called(why)
-        seconds = self.speed.seconds(cost) * self._scale
+        seconds = self.speed.seconds(_cost(calls)) * self._scale
         self._until = now + seconds
         if self._bulk:
             self._bulk_owed += BULK_SHARE * seconds
         return calls, dead
+
+    def _why_no_more(self, calls: list[Call], now: float) -> str | None:
+        """Why the next call that waits isn't computed with these; None if it is."""
+        if not self._waiting or not self.speed.joins:
+            return "free"
+        call = self._waiting[0][2]
+        cost = _cost([*calls, call])
+        if cost > self._budget or not calls[0].joinable(call):
+            return "full"
+        late = now + self.speed.seconds(cost) * self._scale > calls[0].deadline
+        return "deadline" if late else None
 
     def _pop(self, now: float, dead: list[Call]) -> Call | None:
         """The waiting call of the earliest deadline that can still be answered."""
@@ -399,8 +421,7 @@ class Queue:
             results = [self._alone(call) for call in calls]
         ended = perf_counter()
         if not self.speed.quick:
-            longest = max(call.cost // call.rows for call in calls)
-            self._learn(longest * sum(call.rows for call in calls), ended - began)
+            self._learn(_cost(calls), ended - began)
         for call, result in zip(calls, results, strict=True):
             _finish(call, result)
             self._answered += 1
@@ -441,6 +462,11 @@ class Queue:
             self._headroom += -0.1 * self._headroom if late > MOST_LATE else 0.02
             self._headroom = min(max(self._headroom, HEADROOM[0]), HEADROOM[1])
             self._answered = self._late = 0
+
+
+def _cost(calls: list[Call]) -> int:
+    """The work of calls that are computed as one, each padded to the longest row."""
+    return max(call.cost // call.rows for call in calls) * sum(call.rows for call in calls)
 
 
 def _finish(call: Call, result: Result) -> None:

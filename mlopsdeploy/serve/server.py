@@ -10,7 +10,6 @@ import asyncio
 import errno
 import gc
 import logging
-import logging.config
 import os
 import shutil
 import signal
@@ -68,7 +67,14 @@ def run_serve(settings: ServeSettings) -> None:
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.configure(settings.log_format)
+    try:
+        _serve(settings)
+    finally:
+        logs.flush()  # the interpreter may end without its usual ceremony
+
+
+def _serve(settings: ServeSettings) -> None:
     for package in ("flask", "httptools", "prometheus_client"):
         if not plugins.installed(package):
             raise ConfigError(
@@ -129,7 +135,9 @@ def _run(settings: ServeSettings, pins: Pins) -> None:
 
     with working_folder() as folder:
         if settings.server == "gunicorn":
-            _gunicorn(settings, partial(_load_for_gunicorn, settings, folder, os.getpid()), folder)
+            native = logs.collect()
+            load = partial(_load_for_gunicorn, settings, folder, os.getpid(), native)
+            _gunicorn(settings, load, folder)
         else:
             listen(settings, partial(_load_app, settings, folder), pins)
 
@@ -147,15 +155,16 @@ def listen(settings: ServeSettings, load: Load, pins: Pins | None = None) -> Non
     """
     with _listener(settings.host, settings.port) as listener:
         Supervisor(
-            partial(_work, settings, load), worker_count(settings), listener,
+            partial(_work, settings, load, logs.collect()), worker_count(settings), listener,
             settings.drain_timeout, pins,
         ).run()  # fmt: skip
 
 
-def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
+def _work(settings: ServeSettings, load: Load, native: int | None, start: Start) -> NoReturn:
     """What a worker does; what goes wrong while it loads, its parent hears."""
     threading.Thread(target=_outlive_nobody, args=(start.parent,), daemon=True).start()
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.divert(native)
+    logs.configure(settings.log_format)
     code = 0
     try:
         started = perf_counter()
@@ -167,8 +176,7 @@ def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
 
         def ready() -> None:
             start.tell(("ready", pins))
-            took = perf_counter() - started
-            log.info("worker ready in %.2f s", took, extra={"worker": os.getpid()})
+            _say_ready(app, perf_counter() - started)
 
         with asyncio.Runner(loop_factory=event_loop) as runner:
             runner.run(_worker(app, settings, start, ready))
@@ -177,11 +185,27 @@ def _work(settings: ServeSettings, load: Load, start: Start) -> NoReturn:
         code = error.exit_code
     except Exception:
         log.exception("a worker could not start")
+        logs.flush()  # once the parent knows, it ends this process
         start.tell(("failed", 1, "a worker could not start; the log has the reason"))
         code = 1
     finally:
         logging.shutdown()
         os._exit(code)
+
+
+def _say_ready(app: App, seconds: float) -> None:
+    takes = "".join(
+        f"; {name}: about {one.capacity}"
+        for name, one in app.served.items()
+        if one.capacity is not None
+    )
+    log.info("worker ready in %.2f s%s", seconds, takes, extra={"worker": os.getpid()})
+    for name, one in app.served.items():
+        if one.capacity is not None and one.capacity.p99 > one.queue.slo:
+            log.warning(
+                "%s: can't answer within %.3g s here: a row alone takes %.3g s",
+                name, one.queue.slo, one.capacity.seconds, extra={"model": name},
+            )  # fmt: skip
 
 
 async def _worker(
@@ -205,13 +229,16 @@ def _load_app(
     return create_app(models, settings, counted, speeds), pins
 
 
-def _load_for_gunicorn(settings: ServeSettings, folder: Path, parent: int) -> App:
+def _load_for_gunicorn(
+    settings: ServeSettings, folder: Path, parent: int, native: int | None
+) -> App:
     """As `_load_app`; what goes wrong is left in `folder` for the parent, which then stops.
 
     Starting the worker again would not help.
     """
     threading.Thread(target=_outlive_nobody, args=(parent,), daemon=True).start()
-    logging.config.dictConfig(logs.configuration(settings.log_format))
+    logs.divert(native)
+    logs.configure(settings.log_format)
     started = perf_counter()
     try:
         app, _ = _load_app(settings, folder, 0, None)
@@ -227,7 +254,7 @@ def _load_for_gunicorn(settings: ServeSettings, folder: Path, parent: int) -> Ap
         os.kill(parent, signal.SIGTERM)
         time.sleep(2)
         os._exit(0)
-    log.info("worker ready in %.2f s", perf_counter() - started, extra={"worker": os.getpid()})
+    _say_ready(app, perf_counter() - started)
     return app
 
 

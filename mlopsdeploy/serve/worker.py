@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from email.utils import formatdate
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -34,15 +33,15 @@ from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.serve.connection import Connection, Limits
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
 from mlopsdeploy.serve.queue import refused
-from mlopsdeploy.settings import ServeSettings
+from mlopsdeploy.settings import BODIES_HELD, ServeSettings
 
 if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
     from mlopsdeploy.serve.endpoint import Endpoint
 
+RESTED = 50e-6  # seconds between the end of work and the next: then the loop waited for it
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
-HELD = 16  # of the largest bodies that a worker holds at a time, from their first byte on
 LAST = 1.0  # seconds in which a request may still come on a connection that is to be closed
 TURNED_AWAY = 16  # connections that are refused and may still be read
 RESERVED_FILES = 64  # that models, logs and pages open beside connections
@@ -79,7 +78,7 @@ class Worker:
         self._connecting: set[asyncio.Task[None]] = set()
         self.held = 0  # bytes of bodies that are not answered
         largest = max([app.max_body, *(one.max_body for one in app.endpoints.values())])
-        self.most_held = HELD * largest
+        self.most_held = BODIES_HELD * largest
         self.draining = False
         self.ids = RequestIds()
         self.thread = threading.get_ident()
@@ -93,6 +92,7 @@ class Worker:
         self._listener = listener
         self._loads, self._place = balance
         self._moment = 0.0
+        self._looked = self._worked = perf_counter()
         self._hosts = _hosts(settings)
         self._most = settings.max_connections or max(_open_files() - RESERVED_FILES, 1)
         # Given up to refuse what is one too many.
@@ -111,14 +111,23 @@ class Worker:
     # -- what connections ask
 
     def now(self) -> float:
-        """When the loop last looked for what has come: no request can be said to be newer."""
+        """When what has come can have been here first, by `time.perf_counter`.
+
+        What is found when the loop looks has come since it looked before, unless it rested until
+        something came. So under load the time that a request waits to be read is in its latency.
+        """
         if not self._moment:
-            self._moment = perf_counter()
-            self.loop.call_soon(self._forget)
+            looked = perf_counter()
+            rested = looked - self._worked > RESTED
+            self._moment = looked if rested else self._looked
+            self._looked = looked
+            self.loop.call_soon(self._look)
         return self._moment
 
-    def _forget(self) -> None:
+    def _look(self) -> None:
+        """The loop is about to look for what has come."""
         self._moment = 0.0
+        self._worked = perf_counter()
 
     def opened(self, connection: Connection) -> None:
         """A caller is there."""
@@ -185,10 +194,8 @@ class Worker:
             endpoint.start(request, done)
 
     def _page(self, request: Request, done: Callable[[Answer], None]) -> None:
-        # Of a page that was asked for its head, the connection sends no more than that.
-        asked = replace(request, method="GET") if request.method == "HEAD" else request
         try:
-            answer = self.app.page(asked, self._settings.host, self._settings.port)
+            answer = self.app.page(request, self._settings.host, self._settings.port)
         except Exception as error:  # noqa: BLE001  (logged there)
             answer = problem_answer(error, request.id)
         done(answer)

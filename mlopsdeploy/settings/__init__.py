@@ -7,9 +7,13 @@ batch, serve and edge. `declaring.py` says how.
 from mlopsdeploy.settings.declaring import Declared, Options, Setting, SettingError, setting
 from mlopsdeploy.settings.loading import load, unknown_variables
 from mlopsdeploy.settings.strategies import (
+    BODIES_HELD,
     DEFAULT_MODEL,
     MAX_BODY,
     MAX_BODY_OF_PICTURES,
+    MAX_PICTURES,
+    MAX_ROWS,
+    MAX_TEXTS,
     BatchSettings,
     EdgeSettings,
     Route,
@@ -20,7 +24,8 @@ from mlopsdeploy.settings.strategies import (
 )
 
 __all__ = [
-    "DEFAULT_MODEL", "MAX_BODY", "MAX_BODY_OF_PICTURES", "BatchSettings", "Declared",
-    "EdgeSettings", "Options", "Route", "Running", "ServeSettings", "ServedModel", "Setting",
-    "SettingError", "Settings", "load", "setting", "unknown_variables",
+    "BODIES_HELD", "DEFAULT_MODEL", "MAX_BODY", "MAX_BODY_OF_PICTURES", "MAX_PICTURES", "MAX_ROWS",
+    "MAX_TEXTS",
+    "BatchSettings", "Declared", "EdgeSettings", "Options", "Route", "Running", "ServeSettings",
+    "ServedModel", "Setting", "SettingError", "Settings", "load", "setting", "unknown_variables",
 ]  # fmt: skip

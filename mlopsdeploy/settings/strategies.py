@@ -13,6 +13,12 @@ from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size
 # The largest request by default; a telephone's JPEG has up to 8 MB, and base64 adds a third.
 MAX_BODY = 4 << 20
 MAX_BODY_OF_PICTURES = 16 << 20
+BODIES_HELD = 16
+"""Times the largest body: what a worker of a server holds of bodies at most."""
+# The most rows of a request by default; more are work for `batch`.
+MAX_ROWS = 10_000
+MAX_TEXTS = 1_024
+MAX_PICTURES = 64
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 _MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
@@ -283,6 +289,10 @@ class ServeSettings(Running):
     max_body: Size | None = setting(
         None, "Largest request", shown="4 MiB; 16 MiB for pictures", flag=None, gt=0
     )
+    max_rows: int | None = setting(
+        None, "Most rows of a request", shown="10,000; of texts 1,024, of pictures 64", flag=None,
+        ge=1,
+    )  # fmt: skip
     header_timeout: Seconds = setting(
         10.0, "Time that a caller may take to send its headers", flag=None, gt=0
     )
@@ -313,6 +323,10 @@ class ServeSettings(Running):
         if isinstance(value, dict) and "models" in value:
             return {**value, "models": units.names(value["models"])}
         return value
+
+    def rows(self, data: str) -> int:
+        """The most rows of a request to a model of such data."""
+        return self.max_rows or {"text": MAX_TEXTS, "image": MAX_PICTURES}.get(data, MAX_ROWS)
 
     def running(self, served: ServedModel) -> Running:
         """How one of the models runs: as is set for it, else as for all."""

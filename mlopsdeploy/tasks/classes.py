@@ -61,6 +61,11 @@ class Classes(Head):
         asked = given.files.yaml.multi_label
         self.multi_label = (given.files.multi_label or several) if asked is None else asked
         classes = max(self._width, 2) if not self.multi_label else self._width
+        if first.has_steps and not self.multi_label and len(given.files.labels) != classes:
+            raise ModelError(
+                f"{self._name}: its output {first.name!r} has classes for each step of a row, not "
+                "for the row; say 'task: tensors' to have its outputs as they are"
+            )
         self.labels, self._own_classes, named = self._read_labels(classes)
         self.threshold = given.threshold
         self._names = np.array([*self.labels, ""], dtype=object)

@@ -155,15 +155,25 @@ class _OutputFinder:
     def unclear(self) -> ModelError:
         """The error for outputs that fit nothing known."""
         shapes = ", ".join(f"{name} {_shape_of(self.values[name][0])}" for name in self.names)
+        if all(self._is_of_pixels(value) for value in self.values.values()):
+            return self.error(
+                f"gives an answer for each pixel ({shapes}), which is no object's; 'task: tensors' "
+                "in a YAML beside the file, or --task tensors, gives its outputs as they are"
+            )
         if sum(value.ndim >= 4 for value in self.values.values()) == len(self.names) > 1:
             return self.error(
-                f"gives raw feature maps ({shapes}); export it with its boxes decoded"
+                f"gives raw feature maps ({shapes}); export it with its boxes decoded, or say "
+                "'task: tensors' for its outputs as they are"
             )
         return self.error(
             f"gives {shapes}, and it can't be known which are boxes and scores; name them under "
             "'outputs:' in a YAML beside the file, or say what it is there, as in 'task: "
             "image_classification', or 'task: tensors' for its outputs as they are"
         )
+
+    def _is_of_pixels(self, value: Array) -> bool:
+        """Whether an output is as high and wide as the picture, as masks are."""
+        return self.takes.size in (value.shape[1:3], value.shape[2:4])
 
     # ------------------------------------------------------------ one tensor, or a grid
 

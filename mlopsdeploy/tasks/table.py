@@ -75,7 +75,8 @@ class Table:
         if not names and ((free and len(tensor.shape) == 1) or tensor.dtype == "str"):
             raise ModelError(
                 f"{self._name}: takes features but does not name them; list the columns in the "
-                "model's order with --features a,b,c or 'features:' in a YAML beside the file"
+                "model's order with --features a,b,c or 'features:' in a YAML beside the file, or "
+                "say 'task: tensors', which takes each row as one list"
             )
         width = int(np.prod(tensor.shape, dtype=int))
         if names and free and len(tensor.shape) > 1:

@@ -20,18 +20,23 @@ Step = Mapping[str, Any]
 Places = frozenset[str]
 
 # Letters and digits that every normalizer leaves letters and digits, neither removed nor composed
-# with what follows: one stands on the left of each cut.
-_SOLID = "0-9A-Za-zÀ-ÖØ-öø-įı-ľŁ-ňŊ-žΆΈ-ΊΌΎ-ΡΣ-ώЀ-ҁא-תء-غف-يअ-हก-ฮ가-힣ぁ-ゔァ-ヴ一-鿋"
+# with what follows: one stands on the left of each cut, but of those between two marks.
+_LETTER = "0-9A-Za-zÀ-ÖØ-öø-įı-ľŁ-ňŊ-žΆΈ-ΊΌΎ-ΡΣ-ώЀ-ҁא-תء-غف-يअ-हก-ฮ가-힣ぁ-ゔァ-ヴ"
 _IDEOGRAPH = "一-鿋"
-# What stands on its right.
-_RIGHT = {
-    "space": rf"(?= [{_SOLID}])",
-    "line": rf"(?=\n[{_SOLID}])",
-    "stop": "(?=[.,;:!?。、，！？；：])",
+_SOLID = _LETTER + _IDEOGRAPH
+_MARK = r"!-/:-@\[-`{-~"
+_AT = {
+    "space": rf"(?<=[{_SOLID}])(?= [{_SOLID}])",
+    "line": rf"(?<=[{_SOLID}])(?=\n[{_SOLID}])",
+    "stop": rf"(?<=[{_SOLID}])(?=[.,;:!?。、，！？；：])",
     "ideograph": rf"(?<=[{_IDEOGRAPH}])(?=[{_IDEOGRAPH}])",
+    "letter": rf"(?<=[{_SOLID}])(?=[{_SOLID}])",
+    "mark": rf"(?<=[{_MARK}])(?=[{_MARK}])",
 }
-_ALL = Places(_RIGHT)
+_ALL = Places(_AT)
 _NONE = Places()
+_WITHIN = Places({"letter", "mark"})  # words of all but a few tokenizers
+_USUAL = _ALL - _WITHIN
 _WHITE = Places({"space", "line"})
 
 # The words of GPT-2, Llama 3 (cl100k) and Qwen 2: none goes on behind a letter or digit with a
@@ -43,9 +48,13 @@ _WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 )
-# Of a word without end only so much of either side: see `_unknown_beyond`.
+# What becomes one space: all that is white, and what has no width.
+_OF_SPACES = (r"\s+", r"[\s\u200b-\u200f\ufe0f]+")
+# Of a word, or of nothing, without end only so much of either side: see `_unknown_beyond`.
 _SIDE = 2000
-_RUN = re.compile(rf"(?<![0-9A-Za-z])[0-9A-Za-z]{{{2 * _SIDE + 1},}}")
+_RUN = re.compile(
+    rf"(?<![{_LETTER}])[{_LETTER}]{{{2 * _SIDE + 1},}}|(?<!\s)[ \t\r\n]{{{2 * _SIDE + 1},}}"
+)
 
 
 class Cutter:
@@ -99,18 +108,23 @@ def _cut(
         split |= {"ideograph"}  # spaces are put around them
     marked = any(_marks_spaces(step) for step in normalizers)
     prepended = any(step["type"] == "Prepend" for step in normalizers)
-    if not marked and not prepended and passed & split:
-        right = "|".join(_RIGHT[place] for place in sorted(passed & split))
-    elif "space" in passed and _words_stay_apart(spec["model"], splitters, marked=marked):
+    if not marked and not prepended and not splitters and _joins_nothing(spec["model"]):
+        split = _ALL
+    patterns = []
+    if not marked and not prepended:
+        patterns = [_either(passed & split), _either(passed & split & _USUAL)]
+    if "space" in passed and _words_stay_apart(spec["model"], splitters, marked=marked):
         # What is prepended to each piece stands in place of its space.
-        right = f" (?=[{_SOLID}])" if prepended else _RIGHT["space"]
-    else:
-        return None
-    cut = re.compile(f"(?<=[{_SOLID}])(?:{right})")
-    tokens = spec["added_tokens"]
-    return (
-        None if any(_crosses(cut, token, normalize, dropped=prepended) for token in tokens) else cut
-    )
+        patterns.append(rf"(?<=[{_SOLID}]) (?=[{_SOLID}])" if prepended else _AT["space"])
+    for cut in map(re.compile, filter(None, patterns)):
+        tokens = spec["added_tokens"]
+        if not any(_crosses(cut, token, normalize, dropped=prepended) for token in tokens):
+            return cut
+    return None
+
+
+def _either(places: Places) -> str:
+    return "|".join(_AT[place] for place in sorted(places))
 
 
 def _marks_spaces(step: Step) -> bool:
@@ -120,10 +134,12 @@ def _marks_spaces(step: Step) -> bool:
 def _normalized(step: Step) -> Places:
     """Where what a normalizer makes of two pieces is what it makes of both together."""
     match step["type"]:
-        case "BertNormalizer" | "Lowercase" | "StripAccents" | "NFC" | "NFKC" | "Nmt":
+        case "BertNormalizer":  # puts spaces around ideographs
+            return _ALL - {"letter"}
+        case "Lowercase" | "StripAccents" | "NFC" | "NFKC" | "Nmt":
             return _ALL
         case "Precompiled":  # of SentencePiece: NFKC, mostly
-            return _ALL
+            return _USUAL
         case "NFD" | "NFKD":  # a letter's accent would stand right of it
             return Places({"space", "ideograph"})
         case "Strip":
@@ -139,11 +155,12 @@ def _replaced(step: Step) -> Places:
     pattern, content = step["pattern"], step["content"]
     if _marks_spaces(step):
         return Places({"space"})
-    if pattern.get("Regex") == " {2,}" or (pattern.get("Regex"), content) == (r"\s+", " "):
+    spaces = pattern.get("Regex") in _OF_SPACES and content == " "
+    if spaces or pattern.get("Regex") == " {2,}":
         return _ALL - {"ideograph"}  # which may have spaces put around them
     literal = pattern.get("String")
     harmless = literal and not re.search(rf"[{_SOLID}\s.,;:!?。、，！？；：]", literal)
-    return _ALL - {"ideograph"} if harmless else _NONE
+    return _USUAL - {"ideograph"} if harmless else _NONE
 
 
 def _split(step: Step, spaces: Places, *, last: bool) -> tuple[Places, Places]:
@@ -154,22 +171,24 @@ def _split(step: Step, spaces: Places, *, last: bool) -> tuple[Places, Places]:
         spaces: where it finds a space.
         last: whether no other follows, which would find spaces written in another way.
     """
-    between = _ALL - {"ideograph"}
+    between = _USUAL - {"ideograph"}
     match step["type"]:
-        case "BertPreTokenizer" | "Whitespace":
-            return _ALL, between
+        case "BertPreTokenizer":  # each mark is a word
+            return _ALL - {"letter"}, between | {"mark"}
+        case "Whitespace":
+            return _USUAL, between
         case "WhitespaceSplit":
-            return _ALL, _WHITE
+            return _USUAL, _WHITE
         case "Digits":
-            return _ALL, _NONE
+            return _USUAL, _NONE
         case "Punctuation":
-            return _ALL - {"stop"}, _NONE
+            return _USUAL - {"stop"}, _NONE
         case "Split" if step["pattern"].get("Regex") in _WORDS:
             whole = (step["behavior"], step["invert"]) in (("Isolated", False), ("Removed", True))
-            return (_ALL, between) if whole else (_NONE, _NONE)
+            return (_USUAL, between) if whole else (_NONE, _NONE)
         case "ByteLevel" if step["use_regex"] or last:
             # A piece that starts with a space gets no other.
-            passed = spaces if step["add_prefix_space"] else _ALL
+            passed = spaces if step["add_prefix_space"] else _USUAL
             return passed, between if step["use_regex"] else _NONE
         case "Metaspace" if step["replacement"] == "▁" and (step["split"] or last):
             return spaces, spaces if step["split"] else _NONE
@@ -192,6 +211,12 @@ def _words_stay_apart(model: Step, splitters: list[Step], *, marked: bool) -> bo
         and space in model["vocab"]
         and not any(space in token.lstrip(space) for token in model["vocab"])
     )
+
+
+def _joins_nothing(model: Step) -> bool:
+    """Whether each character is a token of its own, as in models of Chinese."""
+    odd = ("fuse_unk", "ignore_merges", "continuing_subword_prefix", "end_of_word_suffix")
+    return model["type"] == "BPE" and not model["merges"] and not any(model[name] for name in odd)
 
 
 def _crosses(
@@ -219,5 +244,7 @@ def _unknown_beyond(spec: Step, normalizers: list[Step], splitters: list[Step]) 
         and {step["type"] for step in normalizers} <= plain
         and {step["type"] for step in splitters}
         <= {"BertPreTokenizer", "Whitespace", "WhitespaceSplit"}
-        and not any(re.search("^[0-9A-Za-z]+$", token["content"]) for token in spec["added_tokens"])
+        and not any(
+            re.search(f"^([{_LETTER}]+|\\s+)$", token["content"]) for token in spec["added_tokens"]
+        )
     )

@@ -36,6 +36,9 @@ SMALL = 8 << 20  # bytes; a graph whose layers are so few and narrow that calls 
 # done. This many characters a call bound that to some 30 MB, and keep every core busy; of a longer
 # text a sixteenth of that at a time.
 _CHARACTERS = 2**18
+# Where a text has more than so many characters for each token that the model takes, it is read
+# piece by piece, a sixteenth of that at a time, and no further than the model sees.
+_MANY = 64
 
 
 class Texts(Task):
@@ -145,24 +148,28 @@ class Texts(Task):
         counts special tokens. `unread` says why the model can't read a text (str): the language
         that it is in, `UNKNOWN` where most of its tokens are, else "".
 
-        The columns may have the texts' languages, where `language` is known before.
+        The columns may have the texts' languages, where `language` is known before. Of a long text
+        only so much is read as the model sees: `tokens` and `lost_tokens` are then at least so
+        many, unless there is a column `count_all`.
         """
         ids, lengths = [], []
         given = columns["text"].tolist()
-        for texts in _parts(given):
-            long = len(texts) == 1 and len(texts[0]) > _CHARACTERS
-            for row, length in self._long(texts[0]) if long else self._together(texts):
+        whole = self._long_text != "head" or "count_all" in columns
+        most = _CHARACTERS if whole else min(_MANY * self._room, _CHARACTERS)
+        for texts in _parts(given, most):
+            long = len(texts[0]) > most
+            for row, length in self._long(texts[0], whole) if long else self._together(texts):
                 ids.append(row)
                 lengths.append(length)
         tokens = np.array(lengths, np.int64)
-        whole = self._long_text == "chunks"
+        chunks = self._long_text == "chunks"
         unread = self._unread(given, columns.get("language"))
         unread[(unread == "") & self._mostly_unknown(ids)] = UNKNOWN
         return {
             "input_ids": objects(ids),
-            "windows": np.maximum(-(-tokens // self._room), 1) if whole else np.ones_like(tokens),
+            "windows": np.maximum(-(-tokens // self._room), 1) if chunks else np.ones_like(tokens),
             "tokens": tokens,
-            "lost_tokens": np.zeros_like(tokens) if whole else np.maximum(tokens - self._room, 0),
+            "lost_tokens": np.zeros_like(tokens) if chunks else np.maximum(tokens - self._room, 0),
             "unread": unread,
         }
 
@@ -200,23 +207,32 @@ class Texts(Task):
                 row = self._fit(*np.split(row, [before, before + tokens]))
             yield row, tokens
 
-    def _long(self, text: str) -> list[tuple[Array, int]]:
-        """The same of one text, piece by piece, so that it may be of any length."""
-        pieces = self._cutter.pieces(text, _CHARACTERS // 16)
+    def _long(self, text: str, whole: bool) -> list[tuple[Array, int]]:
+        """The same of one text, piece by piece, so that it may be of any length.
+
+        Args:
+            text: more than one call of the tokenizer should have.
+            whole: or only the pieces up to the first token that the model doesn't see.
+        """
+        size = _CHARACTERS if whole else min(_MANY * self._room, _CHARACTERS)
+        pieces = self._cutter.pieces(text, max(size // 16, 1))
         first = next(pieces)
         if first == text:
             return list(self._together([text]))
         encoding = self._tokenizer.encode_batch_fast([first])[0]
         special = encoding.special_tokens_mask
-        if 0 not in special:  # no token shows where special ones go
+        shown = special if 0 in special else self._tokenizer.encode("a").special_tokens_mask
+        if 0 not in shown:  # no token shows where special ones go
             return list(self._together([text]))
-        before = special.index(0)
+        before = shown.index(0)
         start, ids, end = np.split(
             np.array(encoding.ids, np.int64), [before, before + len(special) - self._special]
         )
         tokens = len(ids)
         found = [ids]
-        for part in _parts(pieces):
+        for part in _parts(pieces, _CHARACTERS if whole else 0):
+            if tokens > self._room and not whole:
+                break
             more = self._tokenizer.encode_batch_fast(part, add_special_tokens=False)
             found += [np.array(piece.ids, np.int32) for piece in more]
             tokens += sum(map(len, more))
@@ -343,13 +359,16 @@ def _lengths(rows: Sequence[Array] | Array) -> Array:
     return np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
 
 
-def _parts(texts: Iterable[str]) -> Iterator[list[str]]:
-    """The texts in turn, as many at a time as have `_CHARACTERS` together; a longer one alone."""
+def _parts(texts: Iterable[str], alone: int) -> Iterator[list[str]]:
+    """The texts in turn, as many at a time as have `_CHARACTERS` together.
+
+    One that is longer than `alone` is alone.
+    """
     part: list[str] = []
     characters = 0
     for text in texts:
         characters += len(text)
-        if part and characters > _CHARACTERS:
+        if part and (characters > _CHARACTERS or max(len(text), len(part[0])) > alone):
             yield part
             part, characters = [], len(text)
         part.append(text)

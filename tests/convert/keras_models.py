@@ -15,6 +15,7 @@ import h5py
 import keras
 import numpy as np
 import tensorflow as tf
+import tf_keras
 
 from mlopsdeploy.convert import export_litert
 
@@ -42,7 +43,7 @@ def save(folder, name, model, inputs, suffix="keras"):
 
 def compile_as(folder, name, form, trust="untrusted"):
     target = folder / "compiled" / name.partition(".")[0]
-    target.mkdir(parents=True)
+    target.mkdir(parents=True, exist_ok=True)
     try:
         export_litert.main(str(folder / name), str(target), form, trust, "litert")
         TOLD[name] = None
@@ -64,6 +65,10 @@ def keras_models(folder):
     ]
     save(folder, "fraud", keras.Sequential(fraud), numbers(6))
     save(folder, "fraud_h5", keras.Sequential(fraud), numbers(6), "h5")
+
+    given = keras.Input((6,), name="transaction")
+    odds = layers.Dense(2, activation="softmax")(given)
+    save(folder, "second", keras.Model(given, odds[:, 1]), numbers(6))
 
     amount, kind = keras.Input((3,), name="Amount"), keras.Input((2,), dtype="int32", name="kind")
     mixed = layers.Concatenate()([amount, layers.Flatten()(layers.Embedding(5, 4)(kind))])
@@ -129,6 +134,10 @@ def keras_models(folder):
     beside = keras.Model(rows, layers.Dense(2)(rows - keras.ops.mean(rows, axis=0, keepdims=True)))
     keep(folder, "beside.keras", beside)
 
+    lost = keras.Sequential([keras.Input((3,)), layers.Dense(2, "softmax")])
+    lost.set_weights([np.full((3, 2), np.nan), np.zeros(2)])
+    keep(folder, "lost.keras", lost)
+
     class Doubled(layers.Layer):
         def call(self, values):
             return values * 2
@@ -160,6 +169,13 @@ def saved_models(folder):
     make("plain", lambda rows: {"sum": tf.reduce_sum(rows, 1, keepdims=True)})
     make("lacking", lambda rows: {"out": tf.linalg.expm(tf.reshape(rows, [-1, 2, 2]) / 1e7)})
     make("random", lambda rows: {"out": rows + tf.random.normal(tf.shape(rows))})
+
+    def unsteady(rows):
+        alone = tf.cast(tf.equal(tf.shape(rows)[0], 1), tf.float32)
+        silent = tf.cast(tf.reduce_all(tf.equal(rows, 0), 1, keepdims=True), tf.float32)
+        return {"out": tf.reduce_sum(rows, 1, keepdims=True) + 0.05 * alone * silent}
+
+    make("unsteady", unsteady)
     make("scalar", lambda rows: {"out": tf.reduce_sum(rows)})
     make("python", lambda rows: {"out": tf.py_function(lambda x: x * 2, [rows], tf.float32)})
 
@@ -188,11 +204,9 @@ def keras_2(folder):
     picture = given | {"batch_input_shape": [None, 4, 4, 3]}
     deep = {"name": "deep", "kernel_size": [2, 2], "groups": 1, "depth_multiplier": 1}
     deep |= {"padding": "valid", "strides": [1, 1], "use_bias": False, "dtype": "float32"}
-    lambda_op = {"name": "tf.math.multiply", "trainable": True, "function": "math.multiply"}
     usual = [("InputLayer", given), ("Dense", dense)]
     for name, parts in {
         "keras2.h5": usual,
-        "keras2_op.h5": [usual[0], ("TFOpLambda", lambda_op), usual[1]],
         "keras2_deep.h5": [("InputLayer", picture), ("DepthwiseConv2D", deep)],
         "keras2_unweighted.h5": usual,
     }.items():
@@ -221,11 +235,44 @@ def keras_2(folder):
         compile_as(folder, name, "h5")
 
 
+def tf_keras_models(folder):
+    """Files by the package that goes on where Keras 2 ended."""
+    draw = np.random.default_rng(0)
+    tf_keras.utils.set_random_seed(1)
+    recurrent = tf_keras.layers.LSTM(4, recurrent_activation="hard_sigmoid", input_shape=(5, 3))
+    gates = tf_keras.Sequential([recurrent, tf_keras.layers.Dense(2, name="trend")])
+    windows = 2 * draw.normal(size=(ROWS, 5, 3)).astype("float32")
+    save(folder, "gates_h5", gates, windows, "h5")
+    save(folder, "gates_keras", gates, windows)
+
+    rows = tf_keras.Input((3,), name="rows")
+    shifted = tf.math.l2_normalize(rows * 2.0 + 1.0, axis=1)
+    output = tf_keras.layers.Dense(2, name="out")(shifted)
+    numbers = draw.normal(size=(ROWS, 3)).astype("float32")
+    save(folder, "operations", tf_keras.Model(rows, output), numbers, "h5")
+
+    first = tf_keras.layers.Dense(4, "hard_sigmoid", input_shape=(3,))
+    early = tf_keras.Sequential([first, tf_keras.layers.Dense(2, name="out")])
+    save(folder, "early", early, numbers, "h5")
+    with h5py.File(folder / "early.h5", "r+") as file:  # before 2.4 it had no layer for inputs
+        config = json.loads(file.attrs["model_config"])
+        del config["config"]["layers"][0]
+        file.attrs["model_config"] = json.dumps(config)
+        file.attrs["keras_version"] = "2.2.4"
+    compile_as(folder, "early.h5", "h5")
+
+    early.compile(tf_keras.optimizers.legacy.Adam(), "mse")
+    early.fit(numbers, numbers[:, :2], verbose=0)
+    early.save(folder / "with_optimizer", save_format="tf")
+    np.savez(folder / "answers" / "with_optimizer.npz", rows=numbers, out=early(numbers))
+
+
 if __name__ == "__main__":
     target = Path(sys.argv[1])
     (target / "answers").mkdir()
     keras_models(target)
     saved_models(target)
     keras_2(target)
+    tf_keras_models(target)
     compile_as(target, "lambda.h5", "h5", trust="trusted")  # last: trust is for the process
     (target / "told.json").write_text(json.dumps(TOLD), "utf-8")

@@ -3,6 +3,8 @@
 import io
 import json
 import re
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.errors import ModelError
 from mlopsdeploy.model_files import find_model
 from mlopsdeploy.runtimes.litert import LiteRT
+from mlopsdeploy.runtimes.tensorflow import TensorFlow
 
 
 @pytest.fixture(scope="session")
@@ -71,6 +74,10 @@ def answers_of(made, name):
         ("users", {"user": (1,)}, {"liked": (1,)}),
         ("flag", {"amount": (2,), "sure": (1,)}, {"answer": (1,)}),
         ("picture", {"picture": (-1, -1, 3)}, {"animal": (3,)}),
+        ("operations", {"rows": (3,)}, {"out": (2,)}),
+        ("early", {"dense_input": (3,)}, {"out": (2,)}),
+        ("gates_h5", {"lstm_input": (5, 3)}, {"trend": (2,)}),
+        ("gates_keras", {"lstm_input": (5, 3)}, {"trend": (2,)}),
     ],
 )
 def test_litert_answers_as_keras_does_under_the_authors_names(made, name, inputs, outputs):
@@ -82,6 +89,14 @@ def test_litert_answers_as_keras_does_under_the_authors_names(made, name, inputs
     got = runtime.run(given)
     for key, value in expected.items():
         np.testing.assert_allclose(got[key or next(iter(outputs))], value, rtol=0, atol=1e-5)
+
+
+def test_the_second_column_of_a_softmax_is_the_second_class(made):
+    given, expected = answers_of(made, "second")
+    model = load_model(str(made / "compiled" / "second" / "model.tflite"), threads=1)
+    found = model.predict(given[""])
+    np.testing.assert_allclose(found["scores"][:, 1], expected[""], rtol=1e-5)
+    assert found["label"].tolist() == ["1" if score > 0.5 else "0" for score in expected[""]]
 
 
 @pytest.mark.parametrize("name", ["fraud", "fraud_h5", "two", "picture", "renamed", "plain"])
@@ -114,7 +129,9 @@ def test_the_proof_names_what_it_covered(made, name, covered):
 
 def test_rows_that_the_original_answers_otherwise_have_no_answer(made):
     proof = proof_of(made, "fraud")
-    assert not proof["answers"], "Keras' ReLU makes 0 of NaN when it predicts, and NaN when called"
+    assert not proof["answers"], "a ReLU makes 0 of NaN in oneDNN's kernels, and NaN in others"
+    assert proof_of(made, "second")["answers"] == ["NaN"], "so does a softmax of infinite numbers"
+    assert proof_of(made, "plain")["answers"] == ["NaN", "infinity"], "no kernel has it otherwise"
     line = keras._agreement(proof)
     assert "rows with NaN or infinity have no answer, where Keras may have one" in line
     runtime = LiteRT(made / "compiled" / "fraud" / "model.tflite")
@@ -164,6 +181,14 @@ def test_what_litert_lacks_is_left_to_tensorflow(made):
     assert random["largest_difference"] is None
 
 
+def test_a_saved_model_whose_rounding_moves_with_the_batch_runs_as_it_is(made):
+    proof = proof_of(made, "unsteady")
+    assert "in TensorFlow itself, its answers differ by" in proof["unproven"]
+    assert keras._agreement(proof).startswith("compiled without a proof: in TensorFlow itself")
+    runtime = TensorFlow(made / "compiled" / "unsteady" / "saved_model")
+    assert runtime.run({"rows": np.ones((2, 4), np.float32)})["out"].tolist() == [[4], [4]]
+
+
 def test_files_of_keras_2(made):
     runtime = LiteRT(made / "compiled" / "keras2" / "model.tflite")
     (given,), (gives,) = runtime.inputs, runtime.outputs
@@ -174,12 +199,32 @@ def test_files_of_keras_2(made):
     assert told(made, "keras2_deep.h5") is None, "Keras 2 wrote groups=1, which Keras 3 refuses"
 
 
+def test_a_saved_model_with_an_optimizer_of_keras_2(made):
+    file = keras.compile_model(made / "with_optimizer", "d" * 64, target="saved_model")
+    with np.load(made / "answers" / "with_optimizer.npz") as saved:
+        rows, expected = saved["rows"], saved["out"]
+    runtime = TensorFlow(file)
+    (given,) = runtime.inputs
+    np.testing.assert_allclose(runtime.run({given.name: rows})["out"], expected, atol=1e-6)
+
+
+def test_without_tf_keras_a_file_of_keras_2_names_what_it_needs(made):
+    lacking = "import sys; sys.modules['tf_keras'] = None; import runpy; "
+    lacking += "runpy.run_module('mlopsdeploy.convert.export_litert', run_name='__main__')"
+    arguments = (str(made / "keras2.h5"), str(made / "nowhere"), "h5", "untrusted", "litert")
+    ended = subprocess.run(
+        [sys.executable, "-c", lacking, *arguments], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 1
+    assert "saved by Keras 2.11.0; reading it needs tf-keras: pip install" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("keras2_op.h5", r"by Keras 2\.11\.0, and Keras 3.* knows no 'TFOpLambda'.*SavedModel"),
         ("keras2_unweighted.h5", r"saved by Keras 2\.11\.0.*[Ll]ayer"),
         ("own.h5", "'Doubled', which is neither a part of Keras nor in the file.*model.export"),
+        ("lost.keras", "answers NaN to whatever it is given"),
         ("beside.keras", "depends on the rows beside it"),
         ("scalar", r"output 'out' has the shape \(\)"),
         ("python", "Python code that isn't in a SavedModel"),
@@ -317,6 +362,11 @@ HARMLESS = layer("Dense", units=1, kernel_initializer=layer("Zeros", "keras.init
         (layer("TFSMLayer", filepath="/tmp/other"), "TFSMLayer.*--trust-model"),
         (layer("TorchModuleWrapper"), "pickled.*--trust-model"),
         (layer("StringLookup", vocabulary="/etc/passwd"), "'/etc/passwd'.*--trust-model"),
+        (layer("DenseFeatures", vocabulary_file="/etc/passwd"), "'/etc/passwd'.*--trust-model"),
+        (layer("TFOpLambda", function="io.write_file"), "calls 'io.write_file'.*--trust-model"),
+        (layer("TFOpLambda", function="load_op_library"), "'load_op_library'.*--trust-model"),
+        (layer("SlicingOpLambda", function="math.x.y"), "calls 'math.x.y'.*--trust-model"),
+        (layer("ClassMethod", cls_ref="io.gfile", method_name="remove"), "runs.*--trust-model"),
         (layer("function", "keras.utils") | {"config": "get_file"}, "needs 'get_file'"),
         (layer("function", "keras.models") | {"config": "load_model"}, "needs 'load_model'"),
         (layer("function", "os") | {"config": "system"}, "needs 'system'"),
@@ -338,6 +388,7 @@ def test_code_is_found_wherever_it_stands(tmp_path, no_child, part, message):
 def test_what_trained_a_model_is_no_reason_to_refuse_it(tmp_path, no_child):
     config = layer("Sequential", "keras.src.models.sequential", layers=[HARMLESS])
     config["compile_config"] = {"loss": layer("my_loss", "my_package")}
+    config["config"]["layers"].append(layer("Dense", "tf_keras.layers", units=1))
     with pytest.raises(AssertionError, match="a child was started"):
         keras.compile_model(written(tmp_path, config), "e" * 64)
 

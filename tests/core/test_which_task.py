@@ -60,6 +60,32 @@ def test_what_its_author_tells_besides(known, task):
     assert which_task(known, runtime(field(3), inputs=TABLE), NO_OPTIONS).value == task
 
 
+STEPS = Field("y", "float32", (5, 3))
+
+
+@pytest.mark.parametrize("made", ["softmax", "logits"])
+@pytest.mark.parametrize("sizes", [(5, 3), (-1, 3)])
+def test_classes_for_each_step_of_a_row_are_left_as_they_are(made, sizes):
+    known = files(made={"y": made}, kind="classification")
+    found = which_task(known, runtime(Field("y", "float32", sizes), inputs=TABLE), NO_OPTIONS)
+    assert found.value == "tensors"
+    assert found.source == "its output 'y' has classes for each step of a row, not for the row"
+
+
+@pytest.mark.parametrize(
+    ("output", "known"),
+    [
+        (Field("y", "float32", (1, 3)), {"made": {"y": "softmax"}}),
+        (STEPS, {"made": {"y": "sigmoid"}}),
+        (STEPS, {"made": {"y": "softmax"}, "labels": ("a", "b", "c")}),  # refused by the task
+        (STEPS, {"made": {"y": "softmax"}, "said": {"activation": "none"}}),
+    ],
+)
+def test_classes_of_the_row_are_a_classifiers(output, known):
+    tensors = runtime(output, inputs=TABLE)
+    assert which_task(files(**known), tensors, NO_OPTIONS).value == "tabular_classification"
+
+
 def test_how_pixels_become_numbers_makes_a_picture_of_a_window():
     window = (Field("x", "float32", (28, 28)),)
     for said, task in (({}, "tabular_classification"), ({"std": 255}, "image_classification")):

@@ -15,6 +15,7 @@ class Step:
     value: float | None = None
     shape: tuple = (None, 10)
     axis: int | None = None
+    places: tuple | None = None
     place: str = ""
     is_bool: bool = False
 
@@ -44,6 +45,43 @@ def test_a_mean_of_probabilities_is_nothing_known(kind):
     assert made(mean).kind == made(both).kind == ""
     named = f"AddV2 of {kind.lower()} and {kind.lower()}"
     assert named in made(both).source
+
+
+NUMBER = Step("Const", varies=False, value=1.0)
+TINY = Step("Const", varies=False, value=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "found"),
+    [
+        ("Mul", NUMBER, None, "sigmoid"), ("Mul", None, NUMBER, "sigmoid"),
+        ("AddV2", TINY, None, "sigmoid"), ("AddV2", None, NUMBER, "values"),
+        ("RealDiv", None, NUMBER, "sigmoid"), ("RealDiv", NUMBER, None, "values"),
+        ("Sub", NUMBER, None, "sigmoid"), ("Sub", None, NUMBER, "values"),
+    ],
+)  # fmt: skip
+def test_what_leaves_a_probability_one(kind, first, second, found):
+    shares = activated("Sigmoid")
+    assert made(Step(kind, (first or shares, second or shares))).kind == found
+
+
+def column(place, classes=2):
+    shares = Step("Softmax", (Step("MatMul", (Step("Placeholder"),)),), shape=(None, classes))
+    return Step("StridedSlice", (shares,), shape=(None, 1), places=(place,))
+
+
+@pytest.mark.parametrize(
+    ("step", "found"),
+    [
+        (column(1), "sigmoid"), (column(0), ""), (column(0, 3), ""),
+        (Step("Sub", (NUMBER, column(0))), "sigmoid"), (Step("Sub", (NUMBER, column(1))), ""),
+        (Step("Sub", (NUMBER, column(0, 3))), ""), (Step("Mul", (column(0), TINY)), ""),
+        (Step("Log", (column(1),)), ""), (Step("Exp", (Step("Log", (column(1),)),)), "sigmoid"),
+        (Step("Exp", (Step("Log", (column(0),)),)), ""),
+    ],
+)  # fmt: skip
+def test_a_column_of_a_softmax(step, found):
+    assert made(step).kind == found
 
 
 def test_a_sum_of_linear_layers_is_linear():

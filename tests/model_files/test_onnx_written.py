@@ -6,6 +6,7 @@ import re
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx import to_onnx
 from sklearn.calibration import CalibratedClassifierCV
@@ -24,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC, LinearSVC, OneClassSVM
 
 from mlopsdeploy.columns import Made
-from mlopsdeploy.errors import ModelError
+from mlopsdeploy.errors import DoubtError, ModelError
 from mlopsdeploy.model_files import onnx_written
 
 # Of scikit-learn and skl2onnx, about few rounds and options that a model has no use for.
@@ -283,6 +284,27 @@ ARITHMETIC = {
     "exp of log softmax": ("softmax", [
         ("LogSoftmax", ["h"], ["a"], {}), ("Exp", ["a"], ["y"], {}),
     ]),
+    "log of softmax": ("logits", [("Softmax", ["h"], ["a"], {}), ("Log", ["a"], ["y"], {})]),
+    "minus log softmax": ("", [("LogSoftmax", ["h"], ["a"], {}), ("Neg", ["a"], ["y"], {})]),
+    "a sum of log softmaxes": ("", [
+        ("LogSoftmax", ["h"], ["a"], {}), ("LogSoftmax", ["x2"], ["b"], {}),
+        ("Add", ["a", "b"], ["y"], {}),
+    ]),
+    "a difference of log softmaxes": ("", [
+        ("LogSoftmax", ["h"], ["a"], {}), ("LogSoftmax", ["x2"], ["b"], {}),
+        ("Sub", ["a", "b"], ["y"], {}),
+    ]),
+    "two log softmaxes": ("", [
+        ("LogSoftmax", ["h"], ["a"], {}), ("LogSoftmax", ["x2"], ["b"], {}),
+        ("Concat", ["a", "b"], ["y"], {"axis": 1}),
+    ]),
+    "log softmax, cut": ("", [
+        ("LogSoftmax", ["h"], ["a"], {}), ("Clip", ["a", "", "zero"], ["y"], {}),
+    ]),
+    "log of sigmoid": ("", [("Sigmoid", ["h"], ["a"], {}), ("Log", ["a"], ["y"], {})]),
+    "exp of log of sigmoid": ("sigmoid", [
+        ("Sigmoid", ["h"], ["a"], {}), ("Log", ["a"], ["b"], {}), ("Exp", ["b"], ["y"], {}),
+    ]),
     "exp alone": ("values", [("Exp", ["h"], ["y"], {})]),
     "a multiple of probabilities": ("values", [
         ("Softmax", ["h"], ["a"], {}), ("Mul", ["a", "two"], ["y"], {}),
@@ -377,6 +399,53 @@ def test_the_second_column_of_a_softmax_is_the_second_class(tmp_path, linear):
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(found["scores"], expected, rtol=1e-5)
     assert found["label"].tolist() == expected.argmax(axis=1).astype(str).tolist()
+
+
+class Logs(torch.nn.Module):
+    """Log-probabilities of two classes, and what comes of them."""
+
+    def __init__(self, end):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.end = torch.nn.Linear(4, 2), end
+
+    def forward(self, rows):
+        return self.end(torch.log_softmax(self.layer(rows), -1))
+
+
+LOGS = {
+    "whole": ("softmax", lambda logs: logs.exp()),
+    "second": ("sigmoid", lambda logs: logs[:, 1].exp()),
+    "second kept": ("sigmoid", lambda logs: logs[:, 1:2].exp()),
+    "first": ("", lambda logs: logs[:, 0].exp()),
+    "what is left of the second": ("", lambda logs: 1 - logs[:, 1].exp()),
+    "logs": ("logits", lambda logs: logs),
+    "log of the second": ("", lambda logs: logs[:, 1]),
+}
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_log_probabilities_of_pytorch(tmp_path, name):
+    from mlopsdeploy import load_model
+
+    kind, end = LOGS[name]
+    module = Logs(end).eval()
+    rows = torch.tensor([[1.0, 0, 0, 1], [0, -2, 1, 0], [-3, 1, 4, 0]])
+    path = tmp_path / "m.onnx"
+    torch.onnx.export(
+        module, (rows,), str(path), input_names=["rows"], output_names=["y"], dynamo=False,
+        dynamic_axes={"rows": {0: "n"}, "y": {0: "n"}},
+    )  # fmt: skip
+    assert kinds(onnx_written.read(path)) == {"y": kind}
+    if not kind:
+        with pytest.raises(DoubtError):
+            load_model(str(path), threads=1)
+        return
+    found = load_model(str(path), threads=1).predict(rows.numpy())
+    with torch.no_grad():
+        right = torch.softmax(module.layer(rows), -1).numpy()
+    np.testing.assert_allclose(found["scores"], right, rtol=1e-4)
+    assert found["label"].tolist() == right.argmax(axis=1).astype(str).tolist()
 
 
 @pytest.mark.parametrize("edge", [0, 2])

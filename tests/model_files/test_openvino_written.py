@@ -3,11 +3,14 @@
 import numpy as np
 import openvino as ov
 import pytest
+import yaml
 from openvino import opset13 as ops
 
+from mlopsdeploy import load_model
 from mlopsdeploy.columns import Made
 from mlopsdeploy.errors import ModelError
-from mlopsdeploy.model_files import openvino_written
+from mlopsdeploy.model_files import find_model, openvino_written
+from mlopsdeploy.model_files.folder import write_folder
 
 W = np.ones((3, 2), np.float32)
 
@@ -92,6 +95,67 @@ def test_names_that_the_author_wrote_beside(tmp_path):
     written = openvino_written.read(saved(tmp_path, ENDS["softmax"], metadata=names))
     assert written.classes == {"also_y0": ("cat", "dog")}
     assert written.features == ("a", "b", "c")
+
+
+def exported(folder, task, end=ENDS["softmax"], **more):
+    """A file as Ultralytics exports it, with its description beside it."""
+    said = {
+        "description": "Ultralytics YOLOv8n model", "author": "Ultralytics", "version": "8.3.0",
+        "stride": 32, "task": task, "batch": 1, "imgsz": [640, 480],
+        "names": {0: "cat", 1: "dog"}, "args": {"batch": 1, "half": False}, **more,
+    }  # fmt: skip
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(said, sort_keys=False))
+    return saved(folder, end)
+
+
+def test_exports_of_ultralytics(tmp_path):
+    file = exported(tmp_path, "detect")
+    files = find_model(str(file))
+    assert (files.task, files.labels) == ("object_detection", ("cat", "dog"))
+    assert files.labels_from == "metadata.yaml next to the model"
+    assert (files.metadata["size"], files.metadata["objectness"]) == ((640, 480), False)
+    exported(tmp_path, "detect", imgsz=[640, 640])
+    assert find_model(str(file)).digest != files.digest
+
+
+def test_names_beside_an_export_are_the_labels(tmp_path):
+    odds = np.float32([[1, -1]])
+    file = exported(tmp_path, "classify", lambda h: ops.softmax(ops.add(h, ops.constant(odds)), 1))
+    (tmp_path / "m.yaml").write_text("task: tabular_classification\n")
+    rows = np.float32([[1, 2, 3]])
+    found = load_model(str(file), threads=1, precision="float32").predict(rows)
+    right = ov.Core().compile_model(file, "CPU")(rows)[0]
+    np.testing.assert_allclose(found["scores"], right, rtol=1e-5)
+    assert found["label"][0] == ("cat", "dog")[right.argmax()]
+
+
+@pytest.mark.parametrize("task", ["obb", "pose", "segment"])
+def test_other_tasks_of_ultralytics_are_named(tmp_path, task):
+    file = exported(tmp_path, task)
+    with pytest.raises(ModelError, match=f"Ultralytics' task '{task}'.*'task: tensors'"):
+        load_model(str(file), threads=1)
+    if task == "obb":  # whose boxes would be read without their angle
+        with pytest.raises(ModelError, match="Ultralytics' task 'obb'.*'task: tensors'"):
+            load_model(str(file), threads=1, task="object_detection")
+    (tmp_path / "m.yaml").write_text("task: tensors\n")
+    assert load_model(str(file), threads=1).predict(np.ones((1, 3), np.float32))
+
+
+def test_what_was_exported_keeps_its_description_when_it_is_written_again(tmp_path):
+    (tmp_path / "from").mkdir()
+    files = find_model(str(exported(tmp_path / "from", "obb")))
+    write_folder(tmp_path / "to", files, "openvino", files.graphs["openvino"], {})
+    assert (tmp_path / "to" / "metadata.yaml").is_file()
+    with pytest.raises(ModelError, match="Ultralytics' task 'obb'"):
+        load_model(str(tmp_path / "to"), threads=1)
+
+
+def test_descriptions_that_are_none(tmp_path):
+    file = exported(tmp_path, "obb", names="cat")
+    with pytest.raises(ModelError, match=r"metadata.yaml: damaged"):
+        find_model(str(file))
+    (tmp_path / "metadata.yaml").write_text("names: [cat, dog]\ntask: obb\n")  # somebody else's
+    assert find_model(str(file)).metadata == {}
 
 
 def test_files_that_are_none(tmp_path):

@@ -1,7 +1,10 @@
 """What the operators of a `.tflite` file tell, by the names that its runtime has for tensors."""
 
+import numpy as np
 import pytest
 
+from mlopsdeploy import load_model
+from mlopsdeploy.errors import DoubtError
 from mlopsdeploy.model_files import tflite_metadata
 from mlopsdeploy.model_files.written import read_written
 from mlopsdeploy.runtimes.litert import LiteRT
@@ -19,6 +22,18 @@ def graph(tflite_models, name):
         ("row_softmax", "softmax"),
         ("row_sigmoid", "sigmoid"),
         ("row_rest", "softmax"),
+        ("row_second", "sigmoid"),
+        ("row_second_taken", "sigmoid"),
+        ("row_second_split", "sigmoid"),
+        ("row_second_of_sizes", "sigmoid"),
+        ("row_second_unstacked", "sigmoid"),
+        ("row_second_sliced", "sigmoid"),
+        ("row_first", ""),
+        ("row_first_sliced", ""),
+        ("row_first_taken", ""),
+        ("row_exp_log_second", "sigmoid"),
+        ("row_log_second", ""),
+        ("row_log", "logits"),
         ("softmax", "softmax"),
         ("softmax_int8", "softmax"),
         ("softmax_uint8", "softmax"),
@@ -33,6 +48,20 @@ def test_how_the_first_output_is_made(tflite_models, name, kind):
     made = next(iter(graph(tflite_models, name).outputs.values()))
     assert made.kind == kind
     assert made.source.startswith("its last step, ")
+
+
+@pytest.mark.parametrize("name", ["row_second", "row_exp_log_second"])
+def test_the_second_column_of_a_softmax_is_the_second_class(tflite_models, name):
+    rows = np.float32([[1, 0, 0, 1], [0, -2, 1, 0], [-3, 1, 0, 0]])
+    whole = LiteRT(tflite_models / "row_softmax.tflite").run({"row": rows})["scores"]
+    found = load_model(str(tflite_models / f"{name}.tflite"), threads=1).predict(rows)
+    np.testing.assert_allclose(found["scores"][:, 1], whole[:, 1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["row_first", "row_log_second"])
+def test_the_first_column_of_a_softmax_is_asked_about(tflite_models, name):
+    with pytest.raises(DoubtError, match="of which (the first class|a part) is given"):
+        load_model(str(tflite_models / f"{name}.tflite"), threads=1)
 
 
 def test_several_outputs_have_the_names_that_the_runtime_has(tflite_models):

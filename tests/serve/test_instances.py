@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mlopsdeploy.columns import Field
+from mlopsdeploy.columns import Field, rows_of
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import Problem
 
@@ -58,6 +58,27 @@ def refused(instances, rows):
     problem = raised.value
     assert problem.status == (400 if problem.kind == "not-json" else 422)
     return problem.kind, problem.field, problem.detail
+
+
+@pytest.mark.parametrize(
+    ("task", "row"),
+    [
+        (Takes((Field("text", "str"),)), "a"),
+        (Takes((Field("x", "float32", (2,)),), Field("x", "float32", (2,))), [1, 2]),
+        (Takes((Field("age", "int64"), Field("city", "str"))), {"age": 1, "city": "a"}),
+        (Takes((Field("window", "float32", (-1, 2)),)), [[1, 2]] * 5),
+    ],
+)
+def test_no_more_rows_than_a_request_may_have(task, row):
+    instances = Instances(task, "rows", max_rows=3)
+    for rows in (row, [row] * 3):
+        columns, _ = decoded(instances, rows)
+        assert rows_of(columns) in (1, 3)
+    with pytest.raises(Problem) as raised:
+        decoded(instances, [row] * 1234)
+    problem = raised.value
+    assert (problem.status, problem.kind, problem.field) == (413, "too-many-rows", "rows")
+    assert problem.detail == "rows may have 3 rows at most; the server's max_rows says so"
 
 
 # ---------------------------------------------------------------- texts

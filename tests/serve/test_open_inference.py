@@ -279,7 +279,7 @@ BAD = {
     "another width": ({"shape": [30, 4]}, "wrong-shape", "inputs.T"),
     "no size at all": ({"shape": []}, "wrong-shape", "inputs.T"),
     "a negative size": ({"shape": [-4, 30]}, "wrong-shape", "inputs.T"),
-    "a vast size": ({"shape": [10**18, 30]}, "wrong-length", "inputs.T.data"),
+    "a vast size": ({"shape": [10**18, 30]}, "too-many-rows", "inputs.T"),
     "no rows": ({"shape": [0, 30], "data": []}, "empty", "inputs"),
     "no data": ({"data": None}, "missing", "inputs.T.data"),
     "data of another type": ({"data": MARK}, "wrong-type", "inputs[0].data"),
@@ -313,7 +313,7 @@ BAD = {
 
 
 def refused(answer, kind, field, tensor):
-    assert answer.status == 400, answer
+    assert answer.status == (413 if kind == "too-many-rows" else 400), answer
     assert answer.headers["content-type"] == "application/problem+json"
     document = answer.json
     assert document["type"] == f"urn:mlopsdeploy:problem:{kind}", document
@@ -345,7 +345,8 @@ def test_what_is_not_as_the_protocol_says(call, tensor, name, caplog):
         ({"size": 476}, [ROWS.tobytes()[4:]], None, "wrong-length", "inputs.T"),
         ({"size": -1}, [ROWS.tobytes()], None, "bad-length", "inputs.T"),
         ({"size": 10**20}, [ROWS.tobytes()], None, "bad-length", "inputs.T"),
-        ({"shape": (10**15, 30)}, [ROWS.tobytes()], None, "wrong-length", "inputs.T"),
+        ({"shape": (10**15, 30)}, [ROWS.tobytes()], None, "too-many-rows", "inputs.T"),
+        ({"shape": (5, 30)}, [ROWS.tobytes()], None, "wrong-length", "inputs.T"),
         ({"datatype": "FP64"}, [ROWS.tobytes()], None, "wrong-length", "inputs.T"),
         ({}, [ROWS.tobytes()], "9999999", "bad-length", None),
         ({}, [ROWS.tobytes()], "-1", "bad-length", None),
@@ -401,3 +402,25 @@ def test_every_datatype_has_a_name_of_the_protocol():
     for name, datatype in DATATYPES.items():
         if name not in ("str", "bool"):
             assert np.dtype(name).itemsize * 8 == int(datatype.lstrip("UINTFP"))
+
+
+def test_no_more_rows_than_a_request_may_have(client, fraud):
+    call = client({"fraud": fraud}, max_rows=2)
+    for rows, status in ((2, 200), (3, 413)):
+        raw = np.zeros((rows, 30), "<f4").tobytes()
+        tensor = {"name": fraud.task.matrix.name, "datatype": "FP32", "shape": [rows, 30]}
+        listed = {**tensor, "data": [0.5] * 30 * rows}
+        header = json.dumps(
+            {"inputs": [{**tensor, "parameters": {"binary_data_size": len(raw)}}]}
+        ).encode()
+        length = {"Inference-Header-Content-Length": str(len(header))}
+        for body, headers in (({"inputs": [listed]}, JSON), (header + raw, {**JSON, **length})):
+            answer = call("POST", "/v2/models/fraud/infer", body, headers)
+            assert answer.status == status, answer.body
+    assert (
+        answer.json["error"]
+        == f"inputs.{tensor['name']} may have 2 rows at most; the server's max_rows says so"
+    )
+    document = call("GET", "/openapi.json").json["paths"]["/detect_fraud"]["post"]
+    rows = document["requestBody"]["content"]["application/json"]["schema"]["properties"]
+    assert rows["transaction_data"]["anyOf"][1]["maxItems"] == 2

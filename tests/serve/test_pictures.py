@@ -288,6 +288,18 @@ def test_a_telephones_picture_fits_and_the_refusal_says_what_to_raise(client, ca
     assert "max_body" in detail
 
 
+def test_no_more_pictures_than_a_request_may_have(client, call, finder, image):
+    rows = [base64_of(encoded(image))] * 3
+    low = client({"finder": finder}, max_rows=2)
+    assert low("POST", FINDER, {"instances": rows[:2]}).status == 200
+    refused(low("POST", FINDER, {"instances": rows}), 413, "too-many-rows", "instances")
+    by_kind = {
+        path: call.app.endpoints[path].instances.max_rows for path in (FINDER, "/detect_fraud")
+    }
+    assert by_kind == {FINDER: 64, "/detect_fraud": 10_000}
+    assert call.app.endpoints[INFER].max_rows == 64
+
+
 def test_no_more_pictures_are_decoded_at_once_than_the_model_has_streams(finder, image, ask):
     served = Served("finder", finder, Metrics({"finder": finder}).of("finder"))
     now, most, lock = 0, 0, threading.Lock()

@@ -122,6 +122,7 @@ def test_a_model_that_fails_and_one_that_takes_its_worker_along(slow_server):
     assert failed.status == 500
     assert "s3cr3t" not in failed.body.decode()
     assert "Traceback" not in failed.body.decode()
+    server.until(lambda: '"traceback"' in server.log)
     (line,) = [one for one in map(json.loads, server.log.splitlines()) if "traceback" in one]
     assert line["request_id"] == failed.json["request_id"]
     assert "OSError" in line["traceback"]

@@ -8,7 +8,7 @@ import pytest
 
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.serve import unread
-from mlopsdeploy.serve.server import _warm_up
+from mlopsdeploy.serve.speed import measure
 
 GERMAN = "Das ist leider ein sehr schlechtes Produkt, ich bin enttäuscht."
 ARABIC = "هذا المنتج سيئ جدا ولا أنصح به"
@@ -96,7 +96,7 @@ def test_all_models_are_warm_before_the_first_request(both):
         warmed.append(part.name)
         return part
 
-    _warm_up(replace(both, parts=tuple(partial(load, part()) for part in both.parts)))
+    measure(replace(both, parts=tuple(partial(load, part()) for part in both.parts)))
     assert warmed == ["sentiment", "sentiment-zh"]
 
 

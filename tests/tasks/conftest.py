@@ -8,7 +8,7 @@ from mlopsdeploy.core.loading import load_model
 
 # What nothing in these files tells.
 UNTOLD = {
-    **dict.fromkeys(("best_class", "corners", "heads"), "input: {mean: 0, std: 255}"),
+    **dict.fromkeys(("best_class", "corners", "heads", "masks"), "input: {mean: 0, std: 255}"),
     "logits": "activation: softmax",
     "with_background": "activation: none",
 }

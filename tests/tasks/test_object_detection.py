@@ -195,7 +195,8 @@ def test_a_yaml_says_what_outputs_and_anchors_are(load, pictures):
 @pytest.mark.parametrize(
     ("name", "said", "message"),
     [
-        ("heads", None, "gives raw feature maps .* export it with its boxes decoded"),
+        ("heads", None, "gives raw feature maps .* its boxes decoded, or say 'task: tensors'"),
+        ("masks", None, "gives an answer for each pixel .*64×64.*; 'task: tensors' in a YAML"),
         ("yolo_too_coarse", None, "quantised in steps of .*, too coarse for scores"),
         ("named", "outputs: {boxes: nothing}", "outputs.boxes is 'nothing', but it gives"),
         (

@@ -54,6 +54,15 @@ def test_more_classes_below_the_threshold_get_no_label():
     assert got["label"].tolist() == ["a", "c", ""]
 
 
+@pytest.mark.parametrize("known", [{}, {"labels": ("a", "b")}, {"said": {"activation": "none"}}])
+def test_classes_for_each_step_are_not_those_of_a_row(known):
+    steps = Field("p", "float32", (3, 2))
+    with pytest.raises(ModelError, match="'p' has classes for each step of a row.*task: tensors"):
+        task(steps, **known)
+    assert task(steps, labels=tuple("abcdef")).labels == tuple("abcdef")
+    assert task(steps, made="sigmoid").multi_label
+
+
 def test_several_sigmoids_are_several_labels():
     found = task(THREE, made="sigmoid", labels=("a", "b", "c"))
     got = found.decode({"p": np.array([[0.9, 0.6, 0.1], [0.1] * 3, [np.nan] * 3])}, ROWS)
@@ -243,7 +252,7 @@ def test_labels_and_probabilities_have_to_match():
 
 def test_features_have_to_be_named_and_counted():
     free = runtime("p", inputs=(Field("features", "float32", (-1,)),))
-    with pytest.raises(ModelError, match="does not name them"):
+    with pytest.raises(ModelError, match="does not name them.*or say 'task: tensors'"):
         TabularClassification(files(made={"p": "sigmoid"}, features=()), free, NO_OPTIONS)
     with pytest.raises(ModelError, match="takes 2 features, but 3 are named"):
         task(features=("a", "b", "c"))

@@ -319,13 +319,30 @@ def test_texts_are_encoded_the_same_whole_or_in_pieces(
     texts = ["", *reviews(50), "", " ".join(reviews(50)), " " * 200, "[SEP]" * 40 + " good"]
     texts += [" ".join(["good"] * words) for words in range(25, 35)]
     task = TextClassification(any_tokenizer, ("A", "B"), max_length=30, long_text=long_text)
-    whole = encoded(task, *texts)
+    counted = {"text": objects(texts), "count_all": np.ones(len(texts), bool)}
+    whole = task.encode(counted)
     monkeypatch.setattr(texts_module, "_CHARACTERS", 100)
-    pieces = encoded(task, *texts)
+    pieces = task.encode(counted)
     for name, values in whole.items():
         assert list(map(np.array_equal, values, pieces[name])) == [True] * len(texts), name
     assert pieces["input_ids"][-1].dtype == np.int64
     assert encoded(task)["tokens"].shape == (0,)
+
+
+def test_of_a_long_text_no_more_is_read_than_the_model_sees(any_tokenizer, reviews):
+    """The model sees the same, and knows as well that it isn't all."""
+    words = " ".join(reviews(400))
+    blank = " " * 9000 + "\n" * 9000
+    texts = [words, blank, blank + "good", "good " * 9 + blank, "x" * 9000, "." * 9000, words[:600]]
+    task = TextClassification(any_tokenizer, ("A", "B"), max_length=12)
+    whole = task.encode({"text": objects(texts), "count_all": np.ones(len(texts), bool)})
+    seen = encoded(task, *texts)
+    assert [row.tolist() for row in seen["input_ids"]] == [r.tolist() for r in whole["input_ids"]]
+    for name in ("windows", "unread"):
+        assert seen[name].tolist() == whole[name].tolist()
+    assert ((seen["lost_tokens"] > 0) == (whole["lost_tokens"] > 0)).all()
+    assert (seen["tokens"] <= whole["tokens"]).all()
+    assert seen["tokens"][0] < 400 < whole["tokens"][0]
 
 
 def test_options_reach_the_task(tokenizer):

@@ -16,7 +16,10 @@ from tokenizers import (
 )
 
 import mlopsdeploy
+from mlopsdeploy.columns import objects
 from mlopsdeploy.tasks import text_pieces
+from mlopsdeploy.tasks import texts as texts_module
+from mlopsdeploy.tasks.text_classification import TextClassification
 from mlopsdeploy.tasks.text_pieces import Cutter
 
 N, P = normalizers, pre_tokenizers
@@ -67,6 +70,11 @@ def trained(family):
         # No token of it goes on behind a space, as none of Llama's does.
         "bpe": (models.BPE(**UNKNOWN, fuse_unk=True), P.Metaspace(), trainers.BpeTrainer(**same)),
         "phrases": (models.BPE(**UNKNOWN), None, trainers.BpeTrainer(**same)),
+        "characters": (  # no merges
+            models.BPE(**UNKNOWN),
+            None,
+            trainers.BpeTrainer(**same | {"vocab_size": 1}),
+        ),
         "unigram": (models.Unigram(), P.Metaspace(), trainers.UnigramTrainer(**same, **UNKNOWN)),
     }[family]
     tokenizer = Tokenizer(model)
@@ -149,6 +157,17 @@ KINDS = {
     "llama": ("bpe", N.Sequence([PREPEND, MARK])),
     "gemma": ("bpe", MARK),
     "mistral": ("bpe", None, P.Metaspace(prepend_scheme="first", split=False)),
+    "characters": (
+        "characters",
+        N.Sequence([
+            N.NFKC(),
+            N.Lowercase(),
+            N.Replace(Regex(text_pieces._OF_SPACES[1]), " "),
+            N.Strip(),
+        ]),
+        None,
+        COVID,
+    ),
 }  # fmt: skip
 # Left whole, each for one thing that reaches over any cut.
 WHOLE = {
@@ -168,6 +187,33 @@ WHOLE = {
 def ids(tokenizer, texts):
     found = tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
     return [token for each in found for token in each.ids]
+
+
+def head(task, texts):
+    """What the model sees of each text, and whether it is all."""
+    seen = task.encode({"text": objects(texts)})
+    return [row.tolist() for row in seen["input_ids"]], (seen["lost_tokens"] > 0).tolist()
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *WHOLE])
+@pytest.mark.parametrize("room", [1, 7, 40])
+def test_what_a_model_sees_of_a_long_text_is_what_it_would_of_all_of_it(
+    kind, room, tmp_path, monkeypatch
+):
+    path = tmp_path / "tokenizer.json"
+    made(*(KINDS | WHOLE)[kind]).save(str(path))
+    task = TextClassification(path, ("A", "B"), max_length=room)
+    texts = [text(seed, length) for seed, length in enumerate([5, 20, 60, 200, 400] * 4)]
+    texts += [sign * 9000 for sign in "a中カ😍!_ \n\u0301\u200bé"] + [
+        "",
+        " " * 5000 + "a",
+        "ab!" * 5000,
+    ]
+    texts += [" ".join(text(seed)) for seed in range(5)]
+    few = head(task, texts)
+    monkeypatch.setattr(texts_module, "_MANY", 10**9)
+    monkeypatch.setattr(texts_module, "_CHARACTERS", 10**9)
+    assert few == head(task, texts)
 
 
 def sentiment():
@@ -200,8 +246,12 @@ def test_what_reaches_over_a_cut_is_left_whole(kind):
 def test_of_a_word_without_end_some_is_enough():
     tokenizer = made(*KINDS["bert cased"])
     whole = "ok [SEP]" + "A7b" * 20_000 + "!" + "c" * 70 + " " + "d" * 4001
+    whole += (
+        "é" * 5000 + "カ" * 9000 + "?" + " \n" * 5000 + "ok" + " " * 4001 + "[SEP]" + "\t" * 9000
+    )
     cut = list(Cutter(tokenizer).pieces(whole, 100))
-    assert max(map(len, cut)) < 4100
+    assert max(map(len, cut)) < 12_300
+    assert sum(map(len, cut)) < 30_000 < len(whole)
     assert ids(tokenizer, cut) == ids(tokenizer, [whole])
     short = made("wordpiece", None, BERT, AddedToken("A7"))
     assert list(Cutter(short).pieces("A7b" * 9000, 100)) == ["A7b" * 9000]
