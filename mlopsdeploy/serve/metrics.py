@@ -14,6 +14,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -116,12 +117,14 @@ class Metrics:
         if folder is None:
             memory: bytearray | mmap.mmap = bytearray(size)
         else:
-            with (folder / f"{os.getpid()}.cells").open("w+b") as file:
+            with _taken_over(folder, size).open("a+b") as file:
                 file.truncate(size)
                 memory = mmap.mmap(file.fileno(), size)
         self._cells = memoryview(memory).cast("q")
         self._sums = memoryview(memory).cast("d")
         self._lock = threading.Lock()
+        for start in self._ends[:-1]:  # what a worker that died was doing
+            self._cells[start + _IN_FLIGHT] = self._cells[start + _QUEUE] = 0
 
     def of(self, model: str) -> ModelMetrics:
         """Where one model's requests are counted."""
@@ -374,6 +377,16 @@ def _gauge(
     for values, sample in samples:
         gauge.add_metric(values, sample)
     return gauge
+
+
+def _taken_over(folder: Path, size: int) -> Path:
+    """This worker's file: that of one that died, so that they don't become more and more."""
+    mine = folder / f"{os.getpid()}.cells"
+    for left in folder.glob("*.cells"):
+        if not _lives(int(left.stem)) and left.stat().st_size == size:
+            with suppress(OSError):  # another one has it
+                return left.rename(mine)
+    return mine
 
 
 def _lives(pid: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -98,6 +99,23 @@ def test_two_applications_in_one_process_count_apart(client, fraud):
     one("POST", "/detect_fraud", {"transaction_data": ROW})
     assert one("GET", "/metrics").metric("mlopsdeploy_requests_total") == 1
     assert other("GET", "/metrics").metric("mlopsdeploy_requests_total") == 0
+
+
+def test_a_worker_goes_on_with_the_counts_of_one_that_died(fraud, tmp_path):
+    with subprocess.Popen(["true"]) as gone:
+        gone.wait()
+    (tmp_path / f"{gone.pid}.cells").touch()  # of another size: not its counts
+    first = Metrics({"fraud": fraud}, tmp_path)
+    counted = first.of("fraud")
+    counted.started()
+    counted.answered(200, 0.001, 2)
+    counted.started()
+    (tmp_path / f"{os.getpid()}.cells").rename(tmp_path / f"{gone.pid}.cells")
+    second = Metrics({"fraud": fraud}, tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == [f"{os.getpid()}.cells"]
+    text = second.text().decode()
+    assert 'mlopsdeploy_requests_total{code="200",model="fraud"} 1.0' in text
+    assert 'mlopsdeploy_in_flight{model="fraud"} 0.0' in text
 
 
 def test_threads_lose_no_count(fraud):
