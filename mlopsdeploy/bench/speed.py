@@ -240,7 +240,7 @@ class BareCalls:
         return {
             "gflops": gflops and round(gflops, 2),
             "peak_gflops": peak and round(peak / 1e9, 1),
-            "share_of_peak": gflops and peak and round(gflops * 1e9 / peak, 3),
+            "share_of_peak": gflops and peak and float(f"{gflops * 1e9 / peak:.3g}"),
             "cores_ours": round(min(self.cpu / (self.seconds or 1) / threads, 1.0), 2),
         }
 

@@ -280,6 +280,7 @@ class Connection(asyncio.Protocol):
         if self.parser.should_upgrade():
             return  # it comes again, see _parse
         keep = self.parser.should_keep_alive()
+        self.arrived = self.worker.now()  # how long its caller took to send it is the caller's
         request = self._request(bytes(self.body))
         self.body = b""
         self.length = 0  # held until it is answered

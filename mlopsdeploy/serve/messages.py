@@ -43,7 +43,7 @@ class Request:
         headers: by name in lower case; several of one name are joined by commas.
         body: all of it.
         id: of the caller's choice (`X-Request-ID`), or made here.
-        arrived: when its first byte can have been here, by `time.perf_counter`.
+        arrived: when all of it can have been here first, by `time.perf_counter`.
         remote: the caller's address.
         query: what stands behind the path's question mark.
         gone: whether its caller has hung up.

@@ -246,3 +246,13 @@ def test_two_thousand_callers_get_their_own_answers(serve, bert, reviews):
     assert 0 < joined < 1900, "most were computed with others"
     assert shown.metric("mlopsdeploy_queue") == 0
     assert server.stop() == 0
+
+
+def test_the_time_that_a_caller_takes_to_send_is_not_the_servers(fired):
+    """A body that comes later than answers may take is answered all the same."""
+    with fired.connect() as connection:
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(GOOD) + GOOD[:20])
+        time.sleep(1.3)
+        connection.sendall(GOOD[20:])
+        ((status, _),) = read_answers(connection, 1)
+    assert status == 200
