@@ -18,7 +18,7 @@ from functools import partial
 from http import HTTPStatus
 from threading import get_ident
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httptools
 
@@ -39,6 +39,10 @@ MAX_HEADERS = 100
 RATE_FROM = 5.0  # seconds of a body after which it must come at the least rate
 LINGER = 2.0  # seconds without a byte after which the connection of a refused body is closed
 DISCARDED = 32 << 20  # bytes of it that are read meanwhile
+MOST_HEADS = 256  # that are remembered
+_OF_ONE_REQUEST = {
+    "connection", "expect", "traceparent", "transfer-encoding", "upgrade", "x-request-id",
+}  # fmt: skip
 READ_AHEAD = 16  # requests sent ahead, before no more are read
 AHEAD_BYTES = 64 << 10  # of their bodies, likewise
 WRITE_SECONDS = 30.0  # in which a caller must read an answer at the least rate, too
@@ -72,6 +76,14 @@ class Limits:
     body_timeout: float
     body_rate: int
     keep_alive: float
+
+
+class Head(NamedTuple):
+    """The head of requests to an endpoint, parsed and checked."""
+
+    path: str
+    headers: dict[str, str]
+    length: int
 
 
 class Connection(asyncio.Protocol):
@@ -119,11 +131,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
+        fresh = self.phase is Phase.IDLE or self.phase is Phase.NEW
+        if fresh and self._seen_before(data):
+            return
         self.read += len(data)
-        if self.phase in (Phase.NEW, Phase.IDLE):
+        if fresh:
             self._enter(Phase.HEAD)
         if self.phase is not Phase.REFUSED:
             self._feed(data)
+            if fresh and self.phase is Phase.IDLE:
+                self._remember(data)
         else:
             self.since = self.worker.now()
             if self.read > DISCARDED:
@@ -132,6 +149,41 @@ class Connection(asyncio.Protocol):
             self._refuse(_large_head())
         elif self.phase is Phase.BODY and self.read > 2 * self.limit + MAX_HEAD:
             self._refuse(too_long(self.limit))  # of sizes of chunks, or of headers behind them
+
+    def _seen_before(self, data: bytes) -> bool:
+        """Start a request whose head is one that was parsed before, byte for byte.
+
+        Callers that keep connections send the same head over and over again, and to parse it
+        costs more than all else that a connection does.
+        """
+        worker = self.worker
+        end = data.find(b"\r\n\r\n") + 4
+        known = worker.heads.get(data[:end])
+        if known is None or len(data) != end + known.length:
+            return False
+        busy = self.request is not None or self.ahead or self.stuck is not None
+        if busy or worker.held + known.length > worker.most_held:
+            return False
+        self.phase, self.version = Phase.IDLE, "1.1"
+        worker.held += known.length
+        request = Request(
+            "POST", known.path, known.headers, data[end:], worker.ids.of(None), worker.now(),
+            self.remote,
+        )  # fmt: skip
+        self._start(request, keep=True)
+        return True
+
+    def _remember(self, data: bytes) -> None:
+        """Note the head of the one request that came, if nothing of it is but for this time."""
+        headers, worker = self.headers, self.worker
+        length = headers.get("content-length", "")
+        end = data.find(b"\r\n\r\n") + 4
+        alone = length.isdigit() and len(data) == end + int(length)
+        ordinary = self.version == "1.1" and self.method == "POST" and self.url in worker.routes
+        if alone and ordinary and _OF_ONE_REQUEST.isdisjoint(headers):
+            if len(worker.heads) >= MOST_HEADS:
+                worker.heads.clear()
+            worker.heads[data[:end]] = Head(self.path, headers, int(length))
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -287,7 +339,7 @@ class Connection(asyncio.Protocol):
         self.read = 0
         self.phase = Phase.IDLE
         if self.request is None and not self.ahead and self.stuck is None:
-            self._start(request, keep)
+            self._start(request, keep=keep)
             return
         self.ahead.append((request, keep, None))
         if not self.paused and not self._has_room():
@@ -319,7 +371,7 @@ class Connection(asyncio.Protocol):
 
     # -- answers
 
-    def _start(self, request: Request, keep: bool) -> None:
+    def _start(self, request: Request, *, keep: bool) -> None:
         self.request = request
         self.keep = keep
         self.worker.handle(request, partial(self._done, request))
@@ -364,7 +416,7 @@ class Connection(asyncio.Protocol):
             self.paused = False
             self.transport.resume_reading()
         if refusal is None:
-            self._start(request, keep)
+            self._start(request, keep=keep)
         else:
             self._end(request, refusal)
 

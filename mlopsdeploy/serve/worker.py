@@ -30,7 +30,7 @@ import msgspec
 
 from mlopsdeploy.core.console import counted
 from mlopsdeploy.core.machine import is_loopback
-from mlopsdeploy.serve.connection import Connection, Limits
+from mlopsdeploy.serve.connection import Connection, Head, Limits
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
 from mlopsdeploy.serve.queue import refused
 from mlopsdeploy.settings import BODIES_HELD, ServeSettings
@@ -87,6 +87,7 @@ class Worker:
             for path, endpoint in app.endpoints.items()
         }
         self.good_hosts: set[str] = set()  # that were checked
+        self.heads: dict[bytes, Head] = {}  # that were parsed
         self.date = ""
         self._settings = settings
         self._listener = listener

@@ -83,7 +83,7 @@ class Worker:
         self.ids = RequestIds()
         self.thread = threading.get_ident()
         self.app = SimpleNamespace(endpoints={}, max_body=50_000, log_requests=False)
-        self.routes, self.good_hosts, self.date = {}, {"h"}, "now"
+        self.routes, self.heads, self.good_hosts, self.date = {}, {}, {"h"}, "now"
         self.asked, self.waiting, self.refused = [], [], []
 
     def now(self):
@@ -840,3 +840,26 @@ def test_too_few_open_files_are_told(serve, most):
     assert server.log.count("ulimit -n") == 1
     assert server.stop() == 0
     assert "Traceback" not in server.log
+
+
+def test_a_head_that_was_seen_before_gives_the_same_answers(server):
+    """Of two bodies of one length each gets its own; one in pieces, or with more behind, too."""
+    rows = [json.dumps({"transaction_data": [place] * 30}).encode() for place in (1.5, 2.5)]
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % len(rows[0])
+    alone = [server.call("POST", "/detect_fraud", row).json["score"] for row in rows]
+    assert alone[0] != alone[1]
+    with server.connect() as connection:
+        for pieces in (
+            [head + rows[0]], [head + rows[1]], [head + rows[0]], [head, rows[1]],
+            [head + rows[0] + head + rows[1]], [head + rows[1][:9], rows[1][9:]],
+            [head + rows[0]],
+        ):  # fmt: skip
+            for piece in pieces:
+                connection.sendall(piece)
+                time.sleep(0.05)
+            sent = b"".join(pieces)
+            answers = read_answers(connection, sent.count(b"POST"))
+            wanted = [
+                alone[rows.index(one.split(b"\r\n\r\n")[1])] for one in sent.split(b"POST")[1:]
+            ]
+            assert [json.loads(body)["score"] for _, body in answers] == wanted
