@@ -20,6 +20,8 @@ import os
 import pickle
 import signal
 import socket
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +54,8 @@ from mlopsdeploy.settings import BatchSettings
 ATTEMPTS = 4  # of a window; a worker that dies so often over it is killed by it
 READ_AHEAD = 64 << 20  # bytes of windows per actor that may wait in the object store
 LOCAL = "local"
+READERS_SECONDS = 10  # that threads of Ray Data may take to end
+_READERS = ("iter_threaded", "StreamingExecutor")  # their names
 # What a worker on another node has to know of the driver's environment.
 _ENVIRONMENT = ("MLOPSDEPLOY_CACHE", "HF_HOME", "HF_HUB_OFFLINE")
 
@@ -420,7 +424,19 @@ def _connected(cluster: Cluster, log: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         if ours:
+            _join_readers()
             ray.shutdown()
+
+
+def _join_readers() -> None:
+    """Wait for Ray Data's threads, which outlive the iteration that began them.
+
+    What they ask of a Ray that ends would end this process without a word, or begin another Ray.
+    """
+    end = time.monotonic() + READERS_SECONDS
+    for thread in threading.enumerate():
+        if thread.name.startswith(_READERS):
+            thread.join(max(end - time.monotonic(), 0))
 
 
 def _check_there(address: str) -> None:

@@ -335,6 +335,27 @@ def test_a_run_that_ended_before_its_last_step_takes_it(locally, on_ray, tmp_pat
     assert output.read_bytes() == local
 
 
+def test_threads_of_rays_are_waited_for(on_ray, tmp_path, reviews):
+    """In the middle of a run, as after an interrupt: they are there, and then they are not."""
+    path = write(tmp_path / "in.csv", reviews(300))
+    seen = []
+
+    def stop(rows, share):
+        seen.extend(readers())
+        raise MlopsDeployError("stopped")
+
+    with pytest.raises(MlopsDeployError, match="rows are kept"):
+        on_ray(path, progress=stop, batch_size=10, commit_seconds=0)
+    ray_engine._join_readers()
+    assert {name.partition("-")[0] for name in seen} == set(ray_engine._READERS)
+    assert readers() == []
+
+
+def readers():
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith(ray_engine._READERS)]
+
+
 def test_an_input_that_breaks_off_is_told_in_a_line(on_ray, bert, tmp_path, reviews):
     import gzip
 
