@@ -518,11 +518,8 @@ class Bench:
         }
 
     def save(self) -> None:
-        folder, results = self.settings.results, self.results()
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2) + "\n"
-        (folder / "batch.json").write_text(text, encoding="utf-8")
-        (folder / "batch.md").write_text(report.markdown(results), encoding="utf-8")
+        results = self.results()
+        report.save(self.settings.results, "batch", results, report.markdown(results))
 
     def run(self) -> None:
         self.make_models()

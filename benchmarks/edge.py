@@ -52,7 +52,7 @@ from typing import Any
 
 import cv2
 from batch import check, last_json, log, machine
-from report import spread
+from report import save, spread
 from serve import _figures as figures
 from serve import versions
 
@@ -477,11 +477,8 @@ class Bench:
         }
 
     def save(self) -> None:
-        folder, results = self.settings.results, self.results()
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2) + "\n"
-        (folder / "edge.json").write_text(text, encoding="utf-8")
-        (folder / "edge.md").write_text(markdown(results), encoding="utf-8")
+        results = self.results()
+        save(self.settings.results, "edge", results, markdown(results))
 
     def run(self) -> None:
         self.make_models()

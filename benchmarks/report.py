@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 Json = dict[str, Any]
+
+
+def save(folder: Path, name: str, results: Json, text: str) -> None:
+    """Write results as they are, and as a text that tells of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (folder / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 def spread(values: Sequence[float], digits: int) -> str:

@@ -53,7 +53,7 @@ from typing import Any
 import load
 from batch import check, last_json, log, machine
 from load import pinned
-from report import spread
+from report import save, spread
 
 from mlopsdeploy.bench import processes
 from mlopsdeploy.core.machine import free_port, process_tree, processor_seconds, proportional_memory
@@ -596,11 +596,8 @@ class Bench:
         }
 
     def save(self) -> None:
-        folder, results = self.settings.results, self.results()
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2) + "\n"
-        (folder / "serve.json").write_text(text, encoding="utf-8")
-        (folder / "serve.md").write_text(markdown(results), encoding="utf-8")
+        results = self.results()
+        save(self.settings.results, "serve", results, markdown(results))
 
     def run(self) -> None:
         os.sched_setaffinity(0, {self.settings.cores.load})  # out of the servers' way

@@ -67,7 +67,7 @@ import numpy as np
 import serve
 from batch import BUILTIN, check, last_json, log, machine
 from load import Storm, percentile, pinned
-from report import spread
+from report import save, spread
 from serve import OURS, PEERS, Case, Cores, Protocol, Server, choose_cores, versions
 
 from mlopsdeploy.bench import processes
@@ -676,11 +676,8 @@ class Bench:
         }
 
     def save(self) -> None:
-        folder, results = self.settings.results, self.results()
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2) + "\n"
-        (folder / "serve_under_fire.json").write_text(text, encoding="utf-8")
-        (folder / "serve_under_fire.md").write_text(markdown(results), encoding="utf-8")
+        results = self.results()
+        save(self.settings.results, "serve_under_fire", results, markdown(results))
 
     def run(self) -> None:
         os.sched_setaffinity(0, {self.settings.cores.load})  # out of the servers' way

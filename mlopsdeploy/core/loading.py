@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mlopsdeploy.columns import Columns, Fact, ModelFiles, Runtime, Task, TaskOptions
 from mlopsdeploy.convert import checkpoint, from_keras, quantize, tokenizer
@@ -35,6 +35,18 @@ _PREFERRED = {
     "keras": ("litert", "tensorflow"),
     "saved_model": ("litert", "tensorflow"),
 }
+
+
+class Prepared(NamedTuple):
+    """A model that was found and compiled.
+
+    Attributes:
+        file: that its runtime opens; of several models that of the first.
+        digest: SHA-256 of its files.
+    """
+
+    file: Path
+    digest: str
 
 
 class OtherFormatError(ModelError):
@@ -175,31 +187,20 @@ def prepare_model(
     digest: str | None = None,
     trust_model: bool = False,
     log: Log = lambda _: None,
-) -> Path:
+) -> Prepared:
     """Find a model and compile it where need be, so that loading it later is quick.
-
-    Returns:
-        The file that its runtime opens; of several models that of the first.
 
     Raises:
         ConfigError, ModelError: as `load_model` does.
     """
     if parts := several(reference):
-        _found(reference, digest)
+        together = _found(reference, digest)
         prepared = [
             prepare_model(part, runtime=runtime, trust_model=trust_model, log=log) for part in parts
         ]
-        return prepared[0]
-    return _prepared(reference, runtime, digest, trust_model, log)[2]
-
-
-def digest_of(reference: str) -> str:
-    """The SHA-256 of a model's files.
-
-    Raises:
-        ModelError: it can't be found.
-    """
-    return _found(reference, None).digest
+        return Prepared(prepared[0].file, together.digest)
+    files, _, graph = _prepared(reference, runtime, digest, trust_model, log)
+    return Prepared(graph, files.digest)
 
 
 def _prepared(

@@ -90,7 +90,7 @@ def inspect_model(
             "languages": [one for part in parts for one in part["languages"]],
             "parts": parts,
         }
-    graph = prepare_model(reference, runtime=runtime, trust_model=trust_model, log=log)
+    graph = prepare_model(reference, runtime=runtime, trust_model=trust_model, log=log).file
     started = time.perf_counter()
     doubts: list[DoubtError] = []
     model = load_model(

@@ -84,8 +84,10 @@ def pack(
     digest, size = files.digest, 0
     if reference not in built_in():
         folder = models / name
-        graph = prepare_model(reference, runtime=runtime, trust_model=running.trust_model, log=log)
-        _write(files, original, graph, folder, calibrated)
+        prepared = prepare_model(
+            reference, runtime=runtime, trust_model=running.trust_model, log=log
+        )
+        _write(files, original, prepared.file, folder, calibrated)
         digest = find_model(str(folder)).digest  # which verifies the sums as well
         pinned = running.replace(runtime=runtime)
         _compare(original, load_as_set(pinned, str(folder), **more), reference)

@@ -199,8 +199,8 @@ def create_app(
         if name in speeds:
             infer = app.endpoints[open_inference.path_of(one)]
             assert isinstance(infer, open_inference.Infer)
-            one.capacity = capacity(one, infer)
-            metrics.of(name).can_take(one.capacity.requests_per_second)
+            one.capacity = capacity(infer)
+            one.metrics.can_take(one.capacity.requests_per_second)
     open_inference.add(app, served, app.max_body)
     pages.add(app, app.endpoints, served)
     app.health = {

@@ -51,22 +51,22 @@ class Capacity:
         return f"{rate} requests/s, p99 {self.p99 * 1e3:.3g} ms"
 
 
-def capacity(served: Served, endpoint: Infer) -> Capacity:
+def capacity(endpoint: Infer) -> Capacity:
     """What a worker can take of a model's requests.
 
     Args:
-        served: the model.
         endpoint: where its tensors can be sent.
     """
-    queue, speed = served.queue, served.queue.speed
-    around = HTTP_SECONDS + _around_call(served, endpoint)
+    queue, streams = endpoint.served.queue, endpoint.served.model.runtime.streams
+    speed = queue.speed
+    around = HTTP_SECONDS + _around_call(endpoint)
     rows = 1
     while speed.joins and queue.fits(2 * rows):
         if 2 * speed.seconds(2 * rows * speed.row) > queue.slo:
             break
         rows *= 2
     seconds = speed.seconds(rows * speed.row)
-    rate = 1 / (seconds / rows / served.model.runtime.streams + around)
+    rate = 1 / (seconds / rows / streams + around)
     # One that just missed a call waits for it, and then for its own.
     return Capacity(queue.slo, rate, 2 * (seconds + around), rows, speed.seconds(speed.row))
 
@@ -81,9 +81,9 @@ def capacities(served: Mapping[str, Served]) -> dict[str, Any]:
     return {"worker": os.getpid(), "models": models}
 
 
-def _around_call(served: Served, endpoint: Infer) -> float:
+def _around_call(endpoint: Infer) -> float:
     """Seconds of a request beside HTTP and the call of the model: to write costs as to read."""
-    if served.model.task.data == "image":  # its pixels as JSON are nobody's common request
+    if endpoint.served.model.task.data == "image":  # its pixels as JSON are nobody's common request
         return 0.0
     body = msgspec.json.encode(openapi.example_of(endpoint))
     times = []

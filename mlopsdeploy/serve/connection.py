@@ -12,7 +12,6 @@ import asyncio
 import math
 import urllib.parse
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 from functools import partial
 from http import HTTPStatus
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httptools
 
 from mlopsdeploy.serve.messages import (
+    DISCARDED,
     Answer,
     Problem,
     Request,
@@ -32,13 +32,13 @@ from mlopsdeploy.serve.messages import (
 
 if TYPE_CHECKING:
     from mlopsdeploy.serve.worker import Worker
+    from mlopsdeploy.settings import ServeSettings
 
 MAX_URL = 8 << 10
 MAX_HEAD = 64 << 10
 MAX_HEADERS = 100
 RATE_FROM = 5.0  # seconds of a body after which it must come at the least rate
 LINGER = 2.0  # seconds without a byte after which the connection of a refused body is closed
-DISCARDED = 32 << 20  # bytes of it that are read meanwhile
 MOST_HEADS = 256  # that are remembered
 _OF_ONE_REQUEST = {
     "connection", "expect", "traceparent", "transfer-encoding", "upgrade", "x-request-id",
@@ -68,16 +68,6 @@ class Phase(Enum):
     REFUSED = "the rest of what was refused"
 
 
-@dataclass(slots=True)
-class Limits:
-    """Of all connections; times in seconds, sizes in bytes. See `ServeSettings`."""
-
-    header_timeout: float
-    body_timeout: float
-    body_rate: int
-    keep_alive: float
-
-
 class Head(NamedTuple):
     """The head of requests to an endpoint, parsed and checked."""
 
@@ -95,7 +85,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
-        self.limits = worker.limits
+        self.limits = worker.settings
         self.parser: Any = httptools.HttpRequestParser(self)
         self.transport: Any = None
         self.remote = ""
@@ -442,17 +432,9 @@ class Connection(asyncio.Protocol):
     def _write(self, answer: Answer, request_id: str, *, keep: bool, head: bool) -> None:
         if self.transport.is_closing():
             return
-        more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
-        if not keep:
-            more = more.replace("Connection: close\r\n", "") + "Connection: close\r\n"
-        elif self.version == "1.0":
-            more += "Connection: keep-alive\r\n"
-        text = (
-            f"{_STATUS_LINES[answer.status]}Content-Type: {answer.content_type}\r\n"
-            f"Content-Length: {len(answer.body)}\r\nX-Request-ID: {request_id}\r\n"
-            f"Date: {self.worker.date}\r\n{more}\r\n"
-        )
-        self.transport.write(text.encode("latin-1") + (b"" if head else answer.body))
+        old = self.version == "1.0"
+        text = written(answer, request_id, self.worker.date, keep=keep, old=old)
+        self.transport.write(text + (b"" if head else answer.body))
 
     # -- time
 
@@ -496,7 +478,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
         self.stuck, self.unread = now, left
 
-    def _is_slow(self, waited: float, limits: Limits) -> bool:
+    def _is_slow(self, waited: float, limits: ServeSettings) -> bool:
         too_slow = waited > RATE_FROM and self.length < limits.body_rate * waited
         return waited > limits.body_timeout or too_slow
 
@@ -504,6 +486,29 @@ class Connection(asyncio.Protocol):
         """The server ends: what has begun to come is answered, and nothing else."""
         if self.request is None and not self.ahead and self.phase in (Phase.NEW, Phase.IDLE):
             self._close()
+
+
+def written(answer: Answer, request_id: str, date: str, *, keep: bool, old: bool = False) -> bytes:
+    """An answer's head.
+
+    Args:
+        answer: the answer.
+        request_id: of its request.
+        date: as HTTP has it.
+        keep: whether the connection lives on.
+        old: whether its caller speaks HTTP/1.0, and must be told so.
+    """
+    more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
+    if not keep:
+        more = more.replace("Connection: close\r\n", "") + "Connection: close\r\n"
+    elif old:
+        more += "Connection: keep-alive\r\n"
+    text = (
+        f"{_STATUS_LINES[answer.status]}Content-Type: {answer.content_type}\r\n"
+        f"Content-Length: {len(answer.body)}\r\nX-Request-ID: {request_id}\r\n"
+        f"Date: {date}\r\n{more}\r\n"
+    )
+    return text.encode("latin-1")
 
 
 def _path(url: bytes) -> str:

@@ -84,7 +84,8 @@ class Writer:
 
     def __init__(self) -> None:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        self._taken = self._written = self._dropped = 0
+        # Each is counted by one thread alone, so that none is lost.
+        self._taken = self._written = self._dropped = self._told = 0
         threading.Thread(target=self._run, name="log", daemon=True).start()
         Finalize(self, self.flush, exitpriority=0)  # at the end of a worker, too
 
@@ -106,8 +107,9 @@ class Writer:
         while True:
             _write(self._lines.get())
             self._written += 1
-            if self._dropped and self._taken - self._written <= WAITING // 2:
-                dropped, self._dropped = self._dropped, 0
+            dropped = self._dropped - self._told
+            if dropped and self._taken - self._written <= WAITING // 2:
+                self._told += dropped
                 log.warning("%d lines of the log were dropped, as nobody read them", dropped)
 
 

@@ -21,6 +21,8 @@ import msgspec
 log = logging.getLogger("mlopsdeploy.serve")
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
+DISCARDED = 32 << 20
+"""Bytes of a body that is refused which are read all the same, so that its sender goes on."""
 
 NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What decoding raises where a body is not JSON."""

@@ -321,13 +321,9 @@ class Queue:
         """What is computed next, and what isn't any more."""
         now = perf_counter()
         dead: list[Call] = []
-        first = self._pop(now, dead)
-        if self._bulk and (first is None or self._bulk_owed > 0):
-            if first is not None:
-                self._push_back(first)
-            return self._next_part(now, dead), dead
+        first = None if self._bulk and self._bulk_owed > 0 else self._pop(now, dead)
         if first is None:
-            return [], dead
+            return self._next_part(now, dead), dead
         calls = [first]
         while (why := self._why_no_more(calls, now)) is None:
             if (popped := self._pop(now, dead)) is not None:
@@ -360,11 +356,6 @@ class Queue:
                 return call
             dead.append(call)
         return None
-
-    def _push_back(self, call: Call) -> None:
-        heapq.heappush(self._waiting, (call.deadline, next(self._numbers), call))
-        self._backlog += call.seconds
-        self._metrics.waits(1)
 
     def _next_part(self, now: float, dead: list[Call]) -> list[Call]:
         while self._bulk:

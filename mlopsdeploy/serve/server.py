@@ -30,7 +30,7 @@ from rich.console import Console
 
 from mlopsdeploy.core import plugins
 from mlopsdeploy.core.console import counted, facts
-from mlopsdeploy.core.loading import digest_of, load_as_set, prepare_model
+from mlopsdeploy.core.loading import load_as_set, prepare_model
 from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
@@ -136,7 +136,7 @@ def _run(settings: ServeSettings, pins: Pins) -> None:
     with working_folder() as folder:
         if settings.server == "gunicorn":
             native = logs.collect()
-            load = partial(_load_for_gunicorn, settings, folder, os.getpid(), native)
+            load = partial(_load_for_gunicorn, settings, folder, pins, os.getpid(), native)
             _gunicorn(settings, load, folder)
         else:
             listen(settings, partial(_load_app, settings, folder), pins)
@@ -230,7 +230,7 @@ def _load_app(
 
 
 def _load_for_gunicorn(
-    settings: ServeSettings, folder: Path, parent: int, native: int | None
+    settings: ServeSettings, folder: Path, pins: Pins, parent: int, native: int | None
 ) -> App:
     """As `_load_app`; what goes wrong is left in `folder` for the parent, which then stops.
 
@@ -241,7 +241,7 @@ def _load_for_gunicorn(
     logs.configure(settings.log_format)
     started = perf_counter()
     try:
-        app, _ = _load_app(settings, folder, 0, None)
+        app, _ = _load_app(settings, folder, 0, pins)
     except Exception as error:  # whatever it is, the parent must know
         message = "1 a worker could not start; the log has the reason"
         if isinstance(error, MlopsDeployError):
@@ -267,14 +267,13 @@ def prepare(settings: ServeSettings) -> dict[str, str]:
     pins = {}
     for served in settings.models:
         running = settings.running(served)
-        prepare_model(
+        pins[served.called] = prepare_model(
             served.model,
             runtime=running.runtime,
             digest=served.digest,
             trust_model=running.trust_model,
             log=log.info,
-        )
-        pins[served.called] = digest_of(served.model)
+        ).digest
     return pins
 
 

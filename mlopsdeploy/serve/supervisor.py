@@ -188,6 +188,8 @@ class Supervisor:
         elif word[0] == "ready":
             slot.ready = self._once_ready = True
             slot.pins = word[1]
+            if self._stopping or slot.ending:  # a signal may have come before it could take any
+                self._end(slot)
             if slot in self._coming:
                 self._one_came(slot)
         else:
@@ -343,9 +345,8 @@ class Supervisor:
     def _in_worker(self, start: Start, receiver: Connection) -> NoReturn:
         signal.set_wakeup_fd(-1)
         receiver.close()
-        os.setpgid(
-            0, 0
-        )  # Ctrl-C reaches the terminal's group: the parent, which drains the workers
+        # Ctrl-C reaches the terminal's group: the parent, which drains the workers
+        os.setpgid(0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until it takes connections

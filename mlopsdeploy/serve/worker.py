@@ -30,7 +30,7 @@ import msgspec
 
 from mlopsdeploy.core.console import counted
 from mlopsdeploy.core.machine import is_loopback
-from mlopsdeploy.serve.connection import Connection, Head, Limits
+from mlopsdeploy.serve.connection import Connection, Head, written
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
 from mlopsdeploy.serve.queue import refused
 from mlopsdeploy.settings import BODIES_HELD, ServeSettings
@@ -71,9 +71,7 @@ class Worker:
     ) -> None:
         self.app = app
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
-        self.limits = Limits(
-            settings.header_timeout, settings.body_timeout, settings.body_rate, settings.keep_alive
-        )
+        self.settings = settings
         self.connections: set[Connection] = set()
         self._connecting: set[asyncio.Task[None]] = set()
         self.held = 0  # bytes of bodies that are not answered
@@ -89,7 +87,6 @@ class Worker:
         self.good_hosts: set[str] = set()  # that were checked
         self.heads: dict[bytes, Head] = {}  # that were parsed
         self.date = ""
-        self._settings = settings
         self._listener = listener
         self._loads, self._place = balance
         self._moment = 0.0
@@ -196,7 +193,7 @@ class Worker:
 
     def _page(self, request: Request, done: Callable[[Answer], None]) -> None:
         try:
-            answer = self.app.page(request, self._settings.host, self._settings.port)
+            answer = self.app.page(request, self.settings.host, self.settings.port)
         except Exception as error:  # noqa: BLE001  (logged there)
             answer = problem_answer(error, request.id)
         done(answer)
@@ -241,7 +238,7 @@ class Worker:
         self.draining = True
         self.loop.remove_reader(self._listener)
         self.loop.call_later(LAST, self._close_idle)
-        self.loop.call_later(self._settings.drain_timeout, self._give_up)
+        self.loop.call_later(self.settings.drain_timeout, self._give_up)
         self._end_if_done()
 
     def _close_idle(self) -> None:
@@ -332,13 +329,13 @@ class Worker:
             self._spare = os.open(os.devnull, os.O_RDONLY)
 
     def _one_too_many(self, taken: socket.socket) -> None:
-        problem = Problem(503, "too-many-connections", "the server has all connections it may have")
-        answer = problem_answer(problem, self.ids.of(None))
-        head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: {answer.content_type}\r\n"
-        head += f"Content-Length: {len(answer.body)}\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+        detail = "the server has all connections it may have"
+        problem = Problem(503, "too-many-connections", detail, headers=(("Retry-After", "1"),))
+        request_id = self.ids.of(None)
+        answer = problem_answer(problem, request_id)
         with suppress(OSError):
             taken.settimeout(0)
-            taken.send(head.encode() + answer.body)
+            taken.send(written(answer, request_id, self.date, keep=False) + answer.body)
             taken.shutdown(socket.SHUT_WR)
         # Closed at once, it would be reset by a request that comes now, and the answer lost.
         self._turned_away.append((perf_counter() + LAST, taken))

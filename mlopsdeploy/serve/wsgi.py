@@ -10,11 +10,17 @@ from typing import Any
 import msgspec
 from flask import Response
 
-from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, expect_length, too_long
+from mlopsdeploy.serve.messages import (
+    DISCARDED,
+    JSON,
+    Answer,
+    Problem,
+    Request,
+    expect_length,
+    too_long,
+)
 
 Environ = Mapping[str, Any]
-DISCARDED = 32 * 1024 * 1024
-"""Bytes of a body that is refused which are read all the same, so that its sender goes on."""
 
 
 def wsgi_request(environ: Environ, request_id: str, limit: int) -> Request:

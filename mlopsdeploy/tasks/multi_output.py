@@ -68,8 +68,8 @@ class MultiOutput(SeveralAnswers, TableTask):
 def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
     files = given.files
     kind = given.made(output).kind
-    said = {"activation": keys.activation, "multi_label": keys.multi_label}
-    yaml = files.yaml.model_copy(update={"output": None, **said})
+    made = {"activation": keys.activation, "multi_label": keys.multi_label}
+    yaml = files.yaml.model_copy(update={"output": None, **made})
     own = replace(
         given,
         files=replace(
@@ -83,7 +83,7 @@ def _head(given: Given, output: Field, keys: HeadKeys) -> Head:
         name=output.name,
     )
     task = keys.task
-    told = keys.labels or any(value is not None for value in said.values())
+    told = keys.labels or any(value is not None for value in made.values())
     if task is None and (told or kind in _OF_CLASSES):
         task = "classification"
     elif task is None and kind == "values":

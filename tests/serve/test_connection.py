@@ -17,8 +17,9 @@ from types import SimpleNamespace
 import pytest
 
 from mlopsdeploy.core.machine import resident_memory
-from mlopsdeploy.serve.connection import Connection, Limits
+from mlopsdeploy.serve.connection import Connection
 from mlopsdeploy.serve.messages import Answer, RequestIds, problem_answer
+from mlopsdeploy.settings import ServeSettings
 
 from .conftest import ask_slow
 from .wire import GOOD, HEAD, POST, read_all, read_answers
@@ -79,7 +80,9 @@ class Worker:
         self.clock = 0.0
         self.held, self.most_held = 0, 100_000
         self.draining = False
-        self.limits = Limits(header_timeout=10, body_timeout=30, body_rate=1000, keep_alive=120)
+        self.settings = ServeSettings(
+            header_timeout=10, body_timeout=30, body_rate=1000, keep_alive=120
+        )
         self.ids = RequestIds()
         self.thread = threading.get_ident()
         self.app = SimpleNamespace(endpoints={}, max_body=50_000, log_requests=False)
