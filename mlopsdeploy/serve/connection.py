@@ -45,6 +45,7 @@ _OF_ONE_REQUEST = {
 }  # fmt: skip
 READ_AHEAD = 16  # requests sent ahead, before no more are read
 AHEAD_BYTES = 64 << 10  # of their bodies, likewise
+SMALL = 16 << 10  # bytes of an answer that may wait for others
 WRITE_SECONDS = 30.0  # in which a caller must read an answer at the least rate, too
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n" for one in HTTPStatus}
 _KEYS = {
@@ -97,6 +98,7 @@ class Connection(asyncio.Protocol):
         self.ahead: deque[tuple[Request, bool, Answer | None]] = deque()  # refused ones with theirs
         self.paused = False
         self.going_on = False
+        self.unsent: list[bytes] = []  # answers that wait for others, see `Worker.write_later`
         self.stuck: float | None = None  # since when the caller reads too little
         self.unread = 0  # bytes of answers then
         self.ends = math.inf  # when what was refused is read no longer
@@ -293,6 +295,7 @@ class Connection(asyncio.Protocol):
             self.read = 0
             asks = "expect" in headers and headers["expect"].lower() == "100-continue"
             if asks and self.version != "1.0":  # which knows no such answer
+                self.flush()
                 self.transport.write(_CONTINUE)
 
     def _host(self) -> str | None:
@@ -426,15 +429,24 @@ class Connection(asyncio.Protocol):
         self._write(answer, request.id, keep=False, head=request.method == "HEAD")
         self.since = self.worker.now()
         self.ends = self.since + self.limits.body_timeout
+        self.flush()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
     def _write(self, answer: Answer, request_id: str, *, keep: bool, head: bool) -> None:
-        if self.transport.is_closing():
-            return
         old = self.version == "1.0"
         text = written(answer, request_id, self.worker.date, keep=keep, old=old)
-        self.transport.write(text + (b"" if head else answer.body))
+        self.unsent.append(text if head else text + answer.body)
+        if len(answer.body) > SMALL:
+            self.flush()
+        else:
+            self.worker.write_later(self)
+
+    def flush(self) -> None:
+        """Write what waits to be written."""
+        if self.unsent and not self.transport.is_closing():
+            self.transport.write(b"".join(self.unsent))
+        self.unsent.clear()
 
     # -- time
 
@@ -444,6 +456,7 @@ class Connection(asyncio.Protocol):
 
     def _close(self) -> None:
         """Once the caller has read all; it must do so."""
+        self.flush()
         self.transport.close()
         if self.stuck is None:
             self.pause_writing()

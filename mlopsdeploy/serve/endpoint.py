@@ -187,7 +187,8 @@ class Endpoint:
             return answer
         waited = max(started - request.arrived, 0.0) * 1e3
         timing = f"queue;dur={waited:.3f}, model;dur={(now - started) * 1e3:.3f}"
-        return answer._replace(headers=(*answer.headers, ("Server-Timing", timing)))
+        headers = (*answer.headers, ("Server-Timing", timing))
+        return Answer(answer.status, answer.content_type, answer.body, headers, answer.rows)
 
 
 class Predict(Endpoint):

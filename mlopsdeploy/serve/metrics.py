@@ -42,6 +42,7 @@ SECONDS = (
 )  # fmt: skip
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
 CODES = (200, 400, 404, 405, 408, 411, 413, 414, 415, 421, 422, 429, 431, 500, 503)
+_PLACES = {code: place for place, code in enumerate(CODES)}
 CALLS = ("free", "full", "deadline")  # why a call of the model left, see `Queue`
 UNREAD = (*LANGUAGES, UNKNOWN, "other")  # why a text isn't read, see `core.model.unread_in`
 
@@ -136,7 +137,7 @@ class Metrics:
 
     def refused(self, code: int) -> None:
         """A request that is no model's was refused."""
-        place = CODES.index(code if code in CODES else 500)
+        place = _PLACES.get(code, _PLACES[500])
         with self._lock:
             self._cells[self._ends[-1] + place] += 1
 
@@ -229,7 +230,7 @@ class ModelMetrics:
         """A request was answered; `rows` is 0 where none were predicted."""
         cells = self._cells
         nanoseconds = int(seconds * 1e9)
-        start = _LATENCY + _PER_CODE * CODES.index(code if code in CODES else 500)
+        start = _LATENCY + _PER_CODE * _PLACES.get(code, _PLACES[500])
         with self._lock:
             cells[_IN_FLIGHT] -= 1
             cells[start + bisect_left(_NANOSECONDS, nanoseconds)] += 1

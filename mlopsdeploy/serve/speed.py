@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from time import perf_counter
 
 import numpy as np
@@ -34,23 +35,31 @@ class Speed:
         per_cost: seconds per unit of cost.
         row: the cost of a common row.
         steady: see `Runtime.steady`.
+        one: seconds of a common row alone, where that was measured. Less than the line has it, as
+            tasks have a shorter way for one row.
     """
 
     fixed: float
     per_cost: float
     row: int = 1
     steady: bool = True
+    one: float | None = None
 
     def seconds(self, cost: float) -> float:
         """Of a call with so much in it."""
         return self.fixed + self.per_cost * cost
 
     @property
+    def alone(self) -> float:
+        """Seconds of a common row alone."""
+        return self.seconds(self.row) if self.one is None else self.one
+
+    @cached_property
     def quick(self) -> bool:
         """Whether one row is computed sooner than another thread is woken."""
-        return self.steady and self.seconds(self.row) < QUICK
+        return self.steady and self.alone < QUICK
 
-    @property
+    @cached_property
     def joins(self) -> bool:
         """Whether requests that are computed together take less time than one by one."""
         together = self.seconds(8 * self.row)
@@ -86,7 +95,8 @@ def measure(model: Model) -> Speed:
             row = row or cost
             costs.append(cost)
             times.append(seconds)
-    return replace(_fitted(np.array(costs), np.array(times), row), steady=model.runtime.steady)
+    fitted = _fitted(np.array(costs), np.array(times), row)
+    return replace(fitted, steady=model.runtime.steady, one=times[0])
 
 
 def _timed(model: Model, columns: Columns) -> tuple[int, float]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from mlopsdeploy.serve.app import App
     from mlopsdeploy.serve.endpoint import Endpoint
 
+TOGETHER = 16  # answers that are written one after the other
+TOGETHER_SECONDS = 500e-6  # that the first of them may wait
 RESTED = 50e-6  # seconds between the end of work and the next: then the loop waited for it
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
@@ -89,6 +91,8 @@ class Worker:
         self.date = ""
         self._listener = listener
         self._loads, self._place = balance
+        self._unsent: list[Connection] = []  # whose answers wait to be written
+        self._unsent_since = 0.0
         self._moment = 0.0
         self._looked = self._worked = perf_counter()
         self._hosts = _hosts(settings)
@@ -126,6 +130,26 @@ class Worker:
         """The loop is about to look for what has come."""
         self._moment = 0.0
         self._worked = perf_counter()
+
+    def write_later(self, connection: Connection) -> None:
+        """Write a connection's answers with those of others, when all that came is answered.
+
+        To write wakes the caller, which costs as much as to compute a quick model's answer. Once
+        it is awake, the next answers cost it no more than to be read.
+        """
+        now = perf_counter()
+        if not self._unsent:
+            self._unsent_since = now
+            self.loop.call_soon(self.write)
+        self._unsent.append(connection)
+        if len(self._unsent) >= TOGETHER or now - self._unsent_since > TOGETHER_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write all that waits to be written."""
+        unsent, self._unsent = self._unsent, []
+        for connection in unsent:
+            connection.flush()
 
     def opened(self, connection: Connection) -> None:
         """A caller is there."""

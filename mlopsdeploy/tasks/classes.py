@@ -293,18 +293,15 @@ class Classes(Head):
 
     def _decode_one(self, output: Array) -> Columns:
         """The same for one row of one sigmoid: a request, where every microsecond counts."""
-        second = output.reshape(-1)[0]
+        second = output[(0,) * output.ndim]
         if not 0 <= second <= 1:
             self._check(output)
             second = second.clip(0, 1)
-        first = 1 - second
-        chosen = bool(second >= (0.5 if self.threshold is None else self.threshold))
+        both = np.empty((1, 2), output.dtype)
+        both[0, 0], both[0, 1] = 1 - second, second
+        chosen = int(second >= (0.5 if self.threshold is None else self.threshold))
         label, score, scores = self._outcome
-        return {
-            label: objects([self._names[int(chosen)]]),
-            score: np.array([second if chosen else first]),
-            scores: np.array([[first, second]]),
-        }
+        return {label: objects([self._names[chosen]]), score: both[:, chosen], scores: both}
 
     def _check(self, scores: Array) -> None:
         lowest, highest = -_ROUNDING, 1 + _ROUNDING

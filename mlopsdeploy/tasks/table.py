@@ -51,6 +51,7 @@ class Table:
             self.inputs = tuple(_as_column(tensor) for tensor in self._tensors)
             return
         tensor = self._tensors[0]
+        self._dtype = np.dtype(object if tensor.dtype == "str" else tensor.dtype)
         if not features and tensor.shape in ((), (1,)):
             features = (tensor.name,)
         self._check_features(features, tensor)
@@ -101,7 +102,9 @@ class Table:
             }
         tensor = self._tensors[0]
         if self.matrix and self.matrix.name in columns:
-            dense = columns[self.matrix.name].astype(tensor.dtype, copy=False)
+            dense = columns[self.matrix.name].astype(self._dtype, copy=False)
+            if dense.shape[1:] == tensor.shape:
+                return {tensor.name: dense}
             if dense.shape[1:] not in (self.matrix.shape, tensor.shape):
                 raise RowError(
                     f"{self.matrix.name}: a row has {self.matrix.shape[0]} numbers, not an array "
@@ -111,7 +114,7 @@ class Table:
         if self.inputs == (tensor,):
             return {tensor.name: columns[tensor.name].astype(tensor.dtype, copy=False)}
         matrix = np.column_stack([columns[field.name] for field in self.inputs])
-        matrix = matrix.astype(object if tensor.dtype == "str" else tensor.dtype, copy=False)
+        matrix = matrix.astype(self._dtype, copy=False)
         return {tensor.name: matrix.reshape(-1, *self._shape(tensor))}
 
     def _shape(self, tensor: Field) -> tuple[int, ...]:

@@ -97,6 +97,9 @@ class Worker:
 
     closed = opened
 
+    def write_later(self, connection):
+        connection.flush()
+
     def check_host(self, host, version):
         pass
 

@@ -149,7 +149,10 @@ def test_what_a_killed_worker_was_doing_is_not_in_flight(slow_server):
 def test_requests_wait_their_turn_and_are_counted_meanwhile(slow_server):
     server = slow_server("--workers", "1", "--threads", "1")
     with ThreadPoolExecutor(4) as pool:
-        sent = [pool.submit(ask, server, 0.8) for _ in range(3)]
+        sent = [pool.submit(ask, server, 1.5)]
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
+        server.until(lambda: server.get("/metrics").metric("mlopsdeploy_queue") == 0)
+        sent += [pool.submit(ask, server, 0.5) for _ in range(2)]
         server.until(lambda: server.get("/metrics").metric("mlopsdeploy_queue") == 2)
         assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 3
         assert server.get("/healthz").status == 200

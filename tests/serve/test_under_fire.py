@@ -179,20 +179,20 @@ V2 = {"inputs": [{"name": "features", "shape": [1, 3], "datatype": "FP32", "data
 @pytest.mark.parametrize(
     ("path", "body", "headers"),
     [
-        ("/v1/models/patient:predict", {"instances": [0, 0, 0]}, {"X-Request-Timeout": "0.2"}),
+        ("/v1/models/patient:predict", {"instances": [0, 0, 0]}, {"X-Request-Timeout": "0.8"}),
         (
             "/v1/models/patient:predict",
             {"instances": [0, 0, 0]},
-            {"X-Envoy-Expected-Rq-Timeout-Ms": "200"},
+            {"X-Envoy-Expected-Rq-Timeout-Ms": "800"},
         ),
-        ("/v2/models/patient/infer", {**V2, "parameters": {"timeout": 200_000}}, {}),
+        ("/v2/models/patient/infer", {**V2, "parameters": {"timeout": 800_000}}, {}),
     ],
 )
 def test_a_callers_own_deadline_is_kept(fired, path, body, headers):
     """While the model is busy, it is told so when its time is over, and not later."""
     assert fired.call("POST", path, body, {**JSON, **headers}).status == 200
     with ThreadPoolExecutor(1) as pool:
-        busy = pool.submit(patient, fired, 2.5)
+        busy = pool.submit(patient, fired, 3.5)
         fired.until(lambda: in_flight(fired) == 1)
         refused = fired.call("POST", path, body, {**JSON, **headers})
         assert not busy.done(), "it was told before the model was free"
