@@ -12,6 +12,7 @@ stands and exits with `exit_code`. Anything else that is raised is a bug of ours
 traceback.
 """
 
+import gc
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -114,7 +115,12 @@ def shortened(text: str, most: int = 200) -> str:
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Around imports that `what` needs the packages of an extra for: a missing one is a line."""
+    """Around imports that `what` needs the packages of an extra for: a missing one is a line.
+
+    What is imported stays, so it isn't searched for garbage meanwhile, a tenth of the time.
+    """
+    collects = gc.isenabled()
+    gc.disable()
     try:
         yield
     except ModuleNotFoundError as error:
@@ -123,6 +129,9 @@ def needs(what: str, extra: str) -> Iterator[None]:
         raise ConfigError(
             f"{what} needs the package {error.name!r}: pip install 'mlopsdeploy[{extra}]'"
         ) from error
+    finally:
+        if collects:
+            gc.enable()
 
 
 def did_you_mean(name: str, known: Collection[str], otherwise: str = "there are") -> str:

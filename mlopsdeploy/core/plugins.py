@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 from typing import Any
 
 from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
@@ -40,7 +41,7 @@ def load(kind: str, name: str) -> Any:
     Raises:
         ConfigError: there is none of that name, or a package that it needs is not installed.
     """
-    point = next(iter(entry_points(group=f"mlopsdeploy.{kind}", name=name)), None)
+    point = next((point for point in _points(kind) if point.name == name), None)
     if point is None:
         raise ConfigError(f"no {kind[:-1]} called {name!r}; {did_you_mean(name, names(kind))}")
     try:
@@ -107,7 +108,14 @@ def runtimes_for(format_: str) -> tuple[str, ...]:
 
 
 def _points(kind: str) -> list[EntryPoint]:
-    return sorted(entry_points(group=f"mlopsdeploy.{kind}"), key=lambda point: point.name)
+    found = _all_points(tuple(sys.path)).select(group=f"mlopsdeploy.{kind}")
+    return sorted(found, key=lambda point: point.name)
+
+
+@functools.cache
+def _all_points(_path: tuple[str, ...]) -> EntryPoints:
+    """Those of all packages, each of which has a file to be read: 15 ms where they are many."""
+    return entry_points()
 
 
 def _package(point: EntryPoint) -> str:

@@ -130,9 +130,10 @@ def _run(settings: ServeSettings, pins: Pins) -> None:
     _check_address(settings.host, settings.port)  # again: models may have compiled for minutes
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
-    # Loaded before the workers fork, so that they share its memory.
+    # Loaded before the workers fork, so that they share its memory; none looks at it for garbage.
     from mlopsdeploy.serve import app  # noqa: F401
 
+    gc.freeze()
     with working_folder() as folder:
         if settings.server == "gunicorn":
             native = logs.collect()
@@ -168,10 +169,12 @@ def _work(settings: ServeSettings, load: Load, native: int | None, start: Start)
     code = 0
     try:
         started = perf_counter()
+        gc.disable()
         app, pins = load(start.generation, start.pins)
         # What is loaded by now lives as long as the worker: no collection need look at it again.
         gc.collect()
         gc.freeze()
+        gc.enable()
         sys.setswitchinterval(SWITCH)
 
         def ready() -> None:
