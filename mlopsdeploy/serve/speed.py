@@ -17,10 +17,13 @@ from mlopsdeploy.columns import Columns, rows_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import RowError
 
-ROWS = (1, 2, 4, 8, 16)
-WORDS = (32, 8, 128)  # of texts, a common one first
-SECONDS = 0.4  # that a model is measured at most, beside the call that is running then
-REPEATS = 5
+# Rows of a call, and words of each where they are texts: a common one first, and then what says
+# most about all others.
+SIZES = (
+    (1, 32), (8, 32), (1, 8), (2, 32), (1, 128), (4, 32), (16, 32), (8, 8), (4, 128),
+)  # fmt: skip
+QUICKEST, SLOWEST = 0.1, 0.4  # seconds that a model is measured, or else as long as four calls
+REPEATS = 3
 QUICK = 200e-6  # a call that takes less costs less than handing it to another thread
 GAIN = 0.85  # joined calls that don't take less than this share of what they take alone don't pay
 SENTENCE = "warmed up by a text that is long enough to tell its language and is read like others "
@@ -80,23 +83,25 @@ def measure(model: Model) -> Speed:
             with suppress(RowError):  # it may know no such category, or take no such size
                 one.predict_columns(made_up(one, 1))
     started = perf_counter()
+    common = SIZES[0][1]
     costs: list[float] = []
     times: list[float] = []
-    row = 0
-    for words in WORDS if model.task.data == "text" else WORDS[:1]:
-        for rows in ROWS:
-            # What is longer than the time that is left would only be cut off.
-            if times and perf_counter() - started + times[-1] * 2 > SECONDS:
+    for rows, words in SIZES:
+        if words != common and model.task.data != "text":
+            continue
+        if times:
+            takes = times[0] * rows * words / common  # at most
+            left = min(max(QUICKEST, 4 * times[0]), SLOWEST) - (perf_counter() - started)
+            if takes > left:
                 continue
-            try:
-                cost, seconds = _timed(model, made_up(model, rows, words))
-            except RowError:
-                return UNKNOWN
-            row = row or cost
-            costs.append(cost)
-            times.append(seconds)
-    fitted = _fitted(np.array(costs), np.array(times), row)
-    return replace(fitted, steady=model.runtime.steady, one=times[0])
+        try:
+            cost, seconds = _timed(model, made_up(model, rows, words))
+        except RowError:
+            return UNKNOWN
+        costs.append(cost)
+        times.append(seconds)
+    found = _fitted(np.array(costs), np.array(times), int(costs[0]))
+    return replace(found, steady=model.runtime.steady, one=times[0])
 
 
 def _timed(model: Model, columns: Columns) -> tuple[int, float]:
@@ -108,7 +113,7 @@ def _timed(model: Model, columns: Columns) -> tuple[int, float]:
         began = perf_counter()
         model.predict_columns(columns)
         best = min(best, perf_counter() - began)
-        if best > SECONDS / 10:
+        if best > SLOWEST / 10:
             break
     return cost, best
 
