@@ -39,7 +39,7 @@ KINDS = {  # and what has been imported there
         *("mlopsdeploy.cli", "mlopsdeploy.batch.command", "mlopsdeploy.edge.command"),
         *("mlopsdeploy.runtimes.litert", "mlopsdeploy.runtimes.onnxruntime"),
         *("mlopsdeploy.runtimes.openvino", "mlopsdeploy.tasks.object_detection"),
-        *("mlopsdeploy.tasks.text_classification", "mlopsdeploy.serve.app"),
+        *("mlopsdeploy.tasks.text_classification", "mlopsdeploy.serve.flask_app"),
     ],
     "torch": [
         *("onnx", "onnxruntime", "torch", "transformers", "transformers.modeling_utils"),

@@ -21,7 +21,7 @@ from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import MlopsDeployError, RowError
 from mlopsdeploy.model_files import find_model
-from mlopsdeploy.serve.app import create_app
+from mlopsdeploy.serve import create_app
 
 MODELS = Path(__file__).with_name("contract_models.py")
 _spec = importlib.util.spec_from_file_location("contract_models", MODELS)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlopsdeploy.serve import server
-from mlopsdeploy.serve.app import App, create_app
+from mlopsdeploy.serve.app import App, assembled
 from mlopsdeploy.serve.endpoint import Endpoint
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, problem_answer
 from mlopsdeploy.serve.supervisor import Pins
@@ -50,7 +50,7 @@ class AnyPath(dict[str, Endpoint]):
 
 def application(_generation: int, _pins: Pins | None) -> tuple[App, Pins]:
     """What a worker serves."""
-    app = create_app({})
+    app = assembled({})
     app.endpoints = AnyPath(any=Empty())
     return app, {}
 

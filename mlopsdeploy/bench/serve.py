@@ -29,7 +29,7 @@ from mlopsdeploy.core.console import counted, plain_table, print_line, progress_
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.serve import server
-from mlopsdeploy.serve.app import App, create_app
+from mlopsdeploy.serve.app import App, assembled
 from mlopsdeploy.serve.endpoint import Predict, PredictPictures
 from mlopsdeploy.serve.instances import Instances
 from mlopsdeploy.serve.messages import JSON, Request
@@ -200,7 +200,7 @@ class Parts:
     def __init__(self, settings: ServeSettings, row: str | None) -> None:
         models = server.load_models(settings)
         self.name, self.model = next(iter(models.items()))
-        self.app: App = create_app(models, settings)
+        self.app: App = assembled(models, settings)
         self.path, endpoint = next(
             (path, endpoint)
             for path, endpoint in self.app.endpoints.items()

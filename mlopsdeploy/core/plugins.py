@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, EntryPoints, entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from mlopsdeploy.errors import ConfigError, RowError, did_you_mean, one_line
@@ -113,7 +113,7 @@ def _points(kind: str) -> list[EntryPoint]:
 
 
 @functools.cache
-def _all_points(_path: tuple[str, ...]) -> EntryPoints:
+def _all_points(_path: tuple[str, ...]) -> Any:  # EntryPoints, from Python 3.12 on
     """Those of all packages, each of which has a file to be read: 15 ms where they are many."""
     return entry_points()
 

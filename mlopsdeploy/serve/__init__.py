@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 __all__ = ["create_app"]
 
 if TYPE_CHECKING:
-    from mlopsdeploy.serve.app import create_app
+    from mlopsdeploy.serve.flask_app import create_app
 
 
 def __getattr__(name: str) -> object:
     if name in __all__:
-        from mlopsdeploy.serve import app
+        from mlopsdeploy.serve import flask_app
 
-        return getattr(app, name)
+        return getattr(flask_app, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,11 +20,10 @@ import math
 import struct
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-from flask import Flask, Response, request
 
 from mlopsdeploy import __version__
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
@@ -44,8 +43,10 @@ from mlopsdeploy.serve.messages import (
 )
 from mlopsdeploy.serve.pictures import PICTURE, decode_all, from_base64
 from mlopsdeploy.serve.queue import Call
-from mlopsdeploy.serve.wsgi import json_response, wsgi_request
 from mlopsdeploy.settings import MAX_ROWS
+
+if TYPE_CHECKING:
+    from flask import Flask, Response
 
 DATATYPES = {
     "bool": "BOOL", "str": "BYTES",
@@ -247,6 +248,9 @@ def _timeout(asked: InferRequest) -> float | None:
 
 def add(app: Flask, served: Mapping[str, Served], max_body: int) -> None:
     """The routes of the protocol that say what there is; `Infer` is an endpoint of its own."""
+    from flask import request  # the endpoint does without
+
+    from mlopsdeploy.serve.wsgi import json_response, wsgi_request
 
     def find(name: str, version: str | None = None) -> Served:
         one = served.get(name)

@@ -15,8 +15,6 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from werkzeug.formparser import MultiPartParser
-from werkzeug.http import parse_options_header
 
 from mlopsdeploy.columns import Array, Columns, Field, Task, objects
 from mlopsdeploy.core.images import MAX_PIXELS, decode
@@ -109,6 +107,9 @@ def from_form(body: bytes, content_type: str) -> bytes:
     Raises:
         Problem: 400 where it is not such a form, 422 where it holds no file, or several.
     """
+    from werkzeug.formparser import MultiPartParser  # only forms need it
+    from werkzeug.http import parse_options_header
+
     boundary = parse_options_header(content_type)[1].get("boundary", "")
     parser = MultiPartParser(
         lambda *_, **__: io.BytesIO(), max_form_memory_size=None, max_form_parts=PARTS

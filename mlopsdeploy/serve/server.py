@@ -35,13 +35,14 @@ from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.serve import logs
+from mlopsdeploy.serve.app import App, assembled
 from mlopsdeploy.serve.speed import measure
 from mlopsdeploy.serve.supervisor import Pins, Start, Supervisor
 from mlopsdeploy.serve.worker import Worker, event_loop
 from mlopsdeploy.settings import ServeSettings
 
 if TYPE_CHECKING:
-    from mlopsdeploy.serve.app import App
+    from mlopsdeploy.serve.flask_app import FlaskApp
 
 Load = Callable[[int, "Pins | None"], "tuple[App, Pins]"]
 """Gives a worker of a generation its application, with models of these digests, and theirs."""
@@ -130,10 +131,7 @@ def _run(settings: ServeSettings, pins: Pins) -> None:
     _check_address(settings.host, settings.port)  # again: models may have compiled for minutes
     for name in _ONE_THREAD:
         os.environ.setdefault(name, "1")
-    # Loaded before the workers fork, so that they share its memory; none looks at it for garbage.
-    from mlopsdeploy.serve import app  # noqa: F401
-
-    gc.freeze()
+    gc.freeze()  # workers share what is loaded, and don't look through it for garbage
     with working_folder() as folder:
         if settings.server == "gunicorn":
             native = logs.collect()
@@ -222,19 +220,17 @@ def _load_app(
     settings: ServeSettings, folder: Path, generation: int, pins: Pins | None
 ) -> tuple[App, Pins]:
     """The application of one worker, its models loaded and warm."""
-    from mlopsdeploy.serve.app import create_app
-
     pins = pins or prepare(settings)
     models = load_models(settings, pins)
     counted = folder / str(generation)
     counted.mkdir(exist_ok=True)
     speeds = {name: measure(model) for name, model in models.items()}
-    return create_app(models, settings, counted, speeds), pins
+    return assembled(models, settings, counted, speeds), pins
 
 
 def _load_for_gunicorn(
     settings: ServeSettings, folder: Path, pins: Pins, parent: int, native: int | None
-) -> App:
+) -> FlaskApp:
     """As `_load_app`; what goes wrong is left in `folder` for the parent, which then stops.
 
     Starting the worker again would not help.
@@ -257,8 +253,10 @@ def _load_for_gunicorn(
         os.kill(parent, signal.SIGTERM)
         time.sleep(2)
         os._exit(0)
+    from mlopsdeploy.serve.flask_app import FlaskApp
+
     _say_ready(app, perf_counter() - started)
-    return app
+    return FlaskApp(app)
 
 
 def prepare(settings: ServeSettings) -> dict[str, str]:

@@ -5,6 +5,8 @@ import json
 import logging
 import re
 import socket
+import subprocess
+import sys
 import threading
 import wsgiref.simple_server
 import wsgiref.validate
@@ -465,15 +467,43 @@ def test_two_models_with_one_route_are_refused(fraud):
         create_app({"a": fraud, "b": fraud})
 
 
+def routed(name, route):
+    return ServeSettings(models=[{"model": "x", "name": name, "route": route}])
+
+
 @pytest.mark.parametrize(("route", "message"), [
     *((route, f"{route}.*the server's own")
       for route in ("/healthz", "/metrics", "/v2", "/v2/repository/index", "/openapi.json")),
     ("/v2/models/churn/infer", "same route"),
 ])  # fmt: skip
 def test_a_route_that_is_the_servers_own_is_refused(churn, route, message):
-    settings = ServeSettings(models=[{"model": "x", "name": "churn", "route": route}])
     with pytest.raises(ConfigError, match=message):
-        create_app({"churn": churn}, settings)
+        create_app({"churn": churn}, routed("churn", route))
+
+
+def test_no_route_can_be_where_a_page_is(fraud):
+    app = create_app({"fraud": fraud})
+    paths = {rule.rule for rule in app.url_map.iter_rules() if "<" not in rule.rule}
+    for path in paths - {"/", *app.endpoints}:
+        with pytest.raises(ConfigError, match="the server's own"):
+            create_app({"fraud": fraud}, routed("fraud", path))
+
+
+def test_flask_is_loaded_for_pages_alone():
+    code = (
+        "import sys\n"
+        "from mlopsdeploy.serve import server\n"
+        "from mlopsdeploy.serve.app import assembled\n"
+        "from mlopsdeploy.serve.messages import Request\n"
+        "app = assembled({})\n"
+        "def status(path): return app.page(Request('GET', path, {}, b'', '', 0.0), 'x', 1).status\n"
+        "print(status('/metrics'), status('/capacity'), 'flask' in sys.modules)\n"
+        "print(status('/'), status('/none'), 'flask' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines() == ["200 200 False", "200 404 True"]
 
 
 # ---------------------------------------------------------------- the access log

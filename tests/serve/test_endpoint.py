@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mlopsdeploy.errors import RowError
-from mlopsdeploy.serve.app import create_app
+from mlopsdeploy.serve import create_app
 from mlopsdeploy.serve.endpoint import Served
 from mlopsdeploy.serve.metrics import Metrics
 
