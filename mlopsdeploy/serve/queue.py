@@ -43,7 +43,11 @@ INLINE = 1e-3  # seconds of work that the thread which reads requests may do its
 CAUTION = 0.8  # of what a body of this size took so far: one that could be answered is read
 WINDOW = 64  # answers after which the limit is adapted
 MOST_LATE = 0.01  # of them
-HEADROOM = (0.2, 0.9)  # of the budget: how much of it may be predicted to be needed
+HEADROOM = (0.2, 0.85)  # of the budget: how much of it may be predicted to be needed
+_REFUSALS = {
+    "busy": "the server is busy, and could answer only too late",
+    "too-late": "the time for this request was over before it was its turn",
+}
 _SMOOTH = 0.1  # weight of the newest call in what predictions are corrected by
 
 Result = Columns | Exception
@@ -470,8 +474,4 @@ def _finish(call: Call, result: Result) -> None:
 def refused(kind: str, wait: float) -> Problem:
     """503, and when to come again."""
     after = str(max(math.ceil(wait), 1))
-    words = {
-        "busy": "the server is busy, and could answer only too late",
-        "too-late": "the time for this request was over before it was its turn",
-    }
-    return Problem(503, kind, words[kind], headers=(("Retry-After", after),))
+    return Problem(503, kind, _REFUSALS[kind], headers=(("Retry-After", after),))

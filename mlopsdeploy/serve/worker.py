@@ -290,9 +290,10 @@ class Worker:
     # -- connections
 
     def _accept(self) -> None:
-        """Take what comes, until this worker has more than another one has."""
+        """Take what comes, until this worker has notably more than another one has."""
+        mine = len(self.connections)
         others = [load for place, load in enumerate(self._loads) if place != self._place]
-        room = min(others, default=ACCEPTED) - len(self.connections) + 1
+        room = min(others) + max(mine // 16, 1) - mine if others else ACCEPTED
         if room < 1:
             self._look_away()
         try:
