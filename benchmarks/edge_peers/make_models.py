@@ -1,4 +1,4 @@
-"""The models that all contestants run, made from the built-in detector's file. Run by the product.
+"""The models that all contestants run, made from the built-in fast detector's. Run by the product.
 
 - `detect.tflite`: with TFLite_Detection_PostProcess behind it, as Coral's and most published
   detectors have: boxes, classes, scores, count. So none has to decode boxes by itself.
@@ -24,7 +24,7 @@ import mlopsdeploy
 from mlopsdeploy.tasks.ssd import Ssd
 
 COPIES = 30
-BUILT_IN = Path(mlopsdeploy.__file__).parent / "builtin" / "detector"
+BUILT_IN = Path(mlopsdeploy.__file__).parent / "builtin" / "detector-fast"
 # What the Object Detection API exports, but for the least score: with its 1e-8 the operator sorts
 # all 1,917 anchors and takes as long as the network.
 POST_PROCESS: dict[str, int | float | bool] = {

@@ -98,7 +98,7 @@ def test_a_folder(photos):
     assert [row["file"] for row in rows] == [
         "photos/blue_car.jpg", "photos/chair.jpg", "photos/red_car.jpg",
     ]  # fmt: skip
-    assert labels(rows) == [["Car", "Chair"], ["Chair"], ["Car", "Chair"]]
+    assert labels(rows) == [["Chair", "Car"], ["Chair"], ["Chair", "Car"]]
     assert [row["objects"] for row in rows] == [2, 1, 2]
     assert summary["rows"] == 3
     assert summary["objects"] == 5
@@ -152,7 +152,7 @@ def test_a_database(photos):
     file, count, found = connection.execute("SELECT * FROM found").fetchone()
     connection.close()
     assert (file, count) == ("photos/blue_car.jpg", 2)
-    assert [one["label"] for one in json.loads(found)] == ["Car", "Chair"]
+    assert [one["label"] for one in json.loads(found)] == ["Chair", "Car"]
 
 
 def test_patterns_one_picture_and_prefix(photos, capsys):
@@ -186,7 +186,7 @@ def test_a_picture_that_is_turned_is_upright(photos):
     Path("turned.jpg").write_bytes(turned[:2] + segment + turned[2:])
     run("turned.jpg")
     (row,) = lines("turned.predictions.jsonl")
-    assert labels([row]) == [["Car", "Chair"]]
+    assert labels([row]) == [["Chair", "Car"]]
     assert max(row["detections"][0]["box"]) > 400
 
 
@@ -305,7 +305,7 @@ def test_tables_of_every_format_and_absolute_paths(photos):
     rows = pyarrow.parquet.read_table("list.predictions.parquet").to_pylist()
     assert [row["number"] for row in rows] == [1, 2]
     run("list.jsonl")
-    assert labels(lines("list.predictions.jsonl")) == labels(rows) == [["Chair"], ["Car", "Chair"]]
+    assert labels(lines("list.predictions.jsonl")) == labels(rows) == [["Chair"], ["Chair", "Car"]]
 
 
 def test_tables_in_folders_name_pictures_beside_them(photos, tmp_path):
@@ -410,7 +410,7 @@ def test_killed_it_goes_on_and_notices_what_changed(processes, many):
     ended = batch("o.jsonl")
     assert "starting over" in ended.said
     rows = lines("o.jsonl")
-    assert labels(rows)[1] == ["Car", "Chair"]
+    assert labels(rows)[1] == ["Chair", "Car"]
     changed = [n for n, line in enumerate(expected.splitlines()) if json.loads(line) != rows[n]]
     assert changed == [1]
 
@@ -474,7 +474,7 @@ def test_pictures_in_a_store(photos):
     store.pipe("/trip/list.csv", b"file\nchair.jpg\nnone.jpg\n")
     try:
         run("memory://trip/*.jpg", output="found.jsonl")
-        assert labels(lines("found.jsonl")) == [["Car", "Chair"], ["Chair"], ["Car", "Chair"]]
+        assert labels(lines("found.jsonl")) == [["Chair", "Car"], ["Chair"], ["Chair", "Car"]]
         run("memory://trip/list.csv", output="found.csv", max_errors="none")
         assert Path("found.csv").read_text().splitlines()[1].startswith("chair.jpg,1,")
         assert "nothing of that name" in lines("found.csv.errors.jsonl")[0]["reason"]

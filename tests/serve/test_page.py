@@ -381,10 +381,10 @@ def test_boxes_are_drawn_over_the_example(page, server, models, example):
     for found in answer["detections"]:
         drawn = shown.browser.execute_script(GREEN, found["relative"])
         assert drawn == [True, True, True, False], found["label"]
-    assert shown.told().splitlines()[0] == "Car, Chair"
+    assert shown.told().splitlines()[0] == "Chair, Car"
     assert len(shown.browser.find_elements(By.CSS_SELECTOR, ".bar")) == 2
     canvas = shown.browser.find_element(By.TAG_NAME, "canvas")
-    assert canvas.get_attribute("aria-label").endswith("Car, Chair")
+    assert canvas.get_attribute("aria-label").endswith("Chair, Car")
 
 
 def test_a_picture_of_ones_own(page, server, models, example, tmp_path):
