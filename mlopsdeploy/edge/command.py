@@ -67,7 +67,7 @@ def run_edge(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         pipeline, view = run.pipeline, run.view
         screen = Screen(console, run.title, view, quiet=run.quiet)
         with stopping(pipeline.stop), screen.shown():
-            running, done = inference.submit(pipeline.run), threading.Event()
+            running, done = inference.submit(run.begin), threading.Event()
             running.add_done_callback(lambda _: done.set())
             while not done.is_set():
                 run.turn(done, TICK)

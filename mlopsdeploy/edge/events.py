@@ -16,6 +16,7 @@ from mlopsdeploy.errors import ConfigError
 
 FIRST_PAUSE = 0.5  # seconds before something that went away is tried again
 LONGEST_PAUSE = 30.0
+HEALTHY = 60.0  # seconds that it has to stay before the pauses are short again
 
 T = TypeVar("T")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -26,8 +27,8 @@ class Event:
     """Something that happened.
 
     Attributes:
-        kind: connected, stalled, resumed, lost, reconnected, unreadable, or ended; of lines also
-            dropped, rotated, truncated.
+        kind: connected, stalled, resumed, lost, reconnected, resized, unreadable, failed,
+            recovered, reloaded, refused, or ended; of lines also dropped, rotated, truncated.
         text: the same for people, one line.
         facts: the same for programs.
         time: seconds since 1970.
@@ -132,6 +133,8 @@ class Source:
         self.name = name
         self._report = report
         self._stopped = threading.Event()
+        self._since = float("-inf")
+        self._pause = FIRST_PAUSE
 
     def stop(self) -> None:
         """Let it end soon. Callable from any thread."""
@@ -141,22 +144,42 @@ class Source:
         """Report an event of this source."""
         self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
-    def _come_back(self, attempt: Callable[[], T], *failures: type[Exception]) -> T | None:
-        """Try to open it until it is back, which is an event; None if stopped before.
+    def _is_back(self) -> None:
+        """From now on it is there; if it stays, the next pause is a short one."""
+        self._since = time.monotonic()
 
-        The pauses double, and are jittered, so that many devices don't come back as one.
+    def _come_back(
+        self, attempt: Callable[[], T], *failures: type[Exception], known: str = ""
+    ) -> tuple[T, dict[str, Any]] | None:
+        """Try to open it until it is there, and how long it took; None if stopped before.
+
+        The pauses double, and are jittered, so that many devices don't come back as one. They
+        start anew only after a healthy while: what dies at each first frame is not tried at once.
+
+        Args:
+            attempt: opens it.
+            failures: what it raises where that fails.
+            known: the reason that was told already; another one is an event.
         """
-        began, attempts, longest = time.monotonic(), 0, FIRST_PAUSE
-        while not self._stopped.wait(longest * random.uniform(0.5, 1)):  # noqa: S311
-            longest = min(2 * longest, LONGEST_PAUSE)
+        began, attempts = time.monotonic(), 0
+        if began - self._since > HEALTHY:
+            self._pause = FIRST_PAUSE
+        while not self._stopped.wait(self._pause * random.uniform(0.5, 1)):  # noqa: S311
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             attempts += 1
             try:
                 opened = attempt()
-            except failures:
+            except failures as error:
+                reason = self._reason(error)
+                if known and reason not in ("", known):
+                    known = reason
+                    self.happened("lost", f"{reason}; trying again", reason=reason)
                 continue
-            away = time.monotonic() - began
-            self.happened(
-                "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempts
-            )
-            return opened
+            self._is_back()
+            seconds = round(time.monotonic() - began, 2)
+            return opened, {"seconds": seconds, "attempts": attempts}
         return None
+
+    def _reason(self, error: Exception) -> str:
+        """What an error says, without this source's name."""
+        return str(error).removeprefix(f"{self.name}: ")

@@ -113,6 +113,22 @@ class FrameSource(Source, ABC):
         """Frames that went by unseen."""
         return 0
 
+    def open(self) -> None:  # a file is open already
+        """See that it gives frames; from here on its size is known.
+
+        Raises:
+            InputError: it gives none.
+        """
+
+    def wait(self) -> bool:
+        """See that it gives frames, however long that takes; False if it was stopped before."""
+        return True
+
+    def is_there(self) -> None:
+        """Report that it is connected, and what it gives."""
+        width, height = self.size
+        self.happened("connected", self.description, width=width, height=height, fps=self.fps)
+
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
         """The frames; to be asked for once."""

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, iso
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 RESERVE = 1 << 20  # bytes of disk left free, so that a video can still be finished
@@ -245,41 +246,38 @@ class VideoFile(Sink):
 
     Args:
         path: `.mp4`, `.mkv` or `.avi`.
-        size: width and height; frames of another size are fitted in.
-        fps: frames per second of the video.
+        fps: frames per second of the video, asked for at the first frame. Its size is the video's,
+            and frames of another are fitted in.
         live: keep time.
     """
 
     name = "save"
 
-    def __init__(self, path: str, *, size: tuple[int, int], fps: float, live: bool) -> None:
+    def __init__(self, path: str, *, fps: Callable[[], float], live: bool) -> None:
         self._path = Path(path)
-        self._size = size
-        self._fps = fps
+        self._size = 0, 0
+        self._asked_fps = fps
+        self._fps = 0.0
         self._live = live
+        self._writer: cv2.VideoWriter | None = None
         self._written = 0
         self._started: float | None = None
         self._next_look = 0.0
         codec = CODECS.get(self._path.suffix.lower())
         if codec is None:
             raise ConfigError(f"--save {path}: can't write that; can: {', '.join(CODECS)}")
+        self._codec = codec
         self._check_place(path)
-        self._writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), fps, size)
-        if not self._writer.isOpened():
-            raise MlopsDeployError(f"--save {path}: this OpenCV can't write {codec} video")
-        try:
-            write_note(self._path, finished=False)
-        except OSError as error:
-            raise ConfigError(f"--save {path}: {error.strerror}") from error
 
     def write(self, item: Result) -> None:
         """Append the frame as often as its time asks for."""
+        writer = self._writer or self._begin(item.frame.image)
         self._check_space()
         times = self._times(item.frame.captured)
         if times:
             picture = fitted(item.drawn(), self._size)
             for _ in range(times):
-                self._writer.write(picture)
+                writer.write(picture)
             self._written += times
 
     def close(self) -> None:
@@ -288,6 +286,8 @@ class VideoFile(Sink):
         Raises:
             OSError: it can't be read again, as OpenCV says nothing when a write fails.
         """
+        if self._writer is None:
+            return
         self._writer.release()
         write_note(self._path)
         written = cv2.VideoCapture(str(self._path))
@@ -295,6 +295,15 @@ class VideoFile(Sink):
         written.release()
         if self._written and not readable:
             raise OSError(f"{self._path} could not be finished; is the disk full?")
+
+    def _begin(self, image: Image) -> cv2.VideoWriter:
+        self._size, self._fps = (image.shape[1], image.shape[0]), self._asked_fps()
+        four = cv2.VideoWriter.fourcc(*self._codec)
+        self._writer = cv2.VideoWriter(str(self._path), four, self._fps, self._size)
+        if not self._writer.isOpened():
+            raise OSError(f"this OpenCV can't write {self._codec} video")
+        write_note(self._path, finished=False)
+        return self._writer
 
     def _check_place(self, path: str) -> None:
         if not self._path.parent.is_dir():

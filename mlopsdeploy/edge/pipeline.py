@@ -60,6 +60,10 @@ class FramePipeline:
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
 
+    def use(self, model: Model) -> None:
+        """Take this model in place of the first; before `run`."""
+        self._model = model
+
     def run(self) -> None:
         """Until the source ends, the limit is reached, or `stop` is called.
 

@@ -366,7 +366,10 @@ class EdgeSettings(Settings, OfRows):
     height: int | None = setting(None, "Pixels, asked of the camera", ge=1, le=100_000)
     fps: int | None = setting(None, "Frames per second, asked of the camera", ge=1, le=1000)
     stall_seconds: Seconds = setting(
-        3.0, "A camera without a frame for so long is stalled", gt=0, le=3600
+        3.0,
+        "A camera without a frame for so long is stalled; of lines, where it is given",
+        gt=0,
+        le=86_400,
     )
     follow: bool = setting(
         False, "Wait for more at the end of a file, as tail -F does", group="Lines"

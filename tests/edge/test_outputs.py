@@ -61,7 +61,7 @@ def test_a_result_is_drawn_once_in_place_and_only_when_asked_for(result):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_saved_video_has_every_frame_of_a_file(result, pictures, tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    sink = VideoFile(str(path), size=(160, 120), fps=20, live=False)
+    sink = VideoFile(str(path), fps=lambda: 20, live=False)
     write(sink, [result(number, CAT) for number in range(30)])
     saved = pictures.read(path)
     assert [pictures.number(image) for image in saved] == list(range(30))
@@ -70,7 +70,7 @@ def test_a_saved_video_has_every_frame_of_a_file(result, pictures, tmp_path, suf
 
 def test_a_saved_video_of_a_live_source_runs_at_the_speed_of_life(result, pictures, tmp_path):
     path = tmp_path / "out.mp4"
-    sink = VideoFile(str(path), size=(160, 120), fps=10, live=True)
+    sink = VideoFile(str(path), fps=lambda: 10, live=True)
     # 30 a second, then one a second, then a minute of silence.
     times = [number / 30 for number in range(30)] + [2.0, 3.0, 63.0]
     write(sink, [result(number, captured=100 + at) for number, at in enumerate(times)])
@@ -82,7 +82,7 @@ def test_a_saved_video_of_a_live_source_runs_at_the_speed_of_life(result, pictur
 
 def test_frames_of_another_size_are_fitted_in(result, pictures, tmp_path):
     path = tmp_path / "out.mp4"
-    sink = VideoFile(str(path), size=(160, 120), fps=10, live=False)
+    sink = VideoFile(str(path), fps=lambda: 10, live=False)
     sizes = [(160, 120), (320, 100), (64, 200)]
     write(sink, [result(1, image=np.full((h, w, 3), 200, np.uint8)) for w, h in sizes])
     assert [image.shape for image in pictures.read(path)] == [(120, 160, 3)] * 3
@@ -110,7 +110,7 @@ def small_disk(tmp_path):
 def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, small_disk):
     said = []
     path = small_disk / "out.avi"
-    sink = VideoFile(str(path), size=(640, 480), fps=100, live=False)
+    sink = VideoFile(str(path), fps=lambda: 100, live=False)
     outlet = Outlet(sink, Stats(), keep=True, log=said.append)
     noise = np.random.default_rng(1)
     for number in range(200):

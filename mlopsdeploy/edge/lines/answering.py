@@ -75,6 +75,7 @@ class LinePipeline:
         stats: counts.
         limit: stop after so many lines.
         report: gets what was dropped.
+        patience: seconds without a line after which that is an event; None: it is none.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class LinePipeline:
         limit: int | None = None,
         *,
         report: Report,
+        patience: float | None = None,
     ) -> None:
         self._model = model
         self._parse = parser
@@ -95,6 +97,7 @@ class LinePipeline:
         self._stats = stats
         self._report = report
         self._limit = limit
+        self._patience = patience
         self._waiting: Channel[Line] = Channel(LIVE if source.live else FIRST, keep=not source.live)
         self._stopped = threading.Event()
         self._together = 1  # lines at a time, then as many as `TOGETHER` is enough for
@@ -212,7 +215,7 @@ class LinePipeline:
         left = self._limit or sys.maxsize
         while left:
             try:
-                lines = self._waiting.take_all(min(self._together, left))
+                lines = self._next_lines(min(self._together, left))
             except Closed:
                 return
             gap = lines[0].number - self._next
@@ -224,6 +227,21 @@ class LinePipeline:
             yield lines
             left -= len(lines)
         self.ended = "limit" if not self._stopped.is_set() else self.ended
+
+    def _next_lines(self, most: int) -> list[Line]:
+        """Those that come next; that none come for long is an event, and so is that they do."""
+        last = time.monotonic()
+        try:
+            return self._waiting.take_all(most, self._patience)
+        except TimeoutError:
+            silent = time.monotonic() - last
+            facts = {"seconds": round(silent, 2)}
+            self._source.happened("stalled", f"no line for {silent:.1f} s", **facts)
+        lines = self._waiting.take_all(most)
+        silent = lines[0].captured - last
+        facts = {"seconds": round(silent, 2)}
+        self._source.happened("resumed", f"lines again after {silent:.1f} s", **facts)
+        return lines
 
     def _read(self) -> Iterator[list[Line]]:
         try:

@@ -58,11 +58,19 @@ class LineRun:
         stack.callback(self._outputs.close)
         stats, report, write = Stats(), self.reporter.report, self._outputs.write
         self.view = LineView(stats, source)
+        # By default lines may be as rare as they are.
+        patience = settings.stall_seconds if "stall_seconds" in settings.given else None
         self.pipeline = LinePipeline(
-            self.model, parser_for(self.model), source, write, stats, settings.limit, report=report
-        )
-        source.happened("connected", source.description, model=self.model.name)
+            self.model, parser_for(self.model), source, write, stats, settings.limit,
+            report=report, patience=patience,
+        )  # fmt: skip
+        if source.there:
+            source.happened("connected", source.description, model=self.model.name)
         self.reporter.connect([self._outputs.report])
+
+    def begin(self) -> None:
+        """Run to the end, in the thread that loaded the model."""
+        self.pipeline.run()
 
     def turn(self, done: threading.Event, seconds: float) -> None:
         """Nothing but wait."""

@@ -220,7 +220,7 @@ def test_what_is_asked_wrongly_gets_one_line(start_lines, churn_onnx, case):
 
 def test_settings_of_the_other_kind_of_source_are_refused():
     cameras = {
-        "camera": "1", "width": 640, "height": 480, "fps": 9, "stall_seconds": 9, "window": True,
+        "camera": "1", "width": 640, "height": 480, "fps": 9, "window": True,
         "save": "o.mp4", "snapshots": "o", "snapshot_seconds": 9, "preview": "0",
     }  # fmt: skip
     for name, value in cameras.items():
