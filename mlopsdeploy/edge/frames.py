@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 
 from mlopsdeploy.columns import Array
-from mlopsdeploy.core.images import SUFFIXES
+from mlopsdeploy.core.images import SUFFIXES, decode
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report, Source
 from mlopsdeploy.errors import InputError
@@ -166,12 +166,14 @@ class Pictures(FrameSource):
             if self._stopped.is_set():
                 return
             start = time.perf_counter()
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            self._timing(time.perf_counter() - start)
-            if image is None:
-                text = f"{path.name}: not a picture that can be read"
-                self._report(Event("unreadable", text, {"name": path.name}))
+            try:
+                image = decode(path.read_bytes())
+            except (OSError, ValueError) as error:
+                reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                facts = {"name": path.name, "reason": reason}
+                self._report(Event("unreadable", f"{path.name}: {reason}", facts))
             else:
+                self._timing(time.perf_counter() - start)
                 yield Frame(number, image, name=path.name)
 
 

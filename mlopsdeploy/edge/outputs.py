@@ -13,6 +13,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,15 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.data.overwriting import write_note
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, iso
+from mlopsdeploy.edge.events import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Event,
+    JsonLinesFile,
+    Log,
+    Report,
+    iso,
+)
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError
@@ -91,7 +100,14 @@ class Sink(ABC):
         """Do the work.
 
         Raises:
-            OSError: it can't; the output is given up.
+            OSError: it can't; the output is given up, or tried again.
+        """
+
+    def reopen(self) -> None:  # noqa: B027
+        """Open again what failed, before it is written to again.
+
+        Raises:
+            OSError: it can't be opened.
         """
 
     def close(self) -> None:  # noqa: B027
@@ -101,21 +117,31 @@ class Sink(ABC):
 class Outlet:
     """A sink with its thread.
 
+    One that fails is given up where the source comes again, and the run fails. Of a live source,
+    which does not, it is tried again until it works: a disk is emptied, or mounted again.
+
     Args:
         sink: closed at the end.
         stats: gets the time of each write.
-        keep: with its queue full the pipeline waits for it; otherwise the oldest is left out.
-        log: called with one line if the sink fails.
+        keep: with its queue full the pipeline waits for it; otherwise the oldest is left out, and
+            a failure is tried again.
+        log: called with one line if the sink is given up.
+        happened: called with an event if it fails and is tried again, and once it works.
 
     Attributes:
-        failed: why it was given up, or None.
+        failed: why it was given up or, at the end, still failing; or None.
     """
 
-    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, log: Log) -> None:
+    def __init__(
+        self, sink: Sink, stats: Stats, *, keep: bool, log: Log, happened: Report = lambda _: None
+    ) -> None:
         self.sink = sink
         self.failed: str | None = None
         self._stats = stats
         self._log = log
+        self._happened = happened
+        self._keep = keep
+        self._closing = threading.Event()
         self._queue: Channel[Any] = Channel(sink.waiting, keep=keep)
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
         self._thread.start()
@@ -139,6 +165,7 @@ class Outlet:
 
     def close(self) -> None:
         """Wait until all is written and finished."""
+        self._closing.set()
         self._queue.close()
         self._thread.join()
 
@@ -146,16 +173,53 @@ class Outlet:
         try:
             try:
                 for item in self._queue:
-                    with self._stats.timing(self.sink.name):
-                        self.sink.write(item)
+                    self._write(item)
             finally:
                 self.sink.close()
         except (OSError, cv2.error) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            self.failed = f"--{self.sink.name}: {reason}"
+            self.failed = f"--{self.sink.name}: {_reason(error)}"
             self._log(f"{self.failed}; nothing more is written there, the rest goes on")
         finally:
             self._queue.cancel()
+
+    def _write(self, item: Any) -> None:
+        try:
+            self._try(item)
+        except (OSError, cv2.error) as error:
+            if self._keep or isinstance(error, BrokenPipeError) or self._closing.is_set():
+                raise
+            self._tell("failed", f"{_reason(error)}; trying again", reason=_reason(error))
+            self._write_again(item)
+
+    def _write_again(self, item: Any) -> None:
+        """Until it works, or the end comes, when it is tried once more."""
+        began, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            self._closing.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                self.sink.reopen()
+                self._try(item)
+            except (OSError, cv2.error):
+                if self._closing.is_set():
+                    raise
+                continue
+            away = time.monotonic() - began
+            text = f"works again after {away:.1f} s"
+            self._tell("recovered", text, seconds=round(away, 2), left_out=self.dropped)
+            return
+
+    def _try(self, item: Any) -> None:
+        with self._stats.timing(self.sink.name):
+            self.sink.write(item)
+
+    def _tell(self, kind: str, text: str, **facts: object) -> None:
+        output = f"--{self.sink.name}"
+        self._happened(Event(kind, f"{output}: {text}", {"output": output, **facts}))
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class FrameEvents(Sink):
@@ -188,6 +252,10 @@ class FrameEvents(Sink):
     def write(self, item: dict[str, Any]) -> None:
         """Append it."""
         self._file.append([item])
+
+    def reopen(self) -> None:
+        """Open the file again: its disk may have been mounted anew."""
+        self._file.reopen()
 
     def close(self) -> None:
         """Close the file."""
@@ -230,6 +298,7 @@ class Snapshots(Sink):
         stamp = iso(item.frame.time).replace("-", "").replace(":", "")
         path = self._folder / f"{stamp}-{item.frame.number:06d}.jpg"
         part = path.with_suffix(".part")
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(encode_jpeg(item.drawn(), 92))
             part.replace(path)
@@ -267,6 +336,7 @@ class VideoFile(Sink):
         if codec is None:
             raise ConfigError(f"--save {path}: can't write that; can: {', '.join(CODECS)}")
         self._codec = codec
+        self._first = self._path
         self._check_place(path)
 
     def write(self, item: Result) -> None:
@@ -289,12 +359,23 @@ class VideoFile(Sink):
         if self._writer is None:
             return
         self._writer.release()
+        self._writer = None
         write_note(self._path)
-        written = cv2.VideoCapture(str(self._path))
-        readable = written.isOpened()
-        written.release()
-        if self._written and not readable:
+        saved = cv2.VideoCapture(str(self._path))
+        readable = saved.isOpened()
+        saved.release()
+        written, self._written = self._written, 0
+        if written and not readable:
             raise OSError(f"{self._path} could not be finished; is the disk full?")
+
+    def reopen(self) -> None:
+        """Finish what there is, and go on in a file of its own, so that nothing is lost of it."""
+        with suppress(OSError):
+            self.close()
+        self._started, self._next_look = None, 0.0
+        stamp = iso(time.time()).replace("-", "").replace(":", "")
+        self._path = self._first.with_stem(f"{self._first.stem}-{stamp}")
+        self._check_space()
 
     def _begin(self, image: Image) -> cv2.VideoWriter:
         self._size, self._fps = (image.shape[1], image.shape[0]), self._asked_fps()
@@ -321,7 +402,7 @@ class VideoFile(Sink):
         if free < RESERVE:
             raise OSError(f"{self._path}: no space left on the disk")
         # Look again before it can be full: a frame is less than its pixels.
-        self._next_look = now + min(1.0, free / (3e6 * self._fps))
+        self._next_look = now + min(1.0, free / (3e6 * max(self._fps, 1.0)))
 
     def _times(self, captured: float) -> int:
         if not self._live:

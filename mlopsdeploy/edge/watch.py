@@ -139,7 +139,9 @@ class FrameRun:
         source = self._source
 
         def add(sink: Sink, *, keep: bool = not source.live) -> None:
-            self._outlets.append(Outlet(sink, self._stats, keep=keep, log=self._log))
+            report = self.reporter.report
+            outlet = Outlet(sink, self._stats, keep=keep, log=self._log, happened=report)
+            self._outlets.append(outlet)
             self._stack.callback(self._outlets[-1].close)
 
         if settings.preview is not None:

@@ -15,6 +15,7 @@ from cronsim import CronSim, CronSimError
 from rich.console import Console
 
 from mlopsdeploy.core.console import progress_log
+from mlopsdeploy.data.cameras import has_secret, without_secret
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.package import checks, sizing, targets
@@ -216,8 +217,10 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
             f"which it does not read; with 'model: {DEFAULT_MODEL}' it scores it all the same."
         )
     for setting in ("input", "output", "camera"):
-        if _PASSWORD.search(str(packaged.get(setting, ""))):
-            packaged[setting] = _PASSWORD.sub(r"\1", packaged[setting])
+        address = str(packaged.get(setting, ""))
+        bare = without_secret(address) if setting == "camera" else _PASSWORD.sub(r"\1", address)
+        if has_secret(address) if setting == "camera" else bare != address:
+            packaged[setting] = bare
             notes.append(
                 f"{setting}: its password is not in these files; put MLOPSDEPLOY_"
                 f"{setting.upper()}, with all of the address, into {plan.secret}."

@@ -1,6 +1,7 @@
 """Videos can be played, events are whole, snapshots are rare, and none disturbs another."""
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -227,6 +228,9 @@ class Rest:
         time.sleep(self.seconds)
         self.numbers.append(item)
 
+    def reopen(self):
+        pass
+
     def close(self):
         self.closed = True
 
@@ -258,6 +262,67 @@ def test_an_outlet_that_does_not_keep_never_makes_the_pipeline_wait(result):
     outlet.close()
     assert sink.numbers[-1] == 299
     assert len(sink.numbers) + outlet.dropped == 300
+
+
+def test_an_output_of_a_camera_that_fails_is_tried_again(
+    result, small_disk, lines_of, wait_for, monkeypatch
+):
+    """The disk is full, then somebody makes room: no line is half, and those that waited come."""
+    monkeypatch.setattr("mlopsdeploy.edge.outputs.LONGEST_PAUSE", 0.1)
+    filler = small_disk / "filler"
+    said, events = [], []
+    path = small_disk / "e.jsonl"
+    sink = FrameEvents(str(path), live=True)
+    outlet = Outlet(sink, Stats(), keep=False, log=said.append, happened=events.append)
+    outlet.put(result(0, CAT))
+    wait_for(lambda: path.stat().st_size > 0)
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    for number in range(1, 60):
+        outlet.put(result(number, CAT))
+    wait_for(lambda: events)
+    assert (events[0].kind, events[0].text) == (
+        "failed", "--events: No space left on device; trying again",
+    )  # fmt: skip
+    filler.unlink()
+    wait_for(lambda: len(events) == 2)
+    assert events[1].kind == "recovered"
+    outlet.close()
+    assert [line["frame"] for line in lines_of(path)] == list(range(60))
+    assert said == []
+    assert outlet.failed is None
+
+
+def test_a_video_of_a_camera_goes_on_in_another_file_when_there_is_room(
+    result, pictures, small_disk, wait_for, monkeypatch
+):
+    monkeypatch.setattr("mlopsdeploy.edge.outputs.LONGEST_PAUSE", 0.1)
+    filler = small_disk / "filler"
+    events = []
+    sink = VideoFile(str(small_disk / "out.avi"), fps=lambda: 20, live=True)
+    outlet = Outlet(sink, Stats(), keep=False, log=print, happened=events.append)
+    outlet.put(result(0))
+    wait_for(lambda: sink._written)
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    sink._next_look = 0
+    outlet.put(result(1))
+    wait_for(lambda: events)
+    filler.unlink()
+    wait_for(lambda: len(events) == 2)
+    outlet.put(result(2))
+    outlet.close()
+    assert [event.kind for event in events] == ["failed", "recovered"]
+    videos = sorted(small_disk.glob("*.avi"))
+    assert [len(pictures.read(video)) > 0 for video in videos] == [True, True]
+
+
+def test_an_output_that_fails_to_the_end_says_so(result):
+    events, said = [], []
+    sink = Rest(error=OSError(28, "No space left on device"))
+    outlet = Outlet(sink, Stats(), keep=False, log=said.append, happened=events.append)
+    outlet.put(result(1))
+    outlet.close()
+    assert outlet.failed == "--rest: No space left on device"
+    assert len(said) == 1
 
 
 def test_an_outlet_that_fails_says_so_once_and_takes_no_more(result):
