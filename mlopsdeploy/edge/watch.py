@@ -55,7 +55,7 @@ class FrameRun:
         self._outlets: list[Outlet] = []
         self.reporter = Reporter(log)
         cv2.setNumThreads(max(1, core_count() // 2))  # else OpenCV resizes on all cores
-        loading = inference.submit(load_first, settings, _plain_picture, log)
+        loading = inference.submit(load_first, settings, plain_picture, log)
         timing = partial(self._stats.add, "capture")
         try:
             source = open_source(settings, report=self.reporter.report, timing=timing)
@@ -92,9 +92,19 @@ class FrameRun:
         """
         if self._source.wait():
             self._source.is_there()
-            self.model, _ = load_edge(self._settings, _plain_picture, self._log, self.model)
+            self.model, _ = load_edge(self._settings, plain_picture, self._log, self.model)
             self.pipeline.use(self.model)
             self.pipeline.run()
+
+    @property
+    def live(self) -> bool:
+        """Whether its source goes by, and does not end."""
+        return self._source.live
+
+    @staticmethod
+    def try_model(settings: EdgeSettings, log: Log) -> None:
+        """See that the model of other settings is there, and takes pictures."""
+        load_first(settings, plain_picture, log)
 
     def turn(self, done: threading.Event, seconds: float) -> None:
         """What the main thread does for so long, or until `done`: show the newest frame."""
@@ -188,10 +198,15 @@ def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
         ConfigError: the model does not take pictures.
     """
     cv2.setNumThreads(max(1, core_count() // 2))  # else OpenCV resizes on all cores
-    return load_edge(settings, _plain_picture, log)
+    return load_edge(settings, plain_picture, log)
 
 
-def _plain_picture(model: Model) -> Columns:
+def plain_picture(model: Model) -> Columns:
+    """A picture to try a model with.
+
+    Raises:
+        ConfigError: it does not take pictures.
+    """
     if [field.name for field in model.task.inputs] != ["image"]:
         takes = ", ".join(field.name for field in model.task.inputs[:3])
         raise ConfigError(

@@ -360,6 +360,10 @@ class EdgeSettings(Settings, OfRows):
     threads: Threads = setting(
         None, "CPU threads; auto measures and picks", shown="auto", bench=True, ge=1
     )
+    watchdog: Seconds | None = setting(
+        None, "End, so that a supervisor starts it anew, when a call of the model hangs so long",
+        ge=1,
+    )  # fmt: skip
     width: int | None = setting(
         None, "Pixels, asked of the camera", group="Camera", ge=1, le=100_000
     )
@@ -383,7 +387,7 @@ class EdgeSettings(Settings, OfRows):
         None, "Write a video with the boxes: .mp4, .mkv, .avi", metavar="FILE"
     )
     events: str | None = setting(
-        None, "Write JSON Lines of what was found, and of trouble; of lines also to -",
+        None, "Write JSON Lines of what was found, and of trouble; to standard output with -",
         metavar="FILE",
     )  # fmt: skip
     snapshots: str | None = setting(

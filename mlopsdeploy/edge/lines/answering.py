@@ -103,6 +103,8 @@ class LinePipeline:
         self._together = 1  # lines at a time, then as many as `TOGETHER` is enough for
         self._next = 1
         self._judged = model.chosen
+        self.working_since: float | None = None
+        """When the model began with the lines that it has now; None: it has none."""
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
 
@@ -120,7 +122,9 @@ class LinePipeline:
         try:
             for lines in self._batches():
                 started = time.perf_counter()
+                self.working_since = time.monotonic()
                 answers = self.answer(lines)
+                self.working_since = None
                 seconds = time.perf_counter() - started
                 self._write(answers)
                 self._stats.add("write", time.perf_counter() - started - seconds)

@@ -20,7 +20,7 @@ from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, Reporter, iso
 from mlopsdeploy.edge.lines.answering import TRUNCATED, Answer, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
-from mlopsdeploy.edge.loading import check_outputs, load_edge
+from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
 from mlopsdeploy.settings import EdgeSettings
@@ -46,6 +46,7 @@ class LineRun:
     def __init__(
         self, settings: EdgeSettings, inference: ThreadPoolExecutor, stack: ExitStack, log: Log
     ) -> None:
+        self._settings = settings
         self.reporter = Reporter(log)
         source = open_lines(settings, self.reporter.report)
         stack.callback(source.stop)
@@ -72,6 +73,16 @@ class LineRun:
         """Run to the end, in the thread that loaded the model."""
         self.pipeline.run()
 
+    @property
+    def live(self) -> bool:
+        """Whether its lines come but once."""
+        return not comes_again(str(self._settings.lines))
+
+    @staticmethod
+    def try_model(settings: EdgeSettings, log: Log) -> None:
+        """See that the model of other settings is there, and takes lines."""
+        load_first(settings, plain_row, log)
+
     def turn(self, done: threading.Event, seconds: float) -> None:
         """Nothing but wait."""
         done.wait(seconds)
@@ -96,15 +107,20 @@ def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
     Raises:
         ConfigError: the model takes no lines.
     """
-    model, threads = load_edge(settings, _row, log)
+    model, threads = load_edge(settings, plain_row, log)
     for one in (model, *(part() for part in model.parts)):
-        one.predict_columns(_row(one))
+        one.predict_columns(plain_row(one))
         if one.float32 is not None:
             one.float32()
     return model, threads
 
 
-def _row(model: Model) -> Columns:
+def plain_row(model: Model) -> Columns:
+    """A row to try a model with.
+
+    Raises:
+        ConfigError: it takes no lines.
+    """
     parser_for(model)
     return made_up_rows(model, 1)
 
