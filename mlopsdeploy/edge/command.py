@@ -128,7 +128,7 @@ def _run_once(
         log(f"{ended}; {run.finished}" if run.finished else ended)
     if ended not in (READER_LEFT, RELOADED):
         show_summary(console, view, summary, run.written)
-    return summary, EXIT_CODES.get(ended, 1 if summary["failed"] else 0)
+    return summary, EXIT_CODES.get(ended, 1 if summary["failed"] or summary.get("cut_off") else 0)
 
 
 def _hung(log: Callable[[str], None], seconds: float) -> None:

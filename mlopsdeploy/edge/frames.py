@@ -98,11 +98,13 @@ class FrameSource(Source, ABC):
         size: width and height of its first frame.
         fps: frames per second, where the source has them.
         total: frames in all, where that is known.
+        cut_off: it ended before its end.
     """
 
     size: tuple[int, int]
     fps: float | None = None
     total: int | None = None
+    cut_off = False
 
     def __init__(self, name: str, *, report: Report, timing: Timing) -> None:
         super().__init__(name, report)
@@ -221,6 +223,7 @@ class Video(FrameSource):
             self._capture.release()
         # Some formats only estimate how many frames they have.
         if not self._stopped.is_set() and self.total and number < 0.9 * self.total:
+            self.cut_off = True
             text = (
                 f"{self.name}: ended after {number:,} of {self.total:,} frames; the file is cut "
                 "off or damaged"

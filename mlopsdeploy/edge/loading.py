@@ -21,8 +21,8 @@ BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
 CLEARLY = 0.95  # more threads have to be this much faster, as they take cores from the other stages
 FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
 FOR_CAMERAS = (
-    "camera", "width", "height", "fps", "window", "save", "snapshots",
-    "snapshot_seconds", "preview",
+    "camera", "width", "height", "fps", "window", "save", "segment",
+    "save_limit", "snapshots", "snapshot_seconds", "preview", "preview_host",
 )  # fmt: skip
 
 
@@ -38,6 +38,10 @@ def check_settings(settings: EdgeSettings) -> None:
         if getattr(settings, name) not in allowed:
             other = "a camera, not for --lines" if lines else "--lines, not for a camera"
             raise ConfigError(f"--{name.replace('_', '-')} is for {other}")
+    if settings.segment and not settings.save:
+        raise ConfigError("--segment is of a video; name it with --save")
+    if settings.save_limit and not settings.segment:
+        raise ConfigError("--save-limit is of segments; say how long they are with --segment")
 
 
 def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:

@@ -7,6 +7,7 @@ A sink says what it wants of a result (`pick`, quick, in the pipeline's thread) 
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import threading
@@ -21,7 +22,8 @@ from typing import Any
 import cv2
 
 from mlopsdeploy.core.detections import Detection
-from mlopsdeploy.data.overwriting import write_note
+from mlopsdeploy.data.files import note_of
+from mlopsdeploy.data.overwriting import write_note, wrote
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.events import (
@@ -38,6 +40,7 @@ from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+LONGEST_STILL = 60.0  # seconds that a frame of a file stands in a video, at most
 RESERVE = 1 << 20  # bytes of disk left free, so that a video can still be finished
 
 
@@ -318,11 +321,21 @@ class VideoFile(Sink):
         fps: frames per second of the video, asked for at the first frame. Its size is the video's,
             and frames of another are fitted in.
         live: keep time.
+        segment: begin another file after so many seconds, each named after the time it begins at.
+        most: bytes that all segments may take; the oldest are deleted, ours alone.
     """
 
     name = "save"
 
-    def __init__(self, path: str, *, fps: Callable[[], float], live: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        fps: Callable[[], float],
+        live: bool,
+        segment: float | None = None,
+        most: int | None = None,
+    ) -> None:
         self._path = Path(path)
         self._size = 0, 0
         self._asked_fps = fps
@@ -337,17 +350,27 @@ class VideoFile(Sink):
             raise ConfigError(f"--save {path}: can't write that; can: {', '.join(CODECS)}")
         self._codec = codec
         self._first = self._path
+        self._segment, self._most = segment, most
+        self._last: Image | None = None
+        self._ends = 0.0  # when the next segment begins
+        self._first_time = 0.0
         self._check_place(path)
 
     def write(self, item: Result) -> None:
         """Append the frame as often as its time asks for."""
-        writer = self._writer or self._begin(item.frame.image)
+        frame = item.frame
+        now = frame.captured if frame.media_time is None else frame.media_time
+        if self._segment and self._writer is not None and now >= self._ends:
+            self.close()
+        writer = self._writer or self._begin(frame, now)
         self._check_space()
-        times = self._times(item.frame.captured)
+        times = self._times(frame)
         if times:
             picture = fitted(item.drawn(), self._size)
-            for _ in range(times):
-                writer.write(picture)
+            for _ in range(times - 1):  # until its time comes, the one before stands
+                writer.write(picture if self._last is None else self._last)
+            writer.write(picture)
+            self._last = picture
             self._written += times
 
     def close(self) -> None:
@@ -373,18 +396,44 @@ class VideoFile(Sink):
         with suppress(OSError):
             self.close()
         self._started, self._next_look = None, 0.0
-        stamp = iso(time.time()).replace("-", "").replace(":", "")
-        self._path = self._first.with_stem(f"{self._first.stem}-{stamp}")
+        self._path = self._stamped(time.time())
         self._check_space()
 
-    def _begin(self, image: Image) -> cv2.VideoWriter:
-        self._size, self._fps = (image.shape[1], image.shape[0]), self._asked_fps()
+    def _begin(self, frame: Frame, now: float) -> cv2.VideoWriter:
+        height, width = frame.image.shape[:2]
+        # Codecs take even sizes, and would cut an odd one.
+        self._size, self._fps = (width + width % 2, height + height % 2), self._asked_fps()
+        self._started, self._first_time = None, frame.media_time or 0.0
+        self._last = None
+        if self._segment:
+            self._ends = now + self._segment
+            self._path = self._stamped(frame.time)
+            self._make_room()
         four = cv2.VideoWriter.fourcc(*self._codec)
         self._writer = cv2.VideoWriter(str(self._path), four, self._fps, self._size)
         if not self._writer.isOpened():
             raise OSError(f"this OpenCV can't write {self._codec} video")
         write_note(self._path, finished=False)
         return self._writer
+
+    def _stamped(self, moment: float) -> Path:
+        """`out-20261122T185012.345Z.mkv`."""
+        stamp = iso(moment).replace("-", "").replace(":", "")
+        return self._first.with_stem(f"{self._first.stem}-{stamp}")
+
+    def _make_room(self) -> None:
+        """Delete the oldest segments that we wrote, so that all take no more than they may."""
+        if self._most is None:
+            return
+        pattern = f"{glob.escape(self._first.stem)}-*Z{self._first.suffix}"
+        parts = sorted(part for part in self._first.parent.glob(pattern) if wrote(part))
+        sizes = [part.stat().st_size for part in parts]
+        # There has to be room for one more, which will be as large as the largest.
+        while parts and sum(sizes) + max(sizes) > self._most:
+            part = parts.pop(0)
+            sizes.pop(0)
+            part.unlink()
+            note_of(part).unlink(missing_ok=True)
 
     def _check_place(self, path: str) -> None:
         if not self._path.parent.is_dir():
@@ -404,9 +453,15 @@ class VideoFile(Sink):
         # Look again before it can be full: a frame is less than its pixels.
         self._next_look = now + min(1.0, free / (3e6 * max(self._fps, 1.0)))
 
-    def _times(self, captured: float) -> int:
+    def _times(self, frame: Frame) -> int:
+        """How often a frame is written, so that it is shown when its time comes."""
         if not self._live:
-            return 1
+            if frame.media_time is None:
+                return 1
+            # Every frame of a file, and longer where its frames are further apart.
+            due = round((frame.media_time - self._first_time) * self._fps) + 1 - self._written
+            return max(min(due, round(LONGEST_STILL * self._fps)), 1)
+        captured = frame.captured
         if self._started is None:
             self._started = captured
         due = round((captured - self._started) * self._fps) + 1 - self._written
@@ -422,6 +477,9 @@ def fitted(image: Image, size: tuple[int, int]) -> Image:
     height, width = image.shape[:2]
     if (width, height) == size:
         return image
+    right, bottom = size[0] - width, size[1] - height
+    if right in (0, 1) and bottom in (0, 1):  # an odd size, made even
+        return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     scale = min(size[0] / width, size[1] / height)
     inner = max(round(width * scale), 1), max(round(height * scale), 1)
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2

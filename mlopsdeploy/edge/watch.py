@@ -155,7 +155,7 @@ class FrameRun:
             self._stack.callback(self._outlets[-1].close)
 
         if settings.preview is not None:
-            preview = Preview(settings.preview, self._state)
+            preview = Preview(settings.preview, self._state, names=settings.preview_host)
             add(preview, keep=False)
             self._log(f"preview: {preview.url}")
             if preview.exposed:
@@ -169,7 +169,11 @@ class FrameRun:
         if settings.save is not None:
             # Pictures have no speed: one a second.
             default = 30.0 if source.live else 1.0
-            add(VideoFile(settings.save, fps=lambda: source.fps or default, live=source.live))
+            video = VideoFile(
+                settings.save, fps=lambda: source.fps or default, live=source.live,
+                segment=settings.segment, most=settings.save_limit,
+            )  # fmt: skip
+            add(video)
 
     def _state(self) -> dict[str, Any]:
         """What the preview shows next to the picture."""

@@ -386,6 +386,13 @@ class EdgeSettings(Settings, OfRows):
     save: str | None = setting(
         None, "Write a video with the boxes: .mp4, .mkv, .avi", metavar="FILE"
     )
+    segment: Seconds | None = setting(
+        None, "Begin another video after so long, named after the time; of .mkv all can be read, "
+        "whatever ends it", ge=1,
+    )  # fmt: skip
+    save_limit: Size | None = setting(
+        None, "Disk space that the videos of --segment may take; the oldest are deleted", ge=1
+    )
     events: str | None = setting(
         None, "Write JSON Lines of what was found, and of trouble; to standard output with -",
         metavar="FILE",
@@ -397,6 +404,7 @@ class EdgeSettings(Settings, OfRows):
     preview: str | None = setting(
         None, "Show the picture on a page at this port, or host:port", metavar="PORT"
     )
+    preview_host: Names = setting((), "Names, beside this machine's own, that the page answers to")
     overwrite: bool = setting(False, "Replace outputs that exist, whoever wrote them")
 
     @classmethod

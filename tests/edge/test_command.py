@@ -230,6 +230,39 @@ def test_a_camera_that_nobody_named_is_not_waited_for(edge):
     assert "mlopsdeploy: camera 0: /dev/video0 does not exist" in err
 
 
+def test_kill_9_leaves_a_video_that_can_be_read(
+    start, make_clip, tmp_path, pictures, lines_of, wait_for
+):
+    clip = make_clip(tmp_path / "long.mp4", frames=3000)
+    process = start("--camera", clip, "--realtime", "--save", "o.mkv", "--segment", "1s")
+    wait_for(lambda: len(list(tmp_path.glob("o-*.mkv"))) == 3)
+    process.kill()
+    process.wait()
+    videos = sorted(tmp_path.glob("o-*.mkv"))
+    assert all(len(pictures.read(video)) >= 15 for video in videos[:2])
+
+
+def test_events_of_a_camera_to_standard_output(edge, clip):
+    code, out, err = edge("--camera", clip, "--limit", "3", "--events", "-")
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event.get("frame") for event in events] == [None, 0, 1, 2, None]
+    code, _, err = edge("--camera", clip, "--events", "-", "--json")
+    assert code == 2
+    assert "both" in err or "standard output too" in err
+
+
+def test_a_video_that_is_cut_off_says_so_in_json_and_exit_code(edge, make_clip, tmp_path):
+    whole = make_clip(tmp_path / "whole.avi", codec="MJPG")
+    (tmp_path / "cut[1].avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, out, err = edge("--camera", "cut[1].avi", "--json")
+    assert code == 1
+    assert json.loads(out)["cut_off"]
+    assert "is cut off or damaged" in err.replace("cut \noff", "cut off")
+    assert "Traceback" not in err
+    assert edge("--camera", "whole.avi", "--json")[0] == 0
+
+
 def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_for):
     clip = make_clip(tmp_path / "long.mp4", frames=3000)
     process = start("--camera", clip, "--events", "e.jsonl")
@@ -245,6 +278,8 @@ def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_fo
 
 WRONG = {
     "no camera": (["--camera", "none.mp4"], "none.mp4: no such camera or file"),
+    "two cameras": (["--camera", "clip.mp4", "--camera", "77"], "--camera is given twice"),
+    "segment": (["--camera", "clip.mp4", "--segment", "10m"], "--segment is of a video"),
     "no such scheme": (
         ["--camera", "ftp://me:secret@host/x"],
         "ftp://me:***@host/x: can't read ftp://",

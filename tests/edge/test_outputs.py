@@ -93,6 +93,55 @@ def test_frames_of_another_size_are_fitted_in(result, pictures, tmp_path):
     assert (wide[90:] == 0).all()
 
 
+def test_a_video_in_segments_and_no_more_than_it_may_take(result, pictures, tmp_path):
+    theirs = tmp_path / "out-20010101T000000.000Z.mkv"
+    theirs.write_bytes(bytes(1000))
+    noise = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
+
+    def run(most):
+        sink = VideoFile(
+            str(tmp_path / "out.mkv"), fps=lambda: 10, live=True, segment=1.0, most=most
+        )
+        moments = [number / 10 for number in range(50)]
+        write(sink, [
+            result(number, image=noise.copy(), captured=100 + at, time=1e9 + at)
+            for number, at in enumerate(moments)
+        ])  # fmt: skip
+        return sorted(path.name for path in tmp_path.glob("out-2001090*.mkv"))
+
+    names = run(None)
+    assert names[0] == "out-20010909T014640.000Z.mkv"
+    assert len(names) == 5
+    assert [len(pictures.read(tmp_path / name)) for name in names] == [10] * 5
+    size = max((tmp_path / name).stat().st_size for name in names)
+    kept = run(3 * size)
+    assert kept[-1] == names[-1]
+    assert sum((tmp_path / name).stat().st_size for name in kept) <= 3 * size
+    assert theirs.stat().st_size == 1000, "what we didn't write stays"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_an_odd_size_keeps_its_last_row(result, pictures, tmp_path, suffix):
+    image = np.zeros((121, 161, 3), np.uint8)
+    image[-1:], image[:, -1:] = 255, 255
+    sink = VideoFile(str(tmp_path / f"o{suffix}"), fps=lambda: 10, live=False)
+    write(sink, [result(number, image=image.copy()) for number in range(3)])
+    saved = pictures.read(tmp_path / f"o{suffix}")[-1]
+    assert saved.shape == (122, 162, 3)
+    assert saved[-1].mean() > 200
+    assert saved[:, -1].mean() > 200
+
+
+def test_frames_that_are_further_apart_keep_their_times(result, pictures, tmp_path):
+    times = [0.0, 0.1, 0.2, 1.0, 1.1, 3.0]
+    sink = VideoFile(str(tmp_path / "o.mp4"), fps=lambda: 10, live=False)
+    write(sink, [result(number, media_time=5 + at) for number, at in enumerate(times)])
+    numbers = [pictures.number(image) for image in pictures.read(tmp_path / "o.mp4")]
+    assert [numbers.index(number) / 10 for number in range(6)] == pytest.approx(times)
+    assert len(numbers) == 31
+    assert set(numbers) == set(range(6))
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of four megabytes, which only root can make."""
