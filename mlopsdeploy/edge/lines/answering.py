@@ -153,6 +153,11 @@ class LinePipeline:
         self._source.stop()
         self._waiting.close()
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
+
     def _judge(self, least: int) -> None:
         """Once so many texts are scored: are they for the default model?
 
