@@ -29,6 +29,7 @@ from mlopsdeploy.edge.channel import Channel, Closed, feed
 from mlopsdeploy.edge.events import Report
 from mlopsdeploy.edge.frames import (
     Buffers,
+    Capture,
     Frame,
     FrameSource,
     Paced,
@@ -38,6 +39,7 @@ from mlopsdeploy.edge.frames import (
     frames_per_second,
     is_picture,
 )
+from mlopsdeploy.edge.motion_jpeg import motion_jpeg
 from mlopsdeploy.errors import ConfigError, InputError, MlopsDeployError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -70,6 +72,7 @@ def open_source(settings: EdgeSettings, *, report: Report, timing: Timing) -> Fr
         return Live(name, _opener(path, name, stall), settings, report=report, timing=timing)
     if settings.width or settings.height or settings.fps:
         raise ConfigError(f"--width, --height and --fps are asked of a camera; {name} is a file")
+    capture: Capture
     if "://" in camera:
         capture = _stream(camera, stall)
     else:
@@ -89,7 +92,7 @@ def _check_scheme(camera: str) -> None:
         raise InputError(f"{name}: can't read {scheme.lower()}://; can: {', '.join(SCHEMES)}")
 
 
-def _opener(camera: str, name: str, stall_seconds: float) -> Callable[[], cv2.VideoCapture]:
+def _opener(camera: str, name: str, stall_seconds: float) -> Callable[[], Capture]:
     """What opens a live source, each time anew."""
     if "://" in camera or camera.lower().endswith(cameras.PLAYLISTS):
         return partial(_stream, camera, stall_seconds)
@@ -129,20 +132,23 @@ def _check_device(path: str, name: str) -> None:
         )
 
 
-class _Piped(cv2.VideoCapture):
-    """What comes through a file that is open already, and is closed at the end."""
+class _Piped:
+    """A capture of what comes through a file that is open already, and is closed at the end."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         os.set_blocking(fd, True)
-        super().__init__(f"pipe:{fd}", cv2.CAP_FFMPEG)
+        self._capture = cv2.VideoCapture(f"pipe:{fd}", cv2.CAP_FFMPEG)
+        self.is_opened = self._capture.isOpened
+        self.read, self.get, self.set = self._capture.read, self._capture.get, self._capture.set
 
     def release(self) -> None:
-        super().release()
+        """Close both."""
+        self._capture.release()
         os.close(self._fd)
 
 
-def _fifo(path: str) -> cv2.VideoCapture:
+def _fifo(path: str) -> _Piped:
     """A FIFO as soon as somebody writes to it: before that, opening it would not return."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -152,7 +158,7 @@ def _fifo(path: str) -> cv2.VideoCapture:
         os.close(fd)
         raise InputError(f"{path}: nobody writes to this FIFO")
     capture = _Piped(fd)
-    if not capture.isOpened():
+    if not capture.is_opened():
         capture.release()
         raise InputError(f"{path}: what comes through this FIFO is no video that can be read")
     return capture
@@ -168,8 +174,12 @@ def _has_data(fd: int, seconds: float) -> bool:
     return False
 
 
-def _stream(address: str, stall_seconds: float) -> cv2.VideoCapture:
+def _stream(address: str, stall_seconds: float) -> Capture:
     scheme, mark, rest = address.partition("://")
+    if scheme.lower() in cameras.WEB and cameras.is_live(address):
+        found = motion_jpeg(address, stall_seconds * 4)
+        if found is not None:
+            return found
     limits = (  # FFmpeg gives up by itself, some time after we have.
         *(cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(OPEN_SECONDS * 800)),
         *(cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(stall_seconds * 4000)),
@@ -219,7 +229,7 @@ class Live(FrameSource):
     def __init__(
         self,
         name: str,
-        opener: Callable[[], cv2.VideoCapture],
+        opener: Callable[[], Capture],
         settings: EdgeSettings,
         *,
         report: Report,
@@ -344,7 +354,7 @@ class Live(FrameSource):
         self.size = frame.image.shape[1], frame.image.shape[0]
         self.description = self._described()
 
-    def _request(self, capture: cv2.VideoCapture) -> None:
+    def _request(self, capture: Capture) -> None:
         """Request size and speed of a camera that was opened."""
         settings = self._settings
         if settings.width or settings.height:

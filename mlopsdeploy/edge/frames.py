@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 
@@ -47,6 +48,22 @@ class Frame:
     name: str | None = None
 
 
+class Capture(Protocol):
+    """What of a `cv2.VideoCapture` is needed."""
+
+    def read(self, image: Any = None, /) -> tuple[bool, Any]:
+        """The next picture, in the memory of `image` where that fits."""
+
+    def get(self, setting: int, /) -> float:
+        """A number that is known of it."""
+
+    def set(self, setting: int, value: float, /) -> bool:
+        """Ask for it to be another."""
+
+    def release(self) -> None:
+        """Close it."""
+
+
 class Buffers:
     """Pictures' memory, used again as soon as nobody holds it. For one thread at a time.
 
@@ -73,10 +90,11 @@ class Buffers:
             if len(self._buffers) < self._limit:
                 self._buffers.append(image)
 
-    def read(self, capture: cv2.VideoCapture, timing: Timing) -> Image | None:
+    def read(self, capture: Capture, timing: Timing) -> Image | None:
         """The next frame of a capture, in memory that was used before where some is free."""
         start = time.perf_counter()
         free = self.take()
+        image: Image | None
         good, image = capture.read() if free is None else capture.read(free)
         if not good:
             return None
@@ -186,9 +204,7 @@ class Video(FrameSource):
         InputError: it holds no frame that can be read.
     """
 
-    def __init__(
-        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
-    ) -> None:
+    def __init__(self, name: str, capture: Capture, *, report: Report, timing: Timing) -> None:
         super().__init__(name, report=report, timing=timing)
         self._capture = capture
         self._buffers = Buffers()
@@ -236,9 +252,7 @@ class Paced(Video):
 
     live = True
 
-    def __init__(
-        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
-    ) -> None:
+    def __init__(self, name: str, capture: Capture, *, report: Report, timing: Timing) -> None:
         super().__init__(name, capture, report=report, timing=lambda _: None)
         self.description += ", as if live"
         self._wait_timing = timing
@@ -278,7 +292,7 @@ def is_picture(path: Path) -> bool:
     return suffix in SUFFIXES or (suffix != ".gif" and cv2.haveImageReader(str(path)))
 
 
-def frames_per_second(capture: cv2.VideoCapture) -> float | None:
+def frames_per_second(capture: Capture) -> float | None:
     """What a source says of its speed, if it makes sense."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0 < fps < 1000 else None

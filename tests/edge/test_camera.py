@@ -213,6 +213,24 @@ def test_a_stream_that_stays_silent_is_connected_anew(streamer):
     source.stop()
 
 
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_stream_that_changes_its_resolution_keeps_its_shape(streamer, pictures, lengths):
+    server = streamer()
+    server.lengths = lengths
+    source = open_stream(server.url, 5)
+    for count, frame in enumerate(source.frames()):
+        height, width = frame.image.shape[:2]
+        assert (width, height) in ((160, 120), (320, 120))
+        assert abs(pictures.number(frame.image) - server.number % 256) < 20
+        if count == 3:
+            server.size = (320, 120)
+        if width == 320:
+            break
+    assert kinds(source) == ["resized"]
+    assert source.size == (320, 120)
+    source.stop()
+
+
 def _speak_to_the_second(server):
     while len(server.connections) < 2:
         time.sleep(0.02)
