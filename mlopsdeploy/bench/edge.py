@@ -188,7 +188,9 @@ class _Bench:
         return report
 
     def _open(self, timing: Callable[[float], None]) -> FrameSource:
-        return open_source(self._settings, report=lambda _: None, timing=timing)
+        source = open_source(self._settings, report=lambda _: None, timing=timing)
+        source.open()
+        return source
 
     def _capture(self) -> list[Image]:
         """Read for a while; the first frames."""
@@ -272,4 +274,4 @@ def _sink(name: str, folder: Path, source: FrameSource, *, live: bool) -> Sink:
     if name == "events":
         return FrameEvents(str(folder / "events.jsonl"), live=live)
     path = str(folder / "save.mp4")
-    return VideoFile(path, size=source.size, fps=source.fps or 30.0, live=live)
+    return VideoFile(path, fps=lambda: source.fps or 30.0, live=live)

@@ -63,6 +63,15 @@ class Command(TyperCommand):
                 rows = [(flag.ljust(width), text) for flag, text in found[heading]]
                 formatter.write_dl(rows, col_max=WIDEST)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Refuse a second camera, by which the first would be forgotten."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        names = [one.name for one in order]
+        for name in ("camera", "lines"):
+            if names.count(name) > 1:
+                raise ConfigError(f"--{name} is given twice; start a process for each")
+        return super().parse_args(ctx, args)
+
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] A B`."""
         arguments = [one for one in self.get_params(ctx) if isinstance(one, TyperArgument)]

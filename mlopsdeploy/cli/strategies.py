@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 
 import typer
 
@@ -11,7 +12,14 @@ from mlopsdeploy.choose.settings import ChooseSettings
 from mlopsdeploy.cli import commands
 from mlopsdeploy.cli.commands import group, print_json
 from mlopsdeploy.errors import ConfigError, needs
-from mlopsdeploy.settings import BatchSettings, EdgeSettings, Options, ServeSettings, setting
+from mlopsdeploy.settings import (
+    BatchSettings,
+    EdgeSettings,
+    Options,
+    ServeSettings,
+    load,
+    setting,
+)
 
 app = group("", "Put a trained model to work.")
 
@@ -21,6 +29,14 @@ class Summary(Options):
 
     as_json: bool = setting(
         False, "Print the summary as JSON on standard output", flag="--json", group="Output"
+    )
+
+
+class Health(Options):
+    """What is asked of a device in place of a run."""
+
+    check: bool = setting(
+        False, "Say how model, camera, outputs, disk and temperature are, and end", group="Run"
     )
 
 
@@ -91,25 +107,32 @@ def serve(settings: ServeSettings) -> None:
 
 
 @commands.command(
-    app, "edge", EdgeSettings, Summary,
+    app, "edge", EdgeSettings, Summary, Health, pass_context=True,
     examples="mlopsdeploy edge --camera 0\n"
     "mlopsdeploy edge --camera street.mp4 --events events.jsonl --no-window\n"
     "mlopsdeploy edge --lines chat.log --follow",
 )  # fmt: skip
-def edge(settings: EdgeSettings, summary: Summary) -> None:
+def edge(ctx: typer.Context, settings: EdgeSettings, summary: Summary, health: Health) -> None:
     """Find objects in a camera's picture, or label lines as they come.
 
     All of it happens here, with no network. Of a camera it shows a window with boxes and labels;
     q in it, or Ctrl-C, ends. Each line of --lines gets a label and a score, on the terminal or as
     JSON.
     """
-    if summary.as_json and settings.lines is not None and settings.events in (None, "-"):
+    to_output = settings.events == "-" or (settings.lines is not None and settings.events is None)
+    if summary.as_json and to_output and not health.check:
         raise ConfigError("--json: answers go to standard output too; name a file with --events")
     from mlopsdeploy.edge import command
 
     with needs("edge", "edge"):
         command.run_class(settings)
-    found, code = command.run_edge(settings)
+    if health.check:
+        from mlopsdeploy.edge.health import check_device
+
+        found, code = check_device(settings)
+    else:
+        again = partial(load, EdgeSettings, ctx.params.get("config"), dict(ctx.params))
+        found, code = command.run_edge(settings, again)
     if summary.as_json:
         print_json(found)
     sys.exit(code)

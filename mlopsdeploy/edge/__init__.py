@@ -7,3 +7,5 @@ import os
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("QT_LOGGING_RULES", "default.warning=false")
+
+from mlopsdeploy.core import images as _images  # noqa: F401  # sets the most pixels likewise

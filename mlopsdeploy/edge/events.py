@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import stat
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ from mlopsdeploy.errors import ConfigError
 
 FIRST_PAUSE = 0.5  # seconds before something that went away is tried again
 LONGEST_PAUSE = 30.0
+HEALTHY = 60.0  # seconds that it has to stay before the pauses are short again
 
 T = TypeVar("T")
 _encode = json.JSONEncoder(ensure_ascii=False).encode
@@ -26,8 +29,8 @@ class Event:
     """Something that happened.
 
     Attributes:
-        kind: connected, stalled, resumed, lost, reconnected, unreadable, or ended; of lines also
-            dropped, rotated, truncated.
+        kind: connected, stalled, resumed, lost, reconnected, resized, unreadable, failed,
+            recovered, reloaded, refused, or ended; of lines also dropped, rotated, truncated.
         text: the same for people, one line.
         facts: the same for programs.
         time: seconds since 1970.
@@ -93,22 +96,48 @@ class JsonLinesFile:
     """
 
     def __init__(self, path: str, *, keep: bool) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if keep else os.O_TRUNC)
+        self._path = path
         try:
-            self._fd = 1 if path == "-" else os.open(path, flags, 0o666)
+            self._fd = 1 if path == "-" else self._open(os.O_APPEND if keep else os.O_TRUNC)
         except OSError as error:
             raise ConfigError(f"--events {path}: {error.strerror}") from error
 
     def append(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Write some lines at once.
+        """Write some lines at once, all of them or none.
 
         Raises:
             OSError: they can't be written.
         """
         text = "".join([f"{_encode(document)}\n" for document in documents])
         data = memoryview(text.encode("utf-8", "replace"))
-        while data:
-            data = data[os.write(self._fd, data) :]
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            self._take_back(written)
+            raise
+
+    def reopen(self) -> None:
+        """Open the file again, to be gone on with; it may be another one now.
+
+        Raises:
+            OSError: it can't be opened.
+        """
+        if self._fd != 1:
+            fd = self._open(os.O_APPEND)
+            os.close(self._fd)
+            self._fd = fd
+
+    def _open(self, how: int) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | how, 0o666)
+
+    def _take_back(self, written: int) -> None:
+        """Cut off the part of a line that a full disk had room for."""
+        about = os.fstat(self._fd)
+        if written and stat.S_ISREG(about.st_mode) and self._fd != 1:
+            with suppress(OSError):
+                os.ftruncate(self._fd, about.st_size - written)
 
     def close(self) -> None:
         """Close the file."""
@@ -132,6 +161,8 @@ class Source:
         self.name = name
         self._report = report
         self._stopped = threading.Event()
+        self._since = float("-inf")
+        self._pause = FIRST_PAUSE
 
     def stop(self) -> None:
         """Let it end soon. Callable from any thread."""
@@ -141,22 +172,42 @@ class Source:
         """Report an event of this source."""
         self._report(Event(kind, f"{self.name}: {text}", {"source": self.name, **facts}))
 
-    def _come_back(self, attempt: Callable[[], T], *failures: type[Exception]) -> T | None:
-        """Try to open it until it is back, which is an event; None if stopped before.
+    def _is_back(self) -> None:
+        """From now on it is there; if it stays, the next pause is a short one."""
+        self._since = time.monotonic()
 
-        The pauses double, and are jittered, so that many devices don't come back as one.
+    def _come_back(
+        self, attempt: Callable[[], T], *failures: type[Exception], known: str = ""
+    ) -> tuple[T, dict[str, Any]] | None:
+        """Try to open it until it is there, and how long it took; None if stopped before.
+
+        The pauses double, and are jittered, so that many devices don't come back as one. They
+        start anew only after a healthy while: what dies at each first frame is not tried at once.
+
+        Args:
+            attempt: opens it.
+            failures: what it raises where that fails.
+            known: the reason that was told already; another one is an event.
         """
-        began, attempts, longest = time.monotonic(), 0, FIRST_PAUSE
-        while not self._stopped.wait(longest * random.uniform(0.5, 1)):  # noqa: S311
-            longest = min(2 * longest, LONGEST_PAUSE)
+        began, attempts = time.monotonic(), 0
+        if began - self._since > HEALTHY:
+            self._pause = FIRST_PAUSE
+        while not self._stopped.wait(self._pause * random.uniform(0.5, 1)):  # noqa: S311
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
             attempts += 1
             try:
                 opened = attempt()
-            except failures:
+            except failures as error:
+                reason = self._reason(error)
+                if known and reason not in ("", known):
+                    known = reason
+                    self.happened("lost", f"{reason}; trying again", reason=reason)
                 continue
-            away = time.monotonic() - began
-            self.happened(
-                "reconnected", f"back after {away:.1f} s", seconds=round(away, 2), attempts=attempts
-            )
-            return opened
+            self._is_back()
+            seconds = round(time.monotonic() - began, 2)
+            return opened, {"seconds": seconds, "attempts": attempts}
         return None
+
+    def _reason(self, error: Exception) -> str:
+        """What an error says, without this source's name."""
+        return str(error).removeprefix(f"{self.name}: ")

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import Any, Protocol
 
 import cv2
 
 from mlopsdeploy.columns import Array
-from mlopsdeploy.core.images import SUFFIXES
+from mlopsdeploy.core.images import SUFFIXES, decode
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report, Source
 from mlopsdeploy.errors import InputError
@@ -47,6 +48,22 @@ class Frame:
     name: str | None = None
 
 
+class Capture(Protocol):
+    """What of a `cv2.VideoCapture` is needed."""
+
+    def read(self, image: Any = None, /) -> tuple[bool, Any]:
+        """The next picture, in the memory of `image` where that fits."""
+
+    def get(self, setting: int, /) -> float:
+        """A number that is known of it."""
+
+    def set(self, setting: int, value: float, /) -> bool:
+        """Ask for it to be another."""
+
+    def release(self) -> None:
+        """Close it."""
+
+
 class Buffers:
     """Pictures' memory, used again as soon as nobody holds it. For one thread at a time.
 
@@ -73,10 +90,11 @@ class Buffers:
             if len(self._buffers) < self._limit:
                 self._buffers.append(image)
 
-    def read(self, capture: cv2.VideoCapture, timing: Timing) -> Image | None:
+    def read(self, capture: Capture, timing: Timing) -> Image | None:
         """The next frame of a capture, in memory that was used before where some is free."""
         start = time.perf_counter()
         free = self.take()
+        image: Image | None
         good, image = capture.read() if free is None else capture.read(free)
         if not good:
             return None
@@ -98,11 +116,13 @@ class FrameSource(Source, ABC):
         size: width and height of its first frame.
         fps: frames per second, where the source has them.
         total: frames in all, where that is known.
+        cut_off: it ended before its end.
     """
 
     size: tuple[int, int]
     fps: float | None = None
     total: int | None = None
+    cut_off = False
 
     def __init__(self, name: str, *, report: Report, timing: Timing) -> None:
         super().__init__(name, report)
@@ -112,6 +132,22 @@ class FrameSource(Source, ABC):
     def dropped(self) -> int:
         """Frames that went by unseen."""
         return 0
+
+    def open(self) -> None:  # a file is open already
+        """See that it gives frames; from here on its size is known.
+
+        Raises:
+            InputError: it gives none.
+        """
+
+    def wait(self) -> bool:
+        """See that it gives frames, however long that takes; False if it was stopped before."""
+        return True
+
+    def is_there(self) -> None:
+        """Report that it is connected, and what it gives."""
+        width, height = self.size
+        self.happened("connected", self.description, width=width, height=height, fps=self.fps)
 
     @abstractmethod
     def frames(self) -> Iterator[Frame]:
@@ -150,12 +186,14 @@ class Pictures(FrameSource):
             if self._stopped.is_set():
                 return
             start = time.perf_counter()
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            self._timing(time.perf_counter() - start)
-            if image is None:
-                text = f"{path.name}: not a picture that can be read"
-                self._report(Event("unreadable", text, {"name": path.name}))
+            try:
+                image = decode(path.read_bytes())
+            except (OSError, ValueError) as error:
+                reason = (isinstance(error, OSError) and error.strerror) or str(error)
+                facts = {"name": path.name, "reason": reason}
+                self._report(Event("unreadable", f"{path.name}: {reason}", facts))
             else:
+                self._timing(time.perf_counter() - start)
                 yield Frame(number, image, name=path.name)
 
 
@@ -166,9 +204,7 @@ class Video(FrameSource):
         InputError: it holds no frame that can be read.
     """
 
-    def __init__(
-        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
-    ) -> None:
+    def __init__(self, name: str, capture: Capture, *, report: Report, timing: Timing) -> None:
         super().__init__(name, report=report, timing=timing)
         self._capture = capture
         self._buffers = Buffers()
@@ -203,6 +239,7 @@ class Video(FrameSource):
             self._capture.release()
         # Some formats only estimate how many frames they have.
         if not self._stopped.is_set() and self.total and number < 0.9 * self.total:
+            self.cut_off = True
             text = (
                 f"{self.name}: ended after {number:,} of {self.total:,} frames; the file is cut "
                 "off or damaged"
@@ -215,9 +252,7 @@ class Paced(Video):
 
     live = True
 
-    def __init__(
-        self, name: str, capture: cv2.VideoCapture, *, report: Report, timing: Timing
-    ) -> None:
+    def __init__(self, name: str, capture: Capture, *, report: Report, timing: Timing) -> None:
         super().__init__(name, capture, report=report, timing=lambda _: None)
         self.description += ", as if live"
         self._wait_timing = timing
@@ -257,7 +292,7 @@ def is_picture(path: Path) -> bool:
     return suffix in SUFFIXES or (suffix != ".gif" and cv2.haveImageReader(str(path)))
 
 
-def frames_per_second(capture: cv2.VideoCapture) -> float | None:
+def frames_per_second(capture: Capture) -> float | None:
     """What a source says of its speed, if it makes sense."""
     fps = capture.get(cv2.CAP_PROP_FPS)
     return fps if 0 < fps < 1000 else None

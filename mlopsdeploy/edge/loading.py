@@ -21,8 +21,8 @@ BRIEF = 1e-4  # seconds of a call that is over before a second thread is awake
 CLEARLY = 0.95  # more threads have to be this much faster, as they take cores from the other stages
 FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
 FOR_CAMERAS = (
-    "camera", "width", "height", "fps", "stall_seconds", "window", "save", "snapshots",
-    "snapshot_seconds", "preview",
+    "camera", "width", "height", "fps", "window", "save", "segment",
+    "save_limit", "snapshots", "snapshot_seconds", "preview", "preview_host",
 )  # fmt: skip
 
 
@@ -38,6 +38,10 @@ def check_settings(settings: EdgeSettings) -> None:
         if getattr(settings, name) not in allowed:
             other = "a camera, not for --lines" if lines else "--lines, not for a camera"
             raise ConfigError(f"--{name.replace('_', '-')} is for {other}")
+    if settings.segment and not settings.save:
+        raise ConfigError("--segment is of a video; name it with --save")
+    if settings.save_limit and not settings.segment:
+        raise ConfigError("--save-limit is of segments; say how long they are with --segment")
 
 
 def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:
@@ -64,7 +68,10 @@ def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:
 
 
 def load_edge(
-    settings: EdgeSettings, sample: Callable[[Model], Columns], log: Log
+    settings: EdgeSettings,
+    sample: Callable[[Model], Columns],
+    log: Log,
+    first: Model | None = None,
 ) -> tuple[Model, int]:
     """The model of the settings, with as many threads as they say or as run fastest; how many.
 
@@ -73,19 +80,15 @@ def load_edge(
         sample: makes a row for the model, to measure with; raises ConfigError where the model
             takes other data.
         log: called with a line about each slow step.
+        first: of `load_first`, so that it is not loaded again.
 
     Raises:
         MlopsDeployError: see `load_model`.
     """
-    cores = core_count()
-    # All numbers up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of twelve.
-    counts = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
-    counts = [settings.threads] if settings.threads else counts
-    named = settings.lines is None or "model" in settings.given
-    reference = settings.model if named else None
+    counts = _counts(settings)
     best, chosen, threads, measured = float("inf"), None, 0, []
     for count in counts:
-        model = load_as_set(settings, reference, threads=count, streams=1, log=log)
+        model = first if first and count == counts[0] else _load(settings, count, log)
         row = sample(model)
         seconds = _seconds_of_a_call(model, row) if len(counts) > 1 else 0.0
         measured.append(f"{count}: {seconds * 1000:.1f} ms")
@@ -99,6 +102,26 @@ def load_edge(
     if len(measured) > 1:
         log(f"threads: {threads} ({', '.join(measured)})")
     return chosen, threads
+
+
+def load_first(settings: EdgeSettings, sample: Callable[[Model], Columns], log: Log) -> Model:
+    """The model on the fewest threads that `load_edge` tries: it is there, and takes such data."""
+    model = _load(settings, _counts(settings)[0], log)
+    sample(model)
+    return model
+
+
+def _counts(settings: EdgeSettings) -> list[int]:
+    """All numbers of threads up to four, then doubled, and all cores: 1, 2, 3, 4, 8, 12 of 12."""
+    cores = core_count()
+    tried = sorted({count for count in (1, 2, 3, 4, 8, 16, 32, 64) if count < cores} | {cores})
+    return [settings.threads] if settings.threads else tried
+
+
+def _load(settings: EdgeSettings, threads: int, log: Log) -> Model:
+    named = settings.lines is None or "model" in settings.given
+    reference = settings.model if named else None
+    return load_as_set(settings, reference, threads=threads, streams=1, log=log)
 
 
 def _seconds_of_a_call(model: Model, row: Columns) -> float:

@@ -7,11 +7,14 @@ A sink says what it wants of a result (`pick`, quick, in the pipeline's thread) 
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,15 +22,25 @@ from typing import Any
 import cv2
 
 from mlopsdeploy.core.detections import Detection
-from mlopsdeploy.data.overwriting import write_note
+from mlopsdeploy.data.files import note_of
+from mlopsdeploy.data.overwriting import write_note, wrote
 from mlopsdeploy.edge.channel import Channel
 from mlopsdeploy.edge.draw import draw
-from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, iso
+from mlopsdeploy.edge.events import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Event,
+    JsonLinesFile,
+    Log,
+    Report,
+    iso,
+)
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import ConfigError, MlopsDeployError
+from mlopsdeploy.errors import ConfigError
 
 CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+LONGEST_STILL = 60.0  # seconds that a frame of a file stands in a video, at most
 RESERVE = 1 << 20  # bytes of disk left free, so that a video can still be finished
 
 
@@ -90,7 +103,14 @@ class Sink(ABC):
         """Do the work.
 
         Raises:
-            OSError: it can't; the output is given up.
+            OSError: it can't; the output is given up, or tried again.
+        """
+
+    def reopen(self) -> None:  # noqa: B027
+        """Open again what failed, before it is written to again.
+
+        Raises:
+            OSError: it can't be opened.
         """
 
     def close(self) -> None:  # noqa: B027
@@ -100,21 +120,31 @@ class Sink(ABC):
 class Outlet:
     """A sink with its thread.
 
+    One that fails is given up where the source comes again, and the run fails. Of a live source,
+    which does not, it is tried again until it works: a disk is emptied, or mounted again.
+
     Args:
         sink: closed at the end.
         stats: gets the time of each write.
-        keep: with its queue full the pipeline waits for it; otherwise the oldest is left out.
-        log: called with one line if the sink fails.
+        keep: with its queue full the pipeline waits for it; otherwise the oldest is left out, and
+            a failure is tried again.
+        log: called with one line if the sink is given up.
+        happened: called with an event if it fails and is tried again, and once it works.
 
     Attributes:
-        failed: why it was given up, or None.
+        failed: why it was given up or, at the end, still failing; or None.
     """
 
-    def __init__(self, sink: Sink, stats: Stats, *, keep: bool, log: Log) -> None:
+    def __init__(
+        self, sink: Sink, stats: Stats, *, keep: bool, log: Log, happened: Report = lambda _: None
+    ) -> None:
         self.sink = sink
         self.failed: str | None = None
         self._stats = stats
         self._log = log
+        self._happened = happened
+        self._keep = keep
+        self._closing = threading.Event()
         self._queue: Channel[Any] = Channel(sink.waiting, keep=keep)
         self._thread = threading.Thread(target=self._run, name=sink.name, daemon=True)
         self._thread.start()
@@ -138,6 +168,7 @@ class Outlet:
 
     def close(self) -> None:
         """Wait until all is written and finished."""
+        self._closing.set()
         self._queue.close()
         self._thread.join()
 
@@ -145,16 +176,53 @@ class Outlet:
         try:
             try:
                 for item in self._queue:
-                    with self._stats.timing(self.sink.name):
-                        self.sink.write(item)
+                    self._write(item)
             finally:
                 self.sink.close()
         except (OSError, cv2.error) as error:
-            reason = (isinstance(error, OSError) and error.strerror) or str(error)
-            self.failed = f"--{self.sink.name}: {reason}"
+            self.failed = f"--{self.sink.name}: {_reason(error)}"
             self._log(f"{self.failed}; nothing more is written there, the rest goes on")
         finally:
             self._queue.cancel()
+
+    def _write(self, item: Any) -> None:
+        try:
+            self._try(item)
+        except (OSError, cv2.error) as error:
+            if self._keep or isinstance(error, BrokenPipeError) or self._closing.is_set():
+                raise
+            self._tell("failed", f"{_reason(error)}; trying again", reason=_reason(error))
+            self._write_again(item)
+
+    def _write_again(self, item: Any) -> None:
+        """Until it works, or the end comes, when it is tried once more."""
+        began, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            self._closing.wait(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                self.sink.reopen()
+                self._try(item)
+            except (OSError, cv2.error):
+                if self._closing.is_set():
+                    raise
+                continue
+            away = time.monotonic() - began
+            text = f"works again after {away:.1f} s"
+            self._tell("recovered", text, seconds=round(away, 2), left_out=self.dropped)
+            return
+
+    def _try(self, item: Any) -> None:
+        with self._stats.timing(self.sink.name):
+            self.sink.write(item)
+
+    def _tell(self, kind: str, text: str, **facts: object) -> None:
+        output = f"--{self.sink.name}"
+        self._happened(Event(kind, f"{output}: {text}", {"output": output, **facts}))
+
+
+def _reason(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 class FrameEvents(Sink):
@@ -187,6 +255,10 @@ class FrameEvents(Sink):
     def write(self, item: dict[str, Any]) -> None:
         """Append it."""
         self._file.append([item])
+
+    def reopen(self) -> None:
+        """Open the file again: its disk may have been mounted anew."""
+        self._file.reopen()
 
     def close(self) -> None:
         """Close the file."""
@@ -229,6 +301,7 @@ class Snapshots(Sink):
         stamp = iso(item.frame.time).replace("-", "").replace(":", "")
         path = self._folder / f"{stamp}-{item.frame.number:06d}.jpg"
         part = path.with_suffix(".part")
+        self._folder.mkdir(parents=True, exist_ok=True)
         try:
             part.write_bytes(encode_jpeg(item.drawn(), 92))
             part.replace(path)
@@ -245,41 +318,59 @@ class VideoFile(Sink):
 
     Args:
         path: `.mp4`, `.mkv` or `.avi`.
-        size: width and height; frames of another size are fitted in.
-        fps: frames per second of the video.
+        fps: frames per second of the video, asked for at the first frame. Its size is the video's,
+            and frames of another are fitted in.
         live: keep time.
+        segment: begin another file after so many seconds, each named after the time it begins at.
+        most: bytes that all segments may take; the oldest are deleted, ours alone.
     """
 
     name = "save"
 
-    def __init__(self, path: str, *, size: tuple[int, int], fps: float, live: bool) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        fps: Callable[[], float],
+        live: bool,
+        segment: float | None = None,
+        most: int | None = None,
+    ) -> None:
         self._path = Path(path)
-        self._size = size
-        self._fps = fps
+        self._size = 0, 0
+        self._asked_fps = fps
+        self._fps = 0.0
         self._live = live
+        self._writer: cv2.VideoWriter | None = None
         self._written = 0
         self._started: float | None = None
         self._next_look = 0.0
         codec = CODECS.get(self._path.suffix.lower())
         if codec is None:
             raise ConfigError(f"--save {path}: can't write that; can: {', '.join(CODECS)}")
+        self._codec = codec
+        self._first = self._path
+        self._segment, self._most = segment, most
+        self._last: Image | None = None
+        self._ends = 0.0  # when the next segment begins
+        self._first_time = 0.0
         self._check_place(path)
-        self._writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*codec), fps, size)
-        if not self._writer.isOpened():
-            raise MlopsDeployError(f"--save {path}: this OpenCV can't write {codec} video")
-        try:
-            write_note(self._path, finished=False)
-        except OSError as error:
-            raise ConfigError(f"--save {path}: {error.strerror}") from error
 
     def write(self, item: Result) -> None:
         """Append the frame as often as its time asks for."""
+        frame = item.frame
+        now = frame.captured if frame.media_time is None else frame.media_time
+        if self._segment and self._writer is not None and now >= self._ends:
+            self.close()
+        writer = self._writer or self._begin(frame, now)
         self._check_space()
-        times = self._times(item.frame.captured)
+        times = self._times(frame)
         if times:
             picture = fitted(item.drawn(), self._size)
-            for _ in range(times):
-                self._writer.write(picture)
+            for _ in range(times - 1):  # until its time comes, the one before stands
+                writer.write(picture if self._last is None else self._last)
+            writer.write(picture)
+            self._last = picture
             self._written += times
 
     def close(self) -> None:
@@ -288,13 +379,61 @@ class VideoFile(Sink):
         Raises:
             OSError: it can't be read again, as OpenCV says nothing when a write fails.
         """
+        if self._writer is None:
+            return
         self._writer.release()
+        self._writer = None
         write_note(self._path)
-        written = cv2.VideoCapture(str(self._path))
-        readable = written.isOpened()
-        written.release()
-        if self._written and not readable:
+        saved = cv2.VideoCapture(str(self._path))
+        readable = saved.isOpened()
+        saved.release()
+        written, self._written = self._written, 0
+        if written and not readable:
             raise OSError(f"{self._path} could not be finished; is the disk full?")
+
+    def reopen(self) -> None:
+        """Finish what there is, and go on in a file of its own, so that nothing is lost of it."""
+        with suppress(OSError):
+            self.close()
+        self._started, self._next_look = None, 0.0
+        self._path = self._stamped(time.time())
+        self._check_space()
+
+    def _begin(self, frame: Frame, now: float) -> cv2.VideoWriter:
+        height, width = frame.image.shape[:2]
+        # Codecs take even sizes, and would cut an odd one.
+        self._size, self._fps = (width + width % 2, height + height % 2), self._asked_fps()
+        self._started, self._first_time = None, frame.media_time or 0.0
+        self._last = None
+        if self._segment:
+            self._ends = now + self._segment
+            self._path = self._stamped(frame.time)
+            self._make_room()
+        four = cv2.VideoWriter.fourcc(*self._codec)
+        self._writer = cv2.VideoWriter(str(self._path), four, self._fps, self._size)
+        if not self._writer.isOpened():
+            raise OSError(f"this OpenCV can't write {self._codec} video")
+        write_note(self._path, finished=False)
+        return self._writer
+
+    def _stamped(self, moment: float) -> Path:
+        """`out-20261122T185012.345Z.mkv`."""
+        stamp = iso(moment).replace("-", "").replace(":", "")
+        return self._first.with_stem(f"{self._first.stem}-{stamp}")
+
+    def _make_room(self) -> None:
+        """Delete the oldest segments that we wrote, so that all take no more than they may."""
+        if self._most is None:
+            return
+        pattern = f"{glob.escape(self._first.stem)}-*Z{self._first.suffix}"
+        parts = sorted(part for part in self._first.parent.glob(pattern) if wrote(part))
+        sizes = [part.stat().st_size for part in parts]
+        # There has to be room for one more, which will be as large as the largest.
+        while parts and sum(sizes) + max(sizes) > self._most:
+            part = parts.pop(0)
+            sizes.pop(0)
+            part.unlink()
+            note_of(part).unlink(missing_ok=True)
 
     def _check_place(self, path: str) -> None:
         if not self._path.parent.is_dir():
@@ -312,11 +451,17 @@ class VideoFile(Sink):
         if free < RESERVE:
             raise OSError(f"{self._path}: no space left on the disk")
         # Look again before it can be full: a frame is less than its pixels.
-        self._next_look = now + min(1.0, free / (3e6 * self._fps))
+        self._next_look = now + min(1.0, free / (3e6 * max(self._fps, 1.0)))
 
-    def _times(self, captured: float) -> int:
+    def _times(self, frame: Frame) -> int:
+        """How often a frame is written, so that it is shown when its time comes."""
         if not self._live:
-            return 1
+            if frame.media_time is None:
+                return 1
+            # Every frame of a file, and longer where its frames are further apart.
+            due = round((frame.media_time - self._first_time) * self._fps) + 1 - self._written
+            return max(min(due, round(LONGEST_STILL * self._fps)), 1)
+        captured = frame.captured
         if self._started is None:
             self._started = captured
         due = round((captured - self._started) * self._fps) + 1 - self._written
@@ -332,6 +477,9 @@ def fitted(image: Image, size: tuple[int, int]) -> Image:
     height, width = image.shape[:2]
     if (width, height) == size:
         return image
+    right, bottom = size[0] - width, size[1] - height
+    if right in (0, 1) and bottom in (0, 1):  # an odd size, made even
+        return cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     scale = min(size[0] / width, size[1] / height)
     inner = max(round(width * scale), 1), max(round(height * scale), 1)
     left, top = (size[0] - inner[0]) // 2, (size[1] - inner[1]) // 2

@@ -57,8 +57,14 @@ class FramePipeline:
         self._report = report
         self._ahead: Channel[tuple[Frame, Columns]] | None = None
         self._stopped = threading.Event()
+        self.working_since: float | None = None
+        """When the model began with the frame that it has now; None: it has none."""
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
+
+    def use(self, model: Model) -> None:
+        """Take this model in place of the first; before `run`."""
+        self._model = model
 
     def run(self) -> None:
         """Until the source ends, the limit is reached, or `stop` is called.
@@ -76,6 +82,7 @@ class FramePipeline:
         frames = 0
         try:
             for frame, encoded in self._encoded():
+                self.working_since = time.monotonic()
                 start = time.perf_counter()
                 try:
                     tensors = infer(encoded)
@@ -89,6 +96,7 @@ class FramePipeline:
                         break
                     del tensors
                 del frame, encoded
+                self.working_since = None
                 frames += 1
                 if self._limit and frames >= self._limit:
                     self.ended = "limit"

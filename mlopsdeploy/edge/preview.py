@@ -12,7 +12,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -31,6 +31,8 @@ from mlopsdeploy.errors import ConfigError
 
 WIDTH = 960  # pixels of the picture on the page, at most
 SECONDS = 1 / 15  # between two pictures, at least
+SNAPSHOT = 5.0  # seconds that a snapshot waits for a picture
+STILL = 15.0  # seconds without a picture after which a stream ends; the page asks again
 PATIENCE = 10.0  # seconds that a browser may take for a picture
 FILES = {
     "/": ("preview.html", "text/html; charset=utf-8"),
@@ -51,6 +53,7 @@ class Preview(Sink):
     Args:
         address: `8081` or `:8081` for this machine only, or `HOST:PORT`.
         state: what the page shows next to the picture, ready for JSON.
+        names: that it answers to beside this machine's own.
 
     Attributes:
         url: where the page is.
@@ -62,7 +65,10 @@ class Preview(Sink):
 
     name = "preview"
 
-    def __init__(self, address: str, state: Callable[[], dict[str, Any]]) -> None:
+    def __init__(
+        self, address: str, state: Callable[[], dict[str, Any]], *, names: Sequence[str] = ()
+    ) -> None:
+        self.names = frozenset(name.lower() for name in names)
         host, port = parse_address(address)
         self.state = state
         self.watchers = 0
@@ -117,16 +123,20 @@ class Preview(Sink):
         self._server.shutdown()
         self._server.server_close()
 
-    def jpegs(self) -> Generator[bytes]:
-        """The newest picture, again and again until the end, for one who watches."""
+    def jpegs(self, patience: float | None = None) -> Generator[bytes]:
+        """The newest picture, again and again until the end, for one who watches.
+
+        One who has gone shows only when something is written; where no picture comes for so many
+        seconds as `patience`, or at all, nothing is waited for any longer.
+        """
         with self._changed:
             self.watchers += 1
             seen = self._number
         try:
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._closed or self._number > seen)  # noqa: B023
-                    if self._closed:
+                    self._changed.wait_for(lambda: self._closed or self._number > seen, patience)  # noqa: B023
+                    if self._closed or self._number == seen:
                         return
                     jpeg, seen = self._jpeg, self._number
                 yield jpeg
@@ -173,6 +183,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(HTTPStatus.OK, "application/json", state.encode())
         elif path == "/stream":
             self._stream()
+        elif path == "/snapshot.jpg":
+            self._snapshot()
         elif path == "/favicon.ico":
             self._send(HTTPStatus.NO_CONTENT, "image/x-icon", b"")
         else:
@@ -191,7 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
             ipaddress.ip_address(host)
         except ValueError:
             name = socket.gethostname().lower()
-            return host in ("localhost", self.server.bound, name, f"{name}.local")
+            own = {"localhost", self.server.bound, name, f"{name}.local"}
+            return host in own | self.server.preview.names
         return True  # a number can't be pointed elsewhere
 
     def _send(self, status: HTTPStatus, kind: str, body: bytes | None) -> None:
@@ -204,10 +217,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body or b"")
 
+    def _snapshot(self) -> None:
+        """The next picture, for a home automation or a script."""
+        with closing(self.server.preview.jpegs(SNAPSHOT)) as jpegs:
+            jpeg = next(jpegs, None)
+        if jpeg is None:
+            self._send(HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"there is no picture now\n")
+        else:
+            self._send(HTTPStatus.OK, "image/jpeg", jpeg)
+
     def _stream(self) -> None:
         """JPEG after JPEG, as browsers show them in an `img` (multipart/x-mixed-replace)."""
         self._send(HTTPStatus.OK, "multipart/x-mixed-replace; boundary=frame", None)
-        with suppress(OSError), closing(self.server.preview.jpegs()) as jpegs:  # gone, or too slow
+        with (
+            suppress(OSError),
+            closing(self.server.preview.jpegs(STILL)) as jpegs,
+        ):  # gone, or too slow
             for jpeg in jpegs:
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 self.wfile.write(head.encode() + jpeg + b"\r\n")

@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # neither kind of run needs the packages of the other
 
 PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 REFRESH = 4  # times a second
+WIDE = 90  # columns of a terminal in which tables stand side by side
 SHOWN = 8  # labels of a summary
 
 Row = tuple[str, str]
@@ -68,6 +69,7 @@ class FrameView:
             "ended": ended,
             "frames": stats.frames,
             "dropped": source.dropped,
+            "cut_off": source.cut_off,
             "seconds": round(seconds, 2),
             "fps": round(stats.mean_fps, 2),
             "frame_age_ms": age,
@@ -241,10 +243,16 @@ class Screen:
             labels.add_row(Text(label), f"{count:,}")
         for name, spread in _spreads(stats)[:6]:
             labels.add_row(Text(name), spread)
+        columns = [numbers, *[stage_table(stats)] * self._view.shows_stages, labels]
         parts = Table.grid(padding=(0, 4))
-        parts.add_row(numbers, *[stage_table(stats)] * self._view.shows_stages, labels)
+        if self._console.width >= WIDE:
+            parts.add_row(*columns)
+        else:
+            for column in columns:
+                parts.add_row(column)
         hint = Text("Ctrl-C ends", style="dim", justify="right")
-        return Panel(Group(parts, hint), title=self._title, title_align="left")
+        title = Text(self._title, overflow="ellipsis", no_wrap=True)  # no markup in it
+        return Panel(Group(parts, hint), title=title, title_align="left")
 
 
 def show_summary(console: Console, view: View, summary: dict[str, Any], written: list[str]) -> None:

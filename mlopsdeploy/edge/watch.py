@@ -18,7 +18,7 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Log, Reporter
-from mlopsdeploy.edge.loading import check_outputs, load_edge
+from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.preview import Preview
@@ -50,21 +50,24 @@ class FrameRun:
     def __init__(
         self, settings: EdgeSettings, inference: ThreadPoolExecutor, stack: ExitStack, log: Log
     ) -> None:
-        self._log, self._stack = log, stack
+        self._log, self._stack, self._settings = log, stack, settings
         self._stats = Stats()
         self._outlets: list[Outlet] = []
         self.reporter = Reporter(log)
-        loading = inference.submit(load, settings, log)
+        cv2.setNumThreads(max(1, core_count() // 2))  # else OpenCV resizes on all cores
+        loading = inference.submit(load_first, settings, plain_picture, log)
         timing = partial(self._stats.add, "capture")
         try:
             source = open_source(settings, report=self.reporter.report, timing=timing)
+            if "camera" not in settings.given:
+                source.open()
         except InputError:
             if "camera" not in settings.given:
                 loading.result()  # nobody asked for a camera, and the model may need none
             raise
         self._source = source
         stack.callback(source.stop)
-        self.model, _ = loading.result()
+        self.model = loading.result()
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
         self.view = FrameView(self._stats, source, counts=bool(self.model.task.answers))
@@ -74,9 +77,6 @@ class FrameRun:
             log("nothing is shown or written: --preview 8081, --save or --events would")
         self.finished = "all files are finished" if self._outlets else ""
         self.written = [one for one in (settings.save, settings.events, settings.snapshots) if one]
-        width, height = source.size
-        facts = {"width": width, "height": height, "fps": source.fps}
-        source.happened("connected", source.description, **facts)
         self.reporter.connect([outlet.report for outlet in self._outlets])
         shown: list[Outlet | Window] = [*self._outlets, *([self._window] if self._window else [])]
         self.pipeline = FramePipeline(
@@ -84,6 +84,27 @@ class FrameRun:
         )
         # A single picture, shown and nothing else, stays until somebody has seen it.
         self._lingers = not self._outlets and source.total == 1 and not source.live
+
+    def begin(self) -> None:
+        """Run to the end, in the thread that loaded the model.
+
+        How many threads are best is measured when the camera is there: reading it takes some.
+        """
+        if self._source.wait():
+            self._source.is_there()
+            self.model, _ = load_edge(self._settings, plain_picture, self._log, self.model)
+            self.pipeline.use(self.model)
+            self.pipeline.run()
+
+    @property
+    def live(self) -> bool:
+        """Whether its source goes by, and does not end."""
+        return self._source.live
+
+    @staticmethod
+    def try_model(settings: EdgeSettings, log: Log) -> None:
+        """See that the model of other settings is there, and takes pictures."""
+        load_first(settings, plain_picture, log)
 
     def turn(self, done: threading.Event, seconds: float) -> None:
         """What the main thread does for so long, or until `done`: show the newest frame."""
@@ -128,11 +149,13 @@ class FrameRun:
         source = self._source
 
         def add(sink: Sink, *, keep: bool = not source.live) -> None:
-            self._outlets.append(Outlet(sink, self._stats, keep=keep, log=self._log))
+            report = self.reporter.report
+            outlet = Outlet(sink, self._stats, keep=keep, log=self._log, happened=report)
+            self._outlets.append(outlet)
             self._stack.callback(self._outlets[-1].close)
 
         if settings.preview is not None:
-            preview = Preview(settings.preview, self._state)
+            preview = Preview(settings.preview, self._state, names=settings.preview_host)
             add(preview, keep=False)
             self._log(f"preview: {preview.url}")
             if preview.exposed:
@@ -145,8 +168,12 @@ class FrameRun:
             add(Snapshots(settings.snapshots, seconds=settings.snapshot_seconds))
         if settings.save is not None:
             # Pictures have no speed: one a second.
-            fps = source.fps or (30.0 if source.live else 1.0)
-            add(VideoFile(settings.save, size=source.size, fps=fps, live=source.live))
+            default = 30.0 if source.live else 1.0
+            video = VideoFile(
+                settings.save, fps=lambda: source.fps or default, live=source.live,
+                segment=settings.segment, most=settings.save_limit,
+            )  # fmt: skip
+            add(video)
 
     def _state(self) -> dict[str, Any]:
         """What the preview shows next to the picture."""
@@ -175,10 +202,15 @@ def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
         ConfigError: the model does not take pictures.
     """
     cv2.setNumThreads(max(1, core_count() // 2))  # else OpenCV resizes on all cores
-    return load_edge(settings, _plain_picture, log)
+    return load_edge(settings, plain_picture, log)
 
 
-def _plain_picture(model: Model) -> Columns:
+def plain_picture(model: Model) -> Columns:
+    """A picture to try a model with.
+
+    Raises:
+        ConfigError: it does not take pictures.
+    """
     if [field.name for field in model.task.inputs] != ["image"]:
         takes = ", ".join(field.name for field in model.task.inputs[:3])
         raise ConfigError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from cronsim import CronSim, CronSimError
 from rich.console import Console
 
 from mlopsdeploy.core.console import progress_log
+from mlopsdeploy.data.cameras import has_secret, without_secret
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.model_files.cache import appearing
 from mlopsdeploy.package import checks, sizing, targets
@@ -216,14 +217,16 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
             f"which it does not read; with 'model: {DEFAULT_MODEL}' it scores it all the same."
         )
     for setting in ("input", "output", "camera"):
-        if _PASSWORD.search(str(packaged.get(setting, ""))):
-            packaged[setting] = _PASSWORD.sub(r"\1", packaged[setting])
+        address = str(packaged.get(setting, ""))
+        bare = without_secret(address) if setting == "camera" else _PASSWORD.sub(r"\1", address)
+        if has_secret(address) if setting == "camera" else bare != address:
+            packaged[setting] = bare
             notes.append(
                 f"{setting}: its password is not in these files; put MLOPSDEPLOY_"
                 f"{setting.upper()}, with all of the address, into {plan.secret}."
             )
     if isinstance(settings, EdgeSettings):
-        return _edge(settings, packaged, plan)
+        return _edge(settings, packaged, plan, notes)
     return _batch(packaged, plan, notes)
 
 
@@ -232,7 +235,12 @@ def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
     return {"model": place, "runtime": model.runtime, "digest": model.digest}
 
 
-def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[str, Any]:
+def _edge(
+    settings: EdgeSettings, packaged: dict[str, Any], plan: Plan, notes: list[str]
+) -> dict[str, Any]:
+    if not plan.on_machine:
+        packaged.setdefault("watchdog", 60)  # on a machine systemd watches
+        _on_volume(packaged, ("events", "snapshots", "save"), notes)
     if settings.lines is not None:
         return packaged
     packaged.setdefault("camera", settings.camera)
@@ -241,6 +249,15 @@ def _edge(settings: EdgeSettings, packaged: dict[str, Any], plan: Plan) -> dict[
         # The port is published to loopback only.
         packaged["preview"] = f"0.0.0.0:{settings.preview}"
     return packaged
+
+
+def _on_volume(packaged: dict[str, Any], names: Iterable[str], notes: list[str]) -> None:
+    """Absolute paths as they are in a container, which may write nowhere else."""
+    for name in names:
+        path = packaged.get(name)
+        if path and PurePosixPath(path).is_absolute():
+            packaged[name] = f"{DATA}/{PurePosixPath(path).name}"
+            notes.append(f"{name}: {path} is {packaged[name]} there, on the volume.")
 
 
 def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, Any]:
@@ -259,11 +276,7 @@ def _batch(packaged: dict[str, Any], plan: Plan, notes: list[str]) -> dict[str, 
     if not plan.on_machine:
         if plan.target != "ray":  # as a server's workers
             packaged.setdefault("threads", 2)
-        for setting in _PATHS:
-            path = packaged.get(setting)
-            if path and PurePosixPath(path).is_absolute():
-                packaged[setting] = f"{DATA}/{PurePosixPath(path).name}"
-                notes.append(f"{setting}: {path} is {packaged[setting]} there, on the volume.")
+        _on_volume(packaged, _PATHS, notes)
     return packaged
 
 

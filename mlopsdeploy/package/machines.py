@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import PurePosixPath
 
 from cronsim import CronSim
 
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.package.kubernetes import shortest_gap
-from mlopsdeploy.package.plan import Plan, render
+from mlopsdeploy.package.plan import OUTPUTS, Plan, render
 
 _DAYS = ("Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat")
 UNITS = "/etc/systemd/system"
@@ -33,13 +32,24 @@ def systemd(plan: Plan) -> dict[str, str]:
         plan,
         installed,
         [
+            *_made(plan),
             "systemctl daemon-reload",
             f"systemctl enable '{started}'",
             f"systemctl restart '{started}'",
         ],
-        static_user=plan.strategy == "batch",
+        static_user=plan.static_user,
     )
     return files
+
+
+def _made(plan: Plan) -> list[str]:
+    """Folders that an edge writes to: made where they are missing, and its own then."""
+    user = plan.name
+    folders = plan.output_folders if plan.strategy == "edge" else []
+    return [
+        f"[ -d '{folder}' ] || install -d -m 755 -o '{user}' -g '{user}' '{folder}'"
+        for folder in folders
+    ]
 
 
 def cron(plan: Plan) -> dict[str, str]:
@@ -95,7 +105,6 @@ def install_script(
 def unit(plan: Plan) -> str:
     """The service."""
     local = [path for path in _paths(plan) if path.startswith("/")]
-    outputs = [str(PurePosixPath(path).parent) for path in _written(plan) if path.startswith("/")]
     network = any("://" in path for path in _paths(plan))
     families = ["AF_UNIX", "AF_INET", "AF_INET6"]
     if plan.strategy == "batch" and not network:
@@ -105,7 +114,7 @@ def unit(plan: Plan) -> str:
         plan,
         network=network,
         reads_home=any(path.startswith(("/home/", "/root/")) for path in local),
-        writable=sorted(set(outputs)),
+        writable=plan.output_folders,
         families=" ".join(families),
     )
 
@@ -118,8 +127,7 @@ def _paths(plan: Plan) -> list[str]:
 
 
 def _written(plan: Plan) -> list[str]:
-    keys = ("output", "report", "events", "snapshots", "save")
-    return [str(plan.settings[key]) for key in keys if plan.settings.get(key)]
+    return [str(plan.settings[key]) for key in OUTPUTS if plan.settings.get(key)]
 
 
 # ---------------------------------------------------------------- cron's rhythm

@@ -44,6 +44,8 @@ CONFIG = "/etc/mlopsdeploy"
 DATA = "/data"
 USER = 10001
 READY = "/readyz"
+# Settings that name what is written.
+OUTPUTS = ("output", "report", "events", "snapshots", "save")
 
 TEMPLATES = Environment(
     loader=PackageLoader("mlopsdeploy.package"),
@@ -231,6 +233,18 @@ class Plan:
             return ["video4linux"]
         kind = re.fullmatch(r"/dev/(tty[A-Za-z]+)\d+", self.device)
         return [kind[1]] if kind else ["ttyUSB", "ttyACM"]  # a link, as in /dev/serial/by-id
+
+    @property
+    def output_folders(self) -> list[str]:
+        """Where it writes outside of its own folder; only absolute paths lead there."""
+        named = [str(self.settings.get(key) or "") for key in OUTPUTS]
+        return sorted({str(PurePosixPath(path).parent) for path in named if path.startswith("/")})
+
+    @property
+    def static_user(self) -> bool:
+        """Whether systemd's user is one that can be given rights to folders."""
+        outside = self.strategy == "edge" and self.output_folders
+        return self.strategy == "batch" or bool(outside)
 
     @property
     def lines_folder(self) -> str:

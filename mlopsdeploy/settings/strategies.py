@@ -360,13 +360,20 @@ class EdgeSettings(Settings, OfRows):
     threads: Threads = setting(
         None, "CPU threads; auto measures and picks", shown="auto", bench=True, ge=1
     )
+    watchdog: Seconds | None = setting(
+        None, "End, so that a supervisor starts it anew, when a call of the model hangs so long",
+        ge=1,
+    )  # fmt: skip
     width: int | None = setting(
         None, "Pixels, asked of the camera", group="Camera", ge=1, le=100_000
     )
     height: int | None = setting(None, "Pixels, asked of the camera", ge=1, le=100_000)
     fps: int | None = setting(None, "Frames per second, asked of the camera", ge=1, le=1000)
     stall_seconds: Seconds = setting(
-        3.0, "A camera without a frame for so long is stalled", gt=0, le=3600
+        3.0,
+        "A camera without a frame for so long is stalled; of lines, where it is given",
+        gt=0,
+        le=86_400,
     )
     follow: bool = setting(
         False, "Wait for more at the end of a file, as tail -F does", group="Lines"
@@ -379,8 +386,15 @@ class EdgeSettings(Settings, OfRows):
     save: str | None = setting(
         None, "Write a video with the boxes: .mp4, .mkv, .avi", metavar="FILE"
     )
+    segment: Seconds | None = setting(
+        None, "Begin another video after so long, named after the time; of .mkv all can be read, "
+        "whatever ends it", ge=1,
+    )  # fmt: skip
+    save_limit: Size | None = setting(
+        None, "Disk space that the videos of --segment may take; the oldest are deleted", ge=1
+    )
     events: str | None = setting(
-        None, "Write JSON Lines of what was found, and of trouble; of lines also to -",
+        None, "Write JSON Lines of what was found, and of trouble; to standard output with -",
         metavar="FILE",
     )  # fmt: skip
     snapshots: str | None = setting(
@@ -390,6 +404,7 @@ class EdgeSettings(Settings, OfRows):
     preview: str | None = setting(
         None, "Show the picture on a page at this port, or host:port", metavar="PORT"
     )
+    preview_host: Names = setting((), "Names, beside this machine's own, that the page answers to")
     overwrite: bool = setting(False, "Replace outputs that exist, whoever wrote them")
 
     @classmethod

@@ -114,6 +114,8 @@ class Streamer:
         streamer = self
         self.mode = "good"
         self.number = 0
+        self.size = SIZE
+        self.lengths = True
         self.connections = []
 
         class Handler(BaseHTTPRequestHandler):
@@ -126,11 +128,12 @@ class Streamer:
                     while not streamer.closed.is_set():
                         if streamer.mode == "good":
                             streamer.number += 1
-                            jpeg = cv2.imencode(".jpg", picture(streamer.number % 256))[1].tobytes()
-                            self.wfile.write(
-                                b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: "
-                                + f"{len(jpeg)}\r\n\r\n".encode() + jpeg + b"\r\n"
-                            )  # fmt: skip
+                            jpeg = cv2.imencode(
+                                ".jpg", picture(streamer.number % 256, streamer.size)
+                            )[1].tobytes()
+                            length = f"Content-Length: {len(jpeg)}\r\n" * streamer.lengths
+                            head = f"--frame\r\nContent-Type: image/jpeg\r\n{length}\r\n"
+                            self.wfile.write(head.encode() + jpeg + b"\r\n")
                         time.sleep(0.03)
                 except OSError:
                     pass

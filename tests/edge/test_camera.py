@@ -5,15 +5,19 @@ block or to fail, and, for streams, a real server of motion JPEG that OpenCV's F
 """
 
 import contextlib
+import os
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import cv2
 import numpy as np
 import pytest
 
-from mlopsdeploy.edge.camera import Live, open_source, redacted
+from mlopsdeploy.data.cameras import has_secret, is_live, redacted, without_secret
+from mlopsdeploy.edge import events as source_events
+from mlopsdeploy.edge.camera import Live, _device, open_source
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -58,7 +62,7 @@ def live():
     """`live(captures…)`: each opening takes the next; one that is an error is raised."""
     made = []
 
-    def make(*captures, stall_seconds=0.2, **requested):
+    def make(*captures, stall_seconds=0.2, opened=True, **requested):
         left, events = list(captures), []
 
         def opener():
@@ -73,6 +77,8 @@ def live():
         )  # fmt: skip
         source.events = events
         made.append((source, captures))
+        if opened:
+            source.open()
         return source
 
     yield make
@@ -189,6 +195,7 @@ def open_stream(url, stall_seconds):
     settings = EdgeSettings(camera=url, stall_seconds=stall_seconds)
     source = open_source(settings, report=events.append, timing=lambda _: None)
     source.events = events
+    source.open()
     return source
 
 
@@ -203,6 +210,24 @@ def test_a_stream_that_stays_silent_is_connected_anew(streamer):
         if "reconnected" in kinds(source):
             break
     assert kinds(source) == ["stalled", "lost", "reconnected"]
+    source.stop()
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_a_stream_that_changes_its_resolution_keeps_its_shape(streamer, pictures, lengths):
+    server = streamer()
+    server.lengths = lengths
+    source = open_stream(server.url, 5)
+    for count, frame in enumerate(source.frames()):
+        height, width = frame.image.shape[:2]
+        assert (width, height) in ((160, 120), (320, 120))
+        assert abs(pictures.number(frame.image) - server.number % 256) < 20
+        if count == 3:
+            server.size = (320, 120)
+        if width == 320:
+            break
+    assert kinds(source) == ["resized"]
+    assert source.size == (320, 120)
     source.stop()
 
 
@@ -246,7 +271,167 @@ def test_a_video_on_a_web_server_loses_no_frame(clip, tmp_path, pictures):
     server.server_close()
 
 
+# ---------------------------------------------------------------- comes late, dies at once
+
+
+def test_a_camera_that_is_not_there_at_the_start_is_waited_for(live):
+    gone = InputError("camera 0: can't be opened")
+    dead, good = FakeCapture(), FakeCapture()
+    dead.mode = "fails"
+    source = live(gone, gone, dead, good, opened=False)
+    assert source.wait()
+    assert source.size == good.size
+    # Each reason is told once.
+    assert [event.facts["reason"] for event in source.events] == [
+        "can't be opened", "can be opened, but gives no frames",
+    ]  # fmt: skip
+    assert "trying until it is there" in source.events[0].text
+    assert next(source.frames()).image.shape == (48, 64, 3)
+
+
+def test_waiting_for_a_camera_can_be_ended(live):
+    source = live(InputError("camera 0: gone"), *[InputError("camera 0: gone")] * 99, opened=False)
+    threading.Timer(0.2, source.stop).start()
+    assert not source.wait()
+
+
+def test_pauses_are_short_again_only_after_a_healthy_while(live, monkeypatch):
+    """A camera that dies at its first frame is not opened twice a second."""
+    monkeypatch.setattr(source_events, "FIRST_PAUSE", 0.05)
+
+    class Brief(FakeCapture):
+        def read(self, image=None):
+            return super().read(image) if not self.count else (False, None)
+
+    def pauses(count):
+        source = live(*[Brief() for _ in range(count + 1)])
+        frames = source.frames()
+        while kinds(source).count("reconnected") < count:
+            next(frames)
+        return [one.facts["seconds"] for one in source.events if one.kind == "reconnected"]
+
+    growing = pauses(6)
+    assert growing[-1] > 0.05 * 2**5 * 0.5
+    assert growing[0] < growing[3] < growing[5]
+    monkeypatch.setattr(source_events, "HEALTHY", 0)
+    assert max(pauses(6)) < 0.5
+
+
+def test_pictures_of_another_size_are_an_event(live):
+    first, second = FakeCapture(size=(64, 48)), FakeCapture(size=(48, 64))
+    source = live(first, second)
+    frames = source.frames()
+    next(frames)
+    first.mode = "fails"
+    while "resized" not in kinds(source):
+        frame = next(frames)
+    assert frame.image.shape == (64, 48, 3)
+    assert kinds(source) == ["lost", "reconnected", "resized"]
+    assert source.events[-1].facts | {"source": ""} == {"source": "", "width": 48, "height": 64}
+
+
+# ---------------------------------------------------------------- what is live
+
+OPEN = "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\na.ts\n"
+
+
+@pytest.mark.parametrize(
+    ("address", "live_"),
+    [
+        ("rtsp://10.0.0.1/clip.mp4", True),
+        ("RTSP://10.0.0.1/clip.MP4", True),
+        ("tcp://10.0.0.1:8888", True),
+        ("srt://10.0.0.1:9000/x.ts", True),
+        ("http://10.0.0.1/video", True),
+        ("http://10.0.0.1/clip.mp4?token=1", False),
+        ("/dev/v4l/by-id/usb-046d_HD_Webcam-video-index0", True),
+        ("/dev/video7", True),
+        ("/dev/shm/none.mp4", False),
+        ("none.mp4", False),
+    ],
+)
+def test_what_is_live_is_decided_by_the_scheme(address, live_):
+    assert is_live(address) == live_
+
+
+def test_a_playlist_with_an_end_is_a_file(tmp_path, streamer):
+    (tmp_path / "open.m3u8").write_text(OPEN, "utf-8")
+    (tmp_path / "ended.m3u8").write_text(f"{OPEN}#EXT-X-ENDLIST\n", "utf-8")
+    several = "#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\n{}\n"
+    (tmp_path / "all.m3u8").write_text(several.format("open.m3u8"), "utf-8")
+    (tmp_path / "all-ended.m3u8").write_text(several.format("ended.m3u8"), "utf-8")
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *arguments):
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    for where in (str(tmp_path), f"http://me:secret@127.0.0.1:{server.server_address[1]}"):
+        assert is_live(f"{where}/open.m3u8")
+        assert not is_live(f"{where}/ended.m3u8")
+        assert is_live(f"{where}/all.m3u8")
+        assert not is_live(f"{where}/all-ended.m3u8")
+    server.shutdown()
+    server.server_close()
+    assert is_live(f"http://127.0.0.1:{server.server_address[1]}/ended.m3u8"), "it may come"
+
+
+def test_a_fifo_is_live_and_outlives_its_writers(make_clip, tmp_path, pictures):
+    clip = make_clip(tmp_path / "a.avi", codec="MJPG")
+    fifo = tmp_path / "camera.fifo"
+    os.mkfifo(fifo)
+    events = []
+    source = open_source(EdgeSettings(camera=str(fifo)), report=events.append, timing=print)
+    source.events = events
+    assert source.live
+
+    def write():
+        with fifo.open("wb") as there, contextlib.suppress(BrokenPipeError):
+            there.write(clip.read_bytes())
+
+    threading.Thread(target=write, daemon=True).start()
+    source.open()
+    frames = source.frames()
+    assert pictures.number(next(frames).image) > 0
+    threading.Timer(1, write).start()
+    while "reconnected" not in kinds(source):
+        next(frames)
+    assert kinds(source)[:1] == ["lost"]
+    source.stop()
+
+
 # ---------------------------------------------------------------- names
+
+SECRET = {
+    "rtsp://me:Tops3cret@10.0.0.1:554/x": "rtsp://me:***@10.0.0.1:554/x",
+    "rtsp://me:Tops3%40cret@10.0.0.1/x": "rtsp://me:***@10.0.0.1/x",
+    "rtsp://me:Tops3/c@ret?s#@10.0.0.1/x": "rtsp://me:***@10.0.0.1/x",
+    "rtsp://Tops3cret@10.0.0.1/x": "rtsp://***@10.0.0.1/x",
+    "http://10.0.0.1/v?user=me&pwd=Tops3cret&channel=1": "http://10.0.0.1/v?user=***&pwd=***&channel=1",
+    "http://10.0.0.1/v?Tops3cret": "http://10.0.0.1/v?***",
+    "http://10.0.0.1/v?p%61ss=Tops3cret": "http://10.0.0.1/v?pass=***",
+    "rtsp://10.0.0.1/user=me_password=Tops3cret_channel=1_stream=0.sdp":
+        "rtsp://10.0.0.1/user=***_password=***_channel=1_stream=0.sdp",
+    "rtsp://10.0.0.1/user=me&password=Tops3cret&channel=1": "rtsp://10.0.0.1/user=***&password=***&channel=1",
+    "rtsp://10.0.0.1/user%3Dme%26password%3DTops3cret": "rtsp://10.0.0.1/user%3D***%26password%3D***",
+    "rtmp://10.0.0.1/live/Tops3cret": "rtmp://10.0.0.1/live/***",
+    "rtsps://10.0.0.1:7441/aB3dE6gH9jK2mN5p?enableSrtp": "rtsps://10.0.0.1:7441/***?***",
+    "srt://10.0.0.1:9000?passphrase=Tops3cret#Tops3cret": "srt://10.0.0.1:9000?passphrase=***",
+    "rtsp://[fe80::1]:554/Streaming/Channels/101?profile=2": "rtsp://[fe80::1]:554/Streaming/Channels/101?profile=2",
+    "rtsp://10.0.0.1:8554/@cam": "rtsp://10.0.0.1:8554/@cam",
+    "/dev/video0": "/dev/video0",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("address", SECRET)
+def test_what_is_secret_of_an_address_is_never_shown(address):
+    assert redacted(address) == SECRET[address]
+    assert has_secret(address) == (address != SECRET[address])
+    assert "Tops3" not in without_secret(address)
 
 
 def test_a_password_is_never_shown():
@@ -258,18 +443,23 @@ def test_a_password_is_never_shown():
 
 
 def test_a_camera_that_is_not_there_or_not_ours(monkeypatch):
-    with pytest.raises(InputError, match=r"no camera 77: /dev/video77 does not exist; th"):
+    with pytest.raises(InputError, match=r"camera 77: /dev/video77 does not exist; th"):
         open_stream("77", 1)
-    with pytest.raises(InputError, match="no camera 77"):
+    with pytest.raises(InputError, match="camera 77: /dev/video77"):
         open_stream("/dev/video77", 1)
-    monkeypatch.setattr("pathlib.Path.exists", lambda _: True)
+    source = Live(
+        "camera 77", partial(_device, "/dev/null", "camera 77"), EdgeSettings(),
+        report=print, timing=print,
+    )  # fmt: skip
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(InputError, match="no permission for /dev/video77"):
-        open_stream("77", 1)
+    with pytest.raises(InputError, match="camera 77: no permission for /dev/null"):
+        source.open()
+    with pytest.raises(InputError, match="/dev/null: is a device, but not a camera"):
+        open_stream("/dev/null", 1)
 
 
 def test_what_makes_no_sense():
     with pytest.raises(InputError, match="can't read ftp://; can: rtsp"):
         open_stream("ftp://somewhere/x", 1)
-    with pytest.raises(ConfigError, match="--realtime is for videos; 0 is live anyway"):
+    with pytest.raises(ConfigError, match="--realtime is for videos; camera 0 is live anyway"):
         open_source(EdgeSettings(realtime=True), report=print, timing=print)

@@ -11,6 +11,7 @@ import cv2
 import pytest
 import yaml
 
+from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.settings import EdgeSettings
 
 
@@ -184,6 +185,84 @@ def test_a_stream_that_goes_silent_dies_and_comes_back(
     assert len(pictures.read(tmp_path / "o.mp4")) > 10
 
 
+def test_a_camera_that_is_switched_on_later_than_the_device(
+    start, streamer, tmp_path, lines_of, wait_for
+):
+    """After a power cut the camera may boot for longer; nobody has to come and start us again."""
+    port = free_port()
+    path = tmp_path / "e.jsonl"
+    address = f"http://me:Tops3cret@127.0.0.1:{port}/v?token=Tops3cret"
+    process = start("--camera", address, "--events", "e.jsonl", "--save", "o.mp4")
+
+    def happened():
+        return [line["event"] for line in lines_of(path)] if path.exists() else []
+
+    wait_for(lambda: happened() == ["lost"])
+    server = streamer(port)
+    wait_for(lambda: "connected" in happened())
+    wait_for(lambda: server.number > 15)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 143, err
+    assert "trying until it is there" in err
+    lost, connected = (line for line in lines_of(path) if line["event"] in ("lost", "connected"))
+    assert (connected["width"], connected["height"]) == (160, 120)
+    assert lost["source"] == f"http://me:***@127.0.0.1:{port}/v?token=***"
+    for place in (err, path.read_text("utf-8")):
+        assert "Tops3cret" not in place
+
+
+def test_waiting_for_a_camera_ends_with_a_signal(start, tmp_path):
+    process = start("--camera", "77", "--events", "e.jsonl", "--json")
+    for line in process.stderr:
+        if "trying until it is there" in line:
+            break
+    assert line.startswith("camera 77: /dev/video77 does not exist; ")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert json.loads(out)["frames"] == 0
+
+
+def test_a_camera_that_nobody_named_is_not_waited_for(edge):
+    code, _, err = edge("--no-window")
+    assert code == 2
+    assert "mlopsdeploy: camera 0: /dev/video0 does not exist" in err
+
+
+def test_kill_9_leaves_a_video_that_can_be_read(
+    start, make_clip, tmp_path, pictures, lines_of, wait_for
+):
+    clip = make_clip(tmp_path / "long.mp4", frames=3000)
+    process = start("--camera", clip, "--realtime", "--save", "o.mkv", "--segment", "1s")
+    wait_for(lambda: len(list(tmp_path.glob("o-*.mkv"))) == 3)
+    process.kill()
+    process.wait()
+    videos = sorted(tmp_path.glob("o-*.mkv"))
+    assert all(len(pictures.read(video)) >= 15 for video in videos[:2])
+
+
+def test_events_of_a_camera_to_standard_output(edge, clip):
+    code, out, err = edge("--camera", clip, "--limit", "3", "--events", "-")
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert [event.get("frame") for event in events] == [None, 0, 1, 2, None]
+    code, _, err = edge("--camera", clip, "--events", "-", "--json")
+    assert code == 2
+    assert "both" in err or "standard output too" in err
+
+
+def test_a_video_that_is_cut_off_says_so_in_json_and_exit_code(edge, make_clip, tmp_path):
+    whole = make_clip(tmp_path / "whole.avi", codec="MJPG")
+    (tmp_path / "cut[1].avi").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    code, out, err = edge("--camera", "cut[1].avi", "--json")
+    assert code == 1
+    assert json.loads(out)["cut_off"]
+    assert "is cut off or damaged" in err.replace("cut \noff", "cut off")
+    assert "Traceback" not in err
+    assert edge("--camera", "whole.avi", "--json")[0] == 0
+
+
 def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_for):
     clip = make_clip(tmp_path / "long.mp4", frames=3000)
     process = start("--camera", clip, "--events", "e.jsonl")
@@ -198,7 +277,13 @@ def test_kill_9_leaves_whole_lines(start, make_clip, tmp_path, lines_of, wait_fo
 # ---------------------------------------------------------------- what goes wrong
 
 WRONG = {
-    "no camera": (["--camera", "77"], "no camera 77: /dev/video77 does not exist"),
+    "no camera": (["--camera", "none.mp4"], "none.mp4: no such camera or file"),
+    "two cameras": (["--camera", "clip.mp4", "--camera", "77"], "--camera is given twice"),
+    "segment": (["--camera", "clip.mp4", "--segment", "10m"], "--segment is of a video"),
+    "no such scheme": (
+        ["--camera", "ftp://me:secret@host/x"],
+        "ftp://me:***@host/x: can't read ftp://",
+    ),
     "no model": (["--camera", "clip.mp4", "-m", "detecter"], "no model called 'detecter'; did you"),
     "a model of text": (["--camera", "clip.mp4", "-m", "fraud"], "--model fraud: takes"),
     "threads": (["--camera", "clip.mp4", "--threads", "0"], "--threads: 0"),

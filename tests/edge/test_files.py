@@ -1,7 +1,9 @@
 """Files give every frame, in order; what is damaged is said."""
 
 import shutil
+import struct
 import time
+import zlib
 
 import cv2
 import numpy as np
@@ -109,7 +111,31 @@ def test_a_damaged_picture_is_said_and_the_others_go_on(opened, pictures, tmp_pa
     (tmp_path / "2.jpg").write_bytes(b"\xff\xd8\xff\xe0 not much of a JPEG")
     source = opened(tmp_path)
     assert [frame.number for frame in source.frames()] == [0, 2]
-    assert [event.text for event in source.events] == ["2.jpg: not a picture that can be read"]
+    assert [event.text for event in source.events] == ["2.jpg: the picture is cut off or damaged"]
+
+
+def test_a_bomb_and_a_cut_picture_are_events(opened, pictures, tmp_path):
+    """As batch reads them: neither grey below, nor memory for terabytes."""
+    cv2.imwrite(str(tmp_path / "1.png"), pictures.make(1))
+    cv2.imwrite(str(tmp_path / "2.jpg"), pictures.make(2, (640, 480)))
+    content = (tmp_path / "2.jpg").read_bytes()
+    (tmp_path / "2.jpg").write_bytes(content[: len(content) // 2])
+    head = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    (tmp_path / "3.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+            for name, data in chunks
+        )
+    )
+    source = opened(tmp_path)
+    assert [frame.name for frame in source.frames()] == ["1.png"]
+    assert [event.text for event in source.events] == [
+        "2.jpg: the picture is cut off or damaged",
+        "3.png: the picture has more than 67,108,864 pixels",
+    ]
+    assert {event.kind for event in source.events} == {"unreadable"}
 
 
 def test_a_grey_picture_and_one_of_16_bits_become_bgr(opened, tmp_path):

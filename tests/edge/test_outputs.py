@@ -1,6 +1,7 @@
 """Videos can be played, events are whole, snapshots are rare, and none disturbs another."""
 
 import json
+import shutil
 import subprocess
 import threading
 import time
@@ -61,7 +62,7 @@ def test_a_result_is_drawn_once_in_place_and_only_when_asked_for(result):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
 def test_a_saved_video_has_every_frame_of_a_file(result, pictures, tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    sink = VideoFile(str(path), size=(160, 120), fps=20, live=False)
+    sink = VideoFile(str(path), fps=lambda: 20, live=False)
     write(sink, [result(number, CAT) for number in range(30)])
     saved = pictures.read(path)
     assert [pictures.number(image) for image in saved] == list(range(30))
@@ -70,7 +71,7 @@ def test_a_saved_video_has_every_frame_of_a_file(result, pictures, tmp_path, suf
 
 def test_a_saved_video_of_a_live_source_runs_at_the_speed_of_life(result, pictures, tmp_path):
     path = tmp_path / "out.mp4"
-    sink = VideoFile(str(path), size=(160, 120), fps=10, live=True)
+    sink = VideoFile(str(path), fps=lambda: 10, live=True)
     # 30 a second, then one a second, then a minute of silence.
     times = [number / 30 for number in range(30)] + [2.0, 3.0, 63.0]
     write(sink, [result(number, captured=100 + at) for number, at in enumerate(times)])
@@ -82,7 +83,7 @@ def test_a_saved_video_of_a_live_source_runs_at_the_speed_of_life(result, pictur
 
 def test_frames_of_another_size_are_fitted_in(result, pictures, tmp_path):
     path = tmp_path / "out.mp4"
-    sink = VideoFile(str(path), size=(160, 120), fps=10, live=False)
+    sink = VideoFile(str(path), fps=lambda: 10, live=False)
     sizes = [(160, 120), (320, 100), (64, 200)]
     write(sink, [result(1, image=np.full((h, w, 3), 200, np.uint8)) for w, h in sizes])
     assert [image.shape for image in pictures.read(path)] == [(120, 160, 3)] * 3
@@ -90,6 +91,55 @@ def test_frames_of_another_size_are_fitted_in(result, pictures, tmp_path):
     assert (wide[35:85] == 200).all()
     assert (wide[:30] == 0).all()
     assert (wide[90:] == 0).all()
+
+
+def test_a_video_in_segments_and_no_more_than_it_may_take(result, pictures, tmp_path):
+    theirs = tmp_path / "out-20010101T000000.000Z.mkv"
+    theirs.write_bytes(bytes(1000))
+    noise = np.random.default_rng(1).integers(0, 255, (240, 320, 3), np.uint8)
+
+    def run(most):
+        sink = VideoFile(
+            str(tmp_path / "out.mkv"), fps=lambda: 10, live=True, segment=1.0, most=most
+        )
+        moments = [number / 10 for number in range(50)]
+        write(sink, [
+            result(number, image=noise.copy(), captured=100 + at, time=1e9 + at)
+            for number, at in enumerate(moments)
+        ])  # fmt: skip
+        return sorted(path.name for path in tmp_path.glob("out-2001090*.mkv"))
+
+    names = run(None)
+    assert names[0] == "out-20010909T014640.000Z.mkv"
+    assert len(names) == 5
+    assert [len(pictures.read(tmp_path / name)) for name in names] == [10] * 5
+    size = max((tmp_path / name).stat().st_size for name in names)
+    kept = run(3 * size)
+    assert kept[-1] == names[-1]
+    assert sum((tmp_path / name).stat().st_size for name in kept) <= 3 * size
+    assert theirs.stat().st_size == 1000, "what we didn't write stays"
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+def test_an_odd_size_keeps_its_last_row(result, pictures, tmp_path, suffix):
+    image = np.zeros((121, 161, 3), np.uint8)
+    image[-1:], image[:, -1:] = 255, 255
+    sink = VideoFile(str(tmp_path / f"o{suffix}"), fps=lambda: 10, live=False)
+    write(sink, [result(number, image=image.copy()) for number in range(3)])
+    saved = pictures.read(tmp_path / f"o{suffix}")[-1]
+    assert saved.shape == (122, 162, 3)
+    assert saved[-1].mean() > 200
+    assert saved[:, -1].mean() > 200
+
+
+def test_frames_that_are_further_apart_keep_their_times(result, pictures, tmp_path):
+    times = [0.0, 0.1, 0.2, 1.0, 1.1, 3.0]
+    sink = VideoFile(str(tmp_path / "o.mp4"), fps=lambda: 10, live=False)
+    write(sink, [result(number, media_time=5 + at) for number, at in enumerate(times)])
+    numbers = [pictures.number(image) for image in pictures.read(tmp_path / "o.mp4")]
+    assert [numbers.index(number) / 10 for number in range(6)] == pytest.approx(times)
+    assert len(numbers) == 31
+    assert set(numbers) == set(range(6))
 
 
 @pytest.fixture
@@ -110,7 +160,7 @@ def small_disk(tmp_path):
 def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, small_disk):
     said = []
     path = small_disk / "out.avi"
-    sink = VideoFile(str(path), size=(640, 480), fps=100, live=False)
+    sink = VideoFile(str(path), fps=lambda: 100, live=False)
     outlet = Outlet(sink, Stats(), keep=True, log=said.append)
     noise = np.random.default_rng(1)
     for number in range(200):
@@ -227,6 +277,9 @@ class Rest:
         time.sleep(self.seconds)
         self.numbers.append(item)
 
+    def reopen(self):
+        pass
+
     def close(self):
         self.closed = True
 
@@ -258,6 +311,67 @@ def test_an_outlet_that_does_not_keep_never_makes_the_pipeline_wait(result):
     outlet.close()
     assert sink.numbers[-1] == 299
     assert len(sink.numbers) + outlet.dropped == 300
+
+
+def test_an_output_of_a_camera_that_fails_is_tried_again(
+    result, small_disk, lines_of, wait_for, monkeypatch
+):
+    """The disk is full, then somebody makes room: no line is half, and those that waited come."""
+    monkeypatch.setattr("mlopsdeploy.edge.outputs.LONGEST_PAUSE", 0.1)
+    filler = small_disk / "filler"
+    said, events = [], []
+    path = small_disk / "e.jsonl"
+    sink = FrameEvents(str(path), live=True)
+    outlet = Outlet(sink, Stats(), keep=False, log=said.append, happened=events.append)
+    outlet.put(result(0, CAT))
+    wait_for(lambda: path.stat().st_size > 0)
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free))
+    for number in range(1, 60):
+        outlet.put(result(number, CAT))
+    wait_for(lambda: events)
+    assert (events[0].kind, events[0].text) == (
+        "failed", "--events: No space left on device; trying again",
+    )  # fmt: skip
+    filler.unlink()
+    wait_for(lambda: len(events) == 2)
+    assert events[1].kind == "recovered"
+    outlet.close()
+    assert [line["frame"] for line in lines_of(path)] == list(range(60))
+    assert said == []
+    assert outlet.failed is None
+
+
+def test_a_video_of_a_camera_goes_on_in_another_file_when_there_is_room(
+    result, pictures, small_disk, wait_for, monkeypatch
+):
+    monkeypatch.setattr("mlopsdeploy.edge.outputs.LONGEST_PAUSE", 0.1)
+    filler = small_disk / "filler"
+    events = []
+    sink = VideoFile(str(small_disk / "out.avi"), fps=lambda: 20, live=True)
+    outlet = Outlet(sink, Stats(), keep=False, log=print, happened=events.append)
+    outlet.put(result(0))
+    wait_for(lambda: sink._written)
+    filler.write_bytes(bytes(shutil.disk_usage(small_disk).free - 100_000))
+    sink._next_look = 0
+    outlet.put(result(1))
+    wait_for(lambda: events)
+    filler.unlink()
+    wait_for(lambda: len(events) == 2)
+    outlet.put(result(2))
+    outlet.close()
+    assert [event.kind for event in events] == ["failed", "recovered"]
+    videos = sorted(small_disk.glob("*.avi"))
+    assert [len(pictures.read(video)) > 0 for video in videos] == [True, True]
+
+
+def test_an_output_that_fails_to_the_end_says_so(result):
+    events, said = [], []
+    sink = Rest(error=OSError(28, "No space left on device"))
+    outlet = Outlet(sink, Stats(), keep=False, log=said.append, happened=events.append)
+    outlet.put(result(1))
+    outlet.close()
+    assert outlet.failed == "--rest: No space left on device"
+    assert len(said) == 1
 
 
 def test_an_outlet_that_fails_says_so_once_and_takes_no_more(result):

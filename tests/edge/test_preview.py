@@ -86,6 +86,41 @@ def test_only_who_names_this_machine_is_answered(preview):
             assert got(preview, path, host)[0] == 403, host
 
 
+def test_names_that_are_given_are_answered():
+    named = Preview("0", lambda: STATE, names=("Cam7.example",))
+    assert got(named, "/state", "cam7.example:8081")[0] == 200
+    assert got(named, "/state", "evil.example")[0] == 403
+    named.close()
+
+
+def test_a_snapshot(preview, wait_for):
+    def put():
+        wait_for(lambda: preview.watchers == 1)
+        preview.put(picture(1))
+
+    threading.Thread(target=put, daemon=True).start()
+    connection, answer = get(preview, "/snapshot.jpg")
+    assert (answer.status, answer.headers["Content-Type"]) == (200, "image/jpeg")
+    image = cv2.imdecode(np.frombuffer(answer.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert image.shape == (480, 640, 3)
+    connection.close()
+    wait_for(lambda: preview.watchers == 0)
+
+
+def test_who_has_gone_holds_no_thread_while_no_picture_comes(preview, wait_for, monkeypatch):
+    monkeypatch.setattr("mlopsdeploy.edge.preview.STILL", 0.3)
+    monkeypatch.setattr("mlopsdeploy.edge.preview.SNAPSHOT", 0.1)
+    before = threading.active_count()
+    gone = [get(preview, "/stream") for _ in range(5)]
+    wait_for(lambda: preview.watchers == 5)
+    for connection, answer in gone:
+        answer.close()
+        connection.close()
+    wait_for(lambda: preview.watchers == 0)
+    wait_for(lambda: threading.active_count() <= before)
+    assert got(preview, "/snapshot.jpg")[0] == 503
+
+
 def next_jpeg(answer):
     """The next part of a multipart stream."""
     head = b""

@@ -11,7 +11,7 @@ from mlopsdeploy.edge.stages import Stats
 
 
 class Source:
-    name, live, total, dropped = "camera 0", True, None, 12
+    name, live, total, dropped, cut_off = "camera 0", True, None, 12, False
 
 
 @pytest.fixture
@@ -42,6 +42,17 @@ def test_the_panel(stats, monkeypatch):
     for part in ("camera 0 · detector", "fps", "dropped", "12", "frame age", "51 °C", "infer",
                  "20.0", "cat", "10", "Ctrl-C ends"):  # fmt: skip
         assert part in shown
+
+
+@pytest.mark.parametrize("width", [50, 80, 120])
+def test_the_panel_fits_a_narrow_terminal_and_names_with_brackets(stats, width):
+    narrow = Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    view = terminal.FrameView(stats, Source)
+    narrow.print(terminal.Screen(narrow, "[/b] clip[1].mp4 · detector", view)._panel())
+    shown = narrow.file.getvalue()
+    for part in ("clip[1].mp4", "dropped", "p99, ms", "infer", "20.0", "cat"):
+        assert part in shown
+    assert "…" not in shown
 
 
 def test_plain_lines_now_and_then_where_there_is_no_terminal(stats, monkeypatch):

@@ -246,3 +246,39 @@ def test_names_fit_dns():
     assert len(dns_name("x" * 200)) <= 50
     with pytest.raises(ConfigError, match="letters or digits"):
         dns_name("模型")
+
+
+def test_an_edge_never_gives_up_and_may_write_where_it_has_to(written, packaged):
+    settings = {"camera": "0", "events": "/mnt/usb/e.jsonl", "snapshots": "shots"}
+    files = written("edge", "systemd", settings=settings)
+    unit, script = files["fraud-edge.service"], files["install.sh"]
+    for line in ("Type=notify", "WatchdogSec=60", "Restart=always", "StartLimitIntervalSec=0",
+                 "ExecReload=/bin/kill -HUP $MAINPID", "ReadWritePaths=-/mnt/usb"):  # fmt: skip
+        assert line in unit.splitlines()
+    # Another disk's folder takes a user of its own, who is given it.
+    assert "RestartPreventExitStatus" not in unit
+    assert "DynamicUser" not in unit
+    assert "[ -d '/mnt/usb' ] || install -d -m 755 -o 'fraud-edge'" in script
+    assert "DynamicUser=yes" in written("edge", "systemd", settings={"camera": "0"})[
+        "fraud-edge.service"
+    ]  # fmt: skip
+
+
+def test_an_edge_in_a_container_ends_when_it_hangs_and_writes_to_its_volume(packaged):
+    folder = packaged("edge", "docker", camera="0", events="/mnt/usb/e.jsonl")
+    settings = yaml.safe_load((folder / "edge.yaml").read_text("utf-8"))
+    assert settings["watchdog"] == 60
+    assert settings["events"] == "/data/e.jsonl"
+    assert "--restart unless-stopped" in (folder / "run.sh").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "camera",
+    ["rtsp://10.0.0.7/user=me_password=s3cr3t_channel=1", "http://10.0.0.7/v?pwd=s3cr3t",
+     "rtsp://me:a/s3cr3t@10.0.0.7/1"],
+)  # fmt: skip
+def test_a_password_in_whatever_form_is_not_spread(packaged, camera):
+    folder = packaged("edge", "systemd", camera=camera)
+    texts = [path.read_bytes() for path in folder.iterdir() if path.suffix != ".whl"]
+    assert not [text for text in texts if b"s3cr3t" in text]
+    assert "10.0.0.7" in (folder / "edge.yaml").read_text("utf-8")

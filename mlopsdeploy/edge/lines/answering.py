@@ -75,6 +75,7 @@ class LinePipeline:
         stats: counts.
         limit: stop after so many lines.
         report: gets what was dropped.
+        patience: seconds without a line after which that is an event; None: it is none.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class LinePipeline:
         limit: int | None = None,
         *,
         report: Report,
+        patience: float | None = None,
     ) -> None:
         self._model = model
         self._parse = parser
@@ -95,11 +97,14 @@ class LinePipeline:
         self._stats = stats
         self._report = report
         self._limit = limit
+        self._patience = patience
         self._waiting: Channel[Line] = Channel(LIVE if source.live else FIRST, keep=not source.live)
         self._stopped = threading.Event()
         self._together = 1  # lines at a time, then as many as `TOGETHER` is enough for
         self._next = 1
         self._judged = model.chosen
+        self.working_since: float | None = None
+        """When the model began with the lines that it has now; None: it has none."""
         self.ended = "end"
         """Why it ended: end, limit, or what was given to `stop`."""
 
@@ -117,7 +122,9 @@ class LinePipeline:
         try:
             for lines in self._batches():
                 started = time.perf_counter()
+                self.working_since = time.monotonic()
                 answers = self.answer(lines)
+                self.working_since = None
                 seconds = time.perf_counter() - started
                 self._write(answers)
                 self._stats.add("write", time.perf_counter() - started - seconds)
@@ -145,6 +152,11 @@ class LinePipeline:
             self.ended = reason
         self._source.stop()
         self._waiting.close()
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stopped.is_set()
 
     def _judge(self, least: int) -> None:
         """Once so many texts are scored: are they for the default model?
@@ -212,7 +224,7 @@ class LinePipeline:
         left = self._limit or sys.maxsize
         while left:
             try:
-                lines = self._waiting.take_all(min(self._together, left))
+                lines = self._next_lines(min(self._together, left))
             except Closed:
                 return
             gap = lines[0].number - self._next
@@ -224,6 +236,21 @@ class LinePipeline:
             yield lines
             left -= len(lines)
         self.ended = "limit" if not self._stopped.is_set() else self.ended
+
+    def _next_lines(self, most: int) -> list[Line]:
+        """Those that come next; that none come for long is an event, and so is that they do."""
+        last = time.monotonic()
+        try:
+            return self._waiting.take_all(most, self._patience)
+        except TimeoutError:
+            silent = time.monotonic() - last
+            facts = {"seconds": round(silent, 2)}
+            self._source.happened("stalled", f"no line for {silent:.1f} s", **facts)
+        lines = self._waiting.take_all(most)
+        silent = lines[0].captured - last
+        facts = {"seconds": round(silent, 2)}
+        self._source.happened("resumed", f"lines again after {silent:.1f} s", **facts)
+        return lines
 
     def _read(self) -> Iterator[list[Line]]:
         try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 from rich.console import Console
@@ -16,11 +17,20 @@ from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import AnswerColumns, Columns, Task
 from mlopsdeploy.core.answers import figure, shown, spoken, words_of
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, Reporter, iso
+from mlopsdeploy.edge.events import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Event,
+    JsonLinesFile,
+    Log,
+    Report,
+    Reporter,
+    iso,
+)
 from mlopsdeploy.edge.lines.answering import TRUNCATED, Answer, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
-from mlopsdeploy.edge.loading import check_outputs, load_edge
+from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
 from mlopsdeploy.settings import EdgeSettings
@@ -28,6 +38,7 @@ from mlopsdeploy.settings import EdgeSettings
 COLORS = ("cyan", "magenta", "yellow", "green", "blue")  # of labels, by their place
 UNSURE = 0.6  # a score below it is shown dim
 WIDEST = 24  # columns of a label
+LOOK = 0.1  # seconds between two looks at whether to stop
 LOGGED = 3  # lines that can't be read are logged one by one, up to so many
 
 
@@ -46,6 +57,7 @@ class LineRun:
     def __init__(
         self, settings: EdgeSettings, inference: ThreadPoolExecutor, stack: ExitStack, log: Log
     ) -> None:
+        self._settings = settings
         self.reporter = Reporter(log)
         source = open_lines(settings, self.reporter.report)
         stack.callback(source.stop)
@@ -54,15 +66,34 @@ class LineRun:
         self.quiet = settings.events is None and sys.stdout.isatty()
         self.written = [settings.events] if settings.events not in (None, "-") else []
         writers = [*_writers(settings, self.model, readable_only=self.quiet)]
-        self._outputs = Outputs(writers, log, self._stop)
+        again = self._running if self.live else None
+        self._outputs = Outputs(writers, log, self._stop, again, self.reporter.report)
         stack.callback(self._outputs.close)
         stats, report, write = Stats(), self.reporter.report, self._outputs.write
         self.view = LineView(stats, source)
+        # By default lines may be as rare as they are.
+        patience = settings.stall_seconds if "stall_seconds" in settings.given else None
         self.pipeline = LinePipeline(
-            self.model, parser_for(self.model), source, write, stats, settings.limit, report=report
-        )
-        source.happened("connected", source.description, model=self.model.name)
+            self.model, parser_for(self.model), source, write, stats, settings.limit,
+            report=report, patience=patience,
+        )  # fmt: skip
+        if source.there:
+            source.happened("connected", source.description, model=self.model.name)
         self.reporter.connect([self._outputs.report])
+
+    def begin(self) -> None:
+        """Run to the end, in the thread that loaded the model."""
+        self.pipeline.run()
+
+    @property
+    def live(self) -> bool:
+        """Whether its lines come but once."""
+        return not comes_again(str(self._settings.lines))
+
+    @staticmethod
+    def try_model(settings: EdgeSettings, log: Log) -> None:
+        """See that the model of other settings is there, and takes lines."""
+        load_first(settings, plain_row, log)
 
     def turn(self, done: threading.Event, seconds: float) -> None:
         """Nothing but wait."""
@@ -70,6 +101,9 @@ class LineRun:
 
     def linger(self) -> None:
         """Nothing is left to do."""
+
+    def _running(self) -> bool:
+        return not self.pipeline.stopped
 
     def _stop(self, reason: str) -> None:
         self.pipeline.stop(reason)
@@ -88,15 +122,20 @@ def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
     Raises:
         ConfigError: the model takes no lines.
     """
-    model, threads = load_edge(settings, _row, log)
+    model, threads = load_edge(settings, plain_row, log)
     for one in (model, *(part() for part in model.parts)):
-        one.predict_columns(_row(one))
+        one.predict_columns(plain_row(one))
         if one.float32 is not None:
             one.float32()
     return model, threads
 
 
-def _row(model: Model) -> Columns:
+def plain_row(model: Model) -> Columns:
+    """A row to try a model with.
+
+    Raises:
+        ConfigError: it takes no lines.
+    """
     parser_for(model)
     return made_up_rows(model, 1)
 
@@ -112,18 +151,31 @@ def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> It
 
 
 class Outputs:
-    """All that answers are written to. One that fails is given up, and the others go on.
+    """All that answers are written to.
+
+    One that fails is given up, and the others go on. Of lines that don't come again it is tried
+    again in place of that, until the run is stopped; meanwhile lines wait where they come from.
 
     Args:
         writers: where to.
         log: called with a line about each that fails, and about the first lines without an answer.
         stop: called where none is left, or whoever reads standard output went away.
+        running: whether what failed is to be tried again; None: never.
+        happened: called with an event when it is, and once it works.
 
     Attributes:
         failed: why outputs were given up.
     """
 
-    def __init__(self, writers: Sequence[Writer], log: Log, stop: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        writers: Sequence[Writer],
+        log: Log,
+        stop: Callable[[str], None],
+        running: Callable[[], bool] | None = None,
+        happened: Report = lambda _: None,
+    ) -> None:
+        self._running, self._happened = running, happened
         self.failed: list[str] = []
         self._left = list(writers)
         self._all = writers
@@ -135,7 +187,7 @@ class Outputs:
 
     def write(self, answers: Sequence[Answer]) -> None:
         """Write some answers, in order."""
-        self._each(lambda writer: writer.write(answers))
+        self._each(lambda writer: self._try(writer, answers))
         for answer in answers if not self._shows_problems else ():
             if answer.problem:
                 self._problems += 1
@@ -145,14 +197,57 @@ class Outputs:
                     self._log("more lines can't be read; each is an event")
 
     def report(self, event: Event) -> None:
-        """Write what happened to the source."""
-        self._each(lambda writer: writer.report(event))
+        """Write what happened to the source; an event that finds no room is lost."""
+        if self._running is None:
+            self._each(lambda writer: writer.report(event))
+        elif self._lock.acquire(timeout=LOOK):
+            try:
+                for writer in self._left:
+                    with suppress(OSError):
+                        writer.report(event)
+            finally:
+                self._lock.release()
 
     def close(self) -> None:
         """Nothing more comes."""
         with self._lock:
             for writer in self._all:
                 writer.close()
+
+    def _try(self, writer: Writer, answers: Sequence[Answer]) -> None:
+        try:
+            writer.write(answers)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            if self._running is None or not self._running():
+                raise
+            self._tell(writer, "failed", f"{error.strerror}; trying again")
+            self._try_again(writer, answers, self._running)
+
+    def _try_again(
+        self, writer: Writer, answers: Sequence[Answer], running: Callable[[], bool]
+    ) -> None:
+        began, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            end = time.monotonic() + pause
+            while running() and time.monotonic() < end:
+                time.sleep(LOOK)
+            pause = min(2 * pause, LONGEST_PAUSE)
+            try:
+                writer.write(answers)
+            except OSError:
+                if not running():
+                    raise
+                continue
+            away = time.monotonic() - began
+            self._tell(writer, "recovered", f"works again after {away:.1f} s")
+            return
+
+    def _tell(self, writer: Writer, kind: str, text: str) -> None:
+        """In a thread, as outputs are locked while they are written to."""
+        event = Event(kind, f"{writer.name}: {text}", {"output": writer.name})
+        threading.Thread(target=self._happened, args=(event,), daemon=True).start()
 
     def _each(self, call: Callable[[Writer], None]) -> None:
         with self._lock:

@@ -15,7 +15,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +30,7 @@ except ModuleNotFoundError:  # Windows, where nothing is serial to us
 
 READ = 1 << 16  # bytes at a time
 LOOK = 0.2  # seconds between two looks at whether to stop
+HALF = 0.1  # seconds: what comes so soon after opening a device is the rest of a line
 POLL = 0.05  # seconds between two looks at a file that is followed
 LONGEST = 1 << 16  # bytes of a line: more than any model reads; what has no end takes no memory
 _BOM = b"\xef\xbb\xbf"
@@ -55,16 +55,28 @@ class Line(NamedTuple):
 
 
 class Splitter:
-    """Lines out of blocks of bytes, each numbered. A carriage return before the end is left out."""
+    """Lines out of blocks of bytes, each numbered. A carriage return before the end is left out.
 
-    def __init__(self) -> None:
+    Args:
+        returns: a carriage return alone ends a line too, as some devices send it.
+    """
+
+    def __init__(self, *, returns: bool = False) -> None:
         self._rest = b""
         self._number = 0
         self._skipping = False  # the rest of a line that was too long
+        self._returns = returns
+        self._returned = False  # the last block ended with a carriage return
+        self._half = ""
+
+    def begin_within(self, problem: str) -> None:
+        """The next line began before there was anybody to read it, and so is not scored."""
+        self._half = problem
 
     def feed(self, data: bytes) -> list[Line]:
         """The lines that end in `data`."""
         captured, now = time.monotonic(), time.time()
+        data = self._with_ends(data) if self._returns else data
         parts = (self._rest + data).split(b"\n")
         self._rest = parts.pop()
         if self._skipping and parts:
@@ -90,8 +102,18 @@ class Splitter:
         line = self._line(rest, time.monotonic(), time.time())
         return [line._replace(problem=line.problem or problem)]
 
+    def _with_ends(self, data: bytes) -> bytes:
+        """The same with each end of a line as one line feed, also where one is cut in two."""
+        if self._returned:
+            data = data.removeprefix(b"\n")
+        self._returned = data.endswith(b"\r") or (self._returned and not data)
+        return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
     def _line(self, data: bytes, captured: float, now: float) -> Line:
         self._number += 1
+        if self._half:
+            problem, self._half = self._half, ""
+            return Line(self._number, b"", captured, now, problem)
         if self._number == 1:
             data = data.removeprefix(_BOM)
         if len(data) > LONGEST:
@@ -101,7 +123,13 @@ class Splitter:
 
 
 class LineSource(Source, ABC):
-    """Lines, one after the other."""
+    """Lines, one after the other.
+
+    Attributes:
+        there: it is open, or needs no opening; else it says so itself once it is.
+    """
+
+    there = True
 
     @abstractmethod
     def blocks(self) -> Iterator[list[Line]]:
@@ -152,15 +180,14 @@ def _kind(lines: str, *, follow: bool) -> str:
     try:
         found = os.fstat(0) if lines == "-" else os.stat(lines)  # noqa: PTH116
     except FileNotFoundError:
-        if follow and Path(lines).parent.is_dir() and not lines.startswith("/dev/"):
-            return "file"  # it may come
-        raise InputError(f"{lines}: no such file or device{_others(lines)}") from None
+        return _kind_to_come(lines, follow=follow)
     except OSError as error:
         name = "standard input" if lines == "-" else lines
         raise InputError(f"{name}: {error.strerror}") from error
     if stat.S_ISDIR(found.st_mode) or stat.S_ISSOCK(found.st_mode) or stat.S_ISBLK(found.st_mode):
         raise InputError(f"{lines}: is not a file, a FIFO or a serial device")
-    if lines != "-" and not os.access(lines, os.R_OK):
+    serial = stat.S_ISCHR(found.st_mode) and lines.startswith("/dev/tty") and lines != "/dev/tty"
+    if lines != "-" and not serial and not os.access(lines, os.R_OK):
         raise InputError(f"{lines}: no permission to read it{_group_hint(lines)}")
     if stat.S_ISCHR(found.st_mode) and _is_own_terminal(lines, found):
         return "terminal"
@@ -171,6 +198,15 @@ def _kind(lines: str, *, follow: bool) -> str:
     if stat.S_ISCHR(found.st_mode):
         return "device" if _is_serial(lines) else "stream"
     return "file"
+
+
+def _kind_to_come(lines: str, *, follow: bool) -> str:
+    """What is not there yet: a device may be plugged in, a file that is followed may be written."""
+    if lines.startswith(("/dev/tty", "/dev/serial/")):
+        return "device"
+    if follow and Path(lines).parent.is_dir() and not lines.startswith("/dev/"):
+        return "file"
+    raise InputError(f"{lines}: no such file or device{_others(lines)}")
 
 
 def _is_own_terminal(lines: str, found: os.stat_result) -> bool:
@@ -307,43 +343,72 @@ class Followed(LineSource):
 class Device(LineSource):
     """A serial device. When it is unplugged it is opened again, until it is back.
 
+    One that is not there at the start, or may not be opened yet, is waited for likewise.
+
     Raises:
-        InputError: it can't be opened.
+        ConfigError: there is no such speed.
     """
 
     live = True
 
     def __init__(self, path: str, *, baud: int | None, report: Report) -> None:
         super().__init__(path, report)
+        _check_speed(baud)
         self._baud = baud
-        self._fd = _open_serial(path, baud)
-        code = termios.tcgetattr(self._fd)[4]
-        speed = next((speed for speed, known in _speeds().items() if known == code), 0)
-        self.description = f"a serial device at {speed} baud"
+        self._splitter = Splitter(returns=True)
+        self._fd: int | None = None
+        self._why = ""
+        try:
+            self._open()
+        except InputError as error:
+            self._why = self._reason(error)
+        self.there = not self._why
 
     def blocks(self) -> Iterator[list[Line]]:
         """Lines as they are sent."""
-        splitter, reopen = Splitter(), partial(_open_serial, self.name, self._baud)
-        fd: int | None = self._fd
+        if self._why and not self._wait_for_it():
+            return
+        self._is_back()
         try:
-            while fd is not None:
+            while self._fd is not None:
                 try:
-                    data, reason = _read(fd, self._stopped), "the device is gone"
+                    data, reason = _read(self._fd, self._stopped), "the device is gone"
                 except OSError as error:
                     data, reason = b"", str(error.strerror)
                 if data:
-                    yield splitter.feed(data)
+                    yield self._splitter.feed(data)
                 elif self._stopped.is_set():
                     return
                 else:
-                    os.close(fd)
-                    fd = None
-                    yield splitter.rest("was cut off when the device went away")
+                    self._close()
+                    yield self._splitter.rest("was cut off when the device went away")
                     self.happened("lost", f"{reason}; opening it again", reason=reason)
-                    fd = self._come_back(reopen, InputError)
+                    if found := self._come_back(self._open, InputError):
+                        seconds = found[1]["seconds"]
+                        self.happened("reconnected", f"back after {seconds:.1f} s", **found[1])
         finally:
-            if fd is not None:
-                os.close(fd)
+            self._close()
+
+    def _wait_for_it(self) -> bool:
+        self.happened("lost", f"{self._why}; trying until it is there", reason=self._why)
+        if not self._come_back(self._open, InputError, known=self._why):
+            return False
+        self.happened("connected", self.description)
+        return True
+
+    def _open(self) -> None:
+        """Open it. What comes at once is the rest of a line, and would read as another number."""
+        self._fd = _open_serial(self.name, self._baud)
+        code = termios.tcgetattr(self._fd)[4]
+        speed = next((speed for speed, known in _speeds().items() if known == code), 0)
+        self.description = f"a serial device at {speed} baud"
+        if select.select([self._fd], [], [], HALF)[0]:
+            self._splitter.begin_within("began before the device was opened")
+
+    def _close(self) -> None:
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
 
 
 def _is_serial(path: str) -> bool:
@@ -361,11 +426,10 @@ def _is_serial(path: str) -> bool:
 def _open_serial(path: str, baud: int | None) -> int:
     """The device, ready to be read: bytes as they come, no echo, no modem signals."""
     speeds = _speeds()
-    if baud is not None and baud not in speeds:
-        known = ", ".join(map(str, sorted(speeds)))
-        raise ConfigError(f"--baud {baud}: there are {known}")
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such device{_others(path)}") from None
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}{_group_hint(path)}") from error
     try:
@@ -381,6 +445,13 @@ def _open_serial(path: str, baud: int | None) -> int:
             f"{path}: can't be set up as a serial device ({error.args[-1]})"
         ) from error
     return fd
+
+
+def _check_speed(baud: int | None) -> None:
+    speeds = _speeds()
+    if baud is not None and baud not in speeds:
+        known = ", ".join(map(str, sorted(speeds)))
+        raise ConfigError(f"--baud {baud}: there are {known}")
 
 
 def _group_hint(path: str) -> str:

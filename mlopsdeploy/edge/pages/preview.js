@@ -76,5 +76,7 @@ async function again() {
   }
 }
 
+// A stream without pictures ends, so that nobody is waited for who has gone.
+at("picture").onerror = () => setTimeout(() => { at("picture").src = `stream?${Date.now()}`; }, 2000);
 at("picture").src = "stream";
 look();

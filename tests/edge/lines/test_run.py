@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -168,6 +169,40 @@ def test_a_reader_that_leaves_ends_it_quietly(start_lines, churn_onnx, tmp_path)
     assert "Broken" not in process.stderr.read()
 
 
+def test_answers_to_a_device_wait_for_room_on_the_disk(
+    start_lines, sensor, churn_onnx, tmp_path, lines_of, wait_for
+):
+    """What a sensor sent does not come again."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small file system can't be mounted here")
+    try:
+        path = folder / "e.jsonl"
+        process = start_lines("--lines", "ttyUSB0", "--model", churn_onnx, "--events", str(path))
+        wait_for(lambda: path.exists() and path.stat().st_size > 0)
+        filler = folder / "filler"
+        filler.write_bytes(bytes(shutil.disk_usage(folder).free))
+        for _ in range(60):  # a page of the file has room yet
+            sensor.send("25,3,100\r\n")
+            time.sleep(0.01)
+        for line in process.stderr:
+            if "trying again" in line:
+                break
+        assert "--events: No space left on device; trying again" in line
+        filler.unlink()
+        for line in process.stderr:
+            if "works again" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143
+        answered = [line["line"] for line in lines_of(path) if line["event"] == "line"]
+        assert answered == list(range(1, 61))
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
 def test_a_full_disk_is_one_line(start_lines, churn_onnx, tmp_path):
     (tmp_path / "a.csv").write_text("25,3,100\n" * 10, "utf-8")
     process = start_lines("--lines", "a.csv", "--model", churn_onnx, "--events", "/dev/full")
@@ -220,7 +255,7 @@ def test_what_is_asked_wrongly_gets_one_line(start_lines, churn_onnx, case):
 
 def test_settings_of_the_other_kind_of_source_are_refused():
     cameras = {
-        "camera": "1", "width": 640, "height": 480, "fps": 9, "stall_seconds": 9, "window": True,
+        "camera": "1", "width": 640, "height": 480, "fps": 9, "window": True,
         "save": "o.mp4", "snapshots": "o", "snapshot_seconds": 9, "preview": "0",
     }  # fmt: skip
     for name, value in cameras.items():

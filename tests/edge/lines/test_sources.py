@@ -153,6 +153,31 @@ def test_a_serial_device_that_is_unplugged_comes_back(sensor, reading, wait_for,
     wait_for(lambda: read.texts[-1] == "22.0,39")
 
 
+def test_a_serial_device_that_is_not_there_at_the_start_is_waited_for(reading, wait_for):
+    read = reading("/dev/ttyUSB77")
+    wait_for(lambda: read.kinds == ["lost"])
+    assert "/dev/ttyUSB77: no such device; th" in read.events[0].text
+    assert not read.source.there
+
+
+def test_the_rest_of_a_line_after_opening_is_not_scored(sensor, reading, wait_for):
+    """Of `123.5` the device may have sent `12` before: `3.5` would be a wrong number."""
+    sensor.send("3.5\r\n21.5\r")
+    read = reading(sensor.path)
+    wait_for(lambda: len(read.lines) == 2)
+    assert [line.problem for line in read.lines] == ["began before the device was opened", ""]
+    assert read.texts == ["", "21.5"]
+
+
+def test_a_carriage_return_ends_a_line_of_a_device(sensor, reading, wait_for):
+    read = reading(sensor.path)
+    for part in ("1\r", "\n2\r3\n", "4\r\n", "\r5\r"):
+        sensor.send(part)
+        time.sleep(0.02)
+    wait_for(lambda: len(read.lines) == 6)
+    assert read.texts == ["1", "2", "3", "4", "", "5"]
+
+
 def test_a_device_is_stopped_while_it_is_silent_or_away(sensor, reading, wait_for):
     read = reading(sensor.path)
     read.source.stop()
@@ -173,7 +198,6 @@ def test_a_device_is_stopped_while_it_is_silent_or_away(sensor, reading, wait_fo
     [
         ("none.txt", {}, r"none\.txt: no such file or device$"),
         ("none/a.txt", {"follow": True}, "no such file or device"),
-        ("/dev/ttyUSB77", {}, "/dev/ttyUSB77: no such file or device; th"),
         (".", {}, "is not a file, a FIFO or a serial device"),
         ("a.txt", {"baud": 9600}, "--baud is of a serial device; .*a.txt is none"),
         ("a.txt", {"realtime": True}, "--realtime is for lines that come by themselves"),
