@@ -22,7 +22,7 @@ CLEARLY = 0.95  # more threads have to be this much faster, as they take cores f
 FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
 FOR_CAMERAS = (
     "camera", "width", "height", "fps", "stall_seconds", "window", "save", "snapshots",
-    "snapshot_seconds", "preview",
+    "snapshot_seconds", "preview", "labels", "thresholds", "min_area", "track", "gates", "zones",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import cv2
 from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.data.overwriting import write_note
 from mlopsdeploy.edge.channel import Channel
-from mlopsdeploy.edge.draw import draw
+from mlopsdeploy.edge.draw import Place, draw
 from mlopsdeploy.edge.events import Event, JsonLinesFile, Log, iso
 from mlopsdeploy.edge.frames import Frame, Image
 from mlopsdeploy.edge.stages import Stats
@@ -33,11 +34,12 @@ RESERVE = 1 << 20  # bytes of disk left free, so that a video can still be finis
 
 @dataclass
 class Result:
-    """A frame and what was found on it."""
+    """A frame and what was found on it; `places` are drawn as well."""
 
     frame: Frame
     detections: tuple[Detection, ...]
     stats: Stats
+    places: Sequence[Place] = ()
     _drawing: threading.Lock = field(default_factory=threading.Lock)
     _drawn: bool = False
 
@@ -46,7 +48,7 @@ class Result:
         with self._drawing:
             if not self._drawn:
                 with self.stats.timing("draw"):
-                    draw(self.frame.image, self.detections)
+                    draw(self.frame.image, self.detections, self.places)
                 self._drawn = True
         return self.frame.image
 
