@@ -50,6 +50,7 @@ class Track:
         seconds: when it was seen last.
         unseen: frames since.
         seen: frames that show it.
+        double: it is another track's object.
         from_start: it was there when the run began.
         votes: the scores of its labels, added up.
         state: of the filter when it was seen last.
@@ -63,6 +64,7 @@ class Track:
     speed: tuple[float, float] = (0, 0)
     unseen: int = 0
     seen: int = 0
+    double: bool = False
     votes: Counter[str] = field(default_factory=Counter)
     state: Floats = field(default_factory=lambda: np.zeros((5, 4)))
 
@@ -116,6 +118,7 @@ class Tracker:
             if found[column] is None and not self._double(column, boxes, labels, found):
                 begun = found[column] = self._begin(boxes[column], seconds, from_start=first)
                 begun.votes[labels[column]] += scores[column]
+        self._compare()
         self._confirm()
         self._give_up(seconds)
         return found
@@ -169,12 +172,22 @@ class Tracker:
 
     def _confirm(self) -> None:
         for track in self.tracks:
-            if track.number is None and track.seen >= CONFIRMED:
+            if track.number is None and track.seen >= CONFIRMED and not track.double:
                 self._confirmed += 1
                 track.number = self._confirmed
 
+    def _compare(self) -> None:
+        """What lies on an older track before it is confirmed is the same object, found twice."""
+        new = [row for row, track in enumerate(self.tracks) if track.number is None]
+        if new:
+            boxes = self._boxes.boxes()
+            shared = overlaps(boxes[new], boxes)
+            for row, shares in zip(new, shared, strict=True):
+                self.tracks[row].double = bool((shares[:row] > SAME).any())
+
     def _give_up(self, seconds: float) -> None:
-        kept = np.array([_alive(track, seconds) for track in self.tracks], bool)
+        alive = [_alive(track, seconds) and not track.double for track in self.tracks]
+        kept = np.array(alive, bool)
         self.gone = [track for track, stays in zip(self.tracks, kept, strict=True) if not stays]
         self.tracks = [track for track, stays in zip(self.tracks, kept, strict=True) if stays]
         self._boxes.keep(kept)
@@ -204,13 +217,14 @@ class _Round:
             return []
         known = np.array([track.number is not None for track in self._tracks])
         lately = np.array([track.unseen <= 2 for track in self._tracks])
-        everything = np.ones(len(known), bool)
+        middles = (self._expected[:, :2] + self._expected[:, 2:]) / 2
+        here = ((middles > 0) & (middles < 1)).all(1)  # who left is not looked for where it was
         self._match(known, self._sure, self._expected, SURE)
         self._match(known & lately, ~self._sure, self._expected, WEAK)
         self._match(~known, self._sure, self._expected, NEW)
         seen = np.array([track.box for track in self._tracks])
-        self._match(everything, self._sure, seen, LAST_SEEN)
-        self._match(lately, self._sure, self._expected, WIDE, wider=WIDER)
+        self._match(here, self._sure, seen, LAST_SEEN)
+        self._match(here & lately, self._sure, self._expected, WIDE, wider=WIDER)
         return self._pairs
 
     def _match(
@@ -263,7 +277,7 @@ class Tracking:
         kept = [
             _named(one, track)
             for one, track in zip(objects, found, strict=True)
-            if track is not None
+            if track is not None and not track.double
         ]
         return replace(result, detections=tuple(kept))
 
