@@ -5,11 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-import mlopsdeploy.edge  # noqa: F401  # sets what OpenCV reads when it is loaded
-
 import numpy as np
 import pytest
 
+import mlopsdeploy.edge  # noqa: F401  # sets what OpenCV reads when it is loaded
 from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.filters.counting import Counting
 from mlopsdeploy.edge.filters.tracking import Tracking

@@ -78,7 +78,7 @@ def test_the_filter_is_the_one_with_matrices():
     size = 0.2
     mean, covariance = np.array([0.2, 0.0]), np.diag([(size / 10) ** 2, (size / 16) ** 2])
     for step in range(1, 8):
-        box = first + [[0.01 * step, 0, 0.01 * step, 0]]
+        box = first + 0.01 * step * np.array([[1, 0, 1, 0]])
         boxes.predict(2.0, np.zeros(1, bool))
         boxes.update(np.array([0]), box)
         move = np.array([[1, 2.0], [0, 1]])
