@@ -261,7 +261,8 @@ def test_the_choose_config_runs(clone):
 
 def test_every_config_has_a_test():
     assert sorted(path.stem for path in CONFIGS) == [
-        "batch", "batch-pictures", "choose", "edge", "edge-lines", "serve", "serve-pictures",
+        "batch", "batch-pictures", "choose", "edge", "edge-counting", "edge-lines", "serve",
+        "serve-pictures",
     ]  # fmt: skip
 
 

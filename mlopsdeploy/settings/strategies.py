@@ -349,28 +349,28 @@ class ServeSettings(Running):
 def _shares(values: dict[str, float] | None, _: object) -> dict[str, float] | None:
     for label, value in (values or {}).items():
         if not 0 <= value <= 1:
-            raise ValueError(f"{label}: expected a score from 0 to 1")
+            raise ValueError(f"{label!r}: expected a score from 0 to 1")
     return values
 
 
 def _gates(value: _Places, _: object) -> _Places:
     for name, points in (value or {}).items():
         if len(points) != 2 or points[0] == points[1]:
-            raise ValueError(f"{name}: a gate has two points, each [x, y]")
+            raise ValueError(f"{name!r}: a gate has two points, each [x, y]")
     return _in_picture(value)
 
 
 def _zones(value: _Places, _: object) -> _Places:
     for name, points in (value or {}).items():
         if len(set(points)) < 3:
-            raise ValueError(f"{name}: a zone has three points or more, each [x, y]")
+            raise ValueError(f"{name!r}: a zone has three points or more, each [x, y]")
     return _in_picture(value)
 
 
 def _in_picture(value: _Places) -> _Places:
     for name, points in (value or {}).items():
         if not all(0 <= one <= 1 for point in points for one in point):
-            raise ValueError(f"{name}: points are shares of the picture, from 0 to 1")
+            raise ValueError(f"{name!r}: points are shares of the picture, from 0 to 1")
     return value
 
 

@@ -52,7 +52,7 @@ class Walker:
 
 @dataclass
 class Detector:
-    """Sees walkers as a detector does: misses, doubles, flickering labels and scores, false boxes."""
+    """Sees walkers as a detector does: missed, doubled, mistaken, unsure, and where nobody is."""
 
     seed: int = 0
     missed: float = 0.0
@@ -74,9 +74,11 @@ class Detector:
             if box is None:
                 continue
             shown = (box[2] - box[0]) * (box[3] - box[1]) / np.prod(walker.size)
-            for again in range(1 + (self.random.random() < self.doubled)):
-                if shown > 0.3 and self.random.random() >= self.missed:
-                    found.append(self._seen(walker, box, self.trembling + 0.05 * again))
+            found += [
+                self._seen(walker, box, self.trembling + 0.05 * again)
+                for again in range(1 + (self.random.random() < self.doubled))
+                if shown > 0.3 and self.random.random() >= self.missed
+            ]
         if self.random.random() < self.false:
             x, y = self.random.random(), self.random.uniform(0.2, 1)
             found.append(Detection("Person", 0.6, in_picture(x, y, 0.06, 0.15)))
@@ -135,7 +137,7 @@ def field_kit():
 
 @pytest.fixture(scope="session")
 def crowd():
-    """Many who walk through the picture, one after the other and at once, some of whom turn back."""
+    """Many who walk through the picture, several at once; some turn back in it."""
 
     def make(seed, people=60, turning=0.2):
         chance = random.Random(seed)

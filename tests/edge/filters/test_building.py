@@ -102,12 +102,12 @@ def test_labels_that_nobody_knows_are_refused(model, settings, words):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("gates: {a: [[0, 0]]}", ["gates", "a: a gate has two points"]),
+        ("gates: {a: [[0, 0]]}", ["gates", "'a': a gate has two points"]),
         ("gates: {a: [[0, 0], [0, 0]]}", ["gates", "two points"]),
-        ("zones: {a: [[0, 0], [1, 1]]}", ["zones", "a: a zone has three points or more"]),
+        ("zones: {a: [[0, 0], [1, 1]]}", ["zones", "'a': a zone has three points or more"]),
         ("zones: {a: [[0, 0], [640, 0], [640, 360]]}", ["shares of the picture, from 0 to 1"]),
         ("zones: {a: [0, 0, 1]}", ["zones.a[0]", "expected a list"]),
-        ("thresholds: {Car: 40}", ["thresholds", "Car: expected a score from 0 to 1"]),
+        ("thresholds: {Car: 40}", ["thresholds", "'Car': expected a score from 0 to 1"]),
         ("thresholds: Car", ["thresholds", "expected LABEL=SCORE"]),
         ("gates: door", ["gates", "expected NAME=X,Y X,Y"]),
         ("min_area: 200%", ["min_area", "less than or equal to 1"]),
