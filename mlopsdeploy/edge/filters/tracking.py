@@ -3,7 +3,7 @@
 Boxes are matched with tracks in rounds, as in ByteTrack (arXiv:2110.06864): sure boxes first, then
 unsure ones, which may go on with a track but begin none. From OC-SORT (arXiv:2203.14360) come the
 round with where a track was last seen, and the revision of what was guessed during a gap; from
-C-BIoU (arXiv:2211.14317) the last round with wider boxes, for what is small and quick.
+C-BIoU (arXiv:2211.14317) the last round with wider boxes, for what is quick and new.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ class _Round:
         self._match(~known, self._sure, self._expected, NEW)
         seen = np.array([track.box for track in self._tracks])
         self._match(here, self._sure, seen, LAST_SEEN)
-        self._match(here & lately, self._sure, self._expected, WIDE, wider=WIDER)
+        self._match(here & ~known, self._sure, self._expected, WIDE, wider=WIDER)
         return self._pairs
 
     def _match(
