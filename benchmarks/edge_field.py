@@ -1,13 +1,13 @@
-"""Tracking and counting of `mlopsdeploy edge` beside `trackers` and `supervision`, on the same boxes.
+"""Tracking and counting of `edge` beside `trackers` and `supervision`, on the same boxes.
 
-    pip install trackers supervision motmetrics     # in an environment with mlopsdeploy
+    pip install trackers supervision motmetrics pytest    # in an environment with mlopsdeploy
     python benchmarks/edge_field.py
 
 **Identities.** The ground truth of TUD-Campus and TUD-Stadtmitte, which travels in motmetrics'
 package, as a detector would see it: 15 % of boxes missed, 2 % of their size of tremble, a fifth
-of scores between 0.15 and 0.5, one false box in five frames. by `trackers`'
-own evaluation, which is TrackEval's; the mean over seeds. Each tracker runs with its defaults but for the score from which on a box is sure
-(0.5).
+of scores between 0.15 and 0.5, one false box in five frames. HOTA, IDF1 and MOTA by `trackers`' own
+evaluation, which is TrackEval's; the mean over seeds. Each tracker runs with its defaults but
+for the score from which on a box is sure (0.5).
 
 **Counts.** The scenes of tests/edge/filters: people who walk through the picture and turn
 back, missed, doubled, mistaken for each other, with false boxes; a gate in the middle, and one at
@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlopsdeploy.edge  # noqa: F401  # sets what OpenCV reads when it is loaded
 
@@ -61,7 +61,7 @@ def seen(truth: pd.DataFrame, seed: int) -> Seen:
             chance.uniform(0.15, 0.5, len(boxes)), chance.uniform(0.5, 1, len(boxes)),
         )  # fmt: skip
         boxes[:, 2:] += boxes[:, :2]
-        found[int(frame)] = boxes, scores
+        found[cast("int", frame)] = boxes, scores
     return found
 
 
@@ -123,14 +123,14 @@ def scores(truth: pd.DataFrame, rows: list[tuple[int, int, Any]]) -> tuple[float
     ids: tuple[list[Any], list[Any]] = ([], [])
     similar = []
     for frame in truth.index.get_level_values(0).unique():
-        boxes = []
+        both: list[Any] = []
         for known, table in zip(ids, (truth, found), strict=True):
-            rows = table[table.index.get_level_values(0) == frame]
-            known.append(rows.index.get_level_values(1).to_numpy())
-            corners = rows[["X", "Y", "Width", "Height"]].to_numpy(float, copy=True)
+            here = table[table.index.get_level_values(0) == frame]
+            known.append(here.index.get_level_values(1).to_numpy())
+            corners = here[["X", "Y", "Width", "Height"]].to_numpy(float, copy=True)
             corners[:, 2:] += corners[:, :2]
-            boxes.append(corners)
-        similar.append(overlaps(*boxes))
+            both.append(corners)
+        similar.append(overlaps(*both))
     given = _from_zero(ids[0]), _from_zero(ids[1]), similar
     return (
         float(compute_hota_metrics(*given)["HOTA"]),
@@ -191,7 +191,9 @@ def counts() -> None:
             }.items():
                 # Which of its two ways a rival calls in is not the question.
                 ways = (got, got[::-1]) if name != "mlopsdeploy" else (got,)
-                missed = min(sum(abs(a - b) for a, b in zip(one, truth)) for one in ways)
+                missed = min(
+                    sum(abs(a - b) for a, b in zip(one, truth, strict=True)) for one in ways
+                )
                 wrong[name] = wrong.get(name, 0) + missed
         for name, errors in wrong.items():
             rows.setdefault(name, []).append(errors / total)
