@@ -225,6 +225,23 @@ def test_the_edge_config_runs(clone):
     assert (clone / "events.jsonl").read_text("utf-8").count('"event": "frame"') == 9
 
 
+def test_the_edge_counting_config_runs(clone):
+    """A car goes out of the clip to the right, and one comes back."""
+    load(EdgeSettings, str(REPOSITORY / "configs" / "edge-counting.yaml"), {}, {})
+    line = (
+        "mlopsdeploy edge -c configs/edge-counting.yaml --camera examples/street.mp4 --no-window "
+        "--json"
+    )
+    done = shell(clone, line)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["gates"] == {"middle": {"Car": {"in": 1, "out": 1}}}
+    assert summary["zones"]["left lane"]["Car"]["entered"] == 2
+    events = map(json.loads, (clone / "counts.jsonl").read_text("utf-8").splitlines())
+    kinds = [event["event"] for event in events if "direction" in event or "zone" in event]
+    assert sorted(kinds) == ["crossed", "crossed", "entered", "entered", "left", "left"]
+
+
 def test_the_edge_lines_config_runs(clone):
     load(EdgeSettings, str(REPOSITORY / "configs" / "edge-lines.yaml"), {}, {})
     (clone / "chat.log").write_text("Works like a charm.\nBroke on day two.\n", "utf-8")
@@ -244,7 +261,8 @@ def test_the_choose_config_runs(clone):
 
 def test_every_config_has_a_test():
     assert sorted(path.stem for path in CONFIGS) == [
-        "batch", "batch-pictures", "choose", "edge", "edge-lines", "serve", "serve-pictures",
+        "batch", "batch-pictures", "choose", "edge", "edge-counting", "edge-lines", "serve",
+        "serve-pictures",
     ]  # fmt: skip
 
 

@@ -24,6 +24,7 @@ class Detection:
         box: x1, y1, x2, y2 relative to the picture, 0 to 1; None for the whole picture.
         answer: the columns that it comes from.
         values: of a task that counts nothing, such as one of tensors, all that it outputs.
+        track: number of the object over frames; None where nothing follows it, or not yet.
     """
 
     label: str
@@ -31,6 +32,7 @@ class Detection:
     box: tuple[float, float, float, float] | None = None
     answer: AnswerColumns = OBJECT
     values: Mapping[str, Any] = field(default_factory=dict)
+    track: int | None = None
 
     @property
     def pairs(self) -> list[tuple[str, str]]:
@@ -74,6 +76,8 @@ class Detection:
         if self.box is not None:
             found["box"] = self.pixels(width, height)
             found["relative"] = [round(side, 5) for side in self.box]
+        if self.track is not None:
+            found["track"] = self.track
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -13,12 +14,28 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.frames import Image
 
 GREEN = (80, 220, 60)  # BGR
+AMBER = (40, 180, 250)
 INK = (10, 30, 5)
 
 _writing = threading.Lock()  # OpenCV's fonts are not thread-safe
 
 
-def draw(image: Image, detections: Sequence[Detection]) -> None:
+@dataclass(frozen=True)
+class Place:
+    """A part of the picture with a name.
+
+    Attributes:
+        text: its name and what is known of it.
+        points: relative to the picture.
+        closed: it is an area; else a line.
+    """
+
+    text: str
+    points: tuple[tuple[float, float], ...]
+    closed: bool
+
+
+def draw(image: Image, detections: Sequence[Detection], places: Sequence[Place] = ()) -> None:
     """Draw what was found onto a picture, in place.
 
     Lines and letters grow with the picture; a label stays within it.
@@ -26,7 +43,10 @@ def draw(image: Image, detections: Sequence[Detection]) -> None:
     Args:
         image: shape (height, width, 3), BGR.
         detections: the surest is drawn last, above the others.
+        places: drawn below them.
     """
+    for place in places:
+        _draw_place(image, place)
     height, width = image.shape[:2]
     size = text_size(image)
     line = max(2, round(size / 7))
@@ -41,12 +61,32 @@ def draw(image: Image, detections: Sequence[Detection]) -> None:
     below = 0
     for found, box in zip(upwards, boxes, strict=True):
         tag = _tag(found.words, size)
+        if found.track is not None:  # on its own, as words come again and again
+            tag = np.hstack([_tag(f"#{found.track}", size), tag])
         if box is None:  # of the whole picture: one below the other in its corner
             below = paste(image, tag, 0, below)
         else:
             x1, y1 = box[0] - line // 2, box[1] - line // 2
             above = y1 - len(tag)
             paste(image, tag, x1, above if above >= 0 else y1)
+
+
+def _draw_place(image: Image, place: Place) -> None:
+    """Its outline in amber, an arrow the way that is in, and its text where it begins."""
+    height, width = image.shape[:2]
+    size = text_size(image)
+    line = max(2, round(size / 7))
+    points = np.round(np.array(place.points) * (width, height)).astype(np.int32)
+    for color, thick in ((INK, line + 2), (AMBER, line)):
+        cv2.polylines(image, [points], place.closed, color, thick, cv2.LINE_AA)
+        if not place.closed:
+            middle = points.mean(0)
+            along = points[1] - points[0]
+            aside = np.array([-along[1], along[0]]) * 2 * size / max(np.hypot(*along), 1)
+            tip = np.round(middle + aside).astype(int).tolist()
+            start = np.round(middle).astype(int).tolist()
+            cv2.arrowedLine(image, start, tip, color, thick, cv2.LINE_AA, tipLength=0.3)
+    paste(image, _tag(place.text, size, AMBER), int(points[0, 0]), int(points[0, 1]))
 
 
 def text_size(image: Image) -> int:
@@ -66,9 +106,9 @@ def paste(image: Image, tag: Image, x: int, y: int) -> int:
 
 
 @lru_cache(maxsize=512)
-def _tag(text: str, size: int) -> Image:
-    """Text on green. Real letters take half a millisecond, and labels come again and again."""
-    return write(text, size, INK, GREEN)
+def _tag(text: str, size: int, paper: tuple[int, int, int] = GREEN) -> Image:
+    """Text on a colour. Real letters take half a millisecond, and labels come again and again."""
+    return write(text, size, INK, paper)
 
 
 def write(text: str, size: int, ink: Sequence[int], paper: Sequence[int]) -> Image:

@@ -30,16 +30,19 @@ class Event:
 
     Attributes:
         kind: connected, stalled, resumed, lost, reconnected, resized, unreadable, failed,
-            recovered, reloaded, refused, or ended; of lines also dropped, rotated, truncated.
+            recovered, reloaded, refused, or ended; of lines also dropped, rotated, truncated; of
+            what was counted crossed, entered, left.
         text: the same for people, one line.
         facts: the same for programs.
         time: seconds since 1970.
+        of_source: it happened to the source, and not in the picture.
     """
 
     kind: str
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
     time: float = field(default_factory=time.time)
+    of_source: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """The same for JSON."""
@@ -67,11 +70,11 @@ class Reporter:
         self._lock = threading.Lock()
 
     def report(self, event: Event) -> None:
-        """Log it, but of dropped lines only the first time; outputs get all."""
+        """Log it if the source is meant, of dropped lines the first time; outputs get all."""
         with self._lock:
             again = event.kind == "dropped" and self._dropped
             self._dropped |= event.kind == "dropped"
-            if event.kind != "ended" and not again:
+            if event.of_source and event.kind != "ended" and not again:
                 self._log(event.text)
             if self._outputs is None:
                 self._early.append(event)

@@ -23,6 +23,7 @@ FOR_LINES = ("follow", "baud", "echo", "features", "long_text")
 FOR_CAMERAS = (
     "camera", "width", "height", "fps", "window", "save", "segment",
     "save_limit", "snapshots", "snapshot_seconds", "preview", "preview_host",
+    "labels", "thresholds", "min_area", "track", "gates", "zones",
 )  # fmt: skip
 
 

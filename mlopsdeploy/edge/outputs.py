@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.data.files import note_of
 from mlopsdeploy.data.overwriting import write_note, wrote
 from mlopsdeploy.edge.channel import Channel
-from mlopsdeploy.edge.draw import draw
+from mlopsdeploy.edge.draw import Place, draw
 from mlopsdeploy.edge.events import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -46,11 +46,12 @@ RESERVE = 1 << 20  # bytes of disk left free, so that a video can still be finis
 
 @dataclass
 class Result:
-    """A frame and what was found on it."""
+    """A frame and what was found on it; `places` are drawn as well."""
 
     frame: Frame
     detections: tuple[Detection, ...]
     stats: Stats
+    places: Sequence[Place] = ()
     _drawing: threading.Lock = field(default_factory=threading.Lock)
     _drawn: bool = False
 
@@ -59,7 +60,7 @@ class Result:
         with self._drawing:
             if not self._drawn:
                 with self.stats.timing("draw"):
-                    draw(self.frame.image, self.detections)
+                    draw(self.frame.image, self.detections, self.places)
                 self._drawn = True
         return self.frame.image
 

@@ -2,7 +2,7 @@
 
     capture thread          the caller's thread       finish thread          a thread per output
     ──────────────          ───────────────────       ─────────────          ───────────────────
-    read a frame ──────►    run the model ──────►     boxes, counts ──────►  draw, encode, write
+    read a frame ──────►    run the model ──────►     boxes, filters ─────►  draw, encode, write
     encode it (a file's)    (encode, if live)
 
 A file's frames wait in short queues and none is lost. A live source hands over its newest frame at
@@ -21,6 +21,7 @@ from mlopsdeploy.core.detections import detections_of
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report
+from mlopsdeploy.edge.filters import Filter
 from mlopsdeploy.edge.frames import Frame, FrameSource
 from mlopsdeploy.edge.outputs import Outlet, Result
 from mlopsdeploy.edge.stages import Stats
@@ -38,6 +39,8 @@ class FramePipeline:
         stats: counts.
         limit: stop after so many frames.
         report: called with an event for each frame that the model can't take.
+        filters: each gets every result, one after the other, and hands on what it leaves of it;
+            what is left is counted.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class FramePipeline:
         stats: Stats,
         limit: int | None = None,
         report: Report = lambda _: None,
+        filters: Sequence[Filter] = (),
     ) -> None:
         self._model = model
         self._source = source
@@ -55,6 +59,7 @@ class FramePipeline:
         self._stats = stats
         self._limit = limit
         self._report = report
+        self._filters = filters
         self._ahead: Channel[tuple[Frame, Columns]] | None = None
         self._stopped = threading.Event()
         self.working_since: float | None = None
@@ -145,14 +150,23 @@ class FramePipeline:
                 start = time.perf_counter()
                 detections = detections_of(task, task.decode(tensors, encoded))
                 stats.add("decode", time.perf_counter() - start)
-                for found in detections:
+                result = self._filtered(Result(frame, detections, stats))
+                for found in result.detections:
                     scores = () if found.score is None else (found.score,)
                     stats.note(found.answer, each_label(task, (found.label,)), scores)
                 stats.finish((frame.captured,))
-                result = Result(frame, detections, stats)
                 for outlet in self._outlets:
                     outlet.put(result)
                 del frame, encoded, tensors, result
+            for one in self._filters:
+                one.end()
             yield from ()
         finally:
             channel.cancel()
+
+    def _filtered(self, result: Result) -> Result:
+        if self._filters:
+            with self._stats.timing("filters"):
+                for one in self._filters:
+                    result = one(result)
+        return result

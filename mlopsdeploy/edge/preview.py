@@ -105,7 +105,7 @@ class Preview(Sink):
 
     def pick_event(self, event: Event) -> None:
         """Shown on the page until the next frame."""
-        if event.kind != "ended":  # the page finds out by itself
+        if event.of_source and event.kind != "ended":  # the page finds out by itself
             self.happened = event.text
 
     def write(self, item: Result) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from mlopsdeploy.columns import AnswerColumns
 from mlopsdeploy.core.answers import figure
 
-ORDER = ("capture", "encode", "infer", "decode", "draw")  # and then the outputs
+ORDER = ("capture", "encode", "infer", "decode", "filters", "draw")  # and then the outputs
 WINDOW = 4096  # latest values that percentiles are taken of: two minutes at 30 frames a second
 
 

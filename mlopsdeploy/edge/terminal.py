@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +20,7 @@ from mlopsdeploy.core.model import counted
 from mlopsdeploy.edge.stages import Stats
 
 if TYPE_CHECKING:  # neither kind of run needs the packages of the other
+    from mlopsdeploy.edge.filters.counting import Counting
     from mlopsdeploy.edge.frames import FrameSource
     from mlopsdeploy.edge.lines.sources import LineSource
 
@@ -36,9 +38,17 @@ class FrameView:
     shows_stages = True
     """Whether times of stages are shown: they are of one frame, but of many lines."""
 
-    def __init__(self, stats: Stats, source: FrameSource, *, counts: bool = True) -> None:
+    def __init__(
+        self,
+        stats: Stats,
+        source: FrameSource,
+        counting: Counting | None = None,
+        *,
+        counts: bool = True,
+    ) -> None:
         self.stats = stats
         self._source = source
+        self._counting = counting
         self._counts = counts  # else the model has arrays alone for an answer
 
     def line(self) -> list[str]:
@@ -47,7 +57,7 @@ class FrameView:
         if self._source.live:
             middle, high = self.stats.ages.percentiles()
             parts.append(f"{self._source.dropped:,} dropped, {middle:.0f} ms old (p99 {high:.0f})")
-        return parts
+        return parts + [": ".join(row) for row in self._counted()]
 
     def numbers(self) -> list[Row]:
         """Rows of the panel."""
@@ -56,7 +66,7 @@ class FrameView:
             middle, high = self.stats.ages.percentiles()
             rows.append(("dropped", f"{self._source.dropped:,}"))
             rows.append(("frame age", f"{middle:.0f} ms, p99 {high:.0f}"))
-        return rows
+        return rows + [(escape(name), escape(words)) for name, words in self._counted()]
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
         """What the run came to, ready for JSON."""
@@ -75,6 +85,7 @@ class FrameView:
             "frame_age_ms": age,
             "labels": dict(stats.labels.most_common()),
             "numbers": {name: spread.as_dict() for name, spread in stats.numbers.items()},
+            **(self._counting.as_dict() if self._counting else {}),
             "stages_ms": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }
@@ -96,7 +107,11 @@ class FrameView:
         found = [f"{label} {count:,}" for label, count in summary["labels"].items()]
         if not found and not summary["numbers"] and self._counts:
             found = ["nothing was found"]
-        return rows + _under("found", found) + _spreads(self.stats)
+        counted = [(escape(name), words) for name, words in self._counted()]
+        return rows + _under("found", found) + _spreads(self.stats) + counted
+
+    def _counted(self) -> list[Row]:
+        return self._counting.rows() if self._counting else []
 
     def _frames(self) -> str:
         total = self._source.total

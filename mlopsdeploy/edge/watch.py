@@ -18,6 +18,7 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Log, Reporter
+from mlopsdeploy.edge.filters.building import stage
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
 from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
 from mlopsdeploy.edge.pipeline import FramePipeline
@@ -67,10 +68,13 @@ class FrameRun:
             raise
         self._source = source
         stack.callback(source.stop)
-        self.model = loading.result()
+        filters = stage(settings, loading.result(), self.reporter.report)
+        self.model, self._counting = filters.model, filters.counting
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
-        self.view = FrameView(self._stats, source, counts=bool(self.model.task.answers))
+        self.view = FrameView(
+            self._stats, source, self._counting, counts=bool(self.model.task.answers)
+        )
         self._window = self._shown() if settings.window is not False else None
         self._write(settings)
         if self._window is None and not self._outlets:
@@ -80,8 +84,9 @@ class FrameRun:
         self.reporter.connect([outlet.report for outlet in self._outlets])
         shown: list[Outlet | Window] = [*self._outlets, *([self._window] if self._window else [])]
         self.pipeline = FramePipeline(
-            self.model, source, shown, self._stats, settings.limit, self.reporter.report
-        )
+            self.model, source, shown, self._stats, settings.limit, self.reporter.report,
+            filters.filters,
+        )  # fmt: skip
         # A single picture, shown and nothing else, stays until somebody has seen it.
         self._lingers = not self._outlets and source.total == 1 and not source.live
 
@@ -190,6 +195,7 @@ class FrameRun:
             "temperature": temperature(),
             "labels": dict(stats.labels.most_common(8)),
             "numbers": {name: spread.words for name, spread in tuple(stats.numbers.items())},
+            "counted": self._counting.rows() if self._counting else [],
             "stages": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }

@@ -50,6 +50,10 @@ Age = Annotated[float, Kind("AGE", units.days)]
 Amount = Annotated[float, Kind("NUMBER", units.amount)]
 Names = Annotated[tuple[str, ...], Kind("A,B,C", units.names)]
 Threads = Annotated[int | None, Kind("N", units.auto)]
+Scores = Annotated[dict[str, float] | None, Kind("LABEL=SCORE", units.scores)]
+Places = Annotated[
+    dict[str, tuple[tuple[float, float], ...]] | None, Kind("NAME=X,Y…", units.places)
+]
 
 
 @dataclass(frozen=True)
@@ -262,4 +266,6 @@ def place(path: tuple[int | str, ...]) -> str:
 def _plain(value: Any, only_given: bool) -> Any:
     if isinstance(value, Options):
         return value.as_dict(only_given=only_given)
+    if isinstance(value, dict):
+        return {key: _plain(one, only_given) for key, one in value.items()}
     return [_plain(one, only_given) for one in value] if isinstance(value, tuple) else value

@@ -8,7 +8,17 @@ from typing import Any, Literal, cast
 
 from mlopsdeploy.core.references import several
 from mlopsdeploy.settings import units
-from mlopsdeploy.settings.declaring import Declared, Names, Seconds, Share, Size, Threads, setting
+from mlopsdeploy.settings.declaring import (
+    Declared,
+    Names,
+    Places,
+    Scores,
+    Seconds,
+    Share,
+    Size,
+    Threads,
+    setting,
+)
 
 # The largest request by default; a telephone's JPEG has up to 8 MB, and base64 adds a third.
 MAX_BODY = 4 << 20
@@ -20,6 +30,7 @@ MAX_ROWS = 10_000
 MAX_TEXTS = 1_024
 MAX_PICTURES = 64
 
+_Places = dict[str, tuple[tuple[float, float], ...]] | None
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 _MODEL_SUFFIXES = (".onnx", ".keras", ".h5", ".hdf5", ".tflite", ".xml")
 _ADDRESS = re.compile(  # of a web server; as http.client takes it
@@ -335,6 +346,34 @@ class ServeSettings(Running):
         return Running(**{**values, **own})
 
 
+def _shares(values: dict[str, float] | None, _: object) -> dict[str, float] | None:
+    for label, value in (values or {}).items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{label!r}: expected a score from 0 to 1")
+    return values
+
+
+def _gates(value: _Places, _: object) -> _Places:
+    for name, points in (value or {}).items():
+        if len(points) != 2 or points[0] == points[1]:
+            raise ValueError(f"{name!r}: a gate has two points, each [x, y]")
+    return _in_picture(value)
+
+
+def _zones(value: _Places, _: object) -> _Places:
+    for name, points in (value or {}).items():
+        if len(set(points)) < 3:
+            raise ValueError(f"{name!r}: a zone has three points or more, each [x, y]")
+    return _in_picture(value)
+
+
+def _in_picture(value: _Places) -> _Places:
+    for name, points in (value or {}).items():
+        if not all(0 <= one <= 1 for point in points for one in point):
+            raise ValueError(f"{name!r}: points are shares of the picture, from 0 to 1")
+    return value
+
+
 class EdgeSettings(Settings, OfRows):
     """`mlopsdeploy edge`."""
 
@@ -364,6 +403,19 @@ class EdgeSettings(Settings, OfRows):
         None, "End, so that a supervisor starts it anew, when a call of the model hangs so long",
         ge=1,
     )  # fmt: skip
+    labels: Names = setting((), "Only what has one of these labels", group="Filters")
+    thresholds: Scores = setting(
+        None, "Least score of some labels, in place of the threshold", check=_shares
+    )
+    min_area: Share = setting(0.0, "Least size of an object, as a share of the picture")
+    track: bool = setting(False, "Follow each object: it has a number, and one label")
+    gates: Places = setting(
+        None, "Lines to count at, both ways: NAME=X,Y X,Y in shares of the picture; several with ;",
+        check=_gates,
+    )  # fmt: skip
+    zones: Places = setting(
+        None, "Areas to count and time in: NAME=X,Y X,Y X,Y …; several with ;", check=_zones
+    )
     width: int | None = setting(
         None, "Pixels, asked of the camera", group="Camera", ge=1, le=100_000
     )

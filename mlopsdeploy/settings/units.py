@@ -69,3 +69,29 @@ def names(value: Any) -> Any:
 def auto(value: Any) -> Any:
     """`auto` is the default."""
     return None if value == "auto" else value
+
+
+def scores(value: Any) -> Any:
+    """`Person=0.6,Car=40%`, as on the command line; of a mapping its shares."""
+    if isinstance(value, str):
+        pairs = [part.rpartition("=") for part in names(value)]
+        if not all(label.strip() and score for label, _, score in pairs):
+            raise ValueError("expected LABEL=SCORE, and a comma between two, such as Person=0.6")
+        value = {label.strip(): score.strip() for label, _, score in pairs}
+    if not isinstance(value, dict):
+        return value
+    return {str(label): share(score) for label, score in value.items()}
+
+
+def places(value: Any) -> Any:
+    """`door=0.1,0.9 0.4,0.9; gate=…`, as on the command line, as lists of points by name."""
+    if not isinstance(value, str):
+        return {str(key): one for key, one in value.items()} if isinstance(value, dict) else value
+    found = {}
+    for part in filter(str.strip, value.split(";")):
+        name, _, points = part.partition("=")
+        pairs = [point.split(",") for point in points.split()]
+        if not name.strip() or not pairs or any(len(pair) != 2 for pair in pairs):
+            raise ValueError("expected NAME=X,Y X,Y, and a semicolon between two")
+        found[name.strip()] = pairs
+    return found

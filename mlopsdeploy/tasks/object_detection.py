@@ -52,11 +52,10 @@ class ObjectDetection(DenseTask):
         self._reader, classes, found = read_outputs(files, runtime, pictures.takes, values)
         self.labels = files.labels
         self._offset, named = _label_offset(files, classes)
+        self.threshold: float
         self.threshold, why = _threshold(files, options)
         threshold = Fact("threshold", f"{self.threshold:g}", why)
         self.facts = (*facts, *found, *named, threshold)
-        # Logits of 0 and 1 are infinite.
-        self._least = min(max(self.threshold, 1e-6), 1 - 1e-6)
 
     @classmethod
     def build(cls, files: ModelFiles, runtime: Runtime, options: TaskOptions) -> Self:
@@ -75,9 +74,10 @@ class ObjectDetection(DenseTask):
         """
         sizes = encoded[SIZES]
         rows = len(sizes)
+        least = min(max(self.threshold, 1e-6), 1 - 1e-6)  # logits of 0 and 1 are infinite
         made = {field.name: np.empty(rows, object) for field in self.outputs}
         for row in range(rows):
-            boxes, scores, classes = self._reader(tensors, row, self._least)
+            boxes, scores, classes = self._reader(tensors, row, least)
             order = np.argsort(-scores, kind="stable")
             made["boxes"][row] = self._pictures.to_picture(boxes[order], sizes[row])
             made["score"][row] = scores[order].astype(np.float32, copy=False)
