@@ -169,10 +169,11 @@ class Stats:
 
     def bottleneck(self) -> str:
         """The stage with the most time per frame: all run at once, so it sets the pace."""
-        frames = max(self.frames, 1)
+        if not self.frames:
+            return ""
         # A live camera is read more often than the model runs, so each stage by its own count.
         costs = {
-            name: values.total / (values.count if name == "capture" else frames)
+            name: values.total / (values.count if name == "capture" else self.frames)
             for name, values in tuple(self.stages.items())
             if values.count
         }

@@ -51,6 +51,8 @@ def test_a_camera_read_more_often_than_the_model_runs_is_not_the_slowest():
 def test_counts():
     stats = Stats()
     assert (stats.fps, stats.mean_fps, stats.bottleneck()) == (0, 0, "")
+    stats.add("save", 0.1)  # events alone, as of a camera that isn't there
+    assert stats.bottleneck() == ""
     finished(stats, 3)
     assert stats.frames == 3
     assert stats.labels == {"cat": 3}

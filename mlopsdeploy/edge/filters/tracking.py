@@ -218,9 +218,8 @@ class _Round:
         known = np.array([track.number is not None for track in self._tracks])
         lately = np.array([track.unseen <= 2 for track in self._tracks])
         middles = (self._expected[:, :2] + self._expected[:, 2:]) / 2
-        here = np.all(
-            (middles > 0) & (middles < 1), axis=1
-        )  # who left is not looked for where it was
+        # Who left is not looked for where it was.
+        here = np.all((middles > 0) & (middles < 1), axis=1)
         self._match(known, self._sure, self._expected, SURE)
         self._match(known & lately, ~self._sure, self._expected, WEAK)
         self._match(~known, self._sure, self._expected, NEW)
