@@ -87,7 +87,9 @@ def test_what_is_said_of_a_small_file_is_what_a_run_finds(look, score, tmp_path,
     (row,) = found["precisions"]
     assert (row["precision"], row["chosen"]) == ("float32", True)
     assert row["scored"] == 302  # each distinct text
-    assert 0 < row["least_seconds"] <= row["seconds"] <= row["most_seconds"]
+    # On a machine that stalls, a run this short may be known no better than "some time".
+    assert 0 <= row["least_seconds"] <= row["seconds"] <= row["most_seconds"]
+    assert row["most_seconds"] > 0
     assert 2**25 < row["memory"] < 2**33
 
 
