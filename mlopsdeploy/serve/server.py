@@ -35,6 +35,7 @@ from mlopsdeploy.core.machine import core_count, free_port, is_loopback
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.errors import ConfigError, MlopsDeployError, ModelError
 from mlopsdeploy.serve import logs
+from mlopsdeploy.serve.acceptor import Acceptor
 from mlopsdeploy.serve.app import App, assembled
 from mlopsdeploy.serve.speed import measure
 from mlopsdeploy.serve.supervisor import Pins, Start, Supervisor
@@ -212,8 +213,14 @@ def _say_ready(app: App, seconds: float) -> None:
 async def _worker(
     app: App, settings: ServeSettings, start: Start, ready: Callable[[], None]
 ) -> None:
-    balance = (start.loads, start.place)
-    await Worker(app, settings, start.listener, balance).run(ready)
+    """Take connections until SIGTERM, and answer what is there then."""
+    worker = Worker(app, settings)
+    acceptor = Acceptor(worker, start.listener, (start.loads, start.place))
+    worker.loop.add_signal_handler(signal.SIGTERM, acceptor.stop)
+    acceptor.start()
+    ready()
+    await worker.run()
+    acceptor.join()
 
 
 def _load_app(

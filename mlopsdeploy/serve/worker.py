@@ -1,27 +1,21 @@
 """One process of the server: an event loop that reads and answers, beside threads that compute.
 
-The loop itself does nothing that takes long: health is answered by it, so that no load and no call
-of a model holds that up. It computes what takes less time than waking a thread; texts and pictures
-are read in one of `readers`, calls of models are made by each model's queue, and Flask's pages
-come from `pages`.
+The loop itself does nothing that takes long. It computes what takes less time than waking a
+thread; texts and pictures are read in one of `readers`, calls of models are made by each model's
+queue, and Flask's pages come from `pages`. Connections are taken by the `acceptor`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import ipaddress
+import itertools
 import logging
-import math
-import os
-import resource
-import signal
 import socket
 import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from email.utils import formatdate
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -30,7 +24,7 @@ import msgspec
 
 from mlopsdeploy.core.console import counted
 from mlopsdeploy.core.machine import is_loopback
-from mlopsdeploy.serve.connection import Connection, Head, written
+from mlopsdeploy.serve.connection import Connection, Head
 from mlopsdeploy.serve.messages import JSON, Answer, Problem, Request, RequestIds, problem_answer
 from mlopsdeploy.serve.queue import refused
 from mlopsdeploy.settings import BODIES_HELD, ServeSettings
@@ -45,11 +39,9 @@ RESTED = 50e-6  # seconds between the end of work and the next: then the loop wa
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
 LAST = 1.0  # seconds in which a request may still come on a connection that is to be closed
-TURNED_AWAY = 16  # connections that are refused and may still be read
-RESERVED_FILES = 64  # that models, logs and pages open beside connections
 READERS = 2
 PAGES = 4
-ACCEPTED = 32  # connections at a time
+CONNECTING = 32  # connections at a time
 MOST_HOSTS = 100  # that are remembered as good ones
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -60,21 +52,14 @@ class Worker:
     Args:
         app: whose endpoints and pages are served.
         settings: the limits.
-        listener: the socket that all workers share.
-        balance: how many connections each worker has, and which of them is this one's.
     """
 
-    def __init__(
-        self,
-        app: App,
-        settings: ServeSettings,
-        listener: socket.socket,
-        balance: tuple[memoryview[int], int],
-    ) -> None:
+    def __init__(self, app: App, settings: ServeSettings) -> None:
         self.app = app
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.settings = settings
         self.connections: set[Connection] = set()
+        self._given: deque[socket.socket] = deque()
         self._connecting: set[asyncio.Task[None]] = set()
         self.held = 0  # bytes of bodies that are not answered
         largest = max([app.max_body, *(one.max_body for one in app.endpoints.values())])
@@ -89,21 +74,13 @@ class Worker:
         self.good_hosts: set[str] = set()  # that were checked
         self.heads: dict[bytes, Head] = {}  # that were parsed
         self.date = ""
-        self._listener = listener
-        self._loads, self._place = balance
         self._unsent: list[Connection] = []  # whose answers wait to be written
         self._unsent_since = 0.0
         self._moment = 0.0
         self._looked = self._worked = perf_counter()
         self._hosts = _hosts(settings)
-        self._most = settings.max_connections or max(_open_files() - RESERVED_FILES, 1)
-        # Given up to refuse what is one too many.
-        self._spare: int | None = os.open(os.devnull, os.O_RDONLY)
-        self._turned_away: deque[tuple[float, socket.socket]] = deque()
         self._readers = ThreadPoolExecutor(READERS, "reader")
         self._pages = ThreadPoolExecutor(PAGES, "page")
-        self._away = False  # from the listener, so that other workers may accept
-        self._told = -math.inf
         self._done = asyncio.Event()
         self._fixed = {
             path: Answer(200, JSON, msgspec.json.encode(document))
@@ -154,17 +131,11 @@ class Worker:
     def opened(self, connection: Connection) -> None:
         """A caller is there."""
         self.connections.add(connection)
-        self._loads[self._place] = len(self.connections)
 
     def closed(self, connection: Connection) -> None:
         """A caller is gone."""
         self.connections.discard(connection)
-        self._loads[self._place] = len(self.connections)
         self._end_if_done()
-
-    def _end_if_done(self) -> None:
-        if self.draining and not self.connections and not self._connecting:
-            self._done.set()
 
     def check_host(self, host: str | None, version: str) -> None:
         """On loopback, only callers who asked for this machine are answered.
@@ -236,31 +207,46 @@ class Worker:
 
     # -- its life
 
-    async def run(self, ready: Callable[[], None]) -> None:
-        """Take connections until SIGTERM, and answer what is there then.
+    def give(self, taken: socket.socket) -> None:
+        """A connection that was accepted is this worker's from now on; in any thread."""
+        self._given.append(taken)
+        if len(self._given) == 1:
+            self.loop.call_soon_threadsafe(self._take)
 
-        Args:
-            ready: called when connections are taken.
-        """
-        self.loop.add_signal_handler(signal.SIGTERM, self.drain)
-        self._loads[self._place] = 0
-        self._listener.settimeout(0)
-        self._listener.listen(1024)
+    def _take(self) -> None:
+        for taken in [*itertools.islice(self._given, CONNECTING)]:
+            task = self.loop.create_task(self._connect(taken))
+            self._connecting.add(task)
+            task.add_done_callback(self._connected)
+            self._given.popleft()
+        if self._given:
+            self.loop.call_soon(self._take)
+
+    async def _connect(self, taken: socket.socket) -> None:
+        try:
+            await self.loop.connect_accepted_socket(lambda: Connection(self), taken)
+        except OSError:  # it is gone already
+            taken.close()
+
+    def _connected(self, task: asyncio.Task[None]) -> None:
+        self._connecting.discard(task)
+        self._end_if_done()
+
+    def count(self) -> int:
+        """How many connections it has, and is about to have; in any thread."""
+        return len(self._given) + len(self._connecting) + len(self.connections)
+
+    async def run(self) -> None:
+        """Answer what comes until it is drained."""
         self._tick()
-        self.loop.add_reader(self._listener, self._accept)
-        ready()
         await self._done.wait()
 
     def drain(self) -> None:
-        """Take no more, answer what is there, and end.
+        """Answer what is there, and end; no connections are given any more.
 
         A request may be on its way on an idle connection: it is answered, too.
         """
-        if self.draining:
-            return
-        self._accept()  # whoever is there already
         self.draining = True
-        self.loop.remove_reader(self._listener)
         self.loop.call_later(LAST, self._close_idle)
         self.loop.call_later(self.settings.drain_timeout, self._give_up)
         self._end_if_done()
@@ -276,104 +262,16 @@ class Worker:
             log.warning("%s %s given up, as time is over", counted(left, "request"), verb)
         self._done.set()
 
+    def _end_if_done(self) -> None:
+        if self.draining and not self.count():
+            self._done.set()
+
     def _tick(self) -> None:
         self.loop.call_later(TICK, self._tick)  # first: nothing below may end it
         now = perf_counter()
         self.date = formatdate(usegmt=True)
         for connection in [*self.connections]:
             connection.overdue(now)
-        for served in self.app.served.values():
-            served.queue.expire()
-        while self._turned_away and now > self._turned_away[0][0]:
-            self._turned_away.popleft()[1].close()
-
-    # -- connections
-
-    def _accept(self) -> None:
-        """Take what comes, until this worker has notably more than another one has."""
-        mine = len(self.connections)
-        others = [load for place, load in enumerate(self._loads) if place != self._place]
-        room = min(others) + max(mine // 16, 1) - mine if others else ACCEPTED
-        if room < 1:
-            self._look_away()
-        try:
-            for _ in range(min(max(room, 1), ACCEPTED)):
-                self._take(self._listener.accept()[0])
-        except BlockingIOError:
-            return  # there are no more, or another worker has them
-        except OSError as error:
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                self._refuse_one()
-                self._look_away()  # it would be told of them all the time
-
-    def _take(self, taken: socket.socket) -> None:
-        if len(self.connections) + len(self._connecting) >= self._most:
-            self._one_too_many(taken)
-            return
-        taken.settimeout(0)
-        with suppress(OSError):
-            taken.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self.loop.create_task(self._connect(taken))
-        self._connecting.add(task)
-        task.add_done_callback(self._connected)
-
-    def _connected(self, task: asyncio.Task[None]) -> None:
-        self._connecting.discard(task)
-        self._end_if_done()
-
-    async def _connect(self, taken: socket.socket) -> None:
-        try:
-            await self.loop.connect_accepted_socket(lambda: Connection(self), taken)
-        except OSError:  # it is gone already
-            taken.close()
-
-    def _look_away(self) -> None:
-        """A millisecond for the others to take what comes."""
-        if not self._away:
-            self._away = True
-            self.loop.remove_reader(self._listener)
-            self.loop.call_later(0.001, self._look_again)
-
-    def _look_again(self) -> None:
-        self._away = False
-        if not self.draining:
-            self.loop.add_reader(self._listener, self._accept)
-
-    def _refuse_one(self) -> None:
-        """No file can be opened: the spare one is given up for as long as it takes to say so."""
-        while self._turned_away:
-            self._turned_away.popleft()[1].close()
-        if self._spare is not None:
-            os.close(self._spare)
-            self._spare = None
-        with suppress(OSError):
-            self._one_too_many(self._listener.accept()[0])
-        while self._turned_away:
-            self._turned_away.popleft()[1].close()
-        with suppress(OSError):  # another thread may have been quicker
-            self._spare = os.open(os.devnull, os.O_RDONLY)
-
-    def _one_too_many(self, taken: socket.socket) -> None:
-        detail = "the server has all connections it may have"
-        problem = Problem(503, "too-many-connections", detail, headers=(("Retry-After", "1"),))
-        request_id = self.ids.of(None)
-        answer = problem_answer(problem, request_id)
-        with suppress(OSError):
-            taken.settimeout(0)
-            taken.send(written(answer, request_id, self.date, keep=False) + answer.body)
-            taken.shutdown(socket.SHUT_WR)
-        # Closed at once, it would be reset by a request that comes now, and the answer lost.
-        self._turned_away.append((perf_counter() + LAST, taken))
-        if len(self._turned_away) > TURNED_AWAY:
-            self._turned_away.popleft()[1].close()
-        self.app.metrics.refused(503)
-        if perf_counter() - self._told > 60:
-            self._told = perf_counter()
-            log.warning(
-                "all %d connections that a worker may have are taken, so others get a 503; the "
-                "setting max_connections and the system's limit of open files (ulimit -n) say so",
-                min(self._most, len(self.connections)),
-            )
 
 
 def _hosts(settings: ServeSettings) -> frozenset[str] | None:
@@ -389,15 +287,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _open_files() -> int:
-    """How many files this process may have open; as many as it is allowed to ask for."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft if soft > 0 else 1 << 20
 
 
 def event_loop() -> Any:

@@ -112,9 +112,8 @@ def test_a_request_that_takes_its_worker_along_each_time(slow_server, tmp_path):
         with pytest.raises((OSError, http.client.HTTPException)):
             ask_slow(server, -2)
     until_said(server, "ended with exit code 9", 6)
-    until_said(server, "worker ready", 8)
     assert ask_slow(server, 0).status == 200
-    assert len(server.workers) == 2
+    server.until(lambda: len(server.workers) == 2)
     ends_well(server, tmp_path)
 
 

@@ -13,7 +13,7 @@ from itertools import cycle
 import pytest
 
 from .conftest import JSON, ask_slow
-from .wire import GOOD, HEAD, read_answers
+from .wire import GOOD, HEAD, POST, read_answers
 
 PATHS = ("/healthz", "/readyz", "/metrics", "/v2/health/live")
 
@@ -81,6 +81,43 @@ def test_health_while_callers_say_little(fired, capsys, what, sent, number):
             connection.sendall(sent)
         answers_meanwhile(fired, capsys, what)
         assert fired.call("POST", "/detect_fraud", GOOD).status == 200
+
+
+def test_health_while_the_loop_that_answers_is_held_up(slow_server, capsys):
+    """It computes what is quick as a rule, which may take long for once."""
+    server = slow_server("--workers", "1", env={"SLOW_STEADY": "1"})
+    with ThreadPoolExecutor(2) as pool:
+        long = pool.submit(ask_slow, server, 6)
+        server.until(lambda: in_flight(server) == 1)
+        waits = pool.submit(ask_slow, server, 0)
+        answers_meanwhile(server, capsys, "a loop that is held up")
+        assert not waits.done()
+        assert [long.result().status, waits.result().status] == [200, 200]
+    assert server.stop() == 0
+
+
+def test_health_when_a_thousand_connect_at_once(fired, capsys):
+    """And each of them is answered."""
+    with contextlib.ExitStack() as stack:
+        asking = [stack.enter_context(fired.connect()) for _ in range(1000)]
+        for connection in asking:
+            connection.sendall(POST)
+        answers_meanwhile(fired, capsys, "1,000 connections at once")
+        for connection in asking:
+            ((status, _),) = read_answers(connection, 1)
+            assert status == 200
+
+
+def test_a_connection_that_asked_for_health_first(fired):
+    """It is as good as any other for what comes then, and ends as any other does."""
+    with fired.connect() as connection:
+        ask = b"Host: localhost\r\n\r\n"
+        connection.sendall(b"GET /healthz HTTP/1.1\r\n" + ask)
+        connection.sendall(POST)
+        connection.sendall(b"GET /metrics HTTP/1.1\r\n" + ask)
+        connection.sendall(b"GET /openapi.json HTTP/1.1\r\n" + ask)
+        answers = read_answers(connection, 4)
+    assert [status for status, _ in answers] == [200] * 4
 
 
 def test_health_while_three_times_too_much_is_asked(slow_server, capsys):
