@@ -11,25 +11,30 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import math
 import os
 import re
 import resource
+import select
 import socket
 import threading
 from collections import deque
 from contextlib import suppress
 from time import perf_counter
 
-from mlopsdeploy.serve.connection import written
 from mlopsdeploy.serve.messages import Problem, problem_answer
 from mlopsdeploy.serve.worker import LAST, TICK, Worker, event_loop
+from mlopsdeploy.serve.writing import written
 
-BACKLOG = 1024  # connections that the system holds until they are taken
+BACKLOG = 4096  # connections that the system holds until they are taken, if it holds so many
 AT_A_TIME = 32
 SILENT = 1.0  # seconds in which a connection's first bytes tell where it belongs
 PEEKED = 256  # of them
+FLOODED = 0.1  # seconds without a moment in which none waits to be taken
 TURNED_AWAY = 16  # connections that are refused and may still be read
 RESERVED_FILES = 64  # that models, logs and pages open beside connections
+_TCP_INFO: int | None = getattr(socket, "TCP_INFO", None)  # Linux has it
+_ESTABLISHED = 1  # in its first byte
 _GET = re.compile(rb"GET ([^ ?]+)[ ?]")
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -57,8 +62,11 @@ class Acceptor:
         self._turned_away: deque[tuple[float, socket.socket]] = deque()
         self._silent: dict[socket.socket, float] = {}  # since when
         self._away = False  # from the listener, so that other workers may accept
+        self._waiting = select.poll()  # whether there are more connections
+        self._waiting.register(listener, select.POLLIN)
+        self._flooded_since = math.inf
         self._stopping = False
-        self._told = -float("inf")
+        self._told = -math.inf
         self._listens = threading.Event()
         self._thread = threading.Thread(target=self._run, name="acceptor", daemon=True)
 
@@ -138,15 +146,22 @@ class Acceptor:
             for _ in range(min(max(room, 1), AT_A_TIME)):
                 self._take(self._listener.accept()[0])
         except BlockingIOError:
-            return  # there are no more, or another worker has them
+            pass  # there are no more, or another worker has them
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._refuse_one()
                 self._look_away()  # it would be told of them all the time
+        if not self._waiting.poll(0):
+            self._flooded_since = math.inf
+        elif math.isinf(self._flooded_since):
+            self._flooded_since = perf_counter()
 
     def _take(self, taken: socket.socket) -> None:
         if self._note_load() >= self._most:
             self._one_too_many(taken)
+            return
+        if perf_counter() - self._flooded_since > FLOODED and is_hung_up(taken):
+            taken.close()
             return
         taken.settimeout(0)
         with suppress(OSError):
@@ -221,6 +236,21 @@ class Acceptor:
                 "setting max_connections and the system's limit of open files (ulimit -n) say so",
                 min(self._most, self._count()),
             )
+
+
+def is_hung_up(taken: socket.socket) -> bool:
+    """Whether a caller has given up before its connection was taken.
+
+    Callers that run out of patience come again on a new connection. A server that served them all
+    in turn would come to those that are still there too late, and never get out of it.
+    """
+    if _TCP_INFO is None:
+        return False
+    try:
+        state = taken.getsockopt(socket.IPPROTO_TCP, _TCP_INFO, 1)[0]
+    except OSError:
+        return True
+    return state != _ESTABLISHED
 
 
 def _open_files() -> int:

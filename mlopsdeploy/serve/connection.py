@@ -14,7 +14,6 @@ import urllib.parse
 from collections import deque
 from enum import Enum
 from functools import partial
-from http import HTTPStatus
 from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,8 +28,10 @@ from mlopsdeploy.serve.messages import (
     expect_length,
     too_long,
 )
+from mlopsdeploy.serve.writing import same_again, written
 
 if TYPE_CHECKING:
+    from mlopsdeploy.serve.endpoint import Endpoint
     from mlopsdeploy.serve.worker import Worker
     from mlopsdeploy.settings import ServeSettings
 
@@ -47,7 +48,6 @@ READ_AHEAD = 16  # requests sent ahead, before no more are read
 AHEAD_BYTES = 64 << 10  # of their bodies, likewise
 SMALL = 16 << 10  # bytes of an answer that may wait for others
 WRITE_SECONDS = 30.0  # in which a caller must read an answer at the least rate, too
-_STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}\r\n" for one in HTTPStatus}
 _KEYS = {
     spelled.encode(): name
     for name in (
@@ -75,6 +75,7 @@ class Head(NamedTuple):
     path: str
     headers: dict[str, str]
     length: int
+    endpoint: Endpoint
 
 
 class Connection(asyncio.Protocol):
@@ -157,12 +158,32 @@ class Connection(asyncio.Protocol):
         if busy or worker.held + known.length > worker.most_held:
             return False
         self.phase, self.version = Phase.IDLE, "1.1"
+        arrived = worker.now()
+        if self._refused_at_once(known, arrived):
+            return True
         worker.held += known.length
         request = Request(
-            "POST", known.path, known.headers, data[end:], worker.ids.of(None), worker.now(),
+            "POST", known.path, known.headers, data[end:], worker.ids.of(None), arrived,
             self.remote,
         )  # fmt: skip
         self._start(request, keep=True)
+        return True
+
+    def _refused_at_once(self, known: Head, arrived: float) -> bool:
+        """Refuse a request that could be answered too late only, and as cheaply as can be.
+
+        What refusals cost decides how much more than it can take a server survives.
+        """
+        worker, endpoint = self.worker, known.endpoint
+        if worker.draining or worker.app.log_requests:
+            return False
+        problem = endpoint.at_once(known.headers, known.length, arrived)
+        if problem is None:
+            return False
+        self.since = arrived
+        request_id = worker.ids.of(None)
+        self.unsent.append(same_again(problem, request_id, worker.date, error=endpoint.error))
+        worker.write_later(self)
         return True
 
     def _remember(self, data: bytes) -> None:
@@ -175,7 +196,8 @@ class Connection(asyncio.Protocol):
         if alone and ordinary and _OF_ONE_REQUEST.isdisjoint(headers):
             if len(worker.heads) >= MOST_HEADS:
                 worker.heads.clear()
-            worker.heads[data[:end]] = Head(self.path, headers, int(length))
+            endpoint = worker.app.endpoints[self.path]
+            worker.heads[data[:end]] = Head(self.path, headers, int(length), endpoint)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -499,29 +521,6 @@ class Connection(asyncio.Protocol):
         """The server ends: what has begun to come is answered, and nothing else."""
         if self.request is None and not self.ahead and self.phase in (Phase.NEW, Phase.IDLE):
             self._close()
-
-
-def written(answer: Answer, request_id: str, date: str, *, keep: bool, old: bool = False) -> bytes:
-    """An answer's head.
-
-    Args:
-        answer: the answer.
-        request_id: of its request.
-        date: as HTTP has it.
-        keep: whether the connection lives on.
-        old: whether its caller speaks HTTP/1.0, and must be told so.
-    """
-    more = "".join([f"{name}: {value}\r\n" for name, value in answer.headers])
-    if not keep:
-        more = more.replace("Connection: close\r\n", "") + "Connection: close\r\n"
-    elif old:
-        more += "Connection: keep-alive\r\n"
-    text = (
-        f"{_STATUS_LINES[answer.status]}Content-Type: {answer.content_type}\r\n"
-        f"Content-Length: {len(answer.body)}\r\nX-Request-ID: {request_id}\r\n"
-        f"Date: {date}\r\n{more}\r\n"
-    )
-    return text.encode("latin-1")
 
 
 def _path(url: bytes) -> str:

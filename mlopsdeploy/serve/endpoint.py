@@ -8,7 +8,7 @@ answer, the same errors and the same metrics.
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,9 @@ from mlopsdeploy.serve.messages import (
     Problem,
     Request,
     expect_json,
+    is_bulk,
     is_json,
+    patience,
     problem_answer,
 )
 from mlopsdeploy.serve.metrics import ModelMetrics
@@ -141,11 +143,13 @@ class Endpoint:
         served = self.served
         served.metrics.started()
         try:
-            served.queue.check(request)
+            headers, arrived = request.headers, request.arrived
+            if (problem := served.queue.too_late(headers, len(request.body), arrived)) is not None:
+                raise problem
             call = self.read(request)
             call.finish, call.done = self._finish, done
-            call.patience = call.patience or request.patience()
-            call.bulk = request.is_bulk()
+            call.patience = call.patience or patience(headers)
+            call.bulk = is_bulk(headers)
         except Exception as error:  # noqa: BLE001  (logged there)
             done(self._counted(self._refusal(error, request), request))
             return
@@ -153,6 +157,23 @@ class Endpoint:
             served.queue.put(call, here=here)
         except Exception as error:  # noqa: BLE001  (the caller gets it)
             self._finish(call, error)
+
+    def at_once(self, headers: Mapping[str, str], size: int, arrived: float) -> Problem | None:
+        """Why a request is refused before it is one, if it is; it is counted.
+
+        Args:
+            headers: of the request.
+            size: bytes of its body.
+            arrived: see `Request`.
+        """
+        served = self.served
+        try:
+            problem = served.queue.too_late(headers, size, arrived)
+        except Problem:  # said when it is read
+            return None
+        if problem is not None:
+            served.metrics.refused(problem.status, perf_counter() - arrived)
+        return problem
 
     def _finish(self, call: Call, result: Result) -> None:
         request = call.request

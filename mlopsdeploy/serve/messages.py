@@ -62,32 +62,6 @@ class Request:
     query: str = ""
     gone: bool = False
 
-    def patience(self) -> float | None:
-        """The seconds that the caller says it waits; None if it says nothing.
-
-        Raises:
-            Problem: 400 where it is no number above 0.
-        """
-        headers = self.headers
-        for name, unit in BUDGET_HEADERS:
-            if name not in headers:
-                continue
-            try:
-                seconds = float(headers[name]) * unit
-            except ValueError:
-                seconds = math.nan
-            if not 0 < seconds < math.inf:
-                raise Problem(400, "bad-timeout", f"the header {name} must be a number above 0")
-            return seconds
-        return None
-
-    def is_bulk(self) -> bool:
-        """Whether the caller says that others go first."""
-        if "priority" not in self.headers:
-            return False
-        found = _URGENCY.search(self.headers["priority"])
-        return found is not None and int(found[1]) >= BULK_URGENCY
-
 
 class RequestIds:
     """Ids of requests: the caller's own where it is one, else one that no other worker gives."""
@@ -131,6 +105,33 @@ class Problem(Exception):  # noqa: N818  (it is what RFC 9457 calls it)
     detail: str
     field: str = ""
     headers: tuple[tuple[str, str], ...] = ()
+
+
+def patience(headers: Mapping[str, str]) -> float | None:
+    """The seconds that a caller says it waits; None if it says nothing.
+
+    Raises:
+        Problem: 400 where it is no number above 0.
+    """
+    for name, unit in BUDGET_HEADERS:
+        if name not in headers:
+            continue
+        try:
+            seconds = float(headers[name]) * unit
+        except ValueError:
+            seconds = math.nan
+        if not 0 < seconds < math.inf:
+            raise Problem(400, "bad-timeout", f"the header {name} must be a number above 0")
+        return seconds
+    return None
+
+
+def is_bulk(headers: Mapping[str, str]) -> bool:
+    """Whether a caller says that others go first."""
+    if "priority" not in headers:
+        return False
+    found = _URGENCY.search(headers["priority"])
+    return found is not None and int(found[1]) >= BULK_URGENCY
 
 
 def misfit(status: int, kind: str, where: str, rest: str) -> Problem:

@@ -229,15 +229,23 @@ class ModelMetrics:
     def answered(self, code: int, seconds: float, rows: int) -> None:
         """A request was answered; `rows` is 0 where none were predicted."""
         cells = self._cells
-        nanoseconds = int(seconds * 1e9)
-        start = _LATENCY + _PER_CODE * _PLACES.get(code, _PLACES[500])
         with self._lock:
             cells[_IN_FLIGHT] -= 1
-            cells[start + bisect_left(_NANOSECONDS, nanoseconds)] += 1
-            cells[start + _PER_CODE - 1] += nanoseconds
+            self._took(code, seconds)
             if rows:
                 cells[_BATCH + bisect_left(ROWS, rows)] += 1
                 cells[_CALLS - 1] += rows
+
+    def refused(self, code: int, seconds: float) -> None:
+        """A request was refused before it was in flight."""
+        with self._lock:
+            self._took(code, seconds)
+
+    def _took(self, code: int, seconds: float) -> None:
+        nanoseconds = int(seconds * 1e9)
+        start = _LATENCY + _PER_CODE * _PLACES.get(code, _PLACES[500])
+        self._cells[start + bisect_left(_NANOSECONDS, nanoseconds)] += 1
+        self._cells[start + _PER_CODE - 1] += nanoseconds
 
     def called(self, why: str) -> None:
         """A call of the model left the queue."""

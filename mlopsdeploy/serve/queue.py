@@ -20,7 +20,7 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import perf_counter
@@ -30,7 +30,7 @@ import numpy as np
 from mlopsdeploy.columns import Columns, concat, take
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.core.planner import Rows, plan
-from mlopsdeploy.serve.messages import Answer, Problem, Request
+from mlopsdeploy.serve.messages import Answer, Problem, Request, is_bulk, patience
 from mlopsdeploy.serve.metrics import ModelMetrics
 from mlopsdeploy.serve.speed import Speed, padded_cost
 
@@ -45,8 +45,9 @@ CAUTION = 0.8  # of what a body of this size took so far: one that could be answ
 WINDOW = 64  # answers after which the limit is adapted
 MOST_LATE = 0.01  # of them
 HEADROOM = (0.2, 0.85)  # of the budget: how much of it may be predicted to be needed
-PROMPT = 1e-3  # seconds within which a request is read where none waits
-STANDING = 0.1  # seconds after which a queue is no hiccup
+LITTLE = 0.1  # of the budget: who waits no longer to be read doesn't wait
+EVERY = 1e-3  # seconds after which how long requests may wait to be read is adapted again
+MORE, LESS = 0.01, 0.97  # share of the budget that is added, and times
 _REFUSALS = {
     "busy": "the server is busy, and could answer only too late",
     "too-late": "the time for this request was over before it was its turn",
@@ -158,7 +159,8 @@ class Queue:
         self._headroom = HEADROOM[1]
         self._answered = self._late = 0
         self._bulk_owed = 0.0
-        self._prompt = 0.0  # when a request was last read as soon as it came
+        self._may_wait = HEADROOM[1]  # the share of the budget that requests may wait to be read
+        self._adapted = 0.0  # when that was last changed
         # A part of bulk, in the planner's unit.
         per_part = (self.slo * PART - speed.fixed) / speed.per_cost if speed.per_cost else math.inf
         budget = model.task.batch_cost * model.runtime.batch_scale
@@ -202,43 +204,51 @@ class Queue:
             self._learn(call.cost, perf_counter() - call.started)
         _finish(call, result)
 
-    def check(self, request: Request) -> None:
-        """Refuse a request before it is read, where one of its size could not be answered.
+    def too_late(self, headers: Mapping[str, str], size: int, arrived: float) -> Problem | None:
+        """Why a request is refused before it is read: no answer to its size would be in time.
 
         Under overload reading is most of what a refusal costs.
 
+        Args:
+            headers: of the request.
+            size: bytes of its body.
+            arrived: see `Request`.
+
         Raises:
-            Problem: 503.
+            Problem: 400 where the headers don't make sense.
         """
         if self.speed.quick:
-            self._check_reading(request)
-            return
-        if self._free or request.is_bulk():
-            return
-        alone = self.speed.seconds(self._per_byte * len(request.body))
+            return self._read_too_late(arrived)
+        if self._free or is_bulk(headers):
+            return None
+        alone = self.speed.seconds(self._per_byte * size)
         if alone > self._interactive:
-            return
+            return None
         now = perf_counter()
-        patience = request.patience()
-        allowed = (self.slo if patience is None else patience) * self._headroom
+        seconds = patience(headers)
+        allowed = (self.slo if seconds is None else seconds) * self._headroom
         wait = max(self._until - now, 0.0) + self._backlog / self._streams
-        if now + wait + CAUTION * alone * self._scale > request.arrived + allowed:
-            raise refused("busy", wait)
+        if now + wait + CAUTION * alone * self._scale > arrived + allowed:
+            return refused("busy", wait)
+        return None
 
-    def _check_reading(self, request: Request) -> None:
+    def _read_too_late(self, arrived: float) -> Problem | None:
         """What makes answers of a quick model late is that requests wait to be read.
 
-        How long they may is as at Facebook ("Fail at Scale", ACM Queue 13/8): the whole budget
-        after a hiccup, but little of it once some have waited for a while without a break. Then
-        what is refused would only wait first, and keep as many others waiting.
+        After a hiccup they may wait for most of the budget. But where they go on waiting there is
+        a queue that stands, and most of it may be where it can't be seen: in the system, or in
+        callers that wait for a connection. Then they may wait less and less, so that refusals,
+        which cost less, drain it.
         """
         now = perf_counter()
-        waited = now - request.arrived
-        if waited < PROMPT:
-            self._prompt = now
-        share = HEADROOM[0] if now - self._prompt > STANDING else HEADROOM[1]
-        if waited > self.slo * share:
-            raise refused("busy", 0.0)
+        waited = now - arrived
+        if now - self._adapted > EVERY:
+            self._adapted = now
+            if waited < self.slo * LITTLE:
+                self._may_wait = min(self._may_wait + MORE, HEADROOM[1])
+            else:
+                self._may_wait *= LESS
+        return refused("busy", 0.0) if waited > self.slo * self._may_wait else None
 
     def _at_once(self, call: Call, *, here: bool) -> bool:
         """Whether a call is computed in this thread; if not, it waits from now on."""

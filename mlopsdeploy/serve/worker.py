@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import itertools
 import logging
 import socket
 import threading
@@ -35,13 +34,12 @@ if TYPE_CHECKING:
 
 TOGETHER = 16  # answers that are written one after the other
 TOGETHER_SECONDS = 500e-6  # that the first of them may wait
-RESTED = 50e-6  # seconds between the end of work and the next: then the loop waited for it
+RESTED = 100e-6  # seconds between the end of work and the next: then the loop waited for it
 TICK = 0.05  # seconds between two looks at what is overdue
 LARGE = 16 << 10  # bytes of a body that another thread reads
 LAST = 1.0  # seconds in which a request may still come on a connection that is to be closed
 READERS = 2
 PAGES = 4
-CONNECTING = 32  # connections at a time
 MOST_HOSTS = 100  # that are remembered as good ones
 log = logging.getLogger("mlopsdeploy.serve")
 
@@ -131,6 +129,7 @@ class Worker:
     def opened(self, connection: Connection) -> None:
         """A caller is there."""
         self.connections.add(connection)
+        self.now()  # to make one is work, too
 
     def closed(self, connection: Connection) -> None:
         """A caller is gone."""
@@ -214,13 +213,11 @@ class Worker:
             self.loop.call_soon_threadsafe(self._take)
 
     def _take(self) -> None:
-        for taken in [*itertools.islice(self._given, CONNECTING)]:
-            task = self.loop.create_task(self._connect(taken))
+        while self._given:
+            task = self.loop.create_task(self._connect(self._given[0]))
             self._connecting.add(task)
             task.add_done_callback(self._connected)
-            self._given.popleft()
-        if self._given:
-            self.loop.call_soon(self._take)
+            self._given.popleft()  # last, so that it is in one of them all the time
 
     async def _connect(self, taken: socket.socket) -> None:
         try:
@@ -268,7 +265,7 @@ class Worker:
 
     def _tick(self) -> None:
         self.loop.call_later(TICK, self._tick)  # first: nothing below may end it
-        now = perf_counter()
+        now = self.now()
         self.date = formatdate(usegmt=True)
         for connection in [*self.connections]:
             connection.overdue(now)

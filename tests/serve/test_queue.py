@@ -11,9 +11,9 @@ import pytest
 
 from mlopsdeploy.columns import rows_of
 from mlopsdeploy.errors import RowError
-from mlopsdeploy.serve.messages import Problem, Request
+from mlopsdeploy.serve.messages import Problem
 from mlopsdeploy.serve.metrics import Metrics
-from mlopsdeploy.serve.queue import BULK_SECONDS, HEADROOM, STANDING, Queue
+from mlopsdeploy.serve.queue import BULK_SECONDS, HEADROOM, Queue
 from mlopsdeploy.serve.speed import Speed
 
 from .conftest import made_call
@@ -318,28 +318,25 @@ def test_thousands_of_callers_get_their_own_answers(made):
     assert queue.metric("mlopsdeploy_queue{") == 0
 
 
-def test_a_quick_model_refuses_sooner_once_a_queue_stands(made, monkeypatch):
-    """After a hiccup all are answered that still can be; requests that always wait are too many."""
+def test_requests_of_a_quick_model_wait_less_while_a_queue_stands(made, monkeypatch):
+    """After a hiccup all are answered that still can be; where all wait for long, few may."""
     queue, _ = made(slo=1.0, speed=Speed(fixed=1e-5, per_cost=0.0))
     now = 100.0
     monkeypatch.setattr("mlopsdeploy.serve.queue.perf_counter", lambda: now)
 
-    def waited(seconds):
-        """Whether a request that waited to be read is answered."""
-        try:
-            queue.check(Request("POST", "", {}, b"", "", now - seconds))
-        except Problem as problem:
-            assert (problem.status, problem.kind) == (503, "busy")
-            return False
-        return True
+    def answered(waited):
+        """Whether a request is that waited so long to be read, two milliseconds later."""
+        nonlocal now
+        now += 2e-3
+        problem = queue.too_late({}, 100, now - waited)
+        assert problem is None or (problem.status, problem.kind) == (503, "busy")
+        return problem is None
 
-    assert waited(0)
-    now += 0.5 * STANDING
-    assert waited(0.8), "a hiccup"
-    assert not waited(HEADROOM[1] + 0.01)
-    now += STANDING
-    assert not waited(0.8)
-    assert not waited(HEADROOM[0] + 0.01)
-    assert waited(HEADROOM[0] - 0.01)
-    assert waited(0), "nobody waits any more"
-    assert waited(0.8)
+    assert all(answered(0.01) for _ in range(100))
+    assert [answered(0.8), answered(0.9), answered(0.7)] == [True, False, True], "a hiccup"
+    standing = [answered(0.3) for _ in range(100)]
+    assert standing[0]
+    assert not standing[-1]
+    assert standing == sorted(standing, reverse=True)
+    assert [answered(0.01) for _ in range(100)][-1], "it has drained"
+    assert answered(0.8)

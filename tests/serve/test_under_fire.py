@@ -58,13 +58,14 @@ def in_flight(server):
 # ---------------------------------------------------------------- health
 
 
-def test_health_while_a_call_takes_long(fired, capsys):
-    body = json.dumps({"instances": [5.0, 0, 0]}).encode()
+def test_health_while_a_call_takes_long(fired, capsys, some):
+    seconds = some(5.0, 30.0)
+    body = json.dumps({"instances": [seconds, 0, 0]}).encode()
     head = HEAD.replace(b"/detect_fraud", b"/v1/models/churn:predict")
     with fired.connect() as connection:
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         fired.until(lambda: in_flight(fired) == 1)
-        answers_meanwhile(fired, capsys, "a long call")
+        answers_meanwhile(fired, capsys, "a long call", seconds / 2)
         assert fired.call("POST", "/detect_fraud", GOOD).status == 200, "another model"
         ((status, _),) = read_answers(connection, 1)
     assert status == 200, "it was computed, however late"
