@@ -119,7 +119,7 @@ def test_a_process_ends_though_nobody_reads():
     begin = "from mlopsdeploy.serve import logs; logs.configure('json'); import logging\n"
     script = begin + "for _ in range(2000): logging.getLogger('native').info('x' * 100)"
     with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) as process:
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_process_without_standard_error_ends_well():
@@ -157,7 +157,7 @@ def test_requests_are_answered_though_nobody_reads_the_log(forks, tmp_path, serv
         process.terminate()
         lines = process.stderr.read().decode().splitlines()
         assert sum("/detect_fraud" in json.loads(line)["message"] for line in lines) > 1000
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

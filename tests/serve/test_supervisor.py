@@ -141,10 +141,13 @@ def test_a_model_file_that_changes_in_between(slow_server, tmp_path, model, othe
 
 
 def test_a_worker_that_is_killed_while_the_first_ones_load(slow_server, tmp_path):
-    server = slow_server("--workers", "2", ready=0, env={"SLOW_START": "1"})
+    gate = tmp_path / "gate"
+    gate.touch()
+    server = slow_server("--workers", "2", ready=0, env={"SLOW_GATE": str(gate)})
     server.until(lambda: len(server.workers) == 2)
-    time.sleep(0.5)
+    time.sleep(0.5)  # by then they load
     os.kill(server.workers[0], signal.SIGKILL)
+    gate.unlink()
     server.wait(2)
     assert ask_slow(server, 0).status == 200
     ends_well(server, tmp_path)
@@ -158,7 +161,7 @@ def test_three_deaths_before_any_was_ready_end_the_server(slow_server, tmp_path)
         os.kill(workers[0], signal.SIGKILL)
         if deaths < 2:
             until_said(server, "another one", deaths + 1)
-    assert server.process.wait(30) == 1
+    assert server.process.wait(60) == 1
     said = server.log.splitlines()[-1]
     assert said == "mlopsdeploy: a worker ended by SIGKILL before it was ready"
     assert "Traceback" not in server.log
@@ -288,13 +291,16 @@ def test_models_anew_while_a_worker_is_being_replaced(slow_server, tmp_path, mod
 
 
 def test_a_new_worker_that_dies_leaves_the_old_ones(slow_server, tmp_path):
-    server = slow_server("--workers", "1", env={"SLOW_START": "1"})
+    gate = tmp_path / "gate"
+    server = slow_server("--workers", "1", env={"SLOW_GATE": str(gate)})
     (old,) = server.workers
+    gate.touch()
     server.process.send_signal(signal.SIGHUP)
     server.until(lambda: len(server.workers) == 2)
     (new,) = set(server.workers) - {old}
     os.kill(new, signal.SIGKILL)
     until_said(server, "stay what they were: a new worker ended by SIGKILL")
+    gate.unlink()
     assert ask_slow(server, 0).status == 200
     assert server.workers == [old]
     ends_well(server, tmp_path)
@@ -354,7 +360,7 @@ def test_a_terminal_that_closes_ends_the_server_unless_it_was_told_not_to(in_ter
         process.send_signal(signal.SIGHUP)
         wait_for(lambda: log().count("the models are loaded anew") == 2)
         process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
     pids = {int(pid) for pid in re.findall(r'"worker":(\d+)', log())}
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
     assert "Traceback" not in log()
