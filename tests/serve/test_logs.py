@@ -82,12 +82,13 @@ logging.getLogger("somebody.else").warning("careful")
 # ---------------------------------------------------------------- nobody reads
 
 
-def test_lines_that_nobody_reads_are_dropped_and_counted():
+@pytest.mark.parametrize("waiting", [100, 4])  # of 4, others take the room that was just made
+def test_lines_that_nobody_reads_are_dropped_and_counted(waiting):
     """Nothing waits for who reads; when somebody does again, it learns how many are missing."""
-    script = """
+    script = f"""
 import logging, os, sys, time
 from mlopsdeploy.serve import logs
-logs.WAITING = 100
+logs.WAITING = {waiting}
 logs.configure("json")
 log = logging.getLogger("mlopsdeploy.serve")
 for number in range(5000):
