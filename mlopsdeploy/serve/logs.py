@@ -86,12 +86,15 @@ class Writer:
         self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         # Each is counted by one thread alone, so that none is lost.
         self._taken = self._written = self._dropped = self._told = 0
-        threading.Thread(target=self._run, name="log", daemon=True).start()
+        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+        self._thread.start()
         Finalize(self, self.flush, exitpriority=0)  # at the end of a worker, too
 
     def write(self, line: bytes) -> None:
         """Write a line soon, or drop it where too many wait; called by one thread at a time."""
-        if self._taken - self._written >= WAITING:
+        # Not that of how many are missing: others may have taken the room that was just made.
+        full = self._taken - self._written >= WAITING
+        if full and threading.current_thread() is not self._thread:
             self._dropped += 1
             return
         self._taken += 1

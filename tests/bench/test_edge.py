@@ -71,7 +71,9 @@ def test_the_figures_fit_together(report):
 
 def test_a_clip_shorter_than_the_bench_is_watched_again(bench, tmp_path):
     clip = make_clip(tmp_path / "short.mp4", frames=4)
-    assert bench(clip, seconds=1.0)["pipeline"]["frames"] > 3
+    # A machine that stands still in its one second is asked for longer.
+    found = (bench(clip, seconds=seconds)["pipeline"]["frames"] for seconds in (1.0, 4.0, 16.0))
+    assert any(frames > 3 for frames in found)
 
 
 def test_outputs_are_part_of_the_pipeline(bench):

@@ -133,7 +133,8 @@ def test_no_server():
 def test_no_answer(monkeypatch):
     monkeypatch.setattr(load_client, "PATIENCE", 0.2)
     orders = {"bodies": ["x"], "kind": "a/b", "connections": 1, "seconds": 0.1, "warm_up": 0.0}
-    with server(pause=2) as (url, _), load_client.selectors.DefaultSelector() as selector:
+    stuck = threading.Lock()
+    with server(turn=stuck) as (url, _), stuck, load_client.selectors.DefaultSelector() as selector:
         client = load_client._Client({**orders, "url": url, "rate": None}, selector)
         with pytest.raises(TimeoutError, match="gave no answer"):
             client.run()

@@ -62,7 +62,8 @@ def live():
     """`live(captures…)`: each opening takes the next; one that is an error is raised."""
     made = []
 
-    def make(*captures, stall_seconds=0.2, opened=True, **requested):
+    # As long as a machine that stands still is no silent camera.
+    def make(*captures, stall_seconds=60.0, opened=True, **requested):
         left, events = list(captures), []
 
         def opener():
@@ -94,6 +95,29 @@ def kinds(source):
     return [event.kind for event in source.events]
 
 
+def lasting(source):
+    """Its events without silence that ended by itself, as on a machine that stood still."""
+    events = []
+    for event in source.events:
+        if event.kind == "resumed" and events[-1].kind == "stalled":
+            events.pop()
+        else:
+            events.append(event)
+    return events
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """`pauses(source)`: the seconds of each that it asked for, none of which go by."""
+
+    def of(source):
+        asked = []
+        monkeypatch.setattr(source._stopped, "wait", asked.append)
+        return asked
+
+    return of
+
+
 def test_who_is_slow_gets_the_newest_frame(live):
     capture = FakeCapture()
     source = live(capture)
@@ -112,7 +136,7 @@ def test_who_is_slow_gets_the_newest_frame(live):
 
 def test_a_read_that_never_returns_is_stalled_and_then_lost_and_opened_again(live):
     first, second = FakeCapture(), FakeCapture()
-    source = live(first, second)
+    source = live(first, second, stall_seconds=0.2)
     frames = source.frames()
     next(frames)
     first.mode = "blocks"
@@ -122,8 +146,8 @@ def test_a_read_that_never_returns_is_stalled_and_then_lost_and_opened_again(liv
         numbers.append(frame.number)
         if "reconnected" in kinds(source) and len(numbers) > 5:
             break
-    assert kinds(source) == ["stalled", "lost", "reconnected"]
-    stalled, lost, back = source.events
+    stalled, lost, back = lasting(source)[:3]
+    assert [stalled.kind, lost.kind, back.kind] == ["stalled", "lost", "reconnected"]
     assert 0.15 < stalled.facts["seconds"] < 10
     assert stalled.text == f"camera 0: no frame for {stalled.facts['seconds']:.1f} s"
     assert stalled.time - time.time() + time.monotonic() - began < 10
@@ -135,18 +159,19 @@ def test_a_read_that_never_returns_is_stalled_and_then_lost_and_opened_again(liv
     first.free.set()
 
 
-def test_a_dead_camera_is_opened_again_and_again_with_longer_waits(live):
+def test_a_dead_camera_is_opened_again_and_again_with_longer_waits(live, pauses):
     first, last = FakeCapture(), FakeCapture()
     gone = InputError("camera 0: can't be opened")
     source = live(first, gone, gone, last)
-    frames = source.frames()
+    asked, frames = pauses(source), source.frames()
     next(frames)
     first.mode = "fails"
     while kinds(source) != ["lost", "reconnected"]:
         next(frames)
     assert source.events[1].facts["attempts"] == 3
-    # 0.5, 1 and 2 seconds, each times 0.5 to 1.
-    assert 1.75 <= source.events[1].facts["seconds"] < 6
+    assert len(asked) == 3
+    for pause, longest in zip(asked, (0.5, 1, 2), strict=True):
+        assert longest / 2 <= pause <= longest
     assert source.events[0].facts["reason"] == "the stream ended"
     assert first.released
 
@@ -166,13 +191,13 @@ def test_stop_ends_it_within_a_read_that_does_not_return_and_while_waiting(live)
 
 
 def test_a_camera_that_gives_no_frame_at_all(live, monkeypatch):
-    monkeypatch.setattr("mlopsdeploy.edge.camera.OPEN_SECONDS", 0.2)
     mute, dead = FakeCapture(), FakeCapture()
     mute.mode, dead.mode = "blocks", "fails"
-    with pytest.raises(InputError, match="camera 0: no frame within"):
-        live(mute)
     with pytest.raises(InputError, match="can be opened, but gives no frames"):
         live(dead)
+    monkeypatch.setattr("mlopsdeploy.edge.camera.OPEN_SECONDS", 0.2)
+    with pytest.raises(InputError, match="camera 0: no frame within"):
+        live(mute)
     mute.free.set()
 
 
@@ -209,7 +234,7 @@ def test_a_stream_that_stays_silent_is_connected_anew(streamer):
             threading.Thread(target=_speak_to_the_second, args=(server,), daemon=True).start()
         if "reconnected" in kinds(source):
             break
-    assert kinds(source) == ["stalled", "lost", "reconnected"]
+    assert [event.kind for event in lasting(source)] == ["stalled", "lost", "reconnected"]
     source.stop()
 
 
@@ -217,11 +242,14 @@ def test_a_stream_that_stays_silent_is_connected_anew(streamer):
 def test_a_stream_that_changes_its_resolution_keeps_its_shape(streamer, pictures, lengths):
     server = streamer()
     server.lengths = lengths
-    source = open_stream(server.url, 5)
+    source = open_stream(server.url, 60)
+    last = 0
     for count, frame in enumerate(source.frames()):
         height, width = frame.image.shape[:2]
         assert (width, height) in ((160, 120), (320, 120))
-        assert abs(pictures.number(frame.image) - server.number % 256) < 20
+        # Numbers begin anew after 256.
+        before, last = last, last + (pictures.number(frame.image) - last) % 256
+        assert before < last <= server.number
         if count == 3:
             server.size = (320, 120)
         if width == 320:
@@ -295,26 +323,25 @@ def test_waiting_for_a_camera_can_be_ended(live):
     assert not source.wait()
 
 
-def test_pauses_are_short_again_only_after_a_healthy_while(live, monkeypatch):
+def test_pauses_are_short_again_only_after_a_healthy_while(live, pauses, monkeypatch):
     """A camera that dies at its first frame is not opened twice a second."""
-    monkeypatch.setattr(source_events, "FIRST_PAUSE", 0.05)
 
     class Brief(FakeCapture):
         def read(self, image=None):
             return super().read(image) if not self.count else (False, None)
 
-    def pauses(count):
+    def asked_by(count):
         source = live(*[Brief() for _ in range(count + 1)])
-        frames = source.frames()
+        asked, frames = pauses(source), source.frames()
         while kinds(source).count("reconnected") < count:
             next(frames)
-        return [one.facts["seconds"] for one in source.events if one.kind == "reconnected"]
+        return asked
 
-    growing = pauses(6)
-    assert growing[-1] > 0.05 * 2**5 * 0.5
+    growing = asked_by(6)
+    assert growing[-1] > 0.5 * 2**5 * 0.5
     assert growing[0] < growing[3] < growing[5]
     monkeypatch.setattr(source_events, "HEALTHY", 0)
-    assert max(pauses(6)) < 0.5
+    assert max(asked_by(6)) <= 0.5
 
 
 def test_pictures_of_another_size_are_an_event(live):

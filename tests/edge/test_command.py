@@ -130,7 +130,7 @@ def test_a_signal_finishes_the_files(
     # The video has its first frames.
     wait_for((tmp_path / "out.mp4").exists)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert f"{word}; all files are finished" in err
     assert "Traceback" not in err
@@ -156,14 +156,14 @@ def test_a_stream_that_goes_silent_dies_and_comes_back(
     server = streamer()
     path = tmp_path / "e.jsonl"
     process = start(
-        "--camera", server.url, "--stall-seconds", "0.5", "--events", "e.jsonl", "--save", "o.mp4"
+        "--camera", server.url, "--stall-seconds", "1.5", "--events", "e.jsonl", "--save", "o.mp4"
     )
 
     def happened():
         lines = lines_of(path) if path.exists() else []
         return [line["event"] for line in lines if line["event"] != "frame"]
 
-    wait_for(lambda: happened() == ["connected"])
+    wait_for(lambda: "connected" in happened())
     wait_for(lambda: server.number > 15)
     server.mode = "silent"
     wait_for(lambda: "stalled" in happened())
@@ -175,10 +175,13 @@ def test_a_stream_that_goes_silent_dies_and_comes_back(
     wait_for(lambda: "reconnected" in happened())
     wait_for(lambda: again.number > 15)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert happened()[:5] == ["connected", "stalled", "resumed", "lost", "reconnected"]
-    assert happened()[-1] == "ended"
+    # A machine that stands still stalls more often; the order is the same.
+    rest = iter(happened())
+    for kind in ("connected", "stalled", "resumed", "lost", "reconnected", "ended"):
+        assert kind in rest
+    assert not list(rest)
     for said in ("no frame for ", "frames again after", "connecting again", "back after"):
         assert err.count(f"{server.url}: ") >= 5
         assert said in err
@@ -202,7 +205,7 @@ def test_a_camera_that_is_switched_on_later_than_the_device(
     wait_for(lambda: "connected" in happened())
     wait_for(lambda: server.number > 15)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert "trying until it is there" in err
     lost, connected = (line for line in lines_of(path) if line["event"] in ("lost", "connected"))
@@ -219,7 +222,7 @@ def test_waiting_for_a_camera_ends_with_a_signal(start, tmp_path):
             break
     assert line.startswith("camera 77: /dev/video77 does not exist; ")
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 130
     assert json.loads(out)["frames"] == 0
 
@@ -235,7 +238,7 @@ def test_kill_9_leaves_a_video_that_can_be_read(
 ):
     clip = make_clip(tmp_path / "long.mp4", frames=3000)
     process = start("--camera", clip, "--realtime", "--save", "o.mkv", "--segment", "1s")
-    wait_for(lambda: len(list(tmp_path.glob("o-*.mkv"))) == 3)
+    wait_for(lambda: len(list(tmp_path.glob("o-*.mkv"))) >= 3)
     process.kill()
     process.wait()
     videos = sorted(tmp_path.glob("o-*.mkv"))
@@ -339,7 +342,7 @@ def test_a_preview_for_others_is_warned_of_and_can_be_looked_at(
     assert state()["camera"] == str(clip)
     assert state()["stages"]["infer"]["p50"] > 0
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
 
 
 # ---------------------------------------------------------------- footprint

@@ -75,4 +75,4 @@ def test_an_rtsp_camera_late_dead_and_changed(start, camera, tmp_path, lines_of,
     resized = [line for line in lines_of(path) if line["event"] == "resized"]
     assert (resized[0]["width"], resized[0]["height"]) == (160, 240)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 143
+    assert process.wait(60) == 143

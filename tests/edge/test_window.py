@@ -82,6 +82,21 @@ def press_the_cross(display, window):
     x11.XCloseDisplay(connection)
 
 
+def windows(display):
+    """How many there are, seen or not."""
+    x11 = ctypes.CDLL(ctypes.util.find_library("X11"))
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    connection = ctypes.c_void_p(x11.XOpenDisplay(display.name.encode()))
+    x11.XDefaultRootWindow.restype = ctypes.c_ulong
+    root = ctypes.c_ulong(x11.XDefaultRootWindow(connection))
+    ids, parent, count = ctypes.c_ulong(), ctypes.c_ulong(), ctypes.c_uint()
+    found = ctypes.c_void_p()
+    x11.XQueryTree(connection, root, *map(ctypes.byref, (ids, parent, found, count)))
+    x11.XFree(found)
+    x11.XCloseDisplay(connection)
+    return count.value
+
+
 def green(image):
     return int((image == np.array(GREEN, np.uint8)).all(axis=2).sum())
 
@@ -128,7 +143,7 @@ def test_the_window_shows_boxes_until_it_is_ended(shown, display, tmp_path, pict
             xdotool(display, "key", "--window", window, "q")
         else:
             press_the_cross(display, int(window))
-    out, err = shown.communicate(timeout=20)
+    out, err = shown.communicate(timeout=60)
     assert shown.returncode == code, err
     assert out == ""
     assert "Traceback" not in err
@@ -139,11 +154,13 @@ def test_the_window_shows_boxes_until_it_is_ended(shown, display, tmp_path, pict
 
 def test_a_single_picture_stays_until_q(start, display, pictures, tmp_path, wait_for):
     cv2.imwrite(str(tmp_path / "a.png"), pictures.make(7, (640, 480)))
+    assert not windows(display)
     process = start("--camera", "a.png", env={"DISPLAY": display.name})
-    time.sleep(2)
+    wait_for(lambda: windows(display))
+    time.sleep(1)  # in which it might end
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert process.wait(20) == 130
+    assert process.wait(60) == 130
 
 
 def test_a_window_fits_on_the_screen_and_is_no_stamp():

@@ -24,6 +24,7 @@ from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.serve import create_app
+from mlopsdeploy.serve import queue as queues
 from mlopsdeploy.serve.messages import Answer, Request
 from mlopsdeploy.serve.queue import Call, Queue
 from mlopsdeploy.settings import ServeSettings
@@ -122,7 +123,7 @@ def ask() -> Callable[..., Any]:
 
 def made_call(columns: Any, rows: int = 1, *, age: float = 0.0, **more: Any) -> Call:
     """A call of a request that came so many seconds ago."""
-    request = Request("POST", "/", {}, b"", "an-id", time.perf_counter() - age)
+    request = Request("POST", "/", {}, b"", "an-id", queues.perf_counter() - age)
     return Call(request, columns, rows, "row {}".format, lambda _: Answer(200, "", b""), **more)
 
 
@@ -241,12 +242,15 @@ def serve(
 
 @pytest.fixture(scope="session")
 def server(serve: Callable[..., Server], churn_onnx: Path) -> Iterator[Server]:
-    """Two workers with two models, and every limit low; must end well when all tests are done."""
+    """Two workers with two models; must end well when all tests are done.
+
+    Who sends in pieces, or on an open connection, may stand still for a while.
+    """
     server = serve(
         ready=2,
         workers=2,
-        header_timeout=1.0,
-        keep_alive=1.0,
+        header_timeout=30.0,
+        keep_alive=30.0,
         max_body=200_000,
         access_log=True,
         models=["fraud", {"model": str(churn_onnx), "name": "churn", "runtime": "onnxruntime"}],
@@ -304,13 +308,15 @@ from mlopsdeploy.runtimes.onnxruntime import OnnxRuntime
 
 class Slow(OnnxRuntime):
     """Takes the `age` of each row in seconds, and SLOW_ROW; fails below 0, and takes the process
-    with it below -1. With SLOW_STEADY it passes for a quick one."""
+    with it below -1. With SLOW_STEADY it passes for a quick one. Neither loads nor computes while
+    there is a file SLOW_GATE."""
 
     steady = "SLOW_STEADY" in os.environ
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         time.sleep(float(os.environ.get("SLOW_START", 0)))
+        self.pass_gate()
 
     def run(self, tensors):
         ages = tensors["features"][:, 0]
@@ -319,7 +325,13 @@ class Slow(OnnxRuntime):
         if ages.min() < 0:
             raise OSError("s3cr3t-4711 is what the arena holds")
         time.sleep(float(ages.sum()) + len(ages) * float(os.environ.get("SLOW_ROW", 0)))
+        self.pass_gate()
         return super().run(tensors)
+
+    @staticmethod
+    def pass_gate():
+        while os.path.exists(os.environ.get("SLOW_GATE", "")):
+            time.sleep(0.01)
 '''
 
 

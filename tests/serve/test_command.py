@@ -111,7 +111,7 @@ def test_what_a_person_sees_in_a_terminal(tmp_path):
         while b"stopped" not in said.rpartition(b"worker ready")[2]:
             assert time.monotonic() < end, said
             said += os.read(ours, 4096)
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     finally:
         process.kill()
         process.wait()

@@ -469,11 +469,20 @@ def test_whatever_comes_and_happens_a_connection_ends_as_it_should(opened, some)
 # ---------------------------------------------------------------- sockets
 
 
+@pytest.fixture(scope="module")
+def hasty(serve):
+    """One worker that waits a second for a head, and as long for another request."""
+    server = serve(workers=1, header_timeout=1.0, keep_alive=1.0)
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log
+
+
 @pytest.mark.parametrize(
     "start", [b"", b"PO", b"POST /detect_fraud HTTP/1.1\r\nHost: localhost\r\nX-Slow: a"]
 )
-def test_who_does_not_finish_a_head_is_cut_off(server, start):
-    with server.connect() as connection:
+def test_who_does_not_finish_a_head_is_cut_off(hasty, start):
+    with hasty.connect() as connection:
         began = time.monotonic()
         connection.sendall(start)
         got = read_all(connection)
@@ -481,8 +490,8 @@ def test_who_does_not_finish_a_head_is_cut_off(server, start):
         assert got == b"" or got.startswith(b"HTTP/1.1 4")
 
 
-def test_an_idle_connection_is_closed_too(server):
-    with server.connect() as connection:
+def test_an_idle_connection_is_closed_too(hasty):
+    with hasty.connect() as connection:
         connection.sendall(POST)
         got = read_all(connection)
     assert got.startswith(b"HTTP/1.1 200")
@@ -538,7 +547,7 @@ def test_keep_alive_and_requests_sent_ahead(server):
         (HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}", 400),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\nnot a chunk\r\n", 400),
         (HEAD + b"Content-Length: 2\r\n\r\n" + GOOD, 400),  # what is behind is no request
-        (HEAD + b"\r\n", 400),
+        (HEAD + b"Connection: close\r\n\r\n", 400),
         (b"GET /healthz HTTP/1.0\r\n\r\n", 200),
         (POST.replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
     ],
@@ -581,13 +590,20 @@ def test_who_asks_first_is_told_before_the_body(server):
 
 
 @pytest.fixture(scope="module")
-def tight(serve, slow, churn_onnx):
+def gate(tmp_path_factory):
+    """While there is such a file, the slow model computes nothing."""
+    return tmp_path_factory.mktemp("gate") / "gate"
+
+
+@pytest.fixture(scope="module")
+def tight(serve, slow, churn_onnx, gate):
     """One worker that takes eight connections, with a slow model beside a fast one."""
     server = serve(
-        workers=1, threads=1, slo=60, header_timeout=3.0, body_timeout=2.0, keep_alive=30.0,
+        workers=1, threads=1, slo=60, header_timeout=5.0, body_timeout=4.0, keep_alive=30.0,
         max_body=200_000, max_connections=8, allowed_hosts=["models.example"], modules=[slow],
         models=["fraud", {"model": str(churn_onnx), "name": "churn", "runtime": "slow"}],
         prelude="import mlopsdeploy.serve.connection as one; one.WRITE_SECONDS = 2",
+        env={"SLOW_GATE": str(gate)},
     )  # fmt: skip
     yield server
     assert server.get("/metrics").metric("mlopsdeploy_in_flight") == 0
@@ -743,22 +759,24 @@ def test_who_reads_nothing_costs_no_memory_and_is_cut_off(tight):
             pytest.fail("it is not cut off")
 
 
-def test_who_hangs_up_while_it_waits_is_not_computed(tight):
+def test_who_hangs_up_while_it_waits_is_not_computed(tight, gate):
     def count(code):
         shown = tight.get("/metrics")
         return shown.metric("mlopsdeploy_requests_total", code=code, model="churn")
 
     before = count("200"), count("503")
-    body = json.dumps({"instances": [0.7, 0, 0]}).encode()
+    body = json.dumps({"instances": [0, 0, 0]}).encode()
     request = HEAD.replace(b"/detect_fraud", b"/v1/models/churn:predict")
     request += b"Content-Length: %d\r\n\r\n" % len(body) + body
     with ThreadPoolExecutor(1) as pool:
-        first = pool.submit(ask_slow, tight, 1.5)
+        gate.touch()
+        first = pool.submit(ask_slow, tight, 0)
         tight.until(lambda: tight.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
         for _ in range(5):
             with tight.connect() as connection:
                 connection.sendall(request)
                 tight.until(lambda: tight.get("/metrics").metric("mlopsdeploy_in_flight") > 1)
+        gate.unlink()
         assert first.result().status == 200
     tight.until(lambda: tight.get("/metrics").metric("mlopsdeploy_in_flight") == 0)
     computed, dropped = count("200") - before[0], count("503") - before[1]
@@ -812,11 +830,13 @@ def test_http_1_0_keeps_a_connection_where_it_is_asked_to(tight):
 
 
 def test_one_connection_too_many_hears_so_at_once(tight):
-    time.sleep(0.5)  # until what earlier tests closed is closed here, too
     with contextlib.ExitStack() as stack:
-        for _ in range(8):
+
+        def full():  # what earlier tests closed may have been open here when it was asked
             stack.enter_context(tight.connect())
-        time.sleep(0.2)
+            return tight.get("/healthz").status == 503
+
+        tight.until(full)
         for _ in range(30):
             refused = tight.get("/healthz")
             assert refused.status == 503

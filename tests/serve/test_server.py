@@ -38,7 +38,8 @@ def test_what_is_in_work_is_answered_before_the_end(slow_server, tmp_path, numbe
 
 
 def test_who_comes_while_the_server_ends_is_turned_away_at_once(slow_server):
-    server = slow_server("--workers", "2", ready=2)
+    late = "import mlopsdeploy.serve.worker as one; one.LAST = 60"
+    server = slow_server("--workers", "2", ready=2, prelude=late)
     with ThreadPoolExecutor(1) as pool, server.connect() as idle:
         in_work = pool.submit(ask, server, 3)
         server.until(lambda: server.get("/metrics").metric("mlopsdeploy_in_flight") == 1)
@@ -50,7 +51,7 @@ def test_who_comes_while_the_server_ends_is_turned_away_at_once(slow_server):
         with pytest.raises(ConnectionRefusedError):
             server.get("/healthz")
         assert in_work.result().status == 200
-    assert server.process.wait(30) == 0
+    assert server.process.wait(60) == 0
 
 
 def test_a_second_signal_does_not_wait(slow_server):
@@ -61,7 +62,7 @@ def test_a_second_signal_does_not_wait(slow_server):
         server.process.send_signal(signal.SIGINT)
         server.until(lambda: "stopping" in server.log)
         server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(30) == 0
+        assert server.process.wait(60) == 0
         assert isinstance(in_work.exception(), OSError)
     assert "Traceback" not in server.log
 

@@ -48,7 +48,7 @@ def test_each_line_is_answered_before_the_next_is_written(start_lines, churn_onn
         said = json.loads(process.stdout.readline())
         assert (said["event"], said["line"]) == ("line", number)
         assert (said["label"], said["score"]) == score(*row)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")
     assert "lines    3 in" in err
     assert "latency" in err
@@ -109,7 +109,7 @@ def test_a_signal_leaves_no_read_line_unanswered(
     path = tmp_path / "e.jsonl"
     wait_for(lambda: path.exists() and len(lines_of(path)) == 51)
     process.send_signal(number)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
     assert f"{word}; all lines that were read are answered" in err
     assert "Traceback" not in err
@@ -127,7 +127,7 @@ def test_a_signal_that_comes_twice_at_once_is_one(start_lines, churn_onnx, wait_
     for _ in range(2):
         process.send_signal(signal.SIGTERM)
         time.sleep(0.02)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 143
     assert "terminated; all lines that were read are answered" in err
 
@@ -153,7 +153,7 @@ def test_a_serial_device_that_dies_and_comes_back(
     sensor.send("60,0,1\r\n")
     wait_for(lambda: happened()[-1] == "line")
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert happened() == ["connected", "header", "line", "lost", "reconnected", "line", "ended"]
     assert "ttyUSB0: a serial device at 115200 baud" in err
@@ -196,7 +196,7 @@ def test_answers_to_a_device_wait_for_room_on_the_disk(
             if "works again" in line:
                 break
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 143
+        assert process.wait(60) == 143
         answered = [line["line"] for line in lines_of(path) if line["event"] == "line"]
         assert answered == list(range(1, 61))
     finally:
@@ -206,7 +206,7 @@ def test_answers_to_a_device_wait_for_room_on_the_disk(
 def test_a_full_disk_is_one_line(start_lines, churn_onnx, tmp_path):
     (tmp_path / "a.csv").write_text("25,3,100\n" * 10, "utf-8")
     process = start_lines("--lines", "a.csv", "--model", churn_onnx, "--events", "/dev/full")
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert err.count("--events: No space left on device; nothing more is written there") == 1
     assert "Traceback" not in err
@@ -246,7 +246,7 @@ def test_what_is_asked_wrongly_gets_one_line(start_lines, churn_onnx, case):
     process = start_lines(
         "--lines", "-", "--model", churn_onnx, *arguments, stdin=subprocess.DEVNULL
     )
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (2, "")
     (line,) = [line for line in err.splitlines() if line.startswith("mlopsdeploy: ")]
     assert message in line

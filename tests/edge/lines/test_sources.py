@@ -48,13 +48,13 @@ def reading():
     yield read
     for one in opened:
         one.source.stop()
-        one.thread.join(5)
+        one.thread.join(60)
 
 
 def test_a_file_to_its_end(tmp_path, reading):
     (tmp_path / "a.txt").write_text("one\ntwo\nthree", "utf-8")
     read = reading(tmp_path / "a.txt")
-    read.thread.join(5)
+    read.thread.join(60)
     assert read.texts == ["one", "two", "three"]
     assert not read.source.live
 
@@ -118,7 +118,7 @@ def test_a_fifo_ends_with_its_writer(tmp_path, reading):
     os.mkfifo(tmp_path / "fifo")
     read = reading(tmp_path / "fifo")
     (tmp_path / "fifo").write_text("1\n2", "utf-8")
-    read.thread.join(5)
+    read.thread.join(60)
     assert read.texts == ["1", "2"]
 
 
@@ -141,7 +141,7 @@ def test_a_serial_device_that_is_unplugged_comes_back(sensor, reading, wait_for,
     sensor.send("21.5,40\r\n21.6,41\r\n")
     wait_for(lambda: read.texts == ["21.5,40", "21.6,41"])
     sensor.send("21.")
-    time.sleep(0.2)
+    wait_for(lambda: read.source._splitter._rest == b"21.")
     sensor.unplug()
     wait_for(lambda: read.kinds == ["lost"])
     assert read.lines[-1].problem == "was cut off when the device went away"
@@ -181,13 +181,13 @@ def test_a_carriage_return_ends_a_line_of_a_device(sensor, reading, wait_for):
 def test_a_device_is_stopped_while_it_is_silent_or_away(sensor, reading, wait_for):
     read = reading(sensor.path)
     read.source.stop()
-    read.thread.join(5)
+    read.thread.join(60)
     assert not read.thread.is_alive()
     read = reading(sensor.path)
     sensor.unplug()
     wait_for(lambda: read.kinds == ["lost"])
     read.source.stop()
-    read.thread.join(5)
+    read.thread.join(60)
     assert not read.thread.is_alive()
     assert read.kinds == ["lost"]
     sensor.plug_in()
