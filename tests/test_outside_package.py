@@ -1,4 +1,4 @@
-"""A runtime and a task from a package that is not ours, installed by pip, under each strategy."""
+"""A runtime, tasks and an output from a package that is not ours, installed by pip."""
 
 import importlib.util
 import json
@@ -39,7 +39,8 @@ def installed(tmp_path_factory):
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return {"env": {"PYTHONPATH": str(site)}}
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"env": {"PYTHONPATH": os.pathsep.join(paths)}}
 
 
 @pytest.fixture
@@ -59,10 +60,12 @@ def pump(tmp_path):
 
 def test_each_of_its_files_is_under_sixty_lines():
     files = sorted((PACKAGE / "mlopsdeploy_example").glob("*.py"))
-    assert [path.stem for path in files] == ["__init__", "anomaly", "forecast", "linear"]
+    assert [path.stem for path in files] == ["__init__", "anomaly", "forecast", "latest", "linear"]
     assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in files)
     said = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
-    assert set(said["entry-points"]) == {"mlopsdeploy.runtimes", "mlopsdeploy.tasks"}
+    assert set(said["entry-points"]) == {
+        f"mlopsdeploy.{kind}" for kind in ("runtimes", "tasks", "sinks")
+    }
 
 
 def test_batch(mlopsdeploy, installed, pump, tmp_path):
@@ -113,6 +116,45 @@ def test_edge(mlopsdeploy, installed, pump, tmp_path):
     labels = [answer["label"] for answer in answers if answer["event"] == "line"]
     assert len(labels) == ROWS
     assert labels[7] == "unusual"
+
+
+def test_an_output_of_its_own_has_what_the_others_have(mlopsdeploy, installed, pump, tmp_path):
+    done = mlopsdeploy(
+        "edge", "--model", "pump.npz", "--lines", "pump.csv", "--events", "e.jsonl",
+        "--sink", "latest=latest.json", **installed,
+    )  # fmt: skip
+    assert done.code == 0, done
+    lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text("utf-8").splitlines()]
+    last = [line for line in lines if line["event"] == "line"][-1]
+    assert last["line"] == ROWS + 1
+    assert json.loads((tmp_path / "latest.json").read_text("utf-8")) == last
+
+
+def test_of_a_camera_too(mlopsdeploy, installed, tmp_path):
+    done = mlopsdeploy(
+        "edge", "--camera", REPOSITORY / "examples" / "street.mp4", "--limit", "3", "--no-window",
+        "--threads", "1", env={**installed["env"], "MLOPSDEPLOY_SINKS": "latest=latest.json"},
+    )  # fmt: skip
+    assert done.code == 0, done
+    assert json.loads((tmp_path / "latest.json").read_text("utf-8"))["frame"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sink", "message"),
+    [
+        ("latest=none/a.json", "--sink latest=none/a.json: there is no folder none"),
+        ("lates=a", "no sink called 'lates'; did you mean 'latest'?"),
+        ("save=a.mp4", "--sink save: has a setting of its own, --save"),
+        ("a.json", "--sink: expected NAME=VALUE"),
+    ],
+)
+def test_an_output_that_can_not_be_opened_is_one_line(mlopsdeploy, installed, pump, sink, message):
+    done = mlopsdeploy(
+        "edge", "--model", "pump.npz", "--lines", "pump.csv", "--sink", sink, **installed
+    )
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
 # ---------------------------------------------------------------- an answer without a label

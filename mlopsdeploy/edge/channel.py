@@ -65,6 +65,18 @@ class Channel(Generic[T]):
                 self._changed.notify_all()
         return True
 
+    def push(self, item: T) -> bool:
+        """Send an item without waiting: past the size, where none may be forgotten."""
+        with self._changed:
+            if self._closed:
+                return False
+            if not self._keep and len(self._items) >= self._size:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+        return True
+
     def take(self, timeout: float | None = None) -> T:
         """The next item.
 

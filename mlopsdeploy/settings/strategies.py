@@ -374,6 +374,13 @@ def _in_picture(value: _Places) -> _Places:
     return value
 
 
+def _named(values: tuple[str, ...], _: object) -> tuple[str, ...]:
+    for value in values:
+        if not re.match(r"[\w-]+=", value):
+            raise ValueError("expected NAME=VALUE, such as influx=http://host:8086/mydb")
+    return values
+
+
 class EdgeSettings(Settings, OfRows):
     """`mlopsdeploy edge`."""
 
@@ -457,11 +464,17 @@ class EdgeSettings(Settings, OfRows):
         None, "Show the picture on a page at this port, or host:port", metavar="PORT"
     )
     preview_host: Names = setting((), "Names, beside this machine's own, that the page answers to")
+    sinks: tuple[str, ...] = setting(
+        (), "An output of an outside package, and where it writes to; again for several",
+        metavar="NAME=VALUE", flag="--sink", secret=True, check=_named,
+    )  # fmt: skip
     overwrite: bool = setting(False, "Replace outputs that exist, whoever wrote them")
 
     @classmethod
     def before(cls, value: Any) -> Any:
-        """The model for lines, unless another is named, is one of text."""
-        if isinstance(value, dict) and value.get("lines") is not None:
-            return {"model": DEFAULT_MODEL, **value}
-        return value
+        """The model for lines, unless another is named, is one of text; `sinks: a=b,c=d`."""
+        if not isinstance(value, dict):
+            return value
+        if value.get("lines") is not None:
+            value = {"model": DEFAULT_MODEL, **value}
+        return {**value, "sinks": units.names(value["sinks"])} if "sinks" in value else value

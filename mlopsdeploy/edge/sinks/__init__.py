@@ -1,0 +1,1 @@
+"""Outputs of `edge`, a file each; see `outputs.Sink`. An outside package adds one likewise."""
