@@ -20,7 +20,7 @@ EXTRAS = {
     "image_classification": "edge", "image_multi_output": "edge", "image_regression": "edge",
     "object_detection": "edge",
     "text_classification": "text", "text_regression": "text",
-    "events": "edge", "preview": "edge", "save": "edge", "snapshots": "edge",
+    "events": "edge", "preview": "edge", "save": "edge", "snapshots": "edge", "mqtt": "mqtt",
 }  # fmt: skip
 """What to install for a task or a sink; batch brings what others need."""
 

@@ -99,6 +99,13 @@ class Channel(Generic[T]):
                 raise self._error
             raise Closed
 
+    def rest(self, seconds: float) -> None:
+        """Let items come together for so long, unless the sender has to wait for that."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or (self._keep and len(self._items) >= self._size), seconds
+            )
+
     def close(self, error: BaseException | None = None) -> None:
         """The sender's end: what was sent can still be taken; after it, `error` is raised."""
         with self._changed:

@@ -2,28 +2,26 @@
 
 So none slows the model or another output, and one that fails leaves the others alone.
 A sink says what it wants of a result (`pick`, quick, in the pipeline's thread) and does the work
-(`write`, in its own thread). Each is found by its name, an entry point of `mlopsdeploy.sinks`; ours
-have a setting of that name, others are named with `--sink`.
+(`write`, in its own thread). `sinks` says how they are found.
 """
 
 from __future__ import annotations
 
+import re
+import socket
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from mlopsdeploy.core import plugins
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.channel import Channel, Closed
 from mlopsdeploy.edge.events import FIRST_PAUSE, LONGEST_PAUSE, Event, Log, Report
 from mlopsdeploy.edge.stages import Stats
-from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
-OWN = ("preview", "events", "snapshots", "save")
 READER_LEFT = "reader left"  # how a run ends whose output nobody reads any more
 LOOK = 0.1  # seconds between two looks at whether to stop
 
@@ -42,6 +40,12 @@ class Found(Protocol):
     def documents(self) -> list[dict[str, Any]]:
         """It as events, ready for JSON: one for a frame, one for each line."""
 
+    def labels(self) -> list[Mapping[str, int]]:
+        """What each of these says: how often each label; "" for answers that have none."""
+
+    def state(self) -> dict[str, Any]:
+        """How things stand by it, for JSON: `objects` and `labels`, or the newest `answer`."""
+
 
 @dataclass(frozen=True)
 class About:
@@ -55,6 +59,7 @@ class About:
         log: takes a line for people.
         state: how it goes, ready for JSON.
         fps: frames per second of the source, where it has them.
+        counts: of gates and zones, ready for JSON.
     """
 
     settings: EdgeSettings
@@ -64,6 +69,13 @@ class About:
     log: Log
     state: Callable[[], dict[str, Any]]
     fps: Callable[[], float | None] = lambda: None
+    counts: Callable[[], dict[str, Any]] = dict
+
+    @property
+    def device(self) -> str:
+        """What receivers of events know it by, of letters, digits, `_` and `-`."""
+        name = self.settings.device or f"{socket.gethostname()}-{self.source}"
+        return re.sub("[^A-Za-z0-9_]+", "-", name).strip("-")[:64] or "edge"
 
 
 class Sink(ABC):
@@ -129,30 +141,6 @@ class Sink(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Finish whatever was written."""
-
-
-def open_sinks(about: About) -> Iterator[Sink]:
-    """The sinks that the settings name, each opened as it is asked for.
-
-    Raises:
-        ConfigError: there is none of a name, or it can't be opened.
-    """
-    settings = about.settings
-    named = [(name, value) for name in OWN if (value := getattr(settings, name)) is not None]
-    for name, value in named + [others(one) for one in settings.sinks]:
-        yield plugins.load("sinks", name).opened(value, about)
-
-
-def others(named: str) -> tuple[str, str]:
-    """`NAME=VALUE` of `--sink`.
-
-    Raises:
-        ConfigError: it is a sink of ours, which has a setting of its own.
-    """
-    name, _, value = named.partition("=")
-    if name in OWN:
-        raise ConfigError(f"--sink {name}: has a setting of its own, --{name}")
-    return name, value
 
 
 class Outlet:
@@ -254,7 +242,7 @@ class Outlet:
             self._write(items)
             del items  # while nothing comes, their memory is free
             if self.sink.pause:
-                self._closing.wait(self.sink.pause)
+                self._queue.rest(self.sink.pause)
 
     def _write(self, items: Sequence[Any]) -> None:
         try:

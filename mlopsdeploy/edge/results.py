@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +42,20 @@ class Result:
     def something(self) -> bool:
         """Whether there is something on it."""
         return bool(self.detections)
+
+    def labels(self) -> list[Mapping[str, int]]:
+        """See `outputs.Found`."""
+        return [Counter(f"{one.answer.name} {one.label}".strip() for one in self.detections)]
+
+    def state(self) -> dict[str, Any]:
+        """See `outputs.Found`."""
+        if all(one.box is not None for one in self.detections):
+            labels = Counter(one.label for one in self.detections)
+            return {"objects": labels.total(), "labels": labels}
+        answer: dict[str, Any] = {}
+        for one in self.detections:
+            answer |= {one.answer.label: one.label, one.answer.number: one.score}
+        return {"answer": {name: value for name, value in answer.items() if name}}
 
     def documents(self) -> list[dict[str, Any]]:
         """The same for JSON, as an event."""

@@ -20,8 +20,9 @@ from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Log, Reporter
 from mlopsdeploy.edge.filters.building import stage
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
-from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, open_sinks
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet
 from mlopsdeploy.edge.pipeline import FramePipeline
+from mlopsdeploy.edge.sinks import open_sinks
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import FrameView, temperature
 from mlopsdeploy.edge.window import Window, display_named
@@ -157,9 +158,9 @@ class FrameRun:
         source, report = self._source, self.reporter.report
         about = About(
             self._settings, source.name, source.live, self.model, self._log, self._state,
-            lambda: source.fps,
+            lambda: source.fps, self._counting.as_dict if self._counting else dict,
         )  # fmt: skip
-        for sink in open_sinks(about):
+        for sink in open_sinks(about, report):
             outlet = Outlet(
                 sink, self._stats, keep=not (source.live or sink.always_newest), log=self._log,
                 happened=report, left=self._reader_left,

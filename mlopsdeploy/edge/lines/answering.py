@@ -82,6 +82,7 @@ class Form:
 
     def __init__(self, task: Task, *, echo: bool) -> None:
         self._nothing = dict.fromkeys(one.name for one in shown(task) if one.name != TRUNCATED)
+        self._parts = task.answers
         self._echo = echo
         self._stamp = 0.0, ""
 
@@ -106,6 +107,21 @@ class Form:
             document["text"] = answer.text
         return document
 
+    def labels(self, answer: Answer) -> dict[str, int]:
+        """What an answer says, in labels; "" for a part of it that has none."""
+        if answer.values is None:
+            return {"unreadable": 1} if answer.problem else {}
+        return {
+            f"{one.name} {answer.values[one.label] if one.label else ''}".strip(): 1
+            for one in self._parts
+        }
+
+    def answer(self, answer: Answer) -> dict[str, Any]:
+        """Its labels and numbers, and no arrays."""
+        values = answer.values or {}
+        names = [name for one in self._parts for name in (one.label, one.number) if name]
+        return {name: values[name] for name in names}
+
 
 class Answers:
     """Answers of lines that were computed together, as outputs get them; see `outputs.Found`."""
@@ -122,6 +138,15 @@ class Answers:
         if self._documents is None:
             self._documents = [self._form.document(answer) for answer in self.answers]
         return self._documents
+
+    def labels(self) -> list[Mapping[str, int]]:
+        """See `outputs.Found`."""
+        return [self._form.labels(answer) for answer in self.answers]
+
+    def state(self) -> dict[str, Any]:
+        """See `outputs.Found`."""
+        latest = next((one for one in reversed(self.answers) if one.values is not None), None)
+        return {} if latest is None else {"answer": self._form.answer(latest)}
 
 
 class LinePipeline:

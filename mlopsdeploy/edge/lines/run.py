@@ -21,7 +21,8 @@ from mlopsdeploy.edge.lines.answering import Answer, Answers, Form, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
-from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, Sink, open_sinks
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, Sink
+from mlopsdeploy.edge.sinks import open_sinks
 from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
@@ -114,7 +115,7 @@ class LineRun:
             yield Events.opened("-", about)
         else:
             check_outputs(settings, appends=self.live)
-        yield from open_sinks(about)
+        yield from open_sinks(about, self.reporter.report)
         if to_people and settings.events != "-":
             self._shows_problems = True
             typed = settings.lines == "-" and sys.stdin.isatty()
