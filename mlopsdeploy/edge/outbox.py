@@ -12,8 +12,10 @@ The file is one process's: beside it lies `PATH-lock`. A damaged one is put asid
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sqlite3
 import sys
 import threading
@@ -21,7 +23,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ if sys.platform != "win32":
 
 APPLICATION = 0x6D6C6F62  # in the head of the file; by it we know our own
 BUSY = 10.0  # seconds that one thread's commit may keep another's waiting
+RESERVE = 4 << 20  # bytes of disk left free, so that what is delivered can be marked and deleted
 KEPT = 1000  # refused events that are kept to be looked at; of more the oldest go
 SUFFIXES = ("", "-wal", "-shm")  # of the files that belong together
 TABLES = """
@@ -136,6 +139,15 @@ class Standing:
         return f"{waits}; {last}{lost}" + (f", {self.refused:,} refused" if self.refused else "")
 
 
+@dataclass
+class _Unwritten:
+    """How far a destination is, and what of that is not in the file yet."""
+
+    past: int = 0
+    delivered: int = 0
+    refused: list[tuple[Message, str]] = field(default_factory=list)
+
+
 class Outbox:
     """The file.
 
@@ -158,6 +170,7 @@ class Outbox:
         self._names, self._limit, self._age, self._log = names, limit, age, log
         self._mutex = threading.RLock()
         self._bytes = 0
+        self._unwritten = {name: _Unwritten() for name in names}
         self._closed = True
         self._lock = _locked(path)
         try:
@@ -178,6 +191,8 @@ class Outbox:
         """
         now = time.time()
         rows = [(id_, kind, now, body) for id_, kind, body in events]
+        if shutil.disk_usage(Path(self.path).parent).free < RESERVE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._writing(self._store):
             self._store.executemany(
                 "INSERT INTO events (id, kind, time, body) VALUES (?, ?, ?, ?)", rows
@@ -196,8 +211,8 @@ class Outbox:
         with self._reading():
             found = self._marks.execute(
                 "SELECT seq, id, kind, body, time FROM events WHERE seq > "
-                "(SELECT mark FROM destinations WHERE name = ?) ORDER BY seq LIMIT ?",
-                (name, most),
+                "(SELECT max(mark, ?) FROM destinations WHERE name = ?) ORDER BY seq LIMIT ?",
+                (self._unwritten[name].past, name, most),
             ).fetchall()
         if found and found[0][4] < time.time() - self._age:
             with self._writing(self._marks):
@@ -211,21 +226,30 @@ class Outbox:
     ) -> None:
         """A destination is past `seq`: so many it accepted, and others not, for a reason.
 
-        Raises:
-            OSError: it can't be written; then these events are sent again.
+        What can't be written now, as on a full disk, is kept in memory and written the next time.
         """
+        with self._mutex:
+            one = self._unwritten[name]
+            one.past = seq
+            one.delivered += delivered
+            one.refused = [*one.refused, *refused][-KEPT:]
+            with suppress(OSError):
+                self._write_mark(name, one)
+                self._unwritten[name] = _Unwritten(seq)
+
+    def _write_mark(self, name: str, one: _Unwritten) -> None:
         now = time.time()
         with self._writing(self._marks):
             self._marks.execute(
                 "UPDATE destinations SET mark = max(mark, ?), delivered = delivered + ?, "
                 "refused = refused + ?, at = CASE WHEN ? THEN ? ELSE at END WHERE name = ?",
-                (seq, delivered, len(refused), delivered, now, name),
+                (one.past, one.delivered, len(one.refused), one.delivered, now, name),
             )
             self._marks.executemany(
                 "INSERT INTO refused VALUES (?, ?, ?, ?, ?)",
-                [(name, one.id, now, reason, one.body) for one, reason in refused],
+                [(name, message.id, now, why, message.body) for message, why in one.refused],
             )
-            if refused:
+            if one.refused:
                 self._marks.execute(
                     "DELETE FROM refused WHERE rowid <= (SELECT max(rowid) FROM refused) - ?",
                     (KEPT,),
@@ -425,6 +449,7 @@ def _connection(path: str, synchronous: str, *, new: bool = False) -> sqlite3.Co
         store.execute(f"PRAGMA application_id = {APPLICATION}")  # before there is a log
         store.execute("PRAGMA journal_mode = WAL")
     store.execute(f"PRAGMA synchronous = {synchronous}")
+    store.execute("PRAGMA wal_autocheckpoint = 256")  # pages: the log stays near a megabyte
     store.execute("PRAGMA journal_size_limit = 1048576")
     return store
 
