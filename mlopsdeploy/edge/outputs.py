@@ -142,6 +142,14 @@ class Sink(ABC):
     def close(self) -> None:  # noqa: B027
         """Finish whatever was written."""
 
+    def rows(self) -> list[tuple[str, str]]:
+        """How it goes, for people, where that is worth a line: a name, and words."""
+        return []
+
+    def outcome(self) -> dict[str, Any]:
+        """What a summary says of it, by name, ready for JSON."""
+        return {}
+
 
 class Outlet:
     """A sink with its thread.
@@ -282,6 +290,20 @@ class Outlet:
 
     def _tell(self, kind: str, text: str, **facts: object) -> None:
         self._happened(Event(kind, f"{self.called}: {text}", {"output": self.called, **facts}))
+
+
+def outcomes(outlets: Sequence[Outlet]) -> dict[str, Any]:
+    """What came of outputs, for a summary: what was sent, and why which of them failed."""
+    sent = [outlet.sink.outcome() for outlet in outlets]
+    return {
+        "sent": {name: one for some in sent for name, one in some.items()},
+        "failed": [one.failed for one in outlets if one.failed],
+    }
+
+
+def rows_of(outlets: Sequence[Outlet]) -> list[tuple[str, str]]:
+    """How outputs go, for people."""
+    return [row for outlet in outlets for row in outlet.sink.rows()]
 
 
 def _reason(error: OSError) -> str:

@@ -240,6 +240,7 @@ class Outgoing(Sink):
         self._discarded, self._told = 0, float("-inf")
         self._state: dict[str, Any] = {}
         self._there: bool | None = None
+        self._last: dict[str, Standing] = {}
         self._senders = [Sender(one, outbox, self.state, report) for one in destinations]
         for sender in self._senders:
             sender.start()
@@ -299,8 +300,9 @@ class Outgoing(Sink):
             sender.finish(GRACE)
         for sender in self._senders:
             sender.wait()
-        left = {name: one.waiting for name, one in self.standing().items() if one.waiting}
+        self._last = self.standing()
         self.outbox.close()
+        left = {name: one.waiting for name, one in self._last.items() if one.waiting}
         for name, count in left.items():
             self._about.log(
                 f"--{name}: {count:,} events wait in {self.outbox.path}; the next run sends them"
@@ -311,10 +313,18 @@ class Outgoing(Sink):
         return {"source": self._there, **self._state, **self._about.counts()}
 
     def standing(self) -> dict[str, Standing]:
-        """How it stands with each destination; as far as the file can be read."""
+        """How it stands with each destination; at last, where the file can't be read."""
         with suppress(OSError):
             return self.outbox.standing()
-        return {}
+        return self._last
+
+    def rows(self) -> list[tuple[str, str]]:
+        """See `Sink`."""
+        return [(name, one.words()) for name, one in self.standing().items()]
+
+    def outcome(self) -> dict[str, Any]:
+        """See `Sink`."""
+        return {name: one.as_dict() for name, one in self.standing().items()}
 
     def _tell_of_discarded(self) -> None:
         """Seldom, as each time is an event too."""

@@ -20,7 +20,7 @@ from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Log, Reporter
 from mlopsdeploy.edge.filters.building import stage
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
-from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, outcomes, rows_of
 from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.sinks import open_sinks
 from mlopsdeploy.edge.stages import Stats
@@ -73,8 +73,9 @@ class FrameRun:
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
         self.view = FrameView(
-            self._stats, source, self._counting, counts=bool(self.model.task.answers)
-        )
+            self._stats, source, self._counting, counts=bool(self.model.task.answers),
+            sent=lambda: rows_of(self._outlets),
+        )  # fmt: skip
         self._window = self._shown() if settings.window is not False else None
         self._write()
         if self._window is None and not self._outlets:
@@ -137,11 +138,9 @@ class FrameRun:
                 return
 
     def outcome(self) -> dict[str, Any]:
-        """Outputs that failed, and how many results those left out that were too slow."""
-        return {
-            "left_out": {one.sink.name: one.dropped for one in self._outlets if one.dropped},
-            "failed": [one.failed for one in self._outlets if one.failed],
-        }
+        """What came of outputs, and how many results those left out that were too slow."""
+        left_out = {one.sink.name: one.dropped for one in self._outlets if one.dropped}
+        return {"left_out": left_out, **outcomes(self._outlets)}
 
     def _shown(self) -> Window | None:
         if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
@@ -187,6 +186,7 @@ class FrameRun:
             "labels": dict(stats.labels.most_common(8)),
             "numbers": {name: spread.words for name, spread in tuple(stats.numbers.items())},
             "counted": self._counting.rows() if self._counting else [],
+            "sent": rows_of(self._outlets),
             "stages": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }

@@ -21,7 +21,7 @@ from mlopsdeploy.edge.lines.answering import Answer, Answers, Form, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
-from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, Sink
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, Sink, outcomes, rows_of
 from mlopsdeploy.edge.sinks import open_sinks
 from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.edge.stages import Stats
@@ -62,7 +62,7 @@ class LineRun:
         self._form = Form(self.model.task, echo=settings.echo)
         self._outlets: list[Outlet] = []
         stats, report = Stats(), self.reporter.report
-        self.view = LineView(stats, source)
+        self.view = LineView(stats, source, sent=lambda: rows_of(self._outlets))
         # By default lines may be as rare as they are.
         patience = settings.stall_seconds if "stall_seconds" in settings.given else None
         self.pipeline = LinePipeline(
@@ -104,8 +104,8 @@ class LineRun:
         """Nothing is left to do."""
 
     def outcome(self) -> dict[str, Any]:
-        """Outputs that failed."""
-        return {"failed": [one.failed for one in self._outlets if one.failed]}
+        """What came of outputs."""
+        return outcomes(self._outlets)
 
     def _sinks(self, name: str) -> Iterator[Sink]:
         """Answers go to standard output where no file is named: as JSON, or for people."""
