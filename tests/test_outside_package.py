@@ -4,8 +4,10 @@ import importlib.util
 import json
 import os
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -60,7 +62,9 @@ def pump(tmp_path):
 
 def test_each_of_its_files_is_under_sixty_lines():
     files = sorted((PACKAGE / "mlopsdeploy_example").glob("*.py"))
-    assert [path.stem for path in files] == ["__init__", "anomaly", "forecast", "latest", "linear"]
+    assert [path.stem for path in files] == [
+        "__init__", "anomaly", "collector", "forecast", "latest", "linear",
+    ]  # fmt: skip
     assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in files)
     said = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(said["entry-points"]) == {
@@ -137,6 +141,39 @@ def test_of_a_camera_too(mlopsdeploy, installed, tmp_path):
     )  # fmt: skip
     assert done.code == 0, done
     assert json.loads((tmp_path / "latest.json").read_text("utf-8"))["frame"] == 2
+
+
+class Collecting(socketserver.StreamRequestHandler):
+    """Takes lines; leaves after the third, once, and wants none of the ninth kind."""
+
+    def handle(self):
+        for line in self.rfile:
+            if len(self.server.taken) == 3 and not self.server.left:
+                self.server.left = True
+                return
+            event = json.loads(line)["data"]
+            refused = event.get("line") == 9
+            if not refused:
+                self.server.taken.append(event)
+            self.wfile.write(b"not nine\n" if refused else b"ok\n")
+
+
+def test_a_destination_of_its_own_is_fed_from_the_outbox(mlopsdeploy, installed, pump, tmp_path):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Collecting) as server:
+        server.daemon_threads, server.taken, server.left = True, [], False
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        done = mlopsdeploy(
+            "edge", "--model", "pump.npz", "--lines", "pump.csv", "--events", "e.jsonl", "--json",
+            "--sink", f"collector=127.0.0.1:{server.server_address[1]}", "--send", "all",
+            **installed,
+        )  # fmt: skip
+        server.shutdown()
+    assert done.code == 0, done
+    lines = [event["line"] for event in server.taken if event["event"] == "line"]
+    assert lines == [number for number in range(2, ROWS + 2) if number != 9]
+    sent = json.loads(done.out)["sent"]["collector"]
+    assert (sent["refused"], sent["discarded"]) == (1, 0)
+    assert "--collector: the collector has left; trying again, events wait" in done.err
 
 
 @pytest.mark.parametrize(

@@ -111,10 +111,9 @@ class LineRun:
         """Answers go to standard output where no file is named: as JSON, or for people."""
         settings, to_people = self._settings, sys.stdout.isatty()
         about = About(settings, name, self.live, self.model, self._log, dict)
+        check_outputs(settings, appends=self.live)
         if settings.events is None and not to_people:
             yield Events.opened("-", about)
-        else:
-            check_outputs(settings, appends=self.live)
         yield from open_sinks(about, self.reporter.report)
         if to_people and settings.events != "-":
             self._shows_problems = True

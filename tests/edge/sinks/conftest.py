@@ -26,8 +26,8 @@ from mlopsdeploy.settings import EdgeSettings
 class Broker:
     """A mosquitto on a port of its own, and somebody who hears all that it is told.
 
-    Publishers come in by `port`, which is open only while the listener listens: what a broker
-    acknowledges when nobody has subscribed is nobody's loss.
+    Publishers come in by `port`, which is open only while the listener listens, and what comes is
+    passed on at once: what a broker acknowledges and then loses, or has nobody for, is not ours.
     """
 
     def __init__(self, folder, options=""):
@@ -42,7 +42,7 @@ class Broker:
         self.heard = []
         self._process = self._listener = None
         self._gate = None
-        self._open = threading.Event()
+        self._deaf = threading.Event()
         self._pairs = []
 
     def start(self, *, gate=True):
@@ -56,10 +56,12 @@ class Broker:
         wait_until(self._answers)
         ready = threading.Event()
         listener = paho.Client(CallbackAPIVersion.VERSION2, reconnect_on_failure=False)
-        listener.on_connect = lambda client, *_: client.subscribe("#", 1)
+        # It says nothing itself, as it would stop to read when a killed broker can't hear it.
+        listener.on_connect = lambda client, *_: client.subscribe("#", 0)
         listener.on_subscribe = lambda *_: ready.set()
+        self._deaf.clear()
+        listener.on_disconnect = lambda *_: self._deaf.set()
         listener.on_message = lambda _, __, message: self.heard.append(message)
-        listener.max_inflight_messages_set(0)
         listener.connect("127.0.0.1", self._inner)
         listener.loop_start()
         assert ready.wait(20)
@@ -85,6 +87,7 @@ class Broker:
         self._gate = None
         self.cut()
         if self._listener is not None:
+            assert self._deaf.wait(20), "what was on its way to the listener is heard yet"
             self._listener.loop_stop()
         self._listener = None
 
