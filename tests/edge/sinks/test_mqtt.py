@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -36,6 +37,7 @@ def test_events_state_and_availability(sending, broker, until):
     until(lambda: there.last("/availability") == "offline")
 
 
+@pytest.mark.skipif(not shutil.which("mosquitto_sub"), reason="there are no mosquitto-clients")
 def test_who_comes_later_learns_how_things_stand(sending, broker, until):
     there = broker()
     run = sending(mqtt=url(there))
@@ -205,14 +207,14 @@ def test_larger_than_the_broker_takes(sending, broker, until):
 def test_a_password_and_that_it_is_shown_nowhere(
     broker, until, start_lines, churn_onnx, tmp_path, password
 ):
+    there = broker()
+    there.kill()
     users = tmp_path / "users"
     tool = subprocess.run(
         ["mosquitto_passwd", "-b", "-c", users, "me", "s3cr/et@x"], capture_output=True, check=False
     )
     assert tool.returncode == 0, tool.stderr
     users.chmod(0o644)
-    there = broker()
-    there.kill()
     inner = there._inner
     there._config.write_text(
         f"user root\nper_listener_settings true\nlistener {inner} 127.0.0.1\nallow_anonymous true\n"
