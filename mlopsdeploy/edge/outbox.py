@@ -292,7 +292,10 @@ class Outbox:
                 with suppress(FileNotFoundError):
                     Path(self.path + suffix).rename(aside + suffix)
             self._log(f"--outbox {self.path}: is damaged ({error}); put aside as {aside}")
-            self._connect()
+            try:
+                self._connect()
+            except sqlite3.Error as failure:
+                raise OSError(f"--outbox {self.path}: {failure}") from failure
 
     def _connect(self) -> None:
         new = not Path(self.path).exists() or not Path(self.path).stat().st_size
