@@ -9,7 +9,7 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # What the tests need of mlopsdeploy's extras.
-EXTRAS := batch,serve,edge,package,excel,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow
+EXTRAS := batch,serve,edge,mqtt,package,excel,report,int8,postgresql,duckdb,s3,ray,torch,tensorflow
 
 .PHONY: demo check test test-all dist test-wheel bench clean
 

@@ -1,11 +1,13 @@
-"""A runtime and a task from a package that is not ours, installed by pip, under each strategy."""
+"""A runtime, tasks and an output from a package that is not ours, installed by pip."""
 
 import importlib.util
 import json
 import os
 import shutil
+import socketserver
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 
@@ -39,7 +41,8 @@ def installed(tmp_path_factory):
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return {"env": {"PYTHONPATH": str(site)}}
+    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {"env": {"PYTHONPATH": os.pathsep.join(paths)}}
 
 
 @pytest.fixture
@@ -59,10 +62,14 @@ def pump(tmp_path):
 
 def test_each_of_its_files_is_under_sixty_lines():
     files = sorted((PACKAGE / "mlopsdeploy_example").glob("*.py"))
-    assert [path.stem for path in files] == ["__init__", "anomaly", "forecast", "linear"]
+    assert [path.stem for path in files] == [
+        "__init__", "anomaly", "collector", "forecast", "latest", "linear",
+    ]  # fmt: skip
     assert all(len(path.read_text("utf-8").splitlines()) < 60 for path in files)
     said = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
-    assert set(said["entry-points"]) == {"mlopsdeploy.runtimes", "mlopsdeploy.tasks"}
+    assert set(said["entry-points"]) == {
+        f"mlopsdeploy.{kind}" for kind in ("runtimes", "tasks", "sinks")
+    }
 
 
 def test_batch(mlopsdeploy, installed, pump, tmp_path):
@@ -113,6 +120,78 @@ def test_edge(mlopsdeploy, installed, pump, tmp_path):
     labels = [answer["label"] for answer in answers if answer["event"] == "line"]
     assert len(labels) == ROWS
     assert labels[7] == "unusual"
+
+
+def test_an_output_of_its_own_has_what_the_others_have(mlopsdeploy, installed, pump, tmp_path):
+    done = mlopsdeploy(
+        "edge", "--model", "pump.npz", "--lines", "pump.csv", "--events", "e.jsonl",
+        "--sink", "latest=latest.json", **installed,
+    )  # fmt: skip
+    assert done.code == 0, done
+    lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text("utf-8").splitlines()]
+    last = [line for line in lines if line["event"] == "line"][-1]
+    assert last["line"] == ROWS + 1
+    assert json.loads((tmp_path / "latest.json").read_text("utf-8")) == last
+
+
+def test_of_a_camera_too(mlopsdeploy, installed, tmp_path):
+    done = mlopsdeploy(
+        "edge", "--camera", REPOSITORY / "examples" / "street.mp4", "--limit", "3", "--no-window",
+        "--threads", "1", env={**installed["env"], "MLOPSDEPLOY_SINKS": "latest=latest.json"},
+    )  # fmt: skip
+    assert done.code == 0, done
+    assert json.loads((tmp_path / "latest.json").read_text("utf-8"))["frame"] == 2
+
+
+class Collecting(socketserver.StreamRequestHandler):
+    """Takes lines; leaves after the third, once, and wants none of the ninth kind."""
+
+    def handle(self):
+        for line in self.rfile:
+            if len(self.server.taken) == 3 and not self.server.left:
+                self.server.left = True
+                return
+            event = json.loads(line)["data"]
+            refused = event.get("line") == 9
+            if not refused:
+                self.server.taken.append(event)
+            self.wfile.write(b"not nine\n" if refused else b"ok\n")
+
+
+def test_a_destination_of_its_own_is_fed_from_the_outbox(mlopsdeploy, installed, pump, tmp_path):
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Collecting) as server:
+        server.daemon_threads, server.taken, server.left = True, [], False
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        done = mlopsdeploy(
+            "edge", "--model", "pump.npz", "--lines", "pump.csv", "--events", "e.jsonl", "--json",
+            "--sink", f"collector=127.0.0.1:{server.server_address[1]}", "--send", "all",
+            **installed,
+        )  # fmt: skip
+        server.shutdown()
+    assert done.code == 0, done
+    lines = [event["line"] for event in server.taken if event["event"] == "line"]
+    assert lines == [number for number in range(2, ROWS + 2) if number != 9]
+    sent = json.loads(done.out)["sent"]["collector"]
+    assert (sent["refused"], sent["discarded"]) == (1, 0)
+    assert "--collector: the collector has left; trying again, events wait" in done.err
+
+
+@pytest.mark.parametrize(
+    ("sink", "message"),
+    [
+        ("latest=none/a.json", "--sink latest=none/a.json: there is no folder none"),
+        ("lates=a", "no sink called 'lates'; did you mean 'latest'?"),
+        ("save=a.mp4", "--sink save: has a setting of its own, --save"),
+        ("a.json", "--sink: expected NAME=VALUE"),
+    ],
+)
+def test_an_output_that_can_not_be_opened_is_one_line(mlopsdeploy, installed, pump, sink, message):
+    done = mlopsdeploy(
+        "edge", "--model", "pump.npz", "--lines", "pump.csv", "--sink", sink, **installed
+    )
+    assert done.code == 2
+    assert message in done.err
+    assert "Traceback" not in done.err
 
 
 # ---------------------------------------------------------------- an answer without a label

@@ -22,8 +22,11 @@ from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.draw import draw
 from mlopsdeploy.edge.frames import Frame, FrameSource, Image
 from mlopsdeploy.edge.loading import check_settings
-from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Result, Sink, VideoFile
+from mlopsdeploy.edge.outputs import Outlet, Sink
 from mlopsdeploy.edge.pipeline import FramePipeline
+from mlopsdeploy.edge.results import Result
+from mlopsdeploy.edge.sinks.events import Events
+from mlopsdeploy.edge.sinks.save import VideoFile
 from mlopsdeploy.edge.stages import Stats, Values
 from mlopsdeploy.edge.watch import load
 from mlopsdeploy.errors import InputError
@@ -272,6 +275,6 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 def _sink(name: str, folder: Path, source: FrameSource, *, live: bool) -> Sink:
     if name == "events":
-        return FrameEvents(str(folder / "events.jsonl"), live=live)
+        return Events(str(folder / "events.jsonl"), live=live)
     path = str(folder / "save.mp4")
     return VideoFile(path, fps=lambda: source.fps or 30.0, live=live)

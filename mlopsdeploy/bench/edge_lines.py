@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +15,19 @@ from mlopsdeploy.columns import take
 from mlopsdeploy.core.console import plain_table, print_line, progress_log
 from mlopsdeploy.core.machine import resident_memory
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.lines.answering import MOST, LinePipeline
+from mlopsdeploy.edge.lines.answering import MOST, Answer, Answers, Form, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.run import LineEvents, load
+from mlopsdeploy.edge.lines.run import WAITING, load
 from mlopsdeploy.edge.lines.sources import Line, LineSource, open_lines
 from mlopsdeploy.edge.loading import check_settings
+from mlopsdeploy.edge.outputs import Outlet
+from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError, InputError
 from mlopsdeploy.settings import EdgeSettings
 
 SAMPLE = 2000  # lines that are read, and then come again and again
-HINTS = {"parse": "fewer columns", "write": "a local disk"}
+HINTS = {"parse": "fewer columns", "events": "a local disk"}
 
 
 def bench_lines(settings: EdgeSettings, *, seconds: float = 3.0) -> dict[str, Any]:
@@ -98,6 +100,7 @@ class _Bench:
         self._settings = settings
         self._sample = sample
         self._parser = parser_for(model)
+        self._form = Form(model.task, echo=False)
         parsed = self._parser([line.data.decode(errors="replace") for line in sample])
         if not parsed.rows:
             raise InputError(f"{settings.lines}: no line of it can be scored")
@@ -114,22 +117,26 @@ class _Bench:
 
     def one_at_a_time(self, path: str, seconds: float) -> dict[str, Any]:
         """From a line to its answer in a file, with nothing else going on."""
-        writer = LineEvents(path, self._model.task, echo=False)
-        pipeline = self._pipeline(_Again(self._sample, 0), writer, Stats())
+        events = Events(path, live=False)
+        pipeline = self._pipeline(_Again(self._sample, 0), lambda _: None, Stats())
         times = speed.seconds_of(
-            lambda line: writer.write(pipeline.answer([line])), self._sample, seconds
-        )
-        writer.close()
+            lambda line: events.write(self._found(pipeline.answer([line])).documents()),
+            self._sample, seconds,
+        )  # fmt: skip
+        events.close()
         return {"lines_per_second": round(len(times) / sum(times), 1), **speed.percentiles(times)}
 
     def all_at_once(self, path: str, seconds: float) -> dict[str, Any]:
         """As many lines as it takes, through the whole pipeline into a file."""
-        stats, writer = Stats(), LineEvents(path, self._model.task, echo=False)
-        pipeline = self._pipeline(_Again(self._sample, seconds), writer, stats)
+        stats, log = Stats(), progress_log()
+        outlet = Outlet(Events(path, live=False), stats, keep=True, log=log, waiting=WAITING)
+        pipeline = self._pipeline(
+            _Again(self._sample, seconds), lambda answers: outlet.put(self._found(answers)), stats
+        )
         started, cpu = time.perf_counter(), time.process_time()
         pipeline.run()
+        outlet.close()
         wall, cpu = time.perf_counter() - started, time.process_time() - cpu
-        writer.close()
         return {
             "lines": stats.frames,
             "lines_per_second": round(stats.frames / wall, 1),
@@ -161,10 +168,13 @@ class _Bench:
         report["verdict"] = verdict(report)
         return report
 
-    def _pipeline(self, source: _Again, writer: LineEvents, stats: Stats) -> LinePipeline:
-        return LinePipeline(
-            self._model, self._parser, source, writer.write, stats, report=lambda _: None
-        )
+    def _found(self, answers: Sequence[Answer]) -> Answers:
+        return Answers(answers, self._form)
+
+    def _pipeline(
+        self, source: _Again, write: Callable[[Sequence[Answer]], None], stats: Stats
+    ) -> LinePipeline:
+        return LinePipeline(self._model, self._parser, source, write, stats, report=lambda _: None)
 
 
 def verdict(report: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from mlopsdeploy.settings import Declared, Options, Setting, load, unknown_varia
 # In this order, where a command has them.
 _HEADINGS = (
     "Arguments", "Input", "Columns", "Model", "Requirements", "Data and machines", "Cost", "Server",
-    "Filters", "Camera", "Lines", "Pipeline", "Run", "Ray", "Output", "Options",
+    "Filters", "Camera", "Lines", "Pipeline", "Run", "Ray", "Output", "Messages", "Options",
 )  # fmt: skip
 WIDEST = 26  # of flags; what is wider has a line of its own
 # What brings a package that a command imports when its work is to need it.

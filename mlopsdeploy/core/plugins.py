@@ -1,8 +1,8 @@
 """Names to classes, through entry points: the one place of lazy imports.
 
-A runtime or a task is a module that imports its heavy package at the top. Nobody imports such a
-module but this function, so that nothing heavy is loaded before it is needed, and an outside
-package adds one by declaring an entry point.
+A runtime, a task or a sink of `edge` is a module that imports its heavy package at the top. Nobody
+imports such a module but this function, so that nothing heavy is loaded before it is needed, and an
+outside package adds one by declaring an entry point.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ EXTRAS = {
     "image_classification": "edge", "image_multi_output": "edge", "image_regression": "edge",
     "object_detection": "edge",
     "text_classification": "text", "text_regression": "text",
+    "events": "edge", "preview": "edge", "save": "edge", "snapshots": "edge", "mqtt": "mqtt",
 }  # fmt: skip
-"""What to install for a task; batch brings what others need."""
+"""What to install for a task or a sink; batch brings what others need."""
 
 # Where a runtime's package has another name than the runtime.
 _PACKAGES = {"litert": "ai_edge_litert", "tflite": "tflite_runtime"}
 
 
 def names(kind: str) -> tuple[str, ...]:
-    """What there is of a kind ("runtimes" or "tasks"), installed or not."""
+    """What there is of a kind ("runtimes", "tasks", "sinks"), installed or not."""
     return tuple(point.name for point in _points(kind))
 
 
@@ -55,7 +56,7 @@ def load(kind: str, name: str) -> Any:
         if _is_outside(point):
             hint = f", which {_package(point)} should have brought: pip install {missing}"
         raise ConfigError(f"{kind[:-1]} {name!r} needs the package {missing!r}{hint}") from error
-    if _is_outside(point):
+    if _is_outside(point) and kind != "sinks":  # these inherit
         _complete(kind, loaded)
     return loaded
 

@@ -65,6 +65,18 @@ class Channel(Generic[T]):
                 self._changed.notify_all()
         return True
 
+    def push(self, item: T) -> bool:
+        """Send an item without waiting: past the size, where none may be forgotten."""
+        with self._changed:
+            if self._closed:
+                return False
+            if not self._keep and len(self._items) >= self._size:
+                self._items.popleft()
+                self.dropped += 1
+            self._items.append(item)
+            self._changed.notify_all()
+        return True
+
     def take(self, timeout: float | None = None) -> T:
         """The next item.
 
@@ -86,6 +98,13 @@ class Channel(Generic[T]):
             if self._error is not None:
                 raise self._error
             raise Closed
+
+    def rest(self, seconds: float) -> None:
+        """Let items come together for so long, unless the sender has to wait for that."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._closed or (self._keep and len(self._items) >= self._size), seconds
+            )
 
     def close(self, error: BaseException | None = None) -> None:
         """The sender's end: what was sent can still be taken; after it, `error` is raised."""

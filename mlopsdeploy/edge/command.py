@@ -22,6 +22,7 @@ from rich.console import Console
 from mlopsdeploy.core.console import progress_log
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.loading import check_outputs, check_settings
+from mlopsdeploy.edge.outputs import READER_LEFT
 from mlopsdeploy.edge.supervised import Watchdog, notify, reloading
 from mlopsdeploy.edge.terminal import Screen, show_summary
 from mlopsdeploy.errors import MlopsDeployError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 TICK = 0.05  # seconds between two looks at window, terminal and signals
 TWICE = 0.5  # seconds in which two signals are one: `timeout` sends its to process and group
 SIGNALS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-READER_LEFT = "reader left"
 RELOADED = "reloaded"
 EXIT_CODES = {"interrupted": 130, "terminated": 143, READER_LEFT: 141}
 

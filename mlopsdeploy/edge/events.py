@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
-
-from mlopsdeploy.errors import ConfigError
 
 FIRST_PAUSE = 0.5  # seconds before something that went away is tried again
 LONGEST_PAUSE = 30.0
 HEALTHY = 60.0  # seconds that it has to stay before the pauses are short again
 
 T = TypeVar("T")
-_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -88,64 +81,6 @@ class Reporter:
             for event in sorted(self._early, key=lambda event: event.time):
                 for output in outputs:
                     output(event)
-
-
-class JsonLinesFile:
-    """A file of JSON, an object a line: a reader sees each line whole, a crash cuts none in two.
-
-    Args:
-        path: of the file; `-` is standard output.
-        keep: append to a file that is there, because what it holds does not come again.
-    """
-
-    def __init__(self, path: str, *, keep: bool) -> None:
-        self._path = path
-        try:
-            self._fd = 1 if path == "-" else self._open(os.O_APPEND if keep else os.O_TRUNC)
-        except OSError as error:
-            raise ConfigError(f"--events {path}: {error.strerror}") from error
-
-    def append(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Write some lines at once, all of them or none.
-
-        Raises:
-            OSError: they can't be written.
-        """
-        text = "".join([f"{_encode(document)}\n" for document in documents])
-        data = memoryview(text.encode("utf-8", "replace"))
-        written = 0
-        try:
-            while written < len(data):
-                written += os.write(self._fd, data[written:])
-        except OSError:
-            self._take_back(written)
-            raise
-
-    def reopen(self) -> None:
-        """Open the file again, to be gone on with; it may be another one now.
-
-        Raises:
-            OSError: it can't be opened.
-        """
-        if self._fd != 1:
-            fd = self._open(os.O_APPEND)
-            os.close(self._fd)
-            self._fd = fd
-
-    def _open(self, how: int) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | how, 0o666)
-
-    def _take_back(self, written: int) -> None:
-        """Cut off the part of a line that a full disk had room for."""
-        about = os.fstat(self._fd)
-        if written and stat.S_ISREG(about.st_mode) and self._fd != 1:
-            with suppress(OSError):
-                os.ftruncate(self._fd, about.st_size - written)
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._fd != 1:
-            os.close(self._fd)
 
 
 class Source:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +18,15 @@ from mlopsdeploy.core.console import plain_table
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.loading import check_outputs, check_settings, load_first
+from mlopsdeploy.edge.outbox import Standing, look_into
+from mlopsdeploy.edge.sending import Destination
+from mlopsdeploy.edge.sinks import check_sinks, named
 from mlopsdeploy.edge.terminal import temperature
 from mlopsdeploy.errors import MlopsDeployError
 from mlopsdeploy.settings import EdgeSettings
 
 LEAST_FREE = 256 << 20  # bytes of a disk that is written to
+LONGEST_WAIT = 3600.0  # seconds that an event may wait; longer, and a destination is away
 HOTTEST = 85.0  # °C, from which on small computers slow down
 BRIEF = 0.2  # seconds of calls of the model
 
@@ -46,6 +51,7 @@ def check_device(settings: EdgeSettings) -> tuple[dict[str, Any], int]:
         _found("model", lambda: _model(settings)),
         _found("camera" if settings.lines is None else "lines", lambda: _source(settings)),
         _found("outputs", lambda: _outputs(settings)),
+        *_outboxes(settings),
         *_disks(settings),
         _temperature(),
     ]
@@ -113,8 +119,25 @@ def _outputs(settings: EdgeSettings) -> str:
 
 
 def _written(settings: EdgeSettings) -> list[Path]:
-    named = (settings.save, settings.events, settings.snapshots)
-    return [Path(one) for one in named if one not in (None, "-")]
+    files = [settings.save, settings.events, settings.snapshots]
+    files += [settings.outbox] if check_sinks(settings) else []
+    return [Path(one) for one in files if one not in (None, "-")]
+
+
+def _outboxes(settings: EdgeSettings) -> Iterator[Finding]:
+    """How it stands with each destination."""
+    if not check_sinks(settings):
+        return
+    names = [kind.name for kind, _ in named(settings) if issubclass(kind, Destination)]
+    try:
+        found = look_into(settings.outbox)
+    except MlopsDeployError as error:
+        yield Finding("outbox", good=False, text=str(error))
+        return
+    for name in names:
+        one = found.get(name, Standing())
+        waits = 0.0 if one.since is None else time.time() - one.since
+        yield Finding(name, waits < LONGEST_WAIT, one.words())
 
 
 def _disks(settings: EdgeSettings) -> Iterator[Finding]:

@@ -13,6 +13,8 @@ from mlopsdeploy.core.machine import core_count
 from mlopsdeploy.core.model import Model
 from mlopsdeploy.data.overwriting import Protected
 from mlopsdeploy.edge.events import Log
+from mlopsdeploy.edge.outbox import check_ours
+from mlopsdeploy.edge.sinks import check_sinks
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -39,6 +41,7 @@ def check_settings(settings: EdgeSettings) -> None:
         if getattr(settings, name) not in allowed:
             other = "a camera, not for --lines" if lines else "--lines, not for a camera"
             raise ConfigError(f"--{name.replace('_', '-')} is for {other}")
+    check_sinks(settings)
     if settings.segment and not settings.save:
         raise ConfigError("--segment is of a video; name it with --save")
     if settings.save_limit and not settings.segment:
@@ -66,6 +69,9 @@ def check_outputs(settings: EdgeSettings, *, appends: bool) -> None:
         path = str(settings.events)
         appends |= not Path(path).is_file()  # a pipe or a device keeps nothing
         protected.check(path, f"--events {path}", appends=appends)
+    if check_sinks(settings):
+        protected.check(settings.outbox, f"--outbox {settings.outbox}", ours=True, appends=True)
+        check_ours(settings.outbox)
 
 
 def load_edge(

@@ -23,7 +23,8 @@ from mlopsdeploy.edge.channel import Channel, feed
 from mlopsdeploy.edge.events import Event, Report
 from mlopsdeploy.edge.filters import Filter
 from mlopsdeploy.edge.frames import Frame, FrameSource
-from mlopsdeploy.edge.outputs import Outlet, Result
+from mlopsdeploy.edge.outputs import Outlet
+from mlopsdeploy.edge.results import Result
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.window import Window
 from mlopsdeploy.errors import RowError

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from importlib import resources
 from socketserver import ThreadingTCPServer
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import cv2
@@ -26,7 +26,8 @@ import cv2
 from mlopsdeploy.core.machine import is_loopback
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Image
-from mlopsdeploy.edge.outputs import Result, Sink, encode_jpeg
+from mlopsdeploy.edge.outputs import About, Sink
+from mlopsdeploy.edge.results import Result, encode_jpeg
 from mlopsdeploy.errors import ConfigError
 
 WIDTH = 960  # pixels of the picture on the page, at most
@@ -64,6 +65,7 @@ class Preview(Sink):
     """
 
     name = "preview"
+    always_newest = True
 
     def __init__(
         self, address: str, state: Callable[[], dict[str, Any]], *, names: Sequence[str] = ()
@@ -89,6 +91,17 @@ class Preview(Sink):
         threading.Thread(
             target=self._server.serve_forever, args=(0.1,), name="preview-server", daemon=True
         ).start()
+
+    @classmethod
+    def opened(cls, value: str, about: About) -> Self:
+        """See `Sink`."""
+        made = cls(value, about.state, names=about.settings.preview_host)
+        about.log(f"preview: {made.url}")
+        if made.exposed:
+            about.log(
+                "preview: whoever reaches this machine can see the picture; it has no password"
+            )
+        return made
 
     def pick(self, result: Result) -> Result | None:
         """The frame, if somebody watches and the last one is long enough ago."""

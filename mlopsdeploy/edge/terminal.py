@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,8 +45,9 @@ class FrameView:
         counting: Counting | None = None,
         *,
         counts: bool = True,
+        sent: Callable[[], list[Row]] = list,
     ) -> None:
-        self.stats = stats
+        self.stats, self.sent = stats, sent
         self._source = source
         self._counting = counting
         self._counts = counts  # else the model has arrays alone for an answer
@@ -57,7 +58,7 @@ class FrameView:
         if self._source.live:
             middle, high = self.stats.ages.percentiles()
             parts.append(f"{self._source.dropped:,} dropped, {middle:.0f} ms old (p99 {high:.0f})")
-        return parts + [": ".join(row) for row in self._counted()]
+        return parts + [": ".join(row) for row in self._counted() + self.sent()]
 
     def numbers(self) -> list[Row]:
         """Rows of the panel."""
@@ -66,7 +67,8 @@ class FrameView:
             middle, high = self.stats.ages.percentiles()
             rows.append(("dropped", f"{self._source.dropped:,}"))
             rows.append(("frame age", f"{middle:.0f} ms, p99 {high:.0f}"))
-        return rows + [(escape(name), escape(words)) for name, words in self._counted()]
+        more = self._counted() + self.sent()
+        return rows + [(escape(name), escape(words)) for name, words in more]
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
         """What the run came to, ready for JSON."""
@@ -108,7 +110,7 @@ class FrameView:
         if not found and not summary["numbers"] and self._counts:
             found = ["nothing was found"]
         counted = [(escape(name), words) for name, words in self._counted()]
-        return rows + _under("found", found) + _spreads(self.stats) + counted
+        return rows + _under("found", found) + _spreads(self.stats) + counted + self.sent()
 
     def _counted(self) -> list[Row]:
         return self._counting.rows() if self._counting else []
@@ -124,8 +126,10 @@ class LineView:
 
     shows_stages = False
 
-    def __init__(self, stats: Stats, source: LineSource) -> None:
-        self.stats = stats
+    def __init__(
+        self, stats: Stats, source: LineSource, sent: Callable[[], list[Row]] = list
+    ) -> None:
+        self.stats, self.sent = stats, sent
         self._source = source
 
     def line(self) -> list[str]:
@@ -135,6 +139,7 @@ class LineView:
             f"{self.stats.frames:,} lines, {self.stats.fps:,.1f} a second",
             f"answered in {middle:.1f} ms (p99 {high:.1f})",
             *(f"{count:,} {word}" for word, count in self._odd().items() if count),
+            *(": ".join(row) for row in self.sent()),
         ]
 
     def numbers(self) -> list[Row]:
@@ -145,6 +150,7 @@ class LineView:
             ("a second", f"{self.stats.fps:,.1f}"),
             ("answered in", f"{middle:.1f} ms, p99 {high:.1f}"),
             *((word, f"{count:,}") for word, count in self._odd().items() if count),
+            *self.sent(),
         ]
 
     def summary(self, *, ended: str, seconds: float) -> dict[str, Any]:
@@ -184,9 +190,8 @@ class LineView:
             share = sum(unread.values()) / max(stats.scored, 1)
             words = f"{counted(unread)} ({share:.0%}): the model doesn't read these"
             rows.append(("unread", words))
-        return rows + [
-            (word, f"{summary[word]:,}") for word in self._without_answer() if summary[word]
-        ]
+        odd = [(word, f"{summary[word]:,}") for word in self._without_answer() if summary[word]]
+        return rows + odd + self.sent()
 
     def _odd(self) -> dict[str, int]:
         return {**self._without_answer(), "unread": self.stats.unread.total()}

@@ -20,9 +20,9 @@ from mlopsdeploy.edge.camera import open_source
 from mlopsdeploy.edge.events import Log, Reporter
 from mlopsdeploy.edge.filters.building import stage
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
-from mlopsdeploy.edge.outputs import FrameEvents, Outlet, Sink, Snapshots, VideoFile
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, outcomes, rows_of
 from mlopsdeploy.edge.pipeline import FramePipeline
-from mlopsdeploy.edge.preview import Preview
+from mlopsdeploy.edge.sinks import open_sinks
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import FrameView, temperature
 from mlopsdeploy.edge.window import Window, display_named
@@ -73,14 +73,19 @@ class FrameRun:
         self.title = f"{source.name} · {self.model.name}"
         check_outputs(settings, appends=source.live)
         self.view = FrameView(
-            self._stats, source, self._counting, counts=bool(self.model.task.answers)
-        )
+            self._stats, source, self._counting, counts=bool(self.model.task.answers),
+            sent=lambda: rows_of(self._outlets),
+        )  # fmt: skip
         self._window = self._shown() if settings.window is not False else None
-        self._write(settings)
+        self._write()
         if self._window is None and not self._outlets:
             log("nothing is shown or written: --preview 8081, --save or --events would")
         self.finished = "all files are finished" if self._outlets else ""
-        self.written = [one for one in (settings.save, settings.events, settings.snapshots) if one]
+        self.written = [
+            one
+            for one in (settings.save, settings.events, settings.snapshots)
+            if one not in (None, "-")
+        ]
         self.reporter.connect([outlet.report for outlet in self._outlets])
         shown: list[Outlet | Window] = [*self._outlets, *([self._window] if self._window else [])]
         self.pipeline = FramePipeline(
@@ -133,11 +138,9 @@ class FrameRun:
                 return
 
     def outcome(self) -> dict[str, Any]:
-        """Outputs that failed, and how many results those left out that were too slow."""
-        return {
-            "left_out": {one.sink.name: one.dropped for one in self._outlets if one.dropped},
-            "failed": [one.failed for one in self._outlets if one.failed],
-        }
+        """What came of outputs, and how many results those left out that were too slow."""
+        left_out = {one.sink.name: one.dropped for one in self._outlets if one.dropped}
+        return {"left_out": left_out, **outcomes(self._outlets)}
 
     def _shown(self) -> Window | None:
         if re.search(r"GUI:\s+NONE", cv2.getBuildInformation()):
@@ -150,35 +153,22 @@ class FrameRun:
             return window
         return None
 
-    def _write(self, settings: EdgeSettings) -> None:
-        source = self._source
-
-        def add(sink: Sink, *, keep: bool = not source.live) -> None:
-            report = self.reporter.report
-            outlet = Outlet(sink, self._stats, keep=keep, log=self._log, happened=report)
-            self._outlets.append(outlet)
-            self._stack.callback(self._outlets[-1].close)
-
-        if settings.preview is not None:
-            preview = Preview(settings.preview, self._state, names=settings.preview_host)
-            add(preview, keep=False)
-            self._log(f"preview: {preview.url}")
-            if preview.exposed:
-                self._log(
-                    "preview: whoever reaches this machine can see the picture; it has no password"
-                )
-        if settings.events is not None:
-            add(FrameEvents(settings.events, live=source.live))
-        if settings.snapshots is not None:
-            add(Snapshots(settings.snapshots, seconds=settings.snapshot_seconds))
-        if settings.save is not None:
-            # Pictures have no speed: one a second.
-            default = 30.0 if source.live else 1.0
-            video = VideoFile(
-                settings.save, fps=lambda: source.fps or default, live=source.live,
-                segment=settings.segment, most=settings.save_limit,
+    def _write(self) -> None:
+        source, report = self._source, self.reporter.report
+        about = About(
+            self._settings, source.name, source.live, self.model, self._log, self._state,
+            lambda: source.fps, self._counting.as_dict if self._counting else dict,
+        )  # fmt: skip
+        for sink in open_sinks(about, report):
+            outlet = Outlet(
+                sink, self._stats, keep=not (source.live or sink.always_newest), log=self._log,
+                happened=report, left=self._reader_left,
             )  # fmt: skip
-            add(video)
+            self._outlets.append(outlet)
+            self._stack.callback(outlet.close)
+
+    def _reader_left(self) -> None:
+        self.pipeline.stop(READER_LEFT)
 
     def _state(self) -> dict[str, Any]:
         """What the preview shows next to the picture."""
@@ -196,6 +186,7 @@ class FrameRun:
             "labels": dict(stats.labels.most_common(8)),
             "numbers": {name: spread.words for name, spread in tuple(stats.numbers.items())},
             "counted": self._counting.rows() if self._counting else [],
+            "sent": rows_of(self._outlets),
             "stages": stats.latencies(),
             "bottleneck": stats.bottleneck(),
         }

@@ -12,7 +12,7 @@ import cv2
 
 from mlopsdeploy.edge.channel import Channel, Closed
 from mlopsdeploy.edge.draw import paste, text_size, write
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 
 TITLE = "mlopsdeploy edge (q ends)"
 _TRY = "import cv2; cv2.namedWindow('a'); cv2.destroyAllWindows()"

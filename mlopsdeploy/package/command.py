@@ -159,7 +159,7 @@ def _plan(
     extra = "" if getattr(settings, "lines", None) is not None else strategy
     lock = make_lock(
         extra, {model.runtime for model in models}, {model.task for model in models}, folder,
-        python=python, extras=["ray"] * (target == "ray"),
+        python=python, extras=_extras(settings, target),
     )  # fmt: skip
     first = models[0].name if strategy == "serve" else models[0].each[0].name
     workload = first if strategy == "serve" else f"{first}-{strategy}"
@@ -171,6 +171,11 @@ def _plan(
     packaged = _packaged(settings, draft, notes)
     took = _measure(settings, packaged, draft, folder, log) if measured else None
     return replace(draft, settings=packaged, measured=took, notes=tuple(notes))
+
+
+def _extras(settings: Running, target: str) -> list[str]:
+    mqtt = getattr(settings, "mqtt", None) is not None
+    return ["ray"] * (target == "ray") + ["mqtt"] * mqtt
 
 
 def _pack(settings: Running, folder: Path, log: Callable[[str], None]) -> tuple[PackedModel, ...]:
@@ -216,7 +221,7 @@ def _packaged(settings: Running, plan: Plan, notes: list[str]) -> dict[str, Any]
             f"The YAML names no model: the default, {DEFAULT_MODEL}, refuses an input most of "
             f"which it does not read; with 'model: {DEFAULT_MODEL}' it scores it all the same."
         )
-    for setting in ("input", "output", "camera"):
+    for setting in ("input", "output", "camera", "mqtt"):
         address = str(packaged.get(setting, ""))
         bare = without_secret(address) if setting == "camera" else _PASSWORD.sub(r"\1", address)
         if has_secret(address) if setting == "camera" else bare != address:
@@ -238,9 +243,15 @@ def _pinned(model: PackedModel, plan: Plan) -> dict[str, Any]:
 def _edge(
     settings: EdgeSettings, packaged: dict[str, Any], plan: Plan, notes: list[str]
 ) -> dict[str, Any]:
+    for one in sorted(packaged.keys() & {"sinks", "webhook", "webhook_token"}):
+        del packaged[one]
+        notes.append(
+            f"'{one}' is a secret and not in these files; put MLOPSDEPLOY_{one.upper()} into "
+            f"{plan.secret}."
+        )
     if not plan.on_machine:
         packaged.setdefault("watchdog", 60)  # on a machine systemd watches
-        _on_volume(packaged, ("events", "snapshots", "save"), notes)
+        _on_volume(packaged, ("events", "snapshots", "save", "outbox"), notes)
     if settings.lines is not None:
         return packaged
     packaged.setdefault("camera", settings.camera)

@@ -45,7 +45,7 @@ DATA = "/data"
 USER = 10001
 READY = "/readyz"
 # Settings that name what is written.
-OUTPUTS = ("output", "report", "events", "snapshots", "save")
+OUTPUTS = ("output", "report", "events", "snapshots", "save", "outbox")
 
 TEMPLATES = Environment(
     loader=PackageLoader("mlopsdeploy.package"),

@@ -374,6 +374,46 @@ def _in_picture(value: _Places) -> _Places:
     return value
 
 
+def _broker(value: str | None, _: object) -> str | None:
+    """Only what a message may show is parsed: a password may be anything."""
+    scheme, mark, rest = (value or "").partition("://")
+    host = re.fullmatch(
+        r"(?:.*@)?(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::(?P<port>\d{1,5}))?(?P<path>/[^@]*)?",
+        rest,
+    )
+    if value is not None and (
+        scheme.lower() not in ("mqtt", "mqtts") or not mark or host is None
+        or int(host["port"] or 1) > 65535
+    ):  # fmt: skip
+        raise ValueError("expected mqtt:// or mqtts://, a host, perhaps :port and /topic prefix")
+    if host is not None:
+        _topic((host["path"] or "").strip("/"), None)
+    return value
+
+
+def _topic(value: str | None, _: object) -> str | None:
+    if value and not re.fullmatch(r"[^#+$\x00-\x20][^#+\x00-\x1f]{0,199}", value):
+        raise ValueError("expected the beginning of a topic, without # and +")
+    return value
+
+
+def _receiver(value: str | None, _: object) -> str | None:
+    """As `_ADDRESS`, with a user and a password or without."""
+    scheme, mark, rest = (value or "").partition("://")
+    account, _, host = rest.rpartition("@") if "@" in rest.partition("?")[0] else ("", "", rest)
+    _address_or_off(None if value is None else f"{scheme}{mark}{host}", None)
+    if re.search(r"[\x00-\x20]", account):
+        raise ValueError("expected no blank in user and password; %20 stands for one")
+    return value
+
+
+def _named(values: tuple[str, ...], _: object) -> tuple[str, ...]:
+    for value in values:
+        if not re.match(r"[\w-]+=", value):
+            raise ValueError("expected NAME=VALUE, such as influx=http://host:8086/mydb")
+    return values
+
+
 class EdgeSettings(Settings, OfRows):
     """`mlopsdeploy edge`."""
 
@@ -457,11 +497,51 @@ class EdgeSettings(Settings, OfRows):
         None, "Show the picture on a page at this port, or host:port", metavar="PORT"
     )
     preview_host: Names = setting((), "Names, beside this machine's own, that the page answers to")
+    sinks: tuple[str, ...] = setting(
+        (), "An output of an outside package, and where it writes to; again for several",
+        metavar="NAME=VALUE", flag="--sink", secret=True, check=_named,
+    )  # fmt: skip
     overwrite: bool = setting(False, "Replace outputs that exist, whoever wrote them")
+    mqtt: str | None = setting(
+        None, "Send events to a broker: mqtt(s)://[USER:PASSWORD@]HOST[:PORT][/TOPIC-PREFIX]",
+        group="Messages", metavar="URL", check=_broker, secret=True,
+    )  # fmt: skip
+    home_assistant: str | None = setting(
+        None, "Tell Home Assistant what there is, under its discovery prefix (homeassistant)",
+        metavar="PREFIX", check=_topic,
+    )  # fmt: skip
+    webhook: str | None = setting(
+        None, "POST each event to http(s)://…", metavar="URL", check=_receiver, secret=True
+    )
+    webhook_token: str | None = setting(
+        None, "Sent as 'Authorization: Bearer …'", metavar="TOKEN", pattern=r"^[!-~]+$",
+        secret=True,
+    )  # fmt: skip
+    send: Literal["changes", "all"] | None = setting(
+        None, "Results to send: when what is there changes, once a second at most; or all",
+        shown="changes; of texts, all",
+    )  # fmt: skip
+    device: str | None = setting(
+        None, "What receivers know this device by", metavar="NAME", shown="host and source",
+        pattern=r"^[A-Za-z0-9_-]{1,64}$",
+    )  # fmt: skip
+    outbox: str = setting(
+        "outbox.db", "Events wait here until they are delivered; a file of this process alone",
+        metavar="FILE",
+    )  # fmt: skip
+    outbox_limit: Size = setting(
+        100_000_000, "Bytes of events that wait; of more the oldest are discarded",
+        shown="100 MB", ge=1000,
+    )  # fmt: skip
+    outbox_age: Seconds = setting(
+        604_800.0, "Time that events wait, before they are discarded", shown="7 days", gt=0
+    )
 
     @classmethod
     def before(cls, value: Any) -> Any:
-        """The model for lines, unless another is named, is one of text."""
-        if isinstance(value, dict) and value.get("lines") is not None:
-            return {"model": DEFAULT_MODEL, **value}
-        return value
+        """The model for lines, unless another is named, is one of text; `sinks: a=b,c=d`."""
+        if not isinstance(value, dict):
+            return value
+        if value.get("lines") is not None:
+            value = {"model": DEFAULT_MODEL, **value}
+        return {**value, "sinks": units.names(value["sinks"])} if "sinks" in value else value

@@ -11,9 +11,10 @@ from rich.console import Console
 from mlopsdeploy.columns import AnswerColumns, Field, objects
 from mlopsdeploy.edge import terminal
 from mlopsdeploy.edge.camera import open_source
-from mlopsdeploy.edge.outputs import FrameEvents, Outlet
+from mlopsdeploy.edge.outputs import Outlet
 from mlopsdeploy.edge.pipeline import FramePipeline
 from mlopsdeploy.edge.preview import Preview
+from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.settings import EdgeSettings
 
@@ -54,9 +55,8 @@ def watched(clip, tmp_path):
     def watch(model):
         stats, shown = Stats(), Pictures()
         source = open_source(EdgeSettings(camera=str(clip)), report=print, timing=lambda _: None)
-        outlet = Outlet(
-            FrameEvents(str(tmp_path / "e.jsonl"), live=False), stats, keep=True, log=print
-        )
+        sink = Events(str(tmp_path / "e.jsonl"), live=False)
+        outlet = Outlet(sink, stats, keep=True, log=print)
         preview = Preview("0", dict)
         FramePipeline(model, source, [outlet, shown, Outlet(preview, stats, keep=False, log=print)],
                       stats, 3).run()  # fmt: skip

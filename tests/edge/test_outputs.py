@@ -13,14 +13,11 @@ import pytest
 from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Frame
-from mlopsdeploy.edge.outputs import (
-    FrameEvents,
-    Outlet,
-    Result,
-    Snapshots,
-    VideoFile,
-    fitted,
-)
+from mlopsdeploy.edge.outputs import Outlet, Sink
+from mlopsdeploy.edge.results import Result
+from mlopsdeploy.edge.sinks.events import Events
+from mlopsdeploy.edge.sinks.save import VideoFile, fitted
+from mlopsdeploy.edge.sinks.snapshots import Snapshots
 from mlopsdeploy.edge.stages import Stats
 
 CAT = Detection("cat", 0.9, (0.25, 0.5, 0.75, 1.0))
@@ -177,7 +174,7 @@ def test_a_video_on_a_full_disk_ends_in_time_to_be_finished(result, pictures, sm
 
 def test_events_of_a_file_have_a_line_for_every_frame(result, tmp_path, lines_of):
     path = tmp_path / "e.jsonl"
-    sink = FrameEvents(str(path), live=False)
+    sink = Events(str(path), live=False)
     write(sink, [result(0, media_time=0.0), result(1, CAT, media_time=0.05, time=1e9 + 0.25)])
     first, second = lines_of(path)
     assert first["detections"] == []
@@ -201,7 +198,7 @@ def test_events_of_a_file_have_a_line_for_every_frame(result, tmp_path, lines_of
 
 def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_path, lines_of):
     path = tmp_path / "e.jsonl"
-    sink = FrameEvents(str(path), live=True)
+    sink = Events(str(path), live=True)
     seen = [(), (), (CAT,), (CAT,), (), (), (), (CAT,), ()]
     write(sink, [result(number, *found) for number, found in enumerate(seen)])
     assert [line["frame"] for line in lines_of(path)] == [0, 2, 3, 4, 7, 8]
@@ -211,13 +208,13 @@ def test_events_of_a_camera_pass_over_frames_with_nothing_on_them(result, tmp_pa
 def test_what_a_camera_saw_before_a_restart_is_kept(result, tmp_path, lines_of, live, kept):
     path = tmp_path / "e.jsonl"
     for number in range(2):
-        write(FrameEvents(str(path), live=live), [result(number, CAT)])
+        write(Events(str(path), live=live), [result(number, CAT)])
     assert [line["frame"] for line in lines_of(path)] == kept
 
 
 def test_a_line_is_there_as_soon_as_it_is_written(result, tmp_path):
     path = tmp_path / "e.jsonl"
-    sink = FrameEvents(str(path), live=False)
+    sink = Events(str(path), live=False)
     sink.write(sink.pick(result(0)))
     sink.write(sink.pick_event(Event("stalled", "no frame", {"seconds": 3.1})))
     assert json.loads(path.read_text("utf-8").splitlines()[1])["seconds"] == 3.1
@@ -256,7 +253,7 @@ def test_every_picture_of_a_folder_gets_its_snapshot(result, tmp_path):
 # ---------------------------------------------------------------- outlets
 
 
-class Rest:
+class Rest(Sink):
     """A sink that takes its time, or fails."""
 
     name, waiting = "rest", 2
@@ -276,9 +273,6 @@ class Rest:
             raise self.error
         time.sleep(self.seconds)
         self.numbers.append(item)
-
-    def reopen(self):
-        pass
 
     def close(self):
         self.closed = True
@@ -321,7 +315,7 @@ def test_an_output_of_a_camera_that_fails_is_tried_again(
     filler = small_disk / "filler"
     said, events = [], []
     path = small_disk / "e.jsonl"
-    sink = FrameEvents(str(path), live=True)
+    sink = Events(str(path), live=True)
     outlet = Outlet(sink, Stats(), keep=False, log=said.append, happened=events.append)
     outlet.put(result(0, CAT))
     wait_for(lambda: path.stat().st_size > 0)
@@ -385,3 +379,35 @@ def test_an_outlet_that_fails_says_so_once_and_takes_no_more(result):
     assert said == [
         "--rest: No space left on device; nothing more is written there, the rest goes on"
     ]
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_an_output_that_nobody_reads_any_more(result, ends):
+    """Of standard output that is the end, quietly; of a FIFO it fails."""
+    said, left = [], []
+    sink = Rest(error=BrokenPipeError(32, "Broken pipe"))
+    sink.ends_with_reader = ends
+    outlet = Outlet(sink, Stats(), keep=False, log=said.append, left=lambda: left.append(1))
+    outlet.put(result(1))
+    outlet.close()
+    assert (left, outlet.failed) == (([1], None) if ends else ([], "--rest: Broken pipe"))
+    assert len(said) == (not ends)
+
+
+def test_what_happens_finds_room_although_results_wait_for_it(result):
+    """The thread that says that an output fails may be that of the output itself."""
+    held = threading.Event()
+
+    class Held(Rest):
+        def write(self, item):
+            held.wait(20)
+            super().write(item)
+
+    sink = Held()
+    outlet = Outlet(sink, Stats(), keep=True, log=print)
+    for number in range(3):
+        outlet.put(result(number))
+    outlet.report(Event("failed", "it"))
+    held.set()
+    outlet.close()
+    assert sink.numbers == [0, 1, 2, "failed"]

@@ -13,8 +13,9 @@ import pytest
 from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.events import Event
 from mlopsdeploy.edge.frames import Frame
-from mlopsdeploy.edge.outputs import Outlet, Result
+from mlopsdeploy.edge.outputs import Outlet
 from mlopsdeploy.edge.preview import Preview, parse_address
+from mlopsdeploy.edge.results import Result
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError
 

@@ -282,3 +282,23 @@ def test_a_password_in_whatever_form_is_not_spread(packaged, camera):
     texts = [path.read_bytes() for path in folder.iterdir() if path.suffix != ".whl"]
     assert not [text for text in texts if b"s3cr3t" in text]
     assert "10.0.0.7" in (folder / "edge.yaml").read_text("utf-8")
+
+
+def test_an_edge_that_sends_has_what_it_needs_for_that(packaged):
+    """The client, a file for what waits that it may write, a name that stays, and no secret."""
+    settings = {
+        "model": "fraud", "lines": "/dev/ttyUSB0", "mqtt": "mqtts://me:s3cr3t@broker.example/site",
+        "webhook": "https://hooks.example/s3cr3t", "webhook_token": "s3cr3t",
+        "outbox": "/mnt/usb/o.db",
+    }  # fmt: skip
+    folder = packaged("edge", "systemd", **settings)
+    texts = {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix != ".whl"}
+    assert not [name for name, text in texts.items() if b"s3cr3t" in text]
+    assert b"paho-mqtt==" in texts["requirements.lock"]
+    assert b"ReadWritePaths=-/mnt/usb" in texts["fraud-edge.service"]
+    assert yaml.safe_load(texts["edge.yaml"])["mqtt"] == "mqtts://me@broker.example/site"
+    for name in ("MQTT", "WEBHOOK", "WEBHOOK_TOKEN"):
+        assert f"MLOPSDEPLOY_{name}" in texts["README.md"].decode()
+    folder = packaged("edge", "docker", **settings)
+    assert yaml.safe_load((folder / "edge.yaml").read_text("utf-8"))["outbox"] == "/data/o.db"
+    assert '--hostname "$(hostname)"' in (folder / "run.sh").read_text("utf-8")

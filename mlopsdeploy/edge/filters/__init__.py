@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 
 
 class Filter(Protocol):

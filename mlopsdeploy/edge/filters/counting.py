@@ -30,7 +30,7 @@ from mlopsdeploy.edge.filters.geometry import (
     side,
 )
 from mlopsdeploy.edge.filters.tracking import Track, Tracker, seconds_of
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 
 FRAMES = 2  # on either side
 CLEAR = 0.1  # of its own size: an object that is nearer to a line is on neither side

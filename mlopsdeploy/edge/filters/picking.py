@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mlopsdeploy.core.detections import Detection
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 
 
 class Picking:

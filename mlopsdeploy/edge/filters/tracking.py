@@ -19,7 +19,7 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.filters.assignment import assign
 from mlopsdeploy.edge.filters.kalman import Floats, MovingBoxes, overlaps
 from mlopsdeploy.edge.frames import Frame
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 
 UNSURE = 0.1  # least score of a box that a track goes on with
 CONFIRMED = 3  # frames that show an object before it is one

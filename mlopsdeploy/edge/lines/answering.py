@@ -19,11 +19,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mlopsdeploy.columns import Array, Columns, take
-from mlopsdeploy.core.answers import answered, counted, documents, each_label, each_row, numbers_of
+from mlopsdeploy.columns import Array, Columns, Task, take
+from mlopsdeploy.core.answers import (
+    answered,
+    counted,
+    documents,
+    each_label,
+    each_row,
+    numbers_of,
+    shown,
+)
 from mlopsdeploy.core.model import Model, unread_in
 from mlopsdeploy.edge.channel import Channel, Closed, feed
-from mlopsdeploy.edge.events import Event, Report
+from mlopsdeploy.edge.events import Event, Report, iso
 from mlopsdeploy.edge.lines.parsing import Parser
 from mlopsdeploy.edge.lines.sources import Line, LineSource
 from mlopsdeploy.edge.stages import Stats
@@ -62,6 +70,83 @@ class Answer(NamedTuple):
     def empty(self) -> bool:
         """Whether there was nothing to score."""
         return self.values is None and not self.problem and not self.header
+
+
+class Form:
+    """How answers become JSON: a line with nothing to answer has null for each part of one.
+
+    Args:
+        task: whose answers they are.
+        echo: whether to write the line itself too.
+    """
+
+    def __init__(self, task: Task, *, echo: bool) -> None:
+        self._nothing = dict.fromkeys(one.name for one in shown(task) if one.name != TRUNCATED)
+        self._parts = task.answers
+        self._echo = echo
+        self._stamp = 0.0, ""
+
+    def document(self, answer: Answer) -> dict[str, Any]:
+        """An answer as an event."""
+        line = answer.line
+        if line.time != self._stamp[0]:  # lines that came together have one time
+            self._stamp = line.time, iso(line.time)
+        kind = "unreadable" if answer.problem else "header" if answer.header else "line"
+        document: dict[str, Any] = {"event": kind, "time": self._stamp[1], "line": line.number}
+        if answer.problem:
+            document["reason"] = answer.problem
+        elif not answer.header:
+            values = self._nothing if answer.values is None else answer.values
+            taken = {*document, "text"} if self._echo else document.keys()
+            document |= {f"output_{key}" if key in taken else key: values[key] for key in values}
+        if answer.truncated:
+            document["truncated"] = True
+        if answer.unread:
+            document["unread"] = answer.unread
+        if self._echo:
+            document["text"] = answer.text
+        return document
+
+    def labels(self, answer: Answer) -> dict[str, int]:
+        """What an answer says, in labels; "" for a part of it that has none."""
+        if answer.values is None:
+            return {"unreadable": 1} if answer.problem else {}
+        return {
+            f"{one.name} {answer.values[one.label] if one.label else ''}".strip(): 1
+            for one in self._parts
+        }
+
+    def answer(self, answer: Answer) -> dict[str, Any]:
+        """Its labels and numbers, and no arrays."""
+        values = answer.values or {}
+        names = [name for one in self._parts for name in (one.label, one.number) if name]
+        return {name: values[name] for name in names}
+
+
+class Answers:
+    """Answers of lines that were computed together, as outputs get them; see `outputs.Found`."""
+
+    something = True
+
+    def __init__(self, answers: Sequence[Answer], form: Form) -> None:
+        self.answers = answers
+        self._form = form
+        self._documents: list[dict[str, Any]] | None = None
+
+    def documents(self) -> list[dict[str, Any]]:
+        """An event for each, made once for all outputs."""
+        if self._documents is None:
+            self._documents = [self._form.document(answer) for answer in self.answers]
+        return self._documents
+
+    def labels(self) -> list[Mapping[str, int]]:
+        """See `outputs.Found`."""
+        return [self._form.labels(answer) for answer in self.answers]
+
+    def state(self) -> dict[str, Any]:
+        """See `outputs.Found`."""
+        latest = next((one for one in reversed(self.answers) if one.values is not None), None)
+        return {} if latest is None else {"answer": self._form.answer(latest)}
 
 
 class LinePipeline:

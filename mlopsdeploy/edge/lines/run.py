@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import Any
 
 from rich.console import Console
@@ -15,22 +14,16 @@ from rich.text import Text
 
 from mlopsdeploy.bench.speed import made_up_rows
 from mlopsdeploy.columns import AnswerColumns, Columns, Task
-from mlopsdeploy.core.answers import figure, shown, spoken, words_of
+from mlopsdeploy.core.answers import figure, spoken, words_of
 from mlopsdeploy.core.model import Model
-from mlopsdeploy.edge.events import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    Event,
-    JsonLinesFile,
-    Log,
-    Report,
-    Reporter,
-    iso,
-)
-from mlopsdeploy.edge.lines.answering import TRUNCATED, Answer, LinePipeline
+from mlopsdeploy.edge.events import Log, Reporter
+from mlopsdeploy.edge.lines.answering import Answer, Answers, Form, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
 from mlopsdeploy.edge.lines.sources import comes_again, open_lines
 from mlopsdeploy.edge.loading import check_outputs, load_edge, load_first
+from mlopsdeploy.edge.outputs import READER_LEFT, About, Outlet, Sink, outcomes, rows_of
+from mlopsdeploy.edge.sinks import open_sinks
+from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.edge.terminal import LineView
 from mlopsdeploy.settings import EdgeSettings
@@ -38,7 +31,7 @@ from mlopsdeploy.settings import EdgeSettings
 COLORS = ("cyan", "magenta", "yellow", "green", "blue")  # of labels, by their place
 UNSURE = 0.6  # a score below it is shown dim
 WIDEST = 24  # columns of a label
-LOOK = 0.1  # seconds between two looks at whether to stop
+WAITING = 2  # times that answers computed together wait for an output
 LOGGED = 3  # lines that can't be read are logged one by one, up to so many
 
 
@@ -65,21 +58,29 @@ class LineRun:
         self.title = f"{source.name} · {self.model.name}"
         self.quiet = settings.events is None and sys.stdout.isatty()
         self.written = [settings.events] if settings.events not in (None, "-") else []
-        writers = [*_writers(settings, self.model, readable_only=self.quiet)]
-        again = self._running if self.live else None
-        self._outputs = Outputs(writers, log, self._stop, again, self.reporter.report)
-        stack.callback(self._outputs.close)
-        stats, report, write = Stats(), self.reporter.report, self._outputs.write
-        self.view = LineView(stats, source)
+        self._log, self._problems = log, 0
+        self._form = Form(self.model.task, echo=settings.echo)
+        self._outlets: list[Outlet] = []
+        stats, report = Stats(), self.reporter.report
+        self.view = LineView(stats, source, sent=lambda: rows_of(self._outlets))
         # By default lines may be as rare as they are.
         patience = settings.stall_seconds if "stall_seconds" in settings.given else None
         self.pipeline = LinePipeline(
-            self.model, parser_for(self.model), source, write, stats, settings.limit,
+            self.model, parser_for(self.model), source, self._write, stats, settings.limit,
             report=report, patience=patience,
         )  # fmt: skip
+        self._shows_problems = False
+        for sink in self._sinks(source.name):
+            outlet = Outlet(
+                sink, stats, keep=True, log=log, happened=report, again=self._running,
+                left=lambda: self.pipeline.stop(READER_LEFT), given_up=self._given_up,
+                waiting=WAITING,
+            )  # fmt: skip
+            self._outlets.append(outlet)
+            stack.callback(outlet.close)
         if source.there:
             source.happened("connected", source.description, model=self.model.name)
-        self.reporter.connect([self._outputs.report])
+        self.reporter.connect([outlet.report for outlet in self._outlets])
 
     def begin(self) -> None:
         """Run to the end, in the thread that loaded the model."""
@@ -102,15 +103,46 @@ class LineRun:
     def linger(self) -> None:
         """Nothing is left to do."""
 
-    def _running(self) -> bool:
-        return not self.pipeline.stopped
-
-    def _stop(self, reason: str) -> None:
-        self.pipeline.stop(reason)
-
     def outcome(self) -> dict[str, Any]:
-        """Outputs that failed."""
-        return {"failed": self._outputs.failed}
+        """What came of outputs."""
+        return outcomes(self._outlets)
+
+    def _sinks(self, name: str) -> Iterator[Sink]:
+        """Answers go to standard output where no file is named: as JSON, or for people."""
+        settings, to_people = self._settings, sys.stdout.isatty()
+        about = About(settings, name, self.live, self.model, self._log, dict)
+        check_outputs(settings, appends=self.live)
+        if settings.events is None and not to_people:
+            yield Events.opened("-", about)
+        yield from open_sinks(about, self.reporter.report)
+        if to_people and settings.events != "-":
+            self._shows_problems = True
+            typed = settings.lines == "-" and sys.stdin.isatty()
+            yield Readable(Console(highlight=False), self.model.task, echo=not typed)
+
+    def _write(self, answers: Sequence[Answer]) -> None:
+        """Hand them to all outputs, and tell of the first lines that can't be read."""
+        found = Answers(answers, self._form)
+        for outlet in self._outlets:
+            outlet.put(found)
+        for answer in answers if not self._shows_problems else ():
+            if answer.problem:
+                self._problems += 1
+                if self._problems <= LOGGED:
+                    self._log(f"line {answer.line.number} {answer.problem}")
+                elif self._problems == LOGGED + 1:
+                    self._log("more lines can't be read; each is an event")
+
+    def _running(self) -> bool:
+        """Whether what failed is tried again; meanwhile lines wait where they come from."""
+        return self.live and not self.pipeline.stopped
+
+    def _given_up(self) -> str:
+        """An output was; without any there is nothing to do."""
+        if all(one.failed for one in self._outlets):
+            self.pipeline.stop("nothing to write to")
+            return "so this ends"
+        return "the rest goes on"
 
 
 def load(settings: EdgeSettings, log: Log) -> tuple[Model, int]:
@@ -140,187 +172,7 @@ def plain_row(model: Model) -> Columns:
     return made_up_rows(model, 1)
 
 
-def _writers(settings: EdgeSettings, model: Model, *, readable_only: bool) -> Iterator[Writer]:
-    if not readable_only:
-        keep = not comes_again(str(settings.lines))
-        check_outputs(settings, appends=keep)
-        yield LineEvents(settings.events or "-", model.task, echo=settings.echo, keep=keep)
-    if sys.stdout.isatty() and settings.events != "-":
-        typed = settings.lines == "-" and sys.stdin.isatty()
-        yield Readable(Console(highlight=False), model.task, echo=not typed)
-
-
-class Outputs:
-    """All that answers are written to.
-
-    One that fails is given up, and the others go on. Of lines that don't come again it is tried
-    again in place of that, until the run is stopped; meanwhile lines wait where they come from.
-
-    Args:
-        writers: where to.
-        log: called with a line about each that fails, and about the first lines without an answer.
-        stop: called where none is left, or whoever reads standard output went away.
-        running: whether what failed is to be tried again; None: never.
-        happened: called with an event when it is, and once it works.
-
-    Attributes:
-        failed: why outputs were given up.
-    """
-
-    def __init__(
-        self,
-        writers: Sequence[Writer],
-        log: Log,
-        stop: Callable[[str], None],
-        running: Callable[[], bool] | None = None,
-        happened: Report = lambda _: None,
-    ) -> None:
-        self._running, self._happened = running, happened
-        self.failed: list[str] = []
-        self._left = list(writers)
-        self._all = writers
-        self._log = log
-        self._stop = stop
-        self._shows_problems = any(isinstance(writer, Readable) for writer in writers)
-        self._problems = 0
-        self._lock = threading.Lock()  # events come from another thread
-
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Write some answers, in order."""
-        self._each(lambda writer: self._try(writer, answers))
-        for answer in answers if not self._shows_problems else ():
-            if answer.problem:
-                self._problems += 1
-                if self._problems <= LOGGED:
-                    self._log(f"line {answer.line.number} {answer.problem}")
-                elif self._problems == LOGGED + 1:
-                    self._log("more lines can't be read; each is an event")
-
-    def report(self, event: Event) -> None:
-        """Write what happened to the source; an event that finds no room is lost."""
-        if self._running is None:
-            self._each(lambda writer: writer.report(event))
-        elif self._lock.acquire(timeout=LOOK):
-            try:
-                for writer in self._left:
-                    with suppress(OSError):
-                        writer.report(event)
-            finally:
-                self._lock.release()
-
-    def close(self) -> None:
-        """Nothing more comes."""
-        with self._lock:
-            for writer in self._all:
-                writer.close()
-
-    def _try(self, writer: Writer, answers: Sequence[Answer]) -> None:
-        try:
-            writer.write(answers)
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            if self._running is None or not self._running():
-                raise
-            self._tell(writer, "failed", f"{error.strerror}; trying again")
-            self._try_again(writer, answers, self._running)
-
-    def _try_again(
-        self, writer: Writer, answers: Sequence[Answer], running: Callable[[], bool]
-    ) -> None:
-        began, pause = time.monotonic(), FIRST_PAUSE
-        while True:
-            end = time.monotonic() + pause
-            while running() and time.monotonic() < end:
-                time.sleep(LOOK)
-            pause = min(2 * pause, LONGEST_PAUSE)
-            try:
-                writer.write(answers)
-            except OSError:
-                if not running():
-                    raise
-                continue
-            away = time.monotonic() - began
-            self._tell(writer, "recovered", f"works again after {away:.1f} s")
-            return
-
-    def _tell(self, writer: Writer, kind: str, text: str) -> None:
-        """In a thread, as outputs are locked while they are written to."""
-        event = Event(kind, f"{writer.name}: {text}", {"output": writer.name})
-        threading.Thread(target=self._happened, args=(event,), daemon=True).start()
-
-    def _each(self, call: Callable[[Writer], None]) -> None:
-        with self._lock:
-            for writer in tuple(self._left):
-                try:
-                    call(writer)
-                except BrokenPipeError:
-                    self._left.remove(writer)
-                    self._stop("reader left")
-                except OSError as error:
-                    self._left.remove(writer)
-                    self.failed.append(f"{writer.name}: {error.strerror}")
-                    rest = "the rest goes on" if self._left else "so this ends"
-                    self._log(f"{self.failed[-1]}; nothing more is written there, {rest}")
-                    if not self._left:
-                        self._stop("nothing to write to")
-
-
-class LineEvents:
-    """`--events`: a line of JSON for each line.
-
-    A file also gets what happens to the source. Standard output has a line for each of the input
-    and nothing else, so that they can be put side by side.
-
-    Args:
-        path: of the file, or `-`.
-        task: whose answers they are; a line with nothing to answer has null for each part of one.
-        echo: whether to write the line itself too.
-        keep: see `JsonLinesFile`.
-    """
-
-    def __init__(self, path: str, task: Task, *, echo: bool, keep: bool = False) -> None:
-        self._nothing = dict.fromkeys(one.name for one in shown(task) if one.name != TRUNCATED)
-        self.name = "standard output" if path == "-" else "--events"
-        self._echo = echo
-        self._stamp = 0.0, ""
-        self._file = JsonLinesFile(path, keep=keep)
-
-    def write(self, answers: Sequence[Answer]) -> None:
-        """Append their lines."""
-        self._file.append([self._document(answer) for answer in answers])
-
-    def report(self, event: Event) -> None:
-        """A line too, in a file."""
-        if self.name == "--events":
-            self._file.append([event.as_dict()])
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-    def _document(self, answer: Answer) -> dict[str, Any]:
-        line = answer.line
-        if line.time != self._stamp[0]:  # lines that came together have one time
-            self._stamp = line.time, iso(line.time)
-        kind = "unreadable" if answer.problem else "header" if answer.header else "line"
-        document: dict[str, Any] = {"event": kind, "time": self._stamp[1], "line": line.number}
-        if answer.problem:
-            document["reason"] = answer.problem
-        elif not answer.header:
-            values = self._nothing if answer.values is None else answer.values
-            taken = {*document, "text"} if self._echo else document.keys()
-            document |= {f"output_{key}" if key in taken else key: values[key] for key in values}
-        if answer.truncated:
-            document["truncated"] = True
-        if answer.unread:
-            document["unread"] = answer.unread
-        if self._echo:
-            document["text"] = answer.text
-        return document
-
-
-class Readable:
+class Readable(Sink):
     """A coloured line for each line, on a terminal.
 
     Args:
@@ -329,7 +181,7 @@ class Readable:
         echo: whether to show the line itself: not where it was typed on the same terminal.
     """
 
-    name = "standard output"
+    name = called = "standard output"
 
     def __init__(self, console: Console, task: Task, *, echo: bool) -> None:
         self._console = console
@@ -339,16 +191,14 @@ class Readable:
         self._colors = {label: COLORS[place % len(COLORS)] for place, label in enumerate(labels)}
         self._width = min(max(map(len, labels), default=8), WIDEST)
 
-    def write(self, answers: Sequence[Answer]) -> None:
+    def pick(self, result: Answers) -> Sequence[Answer]:
+        """The answers."""
+        return result.answers
+
+    def write(self, item: Sequence[Answer]) -> None:
         """Show them."""
-        for answer in answers:
+        for answer in item:
             self._console.print(self._line(answer), no_wrap=True, overflow="ellipsis", crop=True)
-
-    def report(self, event: Event) -> None:
-        """Nothing: standard error has it."""
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def _line(self, answer: Answer) -> Text:
         text = _printable(answer.text or "") if self._echo else ""
@@ -393,6 +243,3 @@ def _printable(text: str) -> str:
     return "".join(
         letter if letter.isprintable() else " " if letter == "\t" else "·" for letter in text
     )
-
-
-Writer = LineEvents | Readable

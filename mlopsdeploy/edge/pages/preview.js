@@ -39,6 +39,8 @@ function show(state) {
   fill(at("detections"), state.found, "nothing");
   const counts = Object.entries(state.labels).map(([name, n]) => [name, n.toLocaleString("en")]);
   fill(at("labels"), [...(state.counted ?? []), ...counts, ...Object.entries(state.numbers)], "nothing yet");
+  at("sent").hidden = !state.sent?.length;
+  fill(at("destinations"), state.sent ?? [], "");
   at("stages").replaceChildren(...Object.entries(state.stages).map(([name, time]) => {
     const row = element("tr", "", name === state.bottleneck ? "slowest" : "");
     row.append(element("td", name), element("td", time.p50.toFixed(1)),

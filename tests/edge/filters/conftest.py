@@ -13,7 +13,7 @@ from mlopsdeploy.core.detections import Detection
 from mlopsdeploy.edge.filters.counting import Counting
 from mlopsdeploy.edge.filters.tracking import Tracking
 from mlopsdeploy.edge.frames import Frame
-from mlopsdeploy.edge.outputs import Result
+from mlopsdeploy.edge.results import Result
 from mlopsdeploy.edge.stages import Stats
 
 PICTURE = np.zeros((4, 4, 3), np.uint8)

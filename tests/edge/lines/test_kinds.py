@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from mlopsdeploy.edge import terminal
-from mlopsdeploy.edge.lines.answering import LinePipeline
+from mlopsdeploy.edge.lines.answering import Answers, Form, LinePipeline
 from mlopsdeploy.edge.lines.parsing import parser_for
-from mlopsdeploy.edge.lines.run import LineEvents, Readable
+from mlopsdeploy.edge.lines.run import Readable
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.errors import ConfigError
 
@@ -35,10 +35,8 @@ def answered(tmp_path):
         LinePipeline(
             model, parser_for(model), source, kept.extend, stats, report=lambda _: None
         ).run()
-        writer = LineEvents(str(tmp_path / "e.jsonl"), model.task, echo=False)
-        writer.write(kept)
-        writer.close()
-        documents = [*map(json.loads, (tmp_path / "e.jsonl").read_text("utf-8").splitlines())]
+        form = Form(model.task, echo=False)
+        documents = json.loads(json.dumps(Answers(kept, form).documents()))
         for document in documents:
             del document["time"]
         console = Console(file=io.StringIO(), width=100)

@@ -17,10 +17,11 @@ from rich.console import Console
 from mlopsdeploy.columns import Field, Task
 from mlopsdeploy.core.loading import load_model
 from mlopsdeploy.edge.events import Event
-from mlopsdeploy.edge.lines.answering import Answer
-from mlopsdeploy.edge.lines.run import LineEvents, Outputs, Readable
+from mlopsdeploy.edge.lines.answering import Answer, Answers, Form
+from mlopsdeploy.edge.lines.run import Readable
 from mlopsdeploy.edge.lines.sources import Line
 from mlopsdeploy.edge.loading import check_settings
+from mlopsdeploy.edge.sinks.events import Events
 from mlopsdeploy.errors import ConfigError
 from mlopsdeploy.settings import EdgeSettings
 
@@ -208,7 +209,8 @@ def test_a_full_disk_is_one_line(start_lines, churn_onnx, tmp_path):
     process = start_lines("--lines", "a.csv", "--model", churn_onnx, "--events", "/dev/full")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert err.count("--events: No space left on device; nothing more is written there") == 1
+    said = "--events: No space left on device; nothing more is written there, so this ends"
+    assert err.count(said) == 1
     assert "Traceback" not in err
 
 
@@ -362,10 +364,10 @@ ANSWERS = [
 
 @pytest.mark.parametrize("echo", [False, True])
 def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_path, echo):
-    writer = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=echo)
-    writer.write(ANSWERS)
-    writer.report(Event("lost", "gone", {"source": "x"}))
-    writer.close()
+    sink = Events(str(tmp_path / "e.jsonl"), live=False)
+    sink.write(sink.pick(Answers(ANSWERS, Form(FEELINGS, echo=echo))))
+    sink.write(sink.pick_event(Event("lost", "gone", {"source": "x"})))
+    sink.close()
     lines = [json.loads(line) for line in (tmp_path / "e.jsonl").read_text("utf-8").splitlines()]
     when = "2023-11-14T22:13:20.000Z"
     texts = [line.pop("text", None) for line in lines]
@@ -384,51 +386,21 @@ def test_a_line_of_json_for_each_and_the_text_only_where_it_is_asked_for(tmp_pat
 
 
 @pytest.mark.parametrize(("echo", "named"), [(False, "text"), (True, "output_text")])
-def test_an_output_called_as_a_key_of_the_event_is_renamed(tmp_path, echo, named):
+def test_an_output_called_as_a_key_of_the_event_is_renamed(echo, named):
     values = {"time": 0.25, "text": 3.0, "heat": 1.5}
     task = answering(*(Field(name, "float32") for name in values), answers=())
-    writer = LineEvents(str(tmp_path / "e.jsonl"), task, echo=echo)
-    writer.write([answer("1,2", said=values)])
-    writer.close()
-    line = json.loads((tmp_path / "e.jsonl").read_text("utf-8"))
+    (line,) = Answers([answer("1,2", said=values)], Form(task, echo=echo)).documents()
     assert (line["time"], line["output_time"]) == ("2023-11-14T22:13:20.000Z", 0.25)
     assert (line[named], line["heat"], line.get("text")) == (3.0, 1.5, "1,2" if echo else 3.0)
 
 
-@pytest.mark.parametrize("keep", [False, True])
-def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, keep):
+@pytest.mark.parametrize("live", [False, True])
+def test_answers_of_lines_that_do_not_come_again_are_kept(tmp_path, live):
     for _ in range(2):
-        writer = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=False, keep=keep)
-        writer.write(ANSWERS[:1])
-        writer.close()
-    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + keep
-
-
-def test_a_full_disk_is_kept_and_tried_no_more(tmp_path):
-    log, stopped = [], []
-    good = LineEvents(str(tmp_path / "e.jsonl"), FEELINGS, echo=False)
-    outputs = Outputs(
-        [LineEvents("/dev/full", FEELINGS, echo=False), good], log.append, stopped.append
-    )
-    outputs.write(ANSWERS[:1])
-    assert outputs.failed == ["--events: No space left on device"]
-    outputs.write(ANSWERS[:1])
-    outputs.report(Event("lost", "gone"))
-    outputs.close()
-    assert len(outputs.failed) == 1
-    assert log == [outputs.failed[0] + "; nothing more is written there, the rest goes on"]
-    assert stopped == []
-    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 3
-
-
-def test_without_an_output_left_it_ends():
-    log, stopped = [], []
-    outputs = Outputs([LineEvents("/dev/full", FEELINGS, echo=False)], log.append, stopped.append)
-    outputs.write(ANSWERS[:1])
-    outputs.write(ANSWERS[:1])
-    outputs.close()
-    assert log[0].endswith("nothing more is written there, so this ends")
-    assert stopped == ["nothing to write to"]
+        sink = Events(str(tmp_path / "e.jsonl"), live=live)
+        sink.write(sink.pick(Answers(ANSWERS[:1], Form(FEELINGS, echo=False))))
+        sink.close()
+    assert len((tmp_path / "e.jsonl").read_text("utf-8").splitlines()) == 1 + live
 
 
 def shown(answers, *, task=FEELINGS, echo=True, width=60, color=False):
