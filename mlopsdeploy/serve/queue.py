@@ -247,7 +247,7 @@ class Queue:
             if waited < self.slo * LITTLE:
                 self._may_wait = min(self._may_wait + MORE, HEADROOM[1])
             else:
-                self._may_wait *= LESS
+                self._may_wait = max(self._may_wait * LESS, LITTLE)
         return refused("busy", 0.0) if waited > self.slo * self._may_wait else None
 
     def _at_once(self, call: Call, *, here: bool) -> bool:
