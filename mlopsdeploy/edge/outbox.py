@@ -153,11 +153,11 @@ class Outbox:
 
     Args:
         path: of it; made if it isn't there.
-        names: of the destinations. One that it doesn't know gets what comes from now on; what waits
-            for one that is no longer named is forgotten.
+        names: of the destinations. One that it doesn't know gets what comes from now on. What waits
+            for one that is not named this time is kept, as long as `limit` and `age` allow.
         limit: bytes of envelopes that may wait; of more the oldest are discarded.
         age: seconds that one may wait, by the clock of this device.
-        log: takes a line about what was forgotten, or a damaged file.
+        log: takes a line about what waits for others, or a damaged file.
 
     Raises:
         ConfigError: another process has it, it can't be opened, or it is something else.
@@ -315,12 +315,17 @@ class Outbox:
         ).fetchone()
 
     def _name_destinations(self) -> None:
-        """Of those that are named there is a row each, and of no others."""
+        """Of those that are named there is a row each, and of others for which events wait."""
         store = self._store
         for name, one in _standing(store).items():
-            if name not in self._names:
-                if one.waiting:
-                    self._log(f"--outbox {self.path}: {one.waiting:,} events for {name} forgotten")
+            if name in self._names:
+                continue
+            if one.waiting:
+                self._log(
+                    f"--outbox {self.path}: {one.waiting:,} events wait for {name}; "
+                    f"a run with --{name} sends them, unless they get too old"
+                )
+            else:
                 store.execute("DELETE FROM destinations WHERE name = ?", (name,))
         (last,) = store.execute(
             "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
