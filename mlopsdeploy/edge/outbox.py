@@ -44,7 +44,7 @@ CREATE TABLE IF NOT EXISTS events (
     time REAL NOT NULL, body BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS destinations (
-    name TEXT PRIMARY KEY, mark INTEGER NOT NULL, at REAL,
+    name TEXT PRIMARY KEY, mark INTEGER NOT NULL, last INTEGER, at REAL,
     delivered INTEGER NOT NULL DEFAULT 0, discarded INTEGER NOT NULL DEFAULT 0,
     refused INTEGER NOT NULL DEFAULT 0
 );
@@ -53,6 +53,7 @@ CREATE TABLE IF NOT EXISTS refused (
     body BLOB NOT NULL
 );
 """
+_LEAVE = "DELETE FROM destinations WHERE last <= mark"
 
 
 class Message(NamedTuple):
@@ -315,21 +316,27 @@ class Outbox:
         ).fetchone()
 
     def _name_destinations(self) -> None:
-        """Of those that are named there is a row each, and of others for which events wait."""
+        """Of those that are named there is a row each, and of others as long as old events wait.
+
+        Old are those up to `last`; else who never comes back would be waited for for ever.
+        """
         store = self._store
+        (last,) = store.execute(
+            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
+        ).fetchone()
         for name, one in _standing(store).items():
             if name in self._names:
+                store.execute("UPDATE destinations SET last = NULL WHERE name = ?", (name,))
                 continue
+            store.execute(
+                "UPDATE destinations SET last = coalesce(last, ?) WHERE name = ?", (last, name)
+            )
             if one.waiting:
                 self._log(
                     f"--outbox {self.path}: {one.waiting:,} events wait for {name}; "
                     f"a run with --{name} sends them, unless they get too old"
                 )
-            else:
-                store.execute("DELETE FROM destinations WHERE name = ?", (name,))
-        (last,) = store.execute(
-            "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'"
-        ).fetchone()
+        store.execute(_LEAVE)
         for name in self._names:
             store.execute(
                 "INSERT OR IGNORE INTO destinations (name, mark) VALUES (?, ?)", (name, last)
@@ -368,6 +375,7 @@ class Outbox:
             "UPDATE destinations SET discarded = discarded + ?, mark = max(mark, ?) WHERE name = ?",
             [(count, last, name) for name, count in counted.items()],
         )
+        store.execute(_LEAVE)
         return max(counted.values(), default=0), self._delete(store, last)
 
     @staticmethod
