@@ -24,7 +24,7 @@ def test_the_figures_fit_together(churn_onnx, rows):
     alone, together, limit = (report[key] for key in ("one_at_a_time", "all_at_once", "limit"))
     assert 0 < alone["p50"] <= alone["p99"]
     assert together["lines"] > 200
-    assert set(together["stages_s"]) == {"parse", "model", "write"}
+    assert set(together["stages_s"]) == {"parse", "model", "write", "events"}
     assert report["bottleneck"] in together["stages_s"]
     ratio = together["lines_per_second"] / limit["lines_per_second"]
     assert report["ratio"] == pytest.approx(ratio, abs=0.01)

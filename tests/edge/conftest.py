@@ -22,6 +22,8 @@ import pytest
 
 from mlopsdeploy.core.loading import load_model
 
+from .ports import lasting_port
+
 SIZE = (160, 120)
 BITS = 8
 
@@ -142,7 +144,7 @@ class Streamer:
                 pass
 
         self.closed = threading.Event()
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self.server = ThreadingHTTPServer(("127.0.0.1", port or lasting_port()), Handler)
         self.server.daemon_threads = True
         self.server.handle_error = lambda *_: None
         self.port = self.server.server_address[1]

@@ -11,8 +11,9 @@ import cv2
 import pytest
 import yaml
 
-from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.settings import EdgeSettings
+
+from .ports import lasting_port
 
 
 def test_the_config_shows_every_setting(repository):
@@ -192,7 +193,7 @@ def test_a_camera_that_is_switched_on_later_than_the_device(
     start, streamer, tmp_path, lines_of, wait_for
 ):
     """After a power cut the camera may boot for longer; nobody has to come and start us again."""
-    port = free_port()
+    port = lasting_port()
     path = tmp_path / "e.jsonl"
     address = f"http://me:Tops3cret@127.0.0.1:{port}/v?token=Tops3cret"
     process = start("--camera", address, "--events", "e.jsonl", "--save", "o.mp4")

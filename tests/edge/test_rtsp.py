@@ -5,7 +5,7 @@ import subprocess
 
 import pytest
 
-from mlopsdeploy.core.machine import free_port
+from .ports import lasting_port
 
 PYTHON = "/usr/bin/python3"
 CAMERA = """
@@ -52,8 +52,8 @@ def camera():
 
 
 def test_an_rtsp_camera_late_dead_and_changed(start, camera, tmp_path, lines_of, wait_for):
-    port, path = free_port(), tmp_path / "e.jsonl"
-    camera(free_port(), 320).kill()  # whether there is GStreamer
+    port, path = lasting_port(), tmp_path / "e.jsonl"
+    camera(lasting_port(), 320).kill()  # whether there is GStreamer
     process = start(
         "--camera", f"rtsp://127.0.0.1:{port}/clip.mp4", "--stall-seconds", "2",
         "--events", "e.jsonl", "--save", "o.mkv",

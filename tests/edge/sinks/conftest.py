@@ -15,12 +15,13 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from mlopsdeploy.core.machine import free_port
 from mlopsdeploy.edge import sinks
 from mlopsdeploy.edge.events import Event, Reporter
 from mlopsdeploy.edge.outputs import About, Outlet
 from mlopsdeploy.edge.stages import Stats
 from mlopsdeploy.settings import EdgeSettings
+
+from ..ports import lasting_port
 
 
 class Broker:
@@ -31,8 +32,8 @@ class Broker:
     """
 
     def __init__(self, folder, options=""):
-        self.port = free_port()
-        self._inner = free_port()
+        self.port = lasting_port()
+        self._inner = lasting_port()
         self._config = folder / "mosquitto.conf"
         self._config.write_text(
             f"user root\nlistener {self._inner} 127.0.0.1\nallow_anonymous true\n{options}\n",
